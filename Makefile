@@ -1,0 +1,82 @@
+# The one door to this checkout: `make` alone lists what it can do.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+ARGS ?=
+# Seconds after which a test is given up, with the stack of every thread.
+TEST_TIMEOUT_S ?= 120
+# The lock is made with the oldest Python supported: what suits it suits the newer ones too.
+LOCK_PYVERSION := 3.11
+LOCK_TOOL := pip-tools==7.6.2
+
+PYVERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+# Stamps: the environment is made anew when the lock or the Python changed, the project put in again
+# when pyproject.toml changed.
+LOCKED := $(VENV)/.locked-$(PYVERSION)
+INSTALLED := $(VENV)/.installed-$(PYVERSION)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help python install run test check bench fmt lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: python $(INSTALLED) ## make .venv and install the locked versions and tradechat (PYTHON=python3)
+
+python:
+	@test -n "$(PYVERSION)" || { echo "tradechat needs Python 3.11 or newer, and '$(PYTHON)' does not run: install it, or name another with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tradechat needs Python 3.11 or newer, and '$(PYTHON)' is $(PYVERSION): name another with PYTHON=..." >&2; exit 1; }
+
+# crcmod comes as source: it is built with the locked setuptools and nothing else.
+$(LOCKED): requirements/build.txt requirements/lock.txt | python
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install --quiet --require-hashes --no-deps --only-binary :all: -r requirements/build.txt
+	$(PIP) install --quiet --require-hashes --no-deps --no-build-isolation --use-pep517 -r requirements/lock.txt
+	@touch $@
+
+$(INSTALLED): $(LOCKED) pyproject.toml
+	$(PIP) install --quiet --no-index --no-deps --no-build-isolation --editable .
+	$(PIP) check
+	@touch $@
+
+run: install ## start a server with its state under ./data (ARGS="--workers 4 ...")
+	@echo "To connect, from another terminal: $(BIN)/tradechat-cli --user NAME --register"
+	@exec $(BIN)/tradechat-server --data ./data $(ARGS)
+
+test: install ## run all tests (ARGS="tests/libproto -x ...")
+	$(BIN)/python -m pytest --timeout=$(TEST_TIMEOUT_S) $(ARGS)
+
+check: install ## lint, format, types, import arrows, freshness of generated documents
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict
+	$(BIN)/python -m pytest --quiet tests/test_imports.py
+	$(BIN)/python -m libproto doc --check
+	$(BIN)/python -m server.config --check
+	$(BIN)/python -m server.state doc --check
+
+bench: install ## measure the server's CPU time per request (ARGS="...")
+	$(BIN)/python -m bench $(ARGS)
+
+fmt: install ## format the sources and mend what the linter can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: python ## make requirements/*.txt anew, with the newest versions
+	@test "$(PYVERSION)" = "$(LOCK_PYVERSION)" || { echo "the lock is made with Python $(LOCK_PYVERSION), the oldest supported: make lock PYTHON=python$(LOCK_PYVERSION)" >&2; exit 1; }
+	@set -e; tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
+	$(PYTHON) -m venv "$$tools"; \
+	"$$tools/bin/pip" --disable-pip-version-check install --quiet '$(LOCK_TOOL)'; \
+	export CUSTOM_COMPILE_COMMAND='make lock'; \
+	compile() { "$$tools/bin/pip-compile" --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
+	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options "$$@"; }; \
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	    | compile --output-file requirements/build.txt -; \
+	compile --all-extras --constraint requirements/build.txt --output-file requirements/lock.txt pyproject.toml
+
+clean: ## remove what make, pip and the tools made; ./data, the server's state, stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,446 @@
+"""THE TABLE: every message of the protocol, once.
+
+Each body is a NamedTuple class whose fields stand in wire order; each row of `MESSAGES` joins the
+bodies of one opcode with the states in which it is allowed. The encoders and decoders, the check
+of the session state, and the protocol document are all made from these rows. Amounts are unsigned
+minor units (cents), times are microseconds since the Unix epoch.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import NamedTuple
+
+from libproto.errors import Status
+from libproto.fields import U8, U16, U32, U64, Body, Bytes, Str
+
+MAGIC = 0x4E53
+"""The first two bytes of a frame, "NS"."""
+VERSION = 1
+HEADER_LEN = 32
+LIST_MAX = 256
+"""The most items that one list holds."""
+USERNAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
+"""A valid username; case-sensitive. Use `match` or `fullmatch`."""
+MAX_BALANCE = 2**63 - 1
+OUTCOME_WINDOW = 64
+"""How many req_ids back, the newest included, the server keeps the outcomes of a client."""
+NONCE_LEN = range(16, 65)
+"""Lengths that a nonce may have, for `in`."""
+KEY_LEN = 32
+"""Bytes of StoredKey, ServerKey, client_proof and server_signature."""
+SALT_LEN = 16
+MIN_ITERATIONS = 4096
+PUBLIC_KEY_LEN = 32
+
+
+class Flag(IntFlag):
+    """The flags byte of the header; the other bits are 0."""
+
+    ENCRYPTED = 0x01
+    COMPRESSED = 0x02
+    RESPONSE = 0x04
+    POSSIBLE_DUPLICATE = 0x08
+
+
+class Capability(IntFlag):
+    """Asked for by the HELLO request, granted by its response."""
+
+    ENCRYPTION = 1
+    COMPRESSION = 2
+    PAYMENTS = 4
+
+
+class State(IntEnum):
+    """Where a connection is; see `libproto.session`."""
+
+    CONNECTED = 0
+    GREETED = 1
+    AUTHENTICATED = 2
+
+
+class EventKind(IntEnum):
+    """`kind` of a CHAT_BROADCAST."""
+
+    MESSAGE = 0
+    JOINED = 1
+    LEFT = 2
+    SYSTEM = 3
+
+
+class TxnKind(IntEnum):
+    """`kind` of a transaction."""
+
+    DEPOSIT = 1
+    WITHDRAW = 2
+    TRANSFER = 3
+
+
+class Opcode(IntEnum):
+    """What a frame is about. Numbers that are not in use but taken stay in this list."""
+
+    HELLO = 0x0001
+    LOGIN = 0x0002
+    LOGOUT = 0x0003
+    HEARTBEAT = 0x0004
+    REGISTER = 0x0005
+    JOIN_ROOM = 0x0101
+    LEAVE_ROOM = 0x0102
+    CHAT_SEND = 0x0103
+    CHAT_BROADCAST = 0x0104
+    ROOM_GAP = 0x0105
+    ROOM_HISTORY = 0x0106
+    ROOM_LIST = 0x0107
+    ROOM_MEMBERS = 0x0108
+    DIRECT_SEND = 0x0109
+    DIRECT_MESSAGE = 0x010A
+    USER_LOOKUP = 0x010B
+    USER_NAME = 0x010C
+    DEPOSIT = 0x0201
+    WITHDRAW = 0x0202
+    TRANSFER = 0x0203
+    BALANCE = 0x0204
+    TXN_HISTORY = 0x0205
+    RESERVED_0206 = 0x0206  # no message, and not to be given to one
+    PAYMENT = 0x0207
+
+
+# --- Connection -------------------------------------------------------------------------------
+
+
+class ErrorBody(NamedTuple):
+    """The body of every response whose status is not OK."""
+
+    retry_after_ms: U32
+    detail: Str
+
+
+class HelloRequest(NamedTuple):
+    capabilities: U32
+    client_name: Str
+    username: Str
+    client_nonce: Bytes
+    public_key: Bytes
+
+
+class HelloResponse(NamedTuple):
+    capabilities: U32
+    server_name: Str
+    max_body_len: U32
+    heartbeat_s: U16
+    idle_timeout_s: U16
+    server_nonce: Bytes
+    salt: Bytes
+    iterations: U32
+    public_key: Bytes
+
+
+class LoginRequest(NamedTuple):
+    username: Str
+    client_proof: Bytes
+    client_id: U64
+
+
+class LoginResponse(NamedTuple):
+    user_id: U32
+    session_id: U64
+    resumed: U8
+    server_signature: Bytes
+
+
+class LogoutRequest(NamedTuple):
+    pass
+
+
+class LogoutResponse(NamedTuple):
+    pass
+
+
+class HeartbeatRequest(NamedTuple):
+    client_time: U64
+
+
+class HeartbeatResponse(NamedTuple):
+    client_time: U64
+    server_time: U64
+
+
+class RegisterRequest(NamedTuple):
+    username: Str
+    salt: Bytes
+    iterations: U32
+    stored_key: Bytes
+    server_key: Bytes
+
+
+class RegisterResponse(NamedTuple):
+    user_id: U32
+
+
+# --- Chat -------------------------------------------------------------------------------------
+
+
+class JoinRoomRequest(NamedTuple):
+    room_id: U32
+
+
+class JoinRoomResponse(NamedTuple):
+    room_id: U32
+    last_seq: U64
+    member_count: U32
+    epoch: U64
+
+
+class LeaveRoomRequest(NamedTuple):
+    room_id: U32
+
+
+class LeaveRoomResponse(NamedTuple):
+    room_id: U32
+
+
+class ChatSendRequest(NamedTuple):
+    room_id: U32
+    message: Str
+
+
+class ChatSendResponse(NamedTuple):
+    room_seq: U64
+    time: U64
+
+
+class ChatBroadcast(NamedTuple):
+    """One event of a room: a push, and the item of a ROOM_HISTORY answer."""
+
+    room_id: U32
+    room_seq: U64
+    time: U64
+    kind: U8
+    from_user: U32
+    from_name: Str
+    message: Str
+
+
+class RoomGap(NamedTuple):
+    room_id: U32
+    first_seq: U64
+    last_seq: U64
+
+
+class RoomHistoryRequest(NamedTuple):
+    room_id: U32
+    after_seq: U64
+    limit: U16
+
+
+class RoomHistoryResponse(NamedTuple):
+    room_id: U32
+    oldest_seq: U64
+    events: tuple[ChatBroadcast, ...]
+
+
+class RoomListRequest(NamedTuple):
+    after_room_id: U32
+
+
+class RoomEntry(NamedTuple):
+    room_id: U32
+    member_count: U32
+    last_seq: U64
+
+
+class RoomListResponse(NamedTuple):
+    rooms: tuple[RoomEntry, ...]
+
+
+class RoomMembersRequest(NamedTuple):
+    room_id: U32
+    after_user_id: U32
+
+
+class Member(NamedTuple):
+    user_id: U32
+    username: Str
+
+
+class RoomMembersResponse(NamedTuple):
+    members: tuple[Member, ...]
+
+
+class DirectSendRequest(NamedTuple):
+    to_user: U32
+    message: Str
+
+
+class DirectSendResponse(NamedTuple):
+    time: U64
+
+
+class DirectMessage(NamedTuple):
+    seq: U64
+    time: U64
+    from_user: U32
+    from_name: Str
+    message: Str
+
+
+class UserLookupRequest(NamedTuple):
+    username: Str
+
+
+class UserLookupResponse(NamedTuple):
+    user_id: U32
+    username: Str
+    online: U8
+    last_seen: U64
+
+
+class UserNameRequest(NamedTuple):
+    user_id: U32
+
+
+class UserNameResponse(NamedTuple):
+    user_id: U32
+    username: Str
+    online: U8
+    last_seen: U64
+
+
+# --- Ledger -----------------------------------------------------------------------------------
+
+
+class DepositRequest(NamedTuple):
+    amount: U64
+
+
+class DepositResponse(NamedTuple):
+    txn_id: U64
+    balance: U64
+
+
+class WithdrawRequest(NamedTuple):
+    amount: U64
+
+
+class WithdrawResponse(NamedTuple):
+    txn_id: U64
+    balance: U64
+
+
+class TransferRequest(NamedTuple):
+    to_user: U32
+    amount: U64
+
+
+class TransferResponse(NamedTuple):
+    txn_id: U64
+    balance: U64
+
+
+class BalanceRequest(NamedTuple):
+    pass
+
+
+class BalanceResponse(NamedTuple):
+    balance: U64
+    last_txn_id: U64
+
+
+class TxnHistoryRequest(NamedTuple):
+    before_txn_id: U64
+    limit: U16
+
+
+class Transaction(NamedTuple):
+    txn_id: U64
+    time: U64
+    kind: U8
+    from_user: U32
+    to_user: U32
+    amount: U64
+    balance: U64
+    req_id: U64
+
+
+class TxnHistoryResponse(NamedTuple):
+    transactions: tuple[Transaction, ...]
+
+
+class Payment(NamedTuple):
+    txn_id: U64
+    time: U64
+    from_user: U32
+    from_name: Str
+    amount: U64
+    balance: U64
+
+
+# --- The rows ---------------------------------------------------------------------------------
+
+Rules = tuple[Status, Status, Status]
+"""What a request is answered in CONNECTED, GREETED and AUTHENTICATED; OK: it is handled."""
+
+_OK = Status.OK
+_BAD = Status.ERR_BAD_PACKET
+_UNAUTHORIZED = Status.ERR_UNAUTHORIZED
+
+GREETING: Rules = (_OK, _OK, _BAD)
+PROVING: Rules = (_UNAUTHORIZED, _OK, _BAD)
+ALWAYS: Rules = (_OK, _OK, _OK)
+USERS: Rules = (_UNAUTHORIZED, _UNAUTHORIZED, _OK)
+NEVER: Rules = (_BAD, _BAD, _BAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One opcode: a request with its response, or a push.
+
+    `rules` is indexed by `State`. `ledger` marks the requests that are executed exactly once.
+    """
+
+    opcode: Opcode
+    name: str
+    request: Body | None
+    response: Body | None
+    push: Body | None
+    rules: Rules
+    ledger: bool
+
+
+def _pair(
+    opcode: Opcode, request: Body, response: Body, rules: Rules = USERS, ledger: bool = False
+) -> Message:
+    return Message(opcode, opcode.name, request, response, None, rules, ledger)
+
+
+def _push(opcode: Opcode, push: Body) -> Message:
+    return Message(opcode, opcode.name, None, None, push, NEVER, False)
+
+
+MESSAGES: tuple[Message, ...] = (
+    _pair(Opcode.HELLO, HelloRequest, HelloResponse, GREETING),
+    _pair(Opcode.LOGIN, LoginRequest, LoginResponse, PROVING),
+    _pair(Opcode.LOGOUT, LogoutRequest, LogoutResponse),
+    _pair(Opcode.HEARTBEAT, HeartbeatRequest, HeartbeatResponse, ALWAYS),
+    _pair(Opcode.REGISTER, RegisterRequest, RegisterResponse, PROVING),
+    _pair(Opcode.JOIN_ROOM, JoinRoomRequest, JoinRoomResponse),
+    _pair(Opcode.LEAVE_ROOM, LeaveRoomRequest, LeaveRoomResponse),
+    _pair(Opcode.CHAT_SEND, ChatSendRequest, ChatSendResponse),
+    _push(Opcode.CHAT_BROADCAST, ChatBroadcast),
+    _push(Opcode.ROOM_GAP, RoomGap),
+    _pair(Opcode.ROOM_HISTORY, RoomHistoryRequest, RoomHistoryResponse),
+    _pair(Opcode.ROOM_LIST, RoomListRequest, RoomListResponse),
+    _pair(Opcode.ROOM_MEMBERS, RoomMembersRequest, RoomMembersResponse),
+    _pair(Opcode.DIRECT_SEND, DirectSendRequest, DirectSendResponse),
+    _push(Opcode.DIRECT_MESSAGE, DirectMessage),
+    _pair(Opcode.USER_LOOKUP, UserLookupRequest, UserLookupResponse),
+    _pair(Opcode.USER_NAME, UserNameRequest, UserNameResponse),
+    _pair(Opcode.DEPOSIT, DepositRequest, DepositResponse, ledger=True),
+    _pair(Opcode.WITHDRAW, WithdrawRequest, WithdrawResponse, ledger=True),
+    _pair(Opcode.TRANSFER, TransferRequest, TransferResponse, ledger=True),
+    _pair(Opcode.BALANCE, BalanceRequest, BalanceResponse),
+    _pair(Opcode.TXN_HISTORY, TxnHistoryRequest, TxnHistoryResponse),
+    _push(Opcode.PAYMENT, Payment),
+)
+
+BY_OPCODE: dict[int, Message] = {int(message.opcode): message for message in MESSAGES}

@@ -1,0 +1,1 @@
+"""The tests of tradechat: one folder per package, one file per module."""

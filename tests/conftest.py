@@ -1,0 +1,33 @@
+"""What holds for every test: nothing may be left behind, and Hypothesis repeats itself in CI."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from tests.helpers import leaks
+from tests.helpers.server import server, start_server
+
+__all__ = ["server", "start_server"]  # fixtures
+
+# No deadline per example: on a loaded machine it tells of the load. In CI the examples are a
+# function of the test alone, so that a red run is red again; elsewhere each run looks at new ones.
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session_leaves_nothing() -> Iterator[None]:
+    """The check for what fixtures of a module or of the session started: it is over after them."""
+    leaks.adopt_orphans()
+    with leaks.watch():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing(_session_leaves_nothing: None) -> Iterator[None]:
+    """Each test ends its processes, removes its entries of /dev/shm and closes what it opened."""
+    with leaks.watch():
+        yield

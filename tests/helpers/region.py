@@ -1,0 +1,227 @@
+"""A small region of a test's own, workers' views of it, and processes that are forked to use it.
+
+The clock and the pause of a view are injected. `Recovery` is a pair of them by which a test makes
+a recovery come in the middle of a wait, and says what others do while the waiter stands still:
+no time passes, and it comes at the same point every time.
+"""
+
+import ctypes
+import multiprocessing
+import select
+import time
+import traceback
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
+from typing import Any, Generic, TypeVar
+
+from libproto.scram import Verifier
+from server.state.layout import WORD, Capacities
+from server.state.locks import TICK_NS
+from server.state.region import Region
+from server.state.session import Session
+from server.state.state import State, initialise
+
+T = TypeVar("T")
+
+SMALL = Capacities(
+    workers=3,
+    accounts=8,
+    rooms=70,  # more than the bits of a word
+    clients=8,
+    sessions=12,
+    txn_ring=64,
+    event_ring=16,
+    max_message=64,
+    account_locks=9,
+)
+STARTED_US = 1_700_000_000_000_000
+RETENTION_S = 100
+VERIFIER = Verifier(b"s" * 16, 4096, b"k" * 32, b"v" * 32)
+TIMEOUT_S = 60.0
+
+_sem_getvalue = ctypes.PyDLL(None).sem_getvalue
+_sem_getvalue.argtypes = (ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))
+
+
+@contextmanager
+def small_region(**capacities: int) -> Iterator[Region]:
+    """A region ready for workers, of SMALL but for the capacities named; gone at the end."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    region = Region.create(name, replace(SMALL, **capacities), STARTED_US)
+    try:
+        initialise(region)
+        yield region
+    finally:
+        region.unlink()
+        region.close()
+
+
+def pause(seconds: float) -> None:
+    select.select([], [], [], seconds)
+
+
+def state_of(
+    region: Region,
+    worker: int = 0,
+    clock_ns: Callable[[], int] = time.monotonic_ns,
+    pause: Callable[[float], None] = pause,
+) -> State:
+    """The region as this worker sees it, insisting on the ranks of the locks."""
+    return State(region, worker, clock_ns, pause, RETENTION_S, check_locks=True)
+
+
+def register(state: State, *names: str) -> list[int]:
+    return [state.users.register(name, VERIFIER, STARTED_US) for name in names]
+
+
+def login(
+    state: State, user: int, client_id: int = 0, now: int = STARTED_US, *, watches: bool = False
+) -> Session:
+    return state.sessions.login(
+        user, state.users.name(user), client_id, 0, now, watches=watches
+    )[0]
+
+
+# ---- what a region shows
+
+
+def word(region: Region, segment: str, record: int, field: str) -> int:
+    return region.words[region.layout[segment].at(record, field)]
+
+
+def set_word(region: Region, segment: str, record: int, field: str, value: int) -> None:
+    region.words[region.layout[segment].at(record, field)] = value
+
+
+def lock_value(address: int) -> int:
+    """The value of a semaphore: 1 is free."""
+    value = ctypes.c_int()
+    assert _sem_getvalue(address, value) == 0
+    return value.value
+
+
+def image(region: Region) -> bytes:
+    """The whole region, but for the payloads of intents, which count for nothing without their
+    first word, and what was counted of waits."""
+    out = bytearray(region.bytes)
+    for segment, field, keep in (("workers", "intent", 1), ("counters", "connections", 0)):
+        placed = region.layout[segment]
+        for worker in range(placed.records):
+            first = (placed.at(worker, field) + keep) * WORD
+            end = placed.at(worker) + placed.stride
+            out[first : end * WORD] = bytes(end * WORD - first)
+    return bytes(out)
+
+
+def check_quiet(region: Region) -> None:
+    """Nobody is in the middle of anything: every lock is free, no intent stands."""
+    for name, placed in region.layout.segments.items():
+        if "lock" in placed.offsets:
+            for record in range(placed.records):
+                address = region.address + placed.at(record, "lock") * WORD
+                assert lock_value(address) == 1, f"{name}[{record}]"
+    for worker in range(region.layout.capacities.workers):
+        assert word(region, "workers", worker, "intent") == 0, f"the intent of worker {worker}"
+
+
+class Recovery:
+    """A clock and a pause for the view of `worker`: a recovery begins at its second tick of a
+    wait; while it stands still `meanwhile` happens, and then the recovery is over."""
+
+    def __init__(self, region: Region, worker: int, meanwhile: Callable[[], None]) -> None:
+        self.state = state_of(region, worker, self._clock_ns, self._pause)
+        self.epoch = 41
+        self.came = False
+        self._region = region
+        self._meanwhile = meanwhile
+        self._now_ns = 0
+
+    def _clock_ns(self) -> int:
+        self._now_ns += TICK_NS
+        if self._now_ns == 3 * TICK_NS:
+            set_word(self._region, "header", 0, "recovery", self.epoch)
+        return self._now_ns
+
+    def _pause(self, seconds: float) -> None:
+        assert seconds <= 0.01
+        assert word(self._region, "workers", self.state.worker, "ack") == self.epoch
+        self.came = True
+        self._meanwhile()
+        set_word(self._region, "header", 0, "recovery", 0)
+
+
+# ---- processes
+
+_FORK = multiprocessing.get_context("fork")  # the region is inherited, as by the server's workers
+
+
+class Child(Generic[T]):
+    """A function that runs in a process of its own."""
+
+    def __init__(self, work: Callable[..., T], arguments: tuple[Any, ...]) -> None:
+        self._answer, answer = _FORK.Pipe(duplex=False)
+        self.process: ForkProcess = _FORK.Process(target=_run, args=(answer, work, arguments))
+        with warnings.catch_warnings():
+            # Of a fork beside other threads. The only one is faulthandler's watchdog: no Python.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.process.start()
+        answer.close()
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def result(self, timeout_s: float = TIMEOUT_S) -> T:
+        """What it answered; AssertionError with its traceback where it raised."""
+        assert self._answer.poll(timeout_s), f"process {self.pid} has not answered"
+        done, answer = self._answer.recv()
+        assert done, answer
+        result: T = answer
+        return result
+
+    def end(self) -> None:
+        """Kill it if it still runs, and reap it."""
+        if self.process.exitcode is None:
+            self.process.join(0 if self._answer.closed else 1)
+        if self.process.exitcode is None:
+            self.process.kill()
+        self.process.join()
+        self.process.close()
+        self._answer.close()
+
+
+def _run(answer: Connection, work: Callable[..., T], arguments: tuple[Any, ...]) -> None:
+    try:
+        outcome: tuple[bool, object] = True, work(*arguments)
+    except BaseException:  # noqa: BLE001 - whatever it is, the test is told of it
+        outcome = False, traceback.format_exc()
+    answer.send(outcome)
+
+
+class Children:
+    """Starts processes."""
+
+    def __init__(self) -> None:
+        self.all: list[Child[Any]] = []
+
+    def start(self, work: Callable[..., T], *arguments: Any) -> Child[T]:
+        child = Child(work, arguments)
+        self.all.append(child)
+        return child
+
+
+@contextmanager
+def children() -> Iterator[Children]:
+    """Processes that have ended, and been reaped, at the end."""
+    started = Children()
+    try:
+        yield started
+    finally:
+        for child in started.all:
+            child.end()

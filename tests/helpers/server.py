@@ -1,0 +1,138 @@
+"""A real server for a test: its own port, region name and data directory, and nothing left of it.
+
+`start` runs `python -m server` and waits for its `ready` line; the `server` fixture hands out
+such servers and stops them.
+"""
+
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+
+START_S = 30.0
+STOP_S = 30.0
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class RunningServer:
+    """A server process that serves on `host`, `port`."""
+
+    def __init__(self, data: Path, *flags: str, workers: int = 2, **environment: str) -> None:
+        """flags: further ones of tradechat-server. environment: further variables."""
+        self.host = "127.0.0.1"
+        self.name = f"test-{uuid.uuid4().hex[:12]}"
+        self.data = data
+        self.log = data.parent / f"{self.name}.log"
+        command = [
+            sys.executable, "-m", "server", "--port", "0", "--name", self.name,
+            "--data", str(data), "--workers", str(workers), "--log-file", str(self.log),
+            "--log-format", "json", *flags,
+        ]  # fmt: skip
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "TRADECHAT_CHECK_LOCKS": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.port = self._await_ready()
+
+    def _await_ready(self) -> int:
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], START_S)
+        line = self.process.stdout.readline() if ready else ""
+        found = re.fullmatch(r"ready host=\S+ port=(\d+) workers=\d+ pid=(\d+)\n", line)
+        if not found:
+            self.process.kill()
+            _, error = self.process.communicate()
+            raise AssertionError(f"the server did not start: {line!r}\n{error}\n{self.log_text()}")
+        return int(found[1])
+
+    def log_text(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def connect(self, timeout_s: float = 10.0) -> socket.socket:
+        """A bare socket to it."""
+        return socket.create_connection((self.host, self.port), timeout=timeout_s)
+
+    def worker_pids(self) -> list[int]:
+        """Process ids of its children."""
+        pid = self.process.pid
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout_s: float = STOP_S) -> int:
+        """Until it has ended; its exit code."""
+        try:
+            self.process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+            raise
+        return self.process.returncode
+
+    def stop(self) -> int:
+        """End it in order; its exit code."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def __enter__(self) -> "RunningServer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+StartServer = Callable[..., RunningServer]
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts servers, as RunningServer does; each is stopped at the end of the test and must end
+    with exit code 0, if the test has not ended it before."""
+    servers: list[RunningServer] = []
+
+    def start(*flags: str, workers: int = 2, **environment: str) -> RunningServer:
+        made = RunningServer(
+            tmp_path / f"data{len(servers)}", *flags, workers=workers, **environment
+        )
+        servers.append(made)
+        return made
+
+    yield start
+    for each in servers:
+        if each.process.poll() is None:
+            assert each.stop() == 0, each.log_text()
+
+
+@pytest.fixture
+def server(start_server: StartServer) -> RunningServer:
+    """A server of two workers."""
+    return start_server()
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+    """Poll until the condition holds; AssertionError past the deadline."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        select.select([], [], [], 0.005)

@@ -1,0 +1,213 @@
+"""The check that every test stands under: it sees each kind of leak, and only leaks."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import posix_ipc
+import pytest
+
+from tests.helpers import leaks
+
+ROOT = Path(__file__).resolve().parents[2]
+SLEEPER = ["sleep", "30"]  # ends by itself, should a test of this file fail
+# A shell that leaves a process behind and ends: its orphan is handed to us.
+ORPHAN_MAKER = ["sh", "-c", "sleep 30 >/dev/null 2>&1 & echo $!"]
+
+
+def _exists(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_nothing_left_is_no_leak() -> None:
+    with leaks.watch(), socket.socket():
+        subprocess.run(["true"], check=True)
+
+
+def test_a_running_child_is_a_leak_and_is_ended() -> None:
+    with pytest.raises(leaks.LeakError, match=r"process \d+ \(sleep\)"), leaks.watch(0):
+        child = subprocess.Popen(SLEEPER)
+    assert not _exists(child.pid)
+    child.wait()
+
+
+def test_a_child_that_was_not_waited_for_is_a_leak() -> None:
+    def leave() -> int:
+        if (child := os.fork()) == 0:
+            os._exit(0)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        return child
+
+    with pytest.raises(leaks.LeakError, match="never waited for"), leaks.watch(0):
+        child = leave()
+    assert not _exists(child)
+
+
+def test_an_orphan_is_a_leak() -> None:
+    with pytest.raises(leaks.LeakError) as caught, leaks.watch(0):
+        pid = int(subprocess.run(ORPHAN_MAKER, check=True, capture_output=True).stdout)
+    assert f"process {pid} " in str(caught.value)
+    assert not _exists(pid)
+
+
+def test_a_child_of_a_child_is_a_leak() -> None:
+    def leave() -> subprocess.Popen[bytes]:
+        parent = subprocess.Popen(
+            ["sh", "-c", "sleep 30 >/dev/null & echo; wait"], stdout=subprocess.PIPE
+        )
+        assert parent.stdout is not None
+        with parent.stdout as output:
+            output.readline()  # the child is there
+        return parent
+
+    with pytest.raises(leaks.LeakError) as caught, leaks.watch(0):
+        parent = leave()
+    assert str(caught.value).count("process ") == 2
+    parent.wait()
+
+
+def test_a_new_child_of_a_process_that_was_there_is_no_leak() -> None:
+    with subprocess.Popen(
+        ["sh", "-c", "read go; sleep 30 >/dev/null & echo; wait"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as shared:
+        assert shared.stdin is not None
+        assert shared.stdout is not None
+        with leaks.watch(0):
+            shared.stdin.write(b"\n")
+            shared.stdin.flush()
+            shared.stdout.readline()
+        for process in leaks.descendants().values():
+            os.kill(process.pid, signal.SIGKILL)
+            if process.pid != shared.pid:
+                orphan = process.pid
+    leaks.wait_gone(orphan)
+
+
+def test_what_goes_within_the_grace_is_no_leak() -> None:
+    read_end, write_end = os.pipe()
+    with leaks.watch():
+        # It ends when the pipe does, and is reaped while the check looks again.
+        child = os.fork()
+        if child == 0:
+            os.close(write_end)
+            os.read(read_end, 1)
+            os._exit(0)
+        previous = signal.signal(signal.SIGCHLD, lambda *_: leaks.wait_gone(child))
+        os.close(write_end)
+    signal.signal(signal.SIGCHLD, previous)
+    os.close(read_end)
+
+
+def test_an_entry_of_dev_shm_is_a_leak() -> None:
+    name = f"/tradechat-test-leak-{os.getpid()}"
+    try:
+        with pytest.raises(leaks.LeakError, match=name), leaks.watch(0):
+            posix_ipc.SharedMemory(name, posix_ipc.O_CREX, size=4096).close_fd()
+    finally:
+        posix_ipc.unlink_shared_memory(name)
+
+
+def _told_by_another_process() -> str:
+    """What a process that we start would call a leak of its own; to that one we are another."""
+    tell = (
+        "from tests.helpers import leaks\n"
+        "print(leaks.leaks_since(leaks.snapshot()._replace(shm=frozenset()), 0))"
+    )
+    command = [sys.executable, "-c", tell]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def test_an_entry_of_dev_shm_that_another_process_has_open_is_none() -> None:
+    name = f"/tradechat-test-open-{os.getpid()}"
+    memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, size=4096)
+    try:
+        assert name not in _told_by_another_process()
+        memory.close_fd()
+        assert name in _told_by_another_process()
+    finally:
+        posix_ipc.unlink_shared_memory(name)
+
+
+def test_an_entry_of_dev_shm_that_another_process_has_mapped_is_none() -> None:
+    """A named semaphore is mapped, and no descriptor stays open on it."""
+    name = f"tradechat-test-mapped-{os.getpid()}"
+    semaphore = posix_ipc.Semaphore(f"/{name}", posix_ipc.O_CREX)
+    try:
+        assert name not in _told_by_another_process()
+        semaphore.close()
+        assert name in _told_by_another_process()
+    finally:
+        posix_ipc.unlink_semaphore(f"/{name}")
+
+
+def _open_socket() -> Callable[[], None]:
+    return socket.socket().close
+
+
+def _open_file() -> Callable[[], None]:
+    return open(__file__).close
+
+
+def _open_eventfd() -> Callable[[], None]:
+    descriptor = os.eventfd(0)
+    return lambda: os.close(descriptor)
+
+
+@pytest.mark.parametrize("leave_open", [_open_socket, _open_file, _open_eventfd])
+def test_an_open_descriptor_is_a_leak(leave_open: Callable[[], Callable[[], None]]) -> None:
+    with pytest.raises(leaks.LeakError, match="descriptor"), leaks.watch(0):
+        close = leave_open()
+    close()
+
+
+def test_wait_gone_reaps_an_orphan() -> None:
+    pid = int(subprocess.run(ORPHAN_MAKER, check=True, capture_output=True).stdout)
+    os.kill(pid, signal.SIGKILL)
+    leaks.wait_gone(pid)
+    assert not _exists(pid)
+
+
+def test_wait_gone_gives_up_at_its_deadline() -> None:
+    with subprocess.Popen(SLEEPER) as child:
+        with pytest.raises(TimeoutError, match=f"process {child.pid}"):
+            leaks.wait_gone(child.pid, timeout_s=0.0)
+        child.kill()
+
+
+def test_wait_gone_of_a_process_that_never_was() -> None:
+    leaks.wait_gone(2**22 + 1)  # above the largest pid there can be
+
+
+def test_every_test_stands_under_the_check(tmp_path: Path) -> None:
+    """A run of pytest with this conftest, on a test that leaves a process, is a red run."""
+    planted = tmp_path / "test_planted.py"
+    planted.write_text(
+        textwrap.dedent(
+            """
+            import subprocess
+
+            def test_that_leaves_a_process():
+                subprocess.Popen(["sleep", "30"])
+
+            def test_after_it():
+                pass
+            """
+        )
+    )
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", planted],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 1, run.stdout
+    assert "left behind: process" in run.stdout
+    assert "2 passed, 1 error" in run.stdout

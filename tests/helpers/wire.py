@@ -1,0 +1,317 @@
+"""A raw client for tests: a socket, the codecs of libproto, and nothing in between.
+
+It sends what it is told to, wrong frames too, and shows every frame as it came. `Lobby` opens
+connections to one server, logs users in, and knows which worker each of them is on.
+"""
+
+import functools
+import os
+import select
+import socket
+import time
+from collections import deque
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from libproto import scram
+from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE
+from libproto.errors import Status
+from libproto.framing import Decoder, Fault
+from libproto.messages import Flag, Opcode
+from server.state.counters import INDEX
+from server.state.region import Region
+from server.stats import totals
+from tests.helpers.server import RunningServer
+
+DEADLINE_S = 20.0
+PASSWORD = "correct horse"  # noqa: S105 - of users that live as long as a test
+SALT = b"salt of the test"  # one for all users, so that the slow hash is computed once
+NONCE = b"nonce of the client"
+RECEIVE = 1 << 18  # bytes
+LOGIN_TRIES = 400  # until the kernel has picked the worker that a test wants
+
+_salted = functools.cache(scram.salted_password)
+
+
+class Received(NamedTuple):
+    """A frame as it was read."""
+
+    opcode: int
+    req_id: int
+    flags: int
+    status: int
+    raw: bytes
+
+    @property
+    def is_answer(self) -> bool:
+        return bool(self.flags & Flag.RESPONSE)
+
+    @property
+    def body(self) -> Any:
+        """Its fields, named."""
+        if not self.is_answer:
+            codec = PUSH[self.opcode]
+        else:
+            codec = ERROR if self.status else RESPONSE[self.opcode]
+        # tuple.__new__ is what _make does, and a checker knows no _make of a body in general
+        return tuple.__new__(codec.body, codec.decode(self.raw, 0, len(self.raw)))
+
+
+def request(opcode: int, req_id: int, *fields: object, flags: int = 0) -> bytes:
+    """A request as a whole frame."""
+    return REQUEST[opcode].frame(req_id, flags, *fields)
+
+
+class Wire:
+    """One connection. Answers are expected in the order of the requests; pushes that come before
+    an answer wait in `pushes`."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.pushes: deque[Received] = deque()
+        self.session = 0  # its id, once logged in
+        self.user = 0
+        self._decoder = Decoder(1 << 20)
+        self._last_req_id = 0
+        self._hello = b""  # the bodies of the latest HELLO and its response
+        self._readable = select.poll()
+        self._readable.register(sock, select.POLLIN)
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def __enter__(self) -> "Wire":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ---- frames
+
+    def send_raw(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def send(self, opcode: int, *fields: object, flags: int = 0, req_id: int = 0) -> int:
+        """Send a request; answers its req_id, the next one if none is given."""
+        self._last_req_id = req_id or self._last_req_id + 1
+        self.send_raw(request(opcode, self._last_req_id, *fields, flags=flags))
+        return self._last_req_id
+
+    def receive(self, timeout_s: float = DEADLINE_S) -> Received | None:
+        """The next frame, whatever it is; None at the end of the stream. A reset is an error."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            frame = self._decoder.next()
+            if frame is not None:
+                opcode, req_id, flags, status, buf, start, end, fault = frame
+                assert fault == Fault.NONE, f"the server sent a bad frame: {Fault(fault).name}"
+                return Received(opcode, req_id, flags, status, buf[start:end])
+            left_s = deadline - time.monotonic()
+            assert left_s > 0, f"nothing came within {timeout_s} s"
+            if self._readable.poll(left_s * 1000):
+                data = self.sock.recv(RECEIVE)
+                if not data:
+                    assert not self._decoder.buffered, "the stream ends inside a frame"
+                    return None
+                self._decoder.feed(data)
+
+    def answer(self, timeout_s: float = DEADLINE_S) -> Received:
+        """The next answer."""
+        while True:
+            frame = self.receive(timeout_s)
+            assert frame is not None, "closed before the answer"
+            if frame.is_answer:
+                return frame
+            self.pushes.append(frame)
+
+    def push(self, timeout_s: float = DEADLINE_S) -> Received:
+        """The next push."""
+        if self.pushes:
+            return self.pushes.popleft()
+        frame = self.receive(timeout_s)
+        assert frame is not None, "closed before the push"
+        assert not frame.is_answer, f"an answer where a push was due: {frame}"
+        return frame
+
+    def expect_end(self, timeout_s: float = DEADLINE_S) -> None:
+        """The stream ends in order, and no answer comes before."""
+        while (frame := self.receive(timeout_s)) is not None:
+            assert not frame.is_answer, f"an answer where the end was due: {frame}"
+
+    # ---- requests
+
+    def call(self, opcode: int, *fields: object, flags: int = 0, req_id: int = 0) -> Received:
+        """Send a request and wait for its answer."""
+        sent = self.send(opcode, *fields, flags=flags, req_id=req_id)
+        answer = self.answer()
+        assert (answer.opcode, answer.req_id) == (opcode, sent), answer
+        return answer
+
+    def ok(self, opcode: int, *fields: object) -> Any:
+        """The fields of an answer that is OK."""
+        answer = self.call(opcode, *fields)
+        assert answer.status == Status.OK, (Opcode(opcode).name, Status(answer.status), answer.body)
+        return answer.body
+
+    def status(self, opcode: int, *fields: object) -> Status:
+        """The status of an answer."""
+        return Status(self.call(opcode, *fields).status)
+
+    def hello(
+        self,
+        username: str = "",
+        *,
+        capabilities: int = 0,
+        nonce: bytes = NONCE,
+        key: bytes = b"",
+    ) -> Received:
+        fields = (capabilities, "tests", username, nonce, key)
+        answer = self.call(Opcode.HELLO, *fields)
+        if answer.status == Status.OK:
+            self._hello = REQUEST[Opcode.HELLO].encode(*fields) + answer.raw
+            self._salt, self._iterations = answer.body.salt, answer.body.iterations
+        return answer
+
+    def register(self, username: str, iterations: int = 0, password: str = PASSWORD) -> Received:
+        """iterations: as HELLO answered, if none are given."""
+        return self.call(
+            Opcode.REGISTER, *registration(username, iterations or self._iterations, password)
+        )
+
+    def proof(self, username: str, password: str = PASSWORD, salt: bytes = b"") -> bytes:
+        """The client_proof for the latest HELLO. salt: as it answered, if none is given."""
+        salted = _salted(password, salt or self._salt, self._iterations)
+        return scram.client_proof(scram.client_key(salted), self._hello + username.encode())
+
+    def login(
+        self, username: str, password: str = PASSWORD, *, client_id: int = 0, salt: bytes = b""
+    ) -> Received:
+        """LOGIN after a HELLO; the server's signature is verified."""
+        proof = self.proof(username, password, salt)
+        answer = self.call(Opcode.LOGIN, username, proof, client_id)
+        if answer.status == Status.OK:
+            salted = _salted(password, salt or self._salt, self._iterations)
+            signature = scram.server_signature(
+                scram.server_key(salted), self._hello + username.encode()
+            )
+            assert answer.body.server_signature == signature
+            self.session, self.user = answer.body.session_id, answer.body.user_id
+        return answer
+
+
+def registration(
+    username: str, iterations: int, password: str = PASSWORD
+) -> tuple[str, bytes, int, bytes, bytes]:
+    """The fields of a REGISTER with the salt of the tests."""
+    salted = _salted(password, SALT, iterations)
+    stored = scram.stored_key(scram.client_key(salted))
+    return username, SALT, iterations, stored, scram.server_key(salted)
+
+
+class Lobby:
+    """Connections to one server, closed together, and a view of its shared region."""
+
+    def __init__(self, server: RunningServer) -> None:
+        self.server = server
+        self._region = Region.attach(server.name)
+        self._wires: list[Wire] = []
+        self._users = 0
+        self._prefix = os.urandom(3).hex()
+
+    def close(self) -> None:
+        for wire in self._wires:
+            wire.close()
+        self._region.close()
+
+    def __enter__(self) -> "Lobby":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ---- connections
+
+    def open(self) -> Wire:
+        """A connection, in CONNECTED."""
+        wire = Wire(self.server.connect(DEADLINE_S))
+        self._wires.append(wire)
+        return wire
+
+    def name(self) -> str:
+        """A username that nobody has."""
+        self._users += 1
+        return f"u{self._prefix}-{self._users}"
+
+    def new_user(self) -> str:
+        """The name of a user who has just registered."""
+        username = self.name()
+        with Wire(self.server.connect(DEADLINE_S)) as wire:
+            wire.hello(username)
+            assert wire.register(username).status == Status.OK
+        return username
+
+    def enter(
+        self,
+        username: str = "",
+        *,
+        worker: int | None = None,
+        client_id: int = 0,
+        capabilities: int = 0,
+    ) -> Wire:
+        """A connection with that user logged in, a new user if none is named. worker: the slot of
+        the worker it must be on; the kernel spreads connections, so this takes several."""
+        username = username or self.new_user()
+        for _ in range(LOGIN_TRIES):
+            wire = self.open()
+            if worker is None or worker == self._accepts(wire):
+                wire.hello(username, capabilities=capabilities)
+                answer = wire.login(username, client_id=client_id)
+                assert answer.status == Status.OK, answer.body
+                return wire
+            self._wires.remove(wire)
+            wire.close()
+        raise AssertionError(f"no connection came to worker {worker}")
+
+    def _accepts(self, wire: Wire) -> int:
+        """The worker of a connection that has not logged in: the one whose count of HEARTBEATs a
+        few of them raise."""
+        before = self.by_worker("requests_HEARTBEAT")
+        probes = 3
+        for _ in range(probes):
+            wire.ok(Opcode.HEARTBEAT, 0)
+        after = self.by_worker("requests_HEARTBEAT")
+        raised = [slot for slot, n in enumerate(after) if n - before[slot] >= probes]
+        return raised[0] if len(raised) == 1 else -1
+
+    # ---- the shared region
+
+    def worker_of(self, wire: Wire) -> int:
+        """The slot of the worker that has this logged-in connection."""
+        sessions, words = self._region.layout["sessions"], self._region.words
+        for slot in range(sessions.records):
+            if words[sessions.at(slot, "id")] == wire.session:
+                return words[sessions.at(slot, "worker")]
+        raise AssertionError(f"session {wire.session} is not live")
+
+    def counters(self) -> dict[str, int]:
+        """Every counter, summed over the workers."""
+        return totals(self._region)
+
+    def by_worker(self, counter: str) -> list[int]:
+        """One counter of each worker."""
+        placed = self._region.layout["counters"]
+        at = INDEX[counter]
+        return [self._region.words[placed.at(slot) + at] for slot in range(placed.records)]
+
+    def worker_pid(self, slot: int) -> int:
+        return self._region.words[self._region.layout["workers"].at(slot, "pid")]

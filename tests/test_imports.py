@@ -1,0 +1,221 @@
+"""The import arrows: packages import downwards only, and the lower ones keep clear of the outside.
+
+The check reads the sources and runs none of them, so it sees an import in a function, in a branch
+for another platform or under TYPE_CHECKING as well. What is allowed is said by the tables below.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Package -> those of our packages that its modules may import, beside its own.
+ARROWS: dict[str, frozenset[str]] = {
+    "libproto": frozenset(),
+    "liblog": frozenset(),
+    "libnet": frozenset({"libproto"}),
+    "client": frozenset({"libnet", "libproto"}),
+    "server": frozenset({"libnet", "libproto", "liblog"}),
+    "bench": frozenset({"client", "libnet", "libproto"}),
+}
+# Never to be imported by what is installed.
+TESTS = "tests"
+
+INPUT_OUTPUT = frozenset({"socket", "selectors", "ssl", "asyncio", "uvloop"})
+CLOCK = frozenset({"time", "datetime"})
+LOGGING = frozenset({"logging", "structlog", "liblog"})
+# (Sub)package -> modules that nothing in it may import, and why.
+FORBIDDEN: dict[str, frozenset[str]] = {
+    # The wire is a function of bytes.
+    "libproto": INPUT_OUTPUT | CLOCK | LOGGING,
+    # The region is a function of what is in it; the time comes in with each call. Of the server's
+    # other modules it needs none either: they stand above it.
+    "server.state": INPUT_OUTPUT | CLOCK | LOGGING | {"libnet"},
+}
+SELF_CONTAINED = frozenset({"server.state"})
+
+
+class Import(NamedTuple):
+    """One imported module, by its absolute dotted name, and where."""
+
+    name: str
+    path: Path
+    line: int
+
+
+def _is_in(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def _imported(node: ast.AST, package: str) -> Iterator[str]:
+    """The absolute names a statement or a call imports; `package` is what relative ones start at.
+
+    `from a import b` counts as `a` and `a.b`: the syntax does not tell a module from an attribute.
+    """
+    match node:
+        case ast.Import(names=names):
+            for alias in names:
+                yield alias.name
+        case ast.ImportFrom(module=module, names=names, level=level):
+            base = module or ""
+            if level:
+                parts = package.split(".")
+                above = parts[: len(parts) - (level - 1)]
+                base = ".".join([*above, module] if module else above)
+            yield base
+            for alias in names:
+                yield f"{base}.{alias.name}"
+        case ast.Call(
+            func=ast.Name(id="__import__" | "import_module") | ast.Attribute(attr="import_module"),
+            args=[ast.Constant(value=str(name)), *_],
+        ):
+            yield name
+
+
+def imports(root: Path, package: str) -> Iterator[Import]:
+    """Every import in the modules below this dotted package of the tree at `root`."""
+    for path in sorted((root / package.replace(".", "/")).rglob("*.py")):
+        holder = ".".join(path.relative_to(root).parent.parts)
+        for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
+            for name in _imported(node, holder):
+                yield Import(name, path.relative_to(root), getattr(node, "lineno", 0))
+
+
+def wrong_arrows(root: Path) -> list[str]:
+    """Every import in the tree at `root` that the tables do not allow, as `path:line: message`."""
+    wrong = []
+
+    def refuse(found: Import, why: str) -> None:
+        line = f"{found.path}:{found.line}: {why}"
+        if line not in wrong:  # `from a import b` is two names
+            wrong.append(line)
+
+    ours = ARROWS.keys() | {TESTS}
+    for package, allowed in ARROWS.items():
+        for found in imports(root, package):
+            top = found.name.partition(".")[0]
+            if top in ours - allowed - {package}:
+                refuse(found, f"{package} imports {top}")
+    for package, forbidden in FORBIDDEN.items():
+        for found in imports(root, package):
+            for module in sorted(forbidden):
+                if _is_in(found.name, module):
+                    refuse(found, f"{package} imports {module}")
+    for package in sorted(SELF_CONTAINED):
+        top = package.partition(".")[0]
+        for found in imports(root, package):
+            if _is_in(found.name, top) and found.name != top and not _is_in(found.name, package):
+                refuse(found, f"{package} imports {found.name}, which stands above it")
+    return wrong
+
+
+def test_the_arrows_of_the_tree() -> None:
+    assert wrong_arrows(ROOT) == []
+
+
+@pytest.mark.parametrize("package", sorted(ARROWS.keys() | FORBIDDEN.keys()))
+def test_every_package_of_the_tables_has_modules(package: str) -> None:
+    """A package that was renamed or moved would pass unseen otherwise."""
+    assert (ROOT / package.replace(".", "/") / "__init__.py").is_file()
+    assert any(imports(ROOT, package))
+
+
+def test_every_package_of_the_tree_is_in_the_table() -> None:
+    found = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert found - {TESTS} == ARROWS.keys()
+
+
+def _plant(root: Path, path: str, source: str) -> None:
+    """A tree with a module of this source at this path, every package of the tables being there."""
+    for package in ARROWS.keys() | FORBIDDEN.keys():
+        folder = root / package.replace(".", "/")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "__init__.py").touch()
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(source)
+
+
+UPWARDS = [
+    (package, other)
+    for package, allowed in ARROWS.items()
+    for other in sorted((ARROWS.keys() | {TESTS}) - allowed - {package})
+]
+DOWNWARDS = [(package, other) for package, allowed in ARROWS.items() for other in sorted(allowed)]
+KEPT_OUT = [(package, module) for package, names in FORBIDDEN.items() for module in sorted(names)]
+
+
+@pytest.mark.parametrize(("package", "other"), UPWARDS)
+def test_an_arrow_upwards_is_found(tmp_path: Path, package: str, other: str) -> None:
+    _plant(tmp_path, f"{package}/planted.py", f"\nfrom {other}.part import thing\n")
+    assert f"{package}/planted.py:2: {package} imports {other}" in wrong_arrows(tmp_path)
+
+
+@pytest.mark.parametrize(("package", "other"), DOWNWARDS)
+def test_an_arrow_downwards_is_allowed(tmp_path: Path, package: str, other: str) -> None:
+    _plant(tmp_path, f"{package}/planted.py", f"import {other}.part\nimport {package}.part\n")
+    assert wrong_arrows(tmp_path) == []
+
+
+@pytest.mark.parametrize(("package", "module"), KEPT_OUT)
+def test_a_forbidden_module_is_found(tmp_path: Path, package: str, module: str) -> None:
+    path = f"{package.replace('.', '/')}/deep/planted.py"
+    _plant(tmp_path, path, f"import {module}\n")
+    assert f"{path}:1: {package} imports {module}" in wrong_arrows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import struct, time",
+        "import time as clock",
+        "from time import monotonic",
+        "from time import (\n    monotonic,\n)",
+        "def now():\n    import time",
+        "if TYPE_CHECKING:\n    import time",
+        "try:\n    import time\nexcept ImportError:\n    time = None",
+        "import importlib\nimportlib.import_module('time')",
+        "from importlib import import_module\nimport_module('time')",
+        "__import__('time')",
+    ],
+)
+def test_every_way_of_importing_is_seen(tmp_path: Path, source: str) -> None:
+    _plant(tmp_path, "server/state/planted.py", source)
+    assert [line.partition(": ")[2] for line in wrong_arrows(tmp_path)] == [
+        "server.state imports time"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("from server.worker import run", "server.worker"),
+        ("from server import worker", "server.worker"),
+        ("from .. import worker", "server.worker"),
+        ("from ..worker import run", "server.worker"),
+        ("import server.worker", "server.worker"),
+    ],
+)
+def test_the_state_imports_nothing_above_it(tmp_path: Path, source: str, name: str) -> None:
+    _plant(tmp_path, "server/state/planted.py", source)
+    assert wrong_arrows(tmp_path)[0] == (
+        f"server/state/planted.py:1: server.state imports {name}, which stands above it"
+    )
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from . import locks",
+        "from .locks import LockTable",
+        "from server.state.locks import LockTable",
+        "from libproto.errors import Status",
+        "import timeit_of_ours",  # a name that only begins like a forbidden one
+    ],
+)
+def test_what_the_state_may_import(tmp_path: Path, source: str) -> None:
+    _plant(tmp_path, "server/state/planted.py", source)
+    assert wrong_arrows(tmp_path) == []
