@@ -1,0 +1,23 @@
+"""Sockets for both ends: listeners, whole reads and writes with deadlines, wake-ups.
+
+It moves bytes and knows nothing of frames' meaning; `libproto` knows the meaning and no sockets.
+"""
+
+from libnet.errors import AddressInUse, ConnectFailed, DeadlineExceeded, NetError, PeerClosed
+from libnet.sockets import connect, listen, probe_port, readn, tune, writen
+from libnet.wakeup import Wakeup
+
+__all__ = [
+    "AddressInUse",
+    "ConnectFailed",
+    "DeadlineExceeded",
+    "NetError",
+    "PeerClosed",
+    "Wakeup",
+    "connect",
+    "listen",
+    "probe_port",
+    "readn",
+    "tune",
+    "writen",
+]

@@ -1,0 +1,186 @@
+"""TCP sockets: listening ones that share a port, tuned connections, and whole reads and writes.
+
+Each worker has a listener of its own on the one port (SO_REUSEPORT), so the kernel spreads
+connections and no worker waits for another to accept. The price is that a second server binds to
+the same port without an error: `probe_port` finds that out before.
+"""
+
+import errno
+import math
+import select
+import socket
+import time
+
+from libnet.errors import AddressInUse, ConnectFailed, DeadlineExceeded, NetError, PeerClosed
+
+USER_TIMEOUT_MS = 30_000
+"""How long sent bytes may stay unacknowledged on a client's connection before it is given up."""
+
+
+def _reason(error: OSError | UnicodeError) -> str:
+    """Say in words what went wrong; a host that is no name at all fails as UnicodeError."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _bound(host: str, port: int, share: bool) -> socket.socket:
+    """Return a socket bound to the first address that `host` stands for."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (socket.gaierror, UnicodeError) as error:
+        raise NetError(f"host {host!r} cannot be resolved: {_reason(error)}") from error
+    sock = socket.socket(family, kind, proto)
+    try:
+        # Connections of an earlier server that linger in TIME_WAIT are no obstacle.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUse(f"{host} port {port} is in use by another process") from error
+        raise NetError(f"cannot bind to {host} port {port}: {_reason(error)}") from error
+    return sock
+
+
+def listen(host: str, port: int, backlog: int = 1024) -> socket.socket:
+    """Return a non-blocking listener, IPv4 or IPv6, that shares its port (SO_REUSEPORT).
+
+    `port` 0 takes a free one. Raises AddressInUse where a process that does not share has the
+    port, else NetError. One that shares is not noticed: see `probe_port`.
+    """
+    sock = _bound(host, port, share=True)
+    try:
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise NetError(f"cannot listen on {host} port {port}: {_reason(error)}") from error
+    sock.setblocking(False)
+    return sock
+
+
+def probe_port(host: str, port: int) -> None:
+    """Raise AddressInUse if any process listens on the port, one that shares it included.
+
+    Binds without SO_REUSEPORT and closes again; raises NetError where the address cannot be bound.
+    """
+    _bound(host, port, share=False).close()
+
+
+def tune(sock: socket.socket, user_timeout_ms: int) -> None:
+    """Send without delay, and give the connection up when sent bytes stay unacknowledged so long.
+
+    TCP_NODELAY, because a response is written whole and Nagle would only hold it back;
+    TCP_USER_TIMEOUT (RFC 5482), because the default is a quarter of an hour.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout_ms)
+
+
+def connect(
+    host: str, port: int, timeout_s: float, user_timeout_ms: int = USER_TIMEOUT_MS
+) -> socket.socket:
+    """Return a blocking, tuned connection; `timeout_s` holds for each address `host` stands for.
+
+    Raises ConnectFailed.
+    """
+    try:
+        sock = socket.create_connection((host, port), timeout=timeout_s)
+    except TimeoutError as error:
+        reason = f"no answer within {timeout_s:g} s"
+        raise ConnectFailed(f"cannot connect to {host} port {port}: {reason}") from error
+    except (OSError, UnicodeError) as error:
+        raise ConnectFailed(f"cannot connect to {host} port {port}: {_reason(error)}") from error
+    if is_self_connected(sock):
+        sock.close()
+        raise ConnectFailed(f"cannot connect to {host} port {port}: nobody listens there")
+    sock.settimeout(None)
+    tune(sock, user_timeout_ms)
+    return sock
+
+
+def is_self_connected(sock: socket.socket) -> bool:
+    """Tell whether both ends are this socket.
+
+    TCP's simultaneous open does that when the kernel picks, as the local port, the very port that
+    is connected to: it happens to who retries on the loopback address while the server is down.
+    """
+    return bool(sock.getsockname() == sock.getpeername())
+
+
+def _wait(sock: socket.socket, event: int, deadline: float | None, transferred: int) -> None:
+    poller = select.poll()
+    poller.register(sock, event)
+    if deadline is None:
+        poller.poll()
+        return
+    left_s = deadline - time.monotonic()
+    if left_s <= 0 or not poller.poll(math.ceil(left_s * 1000)):
+        raise DeadlineExceeded(f"deadline passed after {transferred} bytes", transferred)
+
+
+# Both functions below try first and wait afterwards, and leave the socket's mode alone: a second
+# thread may be using it in the other direction, and settimeout() would change that too.
+
+
+def readn(sock: socket.socket, n: int, deadline: float | None) -> bytes:
+    """Read exactly `n` bytes by `deadline` (time.monotonic() seconds; None waits for ever).
+
+    Works on blocking and on non-blocking sockets. What has already arrived is taken even when the
+    deadline has passed. Raises PeerClosed and DeadlineExceeded; both carry `transferred`.
+    """
+    if n < 0:
+        raise ValueError(f"cannot read {n} bytes")
+    data = bytearray(n)
+    view = memoryview(data)
+    done = 0
+    while done < n:
+        try:
+            got = sock.recv_into(view[done:], 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            _wait(sock, select.POLLIN, deadline, done)
+            continue
+        except OSError as error:
+            raise _lost(error, done) from error
+        if got == 0:
+            raise PeerClosed(f"peer closed after {done} of {n} bytes", done)
+        done += got
+    return bytes(data)
+
+
+def writen(sock: socket.socket, data: bytes, deadline: float | None) -> None:
+    """Write all of `data` by `deadline` (time.monotonic() seconds; None waits for ever).
+
+    Works on blocking and on non-blocking sockets. Raises PeerClosed and DeadlineExceeded; both
+    carry `transferred`, which counts what the kernel took, not what the peer received.
+    """
+    view = memoryview(data)
+    done = 0
+    while done < len(view):
+        try:
+            done += sock.send(view[done:], socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            _wait(sock, select.POLLOUT, deadline, done)
+        except OSError as error:
+            raise _lost(error, done) from error
+
+
+# A connection's ends: reset, aborted, given up by TCP_USER_TIMEOUT, or its way there gone.
+_LOST = {
+    errno.ECONNRESET,
+    errno.ECONNABORTED,
+    errno.EPIPE,
+    errno.ETIMEDOUT,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+}
+
+
+def _lost(error: OSError, transferred: int) -> NetError:
+    if error.errno in _LOST:
+        return PeerClosed(
+            f"connection lost after {transferred} bytes: {_reason(error)}", transferred
+        )
+    return NetError(f"socket cannot be used: {_reason(error)}")
