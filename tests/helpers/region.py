@@ -82,9 +82,7 @@ def register(state: State, *names: str) -> list[int]:
 def login(
     state: State, user: int, client_id: int = 0, now: int = STARTED_US, *, watches: bool = False
 ) -> Session:
-    return state.sessions.login(
-        user, state.users.name(user), client_id, 0, now, watches=watches
-    )[0]
+    return state.sessions.login(user, state.users.name(user), client_id, 0, now, watches=watches)[0]
 
 
 # ---- what a region shows
@@ -164,6 +162,7 @@ class Child(Generic[T]):
     """A function that runs in a process of its own."""
 
     def __init__(self, work: Callable[..., T], arguments: tuple[Any, ...]) -> None:
+        self._answered = False
         self._answer, answer = _FORK.Pipe(duplex=False)
         self.process: ForkProcess = _FORK.Process(target=_run, args=(answer, work, arguments))
         with warnings.catch_warnings():
@@ -181,15 +180,14 @@ class Child(Generic[T]):
         """What it answered; AssertionError with its traceback where it raised."""
         assert self._answer.poll(timeout_s), f"process {self.pid} has not answered"
         done, answer = self._answer.recv()
+        self._answered = True
         assert done, answer
         result: T = answer
         return result
 
     def end(self) -> None:
-        """Kill it if it still runs, and reap it."""
-        if self.process.exitcode is None:
-            self.process.join(0 if self._answer.closed else 1)
-        if self.process.exitcode is None:
+        """Reap it; kill it first, unless it has answered and ends by itself."""
+        if not self._answered:
             self.process.kill()
         self.process.join()
         self.process.close()

@@ -7,9 +7,12 @@ connections to one server, logs users in, and knows which worker each of them is
 import functools
 import os
 import select
+import signal
 import socket
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -28,7 +31,7 @@ PASSWORD = "correct horse"  # noqa: S105 - of users that live as long as a test
 SALT = b"salt of the test"  # one for all users, so that the slow hash is computed once
 NONCE = b"nonce of the client"
 RECEIVE = 1 << 18  # bytes
-LOGIN_TRIES = 400  # until the kernel has picked the worker that a test wants
+CONNECT_TRIES = 400  # until the kernel has picked the worker that a test wants
 
 _salted = functools.cache(scram.salted_password)
 
@@ -213,6 +216,16 @@ def registration(
     return username, SALT, iterations, stored, scram.server_key(salted)
 
 
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Stop a process for a while, as a busy machine may. Only one that holds no lock: an idle one."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 class Lobby:
     """Connections to one server, closed together, and a view of its shared region."""
 
@@ -269,14 +282,20 @@ class Lobby:
         capabilities: int = 0,
     ) -> Wire:
         """A connection with that user logged in, a new user if none is named. worker: the slot of
-        the worker it must be on; the kernel spreads connections, so this takes several."""
+        the worker it must be on, if that matters."""
         username = username or self.new_user()
-        for _ in range(LOGIN_TRIES):
+        wire = self.open() if worker is None else self.open_on(worker)
+        wire.hello(username, capabilities=capabilities)
+        answer = wire.login(username, client_id=client_id)
+        assert answer.status == Status.OK, answer.body
+        return wire
+
+    def open_on(self, worker: int) -> Wire:
+        """A connection, in CONNECTED, on the worker of that slot. The kernel spreads connections,
+        so this takes several."""
+        for _ in range(CONNECT_TRIES):
             wire = self.open()
-            if worker is None or worker == self._accepts(wire):
-                wire.hello(username, capabilities=capabilities)
-                answer = wire.login(username, client_id=client_id)
-                assert answer.status == Status.OK, answer.body
+            if worker == self._accepts(wire):
                 return wire
             self._wires.remove(wire)
             wire.close()
@@ -313,5 +332,51 @@ class Lobby:
         at = INDEX[counter]
         return [self._region.words[placed.at(slot) + at] for slot in range(placed.records)]
 
+    def username(self, wire: Wire) -> str:
+        """The name of the user logged in there."""
+        return str(wire.ok(Opcode.USER_NAME, wire.user).username)
+
     def worker_pid(self, slot: int) -> int:
         return self._region.words[self._region.layout["workers"].at(slot, "pid")]
+
+
+class RoomAccount:
+    """What one connection has been told of a room: each number after its JOIN exactly once, in
+    order, as an event or inside a ROOM_GAP."""
+
+    def __init__(self, room: int, last_seq: int) -> None:
+        self.room = room
+        self.first = last_seq + 1
+        self.last = last_seq
+        self.events: dict[int, tuple[int, int, str]] = {}  # kind, from_user, message; by room_seq
+        self.gaps: list[tuple[int, int]] = []
+
+    def take(self, push: Received) -> None:
+        """A push of this room; the first number that is not the next one is an error."""
+        if push.opcode == Opcode.CHAT_BROADCAST:
+            room, seq, _, kind, user, _, message = _decode_event(push.raw, 0, len(push.raw))
+            assert seq == self.last + 1, f"event {seq} after {self.last}"
+            self.events[seq] = kind, user, message
+            self.last = seq
+        else:
+            assert push.opcode == Opcode.ROOM_GAP, push
+            room, first, last = push.body
+            assert first == self.last + 1, f"a gap from {first} after {self.last}"
+            assert last >= first
+            self.gaps.append((first, last))
+            self.last = last
+        assert room == self.room
+
+    def take_all(self, wire: Wire) -> None:
+        """The pushes that wait there."""
+        while wire.pushes:
+            self.take(wire.pushes.popleft())
+
+    def take_until(self, wire: Wire, last_seq: int) -> None:
+        """Whatever comes, up to that number."""
+        while self.last < last_seq:
+            self.take(wire.push())
+        assert self.last == last_seq, "nothing is past it, if it is the room's last"
+
+
+_decode_event = PUSH[Opcode.CHAT_BROADCAST].decode

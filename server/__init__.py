@@ -1,0 +1,5 @@
+"""The trading chatroom server: a master, its workers, and the memory they share."""
+
+from libproto import __version__
+
+__all__ = ["__version__"]

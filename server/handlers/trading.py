@@ -1,0 +1,107 @@
+"""Deposits, withdrawals, transfers, and what became of them. TRANSFER is the hot path."""
+
+from collections.abc import Callable
+from typing import NoReturn
+
+from libproto.codec import RESPONSE
+from libproto.errors import Status
+from libproto.messages import LIST_MAX, Flag, Opcode, TxnKind
+from server.connection import Connection, Refused
+from server.state import ledger
+from server.state.errors import Superseded, TableFull
+from server.state.ledger import DONE, RECORDED
+from server.state.records import OFFSETS, RecordKind
+
+_FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
+_DEPOSIT, _WITHDRAW, _TRANSFER = map(int, TxnKind)
+_TO_BALANCE = OFFSETS[RecordKind.TRANSFER]["to_balance"]
+
+_deposit_response = RESPONSE[Opcode.DEPOSIT].frame
+_withdraw_response = RESPONSE[Opcode.WITHDRAW].frame
+_transfer_response = RESPONSE[Opcode.TRANSFER].frame
+_balance_response = RESPONSE[Opcode.BALANCE].frame
+_history_response = RESPONSE[Opcode.TXN_HISTORY].frame
+
+# What each outcome that changed nothing is answered with.
+_REFUSALS = {
+    ledger.MISMATCH: (Status.ERR_BAD_PACKET, "this req_id was used for another request"),
+    ledger.TOO_OLD: (Status.ERR_TIMEOUT, "outcome unknown"),
+    ledger.NO_USER: (Status.ERR_NOT_FOUND, "no such user"),
+    ledger.FUNDS: (Status.ERR_INSUFFICIENT_FUNDS, "the balance is too low"),
+    ledger.LIMIT: (Status.ERR_BAD_PACKET, "the balance would pass its limit"),
+}
+
+
+def _refuse(what: int, balance: int, amount: int) -> NoReturn:
+    if what == ledger.SUPERSEDED:
+        raise Superseded
+    if what == ledger.FULL:
+        raise TableFull("txn_ring")
+    status, detail = _REFUSALS[what]
+    if what == ledger.FUNDS:
+        detail = f"balance {balance} is below {amount}"
+    raise Refused(status, detail)
+
+
+def deposit(connection: Connection, req_id: int, flags: int, amount: int) -> bytes:
+    if not amount:
+        raise Refused(Status.ERR_BAD_PACKET, "the amount is 0")
+    what, txn, balance = connection.worker.execute(
+        connection.live_session(), _DEPOSIT, 0, amount, req_id, flags, connection.now
+    )
+    if what > RECORDED:
+        _refuse(what, balance, amount)
+    return _deposit_response(req_id, _FLAGGED * what, txn, balance)
+
+
+def withdraw(connection: Connection, req_id: int, flags: int, amount: int) -> bytes:
+    if not amount:
+        raise Refused(Status.ERR_BAD_PACKET, "the amount is 0")
+    what, txn, balance = connection.worker.execute(
+        connection.live_session(), _WITHDRAW, 0, amount, req_id, flags, connection.now
+    )
+    if what > RECORDED:
+        _refuse(what, balance, amount)
+    return _withdraw_response(req_id, _FLAGGED * what, txn, balance)
+
+
+def transfer(connection: Connection, req_id: int, flags: int, to_user: int, amount: int) -> bytes:
+    session, worker, now = connection.session, connection.worker, connection.now
+    assert session is not None, "the table of states lets nobody else come here"
+    if not amount or to_user == session.user:
+        raise Refused(Status.ERR_BAD_PACKET, "the amount is 0, or the payee is the payer")
+    what, txn, balance = worker.execute(session, _TRANSFER, to_user, amount, req_id, flags, now)
+    if not what:
+        if worker.watched(to_user):
+            worker.tell_payee(session, to_user, txn, amount, now)
+        return _transfer_response(req_id, 0, txn, balance)
+    if what > RECORDED:
+        _refuse(what, balance, amount)
+    return _transfer_response(req_id, _FLAGGED, txn, balance)
+
+
+def balance(connection: Connection, req_id: int, flags: int) -> bytes:
+    del flags
+    found = connection.worker.state.ledger.balance(connection.live_session())
+    if found is None:
+        raise Superseded
+    return _balance_response(req_id, 0, *found)
+
+
+def txn_history(connection: Connection, req_id: int, flags: int, before: int, limit: int) -> bytes:
+    del flags
+    items = connection.worker.state.ledger.history(
+        connection.live_session().user, before, min(limit, LIST_MAX)
+    )
+    return _history_response(req_id, 0, items)
+
+
+assert (DONE, RECORDED) == (0, 1), "a response's flag is POSSIBLE_DUPLICATE times the outcome"
+
+HANDLERS: dict[Opcode, Callable[..., bytes]] = {
+    Opcode.DEPOSIT: deposit,
+    Opcode.WITHDRAW: withdraw,
+    Opcode.TRANSFER: transfer,
+    Opcode.BALANCE: balance,
+    Opcode.TXN_HISTORY: txn_history,
+}

@@ -1,0 +1,50 @@
+"""What is counted: one record of words per worker, written by that worker alone; readers sum.
+
+No lock is taken to count. The table makes the region's segment, the stats line and the inspector.
+"""
+
+from dataclasses import dataclass
+
+from libproto.messages import MESSAGES
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    name: str
+    about: str
+    gauge: bool = False  # goes up and down; the rest only grow
+
+
+REQUESTED = tuple(message for message in MESSAGES if message.request is not None)
+
+LOCK_KINDS = ("registry", "account", "log", "event")
+
+COUNTERS: tuple[Counter, ...] = (
+    Counter("connections", "open connections", gauge=True),
+    Counter("sessions", "logged-in connections", gauge=True),
+    Counter("accepted", "connections accepted"),
+    Counter("refused", "connections over the limit"),
+    Counter("bad_header", "frames with a wrong magic, version, header_len or body_len"),
+    Counter("bad_checksum", "frames with a wrong checksum"),
+    Counter("bad_sealing", "frames encrypted or clear against what was agreed"),
+    Counter("bad_frame", "frames with wrong flags, reserved bits, status, req_id or compression"),
+    Counter("unknown_opcode", "frames with an opcode that is no request"),
+    Counter("rate_limited", "requests over the session's rate"),
+    Counter("shed", "requests that came while the server was stopping"),
+    Counter("timed_out", "connections closed by the handshake or idle deadline"),
+    Counter("pushes", "frames pushed to connections"),
+    Counter("gaps", "ROOM_GAP frames pushed"),
+    Counter("laps", "times that the event ring lapped this worker"),
+    Counter("superseded", "sessions superseded"),
+    *(Counter(f"waits_{kind}", f"waits for a {kind} lock") for kind in LOCK_KINDS),
+    *(Counter(f"waited_ns_{kind}", f"time waited for {kind} locks") for kind in LOCK_KINDS),
+    *(Counter(f"requests_{m.name}", f"{m.name} requests") for m in REQUESTED),
+    *(Counter(f"errors_{m.name}", f"{m.name} requests answered with an error") for m in REQUESTED),
+)
+
+INDEX = {counter.name: i for i, counter in enumerate(COUNTERS)}
+
+
+def index_of(name: str) -> int:
+    """The word of a counter within its record."""
+    return INDEX[name]

@@ -1,0 +1,46 @@
+"""What the state can refuse, each with the status that it is answered with. None of these has
+changed anything."""
+
+from typing import ClassVar
+
+from libproto.errors import Status
+
+
+class StateRefusal(Exception):
+    """A refusal that a request is answered with."""
+
+    status: ClassVar[Status]
+
+
+class NameTaken(StateRefusal):
+    """The username is registered."""
+
+    status = Status.ERR_ALREADY_EXISTS
+
+
+class TableFull(StateRefusal):
+    """A table of the region is full; `setting` is the one that sizes it."""
+
+    status = Status.ERR_SERVER_BUSY
+
+    def __init__(self, setting: str) -> None:
+        super().__init__(f"the server's table is full: its operator can raise {setting}")
+        self.setting = setting
+
+
+class Superseded(StateRefusal):
+    """A later LOGIN has taken the session's place."""
+
+    status = Status.ERR_UNAUTHORIZED
+
+    def __init__(self) -> None:
+        super().__init__("a later LOGIN of this client has superseded this session")
+
+
+class NotOnline(StateRefusal):
+    """Nobody of that user id is online, or there is no such user."""
+
+    status = Status.ERR_NOT_FOUND
+
+    def __init__(self) -> None:
+        super().__init__("no such user is online")

@@ -1,0 +1,214 @@
+"""Money: deposits, withdrawals and transfers, exactly once. Hot path.
+
+The seven steps of a transaction are those of README.md, in its order and numbering. It is written
+for speed: words by index, one block copy for the record, no object per transaction.
+"""
+
+from struct import Struct
+from typing import Final
+
+from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, TxnKind
+from server.state.layout import OUTCOME_WORDS, WORD
+from server.state.locks import ACCOUNT, InsideLock, Locks
+from server.state.log import TxnLog
+from server.state.records import MONEY, OFFSETS, RecordKind
+from server.state.region import Region
+from server.state.session import Session
+
+# What became of a request. Not wire statuses: several of these share one.
+DONE, RECORDED, SUPERSEDED, MISMATCH, TOO_OLD, NO_USER, FUNDS, LIMIT, FULL = range(9)
+
+_DEPOSIT, _TRANSFER = int(TxnKind.DEPOSIT), int(TxnKind.TRANSFER)
+_pack_money = MONEY.pack
+_pack_outcome = Struct(f"={OUTCOME_WORDS}Q").pack
+_KIND_SHIFT = 32  # an outcome's target: kind << 32 | to_user
+
+Outcome = tuple[int, int, int]  # what became of it, txn_id, balance of the caller
+
+
+class Ledger:
+    """The ledger as one worker works it."""
+
+    def __init__(self, region: Region, locks: Locks, log: TxnLog) -> None:
+        layout = region.layout
+        self._words, self._bytes = region.words, region.bytes
+        self._locks, self._log = locks, log
+        self._trywait, self._post, self._wait = locks.trywait, locks.post, locks.wait
+        self._lock_base, self._lock_stride = locks.accounts, locks.account_stride
+        self._lock_count = locks.account_locks
+        accounts = layout["accounts"].offsets
+        assert (accounts["balance"], accounts["last_txn"]) == (0, 1), "read by place below"
+        self._accounts = layout["accounts"].base
+        self._stride = layout["accounts"].stride
+        self._users = layout.capacities.accounts
+        self._user_word = layout["users"].at(0, "word")
+        self._user_stride = layout["users"].stride
+        clients = layout["clients"]
+        self._newest: Final = clients.offsets["newest"]
+        self._outcomes: Final = clients.offsets["outcomes"]
+        self._append, self._intent = log.append, log.intent
+
+    def execute(
+        self,
+        session: Session,
+        kind: int,
+        other: int,
+        amount: int,
+        req_id: int,
+        flagged: int,
+        now: int,
+    ) -> Outcome:
+        """One ledger request of a session.
+
+        kind: TxnKind. other: the payee of a transfer, else 0. amount: > 0, minor units. flagged:
+        POSSIBLE_DUPLICATE. now: microseconds since the Unix epoch. The caller has checked the
+        arguments alone (amount, transfer to oneself).
+
+        DONE and RECORDED tell the txn_id and the caller's balance after it, FUNDS the balance that
+        is too low; beside the other outcomes they mean nothing. All but DONE changed nothing.
+        """
+        words, trywait, post = self._words, self._trywait, self._post
+        account = session.account
+        low, high, payee, unknown = session.lock, 0, 0, False
+        if kind == _TRANSFER:
+            if 0 < other <= self._users and words[self._user_word + other * self._user_stride]:
+                payee = self._accounts + other * self._stride
+                high = self._lock_base + other % self._lock_count * self._lock_stride
+                if high <= low:
+                    low, high = high, (low if high < low else 0)
+            else:
+                unknown = True
+        try:
+            while True:
+                # 1. the locks, ascending
+                if trywait(low) and not self._wait(low, ACCOUNT, ()):
+                    continue
+                if high and trywait(high) and not self._wait(high, ACCOUNT, (low,)):
+                    continue
+                # 2. the checks, in the order that the protocol gives
+                at, client = session.at, session.client
+                answer = txn = newest = outcome = payee_after = payee_last = 0
+                balance, last = words[account], words[account + 1]
+                if words[at] != session.id or words[at + 1]:
+                    answer = SUPERSEDED
+                elif client:
+                    newest = words[client + self._newest]
+                    outcome = client + self._outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
+                    if req_id + OUTCOME_WINDOW <= newest:
+                        answer = TOO_OLD
+                    elif words[outcome] == req_id:
+                        _, txn, balance, target, before = words[outcome : outcome + 5]
+                        same = target == kind << _KIND_SHIFT | other and before == amount
+                        answer = RECORDED if same else MISMATCH
+                    elif flagged and not session.resumed:
+                        answer = TOO_OLD
+                elif flagged:
+                    answer = TOO_OLD
+                if not answer:
+                    if unknown:
+                        answer = NO_USER
+                    elif kind == _DEPOSIT:
+                        balance += amount
+                        if balance > MAX_BALANCE:
+                            answer = LIMIT
+                    elif balance < amount:
+                        answer = FUNDS
+                    else:
+                        balance -= amount
+                        if payee:
+                            payee_after, payee_last = words[payee] + amount, words[payee + 1]
+                            if payee_after > MAX_BALANCE:
+                                answer = LIMIT
+                if answer:
+                    break
+                # 3, 4. the intent and the log
+                if kind == _DEPOSIT:
+                    payload = _pack_money(
+                        kind, now, 0, 0, session.user, amount, 0, balance, 0, last,
+                        session.client_id, req_id, session.client_slot,
+                    )  # fmt: skip
+                    txn = self._append(payload, amount, (low,))
+                else:
+                    payload = _pack_money(
+                        kind, now, 0, session.user, other, amount, balance, payee_after, last,
+                        payee_last, session.client_id, req_id, session.client_slot,
+                    )  # fmt: skip
+                    txn = self._append(
+                        payload, 0 if payee else -amount, (low, high) if high else (low,)
+                    )
+                if txn <= 0:
+                    if txn:  # a recovery came between
+                        continue
+                    answer = FULL
+                    break
+                # 5. the after-values
+                words[account] = balance
+                words[account + 1] = txn
+                if payee:
+                    words[payee] = payee_after
+                    words[payee + 1] = txn
+                if client:
+                    self._bytes[outcome * WORD : (outcome + OUTCOME_WORDS) * WORD] = _pack_outcome(
+                        req_id, txn, balance, kind << _KIND_SHIFT | other, amount
+                    )
+                    if req_id > newest:
+                        words[client + self._newest] = req_id
+                # 6. before 7: a redo after the unlock would overwrite what somebody did since
+                words[self._intent] = 0
+                break
+            # 7. the locks, the last first
+            if high:
+                post(high)
+            post(low)
+        except Exception as error:
+            raise InsideLock("ledger") from error
+        return answer, txn, balance
+
+    def balance(self, session: Session) -> tuple[int, int] | None:
+        """The caller's balance and last txn_id, of one moment; None where it is superseded."""
+        lock = self._locks.account(session.user), ACCOUNT
+        self._locks.hold(lock)
+        try:
+            words, at = self._words, session.at
+            account = session.account
+            valid = words[at] == session.id and not words[at + 1]
+            answer = (words[account], words[account + 1]) if valid else None
+        except Exception as error:
+            raise InsideLock("balance") from error
+        self._locks.release(lock)
+        return answer
+
+    def history(self, user: int, before: int, limit: int) -> list[tuple[int, ...]]:
+        """The user's transactions, newest first, with txn_id below `before` (0: from the newest).
+
+        Each is (txn_id, time, kind, from_user, to_user, amount, balance, req_id), the balance being
+        the user's own after it, the req_id 0 where another user asked. At most `limit`, as far back
+        as the ring reaches. Follows the account's chain, without a lock.
+        """
+        out: list[tuple[int, ...]] = []
+        txn = self._words[self._accounts + user * self._stride + 1]
+        last = self._log.read(before) if before else None
+        if last is not None and last[_KIND] in _MONEY_KINDS and user in (last[_FROM], last[_TO]):
+            txn = last[_FROM_PREVIOUS] if last[_FROM] == user else last[_TO_PREVIOUS]
+        while txn and len(out) < limit:
+            record = self._log.read(txn)
+            if record is None:
+                break
+            payer, payee = record[_FROM], record[_TO]
+            if not before or txn < before:
+                own = record[_FROM_BALANCE] if payer == user else record[_TO_BALANCE]
+                mine = payer == user or not payer
+                out.append(
+                    (txn, record[_TIME], record[_KIND], payer, payee, record[_AMOUNT], own,
+                     record[_REQ_ID] if mine else 0)
+                )  # fmt: skip
+            txn = record[_FROM_PREVIOUS] if payer == user else record[_TO_PREVIOUS]
+        return out
+
+
+_AT = OFFSETS[RecordKind.TRANSFER]
+_TIME, _KIND, _FROM, _TO = _AT["time"], _AT["kind"], _AT["from_user"], _AT["to_user"]
+_AMOUNT, _REQ_ID = _AT["amount"], _AT["req_id"]
+_MONEY_KINDS = tuple(map(int, TxnKind))
+_FROM_BALANCE, _TO_BALANCE = _AT["from_balance"], _AT["to_balance"]
+_FROM_PREVIOUS, _TO_PREVIOUS = _AT["from_previous"], _AT["to_previous"]

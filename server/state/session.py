@@ -1,0 +1,34 @@
+"""A session in the hands of its worker."""
+
+from typing import Final
+
+
+class Session:
+    """A session as its worker holds it: where its words are, and what of them never changes."""
+
+    __slots__ = (
+        "account",
+        "at",
+        "client",
+        "client_id",
+        "client_slot",
+        "id",
+        "lock",
+        "name",
+        "resumed",
+        "slot",
+        "user",
+    )
+
+    def __init__(self, at: int, slot: int, session_id: int, user: int, name: str) -> None:
+        self.at: Final = at  # word of the record: its id; the mark is next to it
+        self.slot: Final = slot
+        self.id: Final = session_id
+        self.user: Final = user
+        self.name: Final = name
+        self.account = 0  # word of the user's account
+        self.lock = 0  # address of its lock
+        self.client = 0  # word of the client's record, 0: none
+        self.client_slot = 0  # slot + 1
+        self.client_id = 0
+        self.resumed = False

@@ -1,0 +1,263 @@
+"""Who is logged in: sessions, and the clients whose requests are executed exactly once.
+
+The truth of a session is its slot: published by its id, ended by setting that to 0. Who is online
+and the lists by user are derived from the slots. A client (user, client_id) outlives its sessions,
+so that its outcomes are there when it comes back.
+"""
+
+from libproto.messages import OUTCOME_WINDOW
+from server.state.errors import TableFull
+from server.state.layout import OUTCOME_WORDS
+from server.state.locks import ACCOUNT, EVENT, REGISTRY, InsideLock, Locks
+from server.state.log import TxnLog
+from server.state.records import NEW_CLIENT, RecordKind
+from server.state.region import Region
+from server.state.rooms import Rooms, Touched
+from server.state.session import Session
+
+_US = 1_000_000
+
+
+class Sessions:
+    """The sessions as one worker sees them."""
+
+    def __init__(
+        self,
+        region: Region,
+        locks: Locks,
+        log: TxnLog,
+        rooms: Rooms,
+        worker: int,
+        retention_s: float,
+    ) -> None:
+        """retention_s: how long a client without a session keeps its slot once others want it."""
+        layout = region.layout
+        self._words = region.words
+        self._locks, self._log, self._rooms = locks, log, rooms
+        self._worker = worker
+        self._retention_us = int(retention_s * _US)
+        registry = layout["registry"]
+        self._next_id = registry.at(0, "next_session")
+        self._free = registry.at(0, "free_session")
+        self._client_count = registry.at(0, "clients")
+        self._sessions, self._clients = layout["sessions"], layout["clients"]
+        self._accounts, self._buckets = layout["accounts"], layout["client_buckets"]
+        users = layout["users"]
+        self._user_base, self._user_stride = users.base, users.stride
+        self._first = users.offsets["first_session"]
+        self._watchers = users.offsets["watchers"]
+        self._last_seen = users.offsets["last_seen"]
+        offsets = self._sessions.offsets
+        assert (offsets["id"], offsets["mark"]) == (0, 1), "the ledger reads both by place"
+        clients = self._clients.offsets
+        assert (clients["user"], clients["client_id"]) == (0, 1), "read by place below"
+
+    # ---- log in
+
+    def login(
+        self, user: int, name: str, client_id: int, capabilities: int, now: int, *, watches: bool
+    ) -> tuple[Session, Touched]:
+        """A new session of a user who has proved to be that user.
+
+        A live session of the same client is superseded: marked, out of all rooms, and its worker
+        told, before this returns. Answers also the workers that have something to push. watches:
+        wants PAYMENT pushes. TableFull names the table.
+        """
+        registry, account = (self._locks.registry, REGISTRY), (self._locks.account(user), ACCOUNT)
+        while True:
+            self._locks.hold(registry, account)
+            try:
+                answer = self._login(user, name, client_id, capabilities, now, watches)
+            except TableFull:
+                self._locks.release(registry, account)
+                raise
+            except Exception as error:
+                raise InsideLock("login") from error
+            if answer:
+                self._locks.release(registry, account)
+                return answer
+
+    def _login(
+        self, user: int, name: str, client_id: int, capabilities: int, now: int, watches: bool
+    ) -> tuple[Session, Touched] | None:
+        words, locks, sessions = self._words, self._locks, self._sessions
+        held = (locks.registry, locks.account(user))
+        free = words[self._free]
+        if not free:
+            raise TableFull("sessions")
+        slot = free - 1
+        client, touched = 0, frozenset[int]()
+        known = client_id != 0 and (client := self._find_client(user, client_id)) != 0
+        if known:
+            old = words[self._clients.at(client - 1, "session")]
+            if old:
+                if locks.trywait(locks.event) and not locks.wait(locks.event, EVENT, held):
+                    return None
+                words[sessions.at(old - 1, "mark")] = 1
+                touched = self._rooms.supersede(old - 1, user, now)
+                locks.post(locks.event)
+        elif client_id:
+            client = self._new_client(user, client_id, now, held)
+            if not client:
+                return None
+        at = sessions.at(slot)
+        following = words[sessions.at(slot, "next")]
+        session_id = words[self._next_id] + 1
+        words[self._next_id] = session_id
+        words[sessions.at(slot, "mark")] = 0
+        words[sessions.at(slot, "user")] = user
+        words[sessions.at(slot, "client")] = client
+        words[sessions.at(slot, "worker")] = self._worker
+        words[sessions.at(slot, "capabilities")] = capabilities
+        self._rooms.clear_bits(slot)
+        words[at] = session_id  # the commit word
+        if client:
+            words[self._clients.at(client - 1, "session")] = slot + 1
+        # derived: the free list, the user's list, who wants payments
+        words[self._free] = following
+        mine = self._user_base + user * self._user_stride
+        first = words[mine + self._first]
+        words[sessions.at(slot, "next")] = first
+        words[sessions.at(slot, "previous")] = 0
+        if first:
+            words[sessions.at(first - 1, "previous")] = slot + 1
+        words[mine + self._first] = slot + 1
+        if watches:
+            words[mine + self._watchers] += 1
+        session = Session(at, slot, session_id, user, name)
+        session.account, session.lock = self._accounts.at(user), locks.account(user)
+        if client:
+            session.client = self._clients.at(client - 1)
+            session.client_slot, session.client_id, session.resumed = client, client_id, known
+        return session, touched
+
+    def is_live(self, session: Session) -> bool:
+        """False once it is superseded. Takes no lock: whoever acts on money asks under one."""
+        words, at = self._words, session.at
+        return words[at] == session.id and not words[at + 1]
+
+    # ---- log out
+
+    def end(self, session: Session, now: int, *, watches: bool) -> Touched:
+        """End a session: out of all its rooms, its slot free. Also of one that is superseded.
+        Answers the workers that have something to push."""
+        registry, event = (self._locks.registry, REGISTRY), (self._locks.event, EVENT)
+        self._locks.hold(registry, event)
+        try:
+            touched = self._end(session, now, watches)
+        except Exception as error:
+            raise InsideLock("end of session") from error
+        self._locks.release(registry, event)
+        return touched
+
+    def _end(self, session: Session, now: int, watches: bool) -> Touched:
+        words, sessions, slot = self._words, self._sessions, session.slot
+        touched = self._rooms.leave_all(slot, session.user, now)
+        words[session.at] = 0
+        if session.client:
+            live = self._clients.at(session.client_slot - 1, "session")
+            if words[live] == slot + 1:
+                words[self._clients.at(session.client_slot - 1, "idle_since")] = now
+                words[live] = 0
+        mine = self._user_base + session.user * self._user_stride
+        words[mine + self._last_seen] = now
+        following, before = words[sessions.at(slot, "next")], words[sessions.at(slot, "previous")]
+        if following:
+            words[sessions.at(following - 1, "previous")] = before
+        if before:
+            words[sessions.at(before - 1, "next")] = following
+        else:
+            words[mine + self._first] = following
+        if watches:
+            words[mine + self._watchers] -= 1
+        words[sessions.at(slot, "next")] = words[self._free]
+        words[self._free] = slot + 1
+        return touched
+
+    # ---- clients
+
+    def _bucket(self, user: int, client_id: int) -> int:
+        return self._buckets.at((client_id ^ user * 0x9E3779B97F4A7C15) % self._buckets.records)
+
+    def _find_client(self, user: int, client_id: int) -> int:
+        """Slot + 1 of a client, or 0."""
+        words, clients = self._words, self._clients
+        client = words[self._bucket(user, client_id)]
+        while client:
+            at = clients.at(client - 1)
+            if words[at] == user and words[at + 1] == client_id:
+                return int(client)
+            client = words[clients.at(client - 1, "next")]
+        return 0
+
+    def _new_client(self, user: int, client_id: int, now: int, held: tuple[int, ...]) -> int:
+        """Slot + 1 of a client new to the server; 0: a recovery came between. TableFull."""
+        slot = self._words[self._client_count]
+        if slot >= self._clients.records:
+            slot = self._idle_client(now)
+        payload = NEW_CLIENT.pack(RecordKind.NEW_CLIENT, now, 0, user, client_id, slot + 1)
+        txn = self._log.append(payload, 0, held)
+        if txn == TxnLog.AGAIN:
+            return 0
+        if txn == TxnLog.FULL:
+            raise TableFull("txn_ring")
+        self.apply_client(payload)
+        self._log.done()
+        return slot + 1
+
+    def apply_client(self, payload: bytes) -> None:
+        """Store what a NEW_CLIENT record says (all its words but the first). Idempotent: a client
+        that stands in that slot already keeps its outcomes."""
+        words, clients = self._words, self._clients
+        _, time, _, user, client_id, client = NEW_CLIENT.unpack(payload)
+        at = clients.at(client - 1)
+        if words[at] == user and words[at + 1] == client_id:
+            return
+        if words[at]:
+            self._unchain(client)
+        words[at] = 0
+        words[at + 1] = client_id
+        words[clients.at(client - 1, "session")] = 0
+        words[clients.at(client - 1, "idle_since")] = time
+        words[clients.at(client - 1, "newest")] = 0
+        outcomes = clients.at(client - 1, "outcomes")
+        for place in range(OUTCOME_WINDOW * OUTCOME_WORDS):
+            words[outcomes + place] = 0
+        bucket = self._bucket(user, client_id)
+        words[clients.at(client - 1, "next")] = words[bucket]
+        words[at] = user  # the commit word
+        words[bucket] = client
+        if client > words[self._client_count]:
+            words[self._client_count] = client
+
+    def _unchain(self, client: int) -> None:
+        """Take a client out of its bucket."""
+        words, clients = self._words, self._clients
+        at = clients.at(client - 1)
+        link = self._bucket(words[at], words[at + 1])
+        while words[link] and words[link] != client:
+            link = clients.at(words[link] - 1, "next")
+        if words[link]:
+            words[link] = words[clients.at(client - 1, "next")]
+
+    def _idle_client(self, now: int) -> int:
+        """The slot of the client that has been idle the longest, if for longer than the retention
+        time and without a session. TableFull."""
+        clients = self._clients
+
+        def column(field: str) -> list[int]:
+            first = clients.base + clients.offsets[field]
+            end = clients.base + clients.records * clients.stride
+            return self._words[first : end : clients.stride].tolist()
+
+        idle = [
+            (since, slot)
+            for slot, (since, live) in enumerate(
+                zip(column("idle_since"), column("session"), strict=True)
+            )
+            if not live
+        ]
+        since, slot = min(idle, default=(now, 0))
+        if now - since <= self._retention_us:
+            raise TableFull("clients")
+        return slot

@@ -1,0 +1,50 @@
+"""All of the shared state that one worker holds, put together."""
+
+from collections.abc import Callable
+
+from server.state.ledger import Ledger
+from server.state.locks import CheckedLocks, Locks, init_locks
+from server.state.log import NO_JOURNAL, TxnLog
+from server.state.region import Region
+from server.state.rooms import Rooms
+from server.state.sessions import Sessions
+from server.state.users import Users
+
+
+class State:
+    """The region as one worker works on it; nothing here is shared but the region."""
+
+    def __init__(
+        self,
+        region: Region,
+        worker: int,
+        clock_ns: Callable[[], int],
+        pause: Callable[[float], None],
+        retention_s: float,
+        *,
+        check_locks: bool = False,
+    ) -> None:
+        """worker: its slot. clock_ns: CLOCK_MONOTONIC in nanoseconds. pause: sleeps for seconds.
+        retention_s: see Sessions. check_locks: insist on the ranks of the locks."""
+        self.region = region
+        self.worker = worker
+        kind = CheckedLocks if check_locks else Locks
+        self.locks = kind(region, worker, clock_ns, pause)
+        self.log = TxnLog(region, self.locks, worker)
+        self.users = Users(region, self.locks, self.log)
+        self.rooms = Rooms(region, self.locks)
+        self.sessions = Sessions(region, self.locks, self.log, self.rooms, worker, retention_s)
+        self.ledger = Ledger(region, self.locks, self.log)
+        self.counters = region.layout["counters"].at(worker)
+
+
+def initialise(region: Region) -> None:
+    """Make a created region ready for workers: locks free, free lists chained, no journal."""
+    init_locks(region)
+    region.words[region.layout["log"].at(0, "durable")] = NO_JOURNAL
+    sessions = region.layout["sessions"]
+    free = region.layout["registry"].at(0, "free_session")
+    for slot in range(sessions.records):
+        last = slot + 1 == sessions.records
+        region.words[sessions.at(slot, "next")] = 0 if last else slot + 2
+    region.words[free] = 1
