@@ -1,0 +1,173 @@
+"""A closed loop of TRANSFERs that costs the machine as little as it can.
+
+To measure a server on the machine that loads it, the load must be cheap: the frames are encoded
+before the clock starts and the answers are decoded after it has stopped. In between there is only
+epoll, recv and send. Every answer must be OK and in order; a run in which one is not has failed.
+"""
+
+import os
+import random
+import select
+import time
+from dataclasses import dataclass
+
+from bench.process import CpuTime
+from libnet.sockets import connect
+from libproto import scram
+from libproto.codec import ERROR, REQUEST, RESPONSE
+from libproto.framing import Decoder, Frame
+from libproto.messages import MIN_ITERATIONS, SALT_LEN, Opcode
+
+_TIMEOUT_S = 30.0
+_MAX_BODY_LEN = 65536
+_PASSWORD = "benchmark"  # noqa: S105 - of accounts that live as long as the benchmark
+_DEPOSIT = 10**12
+_transfer = REQUEST[Opcode.TRANSFER].frame
+_REQUEST_SIZE = len(_transfer(1, 0, 1, 1))
+_ANSWER_SIZE = len(RESPONSE[Opcode.TRANSFER].frame(1, 0, 1, 1))
+
+
+class RunFailed(Exception):
+    """An answer was not what it had to be, or did not come in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one measured round took."""
+
+    requests: int
+    seconds: float
+    client: CpuTime
+
+
+class _Connection:
+    """One user's connection, blocking until the load begins."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.sock = connect(host, port, _TIMEOUT_S)
+        self.sock.settimeout(_TIMEOUT_S)
+        self.decoder = Decoder(_MAX_BODY_LEN)
+        self.req_id = 0
+        self.user = 0
+        self.frames = memoryview(b"")
+        self.sent = 0  # requests
+        self.received = 0  # bytes
+        self.chunks: list[bytes] = []
+
+    def call(self, opcode: Opcode, *fields: object) -> Frame:
+        """One request and its answer. RunFailed where it is refused."""
+        self.req_id += 1
+        self.sock.sendall(REQUEST[opcode].frame(self.req_id, 0, *fields))
+        while (frame := self.decoder.next()) is None:
+            data = self.sock.recv(65536)
+            if not data:
+                raise RunFailed(f"{opcode.name}: the server closed the connection")
+            self.decoder.feed(data)
+        if frame[3]:
+            _, detail = ERROR.decode(*frame[4:7])
+            raise RunFailed(f"{opcode.name} was refused: {detail}")
+        return frame
+
+    def hello(self, username: str) -> bytes:
+        """Gives the AuthMessage."""
+        fields = (0, "tradechat-bench", username, os.urandom(16), b"")
+        _, _, _, _, buf, start, end, _ = self.call(Opcode.HELLO, *fields)
+        return scram.auth_message(REQUEST[Opcode.HELLO].encode(*fields), buf[start:end], username)
+
+
+class Generator:
+    """Connections of as many users, who pay random users of the accounts."""
+
+    def __init__(self, host: str, port: int, connections: int, accounts: int, seed: int) -> None:
+        """Registers `accounts` users and logs the first `connections` of them in."""
+        self._random = random.Random(seed)  # noqa: S311 - a load that can be repeated
+        self._accounts = accounts
+        salt = os.urandom(SALT_LEN)
+        # One verifier for all: registering a thousand users need not cost a thousand PBKDF2.
+        verifier = scram.make_verifier(_PASSWORD, salt, MIN_ITERATIONS)
+        key = scram.client_key(scram.salted_password(_PASSWORD, salt, MIN_ITERATIONS))
+        registrar = _Connection(host, port)
+        registrar.hello("")
+        for number in range(accounts):
+            registrar.call(Opcode.REGISTER, f"bench{number}", *verifier)
+        registrar.sock.close()
+        self._connections = []
+        for number in range(connections):
+            connection = _Connection(host, port)
+            name = f"bench{number}"
+            proof = scram.client_proof(key, connection.hello(name))
+            frame = connection.call(Opcode.LOGIN, name, proof, self._random.getrandbits(63) | 1)
+            connection.user = RESPONSE[Opcode.LOGIN].decode(*frame[4:7])[0]
+            connection.call(Opcode.DEPOSIT, _DEPOSIT)
+            self._connections.append(connection)
+
+    def _prepare(self, connection: _Connection, requests: int) -> None:
+        frames = []
+        for _ in range(requests):
+            connection.req_id += 1
+            payee = self._random.randrange(1, self._accounts)
+            payee += payee >= connection.user
+            frames.append(_transfer(connection.req_id, 0, payee, 1))
+        connection.frames = memoryview(b"".join(frames))
+        connection.sent = connection.received = 0
+        connection.chunks = []
+
+    def run(self, pipeline: int, requests: int) -> Round:
+        """`requests` transfers on each connection, `pipeline` of them in flight. RunFailed."""
+        poll = select.epoll()
+        by_fd = {}
+        for connection in self._connections:
+            self._prepare(connection, requests)
+            connection.sock.setblocking(False)
+            by_fd[connection.sock.fileno()] = connection
+            poll.register(connection.sock, select.EPOLLIN)
+        first = self._connections[0].req_id - requests + 1
+        cpu, began = os.times(), time.monotonic()
+        deadline = began + _TIMEOUT_S + requests * len(by_fd) / 1000
+        for connection in self._connections:
+            self._send(connection, min(pipeline, requests))
+        open_ = len(by_fd)
+        whole = requests * _ANSWER_SIZE
+        while open_:
+            ready = poll.poll(_TIMEOUT_S)
+            if not ready or time.monotonic() > deadline:
+                raise RunFailed("the server does not answer")
+            for fd, _ in ready:
+                connection = by_fd[fd]
+                data = connection.sock.recv(65536)
+                if not data:
+                    raise RunFailed("the server closed a connection")
+                connection.chunks.append(data)
+                connection.received += len(data)
+                due = min(requests, connection.received // _ANSWER_SIZE + pipeline)
+                if due > connection.sent:
+                    self._send(connection, due - connection.sent)
+                if connection.received >= whole:
+                    open_ -= 1
+        seconds, after = time.monotonic() - began, os.times()
+        poll.close()
+        for connection in self._connections:
+            self._check(connection, first, requests)
+            connection.sock.settimeout(_TIMEOUT_S)
+        client = CpuTime(after.user - cpu.user, after.system - cpu.system)
+        return Round(requests * len(by_fd), seconds, client)
+
+    @staticmethod
+    def _send(connection: _Connection, requests: int) -> None:
+        at = connection.sent * _REQUEST_SIZE
+        end = at + requests * _REQUEST_SIZE
+        if connection.sock.send(connection.frames[at:end]) != end - at:
+            raise RunFailed("the server does not read")
+        connection.sent += requests
+
+    @staticmethod
+    def _check(connection: _Connection, first: int, requests: int) -> None:
+        connection.decoder.feed(b"".join(connection.chunks))
+        for expected in range(first, first + requests):
+            frame = connection.decoder.next()
+            if frame is None or frame[1] != expected or frame[3] or frame[7]:
+                raise RunFailed(f"request {expected} was answered {frame and frame[:4]}")
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.sock.close()

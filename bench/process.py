@@ -1,0 +1,85 @@
+"""A server of the benchmark's own, and the CPU time that its processes take."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+_START_S = 30.0
+_STOP_S = 30.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class CpuTime(NamedTuple):
+    """Seconds of CPU."""
+
+    user: float
+    system: float
+
+    def since(self, before: "CpuTime") -> "CpuTime":
+        return CpuTime(self.user - before.user, self.system - before.system)
+
+
+class ServerFailed(Exception):
+    """The server did not start; the text is what it said."""
+
+
+class Server:
+    """A server in a temporary directory, on a free port; ended by the end of the `with`."""
+
+    def __init__(self, *flags: str) -> None:
+        """flags: of tradechat-server."""
+        self._directory = tempfile.TemporaryDirectory(prefix="tradechat-bench-")
+        self._log = Path(self._directory.name) / "log"
+        command = [
+            sys.executable, "-m", "server", "--port", "0", "--name", f"bench-{os.getpid()}",
+            "--data", f"{self._directory.name}/data", "--log-file", str(self._log),
+            "--stats-interval", "0", *flags,
+        ]  # fmt: skip
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own server, our own flags
+        self.port = self._await_ready()
+
+    def _await_ready(self) -> int:
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], _START_S)
+        words = self._process.stdout.readline().split() if ready else []
+        if not words or words[0] != "ready":
+            self._process.kill()
+            self._process.wait()
+            said = self._log.read_text() if self._log.exists() else ""
+            self._directory.cleanup()
+            raise ServerFailed(said or "the server did not start in time")
+        return int(dict(word.split("=") for word in words[1:])["port"])
+
+    def cpu(self) -> CpuTime:
+        """What all processes of the server have used so far."""
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        user = system = 0
+        for process in (str(pid), *children):
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            user += int(fields[11])
+            system += int(fields[12])
+        return CpuTime(user / _TICKS, system / _TICKS)
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.communicate(timeout=_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+        self._directory.cleanup()

@@ -1,0 +1,42 @@
+"""Clients of tradechat: `Client` blocks, `AsyncClient` is for asyncio; the names are the same."""
+
+from client.aio import AsyncClient
+from client.blocking import Client
+from client.core import PUSHES_MAX, Push
+from client.errors import (
+    AlreadyExists,
+    BadPacket,
+    CallTimeout,
+    ChecksumFailed,
+    ClientError,
+    ConnectionLost,
+    InsufficientFunds,
+    InternalError,
+    NotFound,
+    OutcomeUnknown,
+    ProtocolViolation,
+    RequestFailed,
+    ServerBusy,
+    Unauthorized,
+)
+
+__all__ = [
+    "PUSHES_MAX",
+    "AlreadyExists",
+    "AsyncClient",
+    "BadPacket",
+    "CallTimeout",
+    "ChecksumFailed",
+    "Client",
+    "ClientError",
+    "ConnectionLost",
+    "InsufficientFunds",
+    "InternalError",
+    "NotFound",
+    "OutcomeUnknown",
+    "ProtocolViolation",
+    "Push",
+    "RequestFailed",
+    "ServerBusy",
+    "Unauthorized",
+]
