@@ -28,7 +28,6 @@ from server.stats import totals
 PROGRAM: Final = "tradechat-admin"
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 EXIT_PIPE: Final = 141  # as a program that SIGPIPE ends
 
@@ -68,6 +67,10 @@ class Records(NamedTuple):
     last: int
 
 
+class UsageError(Exception):
+    """What was asked for does not suit the region; the text says why."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script. Answers the exit code; SystemExit(2) on wrong usage."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -75,14 +78,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _run(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever reads has seen enough. What is still buffered goes nowhere, and not to a
-        # traceback at the interpreter's end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever reads has seen enough
+        _drop_output()
         return EXIT_PIPE
     except KeyboardInterrupt:
+        _drop_output()
         return EXIT_INTERRUPTED
     return code
+
+
+def _drop_output() -> None:
+    """What is still buffered goes nowhere: at the interpreter's end it would wait for the reader,
+    or find that there is none."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -100,9 +108,14 @@ def _run(arguments: Sequence[str] | None) -> int:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         return EXIT_FAILED
     try:
-        return _inspect(inspect, region, options)
-    finally:
+        _inspect(region, options)
+    except UsageError as error:
         region.close()
+        inspect.error(str(error))
+    # Not after an interrupt or a broken pipe: a copy that was being made may still hold a view, and
+    # the process ends anyway.
+    region.close()
+    return EXIT_OK
 
 
 # ---- inspect
@@ -129,7 +142,7 @@ def _add_inspect(
     )
     server.add_argument(
         "--port",
-        type=_number(0, 65535),
+        type=_number(1, 65535),
         default=7878,
         help="the port of a server without --name (default: 7878)",
     )
@@ -171,16 +184,16 @@ def _records(text: str) -> Records:
     return Records(int(found[1]), int(found[2] or found[1]))
 
 
-def _inspect(parser: argparse.ArgumentParser, region: Region, options: argparse.Namespace) -> int:
+def _inspect(region: Region, options: argparse.Namespace) -> None:
     if options.segment is None:
         if options.record or options.all or options.limit:
-            parser.error("--record, --all and --limit need a SEGMENT")
+            raise UsageError("--record, --all and --limit need a SEGMENT")
         _summary(region, as_json=options.json)
-        return EXIT_OK
+        return
     records = region.layout[options.segment].records
     if options.record:
         if options.record.last >= records:
-            parser.error(f"{options.segment} has the records 0 to {records - 1}")
+            raise UsageError(f"{options.segment} has the records 0 to {records - 1}")
         indices: Sequence[int] = range(options.record.first, options.record.last + 1)
     elif options.all:
         indices = range(records)
@@ -199,7 +212,6 @@ def _inspect(parser: argparse.ArgumentParser, region: Region, options: argparse.
         _write_records(list(entries))
     if not indices:
         sys.stderr.write(f"{PROGRAM}: no record of {options.segment} is in use\n")
-    return EXIT_OK
 
 
 # ---- the summary
@@ -349,7 +361,7 @@ def _write_block(title: str, entry: Entry) -> None:
 def _write_records(entries: Sequence[Entry]) -> None:
     """Records as a table. One that changed has that said in the place of its fields."""
     rows: list[list[str]] = []
-    heading = ["index"]
+    heading = ["index", ""]
     for entry in entries:
         if entry.values is None:
             rows.append([str(entry.index), _CHANGED])

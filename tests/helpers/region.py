@@ -12,12 +12,13 @@ import time
 import traceback
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from libproto.scram import Verifier
 from server.state.layout import WORD, Capacities
@@ -141,6 +142,7 @@ class Recovery:
 
     def _clock_ns(self) -> int:
         self._now_ns += TICK_NS
+        assert self._now_ns < 100 * TICK_NS, "the wait goes on and on"
         if self._now_ns == 3 * TICK_NS:
             set_word(self._region, "header", 0, "recovery", self.epoch)
         return self._now_ns
@@ -153,6 +155,39 @@ class Recovery:
         set_word(self._region, "header", 0, "recovery", 0)
 
 
+# ---- every store
+
+
+class _Watched:
+    """A view that tells of each store, when it has been made; a block goes word by word."""
+
+    def __init__(self, view: memoryview, stored: Callable[[], None]) -> None:
+        self._view = view
+        self._stored = stored
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._view[place]
+
+    def __setitem__(self, place: int | slice, value: Any) -> None:
+        if isinstance(place, slice):
+            for at in range(place.start, place.stop, WORD):
+                end = min(at + WORD, place.stop)
+                self._view[at:end] = value[at - place.start : end - place.start]
+                self._stored()
+        else:
+            self._view[place] = value
+            self._stored()
+
+
+def watched(region: Region, stored: Callable[[], None]) -> Region:
+    """The same region, for the view of a worker each of whose stores is told of: what others may
+    see at that instant can be looked at through `region`."""
+    same = copy(region)
+    same.words = cast(memoryview, _Watched(region.words, stored))
+    same.bytes = cast(memoryview, _Watched(region.bytes, stored))
+    return same
+
+
 # ---- processes
 
 _FORK = multiprocessing.get_context("fork")  # the region is inherited, as by the server's workers
@@ -163,7 +198,7 @@ class Child(Generic[T]):
 
     def __init__(self, work: Callable[..., T], arguments: tuple[Any, ...]) -> None:
         self._answered = False
-        self._answer, answer = _FORK.Pipe(duplex=False)
+        self.answer, answer = _FORK.Pipe(duplex=False)
         self.process: ForkProcess = _FORK.Process(target=_run, args=(answer, work, arguments))
         with warnings.catch_warnings():
             # Of a fork beside other threads. The only one is faulthandler's watchdog: no Python.
@@ -178,8 +213,8 @@ class Child(Generic[T]):
 
     def result(self, timeout_s: float = TIMEOUT_S) -> T:
         """What it answered; AssertionError with its traceback where it raised."""
-        assert self._answer.poll(timeout_s), f"process {self.pid} has not answered"
-        done, answer = self._answer.recv()
+        assert self.answer.poll(timeout_s), f"process {self.pid} has not answered"
+        done, answer = self.answer.recv()
         self._answered = True
         assert done, answer
         result: T = answer
@@ -191,7 +226,7 @@ class Child(Generic[T]):
             self.process.kill()
         self.process.join()
         self.process.close()
-        self._answer.close()
+        self.answer.close()
 
 
 def _run(answer: Connection, work: Callable[..., T], arguments: tuple[Any, ...]) -> None:
@@ -200,6 +235,17 @@ def _run(answer: Connection, work: Callable[..., T], arguments: tuple[Any, ...])
     except BaseException:  # noqa: BLE001 - whatever it is, the test is told of it
         outcome = False, traceback.format_exc()
     answer.send(outcome)
+
+
+def results(working: Sequence[Child[T]], timeout_s: float = TIMEOUT_S) -> list[T]:
+    """What all of them answered. One that raised is told of at once: others may wait for it."""
+    done: dict[Child[T], T] = {}
+    while len(done) < len(working):
+        waiting = [child for child in working if child not in done]
+        ready = wait([child.answer for child in waiting], timeout_s)
+        assert ready, f"{len(waiting)} processes have not answered"
+        done |= {child: child.result() for child in waiting if child.answer in ready}
+    return [done[child] for child in working]
 
 
 class Children:

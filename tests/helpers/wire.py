@@ -123,6 +123,10 @@ class Wire:
                     return None
                 self._decoder.feed(data)
 
+    def readable(self, timeout_s: float) -> bool:
+        """Whether the server sends something, its end too, within that time."""
+        return bool(self._readable.poll(timeout_s * 1000))
+
     def answer(self, timeout_s: float = DEADLINE_S) -> Received:
         """The next answer."""
         while True:
@@ -218,7 +222,7 @@ def registration(
 
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
-    """Stop a process for a while, as a busy machine may. Only one that holds no lock: an idle one."""
+    """Stop a process for a while, as a busy machine may. Only an idle one: it holds no lock."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield

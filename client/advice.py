@@ -1,0 +1,77 @@
+"""Errors of the library in words: what happened, what it means, what to do."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from client.display import Screen
+from client.errors import (
+    AlreadyExists,
+    BadPacket,
+    CallTimeout,
+    ChecksumFailed,
+    ClientError,
+    ConnectionLost,
+    InsufficientFunds,
+    InternalError,
+    NotFound,
+    OutcomeUnknown,
+    ProtocolViolation,
+    ServerBusy,
+    Unauthorized,
+)
+
+# Class -> sentence, of what str() of the error or its detail says.
+_SENTENCES: dict[type[ClientError], str] = {
+    BadPacket: "the server refused this as not valid: {detail}",
+    ChecksumFailed: "the request was damaged on its way and was not carried out: try again",
+    Unauthorized: "the server refused this: {detail}",
+    NotFound: "not found: {detail}",
+    # The server's words hold minor units.
+    InsufficientFunds: "the balance is too low for this amount; nothing was moved",
+    ServerBusy: "the server is busy: {detail}; try again in {retry_s:g} s",
+    OutcomeUnknown: "the server does not know any more: {detail}",
+    AlreadyExists: "this username is taken: log in without --register, or choose another",
+    InternalError: "the server failed: {detail}; its log tells more",
+    CallTimeout: "no answer in time: {error}; try again, or allow more with --timeout",
+    ConnectionLost: "no connection: {error}; see that the server runs, then start again",
+    ProtocolViolation: "not the server this user is registered with, or not of this version: "
+    "{error}; check --host and --port",
+}
+
+
+def explain(error: ClientError) -> str:
+    """Return one sentence on an error, and the notes added to it."""
+    sentence = _SENTENCES.get(type(error), "{error}").format(
+        error=error,
+        detail=getattr(error, "detail", ""),
+        retry_s=getattr(error, "retry_after_ms", 0) / 1000,
+    )
+    return "; ".join([sentence, *getattr(error, "__notes__", ())])
+
+
+@contextmanager
+def hint(kind: type[ClientError], text: str) -> Iterator[None]:
+    """Where an error of this kind comes out, add what to do about it."""
+    try:
+        yield
+    except kind as error:
+        error.add_note(text)
+        raise
+
+
+@contextmanager
+def money_at_stake(what: str, check: str, screen: Screen) -> Iterator[None]:
+    """Around one request that moves money: where its outcome stays unknown, say so, and that
+    `check` shows it; as a note to the error, or at once where the person gives up waiting."""
+    unknown = (
+        f"whether the {what} was carried out is unknown: look with {check} before you repeat it"
+    )
+    try:
+        yield
+    except (CallTimeout, ConnectionLost, OutcomeUnknown) as error:
+        error.add_note(unknown)
+        raise
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        screen.complain(unknown)
+        raise

@@ -1,0 +1,47 @@
+"""What people give to commands, read into what the library takes; the chat and the command line
+share it. Each function raises ValueError with a sentence for them.
+"""
+
+from libproto.messages import USERNAME_PATTERN
+
+HISTORY_COUNT = 20
+"""Events of a room that are shown where nobody says how many."""
+TXNS_COUNT = 10
+"""Transactions that are shown where nobody says how many."""
+_DIGITS_MAX = 18  # of a whole number that is surely no typing error, and fits into a u64
+
+
+def read_count(text: str) -> int:
+    """A whole number from 1."""
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX and int(text)):
+        raise ValueError(f"{_quoted(text)} is no whole number from 1")
+    return int(text)
+
+
+def read_room(text: str) -> int:
+    """The number of a room; which of them exist is for the server to say."""
+    try:
+        room = read_count(text)
+    except ValueError:
+        room = 0
+    if not 0 < room < 2**32:
+        raise ValueError(f"{_quoted(text)} is no room: rooms are numbered from 1")
+    return room
+
+
+def read_user(text: str) -> str:
+    """A username as the protocol allows it."""
+    if not USERNAME_PATTERN.fullmatch(text):
+        raise ValueError(f"{_quoted(text)} is no username: it is 1 to 32 of A-Z a-z 0-9 _ . -")
+    return text
+
+
+def read_text(text: str) -> str:
+    """A message; how long it may be is for the server to say."""
+    if not text:
+        raise ValueError("there is no text to send")
+    return text
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:40] + "...")

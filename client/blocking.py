@@ -1,0 +1,529 @@
+"""The blocking client: calls from any number of threads, and one thread that reads.
+
+A call writes its frame from its own thread and waits for the answer; the reader thread reads,
+hands out answers and pushes, and sends the heartbeats. So the calls of several threads are
+pipelined on the one connection.
+
+Two locks. `_sending` is held while frames are numbered and written, so that they leave in the order
+of their req_ids; the write may block, until the caller's deadline, while the server does not read.
+`_lock` guards everything else and is never held over anything that blocks. The reader takes
+`_sending` only if it is free: were it to wait for a writer that waits for the server to read, the
+server might be waiting for us to read.
+"""
+
+import math
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, TypeVar
+
+from client import core
+from client.core import MAX_BODY_LEN, PUSHES_MAX, Answered, Call, Calls, ClientBase, Greeting, Push
+from client.errors import CallTimeout, ClientError, ConnectionLost
+from libnet import sockets
+from libnet.errors import ConnectFailed, DeadlineExceeded, NetError
+from libproto.errors import MisuseError
+from libproto.framing import Decoder
+from libproto.messages import (
+    BalanceResponse,
+    ChatSendResponse,
+    DepositResponse,
+    DirectSendResponse,
+    HeartbeatResponse,
+    JoinRoomResponse,
+    LoginResponse,
+    Member,
+    RoomEntry,
+    RoomHistoryResponse,
+    Transaction,
+    TransferResponse,
+    UserLookupResponse,
+    UserNameResponse,
+    WithdrawResponse,
+)
+
+_RECEIVE_SIZE = 64 * 1024  # bytes
+
+R = TypeVar("R")
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
+
+
+class _Connection:
+    """One connection, from its socket to the end of its reader thread."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        client_core: core.ClientCore,
+        on_push: Callable[[Push], object] | None,
+    ) -> None:
+        self._sock = sock
+        self._core = client_core
+        self._on_push = on_push
+        self._decoder = Decoder(MAX_BODY_LEN)
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._window = threading.Condition(self._lock)  # a ledger request was answered, or the end
+        self._pushed = threading.Condition(self._lock)  # a push came, or the end
+        self._drained = threading.Condition(self._lock)  # pushes were taken, or the end
+        self._pushes: deque[Push] = deque()
+        self._held = False  # too many of them: nothing is read
+        self._waiting: dict[int, Future[Any]] = {}
+        self._beat_at = math.inf  # time.monotonic() seconds
+        self.closed = False
+        client_core.begin(self._decoder)
+        self._reader = threading.Thread(target=self._run, name="tradechat-client", daemon=True)
+        self._reader.start()
+
+    # ---- calls, in the threads of the program
+
+    def call(
+        self, call: Call[R], deadline: float, req_id: int | None, possible_duplicate: bool
+    ) -> R:
+        if threading.current_thread() is self._reader:
+            raise MisuseError("a call from on_push would wait for itself: make it elsewhere")
+        number, future = self._send(call, deadline, req_id, possible_duplicate)
+        try:
+            result: R = future.result(_left(deadline))
+        except TimeoutError:
+            with self._lock:
+                if not future.done():
+                    self._core.abandon(number)
+                    del self._waiting[number]
+                    self._window.notify_all()
+                    raise _timed_out(call, number) from None
+            result = future.result()  # the answer came just then
+        return result
+
+    def _send(
+        self, call: Call[Any], deadline: float, req_id: int | None, possible_duplicate: bool
+    ) -> tuple[int, Future[Any]]:
+        def may_send() -> bool:
+            return self._core.loss is not None or self._core.may_send(call, req_id)
+
+        while True:
+            if not self._sending.acquire(timeout=_left(deadline)):
+                raise _timed_out(call, 0)
+            try:
+                with self._lock:
+                    if free := may_send():
+                        number, frame = self._core.request(call, req_id, possible_duplicate)
+                        future = self._waiting[number] = Future()
+                if free:
+                    self._write(call, number, frame, deadline)
+                    return number, future
+            finally:
+                self._sending.release()
+            with self._lock:
+                if not self._window.wait_for(may_send, _left(deadline)):
+                    raise _timed_out(call, 0)
+
+    def _write(self, call: Call[Any], number: int, frame: bytes, deadline: float) -> None:
+        try:
+            sockets.writen(self._sock, frame, deadline)
+        except DeadlineExceeded as error:
+            with self._lock:
+                if error.transferred:
+                    self._end(ConnectionLost("the server did not read: a request was cut off"))
+                elif self._waiting.pop(number, None) is not None:
+                    self._core.retract(number)
+            if not error.transferred:
+                raise _timed_out(call, 0) from None
+        except NetError:
+            # What the server said before it closed is still to be read, and that tells the reason.
+            self._shutdown()
+
+    def next_push(self, deadline: float | None) -> Push:
+        """The oldest push; None waits for ever."""
+        if threading.current_thread() is self._reader:
+            raise MisuseError("to wait for a push in the thread that reads is to wait for ever")
+        with self._lock:
+            self._pushed.wait_for(
+                lambda: self._pushes or self._core.loss is not None,
+                None if deadline is None else _left(deadline),
+            )
+            if not self._pushes:
+                if self._core.loss is not None:
+                    raise self._core.failure()
+                raise CallTimeout("no push came in time")
+            push = self._pushes.popleft()
+            if self._held and len(self._pushes) <= PUSHES_MAX // 2:
+                self._held = False
+                self._drained.notify_all()
+            return push
+
+    # ---- the end
+
+    def close(self) -> None:
+        with self._lock:
+            self.closed = True
+            self._end(ConnectionLost("the client was closed"))
+        if threading.current_thread() is not self._reader:
+            self._reader.join()
+
+    def _end(self, reason: ClientError) -> None:
+        """All who wait fail; under `_lock`. The reader sees the end of the stream, and ends."""
+        for req_id in self._core.end(reason):
+            self._waiting.pop(req_id).set_exception(self._core.failure())
+        for condition in (self._window, self._pushed, self._drained):
+            condition.notify_all()
+        self._shutdown()
+
+    def _shutdown(self) -> None:
+        with suppress(OSError):  # the server was faster
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    # ---- the reader thread
+
+    def _run(self) -> None:
+        reason: ClientError = ConnectionLost("on_push raised an exception")
+        try:
+            reason = self._read()
+        finally:
+            with self._lock:
+                self._end(reason)
+            with self._sending:  # nobody writes to a descriptor that may be another's by then
+                self._sock.close()
+
+    def _read(self) -> ClientError:
+        """Until the connection ends; gives the reason."""
+        poller = select.poll()
+        poller.register(self._sock, select.POLLIN)
+        while self._core.loss is None:
+            if self._held:
+                with self._lock:
+                    wait_s = None if self._beat_at == math.inf else _left(self._beat_at)
+                    self._drained.wait_for(
+                        lambda: not self._held or self._core.loss is not None, wait_s
+                    )
+            elif poller.poll(
+                None if self._beat_at == math.inf else math.ceil(_left(self._beat_at) * 1000)
+            ):
+                reason = self._receive()
+                if reason is not None:
+                    return reason
+            if time.monotonic() >= self._beat_at or self._beat_at == math.inf:
+                reason = self._beat()
+                if reason is not None:
+                    return reason
+        return ConnectionLost("closed")
+
+    def _receive(self) -> ClientError | None:
+        """Take what has arrived; gives the reason if that is the end."""
+        try:
+            data = self._sock.recv(_RECEIVE_SIZE)
+        except OSError as error:
+            return ConnectionLost(f"the connection was lost: {error.strerror}")
+        if not data:
+            return ConnectionLost("the server closed the connection")
+        reason = None
+        pushes: list[Push] = []
+        with self._lock:
+            self._decoder.feed(data)
+            try:
+                while self._core.loss is None and (frame := self._decoder.next()) is not None:
+                    event = self._core.receive(frame)
+                    if isinstance(event, Answered):
+                        self._answer(event)
+                    elif event is not None:
+                        pushes.append(event)
+            except ClientError as error:
+                reason = error
+            if pushes and self._on_push is None:
+                self._pushes += pushes
+                self._held = len(self._pushes) >= PUSHES_MAX
+                self._pushed.notify_all()
+        if self._on_push is not None:
+            for push in pushes:
+                self._on_push(push)
+        return reason
+
+    def _answer(self, answered: Answered) -> None:
+        future = self._waiting.pop(answered.req_id)
+        if answered.error is not None:
+            future.set_exception(answered.error)
+        else:
+            future.set_result(answered.result)
+        self._window.notify_all()
+
+    def _beat(self) -> ClientError | None:
+        """Send a heartbeat that is due, and say when the next is; gives the reason of an end."""
+        heartbeat_s = self._core.heartbeat_s
+        if not heartbeat_s:
+            return None
+        now = time.monotonic()
+        first = self._beat_at == math.inf
+        self._beat_at = now + heartbeat_s
+        if first or not self._sending.acquire(blocking=False):
+            return None  # what another thread is sending just now is a sign of life as well
+        try:
+            with self._lock:
+                if self._core.loss is not None:
+                    return None
+                req_id, frame = self._core.beat(_now_us(), self._held)
+            sockets.writen(self._sock, frame, now)
+        except ClientError as error:
+            return error
+        except DeadlineExceeded as error:
+            if error.transferred:
+                return ConnectionLost("the server does not read: a heartbeat was cut off")
+            with self._lock:
+                self._core.retract(req_id)
+        except NetError:
+            self._shutdown()  # as in _write
+        finally:
+            self._sending.release()
+        return None
+
+
+def _timed_out(call: Call[Any], req_id: int) -> CallTimeout:
+    what = "got no answer in time" if req_id else "could not be sent in time"
+    return CallTimeout(f"{call.opcode.name} {what}", req_id, call.opcode)
+
+
+class Client(ClientBase):
+    """A blocking client; `with Client(...) as client` connects and closes.
+
+    Every method takes `timeout_s`, seconds, by default the client's own, and raises what
+    `client.errors` lists. Methods may be called from several threads, but for `connect`,
+    `register` and `login`; from `on_push`, which runs in the reader thread, only `close`.
+
+    At most about PUSHES_MAX pushes wait for the program. If it takes none then, the client stops
+    reading, answers included; the server tells later by RoomGap what was missed by that.
+    """
+
+    _connection: _Connection | None = None
+
+    def connect(self, *, timeout_s: float | None = None) -> None:
+        """Connect; again after a loss, too. Raises ConnectionLost if that fails."""
+        timeout_s = self._timeout(timeout_s)
+        if self.connected:
+            raise MisuseError("the client is connected")
+        self.close()
+        try:
+            sock = sockets.connect(self.host, self.port, timeout_s)
+        except ConnectFailed as error:
+            raise ConnectionLost(str(error), self._core.unanswered_req_ids) from error
+        self._connection = _Connection(sock, self._core, self._on_push)
+
+    def close(self) -> None:
+        """Close the connection; calls under way fail with ConnectionLost. May be repeated."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def __enter__(self) -> "Client":
+        self.connect()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ---- how every call is made
+
+    def _deadline(self, timeout_s: float | None) -> float:
+        return time.monotonic() + self._timeout(timeout_s)
+
+    def _call(
+        self,
+        call: Call[R],
+        timeout_s: float | None,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+    ) -> R:
+        return self._call_by(call, self._deadline(timeout_s), req_id, possible_duplicate)
+
+    def _call_by(
+        self,
+        call: Call[R],
+        deadline: float,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+    ) -> R:
+        return self._connected().call(call, deadline, req_id, possible_duplicate)
+
+    def _connected(self) -> _Connection:
+        if self._connection is None:
+            raise self._core.failure()
+        return self._connection
+
+    # ---- pushes
+
+    def next_push(self, timeout_s: float | None = None) -> Push:
+        """The next push. Raises CallTimeout if none comes, ConnectionLost if none can."""
+        self._check_pushes()
+        return self._connected().next_push(self._deadline(timeout_s))
+
+    def pushes(self, timeout_s: float | None = None) -> Iterator[Push]:
+        """Pushes as they come, until `close`, or until none came for `timeout_s` (None: for ever).
+
+        Raises ConnectionLost when the connection was lost, after the last push.
+        """
+        self._check_pushes()
+        silence_s = None if timeout_s is None else self._timeout(timeout_s)
+        return self._iterate(self._connected(), silence_s)
+
+    @staticmethod
+    def _iterate(connection: _Connection, silence_s: float | None) -> Iterator[Push]:
+        while True:
+            try:
+                push = connection.next_push(
+                    None if silence_s is None else time.monotonic() + silence_s
+                )
+            except CallTimeout:
+                return
+            except ConnectionLost:
+                if connection.closed:
+                    return
+                raise
+            yield push
+
+    # ---- who one is
+
+    def register(self, username: str, password: str, *, timeout_s: float | None = None) -> int:
+        """Create a user; gives its user_id. The connection is not logged in by that.
+
+        Raises AlreadyExists, and Unauthorized where registration is closed.
+        """
+        deadline = self._deadline(timeout_s)
+        greeting = self._greet(username, deadline)
+        call = core.register(greeting, password)
+        return self._call_by(call, deadline)
+
+    def login(
+        self, username: str, password: str, *, timeout_s: float | None = None
+    ) -> LoginResponse:
+        """Log in, and check that the server knows the user's key too.
+
+        Raises Unauthorized if user or password are wrong, ProtocolViolation if the server's own
+        proof is; the connection is closed then. Another session with this client_id ends.
+        """
+        deadline = self._deadline(timeout_s)
+        greeting = self._greet(username, deadline)
+        call = core.login(greeting, password, self.client_id)
+        return self._call_by(call, deadline)
+
+    def _greet(self, username: str, deadline: float) -> Greeting:
+        call = core.hello(username, self._core.client_name, self._core.capabilities)
+        return self._call_by(call, deadline)
+
+    def logout(self, *, timeout_s: float | None = None) -> None:
+        """End the session and leave all rooms; the connection stays, for another login."""
+        self._call(Calls.LOGOUT(), timeout_s)
+
+    def heartbeat(self, *, timeout_s: float | None = None) -> HeartbeatResponse:
+        """Ask for the server's time. What keeps the connection alive is sent without this."""
+        return self._call(Calls.HEARTBEAT(_now_us()), timeout_s)
+
+    # ---- chat
+
+    def join(self, room_id: int, *, timeout_s: float | None = None) -> JoinRoomResponse:
+        """Join a room: its events after `last_seq` will be pushed. NotFound: no such room."""
+        return self._call(Calls.JOIN(room_id), timeout_s)
+
+    def leave(self, room_id: int, *, timeout_s: float | None = None) -> None:
+        """Leave a room. NotFound if it is not joined."""
+        self._call(Calls.LEAVE(room_id), timeout_s)
+
+    def send(
+        self, room_id: int, message: str, *, timeout_s: float | None = None
+    ) -> ChatSendResponse:
+        """Say something in a joined room; Unauthorized if it is not joined."""
+        return self._call(Calls.SEND(room_id, message), timeout_s)
+
+    def history(
+        self, room_id: int, after_seq: int = 0, limit: int = 256, *, timeout_s: float | None = None
+    ) -> RoomHistoryResponse:
+        """Events of a joined room after `after_seq`, ascending, at most 256; none is the end."""
+        return self._call(Calls.HISTORY(room_id, after_seq, limit), timeout_s)
+
+    def rooms(
+        self, after_room_id: int = 0, *, timeout_s: float | None = None
+    ) -> tuple[RoomEntry, ...]:
+        """Rooms with members or events, ascending, at most 256; none is the end."""
+        return self._call(Calls.ROOMS(after_room_id), timeout_s)
+
+    def members(
+        self, room_id: int, after_user_id: int = 0, *, timeout_s: float | None = None
+    ) -> tuple[Member, ...]:
+        """Members of a room by ascending user_id, at most 256; none is the end."""
+        return self._call(Calls.MEMBERS(room_id, after_user_id), timeout_s)
+
+    def direct(
+        self, to_user: int, message: str, *, timeout_s: float | None = None
+    ) -> DirectSendResponse:
+        """Say something to one user, on all their connections; NotFound if there is none."""
+        return self._call(Calls.DIRECT(to_user, message), timeout_s)
+
+    def lookup(self, username: str, *, timeout_s: float | None = None) -> UserLookupResponse:
+        """Find a user by name; NotFound."""
+        return self._call(Calls.LOOKUP(username), timeout_s)
+
+    def user_name(self, user_id: int, *, timeout_s: float | None = None) -> UserNameResponse:
+        """Find a user by id; NotFound."""
+        return self._call(Calls.USER_NAME(user_id), timeout_s)
+
+    # ---- ledger: amounts are in minor units. `req_id` and `possible_duplicate` repeat a request
+    # whose answer never came: it is executed if it was not, and its outcome is told if it was.
+
+    def deposit(
+        self,
+        amount: int,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> DepositResponse:
+        """Bring money in from outside."""
+        return self._call(Calls.DEPOSIT(amount), timeout_s, req_id, possible_duplicate)
+
+    def withdraw(
+        self,
+        amount: int,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> WithdrawResponse:
+        """Take money out; InsufficientFunds."""
+        return self._call(Calls.WITHDRAW(amount), timeout_s, req_id, possible_duplicate)
+
+    def transfer(
+        self,
+        to_user: int,
+        amount: int,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> TransferResponse:
+        """Pay another user; InsufficientFunds, NotFound."""
+        call = Calls.TRANSFER(to_user, amount)
+        return self._call(call, timeout_s, req_id, possible_duplicate)
+
+    def balance(self, *, timeout_s: float | None = None) -> BalanceResponse:
+        """One's own balance, and the last transaction that changed it."""
+        return self._call(Calls.BALANCE(), timeout_s)
+
+    def transactions(
+        self, before_txn_id: int = 0, limit: int = 256, *, timeout_s: float | None = None
+    ) -> tuple[Transaction, ...]:
+        """One's own transactions, newest first, at most 256; 0: from the newest."""
+        return self._call(Calls.TRANSACTIONS(before_txn_id, limit), timeout_s)

@@ -1,0 +1,575 @@
+"""The client without any input or output, and without a clock; both shells are thin around it.
+
+The core encodes requests and gives out their req_ids, matches responses to them, decodes pushes,
+does the SCRAM computations, and follows the session with `libproto.session`. A shell moves bytes,
+keeps time, and wakes whoever waits for an answer.
+
+What the methods of both shells ask for is said once, in the rows of `Calls`: opcode, and what the
+caller gets of the answer. A row that is called with the fields of the request gives a `Call`.
+
+**Req_ids.** Those of ledger requests (DEPOSIT, WITHDRAW, TRANSFER) count from 1: the server keeps
+the outcomes of the last 64 of them, so other requests must not use them up; these count from
+2^63. A ledger request waits (`may_send`) while one still in flight would fall out of the 64.
+
+**Requests that nobody waits for any more.** A call that timed out is `abandoned`: its late answer
+still moves the session and settles the ledger request, but it is given to nobody. If the request
+is repeated on the same connection, two answers bear the same req_id; the first is the older one's.
+
+**Unanswered ledger requests** are kept over the loss of a connection, until an answer tells what
+became of them, so that they can be repeated. The refusal of a repeated one does not always tell:
+it may have been refused for a reason that came before the look at the recorded outcome.
+"""
+
+import copy
+import hmac
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
+
+from client.errors import (
+    ClientError,
+    ConnectionLost,
+    ProtocolViolation,
+    RequestFailed,
+    ServerBusy,
+)
+from libproto import __version__, scram
+from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE
+from libproto.errors import MisuseError, PeerError, Status
+from libproto.framing import Decoder, Fault, Frame
+from libproto.messages import (
+    BY_OPCODE,
+    HEADER_LEN,
+    MIN_ITERATIONS,
+    NONCE_LEN,
+    OUTCOME_WINDOW,
+    SALT_LEN,
+    BalanceResponse,
+    Capability,
+    ChatBroadcast,
+    ChatSendResponse,
+    DepositResponse,
+    DirectMessage,
+    DirectSendResponse,
+    Flag,
+    HeartbeatResponse,
+    HelloResponse,
+    JoinRoomResponse,
+    LoginResponse,
+    Member,
+    Opcode,
+    Payment,
+    RoomEntry,
+    RoomGap,
+    RoomHistoryResponse,
+    State,
+    Transaction,
+    TransferResponse,
+    UserLookupResponse,
+    UserNameResponse,
+    WithdrawResponse,
+)
+from libproto.session import after
+
+CLIENT_NAME = f"tradechat/{__version__}"
+MAX_BODY_LEN = 65536
+"""Longest body, in bytes, until HELLO has told the server's own limit."""
+PUSHES_MAX = 65536
+"""Pushes that wait for the program; at that number a client stops reading until half are taken."""
+MAX_ITERATIONS = 10_000_000
+"""Of PBKDF2. A computation that cannot be stopped must not be as long as a server likes."""
+TIMEOUT_S_MAX = 1e8
+"""Longest timeout; waits of operating systems have limits of their own."""
+OTHER_REQ_IDS = 1 << 63
+"""Where the req_ids of requests that are not of the ledger begin."""
+
+Push = ChatBroadcast | RoomGap | DirectMessage | Payment
+"""What the server sends unasked."""
+
+_PUSHES: dict[int, Callable[[Iterable[Any]], Push]] = {
+    Opcode.CHAT_BROADCAST: ChatBroadcast._make,
+    Opcode.ROOM_GAP: RoomGap._make,
+    Opcode.DIRECT_MESSAGE: DirectMessage._make,
+    Opcode.PAYMENT: Payment._make,
+}
+assert _PUSHES.keys() == PUSH.keys()
+
+R = TypeVar("R")
+
+_RESPONSE = int(Flag.RESPONSE)
+_FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
+_LEDGER = frozenset(opcode for opcode, message in BY_OPCODE.items() if message.ledger)
+_REFUSED_BEFORE_THE_RECORD = frozenset(
+    {
+        Status.ERR_SERVER_BUSY,
+        Status.ERR_UNAUTHORIZED,
+        Status.ERR_CHECKSUM_FAIL,
+        Status.ERR_INTERNAL,
+    }
+)
+
+# --- Calls ------------------------------------------------------------------------------------
+
+
+class Call(NamedTuple, Generic[R]):
+    """One request, and what the caller gets of the fields of its OK response."""
+
+    opcode: Opcode
+    fields: tuple[Any, ...]
+    result: Callable[[tuple[Any, ...]], R]
+
+
+def _row(opcode: Opcode, result: Callable[[tuple[Any, ...]], R]) -> Callable[..., Call[R]]:
+    return lambda *fields: Call(opcode, fields, result)
+
+
+def _nothing(_: tuple[Any, ...]) -> None:
+    return None
+
+
+def _first(fields: tuple[Any, ...]) -> Any:
+    return fields[0]
+
+
+class Calls:
+    """THE TABLE of calls. HELLO, REGISTER and LOGIN need more than fields: see `hello` below."""
+
+    LOGOUT: Callable[..., Call[None]] = _row(Opcode.LOGOUT, _nothing)
+    HEARTBEAT = _row(Opcode.HEARTBEAT, HeartbeatResponse._make)
+    JOIN = _row(Opcode.JOIN_ROOM, JoinRoomResponse._make)
+    LEAVE: Callable[..., Call[None]] = _row(Opcode.LEAVE_ROOM, _nothing)
+    SEND = _row(Opcode.CHAT_SEND, ChatSendResponse._make)
+    HISTORY = _row(Opcode.ROOM_HISTORY, RoomHistoryResponse._make)
+    ROOMS: Callable[..., Call[tuple[RoomEntry, ...]]] = _row(Opcode.ROOM_LIST, _first)
+    MEMBERS: Callable[..., Call[tuple[Member, ...]]] = _row(Opcode.ROOM_MEMBERS, _first)
+    DIRECT = _row(Opcode.DIRECT_SEND, DirectSendResponse._make)
+    LOOKUP = _row(Opcode.USER_LOOKUP, UserLookupResponse._make)
+    USER_NAME = _row(Opcode.USER_NAME, UserNameResponse._make)
+    DEPOSIT = _row(Opcode.DEPOSIT, DepositResponse._make)
+    WITHDRAW = _row(Opcode.WITHDRAW, WithdrawResponse._make)
+    TRANSFER = _row(Opcode.TRANSFER, TransferResponse._make)
+    BALANCE = _row(Opcode.BALANCE, BalanceResponse._make)
+    TRANSACTIONS: Callable[..., Call[tuple[Transaction, ...]]] = _row(Opcode.TXN_HISTORY, _first)
+
+
+class Greeting(NamedTuple):
+    """What HELLO gives to the REGISTER and the LOGIN after it."""
+
+    username: str
+    answer: HelloResponse
+    auth_message: bytes
+
+
+def hello(username: str, client_name: str, capabilities: int) -> Call[Greeting]:
+    """The HELLO that comes before a REGISTER or a LOGIN of this user, with a fresh nonce."""
+    fields = (capabilities, client_name, username, secrets.token_bytes(32), b"")
+
+    def result(answered: tuple[Any, ...]) -> Greeting:
+        answer = HelloResponse._make(answered)
+        if answer.capabilities & ~capabilities:
+            raise ProtocolViolation("HELLO granted capabilities that were not asked for")
+        if len(answer.server_nonce) not in NONCE_LEN or len(answer.salt) != SALT_LEN:
+            raise ProtocolViolation("HELLO answered a nonce or a salt of the wrong length")
+        request_body = REQUEST[Opcode.HELLO].encode(*fields)
+        response_body = RESPONSE[Opcode.HELLO].encode(*answer)
+        message = scram.auth_message(request_body, response_body, username)
+        return Greeting(username, answer, message)
+
+    return Call(Opcode.HELLO, fields, result)
+
+
+def register(greeting: Greeting, password: str) -> Call[int]:
+    """The REGISTER of a password, under a fresh salt; gives the user_id. Slow: it is PBKDF2."""
+    _check_iterations(greeting)
+    salt = secrets.token_bytes(SALT_LEN)
+    verifier = scram.make_verifier(password, salt, greeting.answer.iterations)
+    return Call(Opcode.REGISTER, (greeting.username, *verifier), _first)
+
+
+def login(greeting: Greeting, password: str, client_id: int) -> Call[LoginResponse]:
+    """The LOGIN that proves the password and checks the server's own proof. Slow: it is PBKDF2."""
+    _check_iterations(greeting)
+    answer, message = greeting.answer, greeting.auth_message
+    salted = scram.salted_password(password, answer.salt, answer.iterations)
+    proof = scram.client_proof(scram.client_key(salted), message)
+    signature = scram.server_signature(scram.server_key(salted), message)
+
+    def result(answered: tuple[Any, ...]) -> LoginResponse:
+        response = LoginResponse._make(answered)
+        if not hmac.compare_digest(response.server_signature, signature):
+            raise ProtocolViolation(
+                "the server's signature is wrong: it does not know this user's key, so it is not "
+                "the server that the user registered with"
+            )
+        return response
+
+    return Call(Opcode.LOGIN, (greeting.username, proof, client_id), result)
+
+
+def _check_iterations(greeting: Greeting) -> None:
+    if not MIN_ITERATIONS <= greeting.answer.iterations <= MAX_ITERATIONS:
+        raise ProtocolViolation(
+            f"the server asks for {greeting.answer.iterations} iterations of PBKDF2, allowed are "
+            f"{MIN_ITERATIONS} to {MAX_ITERATIONS}"
+        )
+
+
+# --- The core ---------------------------------------------------------------------------------
+
+
+class Answered(NamedTuple):
+    """The answer to the request `req_id`: a result, or an error if that is not None."""
+
+    req_id: int
+    result: Any
+    error: RequestFailed | None
+
+
+class _Request(NamedTuple):
+    call: Call[Any]
+    repeated: bool
+
+
+class ClientCore:
+    """One client, over any number of connections: its session and what became of its requests.
+
+    Not thread-safe. `loss` says why there is no connection, and is None while there is one.
+    """
+
+    def __init__(self, client_id: int | None, payments: bool, client_name: str) -> None:
+        self.client_id = client_id if client_id is not None else secrets.randbits(64) or 1
+        self.client_name = client_name
+        self.capabilities = int(Capability.PAYMENTS) if payments else 0
+        self.state = State.CONNECTED
+        self.loss: ClientError | None = ConnectionLost("not connected: call connect() first")
+        self.user_id = 0
+        self.session_id = 0
+        self.resumed = False
+        self.username = ""
+        self.server_name = ""
+        self.heartbeat_s = 0
+        self.idle_timeout_s = 0
+        self.max_body_len = MAX_BODY_LEN
+        self.unanswered: dict[int, Call[Any]] = {}
+        """Ledger requests by req_id of which it is not known whether they were executed."""
+        self._decoder = Decoder(MAX_BODY_LEN)
+        self._pending: dict[int, _Request] = {}
+        self._abandoned: dict[int, list[_Request]] = {}
+        self._in_flight: set[int] = set()  # req_ids of pending ledger requests
+        # Another program may have used a client_id that was given to us, and its req_ids with it.
+        self._numbering_known = client_id is None
+        self._next_ledger = 1
+        self._next_other = OTHER_REQ_IDS
+        self._silent_beats = 0
+
+    # ---- the connection
+
+    def begin(self, decoder: Decoder) -> None:
+        """A connection is there; its frames come from `decoder`, which is kept to the limits."""
+        self._decoder = decoder
+        self.loss = None
+        self.state = State.CONNECTED
+        self._silent_beats = 0
+        self.heartbeat_s = 0
+        self.max_body_len = decoder.max_body_len
+
+    def end(self, reason: ClientError) -> list[int]:
+        """The connection is over; gives the req_ids of the calls that fail with `failure` by that.
+
+        Only the first reason counts. A ConnectionLost gets the unanswered ledger requests.
+        """
+        if self.loss is not None:
+            return []
+        if isinstance(reason, ConnectionLost):
+            reason.req_ids = self.unanswered_req_ids
+        self.loss = reason
+        self.state = State.CONNECTED
+        failed = list(self._pending)
+        self._pending.clear()
+        self._abandoned.clear()
+        self._in_flight.clear()
+        return failed
+
+    @property
+    def unanswered_req_ids(self) -> tuple[int, ...]:
+        """Of the ledger requests of which it is not known whether they were executed, ascending."""
+        return tuple(sorted(self.unanswered))
+
+    def failure(self) -> ClientError:
+        """The reason why there is no connection, for one more caller to raise."""
+        assert self.loss is not None
+        return copy.copy(self.loss)
+
+    def beat(self, client_time: int, held: bool) -> tuple[int, bytes]:
+        """The req_id and frame of a HEARTBEAT that is due, whose answer nobody waits for.
+
+        `held`: we do not read just now, so that nothing was heard means nothing. Raises
+        ConnectionLost if the server was silent for longer than it lets a client be.
+        """
+        if held:
+            self._silent_beats = 0
+        silent_s = self._silent_beats * self.heartbeat_s
+        if silent_s > self.idle_timeout_s:
+            raise ConnectionLost(f"the server was silent for {silent_s} s")
+        self._silent_beats += 1
+        req_id, frame = self.request(Calls.HEARTBEAT(client_time))
+        self.abandon(req_id)
+        return req_id, frame
+
+    # ---- requests
+
+    def may_send(self, call: Call[Any], req_id: int | None) -> bool:
+        """Whether a request can be sent now and leaves those in flight among the last 64."""
+        if call.opcode not in _LEDGER or req_id is not None or not self.client_id:
+            return True
+        return not self._in_flight or self._next_ledger - min(self._in_flight) < OUTCOME_WINDOW
+
+    def request(
+        self, call: Call[Any], req_id: int | None = None, possible_duplicate: bool = False
+    ) -> tuple[int, bytes]:
+        """Give a call a req_id and make its frame, which is to be sent in this order.
+
+        `req_id` and `possible_duplicate` repeat a ledger request. MisuseError if the wire cannot
+        carry it; then nothing changes. Raises `loss` if there is no connection.
+        """
+        if self.loss is not None:
+            raise self.failure()
+        ledger = call.opcode in _LEDGER
+        number = self._ledger_number(req_id) if ledger else self._next_other
+        flags = _FLAGGED if possible_duplicate else 0
+        frame = REQUEST[call.opcode].frame(number, flags, *call.fields)
+        if len(frame) - HEADER_LEN > self.max_body_len:
+            raise MisuseError(
+                f"{call.opcode.name}: a body of {len(frame) - HEADER_LEN} bytes, the server takes "
+                f"at most {self.max_body_len}"
+            )
+        self._pending[number] = _Request(call, possible_duplicate)
+        if ledger:
+            if req_id is not None and not possible_duplicate:
+                self._numbering_known = True  # a new one: those after it are new as well
+            self._next_ledger = max(self._next_ledger, number + 1)
+            self._in_flight.add(number)
+            self.unanswered[number] = call
+            self._forget_before(self._next_ledger - OUTCOME_WINDOW)
+        else:
+            self._next_other += 1
+        return number, frame
+
+    def _ledger_number(self, req_id: int | None) -> int:
+        if req_id is None:
+            if self.resumed and not self._numbering_known:
+                raise MisuseError(
+                    f"client_id {self.client_id} has been in use before this client: which req_ids "
+                    "it used is not known here, so the first new ledger request must say its own"
+                )
+            return self._next_ledger
+        if not 0 < req_id < OTHER_REQ_IDS:
+            raise MisuseError(f"req_id {req_id} of a ledger request: 1 to 2^63-1 are allowed")
+        if req_id in self._pending:
+            raise MisuseError(f"req_id {req_id} is in flight; it can be repeated when that failed")
+        return req_id
+
+    def _forget_before(self, oldest: int) -> None:
+        """Of what is out of the server's window nothing can be learned any more."""
+        if len(self.unanswered) > OUTCOME_WINDOW:
+            for req_id in [n for n in self.unanswered if n < oldest]:
+                if req_id not in self._in_flight:
+                    del self.unanswered[req_id]
+
+    def abandon(self, req_id: int) -> None:
+        """Nobody waits for this answer any more. Nothing happens if it has come."""
+        request = self._pending.pop(req_id, None)
+        if request is not None:
+            self._in_flight.discard(req_id)
+            self._abandoned.setdefault(req_id, []).append(request)
+
+    def retract(self, req_id: int) -> None:
+        """The frame of this request was not sent after all, not a byte of it."""
+        self._abandoned.pop(req_id, None)
+        request = self._pending.pop(req_id, None)
+        if request is not None:
+            self._in_flight.discard(req_id)
+            if not request.repeated:
+                self.unanswered.pop(req_id, None)
+
+    # ---- what the server sends
+
+    def receive(self, frame: Frame) -> Answered | Push | None:
+        """Take one frame: an answer, a push, or None for an answer nobody waits for any more.
+
+        Raises ProtocolViolation, or ServerBusy where the server refused the whole connection; in
+        both cases the shell has to end the connection with it.
+        """
+        opcode, req_id, flags, status, buf, start, end, fault = frame
+        self._silent_beats = 0
+        if fault:
+            _violation(f"a frame with a bad {Fault(fault).name.lower()}")
+        try:
+            if flags & _RESPONSE:
+                return self._response(opcode, req_id, flags, status, buf, start, end)
+            if flags or req_id or status or opcode not in PUSH:
+                _violation(f"neither a response nor a push: opcode {opcode:#06x}")
+            return _PUSHES[opcode](PUSH[opcode].decode(buf, start, end))
+        except PeerError as error:
+            raise ProtocolViolation(f"the server sent {error.detail}") from error
+
+    def _response(
+        self, opcode: int, req_id: int, flags: int, status: int, buf: bytes, start: int, end: int
+    ) -> Answered | None:
+        if flags & ~(_RESPONSE | _FLAGGED):
+            _violation(f"flags {flags:#04x} that were not agreed")
+        late = self._abandoned.get(req_id)
+        request = late[0] if late else self._pending.get(req_id)
+        if request is None or request.call.opcode != opcode:
+            self._check_refusal(opcode, req_id, status, buf, start, end)
+            _violation(f"a response to nothing: opcode {opcode:#06x}, req_id {req_id}")
+        result, error = None, None
+        if status == Status.OK:
+            result = request.call.result(RESPONSE[opcode].decode(buf, start, end))
+            self._succeeded(request.call, result)
+        elif status in RequestFailed.by_status:
+            retry_after_ms, detail = ERROR.decode(buf, start, end)
+            error = RequestFailed.by_status[status](detail, retry_after_ms, req_id)
+        else:
+            _violation(f"status {status}, which there is not")
+        self.state = after(self.state, opcode, status)
+        if opcode in _LEDGER:
+            self._settle(req_id, request, status)
+        if late:
+            del late[0]
+            if not late:
+                del self._abandoned[req_id]
+            return None
+        del self._pending[req_id]
+        self._in_flight.discard(req_id)
+        return Answered(req_id, result, error)
+
+    @staticmethod
+    def _check_refusal(
+        opcode: int, req_id: int, status: int, buf: bytes, start: int, end: int
+    ) -> None:
+        """The one response without a request: the server is full, and closes."""
+        if (opcode, req_id, status) == (Opcode.HELLO, 0, Status.ERR_SERVER_BUSY):
+            retry_after_ms, detail = ERROR.decode(buf, start, end)
+            raise ServerBusy(detail, retry_after_ms)
+
+    def _settle(self, req_id: int, request: _Request, status: int) -> None:
+        if status != Status.OK:
+            if self.unanswered.get(req_id) is not request.call:
+                return  # it was sent again since
+            if request.repeated and status in _REFUSED_BEFORE_THE_RECORD:
+                return
+        self.unanswered.pop(req_id, None)
+
+    def _succeeded(self, call: Call[Any], result: Any) -> None:
+        """What the answers of the session tell about it."""
+        if call.opcode == Opcode.HELLO:
+            answer = result.answer
+            self.server_name = answer.server_name
+            self.heartbeat_s = answer.heartbeat_s
+            self.idle_timeout_s = answer.idle_timeout_s
+            self.max_body_len = self._decoder.max_body_len = answer.max_body_len
+        elif call.opcode == Opcode.LOGIN:
+            if result.user_id != self.user_id:
+                self.unanswered.clear()  # they were another user's
+            self.username = call.fields[0]
+            self.user_id, self.session_id = result.user_id, result.session_id
+            self.resumed = bool(result.resumed)
+            self._numbering_known |= not self.resumed
+
+
+def _violation(what: str) -> NoReturn:
+    raise ProtocolViolation(f"the server sent {what}")
+
+
+# --- What both shells are ---------------------------------------------------------------------
+
+
+class ClientBase:
+    """What a client is told, and what it knows: the attributes of both shells."""
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 7878,
+        *,
+        timeout_s: float = 10.0,
+        client_id: int | None = None,
+        payments: bool = False,
+        on_push: Callable[[Push], object] | None = None,
+        client_name: str = CLIENT_NAME,
+    ) -> None:
+        """Say where the server is; `connect` goes there.
+
+        timeout_s: of each call that does not say otherwise. client_id: a random one if None; 0
+        takes no part in exactly-once. payments: ask for PAYMENT pushes. on_push: gets the pushes,
+        which are else kept for `pushes` and `next_push`.
+        """
+        self.host = host
+        self.port = port
+        self.timeout_s = self._checked(timeout_s)
+        self._on_push = on_push
+        self._core = ClientCore(client_id, payments, client_name)
+
+    @staticmethod
+    def _checked(timeout_s: float) -> float:
+        if not 0 <= timeout_s <= TIMEOUT_S_MAX:
+            raise MisuseError(f"a timeout of {timeout_s} s: 0 to {TIMEOUT_S_MAX:g} are allowed")
+        return timeout_s
+
+    def _timeout(self, timeout_s: float | None) -> float:
+        return self.timeout_s if timeout_s is None else self._checked(timeout_s)
+
+    def _check_pushes(self) -> None:
+        if self._on_push is not None:
+            raise MisuseError("the pushes of this client go to its on_push")
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._core.loss is None
+
+    @property
+    def state(self) -> State:
+        """Where the session is: CONNECTED, GREETED or AUTHENTICATED."""
+        return self._core.state
+
+    @property
+    def client_id(self) -> int:
+        """What this client's ledger requests are known by; 0 takes no part in exactly-once."""
+        return self._core.client_id
+
+    @property
+    def user_id(self) -> int:
+        """Of the last login; 0 before."""
+        return self._core.user_id
+
+    @property
+    def session_id(self) -> int:
+        """Of the last login; 0 before."""
+        return self._core.session_id
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the server knew this client_id of the user before the last login."""
+        return self._core.resumed
+
+    @property
+    def username(self) -> str:
+        """Of the last login; empty before."""
+        return self._core.username
+
+    @property
+    def server_name(self) -> str:
+        """What the server calls itself; empty before the first register or login."""
+        return self._core.server_name
+
+    @property
+    def heartbeat_s(self) -> int:
+        """How often HEARTBEAT is sent; 0 before the first register or login."""
+        return self._core.heartbeat_s
+
+    @property
+    def max_body_len(self) -> int:
+        """Longest body in bytes, in both directions."""
+        return self._core.max_body_len

@@ -1,0 +1,82 @@
+"""Every error of the library has a sentence, and lost money requests say what is unknown."""
+
+import asyncio
+
+import pytest
+
+from client.advice import explain, hint, money_at_stake
+from client.display import Screen
+from client.errors import (
+    CallTimeout,
+    ClientError,
+    ConnectionLost,
+    InsufficientFunds,
+    NotFound,
+    OutcomeUnknown,
+    ProtocolViolation,
+    RequestFailed,
+    ServerBusy,
+    Unauthorized,
+)
+
+
+def _made(kind: type[RequestFailed]) -> RequestFailed:
+    return kind("the detail", 1500, 1)
+
+
+@pytest.mark.parametrize("kind", RequestFailed.by_status.values())
+def test_every_status_has_a_sentence_of_its_own(kind: type[RequestFailed]) -> None:
+    sentence = explain(_made(kind))
+    assert not sentence.startswith("ERR_")
+    others = [explain(_made(other)) for other in RequestFailed.by_status.values()]
+    assert others.count(sentence) == 1
+
+
+@pytest.mark.parametrize("kind", [CallTimeout, ConnectionLost, ProtocolViolation])
+def test_the_others_say_what_the_library_says(kind: type[ClientError]) -> None:
+    sentence = explain(kind("that {0} happened"))
+    assert "that {0} happened" in sentence
+    assert sentence != "that {0} happened"
+
+
+def test_when_to_try_again() -> None:
+    assert explain(_made(ServerBusy)).endswith("try again in 1.5 s")
+
+
+def test_minor_units_are_not_shown() -> None:
+    assert "1250" not in explain(InsufficientFunds("balance 0 is below 1250"))
+
+
+def test_a_hint_is_for_its_kind_only() -> None:
+    with pytest.raises(Unauthorized) as refused, hint(Unauthorized, "look twice"):
+        raise Unauthorized("no")
+    assert explain(refused.value) == "the server refused this: no; look twice"
+    with pytest.raises(NotFound) as missing, hint(Unauthorized, "look twice"):
+        raise NotFound("no")
+    assert "look twice" not in explain(missing.value)
+
+
+@pytest.mark.parametrize("error", [CallTimeout("late"), ConnectionLost("gone"), OutcomeUnknown("")])
+def test_an_outcome_that_is_unknown(error: ClientError) -> None:
+    with pytest.raises(type(error)) as raised, money_at_stake("payment", "/txns", Screen()):
+        raise error
+    assert explain(raised.value).endswith(
+        "; whether the payment was carried out is unknown: look with /txns before you repeat it"
+    )
+
+
+def test_a_refusal_moved_nothing() -> None:
+    with pytest.raises(InsufficientFunds) as raised, money_at_stake("payment", "/txns", Screen()):
+        raise InsufficientFunds("")
+    assert "unknown" not in explain(raised.value)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, asyncio.CancelledError])
+def test_who_gives_up_waiting_is_told_at_once(
+    kind: type[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(kind), money_at_stake("deposit", "/txns", Screen()):
+        raise kind
+    written = capsys.readouterr()
+    assert "whether the deposit was carried out is unknown" in written.err
+    assert not written.out

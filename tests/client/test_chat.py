@@ -1,0 +1,523 @@
+"""The chat: its commands as a table, its lines through pipes and at a terminal."""
+
+import asyncio
+import os
+import select
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+
+from client import AsyncClient, Client
+from client.chat import (
+    COMMANDS,
+    LINE_MAX,
+    Chat,
+    Command,
+    CommandCompleter,
+    PipeLines,
+    UsageError,
+    parse,
+)
+from client.display import Screen
+from libproto.messages import Opcode
+from tests.client.peer import PASSWORD as PEER_PASSWORD
+from tests.client.peer import USER_ID, USERNAME, Wire, answer, serving
+from tests.client.programs import PASSWORD, Piped, Terminal, run
+from tests.client.relay import Relay
+from tests.helpers.server import RunningServer, StartServer, wait_until
+
+ROOM = 7
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server on which alice, bob and carol are registered."""
+    with RunningServer(tmp_path_factory.mktemp("chat") / "data") as made:
+        _people(made)
+        yield made
+    assert made.process.returncode == 0, made.log_text()
+
+
+def _people(server: RunningServer) -> None:
+    with Client(port=server.port) as client:
+        for name in ("alice", "bob", "carol"):
+            client.register(name, PASSWORD)
+
+
+@pytest.fixture
+def bob(shared: RunningServer) -> Iterator[Client]:
+    """bob, through the library."""
+    with Client(port=shared.port) as client:
+        client.login("bob", PASSWORD)
+        yield client
+
+
+def _pay_in(server: RunningServer, name: str, amount: int) -> None:
+    with Client(port=server.port) as client:
+        client.login(name, PASSWORD)
+        client.deposit(amount)
+
+
+# ---- the table
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "arguments"),
+    [
+        ("/join 7", "join", [7]),
+        ("/leave", "leave", [None]),
+        ("/leave  7 ", "leave", [7]),
+        ("/rooms", "rooms", []),
+        ("/who", "who", [None]),
+        ("/msg bob  hi  there ", "msg", ["bob", "hi  there "]),
+        ("/msg bob /x", "msg", ["bob", "/x"]),
+        ("/history 5", "history", [5]),
+        ("/deposit 12.50", "deposit", [1250]),
+        ("/withdraw 1", "withdraw", [100]),
+        ("/pay bob 0.05", "pay", ["bob", 5]),
+        ("/txns", "txns", [None]),
+        ("/help pay", "help", ["pay"]),
+        ("/quit", "quit", []),
+    ],
+)
+def test_commands_are_read(line: str, name: str, arguments: list[Any]) -> None:
+    command, found = parse(line)
+    assert (command.name, found) == (name, arguments)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("/", "there is no command /:"),
+        ("/nope 1", "there is no command /nope"),
+        ("/Join 7", "there is no command /Join"),
+        ("/join", "ROOM is missing: /join ROOM"),
+        ("/join lobby", "'lobby' is no room"),
+        ("/join 7 8", "'8' is too much: /join ROOM"),
+        ("/rooms 7", "'7' is too much: /rooms"),
+        ("/msg bob", "TEXT is missing: /msg USER TEXT"),
+        ("/pay bob", "AMOUNT is missing: /pay USER AMOUNT"),
+        ("/pay bob 1.005", "'1.005' is no amount"),
+        ("/pay bob -1", "'-1' is no amount"),
+        ("/pay b@b 1", "'b@b' is no username"),
+        ("/txns 0", "'0' is no whole number"),
+    ],
+)
+def test_what_is_no_command(line: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse(line)
+    assert said in str(refused.value)
+
+
+def test_usage_is_made_from_the_table() -> None:
+    assert {command.usage for command in COMMANDS} >= {"/leave [ROOM]", "/pay USER AMOUNT"}
+
+
+@pytest.fixture
+def completer() -> CommandCompleter:
+    chat = Chat(AsyncClient(), Screen())
+    chat.rooms = [7, 12]
+    chat.people = {"bob", "bert", "carol"}
+    return CommandCompleter(chat)
+
+
+@pytest.mark.parametrize(
+    ("typed", "choices"),
+    [
+        ("/", [f"/{command.name}" for command in COMMANDS]),
+        ("/h", ["/history", "/help"]),
+        ("/leave ", ["7", "12"]),
+        ("/leave 1", ["12"]),
+        ("/pay b", ["bert", "bob"]),
+        ("/msg ", ["bert", "bob", "carol"]),
+        ("/help t", ["txns"]),
+        ("/pay bob ", []),
+        ("/rooms ", []),
+        ("/nope ", []),
+        ("hello", []),
+        ("", []),
+    ],
+)
+def test_completion(completer: CommandCompleter, typed: str, choices: list[str]) -> None:
+    found = completer.get_completions(Document(typed), CompleteEvent())
+    assert [completion.text for completion in found] == choices
+
+
+# ---- lines from pipes and files
+
+
+async def _lines(descriptor: int) -> list[str]:
+    source = PipeLines(descriptor)
+    found: list[str] = []
+    while True:
+        try:
+            line = await source.read_line()
+        except UsageError as error:
+            line = f"! {error}"
+        if line is None:
+            return found
+        found.append(line)
+
+
+LINES = [
+    (b"", []),
+    (b"one\n", ["one"]),
+    (b"one\ntwo", ["one", "two"]),
+    (b"one\r\n\r\n two \n", ["one", "", " two "]),
+    ("gr\u00fc\u00df\n".encode(), ["gr\u00fc\u00df"]),
+    (b"\xff\xfe\ntwo\n", ["! a line is not UTF-8 text, and was passed over", "two"]),
+]
+
+
+@pytest.mark.parametrize(("data", "lines"), LINES)
+def test_lines_of_a_pipe(data: bytes, lines: list[str]) -> None:
+    source, target = os.pipe()
+    os.write(target, data)
+    os.close(target)
+    assert asyncio.run(_lines(source)) == lines
+    os.close(source)
+
+
+@pytest.mark.parametrize(("data", "lines"), LINES)
+def test_lines_of_a_file(data: bytes, lines: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        assert asyncio.run(_lines(file.fileno())) == lines
+
+
+def test_a_line_comes_in_pieces() -> None:
+    source, target = os.pipe()
+
+    def is_empty() -> bool:
+        return not select.select([source], [], [], 0)[0]
+
+    async def read() -> list[str | None]:
+        lines = PipeLines(source)
+        first = asyncio.create_task(lines.read_line())
+        for piece in (b"o", b"n", b"e\ntw"):
+            os.write(target, piece)
+            await asyncio.to_thread(wait_until, is_empty, "the piece is read")
+        found = [await first]
+        os.write(target, b"o\n")
+        return [*found, await lines.read_line()]
+
+    assert asyncio.run(read()) == ["one", "two"]
+    os.close(source)
+    os.close(target)
+
+
+def test_a_line_without_an_end_is_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"one\n" + b"x" * (LINE_MAX + 200_000) + b"\ntwo\n")
+    with path.open("rb") as file:
+        one, refused = asyncio.run(_lines(file.fileno()))
+    assert one == "one"
+    assert "longer than" in refused
+
+
+# ---- through pipes
+
+
+def test_a_script(shared: RunningServer) -> None:
+    done = run(
+        shared.port, "--user", "carol",
+        text="/join 3\nhello\n//not a command\n\n/balance\n/deposit 12.5\n/withdraw 0.25\n"
+        "/balance\n/who\n/rooms\n/leave\n/rooms\n/help pay\n",
+    )  # fmt: skip
+    assert done.lines == [
+        "[room 3] carol joined",
+        "[room 3] carol: hello",
+        "[room 3] carol: /not a command",
+        "balance 0.00",
+        "deposited 12.50, balance 12.50",
+        "withdrew 0.25, balance 12.25",
+        "balance 12.25",
+        "carol",
+        "[room 3] 1 member, last event 3",
+        "[room 3] 0 members, last event 4",
+        "/pay USER AMOUNT: pay somebody",
+    ]
+    assert done.err.splitlines() == [
+        "logged in as carol to tradechat/0.1.0; /help lists the commands",
+        "joined room 3, 1 member",
+        "left room 3",
+    ]
+    assert done.code == 0
+
+
+def test_a_line_that_fails_does_not_end_a_script(shared: RunningServer) -> None:
+    done = run(
+        shared.port, "--user", "carol",
+        text="to nobody\n/nope\n/pay bob 999999\n/pay nobody 1\n/msg bob hi\n/leave 5\n/join 9999\n"
+        "/history\n/deposit 0\n/balance\n",
+    )  # fmt: skip
+    assert [line.partition(" ")[0] for line in done.lines] == ["balance"]
+    assert done.err.splitlines()[1:] == [
+        "no room is joined: /join ROOM",
+        "there is no command /nope: /help lists them, //nope sends it as text",
+        "the balance is too low for this amount; nothing was moved",
+        "not found: no such user",
+        "not found: no such user is online",
+        "not found: the room is not joined",
+        "not found: no such room",
+        "no room is joined: /join ROOM",
+        "the server refused this as not valid: the amount is 0",
+    ]
+    assert done.code == 1
+
+
+def test_a_message_that_its_room_does_not_show() -> None:
+    """A message has arrived when it is back as an event; the next line waits for that."""
+
+    def script(wire: Wire) -> None:
+        wire.log_in()
+        wire.send(answer(wire.request(), ROOM, 0, 1, 1))
+        wire.send(answer(wire.request(), [(USER_ID, USERNAME)]))
+        wire.send(answer(wire.request(), []))
+        wire.send(answer(wire.request(), 2, 0))
+        balance = wire.request()
+        assert balance.opcode == Opcode.BALANCE
+        wire.send(answer(balance, 0, 0))
+        wire.wait_closed()
+
+    with serving(script) as port:
+        done = run(
+            port, "--user", USERNAME, "--room", str(ROOM), "--timeout", "1",
+            text="hello\n/balance\n", TRADECHAT_PASSWORD=PEER_PASSWORD,
+        )  # fmt: skip
+    assert done.err.endswith("sent to room 7, which has not shown it yet\n")
+    assert (done.code, done.lines) == (0, ["balance 0.00"])
+
+
+def test_quit_ends_a_script(shared: RunningServer) -> None:
+    done = run(shared.port, "--user", "carol", text="/balance\n/quit\n/deposit 1\n")
+    assert len(done.lines) == 1
+    assert done.code == 0
+
+
+@pytest.mark.parametrize("text", ["x" * 4097, "x" * 100_000])
+def test_a_message_that_is_too_long(shared: RunningServer, text: str) -> None:
+    done = run(shared.port, "--user", "carol", "--room", "3", text=f"{text}\nshort\n")
+    assert done.lines[-1] == "[room 3] carol: short"
+    assert len(done.err.splitlines()) == 3
+    assert done.code == 1
+
+
+def test_several_rooms(shared: RunningServer) -> None:
+    done = run(
+        shared.port, "--user", "carol",
+        text="/join 11\n/join 12\nin 12\n/join 11\nin 11\n/leave\nin 12 again\n/leave 12\n"
+        "nowhere\n",
+    )  # fmt: skip
+    assert [line for line in done.lines if ": " in line] == [
+        "[room 12] carol: in 12",
+        "[room 11] carol: in 11",
+        "[room 12] carol: in 12 again",
+    ]
+    assert done.code == 1
+
+
+def test_history(shared: RunningServer) -> None:
+    script = "/join 13\n" + "".join(f"line {i}\n" for i in range(30))
+    assert run(shared.port, "--user", "carol", text=script).code == 0
+    done = run(shared.port, "--user", "carol", text="/join 13\n/history 3\n/history\n")
+    dated = [line.split(" ", 2)[2] for line in done.lines if line[0] != "["]
+    assert dated[:3] == ["[room 13] carol: line 29", "[room 13] carol left", dated[2]]
+    assert len(dated) == 23
+
+
+def test_what_others_do_is_shown(shared: RunningServer, bob: Client) -> None:
+    _pay_in(shared, "bob", 5000)
+    with Piped(shared.port, "--user", "alice", "--room", str(ROOM)) as alice:
+        alice.expect("[room 7] alice joined\n")
+        bob.join(ROOM)
+        alice.expect("[room 7] bob joined\n")
+        bob.send(ROOM, "hello")
+        alice.expect("[room 7] bob: hello\n")
+        me = bob.lookup("alice").user_id
+        bob.direct(me, "psst")
+        alice.expect("[bob -> you] psst\n")
+        bob.transfer(me, 1250)
+        alice.expect("bob paid you 12.50, balance ")
+        bob.leave(ROOM)
+        alice.expect("[room 7] bob left\n")
+        alice.say("/txns 1")
+        alice.expect(" bob paid you 12.50, balance ")
+        alice.close_input()
+        assert alice.wait() == 0
+
+
+def test_no_message_steers_the_terminal(shared: RunningServer, bob: Client) -> None:
+    with Piped(shared.port, "--user", "alice", "--room", str(ROOM)) as alice:
+        alice.expect("alice joined\n")
+        bob.join(ROOM)
+        bob.send(ROOM, "\x1b]0;owned\x07\x9b2J\r[room 7] alice: I agree\n\u202e")
+        alice.expect("bob: \\x1b]0;owned\\x07\\x9b2J\\r[room 7] alice: I agree\\n\\u202e\n")
+        bob.direct(bob.lookup("alice").user_id, "\x1bc")
+        alice.expect("[bob -> you] \\x1bc\n")
+        alice.close_input()
+        assert alice.wait() == 0
+        assert "\x1b" not in alice.written
+
+
+def _flood(server: RunningServer, relay: Relay, chat: Piped) -> list[str]:
+    """bob says more than the buffers of a connection hold that is not read; all that was said."""
+    said = [f"{number} {'x' * 32000}" for number in range(500)]
+    with Client(port=server.port) as bob:
+        bob.login("bob", PASSWORD)
+        bob.join(ROOM)
+        relay.pause()
+        for text in said:
+            bob.send(ROOM, text)
+        relay.resume()
+        bob.send(ROOM, "the end")
+        chat.expect("bob: the end\n")
+    return [*said, "the end"]
+
+
+def _heard(chat: Piped) -> list[str]:
+    lines = chat.written.splitlines()
+    return [line.partition("bob: ")[2] for line in lines if line.startswith("[room 7] bob: ")]
+
+
+def test_a_gap_is_filled_in_its_place(start_server: StartServer) -> None:
+    server = start_server("--event-ring", "1024", "--max-message", "32768")
+    _people(server)
+    with (
+        Relay(server.port) as relay,
+        Piped(relay.port, "--user", "alice", "--room", str(ROOM)) as alice,
+    ):
+        alice.expect("alice joined\n")
+        said = _flood(server, relay, alice)
+        alice.close_input()
+        assert alice.wait() == 0
+        assert "cannot be fetched" not in alice.written
+        assert _heard(alice) == said
+
+
+def test_what_is_gone_is_said_in_its_place(start_server: StartServer) -> None:
+    server = start_server("--event-ring", "64", "--max-message", "32768")
+    _people(server)
+    with (
+        Relay(server.port) as relay,
+        Piped(relay.port, "--user", "alice", "--room", str(ROOM)) as alice,
+    ):
+        alice.expect("alice joined\n")
+        said = _flood(server, relay, alice)
+        alice.close_input()
+        assert alice.wait() == 0
+        heard = _heard(alice)
+        [gap] = [line for line in alice.written.splitlines() if "cannot be fetched" in line]
+        words = gap.split()
+        first, last = int(words[3]), int(words[5])
+        # bob's first line is event 3, after the two joins.
+        assert heard == said[: first - 3] + said[last - 2 :]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_money_whose_outcome_is_unknown(shared: RunningServer, cut: bool) -> None:
+    with (
+        Relay(shared.port, Opcode.DEPOSIT, cut=cut) as relay,
+        Piped(relay.port, "--user", "carol", "--timeout", "1") as carol,
+    ):
+        carol.say("/deposit 5")
+        carol.expect("no connection" if cut else "no answer in time")
+        carol.expect("whether the deposit was carried out is unknown: look with /txns")
+        if not cut:
+            carol.close_input()
+        assert carol.wait() == 1
+
+
+def test_ctrl_c_while_money_is_on_its_way(shared: RunningServer) -> None:
+    with (
+        Relay(shared.port, Opcode.DEPOSIT) as relay,
+        Piped(relay.port, "--user", "carol") as carol,
+    ):
+        carol.say("/deposit 5")
+        assert relay.held.wait(10)
+        carol.signal(signal.SIGINT)
+        carol.expect("whether the deposit was carried out is unknown")
+        assert carol.wait() == 130
+
+
+def test_the_server_goes(start_server: StartServer) -> None:
+    server = start_server()
+    _people(server)
+    with Piped(server.port, "--user", "alice", "--room", str(ROOM)) as alice:
+        alice.expect("alice joined\n")
+        assert server.stop() == 0
+        alice.expect("tradechat-cli: no connection: ")
+        assert alice.wait() == 1
+
+
+# ---- at a terminal
+
+
+def test_the_server_goes_while_somebody_types(start_server: StartServer) -> None:
+    server = start_server()
+    _people(server)
+    with Terminal(server.port, "--user", "alice") as alice:
+        alice.expect(">")
+        alice.press("half a li")
+        alice.expect("half a li")
+        assert server.stop() == 0
+        alice.expect("tradechat-cli: no connection: ")
+        assert alice.end() == 1
+
+
+def test_keys_of_the_input_line(shared: RunningServer) -> None:
+    with Terminal(shared.port, "--user", "alice", "--room", "21") as alice:
+        alice.expect("[room 21] >")
+        alice.press("/bal\t")
+        alice.expect("ance")  # completed
+        alice.press("\r")
+        alice.expect("> /balance")
+        alice.expect("balance ")
+        alice.expect("[room 21] >")
+        alice.press("not sent\x03")  # Ctrl-C drops a line
+        alice.say("sent")
+        alice.expect("[room 21] alice: sent")
+        alice.expect("[room 21] >")
+        alice.press("\x1b[A\r")  # up: once more
+        alice.expect("[room 21] alice: sent")
+        alice.say("//done")
+        assert "not sent\r\n" not in alice.expect("[room 21] alice: /done")
+        alice.expect("[room 21] >")
+        alice.press("\x04")  # Ctrl-D
+        assert alice.end() == 0
+
+
+@pytest.mark.parametrize("by_signal", [False, True])
+def test_ctrl_c_on_an_empty_line_ends_it(shared: RunningServer, by_signal: bool) -> None:
+    with Terminal(shared.port, "--user", "alice") as alice:
+        alice.expect(">")
+        alice.expect("\x1b[?25h")  # drawn: the keys are ours
+        if by_signal:
+            alice.signal(signal.SIGINT)
+        else:
+            alice.press("\x03")
+        assert alice.end() == 130
+
+
+def test_colours(shared: RunningServer) -> None:
+    with Terminal(shared.port, "--user", "alice", "--room", "22", NO_COLOR=None) as alice:
+        alice.expect(">")
+        alice.say("hello \x1b")
+        alice.expect("\x1b[36m[room 22]\x1b[0m \x1b[1malice\x1b[0m: hello")
+        alice.say("/quit")
+        assert alice.end() == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_help_knows_every_command(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    chat = Chat(AsyncClient(), Screen())
+    asyncio.run(chat.help(None))
+    assert f"{command.usage} " in capsys.readouterr().out
+    asyncio.run(chat.help(f"/{command.name}"))
+    assert capsys.readouterr().out == f"{command.usage}: {command.about}\n"

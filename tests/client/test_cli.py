@@ -1,0 +1,672 @@
+"""One-shot commands of `tradechat-cli`: outputs, exit codes, options, passwords."""
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client import Client
+from client.cli import COMMANDS, make_parser, read_options
+from libproto.messages import Opcode
+from server.state.region import Region
+from tests.client.programs import COMMAND, PASSWORD, ROOT, Ended, Piped, Terminal, environment, run
+from tests.client.relay import Relay
+from tests.helpers.server import RunningServer, StartServer
+
+ROOM = 7
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server on which alice and bob are registered."""
+    with RunningServer(tmp_path_factory.mktemp("cli") / "data") as made:
+        with Client(port=made.port) as client:
+            client.register("alice", PASSWORD)
+            client.register("bob", PASSWORD)
+        yield made
+    assert made.process.returncode == 0, made.log_text()
+
+
+@pytest.fixture
+def alice(shared: RunningServer) -> Iterator[Client]:
+    """alice through the library, to look at what the program did."""
+    with Client(port=shared.port) as client:
+        client.login("alice", PASSWORD)
+        yield client
+
+
+@pytest.fixture
+def purse(alice: Client) -> int:
+    """The balance that alice has for a test, at least 100.00."""
+    return alice.deposit(10_000).balance
+
+
+def _one(done: Ended) -> dict[str, Any]:
+    """The one JSON object that a command has printed, and nothing on standard error."""
+    assert (done.code, done.err) == (0, "")
+    [line] = done.lines
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def _many(done: Ended) -> list[dict[str, Any]]:
+    assert (done.code, done.err) == (0, "")
+    return [json.loads(line) for line in done.lines]
+
+
+def _failed(done: Ended, code: int, said: str) -> None:
+    """It ended so, said that, and printed no result."""
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err
+
+
+# ---- money
+
+
+def test_balance(shared: RunningServer, purse: int, alice: Client) -> None:
+    done = run(shared.port, "--user", "alice", "balance")
+    assert done == Ended(0, f"balance {purse // 100}.{purse % 100:02}\n", "")
+    found = _one(run(shared.port, "--user", "alice", "balance", "--json"))
+    assert found == {"balance": purse, "last_txn_id": alice.balance().last_txn_id}
+
+
+def test_deposit(shared: RunningServer, purse: int, alice: Client) -> None:
+    done = run(shared.port, "--user", "alice", "deposit", "0.05")
+    after = purse + 5
+    assert done == Ended(0, f"deposited 0.05, balance {after // 100}.{after % 100:02}\n", "")
+    found = _one(run(shared.port, "--user", "alice", "--json", "deposit", "12.5"))
+    last = alice.balance()
+    assert found == {"txn_id": last.last_txn_id, "balance": purse + 1255}
+    assert last.balance == purse + 1255
+
+
+def test_withdraw(shared: RunningServer, purse: int, alice: Client) -> None:
+    done = run(shared.port, "--user", "alice", "withdraw", "0.05")
+    after = purse - 5
+    assert done == Ended(0, f"withdrew 0.05, balance {after // 100}.{after % 100:02}\n", "")
+    found = _one(run(shared.port, "--user", "alice", "withdraw", "12.50", "--json"))
+    assert found == {"txn_id": alice.balance().last_txn_id, "balance": purse - 1255}
+
+
+def test_pay(shared: RunningServer, purse: int, alice: Client) -> None:
+    done = run(shared.port, "--user", "alice", "pay", "bob", "0.05")
+    after = purse - 5
+    assert done == Ended(0, f"paid bob 0.05, balance {after // 100}.{after % 100:02}\n", "")
+    found = _one(run(shared.port, "--user", "alice", "pay", "bob", "12.50", "--json"))
+    assert found == {"txn_id": alice.balance().last_txn_id, "balance": purse - 1255}
+
+
+def _clients_known(server: RunningServer) -> int:
+    with closing(Region.attach(server.name)) as region:
+        return region.words[region.layout["registry"].at(0, "clients")]
+
+
+def test_what_moves_money_has_a_client_id(shared: RunningServer) -> None:
+    for command, more in (
+        ("deposit 1", 1),
+        ("pay bob 0.01", 1),
+        ("withdraw 0.01", 1),
+        ("balance", 0),
+        ("txns", 0),
+        ("send 7 x", 0),
+    ):
+        before = _clients_known(shared)
+        assert run(shared.port, "--user", "alice", *command.split()).code == 0
+        assert _clients_known(shared) - before == more, command
+
+
+def test_txns(shared: RunningServer, purse: int, alice: Client) -> None:
+    with Client(port=shared.port) as bob:
+        bob.login("bob", PASSWORD)
+        bob.deposit(500)
+        bob.transfer(alice.user_id, 250)
+    alice.withdraw(1)
+    alice.transfer(bob.user_id, 2)
+    newest = alice.transactions(limit=4)
+    done = run(shared.port, "--user", "alice", "txns", "--limit", "4")
+    assert (done.code, done.err) == (0, "")
+    assert [line.split(" ", 3)[3].partition(",")[0] for line in done.lines] == [
+        "paid bob 0.02", "withdrew 0.01", "bob paid you 2.50", "deposited 100.00",
+    ]  # fmt: skip
+    found = _many(run(shared.port, "--user", "alice", "txns", "--limit", "4", "--json"))
+    assert [(each["txn_id"], each["amount"], each["balance"]) for each in found] == [
+        (each.txn_id, each.amount, each.balance) for each in newest
+    ]
+    assert [(each["kind"], each["from_name"], each["to_name"]) for each in found] == [
+        ("transfer", "alice", "bob"),
+        ("withdraw", "alice", ""),
+        ("transfer", "bob", "alice"),
+        ("deposit", "", "alice"),
+    ]
+    assert found[3]["balance"] == purse
+
+
+def test_txns_of_more_than_one_answer(shared: RunningServer) -> None:
+    with Client(port=shared.port) as carl:
+        carl.register("carl", PASSWORD)
+        carl.login("carl", PASSWORD)
+        for _ in range(300):
+            carl.deposit(1)
+    found = _many(run(shared.port, "--user", "carl", "txns", "--limit", "280", "--json"))
+    assert [each["balance"] for each in found] == [*range(300, 20, -1)]
+    assert len(_many(run(shared.port, "--user", "carl", "txns", "--limit", "999", "--json"))) == 300
+    assert len(run(shared.port, "--user", "carl", "txns").lines) == 10
+
+
+# ---- rooms
+
+
+def test_send_and_history(shared: RunningServer) -> None:
+    done = run(shared.port, "--user", "alice", "send", "31", "hello", "there")
+    assert done == Ended(0, "sent to room 31 as event 2\n", "")
+    found = _one(run(shared.port, "--user", "bob", "send", "31", "hi \x9b", "--json"))
+    assert (found["room_id"], found["room_seq"]) == (31, 5)
+    done = run(shared.port, "--user", "alice", "history", "31")
+    assert [line.split(" ", 2)[2] for line in done.lines] == [
+        "[room 31] alice joined",
+        "[room 31] alice: hello there",
+        "[room 31] alice left",
+        "[room 31] bob joined",
+        "[room 31] bob: hi \\x9b",
+        "[room 31] bob left",
+    ]
+    done = run(shared.port, "--user", "alice", "history", "31", "--limit", "3", "--json")
+    assert done.out.isascii()
+    events = _many(done)
+    assert [(each["event"], each["room_seq"], each["from_name"]) for each in events] == [
+        ("left", 6, "bob"), ("joined", 7, "alice"), ("left", 8, "alice"),
+    ]  # fmt: skip
+    assert events[0].keys() == {
+        "event", "room_id", "room_seq", "time", "from_user", "from_name", "message",
+    }  # fmt: skip
+
+
+def test_history_that_is_gone(start_server: StartServer) -> None:
+    server = start_server("--event-ring", "16")
+    with Client(port=server.port) as client:
+        client.register("alice", PASSWORD)
+        client.login("alice", PASSWORD)
+        client.join(1)
+        for number in range(30):
+            client.send(1, str(number))
+        found = _many(run(server.port, "--user", "alice", "history", "1", "--json"))
+    first = found[0]
+    assert (first["event"], first["room_id"], first["first_seq"]) == ("gap", 1, 12)
+    numbers = [each["room_seq"] for each in found[1:]]
+    assert numbers == [*range(first["last_seq"] + 1, 32)]
+
+
+def test_rooms_and_who(shared: RunningServer, alice: Client) -> None:
+    alice.join(41)
+    alice.join(42)
+    found = _many(run(shared.port, "--user", "bob", "rooms", "--json"))
+    assert {"room_id": 41, "member_count": 1, "last_seq": 1} in found
+    lines = run(shared.port, "--user", "bob", "rooms").lines
+    assert "[room 42] 1 member, last event 1" in lines
+    assert run(shared.port, "--user", "bob", "who", "41") == Ended(0, "alice\n", "")
+    found = _many(run(shared.port, "--user", "bob", "who", "41", "--json"))
+    assert found == [{"user_id": alice.user_id, "username": "alice"}]
+    assert run(shared.port, "--user", "bob", "who", "99") == Ended(0, "", "")
+
+
+def test_listen(shared: RunningServer, alice: Client) -> None:
+    with Piped(shared.port, "--user", "bob", "listen", str(ROOM), "--count", "4") as bob:
+        bob.expect("[room 7] bob joined\n")
+        alice.join(ROOM)
+        bob.expect("[room 7] alice joined\n")
+        alice.direct(alice.lookup("bob").user_id, "not of the room")
+        alice.send(ROOM, "one\x1b")
+        bob.expect("[room 7] alice: one\\x1b\n")
+        alice.send(ROOM, "two")
+        alice.send(ROOM, "three")
+        assert bob.wait() == 0
+        assert "three" not in bob.written
+        assert "not of the room" not in bob.written
+
+
+def test_listen_in_json(shared: RunningServer, alice: Client) -> None:
+    alice.join(51)
+    with Piped(shared.port, "--user", "bob", "listen", "51", "--json", "--count", "2") as bob:
+        bob.expect('"joined"')
+        alice.send(51, "gr\u00fc\u00df")
+        assert bob.wait() == 0
+        _, joined, said = bob.written.splitlines()
+        assert json.loads(joined)["from_name"] == "bob"
+        assert json.loads(said)["message"] == "gr\u00fc\u00df"
+
+
+def test_listen_until_ctrl_c(shared: RunningServer) -> None:
+    with Piped(shared.port, "--user", "bob", "listen", "52") as bob:
+        bob.expect("bob joined\n")
+        bob.signal(signal.SIGINT)
+        assert bob.wait() == 130
+        assert "Traceback" not in bob.written
+
+
+def test_listen_until_the_server_goes(start_server: StartServer) -> None:
+    server = start_server()
+    with Piped(server.port, "--user", "bob", "--register", "listen", "1") as bob:
+        bob.expect("bob joined\n")
+        assert server.stop() == 0
+        assert bob.wait() == 1
+        bob.expect("tradechat-cli: no connection: ")
+
+
+def test_listen_fills_a_gap(start_server: StartServer) -> None:
+    server = start_server("--event-ring", "1024", "--max-message", "32768")
+    said = [f"{number} {'x' * 32000}" for number in range(500)]
+    with (
+        Relay(server.port) as relay,
+        Piped(relay.port, "--user", "bob", "--register", "listen", "1", "--json") as bob,
+        Client(port=server.port) as client,
+    ):
+        bob.expect('"joined"')
+        client.register("alice", PASSWORD)
+        client.login("alice", PASSWORD)
+        client.join(1)
+        relay.pause()
+        for text in said:
+            client.send(1, text)
+        relay.resume()
+        client.send(1, "the end")
+        bob.expect('"the end"}\n')
+        heard = [json.loads(line) for line in bob.written.splitlines() if line[0] == "{"]
+        assert [each["room_seq"] for each in heard] == [*range(1, 504)]
+        assert [each["message"] for each in heard[2:]] == [*said, "the end"]
+        bob.signal(signal.SIGINT)
+        assert bob.wait() == 130
+
+
+@pytest.mark.parametrize("command", ["listen 53", "history 53", "rooms", "balance"])
+def test_an_output_that_nobody_reads(shared: RunningServer, alice: Client, command: str) -> None:
+    alice.join(53)
+    program = shlex.join([*COMMAND, "--user", "bob", *command.split()])
+    done = subprocess.run(
+        ["bash", "-c", f"{program} | head -c 0; echo ${{PIPESTATUS[0]}}"],
+        cwd=ROOT,
+        env=environment(shared.port),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout == "141\n"
+    assert done.stderr in ("", "listening to room 53\n")
+
+
+# ---- what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("withdraw 99999999", "the balance is too low"),
+        ("pay bob 99999999", "the balance is too low"),
+        ("pay nobody 1", "no such user"),
+        ("pay alice 1", "not valid"),
+        ("deposit 0", "the amount is 0"),
+        ("deposit 92233720368547758.08", "limit"),
+        ("send 9999 x", "no such room"),
+        ("listen 9999", "no such room"),
+        ("history 9999", "no such room"),
+        ("who 9999", "no such room"),
+    ],
+)
+def test_what_the_server_refuses(
+    shared: RunningServer, purse: int, alice: Client, command: str, said: str
+) -> None:
+    for form in ([], ["--json"]):
+        _failed(run(shared.port, "--user", "alice", *command.split(), *form), 1, said)
+    assert alice.balance().balance == purse
+
+
+def test_a_wrong_password(shared: RunningServer) -> None:
+    done = run(shared.port, "--user", "alice", "balance", TRADECHAT_PASSWORD="wrong")  # noqa: S106
+    _failed(done, 1, "wrong username or password; check both, or create the user with --register")
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        done = run(bound.getsockname()[1], "--user", "alice", "balance")
+    _failed(done, 1, "tradechat-cli: no connection: ")
+    assert "Traceback" not in done.err
+
+
+def test_something_else_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with Piped(port, "--user", "alice", "balance") as program:
+            accepted, _ = other.accept()
+            with accepted:
+                accepted.sendall(b"SSH-2.0-OpenSSH_9.7\r\n" + b" " * 32)
+                assert program.wait() == 1
+            program.expect("tradechat-cli: not the server this user is registered with")
+
+
+def test_a_server_that_does_not_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        done = run(port, "--user", "alice", "balance", "--timeout", "0.2")
+    _failed(done, 1, "no answer in time")
+    assert "unknown" not in done.err  # nothing was asked that could have moved money
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize(
+    ("command", "opcode", "what"),
+    [
+        ("deposit 1", Opcode.DEPOSIT, "deposit"),
+        ("withdraw 1", Opcode.WITHDRAW, "withdrawal"),
+        ("pay bob 1", Opcode.TRANSFER, "payment"),
+    ],
+)
+def test_money_whose_outcome_is_unknown(
+    shared: RunningServer, command: str, opcode: Opcode, what: str, cut: bool
+) -> None:
+    with Relay(shared.port, opcode, cut=cut) as relay:
+        done = run(relay.port, "--user", "alice", "--timeout", "1", *command.split())
+    _failed(
+        done,
+        1,
+        f"; whether the {what} was carried out is unknown: look with `tradechat-cli txns` before "
+        "you repeat it\n",
+    )
+
+
+def test_ctrl_c_while_money_is_on_its_way(shared: RunningServer) -> None:
+    with (
+        Relay(shared.port, Opcode.TRANSFER) as relay,
+        Piped(relay.port, "--user", "alice", "pay", "bob", "1") as program,
+    ):
+        assert relay.held.wait(10)
+        program.signal(signal.SIGINT)
+        program.expect("whether the payment was carried out is unknown")
+        assert program.wait() == 130
+        assert "Traceback" not in program.written
+
+
+# ---- registering
+
+
+def test_register(shared: RunningServer) -> None:
+    done = run(shared.port, "register", "--user", "dora")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("registered dora as user ")
+    _failed(run(shared.port, "register", "--user", "dora"), 1, "this username is taken")
+    found = _one(run(shared.port, "register", "--user", "ed", "--json"))
+    assert found.keys() == {"user_id", "username"}
+    assert run(shared.port, "balance", "--user", "ed").out == "balance 0.00\n"
+
+
+def test_register_and_then_the_command(shared: RunningServer) -> None:
+    done = run(shared.port, "deposit", "5", "--register", "--user", "fay")
+    assert done == Ended(0, "deposited 5.00, balance 5.00\n", "")
+    done = run(shared.port, "deposit", "5", "--register", "--user", "fay")
+    _failed(done, 1, "this username is taken: log in without --register")
+    assert run(shared.port, "balance", "--user", "fay").out == "balance 5.00\n"
+
+
+def test_registration_is_closed(start_server: StartServer) -> None:
+    server = start_server("--registration", "closed")
+    done = run(server.port, "register", "--user", "alice")
+    _failed(done, 1, "registration is closed; ask who runs the server")
+
+
+# ---- options
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--user alice --json balance",
+        "balance --user alice --json",
+        "--json balance --user alice",
+        "--host 127.0.0.1 --timeout 5 balance --json --user alice",
+        "balance --host 127.0.0.1 --timeout 5 --json --user alice",
+        "--user bob --json balance --user alice",  # the later one wins
+    ],
+)
+def test_options_stand_before_or_behind_the_command(
+    shared: RunningServer, purse: int, command: str
+) -> None:
+    assert _one(run(shared.port, *command.split()))["balance"] == purse
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "expected"),
+    [
+        ([], {}, ("127.0.0.1", 7878)),
+        ([], {"TRADECHAT_HOST": "::1", "TRADECHAT_PORT": "9"}, ("::1", 9)),
+        (["--host", "h", "--port", "8"], {"TRADECHAT_HOST": "g", "TRADECHAT_PORT": "9"}, ("h", 8)),
+        ([], {"TRADECHAT_HOST": "", "TRADECHAT_PORT": ""}, ("127.0.0.1", 7878)),
+        (["--port", "8"], {"TRADECHAT_PORT": "nonsense"}, ("127.0.0.1", 8)),
+    ],
+)
+def test_flags_win_over_the_environment(
+    flags: list[str], variables: dict[str, str], expected: tuple[str, int]
+) -> None:
+    options = read_options([*flags, "balance"], {"TRADECHAT_USER": "alice", **variables})
+    assert (options.host, options.port) == expected
+    assert options.user == "alice"
+    other = read_options(["balance", "--user", "bob"], {"TRADECHAT_USER": "alice"})
+    assert other.user == "bob"
+
+
+USAGE = [
+    ("", "who are you? Give --user NAME or set TRADECHAT_USER"),
+    ("balance", "who are you?"),
+    ("--user alice nonsense", "invalid choice"),
+    ("--user alice bal", "invalid choice"),
+    ("--user al/ice balance", "is no username"),
+    ("--user alice deposit", "AMOUNT"),
+    ("--user alice deposit 1.005", "'1.005' is no amount"),
+    ("--user alice deposit -1", "'-1' is no amount"),
+    ("--user alice deposit +1", "'+1' is no amount"),
+    ("--user alice deposit 1e3", "'1e3' is no amount"),
+    ("--user alice deposit 1,50", "'1,50' is no amount"),
+    ("--user alice deposit 184467440737095516.16", "over the greatest one"),
+    ("--user alice deposit 1 2", "unrecognized arguments"),
+    ("--user alice pay b@b 1", "is no username"),
+    ("--user alice send lobby x", "is no room"),
+    ("--user alice send 7", "TEXT"),
+    ("--user alice send 7 ''", "no text"),
+    ("--user alice txns --limit 0", "is no whole number"),
+    ("--user alice listen 7 --count x", "is no whole number"),
+    ("--user alice --port 0 balance", "is no port"),
+    ("--user alice --timeout 0 balance", "is no timeout"),
+    ("--user alice --timeout nan balance", "is no timeout"),
+    ("--user alice --json", "--json goes with a command"),
+    ("--user alice --room 7 balance", "--room goes with the chat"),
+    ("--user alice --password secret balance", "usage: "),
+    ("--user alice balance --passwor secret", "unrecognized arguments"),
+]
+
+
+@pytest.mark.parametrize(("command", "said"), USAGE)
+def test_usage(command: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_options(shlex.split(command), {})
+    assert ended.value.code == 2
+    written = capsys.readouterr()
+    assert said in written.err
+    assert not written.out
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"TRADECHAT_PORT": "http"}, "TRADECHAT_PORT: 'http' is no port"),
+        ({"TRADECHAT_USER": "al/ice"}, "TRADECHAT_USER: 'al/ice' is no username"),
+    ],
+)
+def test_the_environment_is_checked_too(
+    variables: dict[str, str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_options(["balance"], {"TRADECHAT_USER": "alice", **variables})
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_usage_of_the_program() -> None:
+    done = run(1, "balance")
+    _failed(done, 2, "who are you?")
+
+
+def test_a_text_that_looks_like_an_option(shared: RunningServer) -> None:
+    done = run(shared.port, "--user", "alice", "send", "61", "--", "--json", "-x")
+    assert done.code == 0
+    assert "alice: --json -x" in run(shared.port, "--user", "alice", "history", "61").out
+
+
+def test_help_and_version() -> None:
+    done = run(1, "--help")
+    assert done.code == 0
+    for command in COMMANDS:
+        assert f"    {command.name} " in done.out
+    assert "examples:" in done.out
+    assert run(1, "--version") == Ended(0, "tradechat-cli 0.1.0\n", "")
+    done = run(1, "pay", "--help")
+    assert done.code == 0
+    assert "USER AMOUNT" in done.out
+
+
+def test_no_flag_takes_a_password() -> None:
+    assert "--password-file" in make_parser().format_help()
+    assert "--password " not in make_parser().format_help()
+
+
+# ---- passwords
+
+
+def test_a_password_file(shared: RunningServer, tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text(f"{PASSWORD}\nsecond line\n")
+    wrong = {"TRADECHAT_PASSWORD": "wrong"}
+    done = run(shared.port, "--user", "bob", "--password-file", str(path), "who", "1", **wrong)
+    assert done == Ended(0, "", "")  # it wins over the environment
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "No such file"), (b"", "is empty"), (b"\nx\n", "is empty"), (b"\xff\n", "UTF-8")],
+)
+def test_a_password_file_that_does_not_do(tmp_path: Path, content: bytes | None, said: str) -> None:
+    path = tmp_path / "password"
+    if content is not None:
+        path.write_bytes(content)
+    _failed(run(1, "--user", "bob", "--password-file", str(path), "balance"), 2, said)
+
+
+def test_no_password_and_no_terminal() -> None:
+    done = run(1, "--user", "bob", "balance", text="secret\n", TRADECHAT_PASSWORD=None)
+    _failed(done, 2, "set TRADECHAT_PASSWORD or give --password-file FILE")
+
+
+def test_an_empty_password() -> None:
+    done = run(1, "--user", "bob", "balance", TRADECHAT_PASSWORD="")
+    _failed(done, 2, "the password is empty")
+
+
+def test_the_prompt_shows_nothing(shared: RunningServer) -> None:
+    with Terminal(shared.port, "--user", "bob", "who", "1", TRADECHAT_PASSWORD=None) as bob:
+        bob.expect("Password for bob: ")
+        bob.say(PASSWORD)
+        assert bob.end() == 0
+        assert PASSWORD not in bob.rest
+
+
+def test_the_password_to_register_is_asked_twice(shared: RunningServer) -> None:
+    with Terminal(shared.port, "--user", "gil", "register", TRADECHAT_PASSWORD=None) as gil:
+        gil.expect("Password for gil: ")
+        gil.say(PASSWORD)
+        gil.expect("The same again: ")
+        gil.say("something else")
+        gil.expect("the two passwords differ: nothing was registered")
+        assert gil.end() == 2
+    assert run(shared.port, "--user", "gil", "balance").code == 1
+
+
+@pytest.mark.parametrize(("key", "code"), [("\x03", 130), ("\x04", 2)])
+def test_no_password_after_all(shared: RunningServer, key: str, code: int) -> None:
+    with Terminal(shared.port, "--user", "bob", "balance", TRADECHAT_PASSWORD=None) as bob:
+        bob.expect("Password for bob: ")
+        bob.press(key)
+        assert bob.end() == code
+        assert "Traceback" not in bob.rest
+
+
+# ---- the program
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_standard_stream_is_missing(start_server: StartServer, closed: str) -> None:
+    server = start_server(workers=1)
+    with Client(port=server.port) as client:
+        client.register("bob", PASSWORD)
+    program = shlex.join([*COMMAND, "--user", "bob", "balance"])
+    done = subprocess.run(
+        ["bash", "-c", f"{program} {closed}"],
+        cwd=ROOT,
+        env=environment(server.port),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout == ("" if closed == ">&-" else "balance 0.00\n")
+
+
+def test_a_chat_without_standard_input(shared: RunningServer) -> None:
+    program = shlex.join([*COMMAND, "--user", "bob"])
+    done = subprocess.run(
+        ["bash", "-c", f"{program} <&-"],
+        cwd=ROOT,
+        env=environment(shared.port),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "there is no standard input" in done.stderr
+
+
+def test_letters_that_the_output_lacks(shared: RunningServer) -> None:
+    run(shared.port, "--user", "alice", "send", "62", "gr\u00fc\u00df")
+    done = subprocess.run(
+        [*COMMAND, "--user", "alice", "history", "62"],
+        cwd=ROOT,
+        env=environment(shared.port, PYTHONIOENCODING="ascii"),
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert b"alice: gr\\xfc\\xdf" in done.stdout
+
+
+def test_commands_do_not_load_the_chat() -> None:
+    """The editor of input lines takes longer to load than a command takes."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import client.cli, sys; print('prompt_toolkit' in sys.modules)"],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout == "False\n"

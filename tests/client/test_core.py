@@ -1,0 +1,601 @@
+"""The core without a socket: the server's end is in memory, and the stream is cut anywhere."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client import core, errors
+from client.core import (
+    OTHER_REQ_IDS,
+    Answered,
+    Call,
+    Calls,
+    ClientBase,
+    ClientCore,
+    Push,
+)
+from client.errors import (
+    CallTimeout,
+    ClientError,
+    ConnectionLost,
+    ProtocolViolation,
+    RequestFailed,
+    ServerBusy,
+)
+from libproto.codec import PUSH, REQUEST, RESPONSE, error_frame
+from libproto.errors import MisuseError, Status
+from libproto.framing import Decoder, assemble
+from libproto.messages import (
+    BY_OPCODE,
+    MIN_ITERATIONS,
+    OUTCOME_WINDOW,
+    ChatBroadcast,
+    Flag,
+    Opcode,
+    RoomGap,
+    State,
+)
+from tests.client.peer import (
+    MAX_BODY_LEN,
+    PASSWORD,
+    USER_ID,
+    USERNAME,
+    Handshake,
+    Request,
+    answer,
+    push,
+    read_request,
+    refuse,
+)
+from tests.libproto.strategies import values
+
+ROWS = {
+    name: row for name, row in vars(Calls).items() if callable(row) and not name.startswith("_")
+}
+
+
+class Pair:
+    """A core and the stream that comes to it."""
+
+    def __init__(self, client_id: int | None = None, payments: bool = False) -> None:
+        self.core = ClientCore(client_id, payments, "test")
+        self.decoder = Decoder(MAX_BODY_LEN)
+        self.core.begin(self.decoder)
+
+    def reconnect(self, reason: ClientError) -> list[int]:
+        failed = self.core.end(reason)
+        self.decoder = Decoder(MAX_BODY_LEN)
+        self.core.begin(self.decoder)
+        return failed
+
+    def request(
+        self, call: Call[Any], req_id: int | None = None, possible_duplicate: bool = False
+    ) -> Request:
+        """A request, as the server reads it."""
+        number, frame = self.core.request(call, req_id, possible_duplicate)
+        reader = Decoder(MAX_BODY_LEN)
+        reader.feed(frame)
+        read = reader.next()
+        assert read is not None
+        assert reader.next() is None
+        request = read_request(read)
+        assert request.req_id == number
+        assert request.opcode == call.opcode
+        assert request.fields == call.fields
+        return request
+
+    def receive(self, data: bytes) -> Iterator[Answered | Push | None]:
+        self.decoder.feed(data)
+        while (frame := self.decoder.next()) is not None:
+            yield self.core.receive(frame)
+
+    def one(self, data: bytes) -> Answered | Push | None:
+        (event,) = self.receive(data)
+        return event
+
+    def answered(self, data: bytes) -> Answered:
+        event = self.one(data)
+        assert isinstance(event, Answered)
+        return event
+
+    def greet(self, handshake: Handshake) -> core.Greeting:
+        request = self.request(core.hello(USERNAME, "test", self.core.capabilities))
+        result: core.Greeting = self.answered(handshake.respond(request)).result
+        return result
+
+    def log_in(self, handshake: Handshake | None = None, password: str = PASSWORD) -> Answered:
+        handshake = handshake or Handshake()
+        call = core.login(self.greet(handshake), password, self.core.client_id)
+        return self.answered(handshake.respond(self.request(call)))
+
+
+# --- the tables -------------------------------------------------------------------------------
+
+
+def test_there_is_a_call_for_every_request() -> None:
+    hello, register, login = Opcode.HELLO, Opcode.REGISTER, Opcode.LOGIN
+    assert {row().opcode for row in ROWS.values()} | {hello, register, login} == REQUEST.keys()
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status])
+def test_every_status_has_its_error(status: Status) -> None:
+    pair = Pair()
+    request = pair.request(Calls.BALANCE())
+    error = pair.answered(refuse(request, status, "why", 250)).error
+    assert error is not None
+    assert type(error) is RequestFailed.by_status[status]
+    assert (error.status, error.detail, error.retry_after_ms) == (status, "why", 250)
+    assert error.req_id == request.req_id
+    assert str(error) == f"{status.name}: why"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(cls("why", 250, 3) for cls in RequestFailed.by_status.values()),
+        CallTimeout("late", 3, Opcode.DEPOSIT),
+        ConnectionLost("gone", (1, 2)),
+        ProtocolViolation("what"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_copied_error_is_the_same(error: ClientError) -> None:
+    """Each of several callers raises its own."""
+    copied = copy.copy(error)
+    assert copied is not error
+    assert type(copied) is type(error)
+    assert (copied.args, vars(copied), str(copied)) == (error.args, vars(error), str(error))
+
+
+def test_builtin_handlers_catch_what_they_should() -> None:
+    assert issubclass(CallTimeout, TimeoutError)
+    assert issubclass(ConnectionLost, ConnectionError)
+    assert not issubclass(errors.OutcomeUnknown, TimeoutError)
+
+
+# --- answers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(ROWS))
+@given(data=st.data())
+def test_every_call_gets_its_answer(name: str, data: st.DataObject) -> None:
+    opcode = ROWS[name]().opcode
+    pair = Pair()
+    request = pair.request(ROWS[name](*data.draw(values(REQUEST[opcode].body))))
+    fields = data.draw(values(RESPONSE[opcode].body))
+    got = pair.answered(answer(request, *fields))
+    assert (got.req_id, got.error) == (request.req_id, None)
+    if name in {"LOGOUT", "LEAVE"}:
+        assert got.result is None
+    elif name in {"ROOMS", "MEMBERS", "TRANSACTIONS"}:
+        assert got.result == fields[0]
+    else:
+        assert got.result == fields
+        assert type(got.result) is RESPONSE[opcode].body
+
+
+@pytest.mark.parametrize("opcode", [Opcode(number) for number in PUSH])
+@given(data=st.data())
+def test_every_push_is_given(opcode: Opcode, data: st.DataObject) -> None:
+    fields = data.draw(values(PUSH[opcode].body))
+    got = Pair().one(push(opcode, *fields))
+    assert got == fields
+    assert type(got) is PUSH[opcode].body
+
+
+@given(data=st.data())
+def test_answers_in_any_allowed_order_and_any_cut(data: st.DataObject) -> None:
+    """Ledger answers may be overtaken; pushes come between; callers give up; the stream is cut."""
+    pair = Pair()
+    names = data.draw(st.lists(st.sampled_from(sorted(ROWS.keys() - {"LOGOUT"})), max_size=12))
+    requests = [
+        pair.request(ROWS[name](*data.draw(values(REQUEST[ROWS[name]().opcode].body))))
+        for name in names
+    ]
+    given_up = {request.req_id for request in requests if data.draw(st.booleans())}
+    for req_id in given_up:
+        pair.core.abandon(req_id)
+    unanswered = {r.req_id for r in requests if BY_OPCODE[r.opcode].ledger}
+    assert pair.core.unanswered.keys() == unanswered
+    # Each ledger answer is moved behind some of those that need not wait.
+    order = sorted(
+        range(len(requests)),
+        key=lambda at: at + (data.draw(st.integers(0, 5)) if requests[at].req_id < 99 else 0),
+    )
+    stream: list[bytes] = []
+    expected: list[Any] = []
+    for request in (requests[at] for at in order):
+        if data.draw(st.booleans()):
+            gap = RoomGap(1, len(expected), 2)
+            stream.append(push(Opcode.ROOM_GAP, *gap))
+            expected.append(gap)
+        status = data.draw(st.sampled_from(Status))
+        if status:
+            stream.append(refuse(request, status))
+        else:
+            stream.append(answer(request, *data.draw(values(RESPONSE[request.opcode].body))))
+        if request.req_id not in given_up:
+            expected.append((request.req_id, status))
+    whole = b"".join(stream)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=20)))
+    events: list[Any] = []
+    for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
+        for event in pair.receive(whole[start:end]):
+            if isinstance(event, Answered):
+                events.append((event.req_id, event.error.status if event.error else Status.OK))
+            elif event is not None:
+                events.append(event)
+    assert events == expected
+    assert pair.core.end(ConnectionLost("over")) == []
+    assert pair.core.unanswered == {}
+
+
+def test_an_answer_is_good_for_one_request() -> None:
+    pair = Pair()
+    response = answer(pair.request(Calls.BALANCE()), 1, 2)
+    assert pair.answered(response).result == (1, 2)
+    with pytest.raises(ProtocolViolation, match="a response to nothing"):
+        pair.one(response)
+
+
+def _damaged(frame: bytes) -> bytes:
+    return frame[:-1] + bytes([frame[-1] ^ 1])
+
+
+def _balance_with(flags: int, *, status: int = 0) -> bytes:
+    body = RESPONSE[Opcode.BALANCE].encode(1, 2)
+    return assemble(Opcode.BALANCE, OTHER_REQ_IDS, flags, status, body)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n<html>", "bad header"),
+        (_damaged(_balance_with(Flag.RESPONSE)), "bad checksum"),
+        (_balance_with(Flag.RESPONSE | Flag.ENCRYPTED), "flags 0x05"),
+        (_balance_with(Flag.RESPONSE | Flag.COMPRESSED), "flags 0x06"),
+        (_balance_with(Flag.RESPONSE, status=10), "status 10"),
+        (_balance_with(Flag.RESPONSE, status=1), "left over|missing|ends inside"),
+        (_balance_with(0), "neither a response nor a push"),
+        (RESPONSE[Opcode.BALANCE].frame(OTHER_REQ_IDS + 1, 0, 1, 2), "response to nothing"),
+        (RESPONSE[Opcode.DEPOSIT].frame(OTHER_REQ_IDS, 0, 1, 2), "response to nothing"),
+        (PUSH[Opcode.ROOM_GAP].frame(1, 0, 1, 1, 1), "neither a response nor a push"),
+        (PUSH[Opcode.ROOM_GAP].frame(0, Flag.POSSIBLE_DUPLICATE, 1, 1, 1), "neither a response"),
+        (error_frame(Opcode.BALANCE, 0, Status.ERR_SERVER_BUSY, "full"), "response to nothing"),
+    ],
+)
+def test_what_is_not_the_protocol_is_a_violation(data: bytes, what: str) -> None:
+    pair = Pair()
+    assert pair.request(Calls.BALANCE()).req_id == OTHER_REQ_IDS
+    with pytest.raises(ProtocolViolation, match=what):
+        pair.one(data)
+
+
+def test_a_full_server_refuses_the_connection() -> None:
+    with pytest.raises(ServerBusy, match="full") as caught:
+        Pair().one(error_frame(Opcode.HELLO, 0, Status.ERR_SERVER_BUSY, "full", 1500))
+    assert caught.value.retry_after_ms == 1500
+
+
+# --- the session ------------------------------------------------------------------------------
+
+
+def test_login_proves_both_ends() -> None:
+    pair = Pair(client_id=99)
+    got = pair.log_in(Handshake(hello={"server_name": "here", "heartbeat_s": 5}))
+    assert got.error is None
+    assert got.result.user_id == USER_ID
+    assert pair.core.state == State.AUTHENTICATED
+    assert (pair.core.username, pair.core.user_id, pair.core.session_id) == (USERNAME, USER_ID, 1)
+    assert (pair.core.server_name, pair.core.heartbeat_s) == ("here", 5)
+
+
+def test_register_then_login() -> None:
+    pair, handshake = Pair(), Handshake()
+    call = core.register(pair.greet(handshake), "a new password")
+    assert pair.answered(handshake.respond(pair.request(call))).result == USER_ID
+    assert pair.core.state == State.GREETED
+    assert pair.log_in(handshake, "a new password").error is None
+
+
+def test_a_wrong_password_is_unauthorized() -> None:
+    pair = Pair()
+    error = pair.log_in(password="wrong").error  # noqa: S106 - and it is
+    assert isinstance(error, errors.Unauthorized)
+    assert pair.core.state == State.CONNECTED
+
+
+@pytest.mark.parametrize("signature", [b"", bytes(32), bytes(31), bytes(64)])
+def test_a_server_without_the_key_is_found_out(signature: bytes) -> None:
+    pair = Pair()
+    with pytest.raises(ProtocolViolation, match="signature"):
+        pair.log_in(Handshake(login={"server_signature": signature}))
+    assert pair.core.state != State.AUTHENTICATED
+    assert pair.core.user_id == 0
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"iterations": MIN_ITERATIONS - 1},
+        {"iterations": 2**32 - 1},
+        {"salt": b""},
+        {"server_nonce": bytes(15)},
+        {"capabilities": 1},
+    ],
+    ids=str,
+)
+def test_a_weak_or_costly_greeting_is_refused(lie: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolViolation):
+        Pair().log_in(Handshake(hello=lie))
+    if "iterations" in lie:
+        pair = Pair()
+        with pytest.raises(ProtocolViolation):
+            core.register(pair.greet(Handshake(hello=lie)), PASSWORD)
+
+
+def test_nonces_are_fresh() -> None:
+    calls = [core.hello(USERNAME, "test", 0) for _ in range(2)]
+    assert calls[0].fields[3] != calls[1].fields[3]
+
+
+def test_logout_leads_back() -> None:
+    pair = Pair()
+    pair.log_in()
+    assert pair.answered(answer(pair.request(Calls.LOGOUT()))).result is None
+    assert pair.core.state == State.CONNECTED
+    assert pair.log_in().error is None
+
+
+def test_the_session_follows_an_answer_that_nobody_waits_for() -> None:
+    pair, handshake = Pair(), Handshake()
+    call = core.login(pair.greet(handshake), PASSWORD, pair.core.client_id)
+    request = pair.request(call)
+    pair.core.abandon(request.req_id)
+    assert pair.one(handshake.respond(request)) is None
+    assert pair.core.state == State.AUTHENTICATED
+    assert pair.core.user_id == USER_ID
+
+
+def test_the_limit_of_bodies_is_the_servers() -> None:
+    pair = Pair()
+    pair.log_in(Handshake(hello={"max_body_len": 100}))
+    assert pair.decoder.max_body_len == 100
+    pair.request(Calls.SEND(1, "x" * 94))
+    with pytest.raises(MisuseError, match="at most 100"):
+        pair.request(Calls.SEND(1, "x" * 95))
+
+
+def test_client_ids() -> None:
+    assert ClientCore(0, False, "test").client_id == 0
+    assert ClientCore(5, False, "test").client_id == 5
+    ids = {ClientCore(None, False, "test").client_id for _ in range(8)}
+    assert len(ids) == 8
+    assert all(0 < number < 2**64 for number in ids)
+
+
+@pytest.mark.parametrize("timeout_s", [-1.0, float("nan"), float("inf")])
+def test_a_timeout_that_is_none_is_refused(timeout_s: float) -> None:
+    with pytest.raises(MisuseError, match="timeout"):
+        ClientBase(timeout_s=timeout_s)
+
+
+# --- heartbeats -------------------------------------------------------------------------------
+
+
+def _beat(pair: Pair, held: bool = False) -> Request:
+    req_id, frame = pair.core.beat(123, held)
+    decoder = Decoder(MAX_BODY_LEN)
+    decoder.feed(frame)
+    read = decoder.next()
+    assert read is not None
+    request = read_request(read)
+    assert request[:2] == (Opcode.HEARTBEAT, req_id)
+    assert request.fields == (123,)
+    return request
+
+
+def test_a_silent_server_is_given_up_after_its_own_idle_timeout() -> None:
+    pair = Pair()
+    pair.log_in(Handshake(hello={"heartbeat_s": 15, "idle_timeout_s": 60}))
+    for _ in range(5):  # 60 s of silence lie between the first and the fifth
+        _beat(pair)
+    with pytest.raises(ConnectionLost, match="silent for 75 s"):
+        _beat(pair)
+
+
+def test_whatever_is_heard_is_a_sign_of_life() -> None:
+    pair = Pair()
+    pair.log_in(Handshake(hello={"heartbeat_s": 15, "idle_timeout_s": 15}))
+    for _ in range(5):
+        request = _beat(pair)
+        assert pair.one(answer(request, 123, 456)) is None
+    for _ in range(5):
+        _beat(pair)
+        pair.one(push(Opcode.ROOM_GAP, 1, 1, 1))
+
+
+def test_a_client_that_does_not_read_does_not_judge() -> None:
+    pair = Pair()
+    pair.log_in(Handshake(hello={"heartbeat_s": 15, "idle_timeout_s": 15}))
+    for _ in range(5):
+        _beat(pair, held=True)
+
+
+# --- ledger requests --------------------------------------------------------------------------
+
+
+def test_req_ids_of_ledger_requests_are_dense() -> None:
+    """Other requests must not use up the window in which the server keeps outcomes."""
+    pair = Pair()
+    ledger = []
+    for _ in range(3):
+        ledger.append(pair.request(Calls.DEPOSIT(1)).req_id)
+        pair.request(Calls.BALANCE())
+        _beat(pair)
+    assert ledger == [1, 2, 3]
+    pair.reconnect(ConnectionLost("gone"))
+    assert pair.request(Calls.TRANSFER(1, 1)).req_id == 4
+
+
+def test_ledger_requests_in_flight_stay_within_the_window() -> None:
+    pair = Pair()
+    requests = []
+    while pair.core.may_send(Calls.DEPOSIT(1), None):
+        requests.append(pair.request(Calls.DEPOSIT(1)))
+    assert len(requests) == OUTCOME_WINDOW
+    for request in requests[1:]:  # the newest ones do not help
+        pair.answered(answer(request, 1, 1))
+        assert not pair.core.may_send(Calls.DEPOSIT(1), None)
+    assert pair.core.may_send(Calls.BALANCE(), None)
+    assert pair.core.may_send(Calls.DEPOSIT(1), 1)  # a repeated one moves nothing
+    pair.answered(answer(requests[0], 1, 1))
+    assert pair.core.may_send(Calls.DEPOSIT(1), None)
+
+
+def test_client_id_0_has_no_window() -> None:
+    pair = Pair(client_id=0)
+    for _ in range(2 * OUTCOME_WINDOW):
+        assert pair.core.may_send(Calls.DEPOSIT(1), None)
+        pair.request(Calls.DEPOSIT(1))
+
+
+def test_a_lost_connection_names_the_unanswered() -> None:
+    pair = Pair()
+    requests = [pair.request(Calls.DEPOSIT(amount)) for amount in (1, 2, 3)]
+    other = pair.request(Calls.BALANCE())
+    pair.answered(answer(requests[1], 1, 1))
+    pair.core.abandon(3)
+    assert pair.core.end(ConnectionLost("gone")) == [1, other.req_id]
+    failure = pair.core.failure()
+    assert isinstance(failure, ConnectionLost)
+    assert failure.req_ids == (1, 3)
+    assert pair.core.end(ConnectionLost("again")) == []
+    assert str(pair.core.failure()) == "gone"
+    with pytest.raises(ConnectionLost, match="gone"):
+        pair.request(Calls.BALANCE())
+
+
+def test_a_repeated_request_settles_what_became_of_it() -> None:
+    pair = Pair()
+    call = Calls.DEPOSIT(5)
+    first = pair.request(call)
+    assert pair.reconnect(ConnectionLost("gone")) == [1]
+    assert pair.core.unanswered == {1: call}
+    again = pair.request(call, 1, possible_duplicate=True)
+    assert (again.req_id, again.flags) == (first.req_id, Flag.POSSIBLE_DUPLICATE)
+    response = answer(again, 9, 5, flags=Flag.POSSIBLE_DUPLICATE)
+    assert pair.answered(response).result == (9, 5)
+    assert pair.core.unanswered == {}
+    assert pair.request(call).req_id == 2
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status])
+def test_what_the_refusal_of_a_repeated_request_tells(status: Status) -> None:
+    """Some refusals come before the server looks whether it was executed."""
+    pair = Pair()
+    pair.request(Calls.DEPOSIT(5))
+    pair.reconnect(ConnectionLost("gone"))
+    again = pair.request(Calls.DEPOSIT(5), 1, possible_duplicate=True)
+    assert pair.answered(refuse(again, status)).error is not None
+    unknown = {"ERR_SERVER_BUSY", "ERR_UNAUTHORIZED", "ERR_CHECKSUM_FAIL", "ERR_INTERNAL"}
+    assert (1 in pair.core.unanswered) == (status.name in unknown)
+
+
+def test_a_request_repeated_on_the_same_connection_gets_the_second_answer() -> None:
+    """The first is refused late, the second is executed: its caller must not hear of the first."""
+    pair = Pair()
+    first = pair.request(Calls.WITHDRAW(5))
+    pair.core.abandon(first.req_id)
+    again = pair.request(Calls.WITHDRAW(5), first.req_id, possible_duplicate=True)
+    assert pair.one(refuse(first, Status.ERR_INSUFFICIENT_FUNDS)) is None
+    assert pair.core.unanswered.keys() == {1}
+    got = pair.answered(answer(again, 9, 5))
+    assert (got.error, got.result) == (None, (9, 5))
+    assert pair.core.unanswered == {}
+
+
+def test_a_request_in_flight_is_not_repeated() -> None:
+    pair = Pair()
+    pair.request(Calls.DEPOSIT(5))
+    with pytest.raises(MisuseError, match="in flight"):
+        pair.request(Calls.DEPOSIT(5), 1, possible_duplicate=True)
+
+
+@pytest.mark.parametrize("req_id", [0, -1, OTHER_REQ_IDS])
+def test_req_ids_that_cannot_be(req_id: int) -> None:
+    with pytest.raises(MisuseError, match="req_id"):
+        Pair().request(Calls.DEPOSIT(5), req_id)
+
+
+@pytest.mark.parametrize("call", [Calls.DEPOSIT(-1), Calls.DEPOSIT(1.5), Calls.TRANSFER(2**32, 1)])
+def test_a_value_the_wire_cannot_carry_changes_nothing(call: Call[Any]) -> None:
+    pair = Pair()
+    with pytest.raises(MisuseError):
+        pair.request(call)
+    assert pair.core.unanswered == {}
+    assert pair.request(Calls.DEPOSIT(1)).req_id == 1
+
+
+def test_a_request_that_was_not_sent_leaves_nothing() -> None:
+    pair = Pair()
+    pair.core.retract(pair.request(Calls.DEPOSIT(5)).req_id)
+    assert pair.core.unanswered == {}
+    pair.request(Calls.DEPOSIT(6))
+    pair.reconnect(ConnectionLost("gone"))
+    pair.core.retract(pair.request(Calls.DEPOSIT(6), 2, possible_duplicate=True).req_id)
+    assert pair.core.unanswered.keys() == {2}, "it is still not known what became of the first"
+    pair.core.retract(_beat(pair).req_id)
+    assert pair.core.end(ConnectionLost("over")) == []
+
+
+def test_unanswered_requests_out_of_the_window_are_forgotten() -> None:
+    pair = Pair()
+    for _ in range(3 * OUTCOME_WINDOW):
+        pair.core.abandon(pair.request(Calls.DEPOSIT(1)).req_id)
+    assert pair.core.unanswered_req_ids == tuple(range(129, 193))
+
+
+def test_a_client_id_with_a_past_must_say_where_its_req_ids_begin() -> None:
+    """Else the recorded outcome of an old deposit would answer a new one."""
+    pair = Pair(client_id=5)
+    pair.log_in(Handshake(login={"resumed": 1}))
+    with pytest.raises(MisuseError, match="client_id 5 has been in use"):
+        pair.request(Calls.DEPOSIT(1))
+    pair.request(Calls.DEPOSIT(1), 40, possible_duplicate=True)
+    with pytest.raises(MisuseError, match="client_id 5 has been in use"):
+        pair.request(Calls.DEPOSIT(1))
+    assert pair.request(Calls.DEPOSIT(1), 50).req_id == 50
+    assert pair.request(Calls.DEPOSIT(1)).req_id == 51
+
+
+@pytest.mark.parametrize("client_id", [None, 5])
+def test_a_client_that_comes_back_goes_on_counting(client_id: int | None) -> None:
+    pair = Pair(client_id)
+    pair.log_in(Handshake(login={"resumed": 0}))
+    pair.request(Calls.DEPOSIT(1))
+    pair.reconnect(ConnectionLost("gone"))
+    pair.log_in(Handshake(login={"resumed": 1}))
+    assert pair.core.resumed
+    assert pair.request(Calls.DEPOSIT(1)).req_id == 2
+
+
+def test_another_user_does_not_inherit_unanswered_requests() -> None:
+    pair = Pair()
+    pair.log_in()
+    pair.request(Calls.DEPOSIT(1))
+    pair.reconnect(ConnectionLost("gone"))
+    pair.log_in()
+    assert pair.core.unanswered.keys() == {1}
+    pair.reconnect(ConnectionLost("gone"))
+    pair.log_in(Handshake(login={"user_id": 8}))
+    assert pair.core.unanswered == {}
+
+
+def test_a_push_is_what_its_table_says() -> None:
+    event = ChatBroadcast(1, 2, 3, 0, 4, "bob", "hi")
+    assert Pair().one(push(Opcode.CHAT_BROADCAST, *event)) == event

@@ -1,0 +1,361 @@
+"""What the server does when there is too much: of connections, requests, time, or of what its
+tables hold. Every refusal says when to come back or what the operator can raise, and touches nobody
+else.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+
+from libproto.errors import Status
+from libproto.framing import assemble
+from libproto.messages import EventKind, Flag, Opcode
+from tests.helpers.server import StartServer, wait_until
+from tests.helpers.wire import NONCE, Lobby, Received, Wire, registration, request
+
+BUSY = Status.ERR_SERVER_BUSY
+EARLY = 0.5  # of a deadline: the test's clock may start late
+LATE_S = 2.5  # a deadline is noticed by a sweep, on a busy machine
+
+
+# ---- connections
+
+
+def is_refused(wire: Wire) -> bool:
+    """Whether a new connection is over the limit: then it gets one frame and the end."""
+    wire.send(Opcode.HEARTBEAT, 1)
+    frame = wire.receive()
+    assert frame is not None
+    if frame.opcode == Opcode.HEARTBEAT:
+        return False
+    assert (frame.opcode, frame.req_id, frame.flags) == (Opcode.HELLO, 0, Flag.RESPONSE)
+    assert frame.status == BUSY
+    assert frame.body.retry_after_ms > 0
+    assert frame.body.detail
+    assert wire.receive() is None
+    return True
+
+
+def test_the_connection_limit(start_server: StartServer) -> None:
+    """Over all workers together. Who is in is not disturbed, and a place that is free again is
+    given away."""
+    with Lobby(start_server("--max-connections", "6", workers=3)) as lobby:
+        username = lobby.new_user()
+        wait_until(lambda: lobby.counters()["connections"] == 0, "the registration is over")
+        inside = [lobby.enter(username) for _ in range(6)]
+        for wire in inside:
+            wire.ok(Opcode.JOIN_ROOM, 1)
+        for number in range(1, 11):
+            wire = lobby.open()
+            assert is_refused(wire)
+            wire.close()
+            assert lobby.counters()["refused"] == number
+        seq = inside[0].ok(Opcode.CHAT_SEND, 1, "still here").room_seq
+        assert seq == 2
+        for wire in inside:
+            while wire.push().body.room_seq < seq:
+                pass
+        inside.pop().close()
+        wait_until(lambda: lobby.counters()["connections"] == 5, "all but five are gone")
+        assert not is_refused(lobby.open())
+        assert is_refused(lobby.open())
+
+
+def test_many_connections_at_once_over_the_limit(start_server: StartServer) -> None:
+    """However they arrive, no more than the limit get in, and each of the others is told."""
+    with Lobby(start_server("--max-connections", "8", workers=4)) as lobby:
+        wires = [lobby.open() for _ in range(40)]
+        with ThreadPoolExecutor(len(wires)) as pool:
+            refused = list(pool.map(is_refused, wires))
+        inside = [wire for wire, out in zip(wires, refused, strict=True) if not out]
+        assert 0 < len(inside) <= 8
+        for wire in inside:
+            wire.ok(Opcode.HEARTBEAT, 2)
+        for wire in wires:
+            wire.close()
+        wait_until(lambda: lobby.counters()["connections"] == 0, "all are gone")
+        assert not is_refused(lobby.open())
+
+
+# ---- the request rate
+
+RATE = 20  # requests a second
+
+
+def test_the_request_rate(start_server: StartServer) -> None:
+    """Over it, requests are refused with the time to wait and are not executed; they are neither
+    saved up nor counted against the rate; and it is each session's own."""
+    with Lobby(start_server("--rate-limit", str(RATE))) as lobby:
+        wire, other = lobby.enter(), lobby.enter()
+        sent = 5 * RATE
+        began = time.monotonic()
+        wire.send_raw(b"".join(request(Opcode.DEPOSIT, n, 1) for n in range(1, sent + 1)))
+        executed = 0
+        waits = []
+        for _ in range(sent):
+            answer = wire.answer()
+            if answer.status == Status.OK:
+                executed += 1
+            else:
+                assert answer.status == BUSY
+                waits.append(answer.body.retry_after_ms)
+        assert RATE <= executed <= RATE + (time.monotonic() - began) * RATE + 1
+        assert waits
+        assert all(0 < wait_ms <= 1000 / RATE + 1 for wait_ms in waits)
+        assert lobby.counters()["rate_limited"] == len(waits)
+
+        assert other.ok(Opcode.HEARTBEAT, 1).client_time == 1
+
+        def balance() -> int | None:
+            answer = wire.call(Opcode.BALANCE)
+            return answer.body.balance if answer.status == Status.OK else None
+
+        wait_until(lambda: balance() is not None, "the rate allows another one")
+        began, done = time.monotonic(), 0
+        while done < RATE // 2:
+            done += balance() == executed
+        assert time.monotonic() - began > (RATE // 2 - 2) / RATE
+
+
+def test_what_was_refused_for_its_rate_can_be_sent_again(start_server: StartServer) -> None:
+    """Under the same req_id, and it is executed once: the refusal left no outcome."""
+    with Lobby(start_server("--rate-limit", str(RATE))) as lobby:
+        wire = lobby.enter(client_id=5)
+        wire.send_raw(b"".join(request(Opcode.DEPOSIT, n, 1) for n in range(1, 2 * RATE)))
+        unanswered = [n for n in range(1, 2 * RATE) if wire.answer().status == BUSY]
+        assert unanswered
+
+        def is_executed(req_id: int) -> bool:
+            return wire.call(Opcode.DEPOSIT, 1, req_id=req_id).status == Status.OK
+
+        for req_id in unanswered:
+            wait_until(partial(is_executed, req_id), "it is executed in its turn")
+        history = wire.call(Opcode.TXN_HISTORY, 0, 256)
+        while history.status == BUSY:
+            history = wire.call(Opcode.TXN_HISTORY, 0, 256)
+        assert history.body.transactions[0].balance == 2 * RATE - 1
+
+
+# ---- time
+
+
+def closed_after_s(
+    wire: Wire, do: Callable[[Wire], object], every_s: float, limit_s: float
+) -> float:
+    """Seconds until the server closes this connection, on which `do` is done now and then; inf
+    where it has not within the limit."""
+    began = time.monotonic()
+    while time.monotonic() - began < limit_s:
+        do(wire)
+        while wire.readable(every_s):
+            if wire.receive() is None:
+                return time.monotonic() - began
+    return math.inf
+
+
+def nothing(wire: Wire) -> None:
+    del wire
+
+
+def beat(wire: Wire) -> None:
+    wire.send(Opcode.HEARTBEAT, 1)
+
+
+def hello(wire: Wire) -> None:
+    wire.send(Opcode.HELLO, 0, "tests", "somebody", NONCE, b"")
+
+
+def test_the_handshake_deadline(start_server: StartServer) -> None:
+    """Whoever has not logged in by then is closed, HEARTBEATs and HELLOs or not; and again after
+    LOGOUT. Who has is not."""
+    deadline_s = 0.6
+    limit_s = deadline_s + LATE_S
+    with Lobby(start_server("--handshake-timeout", str(deadline_s))) as lobby:
+        member = lobby.enter()
+        out = lobby.enter()
+        with ThreadPoolExecutor(4) as pool:
+            closing = [
+                pool.submit(closed_after_s, lobby.open(), do, 0.05, limit_s)
+                for do in (nothing, beat, hello)
+            ]
+            for each in closing:
+                assert deadline_s * EARLY < each.result() < limit_s
+            out.ok(Opcode.LOGOUT)
+            assert deadline_s * EARLY < closed_after_s(out, beat, 0.05, limit_s) < limit_s
+        member.ok(Opcode.BALANCE)
+        assert lobby.counters()["timed_out"] == 4
+
+
+IDLE_S = 2
+UNKNOWN = assemble(0x0777, 1, 0, 0, b"")
+MALFORMED = assemble(Opcode.HEARTBEAT, 1, 0, 0, b"short")
+
+
+def test_the_idle_timeout(start_server: StartServer) -> None:
+    """Valid frames keep a connection, refused requests among them; silence does not, nor does
+    anything that the table of bad input answers, nor half a frame."""
+    flags = ("--idle-timeout", str(IDLE_S), "--heartbeat", "1", "--handshake-timeout", "60")
+    with Lobby(start_server(*flags)) as lobby:
+        room, limit_s = 5, IDLE_S + LATE_S
+
+        def no_such_user(wire: Wire) -> None:
+            wire.send(Opcode.USER_NAME, 4000)
+
+        def bad_frame(wire: Wire) -> None:
+            wire.send_raw(request(Opcode.HEARTBEAT, 0, 1))
+
+        def malformed(wire: Wire) -> None:
+            wire.send_raw(MALFORMED)
+
+        def bad_hello(wire: Wire) -> None:
+            wire.send(Opcode.HELLO, 0, "tests", "some body", NONCE, b"")
+
+        def unknown_opcode(wire: Wire) -> None:
+            wire.send_raw(UNKNOWN)
+
+        def one_byte(wire: Wire) -> None:
+            wire.send_raw(b"\0")
+
+        def big_frame(wire: Wire) -> Wire:
+            wire.send_raw(request(Opcode.USER_LOOKUP, 1, "x" * 60_000)[:100])
+            return wire
+
+        watcher = lobby.enter()
+        watcher.ok(Opcode.JOIN_ROOM, room)
+        silent = lobby.enter()
+        silent.ok(Opcode.JOIN_ROOM, room)
+        watcher.pushes.clear()
+        greeted = lobby.open()
+        greeted.hello("somebody")
+        stay = {lobby.enter(): beat, lobby.enter(): no_such_user, lobby.open(): hello}
+        go = {
+            silent: nothing,
+            lobby.enter(): bad_frame,
+            lobby.enter(): unknown_opcode,
+            lobby.enter(): malformed,
+            greeted: bad_hello,
+            big_frame(lobby.enter()): one_byte,
+        }
+        with ThreadPoolExecutor(16) as pool:
+            ends = [
+                (do.__name__, wire in go, pool.submit(closed_after_s, wire, do, 0.2, limit_s))
+                for wire, do in (go | stay).items()
+            ]
+            while not all(each.done() for _, _, each in ends):
+                watcher.ok(Opcode.HEARTBEAT, 1)
+                watcher.readable(0.2)
+            for name, goes, each in ends:
+                if goes:
+                    assert IDLE_S * EARLY < each.result() < limit_s, name
+                else:
+                    assert each.result() == math.inf, name
+        kinds = [push.body.kind for push in watcher.pushes if push.body.from_user == silent.user]
+        assert kinds[-1] == EventKind.LEFT
+        assert not watcher.ok(Opcode.USER_NAME, silent.user).online
+
+
+# ---- full tables
+
+
+def check_full(answer: Received, setting: str) -> None:
+    assert answer.status == BUSY
+    assert setting in answer.body.detail
+    assert answer.body.retry_after_ms > 0
+
+
+def test_no_more_accounts(start_server: StartServer) -> None:
+    with Lobby(start_server("--accounts", "3")) as lobby:
+        names = [lobby.new_user() for _ in range(3)]
+        for _ in range(2):
+            wire = lobby.open()
+            wire.hello("fourth")
+            answer = wire.register("fourth")
+            check_full(answer, "accounts")
+            assert wire.register(names[0]).status == Status.ERR_ALREADY_EXISTS
+        wires = [lobby.enter(name) for name in names]
+        wires[0].ok(Opcode.DEPOSIT, 30)
+        wires[0].ok(Opcode.TRANSFER, wires[2].user, 10)
+        assert [wire.ok(Opcode.BALANCE).balance for wire in wires] == [20, 0, 10]
+        assert wires[0].status(Opcode.TRANSFER, wires[2].user + 1, 1) == Status.ERR_NOT_FOUND
+        assert wires[0].status(Opcode.USER_LOOKUP, "fourth") == Status.ERR_NOT_FOUND
+
+
+def test_no_more_clients(start_server: StartServer) -> None:
+    """Who is known may come again, and client 0 takes no place. A refused LOGIN changes nothing:
+    the connection is greeted still."""
+    with Lobby(start_server("--clients", "2")) as lobby:
+        username = lobby.new_user()
+        first, _ = (lobby.enter(username, client_id=client_id) for client_id in (1, 2))
+        first.ok(Opcode.DEPOSIT, 5)
+        third = lobby.open()
+        third.hello(username)
+        answer = third.login(username, client_id=3)
+        check_full(answer, "clients")
+        third.hello(username)
+        assert third.login(username, client_id=0).status == Status.OK
+        assert third.ok(Opcode.BALANCE).balance == 5
+        again = lobby.enter(username, client_id=2)
+        again.ok(Opcode.DEPOSIT, 5)
+        assert first.ok(Opcode.BALANCE).balance == 10
+
+
+def test_an_idle_clients_place_is_given_away(start_server: StartServer) -> None:
+    """After the retention time, to who wants it: the client that has been idle the longest; one
+    with a session never."""
+    with Lobby(start_server("--clients", "3", "--client-retention", "1")) as lobby:
+        username = lobby.new_user()
+        stays = lobby.enter(username, client_id=1)
+        assert stays.call(Opcode.DEPOSIT, 5, req_id=1).status == Status.OK
+        for client_id in (2, 3):
+            idle = lobby.enter(username, client_id=client_id)
+            assert idle.call(Opcode.DEPOSIT, 5, req_id=1).status == Status.OK
+            idle.ok(Opcode.LOGOUT)
+        wire = lobby.open()
+
+        def enters(client_id: int) -> bool:
+            wire.hello(username)
+            return wire.login(username, client_id=client_id).status == Status.OK
+
+        assert not enters(4)
+        wait_until(lambda: enters(4), "a client has been idle for long enough")
+        assert wire.call(Opcode.DEPOSIT, 5, req_id=1).status == Status.OK
+        assert wire.ok(Opcode.BALANCE).balance == 20
+        retry = lobby.open()
+        retry.hello(username)
+        assert retry.login(username, client_id=3).body.resumed == 1  # 2 was idle for longer
+        answer = retry.call(Opcode.DEPOSIT, 5, req_id=1)
+        assert (answer.status, bool(answer.flags & Flag.POSSIBLE_DUPLICATE)) == (Status.OK, True)
+        answer = stays.call(Opcode.DEPOSIT, 5, req_id=1)
+        assert (answer.status, bool(answer.flags & Flag.POSSIBLE_DUPLICATE)) == (Status.OK, True)
+        refused = lobby.open()
+        refused.hello(username)
+        assert refused.login(username, client_id=2).status == BUSY  # all three have sessions
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_region_of_the_smallest_size(start_server: StartServer, count: int) -> None:
+    """One of each: it serves, and refuses what there is no place for."""
+    flags = (
+        "--accounts", str(count), "--clients", "1", "--sessions", "2", "--max-connections", "2",
+        "--rooms", "1", "--txn-ring", "64", "--event-ring", "16", "--account-locks", "1",
+        "--max-message", "1",
+    )  # fmt: skip
+    with Lobby(start_server(*flags, workers=1)) as lobby:
+        wire = lobby.open()
+        wire.hello("")
+        names = [lobby.name() for _ in range(count + 1)]
+        iterations = wire.hello("").body.iterations
+        statuses = [wire.status(Opcode.REGISTER, *registration(name, iterations)) for name in names]
+        assert statuses == [Status.OK] * count + [BUSY]
+        wire.hello(names[0])
+        assert wire.login(names[0], client_id=1).status == Status.OK
+        joined = wire.ok(Opcode.JOIN_ROOM, 1)
+        assert wire.ok(Opcode.CHAT_SEND, 1, "x").room_seq == joined.last_seq + 2
+        for amount in range(1, 201):
+            wire.ok(Opcode.DEPOSIT, amount)
+        assert wire.ok(Opcode.BALANCE).balance == 200 * 201 // 2
+        assert 0 < len(wire.ok(Opcode.TXN_HISTORY, 0, 256).transactions) <= 64
