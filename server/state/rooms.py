@@ -18,7 +18,7 @@ from libproto.codec import PUSH
 from libproto.messages import EventKind, Opcode
 from server.state.errors import NotOnline, Superseded
 from server.state.layout import WORD
-from server.state.locks import EVENT, REGISTRY, InsideLock, Locks
+from server.state.locks import InsideLock, Locks
 from server.state.region import Region
 from server.state.session import Session
 
@@ -194,7 +194,7 @@ class Rooms:
     def join(self, session: Session, room: int, now: int) -> tuple[int, int, Touched]:
         """Join a room not joined yet. Answers last_seq (before the joiner's own event), the number
         of members, and the workers to wake. Superseded."""
-        registry, event = (self._locks.registry, REGISTRY), (self._locks.event, EVENT)
+        registry, event = self._locks.registry, self._locks.event
         self._locks.hold(registry, event)
         try:
             words, at, slot = self._words, self._room(room), session.slot
@@ -217,7 +217,7 @@ class Rooms:
 
     def leave(self, session: Session, room: int, now: int) -> Touched:
         """Leave a room; one not joined is left as it is."""
-        registry, event = (self._locks.registry, REGISTRY), (self._locks.event, EVENT)
+        registry, event = self._locks.registry, self._locks.event
         self._locks.hold(registry, event)
         try:
             touched = self._leave(session.slot, session.user, room, now)
@@ -260,9 +260,8 @@ class Rooms:
 
     def send(self, session: Session, room: int, message: str, now: int) -> tuple[int, Touched]:
         """A message to a room the session has joined. Answers its room_seq. Superseded."""
-        locks = self._locks
-        event = locks.event
-        while locks.trywait(event) and not locks.wait(event, EVENT, ()):
+        event = self._locks.event
+        while not event.acquire(False) and not self._locks.wait(event, ()):
             pass
         try:
             live = self._is_live(session)
@@ -272,14 +271,14 @@ class Rooms:
                 self._publish(EventKind.MESSAGE, room, seq, session.user, 0, frame)
         except Exception as error:
             raise InsideLock("chat send") from error
-        locks.post(event)
+        event.release()
         if not live:
             raise Superseded
         return seq, self.listeners(room)
 
     def direct(self, session: Session, to_user: int, message: str, now: int) -> Touched:
         """A message to all connections of a user. NotOnline, Superseded."""
-        registry, event = (self._locks.registry, REGISTRY), (self._locks.event, EVENT)
+        registry, event = self._locks.registry, self._locks.event
         self._locks.hold(registry, event)
         try:
             live = self._is_live(session)
@@ -316,7 +315,7 @@ class Rooms:
         self, session: Session, payee: int, txn: int, amount: int, balance: int, now: int
     ) -> Touched:
         """Tell the payee's connections. balance: the payee's after it."""
-        registry, event = (self._locks.registry, REGISTRY), (self._locks.event, EVENT)
+        registry, event = self._locks.registry, self._locks.event
         self._locks.hold(registry, event)
         try:
             frame = _payment(0, 0, txn, now, session.user, session.name, amount, balance)

@@ -8,7 +8,7 @@ so that its outcomes are there when it comes back.
 from libproto.messages import OUTCOME_WINDOW
 from server.state.errors import TableFull
 from server.state.layout import OUTCOME_WORDS
-from server.state.locks import ACCOUNT, EVENT, REGISTRY, InsideLock, Locks
+from server.state.locks import InsideLock, Lock, Locks
 from server.state.log import TxnLog
 from server.state.records import NEW_CLIENT, RecordKind
 from server.state.region import Region
@@ -63,7 +63,7 @@ class Sessions:
         told, before this returns. Answers also the workers that have something to push. watches:
         wants PAYMENT pushes. TableFull names the table.
         """
-        registry, account = (self._locks.registry, REGISTRY), (self._locks.account(user), ACCOUNT)
+        registry, account = self._locks.registry, self._locks.account(user)
         while True:
             self._locks.hold(registry, account)
             try:
@@ -91,11 +91,11 @@ class Sessions:
         if known:
             old = words[self._clients.at(client - 1, "session")]
             if old:
-                if locks.trywait(locks.event) and not locks.wait(locks.event, EVENT, held):
+                if not locks.event.acquire(False) and not locks.wait(locks.event, held):
                     return None
                 words[sessions.at(old - 1, "mark")] = 1
                 touched = self._rooms.supersede(old - 1, user, now)
-                locks.post(locks.event)
+                locks.event.release()
         elif client_id:
             client = self._new_client(user, client_id, now, held)
             if not client:
@@ -124,10 +124,11 @@ class Sessions:
         words[mine + self._first] = slot + 1
         if watches:
             words[mine + self._watchers] += 1
-        session = Session(at, slot, session_id, user, name)
-        session.account, session.lock = self._accounts.at(user), locks.account(user)
+        account = self._accounts.at(user)
+        session = Session(at, slot, session_id, user, name, account, locks.account(user))
         if client:
             session.client = self._clients.at(client - 1)
+            session.outcomes = self._clients.at(client - 1, "outcomes")
             session.client_slot, session.client_id, session.resumed = client, client_id, known
         return session, touched
 
@@ -141,7 +142,7 @@ class Sessions:
     def end(self, session: Session, now: int, *, watches: bool) -> Touched:
         """End a session: out of all its rooms, its slot free. Also of one that is superseded.
         Answers the workers that have something to push."""
-        registry, event = (self._locks.registry, REGISTRY), (self._locks.event, EVENT)
+        registry, event = self._locks.registry, self._locks.event
         self._locks.hold(registry, event)
         try:
             touched = self._end(session, now, watches)
@@ -190,7 +191,7 @@ class Sessions:
             client = words[clients.at(client - 1, "next")]
         return 0
 
-    def _new_client(self, user: int, client_id: int, now: int, held: tuple[int, ...]) -> int:
+    def _new_client(self, user: int, client_id: int, now: int, held: tuple[Lock, ...]) -> int:
         """Slot + 1 of a client new to the server; 0: a recovery came between. TableFull."""
         slot = self._words[self._client_count]
         if slot >= self._clients.records:

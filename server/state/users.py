@@ -9,7 +9,7 @@ import zlib
 from libproto.scram import Verifier
 from server.state.errors import NameTaken, TableFull
 from server.state.layout import WORD
-from server.state.locks import REGISTRY, InsideLock, Locks
+from server.state.locks import InsideLock, Locks
 from server.state.log import TxnLog
 from server.state.records import REGISTER, RecordKind
 from server.state.region import Region
@@ -83,7 +83,7 @@ class Users:
     def register(self, name: str, verifier: Verifier, now: int) -> int:
         """A new user's id. NameTaken, TableFull."""
         padded = name.encode().ljust(_NAME_SIZE, b"\0")
-        registry = self._locks.registry, REGISTRY
+        registry = self._locks.registry
         while True:
             self._locks.hold(registry)
             try:
