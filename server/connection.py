@@ -110,4 +110,4 @@ class Connection(FrameProtocol):
         self.enter(State.CONNECTED)
         self.greeting = None
         self.outside_since = worker.loop.time()
-        worker.end_session(session, self.watches)
+        worker.end_session(session)

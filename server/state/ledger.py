@@ -4,6 +4,7 @@ The seven steps of a transaction are those of README.md, in its order and number
 for speed: words by index, one block copy for the record, no object per transaction.
 """
 
+from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
@@ -44,7 +45,9 @@ class Ledger:
         self._user_word = layout["users"].at(0, "word")
         self._user_stride = layout["users"].stride
         clients = layout["clients"]
+        self._clients = clients
         self._newest: Final = clients.offsets["newest"]
+        self._outcomes: Final = clients.offsets["outcomes"]
         self._append, self._intent = log.append, log.intent
 
     def execute(
@@ -163,6 +166,28 @@ class Ledger:
             raise InsideLock("ledger") from error
         return answer, txn, balance
 
+    def redo(self, record: Sequence[int]) -> None:
+        """Store what a committed record of money says: what step 5 stores, and again without harm.
+        For the repair of a worker that held the locks of these accounts when it died."""
+        words, txn, kind = self._words, record[0], record[_KIND]
+        payer, payee = record[_FROM], record[_TO]
+        for user, balance in ((payer, record[_FROM_BALANCE]), (payee, record[_TO_BALANCE])):
+            if user:
+                account = self._accounts + user * self._stride
+                words[account] = balance
+                words[account + 1] = txn
+        if record[_CLIENT_SLOT]:
+            client = self._clients.at(record[_CLIENT_SLOT] - 1)
+            req_id = record[_REQ_ID]
+            balance = record[_TO_BALANCE if kind == _DEPOSIT else _FROM_BALANCE]
+            other = payee if kind == _TRANSFER else 0
+            at = client + self._outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
+            self._bytes[at * WORD : (at + OUTCOME_WORDS) * WORD] = _pack_outcome(
+                req_id, txn, balance, kind << _KIND_SHIFT | other, record[_AMOUNT]
+            )
+            if req_id > words[client + self._newest]:
+                words[client + self._newest] = req_id
+
     def _payee(self, user: int) -> tuple[int, Lock] | None:
         """Where a user's account is, or None where there is no such user."""
         if (
@@ -220,6 +245,7 @@ class Ledger:
 
 _AT = OFFSETS[RecordKind.TRANSFER]
 _TIME, _KIND, _FROM, _TO = _AT["time"], _AT["kind"], _AT["from_user"], _AT["to_user"]
+_CLIENT_SLOT = _AT["client_slot"]
 _AMOUNT, _REQ_ID = _AT["amount"], _AT["req_id"]
 _MONEY_KINDS = tuple(map(int, TxnKind))
 _FROM_BALANCE, _TO_BALANCE = _AT["from_balance"], _AT["to_balance"]

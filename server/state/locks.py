@@ -31,6 +31,7 @@ TICK_NS = 10_000_000
 ALARM_NS = 1_000_000_000
 _CLOCK_MONOTONIC = 1
 _SEM_SIZE = 32  # sizeof(sem_t), glibc, x86-64
+_SEM_WORDS = _SEM_SIZE // WORD
 _SEMAPHORE = 1  # the kind that any process may give back, as opposed to a recursive mutex
 
 
@@ -71,6 +72,31 @@ def init_lock(address: int) -> None:
     ctypes.memset(address, 0, _SEM_SIZE)
     if _sem_init(address, 1, 1):
         raise OSError(ctypes.get_errno(), "sem_init")
+
+
+def fresh_semaphore() -> list[int]:
+    """The words of a semaphore that was just initialised to 1."""
+    memory = (ctypes.c_uint64 * _SEM_WORDS)()
+    init_lock(ctypes.addressof(memory))
+    return list(memory)
+
+
+def unfree_locks(region: Region) -> dict[str, int]:
+    """Semaphores that have not the bytes of a fresh one, by name, with their address: taken, or
+    with the count of a waiter who was killed, which makes every post a system call."""
+    fresh, out = tuple(fresh_semaphore()), {}
+    for name, placed in region.layout.segments.items():
+        if "lock" not in placed.offsets:
+            continue
+        first = placed.base + placed.offsets["lock"]
+        end = placed.base + placed.records * placed.stride
+        columns = (
+            region.words[first + word : end : placed.stride].tolist() for word in range(_SEM_WORDS)
+        )
+        for record, found in enumerate(zip(*columns, strict=True)):
+            if found != fresh:
+                out[f"{name}[{record}].lock"] = region.address + placed.at(record, "lock") * WORD
+    return out
 
 
 class Acquire(Protocol):

@@ -69,6 +69,23 @@ class TxnLog:
         would overwrite what somebody else did since."""
         self._words[self.intent] = 0
 
+    def intended(self) -> tuple[int, ...] | None:
+        """What this worker was in the middle of when it died, if it was committed: the record. The
+        head is made to reach it. For a repair, while all others stand still.
+
+        It is asked by the head first: once that has passed it, the slot may be another's.
+        """
+        words = self._words
+        txn = words[self.intent]
+        if not txn:
+            return None
+        head = words[self._head]
+        if txn > head and words[self._ring + (txn & self._mask) * self._stride] != txn:
+            return None
+        if txn > head:
+            words[self._head] = txn
+        return tuple(words[self.intent : self.intent + RECORD_WORDS].tolist())
+
     def head(self) -> int:
         """The newest txn_id."""
         return self._words[self._head]

@@ -22,7 +22,7 @@ class Users:
 
     def __init__(self, region: Region, locks: Locks, log: TxnLog) -> None:
         layout = region.layout
-        self._words, self._bytes = region.words, region.bytes
+        self._region, self._words, self._bytes = region, region.words, region.bytes
         self._locks, self._log = locks, log
         users = layout["users"]
         self._base, self._stride = users.base, users.stride
@@ -134,3 +134,16 @@ class Users:
         if not found:
             words[self._index + place] = user
         words[self._count] = user
+
+    def rebuild(self) -> None:
+        """The name index and the count, anew from the slots. For a repair, while all others stand
+        still."""
+        index, count = [0] * (self._index_mask + 1), 0
+        for user in self._region.column("users", "word"):
+            if user:
+                place = zlib.crc32(self._blob(user, "name", _NAME_SIZE)) & self._index_mask
+                while index[place]:
+                    place = (place + 1) & self._index_mask
+                index[place] = count = user
+        self._region.set_column("name_index", "user", index)
+        self._words[self._count] = count
