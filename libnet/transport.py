@@ -8,6 +8,7 @@ Subclasses say what to do with a frame; this module knows nothing of opcodes.
 """
 
 import asyncio
+from time import time_ns
 from typing import Final, cast
 
 from libproto.framing import Decoder, Frame
@@ -26,6 +27,7 @@ class FrameProtocol(asyncio.Protocol):
         self.decoder: Final = Decoder(max_body_len)
         self.transport: asyncio.Transport | None = None
         self.out: list[bytes] = []
+        self.now = 0  # wall clock of this turn, microseconds since the Unix epoch: one look for all
         self.choked = False  # the output is over its high mark
         self.ending = False  # set by `handle`: this answer is the last one
         self.closing = False  # half-closed or closed: nothing is handled any more
@@ -38,9 +40,6 @@ class FrameProtocol(asyncio.Protocol):
         """What one frame is answered with: whole frames, or None. Called in order of arrival.
         May set `ending`: the answer is sent, and the connection is finished."""
         raise NotImplementedError
-
-    def turn_begins(self) -> None:
-        """Called once before the frames of a turn."""
 
     def opened(self) -> None:
         """The connection is there."""
@@ -71,7 +70,7 @@ class FrameProtocol(asyncio.Protocol):
         self._scheduled = False
         if self.closing or self.choked:
             return
-        self.turn_begins()
+        self.now = time_ns() // 1000
         out, following, handle = self.out, self.decoder.next, self.handle
         size = 0
         for _ in range(FAIR_FRAMES):

@@ -248,6 +248,14 @@ class Settings:
         minimum=0.1,
         maximum=3600.0,
     )
+    worker_timeout: float = setting(
+        10.0,
+        TIMES,
+        "a worker that stands still for so long is killed and replaced",
+        unit="s",
+        minimum=1.0,
+        maximum=3600.0,
+    )
     rate_limit: int = setting(
         0,
         TIMES,

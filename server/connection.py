@@ -1,6 +1,5 @@
 """One client's connection as its worker holds it: where it stands, and what it is owed."""
 
-from time import time_ns
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from libnet.transport import FrameProtocol
@@ -48,7 +47,6 @@ class Connection(FrameProtocol):
         self.capabilities = 0
         self.failed_logins = 0
         self.bad_checksums = 0
-        self.now = 0  # wall clock of this turn, microseconds since the Unix epoch
         self.active = True  # a valid frame has come since the last sweep
         self.quiet_since = self.outside_since = worker.loop.time()
         self.tokens = float(worker.settings.rate_limit)  # of the session's request rate
@@ -64,9 +62,6 @@ class Connection(FrameProtocol):
 
     def lost(self) -> None:
         self.worker.disconnected(self)
-
-    def turn_begins(self) -> None:
-        self.now = time_ns() // 1000
 
     def relieved(self) -> None:
         """It reads again: name exactly what it missed, and go on."""
@@ -115,4 +110,4 @@ class Connection(FrameProtocol):
         self.enter(State.CONNECTED)
         self.greeting = None
         self.outside_since = worker.loop.time()
-        worker.end_session(session, self.watches)
+        worker.end_session(session)

@@ -25,6 +25,9 @@ _ENCRYPTED: Final = int(Flag.ENCRYPTED)
 _LOGIN: Final = int(Opcode.LOGIN)
 _UNAUTHORIZED: Final = Status.ERR_UNAUTHORIZED
 
+# What is answered with these does not keep an idle connection open.
+_NOT_VALID: Final = (Status.ERR_BAD_PACKET, Status.ERR_SERVER_BUSY)
+
 FAILED_LOGINS_MAX: Final = 3
 BAD_CHECKSUMS_MAX: Final = 3
 RETRY_FULL_MS: Final = 1000
@@ -66,9 +69,9 @@ class Peer(Connection):
         try:
             if worker.guarded:
                 self._guard()
-            fields = decode(buf, start, end)
+            answer = handler(self, req_id, flags, *decode(buf, start, end))
             self.active = True
-            return handler(self, req_id, flags, *fields)
+            return answer
         except (Refused, PeerError, StateRefusal) as error:
             return self._answer_error(opcode, req_id, error)
         except (InsideLock, MasterGone) as error:
@@ -86,7 +89,6 @@ class Peer(Connection):
             worker.count("unknown_opcode")
             return error_frame(opcode, req_id, Status.ERR_BAD_PACKET, "no such request")
         worker.words[worker.counters + counter] += 1
-        self.active = True
         return self._refuse(opcode, req_id, verdict(self.state, opcode), _STATE_DETAIL[self.state])
 
     def _guard(self) -> None:
@@ -111,6 +113,8 @@ class Peer(Connection):
     ) -> bytes:
         worker = self.worker
         worker.words[worker.counters + _ERRORS[opcode]] += 1
+        if status not in _NOT_VALID:
+            self.active = True
         if opcode == _LOGIN and status == _UNAUTHORIZED:
             self.failed_logins += 1
             if self.failed_logins == FAILED_LOGINS_MAX:

@@ -192,6 +192,7 @@ class Fanout:
         in between is in both, and told once."""
         head = self._ring.head()
         self._words[self._counted["laps"]] += 1
+        self.end_superseded()  # before the gaps: these are told nothing any more
         for room, local in self.rooms.items():
             last = self._ring.last_seq(room)
             if last > local.delivered:
@@ -202,6 +203,9 @@ class Fanout:
                 if last > connection.direct_told:
                     self._tell_gap(connection, DIRECT, connection.direct_told + 1, last)
                     connection.direct_told = last
+        return head
+
+    def end_superseded(self) -> None:
+        """Look at every session's mark: where the event that tells of it may have been missed."""
         for slot in tuple(self.sessions):
             self._superseded(slot)
-        return head

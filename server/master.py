@@ -1,9 +1,12 @@
 """The master: makes what the workers share, forks them, and supervises. No event loop, no client
 I/O, and no hand in the state that its children may damage.
 
-Signal handlers only queue; the loop in `Master.supervise` acts. A child's end is seen through its
-pidfd. Until a worker's locks can be given back by a repair, the death of one ends the server in
-order: nobody may go on over locks that nobody can give back.
+Signal handlers only queue; the loop in `_supervise` acts. A child's end is seen through its pidfd.
+
+A semaphore has no owner, so what a dead worker held cannot be asked of it. `_recover` therefore
+stops the others for a moment: it raises the recovery word, and each acknowledges as soon as it
+holds nothing. What is not free then was the dead one's. A child of the master repairs the region,
+so that damage in it cannot take the master down; the word is lowered, and the slot filled again.
 """
 
 import fcntl
@@ -25,18 +28,27 @@ from libnet.sockets import listen, probe_port, tune
 from libnet.wakeup import Wakeup
 from server import stats, worker
 from server.config import Settings
+from server.state import check, recovery
 from server.state.layout import Capacities
 from server.state.region import Region, RegionError
-from server.state.state import initialise
+from server.state.state import State, initialise
 
 EXIT_OK: Final = 0
 EXIT_USAGE: Final = 2
 EXIT_NOT_STARTED: Final = 3
-EXIT_WORKER_DIED: Final = 4
+EXIT_DAMAGED: Final = 5
 EXIT_INTERRUPTED: Final = 130  # a second SIGINT
 
 START_S: Final = 30.0  # the longest that workers may take to serve
 KILL_MARGIN_S: Final = 2.0  # after the graceful timeout
+ACKNOWLEDGE_S: Final = 1.0  # who has not acknowledged a recovery by then is killed
+REPAIR_S: Final = 10.0  # a repair that takes longer is killed and started over
+REPAIRS_MAX: Final = 5  # tries
+WATCH_S: Final = 0.25  # how often the master looks at the workers' alarms and beats
+BACK_OFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # before a slot is filled again
+STEADY_S: Final = 10.0  # a worker that lived so long starts the back-off anew
+PROBLEMS_MAX: Final = 20  # that are logged
+_REPAIRED, _BROKEN = 0, 1  # exit codes of the repair
 USER_TIMEOUT_MS: Final = 30_000  # unacknowledged output of a connection
 
 log = liblog.get("master")
@@ -51,6 +63,17 @@ class Child:
     slot: int
     pid: int
     pidfd: int
+    forked: float  # time.monotonic()
+    beat: int = 0  # as last seen
+    beat_seen: float = 0.0  # when it changed
+
+
+@dataclass(slots=True)
+class Vacancy:
+    """A worker's slot that waits to be filled."""
+
+    due: float  # time.monotonic()
+    failures: int  # in a row
 
 
 def capacities(settings: Settings) -> Capacities:
@@ -129,6 +152,10 @@ class Master:
         self._ready, self._ready_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._signals, self._signals_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._children: dict[int, Child] = {}  # by pidfd
+        self._vacant: dict[int, Vacancy] = {}  # by slot
+        self._failures = dict.fromkeys(range(settings.workers), 0)
+        self._epoch = 0  # of recoveries: no number is used twice
+        self._stopping: signal.Signals | None = None
         self._poll = select.poll()
         self._stats = stats.Stats(self.region)
         self._exit_code = EXIT_OK
@@ -142,7 +169,8 @@ class Master:
         pid = os.fork()
         if pid == 0:
             self._become_worker(slot, master)
-        child = Child(slot, pid, os.pidfd_open(pid))
+        now = time.monotonic()
+        child = Child(slot, pid, os.pidfd_open(pid), now, beat_seen=now)
         self._children[child.pidfd] = child
         self._poll.register(child.pidfd, select.POLLIN)
 
@@ -188,6 +216,8 @@ class Master:
             if self._await_ready():
                 self._announce()
                 self._supervise()
+            if self._stopping is not None:
+                log.info("stopping", signal=self._stopping.name)
             self._stop()
         finally:
             self._signal_all(signal.SIGKILL)
@@ -237,31 +267,194 @@ class Master:
         )
 
     def _supervise(self) -> None:
-        """Until a signal or a worker's death."""
+        """Until a signal, or damage that cannot be repaired."""
         interval = self.settings.stats_interval
         due = time.monotonic() + interval
-        while True:
-            wait_ms = max(0.0, due - time.monotonic()) * 1000 if interval else None
-            for fd, _ in self._poll.poll(wait_ms):
-                if fd == self._signals:
-                    numbers = os.read(fd, 64)
-                    log.info("stopping", signal=signal.Signals(numbers[0]).name)
-                    return
-                if fd == self._ready:
-                    continue
-                child, how = self._reap(fd)
-                log.error(
-                    "a worker has died; it may have held locks, so the server stops: start it "
-                    "again",
-                    worker=child.slot,
-                    worker_pid=child.pid,
-                    how=how or "ended by itself",
-                )
-                self._exit_code = EXIT_WORKER_DIED
+        while self._stopping is None:
+            now = time.monotonic()
+            dues = [now + WATCH_S, *(vacancy.due for vacancy in self._vacant.values())]
+            if interval:
+                dues.append(due)
+            dead = self._wait(max(0.0, min(dues) - now))
+            dead += self._watch()
+            if dead and not self._recover(dead):
                 return
+            self._fill()
             if interval and time.monotonic() >= due:
                 due += interval
                 log.info("stats", **self._stats.line(time.monotonic()))
+
+    def _wait(self, seconds: float) -> list[int]:
+        """Wait for something to happen. Takes note of signals; answers the slots of the workers
+        that have ended, which are reaped."""
+        dead = []
+        for fd, _ in self._poll.poll(seconds * 1000):
+            if fd == self._signals:
+                number = signal.Signals(os.read(fd, 64)[0])
+                self._stopping = self._stopping or number
+            elif fd == self._ready:
+                for slot in os.read(fd, 64):
+                    self._host(slot, None)
+            else:
+                child, how = self._reap(fd)
+                dead.append(child.slot)
+                log.warning(
+                    "worker has died",
+                    worker=child.slot,
+                    worker_pid=child.pid,
+                    how=how or "it ended",
+                )
+                lived = time.monotonic() - child.forked
+                failures = 0 if lived > STEADY_S else self._failures[child.slot] + 1
+                self._failures[child.slot] = failures
+                delay = BACK_OFF_S[min(max(failures - 1, 0), len(BACK_OFF_S) - 1)]
+                self._vacant[child.slot] = Vacancy(time.monotonic() + delay, failures)
+        return dead
+
+    def _word(self, slot: int, field: str) -> int:
+        return self.region.layout["workers"].at(slot, field)
+
+    def _watch(self) -> list[int]:
+        """Kill workers that stand still; those that are dead by that, reaped."""
+        words, now = self.region.words, time.monotonic()
+        alarm = self.region.layout["header"].at(0, "alarm")
+        for child in tuple(self._children.values()):
+            beat = words[self._word(child.slot, "beat")]
+            if beat != child.beat:
+                child.beat, child.beat_seen = beat, now
+            elif now - child.beat_seen > self.settings.worker_timeout:
+                log.error(
+                    "worker stands still and is killed; see worker_timeout",
+                    worker=child.slot,
+                    seconds=round(now - child.beat_seen, 1),
+                )
+                signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+                child.beat_seen = now
+        if words[alarm]:
+            log.error(
+                "a worker waits for a lock far longer than any transaction takes: who holds it is "
+                "stopped or stuck, and will be killed",
+                waiting=words[alarm] - 1,
+            )
+            words[alarm] = 0
+            return self._quiesce_alarm()
+        return []
+
+    def _quiesce_alarm(self) -> list[int]:
+        """Nobody has died, but somebody stands inside a lock: a recovery finds out who."""
+        dead: list[int] = []
+        self._quiesce(dead)
+        if not dead:
+            self._resume()
+        return dead
+
+    # ---- recovery
+
+    def _recover(self, dead: list[int]) -> bool:
+        """Quiesce, repair, resume. False where the region is damaged: the server must end."""
+        began = time.monotonic()
+        self._quiesce(dead)
+        if not self._repair(dead):
+            self._exit_code = EXIT_DAMAGED
+            return False
+        self._resume()
+        pause_us = int((time.monotonic() - began) * 1e6)
+        words, repairs = self.region.words, self.region.layout["repairs"]
+        words[repairs.at(0, "pauses")] += 1
+        words[repairs.at(0, "paused_us")] += pause_us
+        longest = repairs.at(0, "paused_us_max")
+        words[longest] = max(words[longest], pause_us)
+        log.info("workers go on", pause_ms=round(pause_us / 1000, 1), repaired=sorted(dead))
+        return True
+
+    def _quiesce(self, dead: list[int]) -> None:
+        """Until every live worker has acknowledged; those that die meanwhile are added."""
+        words = self.region.words
+        self._epoch += 1
+        words[self.region.layout["header"].at(0, "recovery")] = self._epoch
+        self._wake()
+        deadline, killed = time.monotonic() + ACKNOWLEDGE_S, False
+        while late := [
+            child
+            for child in self._children.values()
+            if words[self._word(child.slot, "ack")] != self._epoch
+        ]:
+            if time.monotonic() > deadline and not killed:
+                for child in late:
+                    log.error("worker does not acknowledge and is killed", worker=child.slot)
+                    signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+                killed = True
+            dead += self._wait(0.0005)
+
+    def _repair(self, dead: list[int]) -> bool:
+        """Run the repair until it has ended well; False where the invariants do not hold."""
+        for _ in range(REPAIRS_MAX):
+            pid = os.fork()
+            if pid == 0:
+                self._become_repair(dead)
+            pidfd = os.pidfd_open(pid)
+            ended, _, _ = select.select([pidfd], [], [], REPAIR_S)
+            if not ended:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+            os.close(pidfd)
+            code = os.waitstatus_to_exitcode(status)
+            if code == _REPAIRED:
+                return True
+            if code == _BROKEN:
+                break
+            log.warning("the repair has died and is started over", how=code)
+        log.error(
+            "the shared state does not hold together after a worker's death, and the server stops "
+            "rather than go on with it: what was in memory is lost; start it again",
+        )
+        return False
+
+    def _become_repair(self, dead: list[int]) -> NoReturn:
+        code = -1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            setproctitle.setproctitle("tradechat: repair")
+            states = [State(self.region, slot, time.monotonic_ns, time.sleep, 0.0) for slot in dead]
+            done = recovery.repair(states, time.time_ns() // 1000)
+            found = check.problems(self.region)
+            for problem in found[:PROBLEMS_MAX]:
+                log.error("invariant broken", problem=problem)
+            log.info("repaired", workers=sorted(dead), **done)
+            code = _BROKEN if found else _REPAIRED
+        except BaseException as error:
+            log.error("the repair fails", exc_info=error)
+            code = _BROKEN
+        finally:
+            os._exit(code)
+
+    def _resume(self) -> None:
+        self.region.words[self.region.layout["header"].at(0, "recovery")] = 0
+        self._wake()
+
+    def _wake(self) -> None:
+        for wakeup in self._wakeups:
+            wakeup.set()
+
+    def _fill(self) -> None:
+        """Fork workers into vacant slots that are due; for the others a sibling accepts."""
+        now = time.monotonic()
+        for slot, vacancy in tuple(self._vacant.items()):
+            if vacancy.due <= now:
+                del self._vacant[slot]
+                self._fork(slot)
+            else:
+                self._host(slot, next((c.slot for c in self._children.values()), None))
+
+    def _host(self, slot: int, host: int | None) -> None:
+        """Let a sibling accept on the listener of a slot that is empty; None: no longer."""
+        words, at = self.region.words, self._word(slot, "host")
+        value = 0 if host is None else host + 1
+        if words[at] != value:
+            words[at] = value
+            self._wake()
 
     def _stop(self) -> None:
         """In order: workers answer, flush and end; who does not is killed."""

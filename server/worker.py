@@ -38,6 +38,7 @@ from server.state.state import State
 POLL_S: Final = 0.01  # a wake-up that was lost costs this much
 SWEEP_S: Final = 1.0  # at most; less where a deadline is short
 SHED_S: Final = 0.1  # at a stop: how long requests that come later are still answered
+BACKLOG: Final = 1024  # connections that wait to be accepted
 EXIT_FAILED: Final = 70  # EX_SOFTWARE: the state may be half-changed
 _PR_SET_PDEATHSIG = 1
 _CHECK_LOCKS = "TRADECHAT_CHECK_LOCKS"
@@ -65,6 +66,10 @@ class Worker:
         self.settings: Final = settings
         self.slot: Final = slot
         self.loop: Final = loop
+        # What this slot's worker before counted as open went with it.
+        gauges = inherited.region.layout["counters"].at(slot)
+        for gauge in ("connections", "sessions"):
+            inherited.region.words[gauges + index_of(gauge)] = 0
         self.state: Final = State(
             inherited.region,
             slot,
@@ -89,6 +94,13 @@ class Worker:
         self.connections: dict[Connection, None] = {}
         self._wakeups: Final = inherited.wakeups
         self._recovery = header.at(0, "recovery")
+        workers = inherited.region.layout["workers"]
+        self._beat = workers.at(slot, "beat")
+        self._ack = workers.at(slot, "ack")
+        self._recovered = self.words[self._ack]
+        self._hosts = [workers.at(other, "host") for other in range(workers.records)]
+        self._hosted: dict[int, asyncio.AbstractServer | None] = {}
+        self._listeners: Final = inherited.listeners
         self._waking: set[int] = set()
         self._wake_scheduled = False
         self._poll_scheduled = False
@@ -134,15 +146,14 @@ class Worker:
             client_id,
             connection.capabilities,
             connection.now,
-            watches=connection.watches,
         )
         connection.begin_session(session)
         self.words[self._sessions] += 1
         self.wake(touched)
         return session
 
-    def end_session(self, session: Session, watches: bool) -> None:
-        self.wake(self.state.sessions.end(session, self.now(), watches=watches))
+    def end_session(self, session: Session) -> None:
+        self.wake(self.state.sessions.end(session, self.now()))
         self.words[self._sessions] -= 1
 
     def tell_payee(self, session: Session, payee: int, txn: int, amount: int, now: int) -> None:
@@ -182,16 +193,52 @@ class Worker:
 
     def woken(self) -> None:
         self._wakeups[self.slot].clear()
-        if self.words[self._recovery]:
-            self.state.locks.acknowledge()
-        self.poll()
+        self._look()
 
     def tick(self) -> None:
         """A lost wake-up costs milliseconds, not messages."""
-        if self.words[self._recovery]:
-            self.state.locks.acknowledge()
-        self.poll()
+        self.words[self._beat] += 1
+        self._look()
         self.loop.call_later(POLL_S, self.tick)
+
+    def _look(self) -> None:
+        """At what others may want of this worker."""
+        words = self.words
+        if words[self._recovery]:
+            self.state.locks.acknowledge()
+        if words[self._ack] != self._recovered:
+            # A login may have died between its mark and the event that tells of it.
+            self._recovered = words[self._ack]
+            self.fanout.end_superseded()
+        self._host_siblings()
+        self.poll()
+
+    def _host_siblings(self) -> None:
+        """Accept on the listeners of slots that are empty, as far as the master says so."""
+        for slot, at in enumerate(self._hosts):
+            if (self.words[at] == self.slot + 1) == (slot in self._hosted):
+                continue
+            if slot in self._hosted:
+                server = self._hosted.pop(slot)
+                if server is not None:
+                    server.close()
+            else:
+                self._hosted[slot] = None
+                self.loop.create_task(self._accept_for(slot))
+
+    async def _accept_for(self, slot: int) -> None:
+        listener = self._listeners[slot].dup()
+        server = await self.loop.create_server(lambda: Peer(self), sock=listener, backlog=BACKLOG)
+        if slot in self._hosted:
+            self._hosted[slot] = server
+        else:
+            server.close()
+
+    def stop_hosting(self) -> None:
+        for server in self._hosted.values():
+            if server is not None:
+                server.close()
+        self._hosted.clear()
 
     # ---- deadlines
 
@@ -248,7 +295,7 @@ async def _serve(worker: Worker, inherited: Inherited) -> None:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(inherited.wakeups[worker.slot].fileno(), worker.woken)
     server = await loop.create_server(
-        lambda: Peer(worker), sock=inherited.listeners[worker.slot], backlog=1024
+        lambda: Peer(worker), sock=inherited.listeners[worker.slot], backlog=BACKLOG
     )
     worker.tick()
     worker.sweep()
@@ -259,6 +306,7 @@ async def _serve(worker: Worker, inherited: Inherited) -> None:
     await stop.wait()
     log.info("worker stops", connections=len(worker.connections))
     server.close()
+    worker.stop_hosting()
     await worker.drain()
 
 

@@ -36,10 +36,25 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("gaps", "ROOM_GAP frames pushed"),
     Counter("laps", "times that the event ring lapped this worker"),
     Counter("superseded", "sessions superseded"),
-    *(Counter(f"waits_{kind}", f"waits for a {kind} lock") for kind in LOCK_KINDS),
+    *(Counter(f"waits_{kind}", f"waits for {kind} locks") for kind in LOCK_KINDS),
     *(Counter(f"waited_ns_{kind}", f"time waited for {kind} locks") for kind in LOCK_KINDS),
     *(Counter(f"requests_{m.name}", f"{m.name} requests") for m in REQUESTED),
     *(Counter(f"errors_{m.name}", f"{m.name} requests answered with an error") for m in REQUESTED),
+)
+
+# What the repairs of dead workers add up to: one record, written by one process at a time.
+REPAIRS: tuple[tuple[str, str], ...] = (
+    ("repairs", "repairs done"),
+    ("deaths", "workers repaired after"),
+    ("redone", "intents found committed and done again"),
+    ("discarded", "intents found not committed and forgotten"),
+    ("completed", "events found committed and completed"),
+    ("rebuilt", "times that what is derived was built anew"),
+    ("freed", "semaphores initialised"),
+    ("ended", "sessions of dead workers ended"),
+    ("pauses", "times that all workers stood still"),
+    ("paused_us", "microseconds that they stood still"),
+    ("paused_us_max", "the longest of these"),
 )
 
 INDEX = {counter.name: i for i, counter in enumerate(COUNTERS)}

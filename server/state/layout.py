@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from libproto.messages import OUTCOME_WINDOW
-from server.state.counters import COUNTERS
-from server.state.records import RECORD_WORDS
+from server.state.counters import COUNTERS, REPAIRS
+from server.state.records import BY_KIND, COMMON, RECORD_WORDS
 
 MAGIC = int.from_bytes(b"trdchat\x01", "little")
 LAYOUT_VERSION = 1
@@ -157,12 +157,20 @@ SEGMENTS: tuple[Segment, ...] = (
         (LOCK, Field("head", "number of the newest event; event lock")),
     ),
     Segment(
+        "repairs",
+        "What repairs have found and done; the repair's process, and the master for the pauses.",
+        1,
+        tuple(Field(name, about) for name, about in REPAIRS),
+    ),
+    Segment(
         "workers",
-        "One slot per worker, written by that worker alone.",
+        "One slot per worker, written by that worker alone, but for the host.",
         lambda c: c.workers,
         (
             Field("pid", "process id; 0: none"),
             Field("ack", "the recovery epoch it has acknowledged"),
+            Field("beat", "turns of its timer: it stands still where the worker does"),
+            Field("host", "worker slot + 1 that accepts for it while it is down, or 0; master"),
             Field("started", "when it began to serve", Kind.TIME),
             Field("intent", "the transaction it is in the middle of", Kind.RECORD, RECORD_WORDS),
         ),
@@ -357,11 +365,18 @@ class Layout:
         return self.segments[name]
 
     def _digest(self) -> int:
-        """Of every name, kind, offset and size: the first 8 bytes of a SHA-256."""
+        """Of every name, kind, offset and length, in the records of the log too: the first 8 bytes
+        of a SHA-256."""
         text = [f"{LAYOUT_VERSION} {asdict(self.capacities)}"]
         for name, placed in self.segments.items():
             text.append(f"{name} {placed.base} {placed.stride} {placed.records}")
-            text += [f" {f.name} {f.kind} {placed.offsets[f.name]}" for f in placed.segment.fields]
+            text += [
+                f" {f.name} {f.kind} {placed.offsets[f.name]} {placed.lengths[f.name]}"
+                for f in placed.segment.fields
+            ]
+        text.append(f"outcomes {OUTCOME_FIELDS}")
+        for kind, fields in BY_KIND.items():
+            text.append(f"{kind!r} {[(f.name, f.words, f.text) for f in COMMON + fields]}")
         return int.from_bytes(hashlib.sha256("\n".join(text).encode()).digest()[:WORD], "little")
 
 

@@ -4,12 +4,13 @@ The seven steps of a transaction are those of README.md, in its order and number
 for speed: words by index, one block copy for the record, no object per transaction.
 """
 
+from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, TxnKind
 from server.state.layout import OUTCOME_WORDS, WORD
-from server.state.locks import ACCOUNT, InsideLock, Locks
+from server.state.locks import InsideLock, Lock, Locks
 from server.state.log import TxnLog
 from server.state.records import MONEY, OFFSETS, RecordKind
 from server.state.region import Region
@@ -33,9 +34,9 @@ class Ledger:
         layout = region.layout
         self._words, self._bytes = region.words, region.bytes
         self._locks, self._log = locks, log
-        self._trywait, self._post, self._wait = locks.trywait, locks.post, locks.wait
-        self._lock_base, self._lock_stride = locks.accounts, locks.account_stride
-        self._lock_count = locks.account_locks
+        self._wait = locks.wait
+        # Users known to exist, by id: the word of the account, and its lock. They never cease to.
+        self._payees: dict[int, tuple[int, Lock]] = {}
         accounts = layout["accounts"].offsets
         assert (accounts["balance"], accounts["last_txn"]) == (0, 1), "read by place below"
         self._accounts = layout["accounts"].base
@@ -44,6 +45,7 @@ class Ledger:
         self._user_word = layout["users"].at(0, "word")
         self._user_stride = layout["users"].stride
         clients = layout["clients"]
+        self._clients = clients
         self._newest: Final = clients.offsets["newest"]
         self._outcomes: Final = clients.offsets["outcomes"]
         self._append, self._intent = log.append, log.intent
@@ -67,23 +69,23 @@ class Ledger:
         DONE and RECORDED tell the txn_id and the caller's balance after it, FUNDS the balance that
         is too low; beside the other outcomes they mean nothing. All but DONE changed nothing.
         """
-        words, trywait, post = self._words, self._trywait, self._post
-        account = session.account
-        low, high, payee, unknown = session.lock, 0, 0, False
+        words, account, low = self._words, session.account, session.lock
+        high: Lock | None = None
+        payee = 0
         if kind == _TRANSFER:
-            if 0 < other <= self._users and words[self._user_word + other * self._user_stride]:
-                payee = self._accounts + other * self._stride
-                high = self._lock_base + other % self._lock_count * self._lock_stride
-                if high <= low:
-                    low, high = high, (low if high < low else 0)
-            else:
-                unknown = True
+            known = self._payees.get(other) or self._payee(other)
+            if known is not None:
+                payee, high = known
+                if high.address < low.address:
+                    low, high = high, low
+                elif high is low:
+                    high = None
         try:
             while True:
                 # 1. the locks, ascending
-                if trywait(low) and not self._wait(low, ACCOUNT, ()):
+                if not low.acquire(False) and not self._wait(low, ()):
                     continue
-                if high and trywait(high) and not self._wait(high, ACCOUNT, (low,)):
+                if high is not None and not high.acquire(False) and not self._wait(high, (low,)):
                     continue
                 # 2. the checks, in the order that the protocol gives
                 at, client = session.at, session.client
@@ -93,7 +95,7 @@ class Ledger:
                     answer = SUPERSEDED
                 elif client:
                     newest = words[client + self._newest]
-                    outcome = client + self._outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
+                    outcome = session.outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
                     if req_id + OUTCOME_WINDOW <= newest:
                         answer = TOO_OLD
                     elif words[outcome] == req_id:
@@ -105,7 +107,7 @@ class Ledger:
                 elif flagged:
                     answer = TOO_OLD
                 if not answer:
-                    if unknown:
+                    if kind == _TRANSFER and not payee:
                         answer = NO_USER
                     elif kind == _DEPOSIT:
                         balance += amount
@@ -134,7 +136,7 @@ class Ledger:
                         payee_last, session.client_id, req_id, session.client_slot,
                     )  # fmt: skip
                     txn = self._append(
-                        payload, 0 if payee else -amount, (low, high) if high else (low,)
+                        payload, 0 if payee else -amount, (low,) if high is None else (low, high)
                     )
                 if txn <= 0:
                     if txn:  # a recovery came between
@@ -157,16 +159,51 @@ class Ledger:
                 words[self._intent] = 0
                 break
             # 7. the locks, the last first
-            if high:
-                post(high)
-            post(low)
+            if high is not None:
+                high.release()
+            low.release()
         except Exception as error:
             raise InsideLock("ledger") from error
         return answer, txn, balance
 
+    def redo(self, record: Sequence[int]) -> None:
+        """Store what a committed record of money says: what step 5 stores, and again without harm.
+        For the repair of a worker that held the locks of these accounts when it died."""
+        words, txn, kind = self._words, record[0], record[_KIND]
+        payer, payee = record[_FROM], record[_TO]
+        for user, balance in ((payer, record[_FROM_BALANCE]), (payee, record[_TO_BALANCE])):
+            if user:
+                account = self._accounts + user * self._stride
+                words[account] = balance
+                words[account + 1] = txn
+        if record[_CLIENT_SLOT]:
+            client = self._clients.at(record[_CLIENT_SLOT] - 1)
+            req_id = record[_REQ_ID]
+            balance = record[_TO_BALANCE if kind == _DEPOSIT else _FROM_BALANCE]
+            other = payee if kind == _TRANSFER else 0
+            at = client + self._outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
+            self._bytes[at * WORD : (at + OUTCOME_WORDS) * WORD] = _pack_outcome(
+                req_id, txn, balance, kind << _KIND_SHIFT | other, record[_AMOUNT]
+            )
+            if req_id > words[client + self._newest]:
+                words[client + self._newest] = req_id
+
+    def _payee(self, user: int) -> tuple[int, Lock] | None:
+        """Where a user's account is, or None where there is no such user."""
+        if (
+            not 0 < user <= self._users
+            or not self._words[self._user_word + user * self._user_stride]
+        ):
+            return None
+        found = self._payees[user] = (
+            self._accounts + user * self._stride,
+            self._locks.account(user),
+        )
+        return found
+
     def balance(self, session: Session) -> tuple[int, int] | None:
         """The caller's balance and last txn_id, of one moment; None where it is superseded."""
-        lock = self._locks.account(session.user), ACCOUNT
+        lock = session.lock
         self._locks.hold(lock)
         try:
             words, at = self._words, session.at
@@ -208,6 +245,7 @@ class Ledger:
 
 _AT = OFFSETS[RecordKind.TRANSFER]
 _TIME, _KIND, _FROM, _TO = _AT["time"], _AT["kind"], _AT["from_user"], _AT["to_user"]
+_CLIENT_SLOT = _AT["client_slot"]
 _AMOUNT, _REQ_ID = _AT["amount"], _AT["req_id"]
 _MONEY_KINDS = tuple(map(int, TxnKind))
 _FROM_BALANCE, _TO_BALANCE = _AT["from_balance"], _AT["to_balance"]

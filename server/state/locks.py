@@ -1,8 +1,10 @@
 """Process-shared POSIX semaphores inside the region, and how a worker waits for one.
 
-posix_ipc has named semaphores only, so these go through the C library: `sem_init(pshared=1)`. The
-calls are made with PyDLL, which keeps the interpreter lock: a worker has one thread, and giving the
-lock up and taking it again costs more than the call.
+posix_ipc has named semaphores only, so these are the C library's own: `sem_init(pshared=1)`.
+Taking and giving goes through CPython's binding of sem_trywait and sem_post, the one under
+multiprocessing's locks, laid over the semaphore's address: a sixth of what a ctypes call costs.
+What it lacks is called by ctypes, with PyDLL, which keeps the interpreter lock: a worker has one
+thread.
 
 Ranks are registry < account (ascending by address) < log < event: whoever holds a lock takes only
 later ones. `CheckedLocks` insists on it; the tests run with it.
@@ -12,11 +14,12 @@ begun (then what is held is given back and the caller begins anew, reading every
 whether the master lives, and whether this has lasted far longer than any transaction.
 """
 
+import _multiprocessing
 import ctypes
 import errno
 import os
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from server.state.counters import LOCK_KINDS, index_of
 from server.state.layout import WORD
@@ -28,22 +31,18 @@ TICK_NS = 10_000_000
 ALARM_NS = 1_000_000_000
 _CLOCK_MONOTONIC = 1
 _SEM_SIZE = 32  # sizeof(sem_t), glibc, x86-64
+_SEM_WORDS = _SEM_SIZE // WORD
+_SEMAPHORE = 1  # the kind that any process may give back, as opposed to a recursive mutex
 
 
 class _Timespec(ctypes.Structure):
     _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
 
 
-_libc = ctypes.PyDLL(None, use_errno=False)
-_libc_errno = ctypes.PyDLL(None, use_errno=True)
-
-_sem_trywait = _libc.sem_trywait
-_sem_trywait.argtypes = (ctypes.c_void_p,)
-_sem_post = _libc.sem_post
-_sem_post.argtypes = (ctypes.c_void_p,)
-_sem_init = _libc_errno.sem_init
+_libc = ctypes.PyDLL(None, use_errno=True)
+_sem_init = _libc.sem_init
 _sem_init.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint)
-_sem_clockwait = _libc_errno.sem_clockwait
+_sem_clockwait = _libc.sem_clockwait
 _sem_clockwait.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Timespec))
 
 
@@ -75,12 +74,56 @@ def init_lock(address: int) -> None:
         raise OSError(ctypes.get_errno(), "sem_init")
 
 
-class Locks:
-    """The locks as one worker (or the repair) takes them.
+def fresh_semaphore() -> list[int]:
+    """The words of a semaphore that was just initialised to 1."""
+    memory = (ctypes.c_uint64 * _SEM_WORDS)()
+    init_lock(ctypes.addressof(memory))
+    return list(memory)
 
-    `trywait(address)` answers 0 where it got the lock; `post(address)` gives it back. The hot path
-    calls these two, and `wait` only where the try failed.
+
+def unfree_locks(region: Region) -> dict[str, int]:
+    """Semaphores that have not the bytes of a fresh one, by name, with their address: taken, or
+    with the count of a waiter who was killed, which makes every post a system call."""
+    fresh, out = tuple(fresh_semaphore()), {}
+    for name, placed in region.layout.segments.items():
+        if "lock" not in placed.offsets:
+            continue
+        first = placed.base + placed.offsets["lock"]
+        end = placed.base + placed.records * placed.stride
+        columns = (
+            region.words[first + word : end : placed.stride].tolist() for word in range(_SEM_WORDS)
+        )
+        for record, found in enumerate(zip(*columns, strict=True)):
+            if found != fresh:
+                out[f"{name}[{record}].lock"] = region.address + placed.at(record, "lock") * WORD
+    return out
+
+
+class Acquire(Protocol):
+    """sem_trywait: True where it got the semaphore."""
+
+    def __call__(self, block: bool, /) -> bool: ...
+
+
+class Lock:
+    """One semaphore of the region, in the hands of one process.
+
+    `acquire(False)` tries, and answers whether it got it; `release()` gives it back, and raises
+    ValueError where nobody holds it. The hot path calls these two, and `Locks.wait` only where the
+    try failed.
     """
+
+    __slots__ = ("acquire", "address", "kind", "release")
+
+    def __init__(self, address: int, kind: int, acquire: Acquire, release: Callable[[], object]):
+        self.address: Final = address
+        self.kind: Final = kind
+        self.acquire: Final = acquire
+        self.release: Final = release
+
+
+class Locks:
+    """The locks as one worker (or the repair) takes them."""
 
     def __init__(
         self,
@@ -102,21 +145,32 @@ class Locks:
         counters = layout["counters"].at(worker)
         self._waits = [counters + index_of(f"waits_{kind}") for kind in LOCK_KINDS]
         self._waited = [counters + index_of(f"waited_ns_{kind}") for kind in LOCK_KINDS]
-        self.registry: Final = region.address + layout["registry"].at(0, "lock") * WORD
-        self.log: Final = region.address + layout["log"].at(0, "lock") * WORD
-        self.event: Final = region.address + layout["events"].at(0, "lock") * WORD
+        self.registry: Final = self._lock(
+            region.address + layout["registry"].at(0, "lock") * WORD, REGISTRY
+        )
+        self.log: Final = self._lock(region.address + layout["log"].at(0, "lock") * WORD, LOG)
+        self.event: Final = self._lock(
+            region.address + layout["events"].at(0, "lock") * WORD, EVENT
+        )
         accounts = layout["account_locks"]
-        self.accounts: Final = region.address + accounts.base * WORD
-        self.account_stride: Final = accounts.stride * WORD
-        self.account_locks: Final = accounts.records
-        self.trywait: Callable[[int], int] = _sem_trywait
-        self.post: Callable[[int], int] = _sem_post
+        self._accounts_at = region.address + accounts.base * WORD
+        self._accounts_stride = accounts.stride * WORD
+        self._accounts: list[Lock | None] = [None] * accounts.records
 
-    def account(self, user: int) -> int:
-        """The address of the lock of a user's account."""
-        return self.accounts + user % self.account_locks * self.account_stride
+    def _lock(self, address: int, kind: int) -> Lock:
+        binding = _multiprocessing.SemLock._rebuild(address, _SEMAPHORE, 1, None)
+        return Lock(address, kind, binding.acquire, binding.release)
 
-    def wait(self, address: int, kind: int, held: tuple[int, ...]) -> bool:
+    def account(self, user: int) -> Lock:
+        """The lock of a user's account: lock `user` modulo their number."""
+        number = user % len(self._accounts)
+        lock = self._accounts[number]
+        if lock is None:
+            lock = self._lock(self._accounts_at + number * self._accounts_stride, ACCOUNT)
+            self._accounts[number] = lock
+        return lock
+
+    def wait(self, lock: Lock, held: tuple[Lock, ...]) -> bool:
         """Wait for a lock that a try did not get. `held`: what the caller holds, in order.
 
         True: got it. False: a recovery came between; `held` has been given back and the recovery is
@@ -127,23 +181,22 @@ class Locks:
         until = _Timespec()
         while True:
             if words[self._recovery]:
-                for lock in reversed(held):
-                    self.post(lock)
+                self.release(*held)
                 self.acknowledge()
                 return False
             until.tv_sec, until.tv_nsec = divmod(now + TICK_NS, 1_000_000_000)
-            if self._clockwait(address, until):
+            if self._clockwait(lock, until):
                 break
             now = clock_ns()
             if now - began > ALARM_NS:
                 words[self._alarm] = self._worker + 1
             self.check_master()
-        words[self._waits[kind]] += 1
-        words[self._waited[kind]] += clock_ns() - began
+        words[self._waits[lock.kind]] += 1
+        words[self._waited[lock.kind]] += clock_ns() - began
         return True
 
-    def _clockwait(self, address: int, until: _Timespec) -> bool:
-        if _sem_clockwait(address, _CLOCK_MONOTONIC, until) == 0:
+    def _clockwait(self, lock: Lock, until: _Timespec) -> bool:
+        if _sem_clockwait(lock.address, _CLOCK_MONOTONIC, until) == 0:
             return True
         code = ctypes.get_errno()
         if code not in (errno.ETIMEDOUT, errno.EINTR):
@@ -165,22 +218,22 @@ class Locks:
                 self._pause(0.001)
                 self.check_master()
 
-    def hold(self, *locks: tuple[int, int]) -> None:
-        """Take (address, kind) locks in the order given, all of them, however often a recovery
-        comes between. For what reads nothing before it has them all."""
+    def hold(self, *locks: Lock) -> None:
+        """Take locks in the order given, all of them, however often a recovery comes between. For
+        what reads nothing before it has them all."""
         while True:
-            held: tuple[int, ...] = ()
-            for address, kind in locks:
-                if self.trywait(address) and not self.wait(address, kind, held):
+            held: tuple[Lock, ...] = ()
+            for lock in locks:
+                if not lock.acquire(False) and not self.wait(lock, held):
                     break
-                held += (address,)
+                held += (lock,)
             else:
                 return
 
-    def release(self, *locks: tuple[int, int]) -> None:
+    def release(self, *locks: Lock) -> None:
         """Give them back, the last first."""
-        for address, _ in reversed(locks):
-            self.post(address)
+        for lock in reversed(locks):
+            lock.release()
 
 
 class CheckedLocks(Locks):
@@ -193,37 +246,33 @@ class CheckedLocks(Locks):
         clock_ns: Callable[[], int],
         pause: Callable[[float], None],
     ) -> None:
+        self._taken: list[tuple[int, int]] = []  # (kind, address)
         super().__init__(region, worker, clock_ns, pause)
-        self._taken: list[int] = []
-        self.trywait = self._checked_trywait
-        self.post = self._checked_post
 
-    def _rank(self, address: int) -> tuple[int, int]:
-        fixed = {self.registry: REGISTRY, self.log: LOG, self.event: EVENT}
-        return (fixed[address], 0) if address in fixed else (ACCOUNT, address)
+    def _lock(self, address: int, kind: int) -> Lock:
+        plain, rank = super()._lock(address, kind), (kind, address)
 
-    def _check(self, address: int) -> None:
-        if self._taken and self._rank(address) <= self._rank(self._taken[-1]):
-            raise LockOrderError(f"{self._rank(address)} after {self._rank(self._taken[-1])}")
+        def acquire(block: bool, /) -> bool:
+            if self._taken and rank <= self._taken[-1]:
+                raise LockOrderError(f"{rank} after {self._taken[-1]}")
+            got = plain.acquire(block)
+            if got:
+                self._taken.append(rank)
+            return got
 
-    def _checked_trywait(self, address: int) -> int:
-        self._check(address)
-        failed = int(_sem_trywait(address))
-        if not failed:
-            self._taken.append(address)
-        return failed
+        def release() -> None:
+            if rank not in self._taken:
+                raise LockOrderError(f"{rank} is given back but not held")
+            self._taken.remove(rank)
+            plain.release()
 
-    def _clockwait(self, address: int, until: _Timespec) -> bool:
-        got = super()._clockwait(address, until)
+        return Lock(address, kind, acquire, release)
+
+    def _clockwait(self, lock: Lock, until: _Timespec) -> bool:
+        got = super()._clockwait(lock, until)
         if got:
-            self._taken.append(address)
+            self._taken.append((lock.kind, lock.address))
         return got
-
-    def _checked_post(self, address: int) -> int:
-        if address not in self._taken:
-            raise LockOrderError(f"{self._rank(address)} is given back but not held")
-        self._taken.remove(address)
-        return int(_sem_post(address))
 
     def acknowledge(self) -> None:
         if self._taken:

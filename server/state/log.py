@@ -7,7 +7,7 @@ has written the payload of its intent, and applies the change afterwards.
 from typing import Final
 
 from server.state.layout import WORD
-from server.state.locks import LOG, Locks
+from server.state.locks import Lock, Locks
 from server.state.records import RECORD_WORDS, SUPPLY
 from server.state.region import Region
 
@@ -24,8 +24,8 @@ class TxnLog:
     def __init__(self, region: Region, locks: Locks, worker: int) -> None:
         layout = region.layout
         self._words, self._bytes = region.words, region.bytes
-        self._trywait, self._post, self._wait = locks.trywait, locks.post, locks.wait
-        self._lock = locks.log
+        self._wait, self._lock = locks.wait, locks.log
+        self._acquire, self._release = locks.log.acquire, locks.log.release
         self._head = layout["log"].at(0, "head")
         self._durable = layout["log"].at(0, "durable")
         self._ring = layout["txn_ring"].base
@@ -35,7 +35,7 @@ class TxnLog:
         assert layout["txn_ring"].stride >= RECORD_WORDS
         self._stride = layout["txn_ring"].stride
 
-    def append(self, payload: bytes, supply_change: int, held: tuple[int, ...]) -> int:
+    def append(self, payload: bytes, supply_change: int, held: tuple[Lock, ...]) -> int:
         """Commit a record. payload: all its words but the first. held: the caller's locks.
 
         Answers the txn_id, with the intent standing: the caller applies the change and then calls
@@ -45,13 +45,12 @@ class TxnLog:
         words, blob, intent = self._words, self._bytes, self.intent
         at = (intent + 1) * WORD
         blob[at : at + len(payload)] = payload
-        lock = self._lock
-        if self._trywait(lock) and not self._wait(lock, LOG, held):
+        if not self._acquire(False) and not self._wait(self._lock, held):
             return self.AGAIN
         head = words[self._head]
         txn = head + 1
         if txn > self._size and txn - self._size > words[self._durable]:
-            self._post(lock)
+            self._release()
             return self.FULL
         slot = self._ring + (txn & self._mask) * self._stride
         supply = words[self._ring + (head & self._mask) * self._stride + SUPPLY]
@@ -62,13 +61,30 @@ class TxnLog:
         words[slot + SUPPLY] = (supply + supply_change) & _MASK
         words[slot] = txn  # the commit point
         words[self._head] = txn
-        self._post(lock)
+        self._release()
         return txn
 
     def done(self) -> None:
         """The change has been applied: the intent is over. Must come before the unlock, or a redo
         would overwrite what somebody else did since."""
         self._words[self.intent] = 0
+
+    def intended(self) -> tuple[int, ...] | None:
+        """What this worker was in the middle of when it died, if it was committed: the record. The
+        head is made to reach it. For a repair, while all others stand still.
+
+        It is asked by the head first: once that has passed it, the slot may be another's.
+        """
+        words = self._words
+        txn = words[self.intent]
+        if not txn:
+            return None
+        head = words[self._head]
+        if txn > head and words[self._ring + (txn & self._mask) * self._stride] != txn:
+            return None
+        if txn > head:
+            words[self._head] = txn
+        return tuple(words[self.intent : self.intent + RECORD_WORDS].tolist())
 
     def head(self) -> int:
         """The newest txn_id."""

@@ -11,6 +11,7 @@ import fcntl
 import mmap
 import os
 import platform
+from collections.abc import Sequence
 from typing import Final
 
 import posix_ipc
@@ -63,11 +64,11 @@ class Region:
         """
         check_processor()
         layout = Layout(capacities)
+        remove_stale(name)
         try:
             shm = posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, mode=0o600)
-        except posix_ipc.ExistentialError:
-            remove_stale(name)
-            shm = posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, mode=0o600)
+        except posix_ipc.ExistentialError as error:
+            raise RegionInUse(f"another server starts with the region {name!r} just now") from error
         fd = shm.fd
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -108,23 +109,26 @@ class Region:
         try:
             first = Layout(_ANY)
             size = os.fstat(fd).st_size
-            if size < first["header"].stride * 8:
+            if size < first["header"].stride * 8 or size % 8:
                 raise RegionError(f"region {name!r} is not finished; try again")
             with mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as probe:
                 header = memoryview(probe).cast("Q")
                 try:
                     at = first["header"].at
+                    if not header[0]:
+                        raise RegionError(f"region {name!r} is not finished; try again")
                     if header[0] != MAGIC or header[at(0, "layout_version")] != LAYOUT_VERSION:
                         raise RegionError(
                             f"region {name!r} was made by another version of tradechat"
                         )
-                    capacities = Capacities(
-                        *(header[at(0, f"capacity_{f}")] for f in Capacities.__slots__)
-                    )
+                    given = [header[at(0, f"capacity_{f}")] for f in Capacities.__slots__]
                     digest = header[at(0, "digest")]
                 finally:
                     header.release()
-            layout = Layout(capacities)
+            try:
+                layout = Layout(Capacities(*given))
+            except ValueError as error:
+                raise RegionError(f"region {name!r} is damaged: {error}") from error
             if digest != layout.digest or size != layout.size:
                 raise RegionError(
                     f"region {name!r} has another layout than this program: "
@@ -135,6 +139,22 @@ class Region:
             os.close(fd)
             raise
 
+    def column(self, segment: str, field: str) -> list[int]:
+        """A field's first word in every record."""
+        placed = self.layout[segment]
+        first = placed.base + placed.offsets[field]
+        end = placed.base + placed.records * placed.stride
+        return self.words[first : end : placed.stride].tolist()
+
+    def set_column(self, segment: str, field: str, values: Sequence[int]) -> None:
+        """Make it these, storing only where it differs: what is rebuilt is mostly right already."""
+        placed = self.layout[segment]
+        first = placed.base + placed.offsets[field]
+        found = self.column(segment, field)
+        for record, (new, old) in enumerate(zip(values, found, strict=True)):
+            if new != old:
+                self.words[first + record * placed.stride] = new
+
     def unlink(self) -> None:
         """Remove the name; the memory goes with the last process that maps it."""
         posix_ipc.unlink_shared_memory(f"/{self.name}")
@@ -143,7 +163,7 @@ class Region:
         """Unmap. Nothing may hold the views any more, but for ctypes in a writable region."""
         self.words.release()
         self.bytes.release()
-        if not self.address:
+        if not self.address:  # ctypes holds on to a writable one
             self._map.close()
         os.close(self.fd)
 

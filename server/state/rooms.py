@@ -18,7 +18,7 @@ from libproto.codec import PUSH
 from libproto.messages import EventKind, Opcode
 from server.state.errors import NotOnline, Superseded
 from server.state.layout import WORD
-from server.state.locks import EVENT, REGISTRY, InsideLock, Locks
+from server.state.locks import InsideLock, Locks
 from server.state.region import Region
 from server.state.session import Session
 
@@ -65,7 +65,7 @@ class Rooms:
 
     def __init__(self, region: Region, locks: Locks) -> None:
         layout = region.layout
-        self._words, self._bytes = region.words, region.bytes
+        self._region, self._words, self._bytes = region, region.words, region.bytes
         self._locks = locks
         self.count = layout.capacities.rooms
         self._sessions, self._rooms = layout["sessions"], layout["rooms"]
@@ -194,7 +194,7 @@ class Rooms:
     def join(self, session: Session, room: int, now: int) -> tuple[int, int, Touched]:
         """Join a room not joined yet. Answers last_seq (before the joiner's own event), the number
         of members, and the workers to wake. Superseded."""
-        registry, event = (self._locks.registry, REGISTRY), (self._locks.event, EVENT)
+        registry, event = self._locks.registry, self._locks.event
         self._locks.hold(registry, event)
         try:
             words, at, slot = self._words, self._room(room), session.slot
@@ -217,7 +217,7 @@ class Rooms:
 
     def leave(self, session: Session, room: int, now: int) -> Touched:
         """Leave a room; one not joined is left as it is."""
-        registry, event = (self._locks.registry, REGISTRY), (self._locks.event, EVENT)
+        registry, event = self._locks.registry, self._locks.event
         self._locks.hold(registry, event)
         try:
             touched = self._leave(session.slot, session.user, room, now)
@@ -256,13 +256,37 @@ class Rooms:
         """Count a worker's own connections in a room: who is told of its events."""
         self._words[self._presence.at(room) + worker] += change
 
+    def recount(self, live: list[int]) -> None:
+        """Member counts anew from the bits of the live sessions' slots."""
+        members: dict[int, set[int]] = {}
+        for session in live:
+            user = self._words[self._sessions.at(session, "user")]
+            for room in self._rooms_of(session):
+                members.setdefault(room, set()).add(user)
+        counts = [len(members.get(room, ())) for room in range(self._rooms.records)]
+        self._region.set_column("rooms", "members", counts)
+
+    def absent(self, worker: int) -> None:
+        """A worker that has ended has no connections in any room."""
+        for room in range(self._presence.records):
+            self._words[self._presence.at(room) + worker] = 0
+
+    def complete(self) -> bool:
+        """Finish the event that stands committed beyond the head; True where there was one. For a
+        repair, while all others stand still."""
+        number = self._words[self._head] + 1
+        slot = self._ring + (number & self._mask) * self._stride
+        if self._words[slot] != number:
+            return False
+        self._complete(number, slot)
+        return True
+
     # ---- speaking
 
     def send(self, session: Session, room: int, message: str, now: int) -> tuple[int, Touched]:
         """A message to a room the session has joined. Answers its room_seq. Superseded."""
-        locks = self._locks
-        event = locks.event
-        while locks.trywait(event) and not locks.wait(event, EVENT, ()):
+        event = self._locks.event
+        while not event.acquire(False) and not self._locks.wait(event, ()):
             pass
         try:
             live = self._is_live(session)
@@ -272,14 +296,14 @@ class Rooms:
                 self._publish(EventKind.MESSAGE, room, seq, session.user, 0, frame)
         except Exception as error:
             raise InsideLock("chat send") from error
-        locks.post(event)
+        event.release()
         if not live:
             raise Superseded
         return seq, self.listeners(room)
 
     def direct(self, session: Session, to_user: int, message: str, now: int) -> Touched:
         """A message to all connections of a user. NotOnline, Superseded."""
-        registry, event = (self._locks.registry, REGISTRY), (self._locks.event, EVENT)
+        registry, event = self._locks.registry, self._locks.event
         self._locks.hold(registry, event)
         try:
             live = self._is_live(session)
@@ -316,7 +340,7 @@ class Rooms:
         self, session: Session, payee: int, txn: int, amount: int, balance: int, now: int
     ) -> Touched:
         """Tell the payee's connections. balance: the payee's after it."""
-        registry, event = (self._locks.registry, REGISTRY), (self._locks.event, EVENT)
+        registry, event = self._locks.registry, self._locks.event
         self._locks.hold(registry, event)
         try:
             frame = _payment(0, 0, txn, now, session.user, session.name, amount, balance)
@@ -405,19 +429,22 @@ class Rooms:
 
     def member_ids(self, room: int, after: int) -> list[int]:
         """User ids above `after` of a room's members, ascending."""
-        sessions = self._sessions
-        first, end = sessions.base, sessions.base + sessions.records * sessions.stride
-
-        def column(offset: int) -> list[int]:
-            return self._words[first + offset : end : sessions.stride].tolist()
-
-        before, users = column(sessions.offsets["id"]), column(sessions.offsets["user"])
-        bits, bit = column(self._bits + (room >> 6)), 1 << (room & 63)
-        same = column(sessions.offsets["id"])
+        column = self._region.column
+        before, users = column("sessions", "id"), column("sessions", "user")
+        bits, bit = self._bits_of(room), 1 << (room & 63)
         return sorted(
             {
                 user
-                for was, user, word, now in zip(before, users, bits, same, strict=True)
+                for was, user, word, now in zip(
+                    before, users, bits, column("sessions", "id"), strict=True
+                )
                 if was and was == now and word & bit and user > after
             }
         )
+
+    def _bits_of(self, room: int) -> list[int]:
+        """The word of every session's bits that has this room's."""
+        sessions = self._sessions
+        first = sessions.base + self._bits + (room >> 6)
+        end = sessions.base + sessions.records * sessions.stride
+        return self._words[first : end : sessions.stride].tolist()

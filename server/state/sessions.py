@@ -5,10 +5,10 @@ and the lists by user are derived from the slots. A client (user, client_id) out
 so that its outcomes are there when it comes back.
 """
 
-from libproto.messages import OUTCOME_WINDOW
+from libproto.messages import OUTCOME_WINDOW, Capability
 from server.state.errors import TableFull
 from server.state.layout import OUTCOME_WORDS
-from server.state.locks import ACCOUNT, EVENT, REGISTRY, InsideLock, Locks
+from server.state.locks import InsideLock, Lock, Locks
 from server.state.log import TxnLog
 from server.state.records import NEW_CLIENT, RecordKind
 from server.state.region import Region
@@ -32,7 +32,7 @@ class Sessions:
     ) -> None:
         """retention_s: how long a client without a session keeps its slot once others want it."""
         layout = region.layout
-        self._words = region.words
+        self._region, self._words = region, region.words
         self._locks, self._log, self._rooms = locks, log, rooms
         self._worker = worker
         self._retention_us = int(retention_s * _US)
@@ -43,6 +43,7 @@ class Sessions:
         self._sessions, self._clients = layout["sessions"], layout["clients"]
         self._accounts, self._buckets = layout["accounts"], layout["client_buckets"]
         users = layout["users"]
+        self._users = users.records
         self._user_base, self._user_stride = users.base, users.stride
         self._first = users.offsets["first_session"]
         self._watchers = users.offsets["watchers"]
@@ -55,19 +56,19 @@ class Sessions:
     # ---- log in
 
     def login(
-        self, user: int, name: str, client_id: int, capabilities: int, now: int, *, watches: bool
+        self, user: int, name: str, client_id: int, capabilities: int, now: int
     ) -> tuple[Session, Touched]:
         """A new session of a user who has proved to be that user.
 
         A live session of the same client is superseded: marked, out of all rooms, and its worker
-        told, before this returns. Answers also the workers that have something to push. watches:
-        wants PAYMENT pushes. TableFull names the table.
+        told, before this returns. Answers also the workers that have something to push.
+        TableFull names the table.
         """
-        registry, account = (self._locks.registry, REGISTRY), (self._locks.account(user), ACCOUNT)
+        registry, account = self._locks.registry, self._locks.account(user)
         while True:
             self._locks.hold(registry, account)
             try:
-                answer = self._login(user, name, client_id, capabilities, now, watches)
+                answer = self._login(user, name, client_id, capabilities, now)
             except TableFull:
                 self._locks.release(registry, account)
                 raise
@@ -78,7 +79,7 @@ class Sessions:
                 return answer
 
     def _login(
-        self, user: int, name: str, client_id: int, capabilities: int, now: int, watches: bool
+        self, user: int, name: str, client_id: int, capabilities: int, now: int
     ) -> tuple[Session, Touched] | None:
         words, locks, sessions = self._words, self._locks, self._sessions
         held = (locks.registry, locks.account(user))
@@ -91,11 +92,11 @@ class Sessions:
         if known:
             old = words[self._clients.at(client - 1, "session")]
             if old:
-                if locks.trywait(locks.event) and not locks.wait(locks.event, EVENT, held):
+                if not locks.event.acquire(False) and not locks.wait(locks.event, held):
                     return None
                 words[sessions.at(old - 1, "mark")] = 1
                 touched = self._rooms.supersede(old - 1, user, now)
-                locks.post(locks.event)
+                locks.event.release()
         elif client_id:
             client = self._new_client(user, client_id, now, held)
             if not client:
@@ -113,21 +114,13 @@ class Sessions:
         words[at] = session_id  # the commit word
         if client:
             words[self._clients.at(client - 1, "session")] = slot + 1
-        # derived: the free list, the user's list, who wants payments
         words[self._free] = following
-        mine = self._user_base + user * self._user_stride
-        first = words[mine + self._first]
-        words[sessions.at(slot, "next")] = first
-        words[sessions.at(slot, "previous")] = 0
-        if first:
-            words[sessions.at(first - 1, "previous")] = slot + 1
-        words[mine + self._first] = slot + 1
-        if watches:
-            words[mine + self._watchers] += 1
-        session = Session(at, slot, session_id, user, name)
-        session.account, session.lock = self._accounts.at(user), locks.account(user)
+        self._link(slot, user, capabilities)
+        account = self._accounts.at(user)
+        session = Session(at, slot, session_id, user, name, account, locks.account(user))
         if client:
             session.client = self._clients.at(client - 1)
+            session.outcomes = self._clients.at(client - 1, "outcomes")
             session.client_slot, session.client_id, session.resumed = client, client_id, known
         return session, touched
 
@@ -138,29 +131,50 @@ class Sessions:
 
     # ---- log out
 
-    def end(self, session: Session, now: int, *, watches: bool) -> Touched:
+    def end(self, session: Session, now: int) -> Touched:
         """End a session: out of all its rooms, its slot free. Also of one that is superseded.
         Answers the workers that have something to push."""
-        registry, event = (self._locks.registry, REGISTRY), (self._locks.event, EVENT)
+        registry, event = self._locks.registry, self._locks.event
         self._locks.hold(registry, event)
         try:
-            touched = self._end(session, now, watches)
+            touched = self.end_slot(session.slot, now)
         except Exception as error:
             raise InsideLock("end of session") from error
         self._locks.release(registry, event)
         return touched
 
-    def _end(self, session: Session, now: int, watches: bool) -> Touched:
-        words, sessions, slot = self._words, self._sessions, session.slot
-        touched = self._rooms.leave_all(slot, session.user, now)
-        words[session.at] = 0
-        if session.client:
-            live = self._clients.at(session.client_slot - 1, "session")
-            if words[live] == slot + 1:
-                words[self._clients.at(session.client_slot - 1, "idle_since")] = now
-                words[live] = 0
-        mine = self._user_base + session.user * self._user_stride
-        words[mine + self._last_seen] = now
+    def end_slot(self, slot: int, now: int) -> Touched:
+        """The same for the session in a slot. The caller holds the registry and event locks."""
+        words, sessions = self._words, self._sessions
+        user, client = words[sessions.at(slot, "user")], words[sessions.at(slot, "client")]
+        touched = self._rooms.leave_all(slot, user, now)
+        words[self._user_base + user * self._user_stride + self._last_seen] = now
+        if client and words[self._clients.at(client - 1, "session")] == slot + 1:
+            words[self._clients.at(client - 1, "idle_since")] = now
+            words[self._clients.at(client - 1, "session")] = 0
+        words[sessions.at(slot)] = 0
+        self._unlink(slot, user, words[sessions.at(slot, "capabilities")])
+        words[sessions.at(slot, "next")] = words[self._free]
+        words[self._free] = slot + 1
+        return touched
+
+    # ---- what is derived from the slots: the user's list, who wants payments
+
+    def _link(self, slot: int, user: int, capabilities: int) -> None:
+        words, sessions = self._words, self._sessions
+        mine = self._user_base + user * self._user_stride
+        first = words[mine + self._first]
+        words[sessions.at(slot, "next")] = first
+        words[sessions.at(slot, "previous")] = 0
+        if first:
+            words[sessions.at(first - 1, "previous")] = slot + 1
+        words[mine + self._first] = slot + 1
+        if capabilities & Capability.PAYMENTS:
+            words[mine + self._watchers] += 1
+
+    def _unlink(self, slot: int, user: int, capabilities: int) -> None:
+        words, sessions = self._words, self._sessions
+        mine = self._user_base + user * self._user_stride
         following, before = words[sessions.at(slot, "next")], words[sessions.at(slot, "previous")]
         if following:
             words[sessions.at(following - 1, "previous")] = before
@@ -168,21 +182,74 @@ class Sessions:
             words[sessions.at(before - 1, "next")] = following
         else:
             words[mine + self._first] = following
-        if watches:
+        if capabilities & Capability.PAYMENTS:
             words[mine + self._watchers] -= 1
-        words[sessions.at(slot, "next")] = words[self._free]
-        words[self._free] = slot + 1
-        return touched
+
+    def live(self) -> list[tuple[int, int]]:
+        """(slot, worker) of every session."""
+        ids, workers = (
+            self._region.column("sessions", "id"),
+            self._region.column("sessions", "worker"),
+        )
+        return [(slot, w) for slot, (id_, w) in enumerate(zip(ids, workers, strict=True)) if id_]
+
+    def rebuild(self) -> None:
+        """All that is derived, anew from the slots: lists, live sessions of clients, chains. For a
+        repair, while all others stand still; and for a new region."""
+        region, column = self._region, self._region.column
+        live = [slot for slot, _ in self.live()]
+        owners, capabilities = column("sessions", "user"), column("sessions", "capabilities")
+        first, watchers = [0] * self._users, [0] * self._users
+        following, previous = [0] * self._sessions.records, column("sessions", "previous")
+        for slot in live:
+            user = owners[slot]
+            following[slot], previous[slot] = first[user], 0
+            if first[user]:
+                previous[first[user] - 1] = slot + 1
+            first[user] = slot + 1
+            watchers[user] += bool(capabilities[slot] & Capability.PAYMENTS)
+        free, taken = 0, set(live)
+        for slot in reversed(range(self._sessions.records)):
+            if slot not in taken:
+                following[slot] = free
+                free = slot + 1
+        region.set_column("users", "first_session", first)
+        region.set_column("users", "watchers", watchers)
+        region.set_column("sessions", "next", following)
+        region.set_column("sessions", "previous", previous)
+        self._words[self._free] = free
+        self._rebuild_clients(live)
+        self._rooms.recount(live)
+
+    def _rebuild_clients(self, live: list[int]) -> None:
+        region, column = self._region, self._region.column
+        of_session, marks = column("sessions", "client"), column("sessions", "mark")
+        users, ids = column("clients", "user"), column("clients", "client_id")
+        buckets, following = [0] * self._buckets.records, column("clients", "next")
+        used = 0
+        for slot, (user, client_id) in enumerate(zip(users, ids, strict=True)):
+            if user:
+                used = slot + 1
+                bucket = self._bucket(user, client_id)
+                following[slot], buckets[bucket] = buckets[bucket], slot + 1
+        sessions = [0] * self._clients.records
+        for slot in live:
+            if of_session[slot] and not marks[slot]:
+                sessions[of_session[slot] - 1] = slot + 1
+        region.set_column("client_buckets", "first", buckets)
+        region.set_column("clients", "next", following)
+        region.set_column("clients", "session", sessions)
+        self._words[self._client_count] = used
 
     # ---- clients
 
     def _bucket(self, user: int, client_id: int) -> int:
-        return self._buckets.at((client_id ^ user * 0x9E3779B97F4A7C15) % self._buckets.records)
+        return (client_id ^ user * 0x9E3779B97F4A7C15) % self._buckets.records
 
     def _find_client(self, user: int, client_id: int) -> int:
         """Slot + 1 of a client, or 0."""
         words, clients = self._words, self._clients
-        client = words[self._bucket(user, client_id)]
+        client = words[self._buckets.at(self._bucket(user, client_id))]
         while client:
             at = clients.at(client - 1)
             if words[at] == user and words[at + 1] == client_id:
@@ -190,7 +257,7 @@ class Sessions:
             client = words[clients.at(client - 1, "next")]
         return 0
 
-    def _new_client(self, user: int, client_id: int, now: int, held: tuple[int, ...]) -> int:
+    def _new_client(self, user: int, client_id: int, now: int, held: tuple[Lock, ...]) -> int:
         """Slot + 1 of a client new to the server; 0: a recovery came between. TableFull."""
         slot = self._words[self._client_count]
         if slot >= self._clients.records:
@@ -209,7 +276,7 @@ class Sessions:
         """Store what a NEW_CLIENT record says (all its words but the first). Idempotent: a client
         that stands in that slot already keeps its outcomes."""
         words, clients = self._words, self._clients
-        _, time, _, user, client_id, client = NEW_CLIENT.unpack(payload)
+        _, time, _, user, client_id, client = NEW_CLIENT.unpack_from(payload)
         at = clients.at(client - 1)
         if words[at] == user and words[at + 1] == client_id:
             return
@@ -223,7 +290,7 @@ class Sessions:
         outcomes = clients.at(client - 1, "outcomes")
         for place in range(OUTCOME_WINDOW * OUTCOME_WORDS):
             words[outcomes + place] = 0
-        bucket = self._bucket(user, client_id)
+        bucket = self._buckets.at(self._bucket(user, client_id))
         words[clients.at(client - 1, "next")] = words[bucket]
         words[at] = user  # the commit word
         words[bucket] = client
@@ -234,7 +301,7 @@ class Sessions:
         """Take a client out of its bucket."""
         words, clients = self._words, self._clients
         at = clients.at(client - 1)
-        link = self._bucket(words[at], words[at + 1])
+        link = self._buckets.at(self._bucket(words[at], words[at + 1]))
         while words[link] and words[link] != client:
             link = clients.at(words[link] - 1, "next")
         if words[link]:
@@ -243,19 +310,14 @@ class Sessions:
     def _idle_client(self, now: int) -> int:
         """The slot of the client that has been idle the longest, if for longer than the retention
         time and without a session. TableFull."""
-        clients = self._clients
-
-        def column(field: str) -> list[int]:
-            first = clients.base + clients.offsets[field]
-            end = clients.base + clients.records * clients.stride
-            return self._words[first : end : clients.stride].tolist()
-
+        times, live = (
+            self._region.column("clients", "idle_since"),
+            self._region.column("clients", "session"),
+        )
         idle = [
             (since, slot)
-            for slot, (since, live) in enumerate(
-                zip(column("idle_since"), column("session"), strict=True)
-            )
-            if not live
+            for slot, (since, session) in enumerate(zip(times, live, strict=True))
+            if not session
         ]
         since, slot = min(idle, default=(now, 0))
         if now - since <= self._retention_us:

@@ -39,12 +39,10 @@ class State:
 
 
 def initialise(region: Region) -> None:
-    """Make a created region ready for workers: locks free, free lists chained, no journal."""
+    """Make a created region ready for workers: locks free, free list chained, no journal."""
     init_locks(region)
     region.words[region.layout["log"].at(0, "durable")] = NO_JOURNAL
     sessions = region.layout["sessions"]
-    free = region.layout["registry"].at(0, "free_session")
-    for slot in range(sessions.records):
-        last = slot + 1 == sessions.records
-        region.words[sessions.at(slot, "next")] = 0 if last else slot + 2
-    region.words[free] = 1
+    for slot in range(sessions.records - 1):
+        region.words[sessions.at(slot, "next")] = slot + 2
+    region.words[region.layout["registry"].at(0, "free_session")] = 1

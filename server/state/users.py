@@ -9,7 +9,7 @@ import zlib
 from libproto.scram import Verifier
 from server.state.errors import NameTaken, TableFull
 from server.state.layout import WORD
-from server.state.locks import REGISTRY, InsideLock, Locks
+from server.state.locks import InsideLock, Locks
 from server.state.log import TxnLog
 from server.state.records import REGISTER, RecordKind
 from server.state.region import Region
@@ -22,7 +22,7 @@ class Users:
 
     def __init__(self, region: Region, locks: Locks, log: TxnLog) -> None:
         layout = region.layout
-        self._words, self._bytes = region.words, region.bytes
+        self._region, self._words, self._bytes = region, region.words, region.bytes
         self._locks, self._log = locks, log
         users = layout["users"]
         self._base, self._stride = users.base, users.stride
@@ -83,7 +83,7 @@ class Users:
     def register(self, name: str, verifier: Verifier, now: int) -> int:
         """A new user's id. NameTaken, TableFull."""
         padded = name.encode().ljust(_NAME_SIZE, b"\0")
-        registry = self._locks.registry, REGISTRY
+        registry = self._locks.registry
         while True:
             self._locks.hold(registry)
             try:
@@ -134,3 +134,16 @@ class Users:
         if not found:
             words[self._index + place] = user
         words[self._count] = user
+
+    def rebuild(self) -> None:
+        """The name index and the count, anew from the slots. For a repair, while all others stand
+        still."""
+        index, count = [0] * (self._index_mask + 1), 0
+        for user in self._region.column("users", "word"):
+            if user:
+                place = zlib.crc32(self._blob(user, "name", _NAME_SIZE)) & self._index_mask
+                while index[place]:
+                    place = (place + 1) & self._index_mask
+                index[place] = count = user
+        self._region.set_column("name_index", "user", index)
+        self._words[self._count] = count

@@ -1,0 +1,116 @@
+"""Does the region's state hold together? Asked while all stand still: after a repair, in tests.
+
+Every problem is said in words; an empty answer means that every invariant below holds. Nothing is
+changed and no lock is taken.
+"""
+
+from collections.abc import Iterator
+
+from libproto.messages import MAX_BALANCE
+from server.state.locks import unfree_locks
+from server.state.records import SUPPLY
+from server.state.region import Region
+
+_MASK = 2**64 - 1
+
+
+def problems(region: Region) -> list[str]:
+    """Every invariant that does not hold."""
+    return [
+        *(f"{lock} is not free" for lock in unfree_locks(region)),
+        *_intents(region),
+        *_money(region),
+        *_log(region),
+        *_events(region),
+        *_people(region),
+    ]
+
+
+def _intents(region: Region) -> Iterator[str]:
+    for worker, txn in enumerate(region.column("workers", "intent")):
+        if txn:
+            yield f"worker {worker} still intends transaction {txn}"
+
+
+def _money(region: Region) -> Iterator[str]:
+    words, layout = region.words, region.layout
+    balances = region.column("accounts", "balance")
+    latest = region.column("accounts", "last_txn")
+    head = words[layout["log"].at(0, "head")]
+    ring = layout["txn_ring"]
+    supply = words[ring.at(head % ring.records) + SUPPLY]
+    if sum(balances) & _MASK != supply:
+        yield f"balances add up to {sum(balances)}, by the log to {supply}"
+    for user, (balance, last) in enumerate(zip(balances, latest, strict=True)):
+        if balance > MAX_BALANCE:
+            yield f"the balance of user {user} is {balance}"
+        if last > head:
+            yield f"account {user} ends in transaction {last}, the log in {head}"
+
+
+def _log(region: Region) -> Iterator[str]:
+    layout = region.layout
+    head = region.words[layout["log"].at(0, "head")]
+    ring = layout["txn_ring"]
+    found = region.column("txn_ring", "record")
+    # The slot of the next transaction may be empty: somebody died as they began to fill it.
+    for txn in range(max(1, head - ring.records + 2), head + 1):
+        if found[txn % ring.records] != txn:
+            yield f"the log holds {found[txn % ring.records]} in the place of transaction {txn}"
+
+
+def _events(region: Region) -> Iterator[str]:
+    words, layout = region.words, region.layout
+    head = words[layout["events"].at(0, "head")]
+    ring = layout["event_ring"]
+    found = region.column("event_ring", "word")
+    for number in range(max(1, head - ring.records + 2), head + 1):
+        if found[number % ring.records] != number:
+            yield f"the event ring holds {found[number % ring.records]} in the place of {number}"
+    room_of, seq_of = region.column("event_ring", "room"), region.column("event_ring", "seq")
+    last_event, last_seq = region.column("rooms", "last_event"), region.column("rooms", "last_seq")
+    for room, (event, seq) in enumerate(zip(last_event, last_seq, strict=True)):
+        if event > head:
+            yield f"room {room} ends in event {event}, the ring in {head}"
+        place = event % ring.records
+        if event and found[place] == event and (room_of[place], seq_of[place]) != (room, seq):
+            yield f"room {room} is at {seq}, its latest event at {seq_of[place]}"
+
+
+def _people(region: Region) -> Iterator[str]:
+    """Sessions, their users, their rooms, and what is derived from them."""
+    words, layout = region.words, region.layout
+    sessions = layout["sessions"]
+    live = [slot for slot, session in enumerate(region.column("sessions", "id")) if session]
+    members: dict[int, set[int]] = {}
+    by_user: dict[int, set[int]] = {}
+    for slot in live:
+        user = words[sessions.at(slot, "user")]
+        by_user.setdefault(user, set()).add(slot)
+        at = sessions.at(slot, "rooms")
+        for place in range(sessions.lengths["rooms"]):
+            bits = words[at + place]
+            while bits:
+                bit = bits & -bits
+                members.setdefault(place * 64 + bit.bit_length() - 1, set()).add(user)
+                bits ^= bit
+    for room, count in enumerate(region.column("rooms", "members")):
+        if count != len(members.get(room, ())):
+            yield f"room {room} counts {count} members and has {len(members.get(room, ()))}"
+    for user, first in enumerate(region.column("users", "first_session")):
+        if first or user in by_user:
+            listed = _listed(region, first)
+            if listed != by_user.get(user, set()):
+                yield f"user {user} has the sessions {by_user.get(user)}, listed are {listed}"
+    free = _listed(region, words[layout["registry"].at(0, "free_session")])
+    if free & set(live) or len(free) + len(live) != sessions.records:
+        yield f"{len(live)} sessions live, {len(free)} are free, of {sessions.records}"
+
+
+def _listed(region: Region, first: int) -> set[int]:
+    """Session slots of a list; cut off where it goes round in a circle."""
+    sessions, out = region.layout["sessions"], set[int]()
+    while first and first - 1 not in out:
+        out.add(first - 1)
+        first = region.words[sessions.at(first - 1, "next")]
+    return out
