@@ -32,7 +32,8 @@ WRITERS: Final = {
     "log": "any worker, under the log lock; `durable` a journal, and without one the master once, "
     "when it makes the region",
     "events": "any worker, under the event lock",
-    "workers": "the worker of the slot, alone",
+    "repairs": "the repair; `pauses` and what follows the master",
+    "workers": "the worker of the slot, and a repair after its death; `host` the master",
     "counters": "the worker of the slot, alone",
     "users": "any worker: a registration under the registry lock, before the commit word; after it "
     "`last_seen`, `first_session` and `watchers` under the registry lock, `direct_seq` under the "
@@ -43,9 +44,9 @@ WRITERS: Final = {
     "clients": "any worker: `user` to `next` under the registry lock; `newest` and `outcomes` "
     "under the lock of the user's account",
     "client_buckets": "any worker, under the registry lock",
-    "sessions": "the session's own worker, under the registry lock; a worker whose LOGIN "
-    "supersedes it sets `mark`, under the lock of the user's account, and clears `rooms`; `next` "
-    "and `previous` any worker, under the registry lock",
+    "sessions": "the session's own worker, under the registry lock, or a repair after its death; a "
+    "worker whose LOGIN supersedes it sets `mark`, under the lock of the user's account, and clears "
+    "`rooms`; `next` and `previous` any worker, under the registry lock",
     "rooms": "any worker, under the event lock; `members` under the registry lock as well",
     "presence": "each worker its own column, without a lock",
     "txn_ring": "any worker, under the log lock",

@@ -106,6 +106,7 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "registration": "open",
         "clients": 4096,
         "client_retention": 86400.0,
+        "worker_timeout": 10.0,
         "sessions": 8192,
         "txn_ring": 65536,
         "event_ring": 2048,
