@@ -135,8 +135,7 @@ class Settings:
     name: str = setting(
         "",
         SERVER,
-        "name of the server: told to clients, and part of the shared region's name;"
-        " empty is the default",
+        "name of the shared region in /dev/shm; empty is the default",
         pattern=r"(?:[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?",
         pattern_text="up to 64 of A-Z a-z 0-9 _ . -, the first a letter or a digit",
         default_text="tradechat-PORT",

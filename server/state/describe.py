@@ -45,7 +45,7 @@ WRITERS: Final = {
     "under the lock of the user's account",
     "client_buckets": "any worker, under the registry lock",
     "sessions": "the session's own worker, under the registry lock, or a repair after its death; a "
-    "worker whose LOGIN supersedes it sets `mark`, under the lock of the user's account, and clears "
+    "worker whose LOGIN supersedes it sets `mark`, under the user's account lock, and clears "
     "`rooms`; `next` and `previous` any worker, under the registry lock",
     "rooms": "any worker, under the event lock; `members` under the registry lock as well",
     "presence": "each worker its own column, without a lock",

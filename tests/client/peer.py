@@ -26,7 +26,7 @@ VERIFIER = scram.make_verifier(PASSWORD, bytes(range(16)), MIN_ITERATIONS)
 
 
 class Request(NamedTuple):
-    """One request as it was received; the fields of an unknown user's body are still a tuple."""
+    """One request as it was received."""
 
     opcode: int
     req_id: int

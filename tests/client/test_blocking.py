@@ -608,6 +608,65 @@ def test_a_server_that_does_not_read() -> None:
         enough.set()
 
 
+def fill(sock: socket.socket) -> None:
+    """Send bytes until neither end's buffers take another one."""
+    poller = select.poll()
+    poller.register(sock, select.POLLOUT)
+    settled = False
+    while True:
+        try:
+            sock.send(bytes(65536), socket.MSG_DONTWAIT)
+            settled = False
+        except BlockingIOError:
+            if settled:
+                return
+            settled = not poller.poll(200)
+
+
+def test_a_request_that_could_not_be_sent_leaves_nothing() -> None:
+    enough = threading.Event()
+
+    def script(wire: Wire) -> None:
+        wire.log_in()
+        assert enough.wait(WAIT_S)
+
+    with serving(script) as port, logged_in(port) as ann:
+        assert ann._connection is not None
+        fill(ann._connection._sock)
+        with pytest.raises(CallTimeout, match="could not be sent") as caught:
+            ann.deposit(1, timeout_s=0.01)
+        assert caught.value.req_id == 0
+        assert ann.connected
+        assert ann._core.unanswered_req_ids == ()
+        enough.set()
+
+
+def test_what_arrived_is_read_though_a_request_finds_the_connection_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client.blocking, "PUSHES_MAX", 1)
+    held = threading.Event()
+
+    def script(wire: Wire) -> None:
+        wire.log_in()
+        wire.send(push(Opcode.ROOM_GAP, 1, 1, 1))
+        assert held.wait(WAIT_S)
+        wire.send(push(Opcode.ROOM_GAP, 1, 2, 2))
+
+    with serving(script) as port, logged_in(port) as ann:
+        connection = ann._connection
+        assert connection is not None
+        wait_until(lambda: connection._held, "the reading to stop")
+        held.set()
+        for _ in range(3):  # the first may be sent; the server's kernel answers it with a reset
+            with pytest.raises(CallTimeout):
+                ann.balance(timeout_s=0.05)
+        assert ann.next_push() == RoomGap(1, 1, 1)
+        assert ann.next_push() == RoomGap(1, 2, 2)
+        with pytest.raises(ConnectionLost):
+            ann.next_push()
+
+
 def test_a_call_from_on_push_is_misuse_and_close_is_not() -> None:
     errors: list[BaseException] = []
     done = threading.Event()

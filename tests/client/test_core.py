@@ -267,6 +267,7 @@ def _balance_with(flags: int, *, status: int = 0) -> bytes:
         (PUSH[Opcode.ROOM_GAP].frame(0, Flag.POSSIBLE_DUPLICATE, 1, 1, 1), "neither a response"),
         (error_frame(Opcode.BALANCE, 0, Status.ERR_SERVER_BUSY, "full"), "response to nothing"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_not_the_protocol_is_a_violation(data: bytes, what: str) -> None:
     pair = Pair()
@@ -432,12 +433,13 @@ def test_a_client_that_does_not_read_does_not_judge() -> None:
 def test_req_ids_of_ledger_requests_are_dense() -> None:
     """Other requests must not use up the window in which the server keeps outcomes."""
     pair = Pair()
-    ledger = []
+    ledger, others = [], []
     for _ in range(3):
         ledger.append(pair.request(Calls.DEPOSIT(1)).req_id)
-        pair.request(Calls.BALANCE())
-        _beat(pair)
+        others.append(pair.request(Calls.BALANCE()).req_id)
+        others.append(_beat(pair).req_id)
     assert ledger == [1, 2, 3]
+    assert others == list(range(OTHER_REQ_IDS, OTHER_REQ_IDS + 6))
     pair.reconnect(ConnectionLost("gone"))
     assert pair.request(Calls.TRANSFER(1, 1)).req_id == 4
 
