@@ -20,9 +20,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from typing import Any, Generic, TypeVar, cast
 
+from libproto.messages import Capability
 from libproto.scram import Verifier
 from server.state.layout import WORD, Capacities
-from server.state.locks import TICK_NS
+from server.state.locks import TICK_NS, Lock
 from server.state.region import Region
 from server.state.session import Session
 from server.state.state import State, initialise
@@ -83,7 +84,8 @@ def register(state: State, *names: str) -> list[int]:
 def login(
     state: State, user: int, client_id: int = 0, now: int = STARTED_US, *, watches: bool = False
 ) -> Session:
-    return state.sessions.login(user, state.users.name(user), client_id, 0, now, watches=watches)[0]
+    capabilities = int(Capability.PAYMENTS) if watches else 0
+    return state.sessions.login(user, state.users.name(user), client_id, capabilities, now)[0]
 
 
 # ---- what a region shows
@@ -97,10 +99,10 @@ def set_word(region: Region, segment: str, record: int, field: str, value: int) 
     region.words[region.layout[segment].at(record, field)] = value
 
 
-def lock_value(address: int) -> int:
-    """The value of a semaphore: 1 is free."""
+def lock_value(lock: Lock | int) -> int:
+    """The value of a semaphore, or of the one at an address: 1 is free."""
     value = ctypes.c_int()
-    assert _sem_getvalue(address, value) == 0
+    assert _sem_getvalue(lock if isinstance(lock, int) else lock.address, value) == 0
     return value.value
 
 

@@ -298,10 +298,10 @@ def test_a_superseded_connection_is_as_in_connected(lobby: Lobby, case: str) -> 
                 for _ in range(BEHIND):
                     other.ok(Opcode.CHAT_SEND, chatter, "hello")
             assert new.login(username, client_id=CLIENT).status == Status.OK
+            assert not new.ok(Opcode.ROOM_MEMBERS, room, 0).members
             old.send(opcode, *fields)
         assert old.answer().status == Status.ERR_UNAUTHORIZED, opcode.name
         assert balance(new) == 10
-        assert not new.ok(Opcode.ROOM_MEMBERS, room, 0).members
         old.ok(Opcode.HEARTBEAT, 1)
         old.hello(username)
         assert old.login(username, client_id=CLIENT + 1).status == Status.OK

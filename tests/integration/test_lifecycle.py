@@ -19,15 +19,15 @@ from typing import Any
 import pytest
 
 from libproto.errors import Status
-from libproto.messages import Opcode
+from libproto.messages import EventKind, Flag, Opcode
 from server.config import Settings
 from server.master import capacities
 from server.state.layout import Layout
 from tests.helpers import leaks
 from tests.helpers.server import ROOT, RunningServer, StartServer, wait_until
-from tests.helpers.wire import Lobby, Wire, request
+from tests.helpers.wire import Lobby, RoomAccount, Wire, request
 
-USAGE, NOT_STARTED, WORKER_DIED, INTERRUPTED = 2, 3, 4, 130
+USAGE, NOT_STARTED, INTERRUPTED = 2, 3, 130
 STOPS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
 COMMAND = (sys.executable, "-m", "server")
 END_S = 20.0
@@ -367,31 +367,46 @@ def events_of_level(server: RunningServer, level: str) -> list[dict[str, Any]]:
 # ---- ends that are none in order
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGALRM], ids=lambda n: n.name)
-def test_a_worker_is_killed(start_server: StartServer, number: signal.Signals) -> None:
-    """The server stops in order, exit code 4, and says which worker and why; the clients of the
-    other worker see the end of their stream, and their requests are answered till then."""
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGALRM, signal.SIGTERM], ids=lambda n: n.name
+)
+def test_a_worker_ends(start_server: StartServer, number: signal.Signals) -> None:
+    """By whatever signal: its users go offline and have left their rooms within a second, those of
+    the other worker go on, another one takes its place, and what was answered is there."""
+    room, client_id = 5, 77
     server = start_server()
     with Lobby(server) as lobby:
-        here, there = lobby.enter(worker=0), lobby.enter(worker=1)
-        here.ok(Opcode.DEPOSIT, 1)
-        os.kill(lobby.worker_pid(0), number)
-        there.expect_end()
-        with pytest.raises((OSError, AssertionError)):
-            here.ok(Opcode.BALANCE)
-        assert server.wait() == WORKER_DIED
-    (error,) = events_of_level(server, "error")
-    assert error["worker"] == 0
-    assert number.name in error["how"]
+        username = lobby.new_user()
+        gone, stays = lobby.enter(username, worker=0, client_id=client_id), lobby.enter(worker=1)
+        account = RoomAccount(room, stays.ok(Opcode.JOIN_ROOM, room).last_seq)
+        gone.ok(Opcode.JOIN_ROOM, room)
+        paid = gone.call(Opcode.DEPOSIT, 25, req_id=3)
+        account.take_until(stays, account.first + 1)
+        before = lobby.worker_pid(0)
+        os.kill(before, number)
+        # told to end, it waits a moment for its clients to close
+        account.take(stays.push(timeout_s=5.0 if number == signal.SIGTERM else 1.0))
+        assert account.events[account.last] == (EventKind.LEFT, gone.user, "")
+        assert not stays.ok(Opcode.USER_LOOKUP, username).online
+        seq = stays.ok(Opcode.CHAT_SEND, room, "still here").room_seq
+        account.take_until(stays, seq)
+        gone.close()
 
-
-def test_a_worker_that_ends_by_itself_stops_the_server(start_server: StartServer) -> None:
-    server = start_server()
-    with Lobby(server) as lobby:
-        os.kill(lobby.worker_pid(1), signal.SIGTERM)
-        assert server.wait() == WORKER_DIED
-    (error,) = events_of_level(server, "error")
-    assert error["worker"] == 1
+        wait_until(lambda: lobby.worker_pid(0) not in (0, before), "its place is filled")
+        again = lobby.enter(username, worker=0, client_id=client_id)
+        retry = again.call(Opcode.DEPOSIT, 25, req_id=3, flags=Flag.POSSIBLE_DUPLICATE)
+        assert (retry.status, retry.flags & Flag.POSSIBLE_DUPLICATE) == (
+            Status.OK,
+            Flag.POSSIBLE_DUPLICATE,
+        )
+        assert retry.body == paid.body
+        account.take_until(stays, again.ok(Opcode.JOIN_ROOM, room).last_seq + 1)
+        assert not account.gaps
+    (death,) = events(server, "worker has died")
+    assert death["worker"] == 0
+    if number != signal.SIGTERM:
+        assert number.name in death["how"]
+    assert server.stop() == 0
 
 
 def test_the_master_is_killed(start_server: StartServer) -> None:
@@ -471,6 +486,7 @@ def test_no_stats_and_nothing_per_request(start_server: StartServer) -> None:
     """At the default level, requests leave no line in the log."""
     server = start_server("--stats-interval", "0")
     with Lobby(server) as lobby:
+        wait_until(lambda: bool(events(server, "serving")), "the start is logged")
         before = server.log_text()
         wire = lobby.enter()
         for _ in range(50):

@@ -285,8 +285,7 @@ def test_no_more_accounts(start_server: StartServer) -> None:
 
 
 def test_no_more_clients(start_server: StartServer) -> None:
-    """Who is known may come again, and client 0 takes no place. A refused LOGIN changes nothing:
-    the connection is greeted still."""
+    """Who is known may come again, and client 0 takes no place."""
     with Lobby(start_server("--clients", "2")) as lobby:
         username = lobby.new_user()
         first, _ = (lobby.enter(username, client_id=client_id) for client_id in (1, 2))
@@ -295,6 +294,7 @@ def test_no_more_clients(start_server: StartServer) -> None:
         third.hello(username)
         answer = third.login(username, client_id=3)
         check_full(answer, "clients")
+        assert third.login(username).status == Status.ERR_UNAUTHORIZED  # the nonce is used up
         third.hello(username)
         assert third.login(username, client_id=0).status == Status.OK
         assert third.ok(Opcode.BALANCE).balance == 5

@@ -250,9 +250,9 @@ def test_it_shows_all_while_every_lock_is_held() -> None:
             if "lock" in placed.offsets
             for record in range(placed.records)
         ]
-        accounts = [(state.locks.accounts + i * 64, 1) for i in range(SMALL.account_locks)]
+        accounts = map(state.locks.account, range(SMALL.account_locks))
         everything = (
-            (state.locks.registry, 0), *accounts, (state.locks.log, 2), (state.locks.event, 3)
+            state.locks.registry, *accounts, state.locks.log, state.locks.event
         )  # fmt: skip
         state.locks.hold(*everything)
         assert {lock_value(address) for address in addresses} == {0}

@@ -105,6 +105,7 @@ def test_what_is_in_use() -> None:
             "registry": [0],
             "log": [0],
             "events": [0],
+            "repairs": [0],
             "workers": [0, 1, 2],
             "counters": [0, 1, 2],
             "users": [1, 2],
@@ -132,10 +133,10 @@ def test_a_ring_that_went_round_is_shown_from_the_newest_on() -> None:
 def test_a_lock_that_is_taken_is_in_use() -> None:
     with busy_region() as (region, state, _):
         account = state.locks.account(5)
-        state.locks.hold((account, 1))
+        state.locks.hold(account)
         assert used_indices(region, "account_locks") == [5]
         assert values(region, "account_locks", 5) == {"lock": 0}
-        state.locks.release((account, 1))
+        state.locks.release(account)
         assert values(region, "account_locks", 5) == {"lock": 1}
 
 

@@ -28,7 +28,6 @@ from server.state.ledger import (
     SUPERSEDED,
     TOO_OLD,
 )
-from server.state.locks import ACCOUNT, LOG
 from server.state.log import NO_JOURNAL
 from server.state.records import OFFSETS, RecordKind
 from server.state.region import Region
@@ -388,7 +387,7 @@ class Table:
                 self.sessions[actor] = state, login(state, USERS[name], int(client_id))
             case [actor, "ends"]:
                 state, session = self.sessions[actor]
-                state.sessions.end(session, STARTED_US, watches=False)
+                state.sessions.end(session, STARTED_US)
             case _:
                 request = REQUEST.fullmatch(line)
                 assert request, f"not a line of a table: {line}"
@@ -483,7 +482,7 @@ def test_balance_and_last_transaction_are_the_callers_own() -> None:
         newer = login(other, 1, 7)
         assert state.ledger.balance(ann) is None
         assert other.ledger.balance(newer) == (70, paid)
-        other.sessions.end(newer, 2, watches=False)
+        other.sessions.end(newer, 2)
         assert other.ledger.balance(newer) is None
         check_quiet(region)
 
@@ -572,22 +571,24 @@ def test_every_store_of_a_transfer_is_made_under_both_locks(account_locks: int) 
     since. And until the accounts tell of a transaction, the intent does."""
     with small_region(account_locks=account_locks) as region:
         other = state_of(region, 1)
-        register(other, "ann", "bob")
-        ann = login(other, 1, 7)
-        assert other.ledger.execute(ann, TxnKind.DEPOSIT, 0, 100, 1, False, 1)[0] == DONE
-        client = ann.client_slot - 1
-        places = [("accounts", 1, "balance"), ("accounts", 2, "balance")]
-        places += [("accounts", 1, "last_txn"), ("accounts", 2, "last_txn")]
-        places += [("clients", client, "newest")]
         seen = []
+        looking = False
 
         def look() -> None:
-            assert lock_value(other.locks.account(1)) == lock_value(other.locks.account(2)) == 0
-            intent = word(region, "workers", 0, "intent")
-            seen.append((intent, other.log.head(), [word(region, *place) for place in places]))
+            if looking:
+                for user in (1, 2):
+                    assert lock_value(other.locks.account(user)) == 0
+                intent = word(region, "workers", 0, "intent")
+                seen.append((intent, other.log.head(), [word(region, *place) for place in places]))
 
-        head = other.log.head()
         writer = state_of(watched(region, look))
+        register(writer, "ann", "bob")
+        ann = login(writer, 1, 7)
+        assert writer.ledger.execute(ann, TxnKind.DEPOSIT, 0, 100, 1, False, 1)[0] == DONE
+        places = [("accounts", 1, "balance"), ("accounts", 2, "balance")]
+        places += [("accounts", 1, "last_txn"), ("accounts", 2, "last_txn")]
+        places += [("clients", ann.client_slot - 1, "newest")]
+        head, looking = other.log.head(), True
         assert writer.ledger.execute(ann, TxnKind.TRANSFER, 2, 30, 2, False, 1)[0] == DONE
         before, after = [100, 0, head, 0, 1], [70, 30, head + 1, head + 1, 2]
         assert seen[0] == (0, head, before)
@@ -634,13 +635,6 @@ def test_a_transfer_that_a_recovery_interrupts_reads_everything_again(
     with small_region(account_locks=account_locks) as region:
         other = state_of(region, 1)
         register(other, "ann", "bob")
-        ann, also_ann = login(other, 1, 7), login(other, 1, 8)
-        other.ledger.execute(ann, TxnKind.DEPOSIT, 0, 100, 1, False, 1)
-        taken = {
-            "payer's account": (other.locks.account(1), ACCOUNT),
-            "payee's account": (other.locks.account(2), ACCOUNT),
-            "log": (other.locks.log, LOG),
-        }[lock]
 
         def meanwhile() -> None:
             other.locks.release(taken)
@@ -648,6 +642,13 @@ def test_a_transfer_that_a_recovery_interrupts_reads_everything_again(
             happens(other, also_ann)
 
         recovery = Recovery(region, 0, meanwhile)
+        ann, also_ann = login(recovery.state, 1, 7), login(other, 1, 8)
+        recovery.state.ledger.execute(ann, TxnKind.DEPOSIT, 0, 100, 1, False, 1)
+        taken = {
+            "payer's account": other.locks.account(1),
+            "payee's account": other.locks.account(2),
+            "log": other.locks.log,
+        }[lock]
         other.locks.hold(taken)
         answer = recovery.state.ledger.execute(ann, TxnKind.TRANSFER, 2, 60, 2, False, 1)
         assert recovery.came

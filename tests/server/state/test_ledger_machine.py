@@ -231,10 +231,10 @@ class LedgerMachine(RuleBasedStateMachine):
         no_room = len(self.logins) == SMALL.sessions
         if no_room or (client_id and client is None and self._full()):
             with pytest.raises(TableFull) as caught:
-                state.sessions.login(user, "", client_id, 0, self.now, watches=False)
+                state.sessions.login(user, "", client_id, 0, self.now)
             assert caught.value.setting == ("sessions" if no_room else "txn_ring")
             return
-        session, _ = state.sessions.login(user, "", client_id, 0, self.now, watches=False)
+        session, _ = state.sessions.login(user, "", client_id, 0, self.now)
         resumed = client is not None
         assert session.resumed == resumed
         if client_id and client is None:
@@ -253,7 +253,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def log_out(self, which: int) -> None:
         self.now += 1
         login = self.logins.pop(which % len(self.logins))
-        login.state.sessions.end(login.session, self.now, watches=False)
+        login.state.sessions.end(login.session, self.now)
 
     # ---- money
 

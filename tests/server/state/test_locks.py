@@ -1,5 +1,6 @@
 """The locks: shared between processes, taken by rank, and no wait without an end."""
 
+import ctypes
 import os
 import time
 from collections.abc import Callable
@@ -11,21 +12,20 @@ import pytest
 from server.state.counters import LOCK_KINDS, index_of
 from server.state.layout import WORD
 from server.state.locks import (
-    ACCOUNT,
     ALARM_NS,
-    EVENT,
-    LOG,
-    REGISTRY,
     TICK_NS,
+    Lock,
     LockOrderError,
     Locks,
     MasterGone,
     init_lock,
+    unfree_locks,
 )
 from server.state.region import Region
 from server.state.state import State
 from tests.helpers.leaks import wait_gone
 from tests.helpers.region import (
+    SMALL,
     Recovery,
     check_quiet,
     children,
@@ -37,8 +37,6 @@ from tests.helpers.region import (
     word,
 )
 from tests.helpers.server import wait_until
-
-GOT = 0  # of trywait
 
 
 class Ticks:
@@ -59,14 +57,13 @@ def no_pause(_: float) -> None:
     raise AssertionError("it stands still though there is no recovery")
 
 
-def all_locks(locks: Locks) -> list[tuple[int, int]]:
-    """Every lock with its kind, in the order of the ranks."""
-    accounts = range(locks.account_locks)
+def all_locks(locks: Locks, account_locks: int) -> list[Lock]:
+    """Every lock, in the order of the ranks."""
     return [
-        (locks.registry, REGISTRY),
-        *((locks.accounts + n * locks.account_stride, ACCOUNT) for n in accounts),
-        (locks.log, LOG),
-        (locks.event, EVENT),
+        locks.registry,
+        *map(locks.account, range(account_locks)),
+        locks.log,
+        locks.event,
     ]
 
 
@@ -76,40 +73,40 @@ def all_locks(locks: Locks) -> list[tuple[int, int]]:
 def test_every_lock_of_a_new_region_is_free() -> None:
     with small_region(account_locks=5) as region:
         check_quiet(region)
-        assert len({address for address, _ in all_locks(state_of(region).locks)}) == 8
+        assert len({lock.address for lock in all_locks(state_of(region).locks, 5)}) == 8
 
 
 def test_a_lock_is_held_by_one() -> None:
     with small_region() as region:
         locks = state_of(region).locks
         others = state_of(region, 1).locks
-        assert locks.trywait(locks.log) == GOT
+        assert locks.log.acquire(False)
         assert lock_value(locks.log) == 0
-        assert others.trywait(locks.log) != GOT
+        assert not others.log.acquire(False)
         assert lock_value(locks.log) == 0
-        locks.post(locks.log)
+        locks.log.release()
         assert lock_value(locks.log) == 1
-        assert others.trywait(locks.log) == GOT
+        assert others.log.acquire(False)
 
 
 def test_accounts_share_the_locks_there_are() -> None:
     with small_region(account_locks=3) as region:
         locks = state_of(region).locks
-        assert [locks.account(user) for user in (0, 1, 2)] == [
-            address for address, kind in all_locks(locks) if kind == ACCOUNT
-        ]
-        assert locks.account(7) == locks.account(4) == locks.account(1)
+        assert len({locks.account(user).address for user in range(12)}) == 3
+        assert locks.account(7) is locks.account(4) is locks.account(1)
 
 
 def test_each_lock_has_a_cache_line_of_its_own() -> None:
     with small_region() as region:
-        lines = [address // 64 for address, _ in all_locks(state_of(region).locks)]
+        lines = [
+            lock.address // 64 for lock in all_locks(state_of(region).locks, SMALL.account_locks)
+        ]
         assert len(set(lines)) == len(lines)
 
 
 def test_a_lock_made_anew_is_free_whatever_it_was() -> None:
     with small_region() as region:
-        address = state_of(region).locks.event
+        address = state_of(region).locks.event.address
         at = address - region.address
         fresh = bytes(region.bytes[at : at + 4 * WORD])
         region.bytes[at : at + 4 * WORD] = b"\xa5" * (4 * WORD)
@@ -118,18 +115,45 @@ def test_a_lock_made_anew_is_free_whatever_it_was() -> None:
         check_quiet(region)
 
 
+def test_a_lock_is_one_for_all_processes() -> None:
+    """A private one would seem to work: those who wait would be woken by their next tick only."""
+    shared, private = ctypes.create_string_buffer(4 * WORD), ctypes.create_string_buffer(4 * WORD)
+    libc = ctypes.CDLL(None)
+    assert libc.sem_init(shared, 1, 1) == libc.sem_init(private, 0, 1) == 0
+    assert shared.raw != private.raw
+    with small_region() as region:
+        for lock in all_locks(state_of(region).locks, SMALL.account_locks):
+            at = lock.address - region.address
+            assert bytes(region.bytes[at : at + 4 * WORD]) == shared.raw
+
+
+def test_locks_that_are_not_as_new_are_named() -> None:
+    with small_region() as region:
+        assert unfree_locks(region) == {}
+        locks = state_of(region).locks
+        taken = {
+            "registry[0].lock": locks.registry,
+            "account_locks[5].lock": locks.account(5),
+            "events[0].lock": locks.event,
+        }
+        locks.hold(*taken.values())
+        assert unfree_locks(region) == {name: lock.address for name, lock in taken.items()}
+        locks.release(*taken.values())
+        assert unfree_locks(region) == {}
+
+
 def test_a_lock_is_shared_between_processes() -> None:
     with small_region() as region, children() as processes:
         locks = state_of(region).locks
 
-        def take() -> int:
-            return state_of(region, 1).locks.trywait(locks.registry)
+        def take() -> bool:
+            return state_of(region, 1).locks.registry.acquire(False)
 
-        locks.trywait(locks.registry)
-        assert processes.start(take).result() != GOT
-        locks.post(locks.registry)
-        assert processes.start(take).result() == GOT
-        assert locks.trywait(locks.registry) != GOT, "it ended without giving the lock back"
+        locks.registry.acquire(False)
+        assert not processes.start(take).result()
+        locks.registry.release()
+        assert processes.start(take).result()
+        assert not locks.registry.acquire(False), "it ended without giving the lock back"
 
 
 # ---- ranks
@@ -139,7 +163,7 @@ def test_a_lock_is_shared_between_processes() -> None:
 def test_only_a_later_lock_may_follow(first: int, second: int) -> None:
     with small_region(account_locks=3) as region:
         locks = state_of(region).locks
-        ranked = all_locks(locks)
+        ranked = all_locks(locks, 3)
         locks.hold(ranked[first])
         if first < second:
             locks.hold(ranked[second])
@@ -148,14 +172,14 @@ def test_only_a_later_lock_may_follow(first: int, second: int) -> None:
         else:
             with pytest.raises(LockOrderError):
                 locks.hold(ranked[second])
-            assert lock_value(ranked[second][0]) == (0 if first == second else 1)
+            assert lock_value(ranked[second]) == (0 if first == second else 1)
 
 
 def test_a_lock_not_held_is_not_given_back() -> None:
     with small_region() as region:
         locks = state_of(region).locks
         with pytest.raises(LockOrderError):
-            locks.post(locks.event)
+            locks.event.release()
         check_quiet(region)
 
 
@@ -164,14 +188,14 @@ def test_a_lock_that_was_waited_for_has_its_rank_too() -> None:
         others = state_of(region, 1).locks
         clock = Ticks()
         locks = state_of(region, 0, clock, no_pause).locks
-        others.trywait(others.log)
-        clock.at[2] = lambda: void(others.post(others.log))
-        locks.hold((locks.log, LOG))
+        others.log.acquire(False)
+        clock.at[2] = lambda: void(others.log.release())
+        locks.hold(locks.log)
         with pytest.raises(LockOrderError):
-            locks.trywait(locks.registry)
+            locks.registry.acquire(False)
 
 
-def void(_: int) -> None:
+def void(_: object) -> None:
     """For hooks whose answer nobody wants."""
 
 
@@ -189,17 +213,17 @@ def test_a_wait_ends_when_another_process_gives_the_lock_back() -> None:
                 return time.monotonic_ns()
 
             own = state_of(region, 1, clock_ns).locks
-            assert own.trywait(own.log) != GOT
-            got = own.wait(own.log, LOG, ())
+            assert not own.log.acquire(False)
+            got = own.wait(own.log, ())
             value = lock_value(own.log)
-            own.post(own.log)
+            own.log.release()
             return got, value
 
-        locks.trywait(locks.log)
+        locks.log.acquire(False)
         waiter = processes.start(wait)
         for _ in range(4):  # the beginning, and three ticks in vain
             os.read(ticks, 1)
-        locks.post(locks.log)
+        locks.log.release()
         assert waiter.result() == (True, 0)
         os.close(ticks)
         os.close(tick)
@@ -216,9 +240,12 @@ def test_a_wait_is_counted_by_its_kind(kind: int) -> None:
         others = state_of(region, 1).locks
         clock = Ticks()
         state = state_of(region, 2, clock, no_pause)
-        lock = next(lock for lock in all_locks(state.locks) if lock[1] == kind)
-        others.trywait(lock[0])
-        clock.at[3] = lambda: void(others.post(lock[0]))
+        lock, holder = (
+            next(lock for lock in all_locks(locks, 3) if lock.kind == kind)
+            for locks in (state.locks, others)
+        )
+        holder.acquire(False)
+        clock.at[3] = lambda: void(holder.release())
         state.locks.hold(lock)
         for other, name in enumerate(LOCK_KINDS):
             own = other == kind
@@ -230,7 +257,7 @@ def test_a_wait_is_counted_by_its_kind(kind: int) -> None:
 def test_a_lock_got_at_once_is_not_counted() -> None:
     with small_region() as region:
         state = state_of(region, 0, Ticks(), no_pause)
-        state.locks.hold((state.locks.log, LOG))
+        state.locks.hold(state.locks.log)
         assert word(region, "counters", 0, "waits_log") == 0
 
 
@@ -241,9 +268,9 @@ def test_a_long_wait_raises_the_alarm(ticks: int, alarm: int) -> None:
         others = state_of(region, 1).locks
         clock = Ticks()
         locks = state_of(region, 2, clock, no_pause).locks
-        others.trywait(others.log)
-        clock.at[1 + ticks] = lambda: void(others.post(others.log))  # the first look begins it
-        locks.hold((locks.log, LOG))
+        others.log.acquire(False)
+        clock.at[1 + ticks] = lambda: void(others.log.release())  # the first look begins it
+        locks.hold(locks.log)
         assert word(region, "header", 0, "alarm") == alarm
 
 
@@ -256,20 +283,20 @@ def test_a_recovery_makes_a_wait_give_back_what_is_held() -> None:
         others = state_of(region, 1).locks
 
         def meanwhile() -> None:
-            seen.append([lock_value(address) for address in held])
+            seen.append([lock_value(lock) for lock in held])
 
         recovery = Recovery(region, 0, meanwhile)
         locks = recovery.state.locks
-        others.trywait(locks.log)
+        others.log.acquire(False)
         held = (locks.registry, locks.account(2), locks.account(3))
-        for address in held:
-            locks.trywait(address)
-        assert locks.wait(locks.log, LOG, held) is False
+        for lock in held:
+            lock.acquire(False)
+        assert locks.wait(locks.log, held) is False
         assert seen == [[1, 1, 1]]
         assert lock_value(locks.log) == 0, "it never had that one"
         assert word(region, "workers", 0, "ack") == recovery.epoch
         assert word(region, "counters", 0, "waits_log") == 0
-        others.post(locks.log)
+        others.log.release()
         check_quiet(region)
 
 
@@ -277,7 +304,7 @@ def test_a_recovery_that_is_going_on_is_seen_before_the_wait() -> None:
     with small_region() as region:
         set_word(region, "header", 0, "recovery", 5)
         others = state_of(region, 1).locks
-        others.trywait(others.event)
+        others.event.acquire(False)
         pauses = []
 
         def over(seconds: float) -> None:
@@ -285,7 +312,7 @@ def test_a_recovery_that_is_going_on_is_seen_before_the_wait() -> None:
             set_word(region, "header", 0, "recovery", 0)
 
         locks = state_of(region, 0, Ticks(), over).locks
-        assert locks.wait(locks.event, EVENT, ()) is False
+        assert locks.wait(locks.event, ()) is False
         assert len(pauses) == 1
         assert word(region, "workers", 0, "ack") == 5
 
@@ -315,7 +342,7 @@ def test_without_a_recovery_nothing_is_acknowledged() -> None:
 def test_who_holds_a_lock_may_not_acknowledge() -> None:
     with small_region() as region:
         locks = state_of(region, 0, Ticks(), no_pause).locks
-        locks.trywait(locks.log)
+        locks.log.acquire(False)
         with pytest.raises(LockOrderError):
             locks.acknowledge()
 
@@ -323,13 +350,13 @@ def test_who_holds_a_lock_may_not_acknowledge() -> None:
 def test_hold_begins_anew_after_a_recovery() -> None:
     with small_region() as region:
         others = state_of(region, 1).locks
-        recovery = Recovery(region, 0, lambda: void(others.post(others.event)))
+        recovery = Recovery(region, 0, lambda: void(others.event.release()))
         locks = recovery.state.locks
-        others.trywait(others.event)
-        locks.hold((locks.registry, REGISTRY), (locks.event, EVENT))
+        others.event.acquire(False)
+        locks.hold(locks.registry, locks.event)
         assert recovery.came
         assert lock_value(locks.registry) == lock_value(locks.event) == 0
-        locks.release((locks.registry, REGISTRY), (locks.event, EVENT))
+        locks.release(locks.registry, locks.event)
         check_quiet(region)
 
 
@@ -344,11 +371,11 @@ def test_a_process_that_waits_takes_part_in_a_recovery() -> None:
 
         def wait() -> tuple[bool, int]:
             own = state_of(region, 1).locks
-            own.trywait(account)
+            own.account(1).acquire(False)
             set_word(region, "workers", 1, "started", 1)
-            return own.wait(locks.log, LOG, (account,)), lock_value(account)
+            return own.wait(own.log, (own.account(1),)), lock_value(account)
 
-        locks.trywait(locks.log)
+        locks.log.acquire(False)
         waiter = processes.start(wait)
         wait_until(lambda: word(region, "workers", 1, "started") == 1, "it holds its account")
         assert lock_value(account) == 0
@@ -365,7 +392,7 @@ def test_a_process_that_waits_takes_part_in_a_recovery() -> None:
 
 
 def _waits_for_the_log(state: State) -> None:
-    state.locks.wait(state.locks.log, LOG, ())
+    state.locks.wait(state.locks.log, ())
 
 
 def _stands_still(state: State) -> None:
@@ -376,7 +403,7 @@ def _stands_still(state: State) -> None:
 def test_a_worker_whose_master_died_gives_up(stuck: Callable[[State], None]) -> None:
     with small_region() as region, children() as processes:
         locks = state_of(region).locks
-        locks.trywait(locks.log)
+        locks.log.acquire(False)
         set_word(region, "header", 0, "recovery", 6 if stuck is _stands_still else 0)
 
         def master() -> int:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from server.state.locks import LOG
 from server.state.log import NO_JOURNAL, TxnLog
 from server.state.records import MONEY, MONEY_WORDS, OFFSETS, RECORD_WORDS, RecordKind
 from server.state.region import Region
@@ -141,10 +140,10 @@ def test_full_leaves_the_caller_its_locks() -> None:
         for _ in range(RING):
             append(state)
         account = state.locks.account(1)
-        state.locks.trywait(account)
+        account.acquire(False)
         assert state.log.append(deposit(1), 1, (account,)) == TxnLog.FULL
         assert lock_value(account) == 0
-        state.locks.post(account)
+        account.release()
 
 
 def test_at_every_instant_a_reader_sees_whole_records_or_none() -> None:
@@ -174,11 +173,11 @@ def test_a_recovery_while_it_waits_takes_the_locks_and_appends_nothing() -> None
     with small_region() as region:
         other = state_of(region, 1)
         append(other)
-        recovery = Recovery(region, 0, lambda: other.locks.release((other.locks.log, LOG)))
+        recovery = Recovery(region, 0, lambda: other.locks.release(other.locks.log))
         state = recovery.state
         account = state.locks.account(1)
-        state.locks.trywait(account)
-        other.locks.hold((other.locks.log, LOG))
+        account.acquire(False)
+        other.locks.hold(other.locks.log)
         assert state.log.append(deposit(9), 9, (account,)) == TxnLog.AGAIN
         assert recovery.came
         check_quiet(region)

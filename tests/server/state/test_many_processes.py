@@ -253,7 +253,7 @@ def open_accounts(region: Region) -> dict[int, Account]:
         what, txn, balance = state.ledger.execute(session, TxnKind.DEPOSIT, 0, 100, 1, False, 1)
         assert what == DONE
         accounts[user] = Account(txn, balance)
-        state.sessions.end(session, 1, watches=False)
+        state.sessions.end(session, 1)
     return accounts
 
 
@@ -315,7 +315,7 @@ def take_over(region: Region, worker: int) -> list[Turn]:
             turn.req_ids.append(req_id)
             turn.sent_ns.append(sent)
         turns.append(turn)
-        state.sessions.end(session, 1, watches=False)
+        state.sessions.end(session, 1)
     return turns
 
 
@@ -413,10 +413,10 @@ def chatter(region: Region, worker: int) -> tuple[list[Spoken], set[int]]:
             case "direct":
                 state.rooms.direct(sessions[which], shared, "psst", 1)
             case _:
-                state.sessions.end(sessions[which], 1, watches=False)
+                state.sessions.end(sessions[which], 1)
                 sessions[which] = login(state, sessions[which].user, client_id=worker + 1)
                 joined[which].clear()
-    state.sessions.end(sessions[1], 1, watches=False)
+    state.sessions.end(sessions[1], 1)
     return spoken, joined[0]
 
 

@@ -272,9 +272,9 @@ def test_a_region_is_usable_once_initialised(name: str) -> None:
     try:
         initialise(region)
         state = state_of(region)
-        state.locks.hold((state.locks.registry, 0), (state.locks.log, 2))
+        state.locks.hold(state.locks.registry, state.locks.log)
         assert lock_value(state.locks.registry) == 0
-        state.locks.release((state.locks.registry, 0), (state.locks.log, 2))
+        state.locks.release(state.locks.registry, state.locks.log)
         assert lock_value(state.locks.registry) == 1
     finally:
         region.unlink()

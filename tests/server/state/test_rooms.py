@@ -21,7 +21,6 @@ from libproto.codec import PUSH
 from libproto.framing import Decoder
 from libproto.messages import ChatBroadcast, EventKind, Opcode
 from server.state.errors import NotOnline, Superseded
-from server.state.locks import EVENT, REGISTRY
 from server.state.region import Region
 from server.state.rooms import Event, SlotKind
 from server.state.session import Session
@@ -162,7 +161,7 @@ def test_the_end_of_a_session_leaves_all_its_rooms() -> None:
         for room in (2, 64, SMALL.rooms):
             state.rooms.join(ann, room, 1)
             state.rooms.join(bob, room, 1)
-        state.sessions.end(ann, 5, watches=False)
+        state.sessions.end(ann, 5)
         for room in (2, 64, SMALL.rooms):
             assert state.rooms.member_ids(room, 0) == [2]
             assert seen(state, room)[2:] == [(3, LEFT, "ann", "")]
@@ -200,7 +199,7 @@ def test_a_superseding_login_leaves_the_rooms_of_the_old_session() -> None:
                 refused()
         assert state.rooms.leave(ann, 1, 1) == frozenset()
         assert image(region) == before
-        state.sessions.end(ann, 10, watches=False)
+        state.sessions.end(ann, 10)
         assert state.rooms.last_seq(1) == 3, "it had left already"
         assert state.rooms.join(new, 1, 11)[:2] == (3, 2)
         check_quiet(region)
@@ -463,7 +462,7 @@ def test_direct_messages_go_to_all_connections_and_need_one() -> None:
         assert state.rooms.direct(ann, 2, "x", 1) == {1, 2}
         login(state, 2, 7)
         assert state.rooms.direct(ann, 2, "x", 1) == {0, 2}, "not to a superseded one"
-        state.sessions.end(also, 2, watches=False)
+        state.sessions.end(also, 2)
         assert state.rooms.direct(ann, 2, "x", 1) == {0}
         before = image(region)
         for nobody in (0, 4, SMALL.accounts, SMALL.accounts + 1, 2**32 - 1):
@@ -489,7 +488,7 @@ def _leaves(state: State, session: Session) -> None:
 
 
 def _ends(state: State, session: Session) -> None:
-    state.sessions.end(session, 1, watches=False)
+    state.sessions.end(session, 1)
 
 
 @pytest.mark.parametrize("action", [_sends, _joins, _leaves, _ends])
@@ -501,13 +500,13 @@ def test_an_action_that_a_recovery_interrupts_begins_anew(
         other.rooms.join(ann, 1, 1)
 
         def meanwhile() -> None:
-            other.locks.release((other.locks.event, EVENT))
+            other.locks.release(other.locks.event)
             check_quiet(region)
             other.rooms.join(bob, 1, 1)
             other.rooms.join(bob, 2, 1)
 
         recovery = Recovery(region, 2, meanwhile)
-        other.locks.hold((other.locks.event, EVENT))
+        other.locks.hold(other.locks.event)
         action(recovery.state, ann)
         assert recovery.came
         gone = action in (_leaves, _ends)
@@ -524,11 +523,11 @@ def test_a_send_of_a_session_superseded_while_it_stands_still() -> None:
         other.rooms.join(ann, 1, 1)
 
         def meanwhile() -> None:
-            other.locks.release((other.locks.registry, REGISTRY), (other.locks.event, EVENT))
+            other.locks.release(other.locks.registry, other.locks.event)
             login(other, 1, 7)
 
         recovery = Recovery(region, 2, meanwhile)
-        other.locks.hold((other.locks.registry, REGISTRY), (other.locks.event, EVENT))
+        other.locks.hold(other.locks.registry, other.locks.event)
         with pytest.raises(Superseded):
             recovery.state.rooms.send(ann, 1, "x", 1)
         assert recovery.came
@@ -626,9 +625,7 @@ class RoomsMachine(RuleBasedStateMachine):
 
     def _log_in(self, user: int, client_id: int, state: State) -> None:
         self.now += 1
-        session, touched = state.sessions.login(
-            user, NAMES[user - 1], client_id, 0, self.now, watches=False
-        )
+        session, touched = state.sessions.login(user, NAMES[user - 1], client_id, 0, self.now)
         expected = set()
         for member in self.members:
             if client_id and member.live and (member.user, member.client_id) == (user, client_id):
@@ -653,7 +650,7 @@ class RoomsMachine(RuleBasedStateMachine):
     def end(self, which: int) -> None:
         self.now += 1
         member = self.members[which % len(self.members)]
-        touched = member.state.sessions.end(member.session, self.now, watches=False)
+        touched = member.state.sessions.end(member.session, self.now)
         assert touched == self._leave_all(member)
         for room in member.counted:
             member.state.rooms.present(room, member.state.worker, -1)

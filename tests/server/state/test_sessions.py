@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from libproto.messages import TxnKind
 from server.state.errors import TableFull
 from server.state.ledger import DONE, RECORDED, SUPERSEDED, TOO_OLD
-from server.state.locks import EVENT, LOG, REGISTRY
 from server.state.records import OFFSETS, RecordKind
 from server.state.region import Region
 from server.state.rooms import SlotKind
@@ -47,7 +46,7 @@ def sessions_of(region: Region, user: int) -> list[int]:
 
 
 def end(state: State, session: Session, now: int = STARTED_US) -> None:
-    state.sessions.end(session, now, watches=False)
+    state.sessions.end(session, now)
 
 
 def deposit(state: State, session: Session, req_id: int, *, flagged: bool = False) -> int:
@@ -61,7 +60,7 @@ def test_a_session_says_whose_it_is() -> None:
     with small_region() as region:
         state = state_of(region, 2)
         register(state, *NAMES)
-        session, touched = state.sessions.login(2, "bob", 9, 5, STARTED_US, watches=False)
+        session, touched = state.sessions.login(2, "bob", 9, 5, STARTED_US)
         assert (session.user, session.name, session.client_id) == (2, "bob", 9)
         assert not session.resumed
         assert touched == frozenset()
@@ -187,9 +186,9 @@ def test_who_watches_for_payments_is_counted() -> None:
         login(state, 1)
         assert state.rooms.watched(1)
         assert not state.rooms.watched(2)
-        state.sessions.end(first, STARTED_US, watches=True)
+        state.sessions.end(first, STARTED_US)
         assert state.rooms.watched(1)
-        state.sessions.end(second, STARTED_US, watches=True)
+        state.sessions.end(second, STARTED_US)
         assert not state.rooms.watched(1)
 
 
@@ -366,7 +365,7 @@ def test_a_later_login_of_the_client_supersedes() -> None:
         free = login(state, 1, 0)
         bobs = login(state, 2, 7)
         before = state.rooms.head()
-        new, touched = other.sessions.login(1, "ann", 7, 0, STARTED_US, watches=False)
+        new, touched = other.sessions.login(1, "ann", 7, 0, STARTED_US)
         assert new.resumed
         assert touched == {0}, "the worker of the old one is told"
         live = [state.sessions.is_live(session) for session in (old, also, free, bobs, new)]
@@ -441,9 +440,9 @@ def test_a_login_that_a_recovery_interrupts_begins_anew(
         other = state_of(region, 1)
         register(other, "ann")
         taken = {
-            "registry": (other.locks.registry, REGISTRY),
-            "account": (other.locks.account(1), 1),
-            "log": (other.locks.log, LOG),
+            "registry": other.locks.registry,
+            "account": other.locks.account(1),
+            "log": other.locks.log,
         }[lock]
 
         def happens() -> None:
@@ -470,13 +469,13 @@ def test_a_superseding_login_that_a_recovery_interrupts_begins_anew(goes: bool) 
         old = login(other, 1, 7)
 
         def meanwhile() -> None:
-            other.locks.release((other.locks.event, EVENT))
+            other.locks.release(other.locks.event)
             assert other.sessions.is_live(old)
             if goes:
                 end(other, old)
 
         recovery = Recovery(region, 0, meanwhile)
-        other.locks.hold((other.locks.event, EVENT))
+        other.locks.hold(other.locks.event)
         new = login(recovery.state, 1, 7)
         assert recovery.came
         assert new.resumed

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from libproto.scram import Verifier
 from server.state.errors import NameTaken, TableFull
-from server.state.locks import LOG
 from server.state.records import OFFSETS, RecordKind
 from tests.helpers.region import (
     STARTED_US,
@@ -171,9 +170,9 @@ def test_presence() -> None:
         assert state.users.presence(1, 99) == (False, 10), "since its registration"
         first, second = login(state, 1, now=20), login(state_of(region, 1), 1, now=21)
         assert state.users.presence(1, 99) == (True, 99)
-        state.sessions.end(second, 30, watches=False)
+        state.sessions.end(second, 30)
         assert state.users.presence(1, 99) == (True, 99)
-        state.sessions.end(first, 40, watches=False)
+        state.sessions.end(first, 40)
         assert state.users.presence(1, 99) == (False, 40)
 
 
@@ -192,11 +191,11 @@ def test_a_registration_that_a_recovery_interrupts_begins_anew(name: str) -> Non
         other = state_of(region, 1)
 
         def meanwhile() -> None:
-            other.locks.release((other.locks.log, LOG))
+            other.locks.release(other.locks.log)
             register(other, name)
 
         recovery = Recovery(region, 0, meanwhile)
-        other.locks.hold((other.locks.log, LOG))
+        other.locks.hold(other.locks.log)
         if name == "ann":
             with pytest.raises(NameTaken):
                 recovery.state.users.register("ann", VERIFIER, STARTED_US)

@@ -1,0 +1,378 @@
+"""A region whose every store is a step, so that a worker can die before any of them.
+
+`State` is given its view of the region, and here it is one that counts: a store of a word is a
+step, a block goes word by word, and taking or giving back a semaphore is a step too. A `Stepper`
+that is armed for step N lets nothing of that step happen: by default it raises `Died`, which
+nothing in server/state catches and after which no code of it may run (a later step would fail the
+test). A process that is killed there leaves the same bytes, which a test shows with real ones.
+"""
+
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, cast
+from unittest.mock import patch
+
+from libproto.messages import OUTCOME_WINDOW
+from server.state import check, recovery
+from server.state import state as state_module
+from server.state.layout import OUTCOME_WORDS, WORD, Capacities
+from server.state.locks import CheckedLocks, Lock, fresh_semaphore, unfree_locks
+from server.state.records import OFFSETS, RECORD_WORDS, RecordKind
+from server.state.region import Region
+from server.state.rooms import SlotKind
+from server.state.state import State, initialise
+
+RETENTION_S = 100
+_SMALL = Capacities(
+    workers=3,
+    accounts=5,
+    rooms=3,
+    clients=4,
+    sessions=7,
+    txn_ring=4,
+    event_ring=16,
+    max_message=16,
+    account_locks=6,
+)
+_MONEY = OFFSETS[RecordKind.TRANSFER]
+
+
+class Died(BaseException):
+    """The process is gone: nothing of it runs any more."""
+
+
+class WentOnError(AssertionError):
+    """A step after the last one."""
+
+
+class Stepper:
+    """Counts the steps of a process, and ends it before the one that it is armed for."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._fatal = 0
+        self._end: Callable[[], object] = self._die
+
+    def arm(self, step: int, end: Callable[[], object] | None = None) -> None:
+        """End before this step, the next being 1; 0: never. end: how, if not by Died. Where it
+        comes back it was no end, and the step happens."""
+        self.count, self._fatal, self._end = 0, step, end or self._die
+
+    def _die(self) -> None:
+        raise Died
+
+    def step(self) -> None:
+        self.count += 1
+        if self.count == self._fatal:
+            ended, self._fatal = self._fatal, -1
+            self._end()
+            self._fatal = 0
+            assert self.count == ended
+        elif self._fatal < 0:
+            raise WentOnError(f"step {self.count}, after the end")
+
+
+class _Stepped:
+    """A view, each store into which is a step."""
+
+    def __init__(self, view: memoryview, step: Callable[[], None]) -> None:
+        self._view, self._step = view, step
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._view[place]
+
+    def __setitem__(self, place: int | slice, value: Any) -> None:
+        if isinstance(place, slice):
+            assert place.stop - place.start == len(value), "as the memoryview insists, too"
+            for at in range(place.start, place.stop, WORD):
+                end = min(at + WORD, place.stop)
+                self._step()
+                self._view[at:end] = value[at - place.start : end - place.start]
+        else:
+            self._step()
+            self._view[place] = value
+
+
+class SteppedRegion(Region):
+    """The same memory, by way of a stepper."""
+
+    def __init__(self, region: Region, stepper: Stepper) -> None:
+        self.__dict__.update(region.__dict__)
+        self.stepper: Final = stepper
+        self.words = cast(memoryview, _Stepped(region.words, stepper.step))
+        self.bytes = cast(memoryview, _Stepped(region.bytes, stepper.step))
+
+
+class SteppedLocks(CheckedLocks):
+    """Locks that are taken and given back in steps."""
+
+    def __init__(
+        self,
+        region: Region,
+        worker: int,
+        clock_ns: Callable[[], int],
+        pause: Callable[[float], None],
+    ) -> None:
+        assert isinstance(region, SteppedRegion)
+        self._step = region.stepper.step
+        super().__init__(region, worker, clock_ns, pause)
+
+    def _lock(self, address: int, kind: int) -> Lock:
+        checked, step = super()._lock(address, kind), self._step
+
+        def acquire(block: bool, /) -> bool:
+            step()
+            return checked.acquire(block)
+
+        def release() -> None:
+            step()
+            checked.release()
+
+        return Lock(address, kind, acquire, release)
+
+    def forget(self) -> None:
+        """Another process begins in this one's place, holding nothing."""
+        self._taken.clear()
+
+
+def never() -> int:
+    """A clock for what never waits."""
+    raise AssertionError("waits, though nobody holds a lock")
+
+
+def stepped_state(
+    region: Region,
+    worker: int,
+    stepper: Stepper,
+    clock_ns: Callable[[], int] = never,
+    pause: Callable[[float], None] = lambda _: None,
+) -> State:
+    """The region as a worker sees it whose steps are counted."""
+    # State picks the class of its locks, and what it is made of keeps their bound methods.
+    with patch.object(state_module, "Locks", SteppedLocks):
+        return State(SteppedRegion(region, stepper), worker, clock_ns, pause, RETENTION_S)
+
+
+def _init_lock(region: Region, address: int) -> None:
+    """What init_lock does, in steps: all words to 0, then those of a fresh semaphore."""
+    at, fresh = (address - region.address) // WORD, fresh_semaphore()
+    for values in ([0] * len(fresh), fresh):
+        for place, value in enumerate(values):
+            region.words[at + place] = value
+
+
+def repair(states: list[State], now: int) -> Counter[str]:
+    """The repair, with every store of it a step: those of sem_init too."""
+    with patch.object(recovery, "init_lock", partial(_init_lock, states[0].region)):
+        return recovery.repair(states, now)
+
+
+# ---- what a region shows
+
+
+def image(region: Region) -> bytes:
+    """All bytes, but for what is only counted and the payloads of intents that are over."""
+    out = bytearray(region.bytes)
+    workers = region.layout["workers"]
+    blank = [(region.layout[name].at(0), region.layout[name]) for name in ("repairs", "counters")]
+    spans = [(at, at + placed.stride * placed.records) for at, placed in blank]
+    for worker in range(workers.records):
+        at = workers.at(worker, "intent")
+        if not region.words[at]:
+            spans.append((at, at + RECORD_WORDS))
+    for first, end in spans:
+        out[first * WORD : end * WORD] = bytes((end - first) * WORD)
+    return bytes(out)
+
+
+def records(region: Region, segment: str) -> Iterator[tuple[int, dict[str, list[int]]]]:
+    """The words of each record, by field."""
+    placed = region.layout[segment]
+    for record in range(placed.records):
+        at = placed.at(record)
+        words = region.words[at : at + placed.stride].tolist()
+        yield (
+            record,
+            {
+                name: words[offset : offset + placed.lengths[name]]
+                for name, offset in placed.offsets.items()
+            },
+        )
+
+
+_LISTS = {"first_session", "next", "previous", "first", "free_session"}  # in any order
+# Raised before the event that drives an old one out is committed, so it may be early.
+_EARLY = {"oldest_seq"}
+_USED = {"users": "word", "clients": "user", "sessions": "id"}
+
+
+def form(region: Region) -> tuple[object, ...]:
+    """What the state says, whatever way it came to say it: without the order of lists, what
+    stands in free slots, and the slots of the rings that the next record and event will take."""
+    out: list[object] = []
+    for segment in ("registry", "users", "accounts", "clients", "sessions", "rooms", "presence"):
+        used = _USED.get(segment)
+        for record, fields in records(region, segment):
+            if not used or fields[used][0]:
+                kept = {k: tuple(v) for k, v in fields.items() if k not in _LISTS | _EARLY}
+                out.append((segment, record, *kept.items()))
+    out += [("record", *record) for record in log_of(region)]
+    out += [("event", *event) for event in events_of(region)]
+    return tuple(out)
+
+
+def log_of(region: Region) -> list[list[int]]:
+    """The records of the log that no transaction which was not committed has begun to replace."""
+    ring, head = region.layout["txn_ring"], region.words[region.layout["log"].at(0, "head")]
+    ats = [ring.at(txn % ring.records) for txn in range(max(1, head - ring.records + 2), head + 1)]
+    return [region.words[at : at + RECORD_WORDS].tolist() for at in ats]
+
+
+def events_of(region: Region, after: int = 0) -> list[list[int]]:
+    """The events above `after`, the head's first: eight words, and those of the frame."""
+    ring, head = region.layout["event_ring"], region.words[region.layout["events"].at(0, "head")]
+    out = []
+    for number in range(max(after + 1, head - ring.records + 2), head + 1):
+        at = ring.at(number % ring.records)
+        words = region.words[at : at + ring.stride].tolist()
+        frame = ring.offsets["frame"]
+        size = words[ring.offsets["frame_len"]]
+        at += frame
+        blob = bytes(region.bytes[at * WORD : at * WORD + size])
+        out.append([*words[:frame], int.from_bytes(blob)])
+    return out
+
+
+def problems(region: Region) -> list[str]:
+    """What check.problems finds, and what needs to know more than it can: all that is derived, as
+    a rebuild of a copy makes it; accounts and outcomes against the log; what rooms offer."""
+    return [*check.problems(region), *_underived(region), *_unlogged(region), *_missing(region)]
+
+
+def _underived(region: Region) -> Iterator[str]:
+    copy = Region.__new__(Region)
+    copy.__dict__.update(region.__dict__)
+    copy.bytes = memoryview(bytearray(region.bytes))
+    copy.words = copy.bytes.cast("Q")
+    state = State(copy, 0, never, lambda _: None, RETENTION_S)
+    state.users.rebuild()
+    state.sessions.rebuild()
+    for segment, field in (
+        ("registry", "users"), ("registry", "clients"), ("users", "watchers"),
+        ("name_index", "user"), ("clients", "session"), ("rooms", "members"),
+    ):  # fmt: skip
+        found, right = region.column(segment, field), copy.column(segment, field)
+        if found != right:
+            yield f"{segment}.{field} is {found}, by what it is derived from {right}"
+    if (found := _chains(region)) != (right := _chains(copy)):
+        yield f"clients are chained {found}, by what it is derived from {right}"
+
+
+def _chains(region: Region) -> list[set[int]]:
+    following, out = region.column("clients", "next"), list[set[int]]()
+    for client in region.column("client_buckets", "first"):
+        chain: set[int] = set()
+        while client and client not in chain:
+            chain.add(client)
+            client = following[client - 1]
+        out.append(chain)
+    return out
+
+
+def _unlogged(region: Region) -> Iterator[str]:
+    log = {record[0]: record for record in log_of(region)}
+    latest = region.column("accounts", "last_txn")
+    for user, balance in enumerate(region.column("accounts", "balance")):
+        record = log.get(latest[user])
+        if record is not None:
+            side = "from" if record[_MONEY["from_user"]] == user else "to"
+            logged = record[_MONEY[f"{side}_balance"]]
+            if (record[_MONEY[f"{side}_user"]], logged) != (user, balance):
+                yield f"user {user} has {balance}, by transaction {latest[user]} {logged}"
+    for slot, fields in records(region, "clients"):
+        outcomes = fields["outcomes"]
+        for place in range(OUTCOME_WINDOW):
+            req_id, txn, *_ = outcomes[place * OUTCOME_WORDS : (place + 1) * OUTCOME_WORDS]
+            record = log.get(txn)
+            if record and (record[_MONEY["req_id"]], record[_MONEY["client_slot"]]) != (
+                req_id,
+                slot + 1,
+            ):
+                yield f"client {slot} was told {txn} for {req_id}"
+
+
+def _missing(region: Region) -> Iterator[str]:
+    """Room events that are offered and not there."""
+    there = {(e[2], e[3]) for e in events_of(region)}
+    for room, fields in records(region, "rooms"):
+        last, oldest = fields["last_seq"][0], fields["oldest_seq"][0]
+        gone = [seq for seq in range(max(1, oldest), last + 1) if (room, seq) not in there]
+        # The slot that the next event takes may be empty, and what it held is not counted above.
+        if gone and gone != [max(1, oldest)]:
+            yield f"room {room} offers {gone} of {oldest} to {last}"
+
+
+class Rooms:
+    """Who is in which room, by the events: what a client that reads them all knows."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+        self._after = region.words[region.layout["events"].at(0, "head")]
+        self._seqs = region.column("rooms", "last_seq")
+        self._members = self._by_bits()
+
+    def _by_bits(self) -> list[set[int]]:
+        rooms: list[set[int]] = [set() for _ in self._seqs]
+        for _, session in records(self._region, "sessions"):
+            if session["id"][0]:
+                for room, members in enumerate(rooms):
+                    if session["rooms"][room >> 6] >> (room & 63) & 1:
+                        members.add(session["user"][0])
+        return rooms
+
+    def follow(self) -> list[str]:
+        """What the events since then tell, against what the state says. It is only asked."""
+        found, seqs = [], list(self._seqs)
+        rooms = [set(members) for members in self._members]
+        events = events_of(self._region, self._after)
+        assert len(events) == self._region.words[self._region.layout["events"].at(0, "head")] - (
+            self._after
+        ), "the ring is too small for this test"
+        for number, kind, room, seq, user, *_ in events:
+            if not room:
+                continue
+            if seq != seqs[room] + 1:
+                found.append(f"event {number}: room {room} goes from {seqs[room]} to {seq}")
+            seqs[room] = seq
+            if kind == SlotKind.JOINED and user in rooms[room]:
+                found.append(f"event {number}: user {user} is in room {room} already")
+            if kind == SlotKind.LEFT and user not in rooms[room]:
+                found.append(f"event {number}: user {user} is not in room {room}")
+            rooms[room] ^= {user} if kind in (SlotKind.JOINED, SlotKind.LEFT) else set()
+        if rooms != self._by_bits():
+            found.append(f"in the rooms are {self._by_bits()}, by the events {rooms}")
+        if seqs != self._region.column("rooms", "last_seq"):
+            found.append("the rooms' numbers are not those of their newest events")
+        return found
+
+
+def free(region: Region, *names: str) -> bool:
+    """Are these semaphores free?"""
+    return not set(unfree_locks(region)).intersection(names)
+
+
+@contextmanager
+def small_region(**capacities: int) -> Iterator[Region]:
+    """A region ready for workers, so small that its rings go round in a test."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    region = Region.create(name, replace(_SMALL, **capacities), 1)
+    try:
+        initialise(region)
+        yield region
+    finally:
+        region.unlink()
+        region.close()
