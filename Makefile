@@ -19,7 +19,7 @@ INSTALLED := $(VENV)/.installed-$(PYVERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help python install run test check bench fmt lock clean
+.PHONY: help python install run test check bench model fmt lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ check: install ## lint, format, types, import arrows, freshness of generated doc
 
 bench: install ## measure the server's CPU time per request (ARGS="...")
 	$(BIN)/python -m bench $(ARGS)
+
+model: ## check the model of transactions, recovery and the event ring (a minute)
+	cd docs/model && $(PYTHON) check.py
 
 fmt: install ## format the sources and mend what the linter can
 	$(BIN)/ruff check --fix

@@ -16,6 +16,7 @@ from libproto.framing import Decoder, Frame
 FAIR_FRAMES: Final = 64  # of one connection and turn
 HIGH_MARK: Final = 256 * 1024  # bytes of output that wait for the peer
 LOW_MARK: Final = 64 * 1024
+FLUSH_S: Final = 10.0  # after a half-close: how long a slow reader may take for what is left
 LINGER_S: Final = 1.0  # after a half-close: how long what still arrives is discarded
 
 
@@ -166,7 +167,17 @@ class FrameProtocol(asyncio.Protocol):
             return
         transport.resume_reading()
         transport.write_eof()
-        self.loop.call_later(LINGER_S, self.abort)
+        self.loop.call_later(LINGER_S, self._lingered, self.loop.time() + FLUSH_S)
+
+    def _lingered(self, deadline: float) -> None:
+        """Abort, but leave a slow reader some time for the output that it still is to get."""
+        transport = self.transport
+        if transport is None:
+            return
+        if transport.get_write_buffer_size() and self.loop.time() < deadline:
+            self.loop.call_later(LINGER_S, self._lingered, deadline)
+        else:
+            transport.abort()
 
     def abort(self) -> None:
         """End at once; what waits is lost."""

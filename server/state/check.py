@@ -21,8 +21,8 @@ def problems(region: Region) -> list[str]:
         *_intents(region),
         *_money(region),
         *_log(region),
-        *_events(region),
-        *_people(region),
+        *events(region),
+        *people(region),
     ]
 
 
@@ -59,7 +59,7 @@ def _log(region: Region) -> Iterator[str]:
             yield f"the log holds {found[txn % ring.records]} in the place of transaction {txn}"
 
 
-def _events(region: Region) -> Iterator[str]:
+def events(region: Region) -> Iterator[str]:
     words, layout = region.words, region.layout
     head = words[layout["events"].at(0, "head")]
     ring = layout["event_ring"]
@@ -77,7 +77,7 @@ def _events(region: Region) -> Iterator[str]:
             yield f"room {room} is at {seq}, its latest event at {seq_of[place]}"
 
 
-def _people(region: Region) -> Iterator[str]:
+def people(region: Region) -> Iterator[str]:
     """Sessions, their users, their rooms, and what is derived from them."""
     words, layout = region.words, region.layout
     sessions = layout["sessions"]

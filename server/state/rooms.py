@@ -244,8 +244,9 @@ class Rooms:
 
     def supersede(self, session: int, user: int, now: int) -> Touched:
         """Out of all rooms, and a word to its worker. The caller holds registry and event locks."""
-        touched = self.leave_all(session, user, now)
+        # The word first: its connection is told of nothing after it, its own leaves included.
         self._publish(SlotKind.SUPERSEDED, 0, 0, user, session + 1, b"")
+        touched = self.leave_all(session, user, now)
         return touched | {self._words[self._sessions.at(session, "worker")]}
 
     def _is_live(self, session: Session) -> bool:

@@ -312,7 +312,7 @@ def test_a_superseded_connection_is_as_in_connected(lobby: Lobby, case: str) -> 
 
 
 def test_a_superseded_connection_is_out_of_its_rooms(lobby: Lobby) -> None:
-    """Its left event is the room's last word on it, and it hears nothing that comes after."""
+    """It is told of nothing that comes after, its own left event included."""
     room, username = 31, lobby.new_user()
     watcher = lobby.enter(worker=2)
     watcher.ok(Opcode.JOIN_ROOM, room)
@@ -336,6 +336,7 @@ def test_a_superseded_connection_is_out_of_its_rooms(lobby: Lobby) -> None:
     seen = [push.body.kind for push in old.pushes if push.opcode == Opcode.CHAT_BROADCAST]
     assert len(seen) == len(old.pushes), "direct messages and payments are the new one's"
     assert EventKind.MESSAGE not in seen
+    assert EventKind.LEFT not in seen
     assert [user for user, _ in new.ok(Opcode.ROOM_MEMBERS, room, 0).members] == [watcher.user]
 
 

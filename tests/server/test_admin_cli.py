@@ -480,3 +480,27 @@ def test_a_terminal_without_the_letters() -> None:
             timeout=TIMEOUT_S, check=True,
         )  # fmt: skip
         assert rb"\xabhidden\xbb" in run.stdout
+
+
+# ---- audit
+
+
+def test_an_audit_of_a_live_server(server: RunningServer) -> None:
+    done = admin("audit", "--name", server.name)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("all holds\n")
+    done = admin("audit", "--name", server.name, "--json")
+    assert json.loads(done.stdout)["problems"] == []
+
+
+def test_an_audit_that_finds_damage_fails() -> None:
+    with small_region() as region:
+        register(state_of(region), "ann")
+        region.words[region.layout["accounts"].at(1, "balance")] = 5
+        done = admin("audit", "--name", region.name)
+        assert done.returncode == 1
+        assert "PROBLEM  at transaction 1 the balances add up to 5, by the log to 0" in done.stdout
+
+
+def test_an_audit_of_nothing() -> None:
+    assert admin("audit", "--name", "no-such-server").returncode == 1

@@ -629,9 +629,9 @@ class RoomsMachine(RuleBasedStateMachine):
         expected = set()
         for member in self.members:
             if client_id and member.live and (member.user, member.client_id) == (user, client_id):
+                self._publish(SlotKind.SUPERSEDED, 0, 0, user, member.session.slot + 1, None)
                 expected = self._leave_all(member) | {member.state.worker}
                 member.live = False
-                self._publish(SlotKind.SUPERSEDED, 0, 0, user, member.session.slot + 1, None)
         assert touched == expected
         self.members.append(Member(session, state, user, client_id))
 

@@ -1,0 +1,177 @@
+"""Scenarios, and bugs to show that the checker bites.
+
+A bug is a change of the models' text, so the models themselves stay clean. "planted": a known mistake. "as written":
+what the design said before it was checked. "open": what it left to the reader's choice, chosen wrongly.
+"""
+
+
+def opposite(m, **more):
+    return m.ledger([[m.Transfer(1, "A", "B")], [m.Transfer(2, "B", "A")]], {"A": 1, "B": 1}, **more)
+
+
+def there_and_back(m, **more):
+    there = [m.Transfer(1, "A", "B"), m.Transfer(2, "A", "B")]
+    back = [m.Transfer(3, "B", "A"), m.Transfer(4, "B", "A", 2)]
+    return m.ledger([there, back], {"A": 2, "B": 1}, **more)
+
+
+def elsewhere(m, **more):
+    """The same request on two workers: its client has turned to the other while the first is slow."""
+    request = m.Transfer(1, "A", "B")
+    return m.ledger([[request], [request]], {"A": 2, "B": 0}, **more)
+
+
+def circle(m, **more):
+    scripts = [m.Transfer(1, "A", "B")], [m.Transfer(2, "B", "C")], [m.Transfer(3, "C", "A")]
+    return m.ledger(scripts, {"A": 1, "B": 1, "C": 1}, **more)
+
+
+def supersede(m, **more):
+    old = m.Transfer(1, "A", "B", session=1, elsewhere=True)
+    return m.ledger([[old], [m.Login("A", 1), old._replace(session=2)]], {"A": 2, "B": 0}, **more)
+
+
+def small_ring(m, **more):
+    scripts = [m.Transfer(1, "A", "B")], [m.Transfer(2, "C", "D"), m.Transfer(3, "D", "C")]
+    return m.ledger(scripts, {"A": 2, "B": 0, "C": 1, "D": 1}, capacity=2, journal=True, **more)
+
+
+def rooms(m, said=("red", "blue"), **more):
+    return m.ring([said], **more)
+
+
+def two_speakers(m, **more):
+    return m.ring([["red"], ["red"]], ("red",), **more)
+
+
+HOLD = [
+    (opposite, dict(kills=2, child_kills=1)),
+    (opposite, dict(kills=1, stops=1)),
+    (opposite, dict(kills=1, alarms=1)),
+    (opposite, dict(kills=1, child_kills=1, master_kills=1)),
+    (opposite, dict(kills=2, order="tso")),
+    (there_and_back, dict(kills=1, child_kills=2)),
+    (supersede, dict(kills=2, child_kills=1)),
+    (elsewhere, dict(kills=1, child_kills=1)),
+    (circle, dict(kills=1)),
+    (small_ring, dict(kills=1)),
+    (rooms, dict(kills=1, child_kills=1)),
+    (rooms, dict(said=("red", "red", "red"), order="tso")),
+    (two_speakers, dict(kills=1)),
+]
+DEEP = [
+    (opposite, dict(kills=3, child_kills=2)),
+    (opposite, dict(kills=1, child_kills=1, stops=1, alarms=1)),
+    (opposite, dict(kills=2, child_kills=1, order="tso")),
+    (there_and_back, dict(kills=2, child_kills=1)),
+    (there_and_back, dict(kills=1, stops=1)),
+    (supersede, dict(kills=1, stops=1)),
+    (circle, dict(kills=1, child_kills=1)),
+    (small_ring, dict(kills=1, child_kills=1)),
+    (small_ring, dict(kills=1, order="tso")),
+    (rooms, dict(said=("red", "blue", "red"), kills=1, child_kills=1)),
+    (rooms, dict(said=("red",), kills=1, order="tso")),
+    (two_speakers, dict(kills=1, child_kills=1)),
+]
+
+ALARM, HEARS = 'out.append(("too long", {"alarm": 1}))', 'out.append(("recovery", {}))'
+ORPHAN, REAPED = '* (m["status", "master"] == "dead")', 'm["status", who] == "dead" and'
+PAUSE = 'epoch = yield self.wait("until it changes",'
+MARK_LOCK = "while not (yield from r.take(w, (), q.account)):\n            pass\n"
+CREDIT = 'yield write(("intent", w, "credit"), credit)'
+LOG_WAIT = "if not (yield from r.take(w, accounts, LOG)):  # step 4\n                continue"
+WIPE, COMMIT = 'yield write(slot(txn, "word"), 0)', 'yield write(slot(txn, "word"), txn)  # the commit point'
+CLEAR, UNLOCK = 'yield write(("intent", w, "txn"), 0)  # step 6', "yield from r.give(accounts)  # step 7"
+LOOK, COMMITTED = 'word = yield read(slot(txn, "word"))', "if txn <= head or word == txn:"
+DONE = 'yield write(("intent", dead[0], "txn"), 0)'
+EVENT_WIPE, EVENT_COMMIT = 'yield write(slot(n, "word"), 0)', 'yield write(slot(n, "word"), n)'
+LEAVE = 'if event.leaver:\n            yield write(("member", event.leaver), 0)'
+ANNOUNCE, REMOVE = "yield from publish(rooms[0], dead[0])", 'yield write(("member", dead[0]), 0)'
+COUNT, HEAD = 'yield write(("last", event.room), event.seq)', 'yield write("head", n)'
+POST_NAMED = f"""{LOOK}
+                for part in ("debit", "credit"):
+                    half = yield read(("intent", dead[0], part))
+                    yield r.post(half.account)"""
+NO_OP = f"""if word != txn:
+                    for part in ("debit", "credit"):
+                        yield write(slot(txn, part), Half("", 0, 0, Transfer(0, "", "", 0)))
+                    yield write(slot(txn, "word"), txn)
+                    yield write("head", max(txn, head))
+                {DONE}"""
+REPLAY = 'for txn, debit, credit in m["history"]:'
+REPLAY_SOME = 'for txn, debit, credit in [record for record in m["history"] if record[1].account]:'
+PARTS = 'for w in script for part in ("txn", "debit", "credit")'
+PHASE = f'{CREDIT}\n            yield write(("intent", w, "phase"), 1)'
+PHASE_LOOK = f'{LOOK}\n                phase = yield read(("intent", dead[0], "phase"))'
+RELOCK = "while not (yield from r.take(w, accounts, LOG)):\n                yield from r.take(w, (), *accounts)"
+
+
+RECORDED = '            recorded = yield read(("outcome", q.number))\n'
+ACCOUNTS = "accounts = tuple(sorted((q.src, q.dst)))"
+OUTCOME = 'yield write(("outcome", q.number), txn)\n'
+FREE, DONE_LEAVES = "yield from r.free_locks()  # before the leaves", "yield r.post(EVENTS)"
+
+
+def then(*statements, indent):
+    return f"\n{' ' * indent}".join(statements)
+
+
+PLANTED = [  # what is wrong; where that shows; the texts that are replaced
+    ("planted: the intent is cleared after the unlock", opposite, dict(kills=1), {CLEAR: UNLOCK, UNLOCK: CLEAR}),
+    ("planted: the repair posts the locks that the intent names", opposite, dict(kills=1, child_kills=1), {
+        LOOK: POST_NAMED}),
+    ("planted: repair when the kill is sent, before the reap", opposite, dict(kills=2), {
+        REAPED: 'm["status", who] in ("dead", "dying") and'}),
+    ("planted: commit word before payload", opposite, {}, {WIPE: COMMIT, COMMIT: "pass"}),
+    ("planted: sequence word before payload", rooms, {}, {EVENT_WIPE: EVENT_COMMIT, EVENT_COMMIT: "pass"}),
+    ("planted: the recovery word is ignored in the lock wait", opposite, dict(kills=1), {HEARS: "pass"}),
+    ("planted: acknowledged without giving up the locks", opposite, dict(kills=1), {
+        "yield from self.give(held)": "pass"}),
+    ("planted: acknowledged, and going on at once", opposite, dict(kills=1), {
+        "while epoch:": "if epoch:", PAUSE: PAUSE.replace("epoch = yield", "epoch =")}),
+    ("planted: an epoch's number is used again", there_and_back, dict(kills=2), {"epoch = epoch + 1": "epoch = 1"}),
+    ("planted: the locks are taken in any order", opposite, {}, {"tuple(sorted((q.src, q.dst)))": "q.src, q.dst"}),
+    ("planted: the head is advanced before the commit word", opposite, dict(kills=1), {
+        WIPE: then('yield write("head", txn)', WIPE, indent=12)}),
+    ("planted: LOGIN marks without the account's lock", supersede, {}, {
+        MARK_LOCK: "pass\n", "yield from r.give((q.account,))": "pass"}),
+    ("planted: funds are checked before the recorded outcome", opposite, dict(kills=1), {
+        "if recorded and not mark:": "if recorded and not answer:"}),
+    ("planted: the recorded outcome is read without the account lock", elsewhere, {}, {
+        RECORDED: "", ACCOUNTS: then(ACCOUNTS, RECORDED.strip(), indent=8)}),
+    ("planted: the outcome is stored after the unlock", opposite, dict(kills=1), {
+        OUTCOME: "pass\n", UNLOCK: then(UNLOCK, OUTCOME.strip(), indent=12)}),
+    ("planted: the repair forgets the outcome", opposite, dict(kills=1), {
+        'yield write(("outcome", debit.request.number), txn)': "pass"}),
+    ("planted: the repair announces a leave before it sets the locks free", rooms, dict(kills=1), {
+        FREE: "pass", DONE_LEAVES: then(DONE_LEAVES, FREE, indent=8)}),
+    ("as written: no-ops, and the repair is run again", opposite, dict(kills=1, child_kills=1), {
+        COMMITTED: "if word == txn:", DONE: NO_OP, REPLAY: REPLAY_SOME}),
+    ("as written: the slot alone tells, and the ring goes round", small_ring, dict(kills=1), {
+        COMMITTED: "if word == txn:"}),
+    ("open: a phase word; the last txn_id stays in the intent", there_and_back, dict(kills=1), {
+        PARTS: PARTS.replace('"txn"', '"txn", "phase"'), CREDIT: PHASE, LOOK: PHASE_LOOK,
+        CLEAR: CLEAR.replace("txn", "phase"), COMMITTED: "if phase and (txn <= head or word == txn):",
+        DONE: DONE.replace("txn", "phase")}),
+    ("open: an event is written over with its old word in place", rooms, dict(said=("red", "red", "red")), {
+        EVENT_WIPE: "pass"}),
+    ("open: a record is written over with its old word in place", small_ring, dict(kills=1), {WIPE: "pass"}),
+    ("open: a worker is stopped inside a lock, nobody ends", opposite, dict(stops=1), {ALARM: "pass"}),
+    ("open: a wait does not look whether the master lives", opposite, dict(kills=1, master_kills=1), {
+        ORPHAN: "* 0"}),
+    ("open: after a recovery it goes on with what it had read", circle, dict(kills=1), {LOG_WAIT: RELOCK}),
+    ("open: the repair forgets the room's counter", rooms, dict(kills=1), {
+        "yield from complete(word, event)": 'yield write("head", word)'}),
+    ("open: the room's counter before the sequence word", rooms, dict(kills=1), {
+        EVENT_WIPE: then(EVENT_WIPE, 'yield write(("last", room), last + 1)', indent=8)}),
+    ("open: the room's counter after the head", rooms, dict(kills=1), {COUNT: HEAD, HEAD: COUNT}),
+    ("open: a leave is announced, then the member removed", rooms, dict(kills=1, child_kills=1), {
+        LEAVE: "pass", ANNOUNCE: then(ANNOUNCE, REMOVE, indent=16)}),
+    ("open: the member is removed, then the leave announced", rooms, dict(kills=1, child_kills=1), {
+        LEAVE: "pass", ANNOUNCE: then(REMOVE, ANNOUNCE, indent=16)}),
+    ("open: who is lapped learns it from the room's next event", rooms, dict(said=("red", "blue", "red")), {
+        "for room in rooms[:joined]:": "for room in ():", "if front.seq != told + 1:": "if False:"}),
+    ("open: readers go by the words and not by the head", rooms, dict(kills=1), {
+        '("poll", {})] * (m["head"] >= n)': '("poll", {})] * (m[slot(n, "word")] == n)'}),
+    ("open: a machine whose stores pass each other", rooms, dict(order="weak"), {}),
+]
