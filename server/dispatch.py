@@ -115,6 +115,16 @@ class Peer(Connection):
         worker.words[worker.counters + _ERRORS[opcode]] += 1
         if status not in _NOT_VALID:
             self.active = True
+        session = self.session
+        worker.log.debug(
+            "refused",
+            session=session and session.id,
+            user=session and session.user,
+            req_id=req_id,
+            opcode=BY_OPCODE[opcode].name,
+            status=Status(status).name,
+            detail=detail,
+        )
         if opcode == _LOGIN and status == _UNAUTHORIZED:
             self.failed_logins += 1
             if self.failed_logins == FAILED_LOGINS_MAX:

@@ -89,6 +89,8 @@ class Worker:
         self.capabilities: Final = int(Capability.PAYMENTS)
         # Whoever is not registered is checked against this: the same work, and no proof fits it.
         self.nobody: Final = Verifier(b"", 0, os.urandom(KEY_LEN), os.urandom(KEY_LEN))
+        # Bound once, after `configure`: a call below the level then costs next to nothing.
+        self.log: Final = log.bind()
         self.draining = False
         self.guarded = settings.rate_limit > 0
         self.connections: dict[Connection, None] = {}
@@ -148,11 +150,13 @@ class Worker:
             connection.now,
         )
         connection.begin_session(session)
+        self.log.debug("login", session=session.id, user=user, username=username)
         self.words[self._sessions] += 1
         self.wake(touched)
         return session
 
     def end_session(self, session: Session) -> None:
+        self.log.debug("end of session", session=session.id, user=session.user)
         self.wake(self.state.sessions.end(session, self.now()))
         self.words[self._sessions] -= 1
 
