@@ -155,7 +155,8 @@ class Master:
         self._vacant: dict[int, Vacancy] = {}  # by slot
         self._failures = dict.fromkeys(range(settings.workers), 0)
         self._epoch = 0  # of recoveries: no number is used twice
-        self._stopping: signal.Signals | None = None
+        self._signalled: list[signal.Signals] = []  # what came, in order
+        self._draining = False
         self._poll = select.poll()
         self._stats = stats.Stats(self.region)
         self._exit_code = EXIT_OK
@@ -216,8 +217,8 @@ class Master:
             if self._await_ready():
                 self._announce()
                 self._supervise()
-            if self._stopping is not None:
-                log.info("stopping", signal=self._stopping.name)
+            if self._signalled:
+                log.info("stopping", signal=self._signalled[0].name)
             self._stop()
         finally:
             self._signal_all(signal.SIGKILL)
@@ -239,6 +240,7 @@ class Master:
                 if fd == self._ready:
                     waiting.difference_update(os.read(fd, 64))
                 elif fd == self._signals:
+                    self._signalled += map(signal.Signals, os.read(fd, 64))
                     return False
                 else:
                     child, how = self._reap(fd)
@@ -270,14 +272,13 @@ class Master:
         """Until a signal, or damage that cannot be repaired."""
         interval = self.settings.stats_interval
         due = time.monotonic() + interval
-        while self._stopping is None:
+        while not self._signalled:
             now = time.monotonic()
             dues = [now + WATCH_S, *(vacancy.due for vacancy in self._vacant.values())]
             if interval:
                 dues.append(due)
             dead = self._wait(max(0.0, min(dues) - now))
-            dead += self._watch()
-            if dead and not self._recover(dead):
+            if (self._watch() or dead) and not self._recover(dead):
                 return
             self._fill()
             if interval and time.monotonic() >= due:
@@ -290,13 +291,14 @@ class Master:
         dead = []
         for fd, _ in self._poll.poll(seconds * 1000):
             if fd == self._signals:
-                number = signal.Signals(os.read(fd, 64)[0])
-                self._stopping = self._stopping or number
+                self._signalled += map(signal.Signals, os.read(fd, 64))
             elif fd == self._ready:
                 for slot in os.read(fd, 64):
                     self._host(slot, None)
             else:
                 child, how = self._reap(fd)
+                if self._draining and not how:
+                    continue  # in order: it has ended its sessions and holds nothing
                 dead.append(child.slot)
                 log.warning(
                     "worker has died",
@@ -314,8 +316,9 @@ class Master:
     def _word(self, slot: int, field: str) -> int:
         return self.region.layout["workers"].at(slot, field)
 
-    def _watch(self) -> list[int]:
-        """Kill workers that stand still; those that are dead by that, reaped."""
+    def _watch(self) -> bool:
+        """Kill workers that stand still. True where one stands inside a lock: nobody has died, and
+        a recovery finds out who it is."""
         words, now = self.region.words, time.monotonic()
         alarm = self.region.layout["header"].at(0, "alarm")
         for child in tuple(self._children.values()):
@@ -336,25 +339,17 @@ class Master:
                 "stopped or stuck, and will be killed",
                 waiting=words[alarm] - 1,
             )
-            words[alarm] = 0
-            return self._quiesce_alarm()
-        return []
-
-    def _quiesce_alarm(self) -> list[int]:
-        """Nobody has died, but somebody stands inside a lock: a recovery finds out who."""
-        dead: list[int] = []
-        self._quiesce(dead)
-        if not dead:
-            self._resume()
-        return dead
+            return True
+        return False
 
     # ---- recovery
 
     def _recover(self, dead: list[int]) -> bool:
-        """Quiesce, repair, resume. False where the region is damaged: the server must end."""
+        """Quiesce, repair, resume. dead: slots of workers that were reaped; those that die meanwhile
+        are added. False where the region is damaged: the server must end."""
         began = time.monotonic()
         self._quiesce(dead)
-        if not self._repair(dead):
+        if dead and not self._repair(dead):
             self._exit_code = EXIT_DAMAGED
             return False
         self._resume()
@@ -431,7 +426,9 @@ class Master:
             os._exit(code)
 
     def _resume(self) -> None:
-        self.region.words[self.region.layout["header"].at(0, "recovery")] = 0
+        header = self.region.layout["header"]
+        self.region.words[header.at(0, "alarm")] = 0  # whoever waited has given up meanwhile
+        self.region.words[header.at(0, "recovery")] = 0
         self._wake()
 
     def _wake(self) -> None:
@@ -457,7 +454,9 @@ class Master:
             self._wake()
 
     def _stop(self) -> None:
-        """In order: workers answer, flush and end; who does not is killed."""
+        """In order: workers answer, flush and end; who does not is killed. One that dies meanwhile
+        is repaired after, for the others may need its locks to end."""
+        self._draining, before = True, len(self._signalled)
         words, header = self.region.words, self.region.layout["header"]
         words[header.at(0, "state")] = 2
         for sock in self._listeners:
@@ -471,16 +470,13 @@ class Master:
                 log.warning("workers do not end in time and are killed", workers=slots)
                 self._signal_all(signal.SIGKILL)
                 return
-            for fd, _ in self._poll.poll(left * 1000):
-                if fd == self._signals:
-                    if signal.SIGINT in os.read(fd, 64):
-                        log.warning("interrupted again: ending at once")
-                        self._exit_code = EXIT_INTERRUPTED
-                        return
-                elif fd != self._ready:
-                    child, how = self._reap(fd)
-                    if how:
-                        log.error("worker fails at the stop", worker=child.slot, how=how)
+            dead = self._wait(left)
+            if signal.SIGINT in self._signalled[before:]:
+                log.warning("interrupted again: ending at once")
+                self._exit_code = EXIT_INTERRUPTED
+                return
+            if dead and not self._recover(dead):
+                return
         log.info("stopped")
 
 
