@@ -2,7 +2,7 @@
 
 from client.aio import AsyncClient
 from client.blocking import Client
-from client.core import PUSHES_MAX, Push
+from client.core import PUSHES_MAX, Push, RoomRefused, RoomRestarted
 from client.errors import (
     AlreadyExists,
     BadPacket,
@@ -15,8 +15,10 @@ from client.errors import (
     NotFound,
     OutcomeUnknown,
     ProtocolViolation,
+    ReloginFailed,
     RequestFailed,
     ServerBusy,
+    Superseded,
     Unauthorized,
 )
 
@@ -36,7 +38,11 @@ __all__ = [
     "OutcomeUnknown",
     "ProtocolViolation",
     "Push",
+    "ReloginFailed",
     "RequestFailed",
+    "RoomRefused",
+    "RoomRestarted",
     "ServerBusy",
+    "Superseded",
     "Unauthorized",
 ]

@@ -1,6 +1,8 @@
 """The asyncio client; it runs on any loop, uvloop's too.
 
-One connection is one `FrameProtocol`. Reading must not depend on writing: were both ends to stop
+One connection is one `FrameProtocol`; with a core that goes on over lost connections, one takes the
+place of another, and the calls that wait, and the pushes that nobody took yet, stay where they are.
+Reading must not depend on writing: were both ends to stop
 reading until the other has read, both would wait for ever. So a full output buffer makes calls
 wait, not the reading; what stops the reading are pushes that the program does not take.
 """
@@ -9,12 +11,15 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from client import core
-from client.core import MAX_BODY_LEN, PUSHES_MAX, Answered, Call, Calls, ClientBase, Greeting, Push
+from client.base import ClientBase
+from client.core import MAX_BODY_LEN, PUSHES_MAX, Answered, Call, Calls, Greeting, Push
 from client.errors import CallTimeout, ClientError, ConnectionLost
+from client.resume import ATTEMPT_S
 from libnet.sockets import USER_TIMEOUT_MS, is_self_connected, tune
 from libnet.transport import FrameProtocol
 from libproto.errors import MisuseError
@@ -30,6 +35,7 @@ from libproto.messages import (
     Member,
     RoomEntry,
     RoomHistoryResponse,
+    State,
     Transaction,
     TransferResponse,
     UserLookupResponse,
@@ -45,28 +51,108 @@ def _now_us() -> int:
     return time.time_ns() // 1000
 
 
-class _Connection(FrameProtocol):
-    """One connection, and the calls that wait on it."""
+class _Link(FrameProtocol):
+    """One connection; what it is for is said by `_Connection`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: "_Connection") -> None:
+        super().__init__(loop, MAX_BODY_LEN)
+        self._owner = owner
+        self._flushing = False
+        self.is_self_connected = False
+        self.full = False  # the server does not read
+        self.gone = asyncio.Event()
+
+    def send(self, frame: bytes) -> None:
+        """What is sent in one turn of the loop leaves in one write."""
+        self.out.append(frame)
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush_turn)
+
+    def _flush_turn(self) -> None:
+        self._flushing = False
+        self.flush()
+
+    def hold(self) -> None:
+        """Read no more."""
+        super().pause_writing()
+
+    def go_on(self) -> None:
+        """Read again."""
+        super().resume_writing()
+
+    def end(self) -> None:
+        """At once: what is unsent belongs to calls that fail, or that are repeated."""
+        self.closing = True
+        self.abort()
+
+    # ---- FrameProtocol
+
+    def opened(self) -> None:
+        assert self.transport is not None
+        sock = self.transport.get_extra_info("socket")
+        self.is_self_connected = is_self_connected(sock)
+        if self.is_self_connected:
+            self.end()
+        else:
+            tune(sock, USER_TIMEOUT_MS)
+            self._owner.opened(self)
+
+    def handle(self, frame: Frame) -> None:
+        if not self.closing:
+            self._owner.handle(frame)
+
+    def pause_writing(self) -> None:
+        self.full = True
+
+    def resume_writing(self) -> None:
+        self.full = False
+        self._owner.relieved()
+
+    def lost(self) -> None:
+        self.gone.set()
+        self._owner.dropped(self)
+
+
+class _Connection:
+    """A connection, and those that take its place; the calls that wait on it."""
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        address: tuple[str, int],
         client_core: core.ClientCore,
         on_push: Callable[[Push], object] | None,
+        on_reconnect: Callable[[ClientError | None], object] | None,
     ) -> None:
-        super().__init__(loop, MAX_BODY_LEN)
+        self.loop = asyncio.get_running_loop()
+        self._address = address
         self._core = client_core
         self._on_push = on_push
+        self._on_reconnect = on_reconnect
+        self._link: _Link | None = None
+        self._links: set[_Link] = set()  # that are not gone
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._pushes: deque[Push] = deque()
         self._pushed = asyncio.Event()  # a push came, or the end
         self._turn = asyncio.Lock()  # to send; held by the one who waits for room
         self._room = asyncio.Event()  # for another request, or the end
-        self._gone = asyncio.Event()
-        self._full = False  # the server does not read
-        self._flushing = False
+        self._held = False  # too many pushes: nothing is read
+        self._drained = asyncio.Event()  # they were taken
         self._timer: asyncio.TimerHandle | None = None
+        self._resuming = False  # another connection is wanted, or not yet what the lost one was
+        self._resumer: asyncio.Task[None] | None = None
+        self._decided = asyncio.Event()  # a new connection is logged in, or lost
+        self._again: asyncio.TimerHandle | None = None
         self.closed = False
+
+    async def dial(self, deadline: float) -> None:
+        """Connect by the deadline; OSError or UnicodeError."""
+        async with asyncio.timeout_at(deadline):
+            _, link = await self.loop.create_connection(
+                lambda: _Link(self.loop, self), *self._address
+            )
+        if link.is_self_connected:
+            raise ConnectionRefusedError("nobody listens there")
 
     # ---- calls
 
@@ -82,7 +168,8 @@ class _Connection(FrameProtocol):
                         await self._room.wait()
                     number, frame = self._core.request(call, req_id, possible_duplicate)
                     future = self._waiting[number] = self.loop.create_future()
-                    self._send(frame)
+                    assert self._link is not None, "request() raises where there is no connection"
+                    self._link.send(frame)
                 result: R = await future
                 return result
         except TimeoutError:
@@ -98,18 +185,8 @@ class _Connection(FrameProtocol):
     def _may_send(self, call: Call[Any], req_id: int | None) -> bool:
         if self._core.loss is not None:
             return True  # to be told so
-        return not self._full and self._core.may_send(call, req_id)
-
-    def _send(self, frame: bytes) -> None:
-        """What is sent in one turn of the loop leaves in one write."""
-        self.out.append(frame)
-        if not self._flushing:
-            self._flushing = True
-            self.loop.call_soon(self._flush_turn)
-
-    def _flush_turn(self) -> None:
-        self._flushing = False
-        self.flush()
+        link = self._link
+        return link is not None and not link.full and self._core.may_send(call, req_id)
 
     async def next_push(self, deadline: float | None) -> Push:
         """The oldest push; None waits for ever."""
@@ -123,38 +200,46 @@ class _Connection(FrameProtocol):
         except TimeoutError:
             raise CallTimeout("no push came in time") from None
         push = self._pushes.popleft()
-        if self.choked and len(self._pushes) <= PUSHES_MAX // 2:
-            super().resume_writing()  # reads again
+        if self._held and len(self._pushes) <= PUSHES_MAX // 2:
+            self._held = False
+            self._drained.set()
+            if self._link is not None:
+                self._link.go_on()
         return push
 
-    # ---- FrameProtocol
+    # ---- what a link tells
 
-    def opened(self) -> None:
-        self._core.begin(self.decoder)
+    def opened(self, link: _Link) -> None:
+        self._links.add(link)
+        if self.closed:
+            link.end()
+            return
+        self._link = link
+        self._core.begin(link.decoder)
+        self._send_own()
 
     def handle(self, frame: Frame) -> None:
-        if self.closing:
-            return
         try:
-            event = self._core.receive(frame)
+            events = self._core.take(frame)
         except ClientError as error:
-            self.end(error)
+            self._lose(error)
             return
-        if isinstance(event, Answered):
-            self._answer(event)
-        elif event is not None:
-            self._push(event)
+        for event in events:
+            if isinstance(event, Answered):
+                self._answer(event)
+            else:
+                self._push(event)
+        if self._resuming:
+            self._resume()
 
-    def pause_writing(self) -> None:
-        self._full = True
-
-    def resume_writing(self) -> None:
-        self._full = False
+    def relieved(self) -> None:
+        """The server has read what waited."""
         self._room.set()
 
-    def lost(self) -> None:
-        self.end(ConnectionLost("the server closed the connection"))
-        self._gone.set()
+    def dropped(self, link: _Link) -> None:
+        self._links.discard(link)
+        if link is self._link:
+            self._lose(ConnectionLost("the server closed the connection"))
 
     # ---- what the server sends
 
@@ -166,52 +251,129 @@ class _Connection(FrameProtocol):
             else:
                 future.set_result(answered.result)
         self._room.set()
-        if self._timer is None and self._core.heartbeat_s:
-            self._timer = self.loop.call_later(self._core.heartbeat_s, self._beat)
+        if self._timer is None:
+            self._time_beat()
 
     def _push(self, push: Push) -> None:
         if self._on_push is not None:
-            try:
-                self._on_push(push)
-            except BaseException:
-                self.end(ConnectionLost("on_push raised an exception"))
-                raise
+            self._call_back(self._on_push, push)
             return
         self._pushes.append(push)
         self._pushed.set()
-        if len(self._pushes) >= PUSHES_MAX and not self.choked:
-            super().pause_writing()  # reads no more
+        if len(self._pushes) >= PUSHES_MAX and not self._held and self._link is not None:
+            self._held = True
+            self._drained.clear()
+            self._link.hold()
+
+    def _call_back(self, function: Callable[[R], object], what: R) -> None:
+        try:
+            function(what)
+        except BaseException:
+            self._end(ConnectionLost("on_push or on_reconnect raised an exception"))
+            raise
+
+    def _time_beat(self) -> None:
+        if self._core.beat_s:
+            self._timer = self.loop.call_later(self._core.beat_s, self._beat)
 
     def _beat(self) -> None:
-        self._timer = self.loop.call_later(self._core.heartbeat_s, self._beat)
-        if self._full:
+        self._time_beat()
+        if self._link is None or self._link.full:
             return  # as many requests as there are to read are a sign of life
         try:
-            _, frame = self._core.beat(_now_us(), self.choked)
+            _, frame = self._core.beat(_now_us(), self._held)
         except ClientError as error:
-            self.end(error)
+            self._lose(error)
         else:
-            self._send(frame)
+            self._link.send(frame)
+
+    # ---- another connection
+
+    async def _reconnect(self) -> None:
+        """Until there is one that is logged in; the core does the rest by itself."""
+        while self._core.loss is None and self._link is None:
+            if self._held:
+                await self._drained.wait()
+            await asyncio.sleep(self._core.pause_s(self.loop.time()))
+            self._decided.clear()
+            with suppress(OSError, UnicodeError):
+                deadline = self.loop.time() + ATTEMPT_S
+                await self.dial(deadline)
+                async with asyncio.timeout_at(deadline):
+                    await self._decided.wait()
+            if self._core.state != State.AUTHENTICATED:
+                self._lose(ConnectionLost(f"no login within {ATTEMPT_S:g} s"))
+
+    def _resume(self) -> None:
+        """Do what a new connection has to do before it is what the lost one was."""
+        self._send_own()
+        if self._core.state == State.AUTHENTICATED:
+            self._decided.set()
+            if self._timer is None:
+                self._time_beat()
+        if self._core.again_after_s is not None and self._again is None:
+            self._again = self.loop.call_later(self._core.again_after_s, self._do_again)
+        if self._core.steady and self._link is not None:
+            self._resuming = False
+            self._room.set()
+            if self._on_reconnect is not None:
+                self._call_back(self._on_reconnect, None)
+
+    def _do_again(self) -> None:
+        self._again = None
+        self._core.again()
+        self._resume()
+
+    def _send_own(self) -> None:
+        for frame in self._core.outbox:
+            assert self._link is not None, "the core has nothing to say without a connection"
+            self._link.send(frame)
+        self._core.outbox.clear()
 
     # ---- the end
 
     async def close(self) -> None:
         self.closed = True
-        self.end(ConnectionLost("the client was closed"))
-        await self._gone.wait()
+        self._end(ConnectionLost("the client was closed"))
+        if self._resumer is not None:
+            await asyncio.wait({self._resumer})
+        for link in tuple(self._links):
+            await link.gone.wait()
 
-    def end(self, reason: ClientError) -> None:
-        """All who wait fail, and the connection ends at once: what is unsent belongs to them."""
-        for req_id in self._core.end(reason):
+    def _lose(self, reason: ClientError) -> None:
+        """The connection is lost, or has to be given up; another one is made if the core wants."""
+        self._fail(self._core.lose(reason))
+        if self._core.loss is not None:
+            return
+        self._decided.set()
+        if self._resumer is None or self._resumer.done():
+            self._resumer = self.loop.create_task(self._reconnect())
+        if not self._resuming:
+            self._resuming = True
+            if self._on_reconnect is not None:
+                self._call_back(self._on_reconnect, self._core.failure())
+
+    def _end(self, reason: ClientError) -> None:
+        """The client is down, whatever the core wants."""
+        self._fail(self._core.end(reason))
+        if self._resumer is not None:
+            self._resumer.cancel()
+
+    def _fail(self, req_ids: list[int]) -> None:
+        """These calls fail, and the connection ends."""
+        for req_id in req_ids:
             future = self._waiting.pop(req_id)
             if not future.done():
                 future.set_exception(self._core.failure())
-        self.closing = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._again):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._again = None
         self._pushed.set()
         self._room.set()
-        self.abort()
+        link, self._link = self._link, None
+        if link is not None:
+            link.end()
 
 
 class AsyncClient(ClientBase):
@@ -219,8 +381,8 @@ class AsyncClient(ClientBase):
 
     Every method takes `timeout_s`, seconds, by default the client's own, and raises what
     `client.errors` lists. Calls of several tasks are pipelined; `connect`, `register` and `login`
-    come one at a time. A call that is cancelled may have been executed. `on_push` is a plain
-    function, called in the loop.
+    come one at a time. A call that is cancelled may have been executed. `on_push` and
+    `on_reconnect` are plain functions, called in the loop.
 
     At most about PUSHES_MAX pushes wait for the program. If it takes none then, the client stops
     reading, answers included; the server tells later by RoomGap what was missed by that.
@@ -231,15 +393,14 @@ class AsyncClient(ClientBase):
     async def connect(self, *, timeout_s: float | None = None) -> None:
         """Connect; again after a loss, too. Raises ConnectionLost if that fails."""
         deadline = self._deadline(timeout_s)
-        if self.connected:
-            raise MisuseError("the client is connected")
+        if self._core.loss is None:
+            raise MisuseError("the client is connected, or reconnects by itself")
         await self.close()
-        loop = asyncio.get_running_loop()
+        connection = _Connection(
+            (self.host, self.port), self._core, self._on_push, self._on_reconnect
+        )
         try:
-            async with asyncio.timeout_at(deadline):
-                transport, connection = await loop.create_connection(
-                    lambda: _Connection(loop, self._core, self._on_push), self.host, self.port
-                )
+            await connection.dial(deadline)
         except (OSError, UnicodeError) as error:
             reason = "no answer in time" if isinstance(error, TimeoutError) else str(error)
             raise ConnectionLost(
@@ -247,15 +408,10 @@ class AsyncClient(ClientBase):
                 self._core.unanswered_req_ids,
             ) from error
         self._connection = connection
-        sock = transport.get_extra_info("socket")
-        if is_self_connected(sock):
-            connection.end(ConnectionLost(f"nobody listens on {self.host} port {self.port}"))
-            await self.close()
-            raise self._core.failure()
-        tune(sock, USER_TIMEOUT_MS)
 
     async def close(self) -> None:
-        """Close the connection; calls under way fail with ConnectionLost. May be repeated."""
+        """Close the connection, and make no other; calls under way fail with ConnectionLost. May be
+        repeated."""
         if self._connection is not None:
             await self._connection.close()
 
@@ -301,8 +457,8 @@ class AsyncClient(ClientBase):
 
     @staticmethod
     async def _compute(
-        deadline: float, function: Callable[P, Call[R]], *args: P.args, **kwargs: P.kwargs
-    ) -> Call[R]:
+        deadline: float, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
         """What takes long, in a thread, so that the loop goes on."""
         try:
             async with asyncio.timeout_at(deadline):
@@ -320,7 +476,7 @@ class AsyncClient(ClientBase):
     def pushes(self, timeout_s: float | None = None) -> AsyncIterator[Push]:
         """Pushes as they come, until `close`, or until none came for `timeout_s` (None: for ever).
 
-        Raises ConnectionLost when the connection was lost, after the last push.
+        Raises ConnectionLost when the connection was lost for good, after the last push.
         """
         self._check_pushes()
         silence_s = None if timeout_s is None else self._timeout(timeout_s)
@@ -365,8 +521,8 @@ class AsyncClient(ClientBase):
         """
         deadline = self._deadline(timeout_s)
         greeting = await self._greet(username, deadline)
-        call = await self._compute(deadline, core.login, greeting, password, self.client_id)
-        return await self._call_by(call, deadline)
+        keys = await self._compute(deadline, core.derive, greeting, password)
+        return await self._call_by(self._core.login(greeting, keys), deadline)
 
     async def _greet(self, username: str, deadline: float) -> Greeting:
         call = core.hello(username, self._core.client_name, self._core.capabilities)

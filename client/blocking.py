@@ -8,7 +8,11 @@ Two locks. `_sending` is held while frames are numbered and written, so that the
 of their req_ids; the write may block, until the caller's deadline, while the server does not read.
 `_lock` guards everything else and is never held over anything that blocks. The reader takes
 `_sending` only if it is free: were it to wait for a writer that waits for the server to read, the
-server might be waiting for us to read.
+server might be waiting for us to read. What it has to send when it cannot is left in the core's
+outbox, which whoever held `_sending` looks into afterwards.
+
+With a core that goes on over lost connections the reader thread makes the new connection too; the
+calls that wait, and the pushes that nobody took yet, stay where they are.
 """
 
 import math
@@ -24,8 +28,10 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from client import core
-from client.core import MAX_BODY_LEN, PUSHES_MAX, Answered, Call, Calls, ClientBase, Greeting, Push
+from client.base import ClientBase
+from client.core import MAX_BODY_LEN, PUSHES_MAX, Answered, Call, Calls, Greeting, Push
 from client.errors import CallTimeout, ClientError, ConnectionLost
+from client.resume import ATTEMPT_S
 from libnet import sockets
 from libnet.errors import ConnectFailed, DeadlineExceeded, NetError
 from libproto.errors import MisuseError
@@ -41,6 +47,7 @@ from libproto.messages import (
     Member,
     RoomEntry,
     RoomHistoryResponse,
+    State,
     Transaction,
     TransferResponse,
     UserLookupResponse,
@@ -49,6 +56,7 @@ from libproto.messages import (
 )
 
 _RECEIVE_SIZE = 64 * 1024  # bytes
+_FLUSH_S = 5.0  # how long the server may take to read what the core sends by itself
 
 R = TypeVar("R")
 
@@ -62,17 +70,21 @@ def _left(deadline: float) -> float:
 
 
 class _Connection:
-    """One connection, from its socket to the end of its reader thread."""
+    """A connection, and those that take its place; it ends with its reader thread."""
 
     def __init__(
         self,
         sock: socket.socket,
+        address: tuple[str, int],
         client_core: core.ClientCore,
         on_push: Callable[[Push], object] | None,
+        on_reconnect: Callable[[ClientError | None], object] | None,
     ) -> None:
         self._sock = sock
+        self._address = address
         self._core = client_core
         self._on_push = on_push
+        self._on_reconnect = on_reconnect
         self._decoder = Decoder(MAX_BODY_LEN)
         self._lock = threading.Lock()
         self._sending = threading.Lock()
@@ -83,6 +95,10 @@ class _Connection:
         self._held = False  # too many of them: nothing is read
         self._waiting: dict[int, Future[Any]] = {}
         self._beat_at = math.inf  # time.monotonic() seconds
+        self._again_at = math.inf  # when the core has something to send again
+        self._login_by = math.inf  # until when a new connection has to be logged in
+        self._resuming = False  # another connection is wanted, or not yet what the lost one was
+        self._dialing = False
         self.closed = False
         client_core.begin(self._decoder)
         self._reader = threading.Thread(target=self._run, name="tradechat-client", daemon=True)
@@ -127,6 +143,7 @@ class _Connection:
                     return number, future
             finally:
                 self._sending.release()
+                self._flush()
             with self._lock:
                 if not self._window.wait_for(may_send, _left(deadline)):
                     raise _timed_out(call, 0)
@@ -137,7 +154,7 @@ class _Connection:
         except DeadlineExceeded as error:
             with self._lock:
                 if error.transferred:
-                    self._end(ConnectionLost("the server did not read: a request was cut off"))
+                    self._lose(ConnectionLost("the server did not read: a request was cut off"))
                 elif self._waiting.pop(number, None) is not None:
                     self._core.retract(number)
             if not error.transferred:
@@ -145,6 +162,23 @@ class _Connection:
         except NetError:
             # What the server said before it closed is still to be read, and that tells the reason.
             self._shutdown()
+
+    def _flush(self) -> None:
+        """Send what the core has to send by itself, unless somebody else sends just now, who will
+        do this afterwards."""
+        while self._core.outbox and self._sending.acquire(blocking=False):
+            try:
+                with self._lock:
+                    data = b"".join(self._core.outbox)
+                    self._core.outbox.clear()
+                sockets.writen(self._sock, data, time.monotonic() + _FLUSH_S)
+            except DeadlineExceeded:
+                with self._lock:
+                    self._lose(ConnectionLost("the server does not read"))
+            except NetError:
+                self._shutdown()  # as in _write
+            finally:
+                self._sending.release()
 
     def next_push(self, deadline: float | None) -> Push:
         """The oldest push; None waits for ever."""
@@ -171,12 +205,22 @@ class _Connection:
         with self._lock:
             self.closed = True
             self._end(ConnectionLost("the client was closed"))
-        if threading.current_thread() is not self._reader:
+            # A connection that is being made may take its time, and will be closed at once.
+            join = not self._dialing and threading.current_thread() is not self._reader
+        if join:
             self._reader.join()
 
+    def _lose(self, reason: ClientError) -> None:
+        """The connection is lost, or has to be given up; under `_lock`. The reader sees the end of
+        the stream, and makes another connection if the core wants one."""
+        self._fail(self._core.lose(reason))
+
     def _end(self, reason: ClientError) -> None:
-        """All who wait fail; under `_lock`. The reader sees the end of the stream, and ends."""
-        for req_id in self._core.end(reason):
+        """The client is down, whatever the core wants; under `_lock`."""
+        self._fail(self._core.end(reason))
+
+    def _fail(self, req_ids: list[int]) -> None:
+        for req_id in req_ids:
             self._waiting.pop(req_id).set_exception(self._core.failure())
         for condition in (self._window, self._pushed, self._drained):
             condition.notify_all()
@@ -189,30 +233,75 @@ class _Connection:
     # ---- the reader thread
 
     def _run(self) -> None:
-        reason: ClientError = ConnectionLost("on_push raised an exception")
+        reason = ConnectionLost("on_push or on_reconnect raised an exception")
         try:
-            reason = self._read()
+            while True:
+                lost = self._read()
+                with self._lock:
+                    self._lose(lost)
+                if self._core.loss is not None:
+                    return
+                if not self._resuming:
+                    self._resuming = True
+                    self._tell(self._core.failure())
+                if not self._reconnect():
+                    return
         finally:
             with self._lock:
                 self._end(reason)
             with self._sending:  # nobody writes to a descriptor that may be another's by then
                 self._sock.close()
 
+    def _tell(self, reason: ClientError | None) -> None:
+        if self._on_reconnect is not None:
+            self._on_reconnect(reason)
+
+    def _reconnect(self) -> bool:
+        """Make another connection; False if there is to be none any more."""
+        while True:
+            with self._lock:
+                self._drained.wait_for(lambda: not self._held or self._core.loss is not None)
+                pause_s = self._core.pause_s(time.monotonic())
+                if self._window.wait_for(lambda: self._core.loss is not None, pause_s):
+                    return False
+                self._dialing = True
+            sock = None
+            with suppress(ConnectFailed):
+                sock = sockets.connect(*self._address, ATTEMPT_S)
+            with self._sending, self._lock:
+                self._dialing = False
+                if sock is None:
+                    continue
+                if self._core.loss is not None:
+                    sock.close()
+                    return False
+                self._sock.close()
+                self._sock = sock
+                self._decoder = Decoder(MAX_BODY_LEN)
+                self._core.begin(self._decoder)
+                self._beat_at = self._again_at = math.inf
+                self._login_by = time.monotonic() + ATTEMPT_S
+            self._flush()
+            return True
+
     def _read(self) -> ClientError:
         """Until the connection ends; gives the reason."""
         poller = select.poll()
         poller.register(self._sock, select.POLLIN)
-        while self._core.loss is None:
+        while self._core.connected:
+            due = min(self._beat_at, self._again_at, self._login_by)
             if self._held:
                 with self._lock:
-                    wait_s = None if self._beat_at == math.inf else _left(self._beat_at)
                     self._drained.wait_for(
-                        lambda: not self._held or self._core.loss is not None, wait_s
+                        lambda: not self._held or not self._core.connected,
+                        None if due == math.inf else _left(due),
                     )
-            elif poller.poll(
-                None if self._beat_at == math.inf else math.ceil(_left(self._beat_at) * 1000)
-            ):
+            elif poller.poll(None if due == math.inf else math.ceil(_left(due) * 1000)):
                 reason = self._receive()
+                if reason is not None:
+                    return reason
+            if self._resuming:
+                reason = self._resume()
                 if reason is not None:
                     return reason
             if time.monotonic() >= self._beat_at or self._beat_at == math.inf:
@@ -220,6 +309,29 @@ class _Connection:
                 if reason is not None:
                     return reason
         return ConnectionLost("closed")
+
+    def _resume(self) -> ClientError | None:
+        """Do what a new connection has to do before it is what the lost one was."""
+        now = time.monotonic()
+        with self._lock:
+            if now >= self._again_at:
+                self._core.again()
+            after_s = self._core.again_after_s
+            if after_s is None:
+                self._again_at = math.inf
+            elif self._again_at == math.inf or now >= self._again_at:
+                self._again_at = now + after_s
+            if self._core.state == State.AUTHENTICATED:
+                self._login_by = math.inf
+            elif now >= self._login_by:
+                return ConnectionLost(f"no login within {ATTEMPT_S:g} s")
+            if steady := self._core.steady and self._core.connected:
+                self._resuming = False
+                self._window.notify_all()
+        self._flush()
+        if steady:
+            self._tell(None)
+        return None
 
     def _receive(self) -> ClientError | None:
         """Take what has arrived; gives the reason if that is the end."""
@@ -234,12 +346,12 @@ class _Connection:
         with self._lock:
             self._decoder.feed(data)
             try:
-                while self._core.loss is None and (frame := self._decoder.next()) is not None:
-                    event = self._core.receive(frame)
-                    if isinstance(event, Answered):
-                        self._answer(event)
-                    elif event is not None:
-                        pushes.append(event)
+                while self._core.connected and (frame := self._decoder.next()) is not None:
+                    for event in self._core.take(frame):
+                        if isinstance(event, Answered):
+                            self._answer(event)
+                        else:
+                            pushes.append(event)
             except ClientError as error:
                 reason = error
             if pushes and self._on_push is None:
@@ -261,17 +373,17 @@ class _Connection:
 
     def _beat(self) -> ClientError | None:
         """Send a heartbeat that is due, and say when the next is; gives the reason of an end."""
-        heartbeat_s = self._core.heartbeat_s
-        if not heartbeat_s:
+        beat_s = self._core.beat_s
+        if not beat_s:
             return None
         now = time.monotonic()
         first = self._beat_at == math.inf
-        self._beat_at = now + heartbeat_s
+        self._beat_at = now + beat_s
         if first or not self._sending.acquire(blocking=False):
             return None  # what another thread is sending just now is a sign of life as well
         try:
             with self._lock:
-                if self._core.loss is not None:
+                if not self._core.connected:
                     return None
                 req_id, frame = self._core.beat(_now_us(), self._held)
             sockets.writen(self._sock, frame, now)
@@ -286,6 +398,7 @@ class _Connection:
             self._shutdown()  # as in _write
         finally:
             self._sending.release()
+        self._flush()
         return None
 
 
@@ -299,7 +412,8 @@ class Client(ClientBase):
 
     Every method takes `timeout_s`, seconds, by default the client's own, and raises what
     `client.errors` lists. Methods may be called from several threads, but for `connect`,
-    `register` and `login`; from `on_push`, which runs in the reader thread, only `close`.
+    `register` and `login`; from `on_push` and `on_reconnect`, which run in the reader thread, only
+    `close`.
 
     At most about PUSHES_MAX pushes wait for the program. If it takes none then, the client stops
     reading, answers included; the server tells later by RoomGap what was missed by that.
@@ -310,17 +424,20 @@ class Client(ClientBase):
     def connect(self, *, timeout_s: float | None = None) -> None:
         """Connect; again after a loss, too. Raises ConnectionLost if that fails."""
         timeout_s = self._timeout(timeout_s)
-        if self.connected:
-            raise MisuseError("the client is connected")
+        if self._core.loss is None:
+            raise MisuseError("the client is connected, or reconnects by itself")
         self.close()
         try:
             sock = sockets.connect(self.host, self.port, timeout_s)
         except ConnectFailed as error:
             raise ConnectionLost(str(error), self._core.unanswered_req_ids) from error
-        self._connection = _Connection(sock, self._core, self._on_push)
+        self._connection = _Connection(
+            sock, (self.host, self.port), self._core, self._on_push, self._on_reconnect
+        )
 
     def close(self) -> None:
-        """Close the connection; calls under way fail with ConnectionLost. May be repeated."""
+        """Close the connection, and make no other; calls under way fail with ConnectionLost. May be
+        repeated."""
         if self._connection is not None:
             self._connection.close()
 
@@ -374,7 +491,7 @@ class Client(ClientBase):
     def pushes(self, timeout_s: float | None = None) -> Iterator[Push]:
         """Pushes as they come, until `close`, or until none came for `timeout_s` (None: for ever).
 
-        Raises ConnectionLost when the connection was lost, after the last push.
+        Raises ConnectionLost when the connection was lost for good, after the last push.
         """
         self._check_pushes()
         silence_s = None if timeout_s is None else self._timeout(timeout_s)
@@ -417,7 +534,7 @@ class Client(ClientBase):
         """
         deadline = self._deadline(timeout_s)
         greeting = self._greet(username, deadline)
-        call = core.login(greeting, password, self.client_id)
+        call = self._core.login(greeting, core.derive(greeting, password))
         return self._call_by(call, deadline)
 
     def _greet(self, username: str, deadline: float) -> Greeting:

@@ -18,12 +18,15 @@ is repeated on the same connection, two answers bear the same req_id; the first 
 **Unanswered ledger requests** are kept over the loss of a connection, until an answer tells what
 became of them, so that they can be repeated. The refusal of a repeated one does not always tell:
 it may have been refused for a reason that came before the look at the recorded outcome.
+
+`client.resume` is a core that goes on over a lost connection; what it does otherwise than this one
+stands there.
 """
 
 import copy
 import hmac
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from client.errors import (
@@ -83,8 +86,27 @@ TIMEOUT_S_MAX = 1e8
 OTHER_REQ_IDS = 1 << 63
 """Where the req_ids of requests that are not of the ledger begin."""
 
-Push = ChatBroadcast | RoomGap | DirectMessage | Payment
-"""What the server sends unasked."""
+
+class RoomRestarted(NamedTuple):
+    """After a reconnection: the server began anew without its old state. The room counts its events
+    from 1 again, in another epoch; what is given next comes after `last_seq`."""
+
+    room_id: int
+    epoch: int
+    last_seq: int
+
+
+class RoomRefused(NamedTuple):
+    """After a reconnection: the server did not let this client join the room again. It is not
+    joined any more; `status` and `detail` say why."""
+
+    room_id: int
+    status: Status
+    detail: str
+
+
+Push = ChatBroadcast | RoomGap | DirectMessage | Payment | RoomRestarted | RoomRefused
+"""What comes unasked. The last two are said by a client that reconnects, not by the server."""
 
 _PUSHES: dict[int, Callable[[Iterable[Any]], Push]] = {
     Opcode.CHAT_BROADCAST: ChatBroadcast._make,
@@ -97,9 +119,9 @@ assert _PUSHES.keys() == PUSH.keys()
 R = TypeVar("R")
 
 _RESPONSE = int(Flag.RESPONSE)
-_FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
-_LEDGER = frozenset(opcode for opcode, message in BY_OPCODE.items() if message.ledger)
-_REFUSED_BEFORE_THE_RECORD = frozenset(
+FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
+LEDGER = frozenset(opcode for opcode, message in BY_OPCODE.items() if message.ledger)
+REFUSED_BEFORE_THE_RECORD = frozenset(
     {
         Status.ERR_SERVER_BUSY,
         Status.ERR_UNAUTHORIZED,
@@ -186,13 +208,27 @@ def register(greeting: Greeting, password: str) -> Call[int]:
     return Call(Opcode.REGISTER, (greeting.username, *verifier), _first)
 
 
-def login(greeting: Greeting, password: str, client_id: int) -> Call[LoginResponse]:
-    """The LOGIN that proves the password and checks the server's own proof. Slow: it is PBKDF2."""
+class Keys(NamedTuple):
+    """What proves a password, and the server's knowledge of it, under one salt."""
+
+    salt: bytes
+    iterations: int
+    client_key: bytes
+    server_key: bytes
+
+
+def derive(greeting: Greeting, password: str) -> Keys:
+    """The keys of a password under the salt of a HELLO. Slow: it is PBKDF2."""
     _check_iterations(greeting)
-    answer, message = greeting.answer, greeting.auth_message
-    salted = scram.salted_password(password, answer.salt, answer.iterations)
-    proof = scram.client_proof(scram.client_key(salted), message)
-    signature = scram.server_signature(scram.server_key(salted), message)
+    salt, iterations = greeting.answer.salt, greeting.answer.iterations
+    salted = scram.salted_password(password, salt, iterations)
+    return Keys(salt, iterations, scram.client_key(salted), scram.server_key(salted))
+
+
+def login(greeting: Greeting, keys: Keys, client_id: int) -> Call[LoginResponse]:
+    """The LOGIN that proves the password and checks the server's own proof."""
+    proof = scram.client_proof(keys.client_key, greeting.auth_message)
+    signature = scram.server_signature(keys.server_key, greeting.auth_message)
 
     def result(answered: tuple[Any, ...]) -> LoginResponse:
         response = LoginResponse._make(answered)
@@ -225,7 +261,9 @@ class Answered(NamedTuple):
     error: RequestFailed | None
 
 
-class _Request(NamedTuple):
+class Request(NamedTuple):
+    """A request that was sent; `repeated`: with POSSIBLE_DUPLICATE."""
+
     call: Call[Any]
     repeated: bool
 
@@ -233,8 +271,15 @@ class _Request(NamedTuple):
 class ClientCore:
     """One client, over any number of connections: its session and what became of its requests.
 
-    Not thread-safe. `loss` says why there is no connection, and is None while there is one.
+    Not thread-safe. `loss` says why calls fail, and is None while they do not: while there is a
+    connection, or one is being established again. `steady` says that no such thing is under way,
+    and `reconnects` how often it was done.
     """
+
+    steady = True
+    reconnects = 0
+    again_after_s: float | None = None
+    """In how many seconds `again` is to be called."""
 
     def __init__(self, client_id: int | None, payments: bool, client_name: str) -> None:
         self.client_id = client_id if client_id is not None else secrets.randbits(64) or 1
@@ -252,9 +297,11 @@ class ClientCore:
         self.max_body_len = MAX_BODY_LEN
         self.unanswered: dict[int, Call[Any]] = {}
         """Ledger requests by req_id of which it is not known whether they were executed."""
+        self.outbox: list[bytes] = []
+        """Frames of the core's own, for the shell to send after whatever it told the core."""
         self._decoder = Decoder(MAX_BODY_LEN)
-        self._pending: dict[int, _Request] = {}
-        self._abandoned: dict[int, list[_Request]] = {}
+        self._pending: dict[int, Request] = {}
+        self._abandoned: dict[int, list[Request]] = {}
         self._in_flight: set[int] = set()  # req_ids of pending ledger requests
         # Another program may have used a client_id that was given to us, and its req_ids with it.
         self._numbering_known = client_id is None
@@ -264,6 +311,16 @@ class ClientCore:
 
     # ---- the connection
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self.loss is None
+
+    @property
+    def beat_s(self) -> int:
+        """How often `beat` is due; 0 before a HELLO was answered."""
+        return self.heartbeat_s
+
     def begin(self, decoder: Decoder) -> None:
         """A connection is there; its frames come from `decoder`, which is kept to the limits."""
         self._decoder = decoder
@@ -272,6 +329,19 @@ class ClientCore:
         self._silent_beats = 0
         self.heartbeat_s = 0
         self.max_body_len = decoder.max_body_len
+
+    def lose(self, reason: ClientError) -> list[int]:
+        """The connection was lost, or has to be given up. If `loss` is None after this, another
+        one is wanted; in any case, gives the req_ids of the calls that fail with `failure`."""
+        return self.end(reason)
+
+    def pause_s(self, now_s: float) -> float:
+        """How long to wait before the next connection is tried; `now_s` is monotonic."""
+        del now_s
+        return 0.0
+
+    def again(self) -> None:
+        """What had to wait for `again_after_s` is due."""
 
     def end(self, reason: ClientError) -> list[int]:
         """The connection is over; gives the req_ids of the calls that fail with `failure` by that.
@@ -301,26 +371,33 @@ class ClientCore:
         return copy.copy(self.loss)
 
     def beat(self, client_time: int, held: bool) -> tuple[int, bytes]:
-        """The req_id and frame of a HEARTBEAT that is due, whose answer nobody waits for.
+        """The req_id and frame of a sign of life that is due, whose answer nobody waits for.
 
         `held`: we do not read just now, so that nothing was heard means nothing. Raises
         ConnectionLost if the server was silent for longer than it lets a client be.
         """
         if held:
             self._silent_beats = 0
-        silent_s = self._silent_beats * self.heartbeat_s
+        silent_s = self._silent_beats * self.beat_s
         if silent_s > self.idle_timeout_s:
             raise ConnectionLost(f"the server was silent for {silent_s} s")
         self._silent_beats += 1
-        req_id, frame = self.request(Calls.HEARTBEAT(client_time))
+        req_id, frame = self.request(self._sign_of_life(client_time))
         self.abandon(req_id)
         return req_id, frame
+
+    def _sign_of_life(self, client_time: int) -> Call[Any]:
+        return Calls.HEARTBEAT(client_time)
+
+    def login(self, greeting: Greeting, keys: Keys) -> Call[LoginResponse]:
+        """The LOGIN of this client after a HELLO."""
+        return login(greeting, keys, self.client_id)
 
     # ---- requests
 
     def may_send(self, call: Call[Any], req_id: int | None) -> bool:
         """Whether a request can be sent now and leaves those in flight among the last 64."""
-        if call.opcode not in _LEDGER or req_id is not None or not self.client_id:
+        if call.opcode not in LEDGER or req_id is not None or not self.client_id:
             return True
         return not self._in_flight or self._next_ledger - min(self._in_flight) < OUTCOME_WINDOW
 
@@ -334,16 +411,16 @@ class ClientCore:
         """
         if self.loss is not None:
             raise self.failure()
-        ledger = call.opcode in _LEDGER
+        ledger = call.opcode in LEDGER
         number = self._ledger_number(req_id) if ledger else self._next_other
-        flags = _FLAGGED if possible_duplicate else 0
+        flags = FLAGGED if possible_duplicate else 0
         frame = REQUEST[call.opcode].frame(number, flags, *call.fields)
         if len(frame) - HEADER_LEN > self.max_body_len:
             raise MisuseError(
                 f"{call.opcode.name}: a body of {len(frame) - HEADER_LEN} bytes, the server takes "
                 f"at most {self.max_body_len}"
             )
-        self._pending[number] = _Request(call, possible_duplicate)
+        self._pending[number] = Request(call, possible_duplicate)
         if ledger:
             if req_id is not None and not possible_duplicate:
                 self._numbering_known = True  # a new one: those after it are new as well
@@ -394,6 +471,11 @@ class ClientCore:
 
     # ---- what the server sends
 
+    def take(self, frame: Frame) -> Sequence[Answered | Push]:
+        """Take one frame, as `receive` does; gives what there is to hand out by that, in order."""
+        event = self.receive(frame)
+        return () if event is None else (event,)
+
     def receive(self, frame: Frame) -> Answered | Push | None:
         """Take one frame: an answer, a push, or None for an answer nobody waits for any more.
 
@@ -416,7 +498,7 @@ class ClientCore:
     def _response(
         self, opcode: int, req_id: int, flags: int, status: int, buf: bytes, start: int, end: int
     ) -> Answered | None:
-        if flags & ~(_RESPONSE | _FLAGGED):
+        if flags & ~(_RESPONSE | FLAGGED):
             _violation(f"flags {flags:#04x} that were not agreed")
         late = self._abandoned.get(req_id)
         request = late[0] if late else self._pending.get(req_id)
@@ -433,8 +515,10 @@ class ClientCore:
         else:
             _violation(f"status {status}, which there is not")
         self.state = after(self.state, opcode, status)
-        if opcode in _LEDGER:
+        if opcode in LEDGER:
             self._settle(req_id, request, status)
+        if self._withhold(req_id, request, bool(late), result, error):
+            return None
         if late:
             del late[0]
             if not late:
@@ -443,6 +527,14 @@ class ClientCore:
         del self._pending[req_id]
         self._in_flight.discard(req_id)
         return Answered(req_id, result, error)
+
+    def _withhold(
+        self, req_id: int, request: Request, late: bool, result: Any, error: RequestFailed | None
+    ) -> bool:
+        """See an answer before it counts; True if it is not to count and the request stays
+        pending. Nothing here; `late`: nobody waits for the answer any more."""
+        del req_id, request, late, result, error
+        return False
 
     @staticmethod
     def _check_refusal(
@@ -453,11 +545,11 @@ class ClientCore:
             retry_after_ms, detail = ERROR.decode(buf, start, end)
             raise ServerBusy(detail, retry_after_ms)
 
-    def _settle(self, req_id: int, request: _Request, status: int) -> None:
+    def _settle(self, req_id: int, request: Request, status: int) -> None:
         if status != Status.OK:
             if self.unanswered.get(req_id) is not request.call:
                 return  # it was sent again since
-            if request.repeated and status in _REFUSED_BEFORE_THE_RECORD:
+            if request.repeated and status in REFUSED_BEFORE_THE_RECORD:
                 return
         self.unanswered.pop(req_id, None)
 
@@ -480,96 +572,3 @@ class ClientCore:
 
 def _violation(what: str) -> NoReturn:
     raise ProtocolViolation(f"the server sent {what}")
-
-
-# --- What both shells are ---------------------------------------------------------------------
-
-
-class ClientBase:
-    """What a client is told, and what it knows: the attributes of both shells."""
-
-    def __init__(
-        self,
-        host: str = "127.0.0.1",
-        port: int = 7878,
-        *,
-        timeout_s: float = 10.0,
-        client_id: int | None = None,
-        payments: bool = False,
-        on_push: Callable[[Push], object] | None = None,
-        client_name: str = CLIENT_NAME,
-    ) -> None:
-        """Say where the server is; `connect` goes there.
-
-        timeout_s: of each call that does not say otherwise. client_id: a random one if None; 0
-        takes no part in exactly-once. payments: ask for PAYMENT pushes. on_push: gets the pushes,
-        which are else kept for `pushes` and `next_push`.
-        """
-        self.host = host
-        self.port = port
-        self.timeout_s = self._checked(timeout_s)
-        self._on_push = on_push
-        self._core = ClientCore(client_id, payments, client_name)
-
-    @staticmethod
-    def _checked(timeout_s: float) -> float:
-        if not 0 <= timeout_s <= TIMEOUT_S_MAX:
-            raise MisuseError(f"a timeout of {timeout_s} s: 0 to {TIMEOUT_S_MAX:g} are allowed")
-        return timeout_s
-
-    def _timeout(self, timeout_s: float | None) -> float:
-        return self.timeout_s if timeout_s is None else self._checked(timeout_s)
-
-    def _check_pushes(self) -> None:
-        if self._on_push is not None:
-            raise MisuseError("the pushes of this client go to its on_push")
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection, as far as is known."""
-        return self._core.loss is None
-
-    @property
-    def state(self) -> State:
-        """Where the session is: CONNECTED, GREETED or AUTHENTICATED."""
-        return self._core.state
-
-    @property
-    def client_id(self) -> int:
-        """What this client's ledger requests are known by; 0 takes no part in exactly-once."""
-        return self._core.client_id
-
-    @property
-    def user_id(self) -> int:
-        """Of the last login; 0 before."""
-        return self._core.user_id
-
-    @property
-    def session_id(self) -> int:
-        """Of the last login; 0 before."""
-        return self._core.session_id
-
-    @property
-    def resumed(self) -> bool:
-        """Whether the server knew this client_id of the user before the last login."""
-        return self._core.resumed
-
-    @property
-    def username(self) -> str:
-        """Of the last login; empty before."""
-        return self._core.username
-
-    @property
-    def server_name(self) -> str:
-        """What the server calls itself; empty before the first register or login."""
-        return self._core.server_name
-
-    @property
-    def heartbeat_s(self) -> int:
-        """How often HEARTBEAT is sent; 0 before the first register or login."""
-        return self._core.heartbeat_s
-
-    @property
-    def max_body_len(self) -> int:
-        """Longest body in bytes, in both directions."""
-        return self._core.max_body_len

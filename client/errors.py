@@ -105,5 +105,15 @@ class ConnectionLost(ClientError, ConnectionError):
         self.req_ids = req_ids
 
 
+class Superseded(ConnectionLost):
+    """Somebody logged in elsewhere with the same user and client_id. This client stays down: were
+    it to come back, the two would supersede each other for ever."""
+
+
+class ReloginFailed(ConnectionLost):
+    """The connection is there again, but the server does not take the login that it took before:
+    the user is not known any more, or was registered anew."""
+
+
 class ProtocolViolation(ClientError):
     """The server sent what the protocol does not allow, or does not hold the user's key."""

@@ -1,7 +1,7 @@
 """How a missing range of a room's events is read again, without any input or output.
 
-The interactive chat and the one-shot commands both do this, one awaiting and one blocking; what to
-ask and what the answers mean is here.
+The interactive chat and the one-shot commands do this, one awaiting and one blocking, and so does a
+client that reconnects; what to ask and what the answers mean is here.
 """
 
 from collections.abc import Generator
@@ -13,25 +13,41 @@ Ask = tuple[int, int]
 Found = list[ChatBroadcast | RoomGap]
 
 
+def ask(after_seq: int, last_seq: int) -> Ask:
+    """What to ask for where events after `after_seq` up to `last_seq` are wanted."""
+    return after_seq, min(last_seq - after_seq, LIST_MAX)
+
+
+def read_answer(
+    room_id: int, after_seq: int, last_seq: int, answer: RoomHistoryResponse
+) -> tuple[Found, int]:
+    """What an answer holds of the events after `after_seq` up to `last_seq`, in order, and after
+    which one to go on; that is `last_seq` where there is no more.
+
+    A RoomGap is a part that the server keeps no longer. Numbers that are absent without one were
+    never given to an event.
+    """
+    found: Found = []
+    if answer.oldest_seq > after_seq + 1:
+        lost = min(answer.oldest_seq - 1, last_seq)
+        found.append(RoomGap(room_id, after_seq + 1, lost))
+        after_seq = lost
+    events = [event for event in answer.events if after_seq < event.room_seq <= last_seq]
+    found += events
+    if not events or answer.events[-1].room_seq >= last_seq:
+        return found, last_seq
+    return found, events[-1].room_seq
+
+
 def read_range(
     room_id: int, first_seq: int, last_seq: int
 ) -> Generator[Ask, RoomHistoryResponse, Found]:
-    """Yield what to ask for, and be sent the answer; return what the range holds, in order.
-
-    A RoomGap in what is returned is a part that the server keeps no longer. Numbers that are
-    absent without one were never given to an event.
-    """
+    """Yield what to ask for, and be sent the answer; return what the range holds, as `read_answer`
+    says it."""
     found: Found = []
     after = first_seq - 1
     while after < last_seq:
-        answer = yield after, min(last_seq - after, LIST_MAX)
-        if answer.oldest_seq > after + 1:
-            lost = min(answer.oldest_seq - 1, last_seq)
-            found.append(RoomGap(room_id, after + 1, lost))
-            after = lost
-        events = [event for event in answer.events if after < event.room_seq <= last_seq]
-        found += events
-        if not events or answer.events[-1].room_seq >= last_seq:
-            break
-        after = events[-1].room_seq
+        answer = yield ask(after, last_seq)
+        more, after = read_answer(room_id, after, last_seq, answer)
+        found += more
     return found

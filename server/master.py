@@ -345,8 +345,8 @@ class Master:
     # ---- recovery
 
     def _recover(self, dead: list[int]) -> bool:
-        """Quiesce, repair, resume. dead: slots of workers that were reaped; those that die meanwhile
-        are added. False where the region is damaged: the server must end."""
+        """Quiesce, repair, resume. dead: slots of workers that were reaped; those that die
+        meanwhile are added. False where the region is damaged: the server must end."""
         began = time.monotonic()
         self._quiesce(dead)
         if dead and not self._repair(dead):

@@ -29,7 +29,7 @@ from client import (
     ServerBusy,
     Unauthorized,
 )
-from client.core import ClientBase
+from client.base import ClientBase
 from libproto.errors import MisuseError, Status
 from libproto.messages import (
     ChatBroadcast,

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client import core, errors
+from client.base import ClientBase
 from client.core import (
     OTHER_REQ_IDS,
     Answered,
     Call,
     Calls,
-    ClientBase,
     ClientCore,
     Push,
 )
@@ -109,7 +109,8 @@ class Pair:
 
     def log_in(self, handshake: Handshake | None = None, password: str = PASSWORD) -> Answered:
         handshake = handshake or Handshake()
-        call = core.login(self.greet(handshake), password, self.core.client_id)
+        greeting = self.greet(handshake)
+        call = self.core.login(greeting, core.derive(greeting, password))
         return self.answered(handshake.respond(self.request(call)))
 
 
@@ -354,7 +355,8 @@ def test_logout_leads_back() -> None:
 
 def test_the_session_follows_an_answer_that_nobody_waits_for() -> None:
     pair, handshake = Pair(), Handshake()
-    call = core.login(pair.greet(handshake), PASSWORD, pair.core.client_id)
+    greeting = pair.greet(handshake)
+    call = pair.core.login(greeting, core.derive(greeting, PASSWORD))
     request = pair.request(call)
     pair.core.abandon(request.req_id)
     assert pair.one(handshake.respond(request)) is None

@@ -157,18 +157,24 @@ class Recovery:
         set_word(self._region, "header", 0, "recovery", 0)
 
 
-# ---- every store
+# ---- every store and every load
 
 
 class _Watched:
-    """A view that tells of each store, when it has been made; a block goes word by word."""
+    """A view that tells of each load and store, when it has been made; a block is stored word by
+    word."""
 
-    def __init__(self, view: memoryview, stored: Callable[[], None]) -> None:
+    def __init__(
+        self, view: memoryview, stored: Callable[[], None], loaded: Callable[[], None]
+    ) -> None:
         self._view = view
         self._stored = stored
+        self._loaded = loaded
 
     def __getitem__(self, place: Any) -> Any:
-        return self._view[place]
+        found = self._view[place]
+        self._loaded()
+        return found
 
     def __setitem__(self, place: int | slice, value: Any) -> None:
         if isinstance(place, slice):
@@ -181,12 +187,20 @@ class _Watched:
             self._stored()
 
 
-def watched(region: Region, stored: Callable[[], None]) -> Region:
-    """The same region, for the view of a worker each of whose stores is told of: what others may
-    see at that instant can be looked at through `region`."""
+def _ignore() -> None:
+    pass
+
+
+def watched(
+    region: Region,
+    stored: Callable[[], None] = _ignore,
+    loaded: Callable[[], None] = _ignore,
+) -> Region:
+    """The same region, for the view of a worker each of whose stores and loads is told of: what
+    others see, or do, at that instant is looked at, or done, through `region`."""
     same = copy(region)
-    same.words = cast(memoryview, _Watched(region.words, stored))
-    same.bytes = cast(memoryview, _Watched(region.bytes, stored))
+    same.words = cast(memoryview, _Watched(region.words, stored, loaded))
+    same.bytes = cast(memoryview, _Watched(region.bytes, stored, loaded))
     return same
 
 

@@ -11,7 +11,6 @@ crash-points` through all of them with every step.
 """
 
 import os
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +22,6 @@ from libproto.messages import Capability, TxnKind
 from libproto.scram import Verifier
 from server.state.errors import NameTaken
 from server.state.ledger import DONE, RECORDED, SUPERSEDED
-from server.state.locks import InsideLock, unfree_locks
 from server.state.region import Region
 from server.state.session import Session
 from server.state.state import State

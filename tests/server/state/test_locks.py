@@ -3,12 +3,13 @@
 import ctypes
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
 
 import pytest
 
+from libproto.messages import TxnKind
 from server.state.counters import LOCK_KINDS, index_of
 from server.state.layout import WORD
 from server.state.locks import (
@@ -30,10 +31,13 @@ from tests.helpers.region import (
     check_quiet,
     children,
     lock_value,
+    login,
     pause,
+    register,
     set_word,
     small_region,
     state_of,
+    watched,
     word,
 )
 from tests.helpers.server import wait_until
@@ -197,6 +201,63 @@ def test_a_lock_that_was_waited_for_has_its_rank_too() -> None:
 
 def void(_: object) -> None:
     """For hooks whose answer nobody wants."""
+
+
+# ---- what is done under them
+
+
+def _all_changes(state: State, region: Region) -> Iterator[tuple[str, tuple[Lock, ...]]]:
+    """Every change of the state, after its name and the locks that it needs."""
+    locks = state.locks
+    registry, event = locks.registry, locks.event
+    yield "register", (registry,)
+    register(state, "ann", "bob")
+    yield "log in, a new client", (registry, locks.account(1))
+    old = login(state, 1, 7)
+    yield "log in without a client", (registry, locks.account(1))
+    again = login(state, 1, 0)
+    yield "log in, another user", (registry, locks.account(2))
+    bob = login(state, 2, 7)
+    yield "join", (registry, event)
+    state.rooms.join(old, 1, 1)
+    state.rooms.join(again, 1, 1)
+    yield "leave", (registry, event)
+    state.rooms.leave(again, 1, 1)
+    yield "send", (event,)
+    state.rooms.send(old, 1, "x", 1)
+    yield "send a direct message", (registry, event)
+    state.rooms.direct(old, 2, "x", 1)
+    yield "tell of a payment", (registry, event)
+    state.rooms.pay(old, 2, 1, 1, 1, 1)
+    yield "deposit", (locks.account(1),)
+    state.ledger.execute(old, TxnKind.DEPOSIT, 0, 9, 1, False, 1)
+    yield "withdraw", (locks.account(1),)
+    state.ledger.execute(old, TxnKind.WITHDRAW, 0, 1, 2, False, 1)
+    yield "transfer", (locks.account(1), locks.account(2))
+    state.ledger.execute(old, TxnKind.TRANSFER, 2, 1, 3, False, 1)
+    yield "supersede", (registry, locks.account(1))
+    new = login(state, 1, 7)
+    yield "end", (registry, event)
+    for session in (old, again, bob, new):
+        state.sessions.end(session, 1)
+    yield "nothing more", ()
+    check_quiet(region)
+
+
+@pytest.mark.parametrize("account_locks", [SMALL.account_locks, 1])
+def test_every_store_is_made_under_its_locks(account_locks: int) -> None:
+    with small_region(account_locks=account_locks) as region:
+        doing: tuple[str, tuple[Lock, ...]] = "", ()
+        stores = 0
+
+        def look() -> None:
+            nonlocal stores
+            stores += 1
+            assert all(lock_value(lock) == 0 for lock in doing[1]), doing[0]
+
+        for doing in _all_changes(state_of(watched(region, look)), region):
+            assert stores or doing[0] == "register", f"nothing was stored before: {doing[0]}"
+            stores = 0
 
 
 # ---- waiting

@@ -169,6 +169,28 @@ def test_at_every_instant_a_reader_sees_whole_records_or_none() -> None:
         assert instants > 11 * MONEY_WORDS
 
 
+@pytest.mark.parametrize("instant", range(6))
+def test_a_reader_that_is_lapped_at_any_instant_sees_the_old_record_or_none(instant: int) -> None:
+    with small_region(txn_ring=4) as region:
+        writer = state_of(region)
+        loads = 0
+
+        def lap() -> None:
+            nonlocal loads
+            loads += 1
+            if loads == 1 + instant:
+                for _ in range(4):
+                    append(writer, 7)
+
+        reader = state_of(watched(region, loaded=lap), 1)
+        for _ in range(6):
+            append(writer, 5)
+        loads = 0
+        record = reader.log.read(4)
+        assert record is None or (record[0], record[AT["amount"]]) == (4, 5)
+        assert instant >= loads or writer.log.head() == 10
+
+
 def test_a_recovery_while_it_waits_takes_the_locks_and_appends_nothing() -> None:
     with small_region() as region:
         other = state_of(region, 1)

@@ -337,7 +337,7 @@ def test_nothing_of_a_superseded_session_takes_effect() -> None:
 
 # ---- names
 
-NAMES = [f"user{n}" for n in range(40)]
+NAMES = [f"user{n}" for n in range(300)]
 
 
 def register_all(region: Region, worker: int) -> dict[str, int]:
@@ -356,7 +356,7 @@ def register_all(region: Region, worker: int) -> dict[str, int]:
 
 def test_a_name_has_one_owner() -> None:
     with (
-        small_region(workers=PROCESSES, accounts=len(NAMES)) as region,
+        small_region(workers=PROCESSES, accounts=len(NAMES), txn_ring=512) as region,
         children() as processes,
     ):
         answers = run_together(region, processes, register_all)

@@ -384,6 +384,28 @@ def test_at_every_instant_a_reader_sees_whole_events_or_none() -> None:
         assert instants > 12 * 15
 
 
+@pytest.mark.parametrize("instant", range(6))
+def test_a_reader_that_is_lapped_at_any_instant_sees_the_old_event_or_none(instant: int) -> None:
+    with small_region(event_ring=4) as region:
+        writer, (ann, _, _) = three(region)
+        writer.rooms.join(ann, 1, 1)
+        loads = 0
+
+        def lap() -> None:
+            nonlocal loads
+            loads += 1
+            if loads == 1 + instant:
+                for _ in range(4):
+                    writer.rooms.send(ann, 1, "new", 1)
+
+        reader = state_of(watched(region, loaded=lap), 1)
+        for _ in range(5):
+            writer.rooms.send(ann, 1, "old", 1)
+        loads = 0
+        event = reader.rooms.read(4)
+        assert event is None or pushed(event.frame)[1] == (1, 4, 1, MESSAGE, 1, "ann", "old")
+
+
 def test_an_event_is_a_finished_frame() -> None:
     with small_region() as region:
         state, (ann, _, _) = three(region)

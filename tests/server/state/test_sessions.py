@@ -301,6 +301,7 @@ def test_a_client_in_a_slot_used_again_has_no_outcomes_of_the_one_before() -> No
         end(state, old)
         new = login(state, 2, 7, STARTED_US + RETENTION_US + 1)
         assert not new.resumed
+        assert deposit(state, new, 1) == DONE
         assert deposit(state, new, 199) == DONE
         assert deposit(state, new, 150) == DONE
         assert deposit(state, new, 199) == RECORDED
