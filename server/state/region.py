@@ -160,11 +160,10 @@ class Region:
         posix_ipc.unlink_shared_memory(f"/{self.name}")
 
     def close(self) -> None:
-        """Unmap. Nothing may hold the views any more, but for ctypes in a writable region."""
+        """Unmap. Nothing may hold the views any more."""
         self.words.release()
         self.bytes.release()
-        if not self.address:  # ctypes holds on to a writable one
-            self._map.close()
+        self._map.close()
         os.close(self.fd)
 
 

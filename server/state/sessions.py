@@ -94,6 +94,8 @@ class Sessions:
             if old:
                 if not locks.event.acquire(False) and not locks.wait(locks.event, held):
                     return None
+                # Should this die between mark and session, the client was not idle until now.
+                words[self._clients.at(client - 1, "idle_since")] = now
                 words[sessions.at(old - 1, "mark")] = 1
                 touched = self._rooms.supersede(old - 1, user, now)
                 locks.event.release()

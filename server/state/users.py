@@ -24,7 +24,7 @@ class Users:
         layout = region.layout
         self._region, self._words, self._bytes = region, region.words, region.bytes
         self._locks, self._log = locks, log
-        users = layout["users"]
+        users, self._sessions = layout["users"], layout["sessions"]
         self._base, self._stride = users.base, users.stride
         self._at = users.offsets
         self._capacity = layout.capacities.accounts
@@ -76,8 +76,13 @@ class Users:
     def presence(self, user: int, now: int) -> tuple[bool, int]:
         """Online? and last_seen: now where online. Microseconds since the Unix epoch."""
         words = self._words
-        if words[self.at(user, "first_session")]:
-            return True, now
+        session = words[self.at(user, "first_session")]
+        for _ in range(self._sessions.records):  # a list that changes meanwhile still ends
+            if not session:
+                break
+            if not words[self._sessions.at(session - 1, "mark")]:
+                return True, now
+            session = words[self._sessions.at(session - 1, "next")]
         return False, words[self.at(user, "last_seen")]
 
     def register(self, name: str, verifier: Verifier, now: int) -> int:

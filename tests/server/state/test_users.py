@@ -163,6 +163,17 @@ def test_a_registration_keeps_the_money_supply() -> None:
         assert record[OFFSETS[RecordKind.REGISTER]["supply"]] == 55
 
 
+def test_a_superseded_session_is_no_presence() -> None:
+    with small_region() as region:
+        state = state_of(region)
+        register(state, "ann")
+        old, new = login(state, 1, 7), login(state, 1, 7)
+        state.sessions.end(new, 30)
+        assert state.users.presence(1, 99) == (False, 30), "the old one only waits for its end"
+        state.sessions.end(old, 40)
+        assert state.users.presence(1, 99) == (False, 40)
+
+
 def test_presence() -> None:
     with small_region() as region:
         state = state_of(region)
