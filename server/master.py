@@ -10,6 +10,7 @@ so that damage in it cannot take the master down; the word is lowered, and the s
 """
 
 import fcntl
+import math
 import os
 import select
 import signal
@@ -46,7 +47,8 @@ REPAIR_S: Final = 10.0  # a repair that takes longer is killed and started over
 REPAIRS_MAX: Final = 5  # tries
 WATCH_S: Final = 0.25  # how often the master looks at the workers' alarms and beats
 BACK_OFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # before a slot is filled again
-STEADY_S: Final = 10.0  # a worker that lived so long starts the back-off anew
+ALONE_S: Final = 0.2  # the longest back-off while no worker is there at all
+STEADY_S: Final = 0.5  # a worker that served so long was no failure: its slot is filled at once
 PROBLEMS_MAX: Final = 20  # that are logged
 _REPAIRED, _BROKEN = 0, 1  # exit codes of the repair
 USER_TIMEOUT_MS: Final = 30_000  # unacknowledged output of a connection
@@ -63,17 +65,9 @@ class Child:
     slot: int
     pid: int
     pidfd: int
-    forked: float  # time.monotonic()
+    serving: float = math.inf  # since when: time.monotonic()
     beat: int = 0  # as last seen
     beat_seen: float = 0.0  # when it changed
-
-
-@dataclass(slots=True)
-class Vacancy:
-    """A worker's slot that waits to be filled."""
-
-    due: float  # time.monotonic()
-    failures: int  # in a row
 
 
 def capacities(settings: Settings) -> Capacities:
@@ -152,7 +146,7 @@ class Master:
         self._ready, self._ready_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._signals, self._signals_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._children: dict[int, Child] = {}  # by pidfd
-        self._vacant: dict[int, Vacancy] = {}  # by slot
+        self._vacant: dict[int, float] = {}  # by slot: when it is filled again, time.monotonic()
         self._failures = dict.fromkeys(range(settings.workers), 0)
         self._epoch = 0  # of recoveries: no number is used twice
         self._signalled: list[signal.Signals] = []  # what came, in order
@@ -167,11 +161,13 @@ class Master:
         master = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
+        # A signal to stop that comes before the child can act on it is kept for it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, worker.STOP_SIGNALS)
         pid = os.fork()
         if pid == 0:
             self._become_worker(slot, master)
-        now = time.monotonic()
-        child = Child(slot, pid, os.pidfd_open(pid), now, beat_seen=now)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, worker.STOP_SIGNALS)
+        child = Child(slot, pid, os.pidfd_open(pid), beat_seen=time.monotonic())
         self._children[child.pidfd] = child
         self._poll.register(child.pidfd, select.POLLIN)
 
@@ -238,7 +234,10 @@ class Master:
                 return False
             for fd, _ in self._poll.poll(left * 1000):
                 if fd == self._ready:
-                    waiting.difference_update(os.read(fd, 64))
+                    slots = os.read(fd, 64)
+                    waiting.difference_update(slots)
+                    for slot in slots:
+                        self._serves(slot)
                 elif fd == self._signals:
                     self._signalled += map(signal.Signals, os.read(fd, 64))
                     return False
@@ -274,7 +273,7 @@ class Master:
         due = time.monotonic() + interval
         while not self._signalled:
             now = time.monotonic()
-            dues = [now + WATCH_S, *(vacancy.due for vacancy in self._vacant.values())]
+            dues = [now + WATCH_S, *self._vacant.values()]
             if interval:
                 dues.append(due)
             dead = self._wait(max(0.0, min(dues) - now))
@@ -294,7 +293,7 @@ class Master:
                 self._signalled += map(signal.Signals, os.read(fd, 64))
             elif fd == self._ready:
                 for slot in os.read(fd, 64):
-                    self._host(slot, None)
+                    self._serves(slot)
             else:
                 child, how = self._reap(fd)
                 if self._draining and not how:
@@ -306,12 +305,23 @@ class Master:
                     worker_pid=child.pid,
                     how=how or "it ended",
                 )
-                lived = time.monotonic() - child.forked
-                failures = 0 if lived > STEADY_S else self._failures[child.slot] + 1
-                self._failures[child.slot] = failures
-                delay = BACK_OFF_S[min(max(failures - 1, 0), len(BACK_OFF_S) - 1)]
-                self._vacant[child.slot] = Vacancy(time.monotonic() + delay, failures)
+                self._vacate(child)
         return dead
+
+    def _serves(self, slot: int) -> None:
+        """A worker says that it serves: nobody need accept for it any more."""
+        for child in self._children.values():
+            if child.slot == slot:
+                child.serving = time.monotonic()
+        self._host(slot, None)
+
+    def _vacate(self, child: Child) -> None:
+        """Its slot is filled again: at once, or after a back-off where it fails in a row."""
+        now = time.monotonic()
+        failures = 0 if now - child.serving > STEADY_S else self._failures[child.slot] + 1
+        self._failures[child.slot] = failures
+        delay = BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)]
+        self._vacant[child.slot] = now + (delay if self._children else min(delay, ALONE_S))
 
     def _word(self, slot: int, field: str) -> int:
         return self.region.layout["workers"].at(slot, field)
@@ -438,8 +448,8 @@ class Master:
     def _fill(self) -> None:
         """Fork workers into vacant slots that are due; for the others a sibling accepts."""
         now = time.monotonic()
-        for slot, vacancy in tuple(self._vacant.items()):
-            if vacancy.due <= now:
+        for slot, due in tuple(self._vacant.items()):
+            if due <= now:
                 del self._vacant[slot]
                 self._fork(slot)
             else:

@@ -40,6 +40,7 @@ SWEEP_S: Final = 1.0  # at most; less where a deadline is short
 SHED_S: Final = 0.1  # at a stop: how long requests that come later are still answered
 BACKLOG: Final = 1024  # connections that wait to be accepted
 EXIT_FAILED: Final = 70  # EX_SOFTWARE: the state may be half-changed
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
 _CHECK_LOCKS = "TRADECHAT_CHECK_LOCKS"
 _TO_BALANCE = OFFSETS[RecordKind.TRANSFER]["to_balance"]
@@ -297,6 +298,7 @@ async def _serve(worker: Worker, inherited: Inherited) -> None:
     loop = worker.loop
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the master forked with them blocked
     loop.add_reader(inherited.wakeups[worker.slot].fileno(), worker.woken)
     server = await loop.create_server(
         lambda: Peer(worker), sock=inherited.listeners[worker.slot], backlog=BACKLOG
@@ -320,7 +322,6 @@ def run(inherited: Inherited, slot: int, master: int) -> NoReturn:
     code = 0
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != master:
             os._exit(0)
