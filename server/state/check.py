@@ -4,7 +4,7 @@ Every problem is said in words; an empty answer means that every invariant below
 changed and no lock is taken.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from libproto.messages import MAX_BALANCE
 from server.state.locks import unfree_locks
@@ -97,20 +97,21 @@ def people(region: Region) -> Iterator[str]:
     for room, count in enumerate(region.column("rooms", "members")):
         if count != len(members.get(room, ())):
             yield f"room {room} counts {count} members and has {len(members.get(room, ()))}"
+    following = region.column("sessions", "next")
     for user, first in enumerate(region.column("users", "first_session")):
         if first or user in by_user:
-            listed = _listed(region, first)
+            listed = _listed(following, first)
             if listed != by_user.get(user, set()):
                 yield f"user {user} has the sessions {by_user.get(user)}, listed are {listed}"
-    free = _listed(region, words[layout["registry"].at(0, "free_session")])
+    free = _listed(following, words[layout["registry"].at(0, "free_session")])
     if free & set(live) or len(free) + len(live) != sessions.records:
         yield f"{len(live)} sessions live, {len(free)} are free, of {sessions.records}"
 
 
-def _listed(region: Region, first: int) -> set[int]:
+def _listed(following: Sequence[int], first: int) -> set[int]:
     """Session slots of a list; cut off where it goes round in a circle."""
-    sessions, out = region.layout["sessions"], set[int]()
+    out = set[int]()
     while first and first - 1 not in out:
         out.add(first - 1)
-        first = region.words[sessions.at(first - 1, "next")]
+        first = following[first - 1]
     return out

@@ -48,7 +48,9 @@ class Region:
         self.layout: Final = layout
         self.fd: Final = fd
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        self._map = mmap.mmap(fd, layout.size, mmap.MAP_SHARED, access)
+        # Every page is there from the start: the first repair need not wait for them to be cleared.
+        flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if writable else 0)
+        self._map = mmap.mmap(fd, layout.size, flags, access)
         self.bytes = memoryview(self._map)
         self.words = self.bytes.cast("Q")
         self.address: Final = (
