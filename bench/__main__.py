@@ -2,8 +2,9 @@
 
 Starts a server, loads it from 100 connections, with one transfer at a time each and with 16 in
 flight each, and prints the CPU time of all its processes per request, user and system, with the
-load generator's own beside it. Timings differ between machines and from moment to moment; CPU time
-per request differs least.
+load generator's own beside it. Alternating with it runs the floor: a server that answers as many
+bytes and does no work. Timings differ between machines and from moment to moment; CPU time per
+request differs least, and its multiple of the floor less still.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import json
 import sys
 from statistics import median
 
+from bench.floor import Floor
 from bench.generator import Generator, Round, RunFailed
 from bench.process import CpuTime, Server, ServerFailed
 from libproto import __version__
@@ -40,11 +42,12 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _row(pipeline: int, done: Round, server: CpuTime) -> dict[str, float]:
+def _row(what: str, pipeline: int, done: Round, server: CpuTime) -> dict[str, float | str]:
     def us(seconds: float) -> float:
         return round(seconds / done.requests * 1e6, 2)
 
     return {
+        "server": what,
         "pipeline": pipeline,
         "requests": done.requests,
         "requests_per_s": round(done.requests / done.seconds),
@@ -55,43 +58,51 @@ def _row(pipeline: int, done: Round, server: CpuTime) -> dict[str, float]:
     }
 
 
-def measure(arguments: argparse.Namespace) -> list[dict[str, float]]:
-    """One row per run. RunFailed, ServerFailed."""
+def measure(arguments: argparse.Namespace) -> list[dict[str, float | str]]:
+    """One row per run: tradechat and the floor alternating. RunFailed, ServerFailed."""
     rows = []
     flags = (
         f"--workers={arguments.workers}",
         f"--accounts={max(4096, arguments.accounts)}",
         f"--max-connections={max(4096, 2 * arguments.connections)}",
     )
-    with Server(*flags) as server:
-        load = Generator(
-            "127.0.0.1", server.port, arguments.connections, arguments.accounts, arguments.seed
+    each = max(1, arguments.requests // arguments.connections)
+    with Floor(arguments.workers) as floor, Server(*flags) as server:
+        servers: tuple[tuple[str, Server | Floor, int], ...] = (
+            ("tradechat", server, arguments.accounts),
+            ("floor", floor, 0),
         )
-        each = max(1, arguments.requests // arguments.connections)
+        loads = [
+            Generator("127.0.0.1", each_.port, arguments.connections, accounts, arguments.seed)
+            for _, each_, accounts in servers
+        ]
         for _ in range(arguments.runs):
             for pipeline in arguments.pipeline:
-                load.run(pipeline, max(1, each // _WARM_UP))
-                before = server.cpu()
-                done = load.run(pipeline, each)
-                rows.append(_row(pipeline, done, server.cpu().since(before)))
-                if arguments.json:
-                    print(json.dumps(rows[-1]), flush=True)  # noqa: T201 - the output
-        load.close()
+                for (what, measured, _), load in zip(servers, loads, strict=True):
+                    load.run(pipeline, max(1, each // _WARM_UP))
+                    before = measured.cpu()
+                    done = load.run(pipeline, each)
+                    rows.append(_row(what, pipeline, done, measured.cpu().since(before)))
+                    if arguments.json:
+                        print(json.dumps(rows[-1]), flush=True)  # noqa: T201 - the output
+        for load in loads:
+            load.close()
     return rows
 
 
-def table(rows: list[dict[str, float]]) -> str:
-    """Medians by pipeline, with the least and the greatest."""
-    columns = [name for name in rows[0] if name not in ("pipeline", "requests")]
-    lines = ["pipeline  runs" + "".join(f"{name:>28}" for name in columns)]
+def table(rows: list[dict[str, float | str]]) -> str:
+    """Medians by server and pipeline, with the least and the greatest."""
+    columns = [name for name in rows[0] if name not in ("server", "pipeline", "requests")]
+    lines = ["pipeline  server     runs" + "".join(f"{name:>26}" for name in columns)]
     for pipeline in dict.fromkeys(row["pipeline"] for row in rows):
-        mine = [row for row in rows if row["pipeline"] == pipeline]
-        cells = []
-        for name in columns:
-            values = [row[name] for row in mine]
-            spread = f"{median(values):g} ({min(values):g} to {max(values):g})"
-            cells.append(f"{spread:>28}")
-        lines.append(f"{pipeline:8}{len(mine):6}" + "".join(cells))
+        for what in dict.fromkeys(row["server"] for row in rows):
+            mine = [r for r in rows if r["pipeline"] == pipeline and r["server"] == what]
+            cells = []
+            for name in columns:
+                values = [float(row[name]) for row in mine]
+                spread = f"{median(values):g} ({min(values):g} to {max(values):g})"
+                cells.append(f"{spread:>26}")
+            lines.append(f"{pipeline:8}  {what:9}{len(mine):6}" + "".join(cells))
     return "\n".join(lines)
 
 

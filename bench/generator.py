@@ -23,8 +23,8 @@ _MAX_BODY_LEN = 65536
 _PASSWORD = "benchmark"  # noqa: S105 - of accounts that live as long as the benchmark
 _DEPOSIT = 10**12
 _transfer = REQUEST[Opcode.TRANSFER].frame
-_REQUEST_SIZE = len(_transfer(1, 0, 1, 1))
-_ANSWER_SIZE = len(RESPONSE[Opcode.TRANSFER].frame(1, 0, 1, 1))
+REQUEST_SIZE = len(_transfer(1, 0, 1, 1))
+ANSWER_SIZE = len(RESPONSE[Opcode.TRANSFER].frame(1, 0, 1, 1))
 
 
 class RunFailed(Exception):
@@ -79,9 +79,15 @@ class Generator:
     """Connections of as many users, who pay random users of the accounts."""
 
     def __init__(self, host: str, port: int, connections: int, accounts: int, seed: int) -> None:
-        """Registers `accounts` users and logs the first `connections` of them in."""
+        """Registers `accounts` users and logs the first `connections` of them in. 0 accounts: the
+        other end is not tradechat, and answers each request with as many bytes as tradechat would.
+        """
         self._random = random.Random(seed)  # noqa: S311 - a load that can be repeated
         self._accounts = accounts
+        self._connections: list[_Connection] = []
+        if not accounts:
+            self._connections = [_Connection(host, port) for _ in range(connections)]
+            return
         salt = os.urandom(SALT_LEN)
         # One verifier for all: registering a thousand users need not cost a thousand PBKDF2.
         verifier = scram.make_verifier(_PASSWORD, salt, MIN_ITERATIONS)
@@ -91,7 +97,6 @@ class Generator:
         for number in range(accounts):
             registrar.call(Opcode.REGISTER, f"bench{number}", *verifier)
         registrar.sock.close()
-        self._connections = []
         for number in range(connections):
             connection = _Connection(host, port)
             name = f"bench{number}"
@@ -105,7 +110,7 @@ class Generator:
         frames = []
         for _ in range(requests):
             connection.req_id += 1
-            payee = self._random.randrange(1, self._accounts)
+            payee = self._random.randrange(1, max(2, self._accounts))
             payee += payee >= connection.user
             frames.append(_transfer(connection.req_id, 0, payee, 1))
         connection.frames = memoryview(b"".join(frames))
@@ -127,7 +132,7 @@ class Generator:
         for connection in self._connections:
             self._send(connection, min(pipeline, requests))
         open_ = len(by_fd)
-        whole = requests * _ANSWER_SIZE
+        whole = requests * ANSWER_SIZE
         while open_:
             ready = poll.poll(_TIMEOUT_S)
             if not ready or time.monotonic() > deadline:
@@ -139,7 +144,7 @@ class Generator:
                     raise RunFailed("the server closed a connection")
                 connection.chunks.append(data)
                 connection.received += len(data)
-                due = min(requests, connection.received // _ANSWER_SIZE + pipeline)
+                due = min(requests, connection.received // ANSWER_SIZE + pipeline)
                 if due > connection.sent:
                     self._send(connection, due - connection.sent)
                 if connection.received >= whole:
@@ -147,15 +152,16 @@ class Generator:
         seconds, after = time.monotonic() - began, os.times()
         poll.close()
         for connection in self._connections:
-            self._check(connection, first, requests)
+            if self._accounts:
+                self._check(connection, first, requests)
             connection.sock.settimeout(_TIMEOUT_S)
         client = CpuTime(after.user - cpu.user, after.system - cpu.system)
         return Round(requests * len(by_fd), seconds, client)
 
     @staticmethod
     def _send(connection: _Connection, requests: int) -> None:
-        at = connection.sent * _REQUEST_SIZE
-        end = at + requests * _REQUEST_SIZE
+        at = connection.sent * REQUEST_SIZE
+        end = at + requests * REQUEST_SIZE
         if connection.sock.send(connection.frames[at:end]) != end - at:
             raise RunFailed("the server does not read")
         connection.sent += requests

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -23,6 +24,16 @@ class CpuTime(NamedTuple):
 
     def since(self, before: "CpuTime") -> "CpuTime":
         return CpuTime(self.user - before.user, self.system - before.system)
+
+
+def cpu_of(processes: Iterable[int]) -> CpuTime:
+    """What these processes have used so far."""
+    user = system = 0
+    for process in processes:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        user += int(fields[11])
+        system += int(fields[12])
+    return CpuTime(user / _TICKS, system / _TICKS)
 
 
 class ServerFailed(Exception):
@@ -60,12 +71,7 @@ class Server:
         """What all processes of the server have used so far."""
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        user = system = 0
-        for process in (str(pid), *children):
-            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-            user += int(fields[11])
-            system += int(fields[12])
-        return CpuTime(user / _TICKS, system / _TICKS)
+        return cpu_of([pid, *map(int, children)])
 
     def __enter__(self) -> "Server":
         return self

@@ -5,7 +5,8 @@ encryption as agreed, flags and reserved bits, opcode, state, body. Here, and no
 error becomes a frame.
 """
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from libproto.codec import REQUEST, error_frame
 from libproto.errors import PeerError, Status
@@ -13,12 +14,15 @@ from libproto.framing import Fault, Frame
 from libproto.messages import BY_OPCODE, Flag, Opcode, State
 from libproto.session import verdict
 from server.connection import Connection, Refused
-from server.handlers import HANDLERS
+from server.handlers import HANDLERS, Handler
 from server.state.counters import index_of
 from server.state.errors import StateRefusal, Superseded, TableFull
 from server.state.locks import InsideLock, MasterGone
 
 assert HANDLERS.keys() == REQUEST.keys(), "a handler for every request, and no other"
+
+Decode = Callable[[bytes, int, int], tuple[Any, ...]]
+Allowed = dict[State, dict[int, tuple[Decode, Handler, int]]]
 
 _FLAGGED: Final = int(Flag.POSSIBLE_DUPLICATE)
 _ENCRYPTED: Final = int(Flag.ENCRYPTED)
@@ -37,15 +41,21 @@ _REQUESTS: Final = {
     int(opcode): index_of(f"requests_{BY_OPCODE[opcode].name}") for opcode in HANDLERS
 }
 _ERRORS: Final = {int(opcode): index_of(f"errors_{BY_OPCODE[opcode].name}") for opcode in HANDLERS}
-# By state, what is allowed in it, by opcode: decode, handler, its counter.
-_ALLOWED: Final = {
-    state: {
-        int(opcode): (REQUEST[opcode].decode, handler, _REQUESTS[opcode])
-        for opcode, handler in HANDLERS.items()
-        if verdict(state, opcode) is Status.OK
+
+
+def allowed(counters: int) -> Allowed:
+    """For a worker whose counters begin at this word: by state what is allowed in it, by opcode:
+    decode, handler, the word that counts it."""
+    return {
+        state: {
+            int(opcode): (REQUEST[opcode].decode, handler, counters + _REQUESTS[opcode])
+            for opcode, handler in HANDLERS.items()
+            if verdict(state, opcode) is Status.OK
+        }
+        for state in State
     }
-    for state in State
-}
+
+
 _STATE_DETAIL: Final = {
     State.CONNECTED: "say HELLO first",
     State.GREETED: "LOGIN first",
@@ -65,7 +75,7 @@ class Peer(Connection):
             return self._not_allowed(opcode, req_id)
         decode, handler, counter = entry
         worker = self.worker
-        worker.words[worker.counters + counter] += 1
+        worker.words[counter] += 1
         try:
             if worker.guarded:
                 self._guard()
@@ -79,7 +89,7 @@ class Peer(Connection):
 
     def enter(self, state: State) -> None:
         super().enter(state)
-        self.allowed = _ALLOWED[state]
+        self.allowed = self.worker.allowed[state]
 
     def _not_allowed(self, opcode: int, req_id: int) -> bytes:
         """No request at all, or not one of this state."""

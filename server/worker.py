@@ -25,7 +25,7 @@ from libproto.scram import Verifier
 from server import __version__
 from server.config import Settings
 from server.connection import Connection
-from server.dispatch import Peer
+from server.dispatch import Peer, allowed
 from server.fanout import Fanout
 from server.state.counters import index_of
 from server.state.locks import InsideLock, MasterGone
@@ -81,6 +81,7 @@ class Worker:
         )
         self.words: Final = inherited.region.words
         self.counters: Final = self.state.counters
+        self.allowed: Final = allowed(self.counters)
         self.fanout: Final = Fanout(self.state)
         self.execute: Final = self.state.ledger.execute
         self.watched: Final = self.state.rooms.watched
