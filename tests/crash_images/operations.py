@@ -1,0 +1,267 @@
+"""What is stepped through: a small region in which two workers have been at work, and what the
+first of them does next."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+
+from libproto.messages import Capability, TxnKind
+from libproto.scram import Verifier
+from server.state import recovery
+from server.state.region import Region
+from server.state.session import Session
+from server.state.state import State
+from tests.helpers import crash
+from tests.helpers.crash import Died, Stepper
+
+ANN, BOB, CYD = 1, 2, 3
+ANNS, BOBS = 71, 82  # client_ids
+NOW_US = 1_700_000_000_000_000
+LATER_US = NOW_US + 5_000_000  # of the repair, so that what it announces is not what a worker did
+VERIFIER = Verifier(b"s" * 16, 4096, b"k" * 32, b"v" * 32)
+DEPOSIT, WITHDRAW, TRANSFER = map(int, TxnKind)
+AMOUNT = 0x0101_0101_0101  # changes each byte of a balance that a store byte by byte would tear
+
+Request = tuple[int, int, int]  # kind, payee, amount
+
+
+def no_pause(_seconds: float) -> None:
+    """Nobody stands still here: no recovery is announced."""
+
+
+def worker(region: Region, slot: int, clock_ns: Callable[[], int] = crash.never) -> State:
+    """The region as a worker of the server sees it."""
+    return State(region, slot, clock_ns, no_pause, crash.RETENTION_S)
+
+
+class World:
+    """The region, and what two workers hold of it."""
+
+    def __init__(self, region: Region, make: "Operation") -> None:
+        self.region = region
+        self.doomed = make.doomed(region)
+        self.other = worker(region, 1)
+        doomed, other = self.doomed, self.other
+        for state, name in ((doomed, "ann"), (other, "bob"), (doomed, "cyd")):
+            state.users.register(name, VERIFIER, NOW_US)
+        self.ann = self.login(doomed, ANN, ANNS)
+        self.bob = self.login(other, BOB, BOBS)
+        self.cyd = self.login(doomed, CYD)
+        self.req_ids = dict.fromkeys((ANN, BOB), 0)
+        for state, session, amount in ((doomed, self.ann, 100), (other, self.bob, 50)):
+            self.ask(state, session, (DEPOSIT, 0, amount * AMOUNT))
+        self.ask(other, self.bob, (TRANSFER, ANN, 5))
+        for state, session, room in (
+            (doomed, self.ann, 1), (other, self.bob, 1), (other, self.bob, 2)
+        ):  # fmt: skip
+            state.rooms.present(room, state.worker, 1)
+            state.rooms.join(session, room, NOW_US)
+        other.rooms.send(self.bob, 1, "hello", NOW_US)
+        make.prepare(self)
+        self.req_ids[ANN] += make.request is not None
+
+    def login(self, state: State, user: int, client_id: int = 0, capabilities: int = 0) -> Session:
+        name = state.users.name(user)
+        return state.sessions.login(user, name, client_id, capabilities, NOW_US)[0]
+
+    def ask(self, state: State, session: Session, request: Request) -> tuple[int, int, int]:
+        """The client's next request."""
+        self.req_ids[session.user] += 1
+        return self.repeat(state, session, request, flagged=False)
+
+    def repeat(
+        self, state: State, session: Session, request: Request, *, flagged: bool = True
+    ) -> tuple[int, int, int]:
+        """The client's latest request, possibly a duplicate."""
+        kind, payee, amount = request
+        req_id = self.req_ids[session.user]
+        return state.ledger.execute(session, kind, payee, amount, req_id, flagged, NOW_US)
+
+    def balances(self) -> list[int]:
+        return self.region.column("accounts", "balance")
+
+    def numbers(self) -> tuple[int, int]:
+        """The newest transaction, and the newest event of room 1."""
+        return self.doomed.log.head(), self.doomed.rooms.last_seq(1)
+
+
+def nothing(_world: World) -> None:
+    """No more to prepare, or to do."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One state change of worker 0, which dies in it."""
+
+    name: str
+    run: Callable[[World], object]
+    # How many states the repair can bring it to: 2, before and after. More where it does several
+    # things, each of them whole; 1 where it is a repair itself.
+    states: int = 2
+    request: Request | None = None
+    # What is different when it has happened: balances by user; transactions; events of room 1. From
+    # the state where it has not; of a repair, from what it found.
+    gains: dict[int, int] = field(default_factory=dict)
+    transactions: int = 0
+    events: int = 0
+    prepare: Callable[[World], object] = nothing
+    doomed: Callable[[Region], State] = lambda region: worker(region, 0)
+    # Called in the tracer when an image is new.
+    meanwhile: Callable[[World], object] = nothing
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def money(name: str, request: Request, gains: dict[int, int]) -> Operation:
+    return Operation(
+        name,
+        lambda w: w.repeat(w.doomed, w.ann, request, flagged=False),
+        request=request,
+        gains=gains,
+        transactions=1,
+    )
+
+
+# ---- a deposit that has to wait: the other worker has the lock until there is a waiter
+
+
+_TRACER = os.getpid()
+
+
+def _waiting(region: Region) -> State:
+    """Its clock stands still, so that a tick is over at once and what it counts is the same each
+    time. Where nobody watches from outside for a waiter, the lock is free once it would wait."""
+    to_free = [worker(region, 1).locks.account(ANN).release] if os.getpid() == _TRACER else []
+
+    def clock_ns() -> int:
+        if to_free:
+            to_free.pop()()
+        return 0
+
+    return worker(region, 0, clock_ns)
+
+
+def _take_lock(world: World) -> None:
+    assert world.other.locks.account(ANN).acquire(False)
+
+
+def _give_lock_to_waiter(world: World) -> None:
+    lock = world.other.locks.account(ANN)
+    waiters, value = divmod(world.region.words[(lock.address - world.region.address) // 8], 1 << 32)
+    if waiters and not value:
+        lock.release()
+
+
+def _wait_and_deposit(world: World) -> None:
+    world.repeat(world.doomed, world.ann, (DEPOSIT, 0, AMOUNT), flagged=False)
+
+
+# ---- the repair of one that has died where there is most to do
+
+
+def _stepped(region: Region) -> State:
+    return crash.stepped_state(region, 0, Stepper())
+
+
+def _die(act: Callable[[World], object], there: Callable[[World], bool]) -> Callable[[World], None]:
+    """Do it up to the first store after which that is so."""
+
+    def die(world: World) -> None:
+        region, locks = world.doomed.region, world.doomed.locks
+        assert isinstance(region, crash.SteppedRegion)
+        assert isinstance(locks, crash.SteppedLocks)
+        before = bytes(world.region.bytes)
+        for step in count(1):
+            region.stepper.arm(step)
+            with suppress(Died):
+                act(world)
+                raise AssertionError("it is never so")
+            locks.forget()
+            if there(world):
+                return
+            world.region.bytes[:] = before
+
+    return die
+
+
+def _is_committed(world: World) -> bool:
+    """The record of a transaction stands beyond the head."""
+    ring, txn = world.region.layout["txn_ring"], world.doomed.log.head() + 1
+    return world.region.words[ring.at(txn % ring.records)] == txn
+
+
+def _is_published(world: World) -> bool:
+    """An event stands beyond the head."""
+    ring, number = world.region.layout["event_ring"], world.doomed.rooms.head() + 1
+    return world.region.words[ring.at(number % ring.records)] == number
+
+
+def _repair(world: World) -> None:
+    recovery.repair([worker(world.region, 0)], LATER_US)
+
+
+def _transfer(world: World) -> None:
+    world.req_ids[ANN] += 1
+    try:
+        world.repeat(world.doomed, world.ann, (TRANSFER, BOB, AMOUNT), flagged=False)
+    finally:
+        world.req_ids[ANN] -= 1
+
+
+OPERATIONS = (
+    money("deposit", (DEPOSIT, 0, AMOUNT), {ANN: AMOUNT}),
+    money("withdraw", (WITHDRAW, 0, AMOUNT), {ANN: -AMOUNT}),
+    money("transfer", (TRANSFER, BOB, AMOUNT), {ANN: -AMOUNT, BOB: AMOUNT}),
+    Operation(
+        "waiting-deposit",
+        _wait_and_deposit,
+        request=(DEPOSIT, 0, AMOUNT),
+        gains={ANN: AMOUNT},
+        transactions=1,
+        doomed=_waiting,
+        prepare=_take_lock,
+        meanwhile=_give_lock_to_waiter,
+    ),
+    Operation("send", lambda w: w.doomed.rooms.send(w.ann, 1, "the last word", NOW_US), events=1),
+    Operation("join", lambda w: w.doomed.rooms.join(w.cyd, 1, NOW_US), events=2),
+    Operation("leave", lambda w: w.doomed.rooms.leave(w.ann, 1, NOW_US)),
+    Operation("direct", lambda w: w.doomed.rooms.direct(w.ann, BOB, "for you", NOW_US)),
+    Operation("payment", lambda w: w.doomed.rooms.pay(w.ann, BOB, 3, 1, 1, NOW_US)),
+    Operation(
+        "register", lambda w: w.doomed.users.register("dora", VERIFIER, NOW_US), transactions=1
+    ),
+    # The client, the session id that is used up, the session.
+    Operation("login", lambda w: w.login(w.doomed, CYD, 5), states=4, transactions=1),
+    # The mark, the word to that session's worker, its two leaves, the session id, the session.
+    Operation(
+        "superseding-login",
+        lambda w: w.login(w.doomed, BOB, BOBS, Capability.PAYMENTS),
+        states=7,
+        events=1,
+    ),
+    # The leave, the end.
+    Operation("logout", lambda w: w.doomed.sessions.end(w.ann, NOW_US), states=3),
+    Operation(
+        "repair-of-transfer",
+        _repair,
+        states=1,
+        request=(TRANSFER, BOB, AMOUNT),
+        gains={ANN: -AMOUNT, BOB: AMOUNT},
+        transactions=1,
+        events=1,  # ann leaves
+        doomed=_stepped,
+        prepare=_die(_transfer, _is_committed),
+    ),
+    Operation(
+        "repair-of-join",
+        _repair,
+        states=1,
+        events=3,  # cyd has joined, cyd and ann leave
+        doomed=_stepped,
+        prepare=_die(lambda w: w.doomed.rooms.join(w.cyd, 1, NOW_US), _is_published),
+    ),
+)
+BY_NAME = {operation.name: operation for operation in OPERATIONS}

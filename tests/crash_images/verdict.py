@@ -1,0 +1,251 @@
+"""Whether each image that an operation leaves can be repaired, and says one of two things."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from server.state import recovery
+from server.state.errors import NameTaken
+from server.state.ledger import DONE, RECORDED, SUPERSEDED
+from server.state.locks import InsideLock
+from server.state.session import Session
+from tests.crash_images.histories import History, Words, by_bytecode
+from tests.crash_images.operations import (
+    ANN,
+    ANNS,
+    BOB,
+    BOBS,
+    DEPOSIT,
+    LATER_US,
+    TRANSFER,
+    VERIFIER,
+    Operation,
+    World,
+    worker,
+)
+from tests.crash_images.tracer import trace
+from tests.helpers import crash
+
+Form = tuple[object, ...]
+
+
+@dataclass
+class Report:
+    """What was seen of one operation."""
+
+    name: str
+    instructions: int = 0
+    images: int = 0
+    repaired: int = 0
+    # How many images the repair brings to each state: nothing has happened, ..., all of it.
+    states: list[int] = field(default_factory=list)
+    torn_in_blocks: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return not self.problems and self.repaired == self.images > 0
+
+
+class Finding(Exception):
+    """What does not hold."""
+
+
+def examine(operation: Operation) -> Report:
+    """Step through it, and repair every image. NotPermitted, TraceError."""
+    report = Report(operation.name)
+    with crash.small_region() as region:
+        blank = bytes(region.bytes)
+        world = World(region, operation)
+        before = bytes(region.bytes)
+
+        stored = History(region)
+        by_bytecode(partial(operation.run, world), stored.look)
+
+        region.bytes[:] = blank
+        found = History(region)
+
+        def stepped() -> None:
+            if found.look():
+                operation.meanwhile(world)
+
+        def prepare() -> Callable[[], object]:
+            return partial(operation.run, World(region, operation))
+
+        report.instructions = trace(prepare, stepped)
+        report.images = len(found.images)
+        words = Words(region.layout)
+        if next(iter(found.images)) != before:
+            report.problems.append("the process begins with another image than the tracer")
+        torn, report.torn_in_blocks = words.torn(found.values, stored.values)
+        report.problems += [f"torn store: {line}" for line in torn]
+
+        region.bytes[:] = before
+        _Judge(world, operation, words, report, blank).judge(found.images)
+    return report
+
+
+class _Judge:
+    def __init__(
+        self, world: World, operation: Operation, words: Words, report: Report, blank: bytes
+    ) -> None:
+        """blank: an image in which all semaphores are fresh."""
+        self._blank = blank
+        self._world, self._operation, self._words = world, operation, words
+        self._report: Final = report
+        self._rooms = crash.Rooms(world.region)
+        self._balances, self._numbers = world.balances(), world.numbers()
+        self._passed: set[bytes] = set()
+
+    def judge(self, images: dict[bytes, int]) -> None:
+        report, last = self._report, b""
+        forms, firsts, facts = list[Form](), list[int](), []
+        for image, instruction in images.items():
+            self._world.region.bytes[:] = image
+            try:
+                form, fact = self._repaired()
+                self._meanwhile(image, fact[0])
+            except (Exception, InsideLock) as error:  # noqa: BLE001 - it is what was looked for
+                what = "; ".join(filter(None, (str(error), str(error.__cause__ or ""))))
+                changed = ", ".join(self._words.differing(image, last)) if last else "nothing"
+                report.problems.append(
+                    f"image of instruction {instruction} ({changed} changed): "
+                    f"{type(error).__name__}: {what}"
+                )
+            else:
+                report.repaired += 1
+                if not forms or form != forms[-1]:
+                    if form in forms:
+                        report.problems.append(
+                            f"image of instruction {instruction}: it goes back to what it was"
+                        )
+                    forms.append(form)
+                    firsts.append(instruction)
+                    facts.append(fact)
+                    report.states.append(0)
+                report.states[-1] += 1
+            last = image
+        if forms and len(forms) != self._operation.states:
+            report.problems.append(
+                f"repaired it says one of {len(forms)} things, and should of "
+                f"{self._operation.states}: each first at instruction "
+                f"{', '.join(map(str, firsts))}"
+            )
+        if facts:
+            report.problems += self._effect(facts)
+
+    def _effect(self, facts: list[tuple[list[int], tuple[int, int]]]) -> list[str]:
+        """It has had the effect that was to be, and none before."""
+        make, found = self._operation, []
+        balances, (head, event) = facts[0]
+        if make.states == 1:
+            balances, (head, event) = self._balances, self._numbers
+        elif (balances, head) != (self._balances, self._numbers[0]):
+            found.append("where nothing has happened there is a transaction")
+        expected = [balance + make.gains.get(user, 0) for user, balance in enumerate(balances)]
+        numbers = head + make.transactions, event + make.events
+        if facts[-1] != (expected, numbers):
+            found.append(
+                "it ends with these balances and newest numbers of the log and of room 1: "
+                f"{facts[-1]}, and should with {(expected, numbers)}"
+            )
+        return found
+
+    def _repaired(self) -> tuple[Form, tuple[list[int], tuple[int, int]]]:
+        """What the repair makes of the image that stands there. Raises where that is not right."""
+        world, region = self._world, self._world.region
+        self._repair()
+        image = crash.image(region)
+        if found := [*crash.problems(region), *self._rooms.follow()]:
+            raise Finding("; ".join(found))
+        if taken := self._words.semaphores(bytes(region.bytes), self._blank):
+            raise Finding(f"not as fresh: {', '.join(taken)}")
+        if ours := [slot for slot, of in world.other.sessions.live() if of == 0]:
+            raise Finding(f"the sessions {ours} outlive their worker")
+        form, facts = crash.form(region), (world.balances(), world.numbers())
+        self._repair()
+        if crash.image(region) != image:
+            changed = self._words.differing(crash.image(region), image)
+            raise Finding(f"repaired again it is another, in {', '.join(changed)}")
+        if image not in self._passed:
+            self._go_on(facts[0])
+            self._passed.add(image)
+        return form, facts
+
+    def _repair(self) -> None:
+        recovery.repair([worker(self._world.region, 0)], LATER_US)
+
+    def _meanwhile(self, image: bytes, balances: list[int]) -> None:
+        """The other worker uses the locks that are free before the repair has begun: what it does
+        is not undone. balances: as the repair leaves them without that."""
+        world, region = self._world, self._world.region
+        if self._operation.states == 1:  # the repair is on, and all stand still
+            return
+        region.bytes[:] = image
+        locks = world.other.locks
+        if not world.other.sessions.is_live(world.bob):
+            return
+        counted, expected = dict(world.req_ids), list(balances)
+        if crash.free(region, locks.account(ANN), locks.account(BOB), locks.log):
+            if world.ask(world.other, world.bob, (TRANSFER, ANN, 1))[0] != DONE:
+                raise Finding("nobody holds the locks, and it cannot transfer")
+            expected[ANN], expected[BOB] = expected[ANN] + 1, expected[BOB] - 1
+        if crash.free(region, locks.event):
+            world.other.rooms.send(world.bob, 1, "meanwhile", LATER_US)
+        self._repair()
+        found = [*crash.problems(region), *self._rooms.follow()]
+        if world.balances() != expected:
+            found.append(f"the balances are {world.balances()}, and should be {expected}")
+        if found:
+            raise Finding(f"after the other worker went on before the repair: {'; '.join(found)}")
+        world.req_ids = counted
+
+    def _go_on(self, balances: list[int]) -> None:
+        """The other worker takes over: nobody waits for a lock, or the clock raises."""
+        world, other, request = self._world, self._world.other, self._operation.request
+        counted = dict(world.req_ids)
+        ann = world.login(other, ANN, ANNS)
+        if request is not None:
+            self._ask_again(ann, balances)
+        if not other.sessions.is_live(world.bob):  # superseded by one who died of it
+            if world.ask(other, world.bob, (DEPOSIT, 0, 1))[0] != SUPERSEDED:
+                raise Finding("a session that is superseded moves money")
+            other.sessions.end(world.bob, LATER_US)
+            bob = world.login(other, BOB, BOBS)
+        else:
+            bob = world.bob
+        rooms = crash.Rooms(world.region)
+        for session, payee in ((ann, BOB), (bob, ANN)):
+            if world.ask(other, session, (TRANSFER, payee, 1))[0] != DONE:
+                raise Finding(f"user {session.user} cannot transfer")
+            other.rooms.join(session, 1, LATER_US)
+            seq = other.rooms.last_seq(1) + 1
+            if other.rooms.send(session, 1, "still here", LATER_US)[0] != seq:
+                raise Finding("a message has not the next number")
+        other.rooms.leave(ann, 1, LATER_US)
+        other.rooms.direct(ann, BOB, "there?", LATER_US)
+        try:
+            user = other.users.register("dora", VERIFIER, LATER_US)
+        except NameTaken:
+            user = other.users.find("dora")
+        other.sessions.end(world.login(other, user), LATER_US)
+        other.sessions.end(ann, LATER_US)
+        if found := [*crash.problems(world.region), *rooms.follow()]:
+            raise Finding(f"going on: {'; '.join(found)}")
+        world.req_ids = counted
+
+    def _ask_again(self, ann: Session, balances: list[int]) -> None:
+        """The client's repeated request is executed once, and answered with what it did."""
+        world, request, gains = self._world, self._operation.request, self._operation.gains
+        assert request is not None
+        head = world.other.log.head()
+        happened = balances != self._balances
+        what, txn, balance = world.repeat(world.other, ann, request)
+        if (what, txn > head) != ((RECORDED, False) if happened else (DONE, True)):
+            raise Finding(f"the repeated request is answered {(what, txn, balance)}")
+        if world.repeat(world.other, ann, request) != (RECORDED, txn, balance):
+            raise Finding("asked once more it is answered otherwise")
+        expected = [before + gains.get(user, 0) for user, before in enumerate(self._balances)]
+        if world.balances() != expected or balance != expected[ANN]:
+            raise Finding(f"the balances are {world.balances()}, and should be {expected}")
