@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
+# How long `make faults` breaks the server, with each script.
+SECONDS ?= 60
 # Seconds after which a test is given up, with the stack of every thread.
 TEST_TIMEOUT_S ?= 120
 # The lock is made with the oldest Python supported: what suits it suits the newer ones too.
@@ -19,10 +21,10 @@ INSTALLED := $(VENV)/.installed-$(PYVERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help python install run test check bench model fmt lock clean
+.PHONY: help python install run test check crash-points mutants bench model faults crash-images fmt lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: python $(INSTALLED) ## make .venv and install the locked versions and tradechat (PYTHON=python3)
 
@@ -58,11 +60,23 @@ check: install ## lint, format, types, import arrows, freshness of generated doc
 	$(BIN)/python -m server.config --check
 	$(BIN)/python -m server.state doc --check
 
+crash-points: install ## die before every step of every state change and of its repair (three minutes)
+	TRADECHAT_CRASH_POINTS=all $(BIN)/python -m pytest --timeout=0 -o faulthandler_timeout=0 tests/server/state/test_crash_points.py $(ARGS)
+
+mutants: install ## plant known bugs, one by one, in a copy of the tree: their tests must find them (ARGS="NAME ...")
+	$(BIN)/python -m tests.mutants $(ARGS)
+
 bench: install ## measure the server's CPU time per request (ARGS="...")
 	$(BIN)/python -m bench $(ARGS)
 
 model: ## check the model of transactions, recovery and the event ring (a minute)
 	cd docs/model && $(PYTHON) check.py
+
+faults: install ## kill, stop, cut and interrupt a server under load, with a verdict (SECONDS=60, of each)
+	$(BIN)/python -m bench.faults all --seconds $(SECONDS) $(ARGS)
+
+crash-images: install ## step a worker through operations by machine instruction, repair every image (2 min; ARGS="deposit ...")
+	$(BIN)/python -m tests.crash_images $(ARGS)
 
 fmt: install ## format the sources and mend what the linter can
 	$(BIN)/ruff check --fix

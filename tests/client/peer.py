@@ -138,7 +138,7 @@ class Wire:
         return requests
 
 
-Script = Callable[[Wire], None]
+Script = Callable[[Wire], object]
 
 
 @contextmanager

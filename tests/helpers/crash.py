@@ -7,16 +7,21 @@ nothing in server/state catches and after which no code of it may run (a later s
 test). A process that is killed there leaves the same bytes, which a test shows with real ones.
 """
 
+import os
+import signal
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, cast
 from unittest.mock import patch
 
-from libproto.messages import OUTCOME_WINDOW
+import pytest
+
+from libproto.messages import OUTCOME_WINDOW, Capability, TxnKind
+from libproto.scram import Verifier
 from server.state import check, recovery
 from server.state import state as state_module
 from server.state.layout import OUTCOME_WORDS, WORD, Capacities
@@ -24,6 +29,7 @@ from server.state.locks import CheckedLocks, Lock, fresh_semaphore, unfree_locks
 from server.state.records import OFFSETS, RECORD_WORDS, RecordKind
 from server.state.region import Region
 from server.state.rooms import SlotKind
+from server.state.session import Session
 from server.state.state import State, initialise
 
 RETENTION_S = 100
@@ -54,6 +60,7 @@ class Stepper:
 
     def __init__(self) -> None:
         self.count = 0
+        self.stores: list[int] = []  # the steps that are no taking or giving back of a semaphore
         self._fatal = 0
         self._end: Callable[[], object] = self._die
 
@@ -61,6 +68,7 @@ class Stepper:
         """End before this step, the next being 1; 0: never. end: how, if not by Died. Where it
         comes back it was no end, and the step happens."""
         self.count, self._fatal, self._end = 0, step, end or self._die
+        self.stores.clear()
 
     def _die(self) -> None:
         raise Died
@@ -68,12 +76,15 @@ class Stepper:
     def step(self) -> None:
         self.count += 1
         if self.count == self._fatal:
-            ended, self._fatal = self._fatal, -1
+            self._fatal = -1
             self._end()
             self._fatal = 0
-            assert self.count == ended
         elif self._fatal < 0:
             raise WentOnError(f"step {self.count}, after the end")
+
+    def store(self) -> None:
+        self.step()
+        self.stores.append(self.count)
 
 
 class _Stepped:
@@ -103,8 +114,8 @@ class SteppedRegion(Region):
     def __init__(self, region: Region, stepper: Stepper) -> None:
         self.__dict__.update(region.__dict__)
         self.stepper: Final = stepper
-        self.words = cast(memoryview, _Stepped(region.words, stepper.step))
-        self.bytes = cast(memoryview, _Stepped(region.bytes, stepper.step))
+        self.words = cast(memoryview, _Stepped(region.words, stepper.store))
+        self.bytes = cast(memoryview, _Stepped(region.bytes, stepper.store))
 
 
 class SteppedLocks(CheckedLocks):
@@ -261,15 +272,15 @@ def _underived(region: Region) -> Iterator[str]:
     state = State(copy, 0, never, lambda _: None, RETENTION_S)
     state.users.rebuild()
     state.sessions.rebuild()
-    for segment, field in (
+    for segment, name in (
         ("registry", "users"), ("registry", "clients"), ("users", "watchers"),
         ("name_index", "user"), ("clients", "session"), ("rooms", "members"),
     ):  # fmt: skip
-        found, right = region.column(segment, field), copy.column(segment, field)
+        found, right = region.column(segment, name), copy.column(segment, name)
         if found != right:
-            yield f"{segment}.{field} is {found}, by what it is derived from {right}"
-    if (found := _chains(region)) != (right := _chains(copy)):
-        yield f"clients are chained {found}, by what it is derived from {right}"
+            yield f"{segment}.{name} is {found}, by what it is derived from {right}"
+    if (chained := _chains(region)) != (rechained := _chains(copy)):
+        yield f"clients are chained {chained}, by what it is derived from {rechained}"
 
 
 def _chains(region: Region) -> list[set[int]]:
@@ -360,9 +371,9 @@ class Rooms:
         return found
 
 
-def free(region: Region, *names: str) -> bool:
-    """Are these semaphores free?"""
-    return not set(unfree_locks(region)).intersection(names)
+def free(region: Region, *locks: Lock) -> bool:
+    """Are these locks free?"""
+    return not {lock.address for lock in locks}.intersection(unfree_locks(region).values())
 
 
 @contextmanager
@@ -376,3 +387,235 @@ def small_region(**capacities: int) -> Iterator[Region]:
     finally:
         region.unlink()
         region.close()
+
+
+# ---- two workers and their users
+
+ANN, BOB, CYD = 1, 2, 3
+ANNS, BOBS, IDLE = 71, 82, 93  # client_ids
+NOW_US = 1_700_000_000_000_000
+LATER_US = NOW_US + 5_000_000
+VERIFIER = Verifier(b"s" * 16, 4096, b"k" * 32, b"v" * 32)
+DEPOSIT, WITHDRAW, TRANSFER = map(int, TxnKind)
+
+Request = tuple[int, int, int]  # kind, payee, amount
+
+
+class World:
+    """A region in which two workers have been at work, and their views of it."""
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self.stepper, self.repairing = Stepper(), Stepper()
+        self.doomed = stepped_state(region, 0, self.stepper)
+        self.other = stepped_state(region, 1, Stepper())
+        self.repairer = stepped_state(region, 0, self.repairing)
+        doomed, other = self.doomed, self.other
+        for state, name in ((doomed, "ann"), (other, "bob"), (doomed, "cyd")):
+            state.users.register(name, VERIFIER, NOW_US)
+        self.ann = self.login(doomed, ANN, ANNS)
+        self.bob = self.login(other, BOB, BOBS)
+        self.ann2 = self.login(other, ANN)
+        self.cyd = self.login(other, CYD, capabilities=Capability.PAYMENTS)
+        self.cyd2 = self.login(doomed, CYD)
+        other.sessions.end(self.login(other, CYD, IDLE), NOW_US)
+        self.req_ids = dict.fromkeys((ANN, BOB), 0)
+        for state, session, amount in ((doomed, self.ann, 100), (other, self.bob, 50)):
+            self.ask(state, session, (DEPOSIT, 0, amount))
+        self.ask(doomed, self.ann, (TRANSFER, BOB, 10))
+        self.ask(other, self.bob, (TRANSFER, ANN, 5))
+        for state, session, room in (
+            (doomed, self.ann, 1), (other, self.bob, 1), (other, self.bob, 2),
+            (other, self.ann2, 2), (other, self.cyd, 3), (doomed, self.ann, 3),
+        ):  # fmt: skip
+            state.rooms.present(room, state.worker, 1)
+            state.rooms.join(session, room, NOW_US)
+        for room in (1, 1, 2, 1, 2, 3):
+            other.rooms.send(self.bob, room, f"in {room}", NOW_US)
+        doomed.rooms.send(self.ann, 1, "hello", NOW_US)
+
+    def login(self, state: State, user: int, client_id: int = 0, capabilities: int = 0) -> Session:
+        name = state.users.name(user)
+        return state.sessions.login(user, name, client_id, capabilities, NOW_US)[0]
+
+    def ask(self, state: State, session: Session, request: Request) -> tuple[int, int, int]:
+        """The client's next request."""
+        self.req_ids[session.user] += 1
+        return self.repeat(state, session, request, flagged=False)
+
+    def repeat(
+        self, state: State, session: Session, request: Request, *, flagged: bool = True
+    ) -> tuple[int, int, int]:
+        kind, payee, amount = request
+        req_id = self.req_ids[session.user]
+        return state.ledger.execute(session, kind, payee, amount, req_id, flagged, NOW_US)
+
+    def balances(self) -> list[int]:
+        return self.region.column("accounts", "balance")[: CYD + 1]
+
+    def restore(self, before: bytes) -> None:
+        """The region as it was."""
+        self.region.bytes[:] = before
+        self.forget()
+
+    def forget(self) -> None:
+        """Whoever was at work holds nothing any more but by the region."""
+        for state in (self.doomed, self.other, self.repairer):
+            assert isinstance(state.locks, SteppedLocks)
+            state.locks.forget()
+
+    def repair(self, until: int = 0, end: Callable[[], object] | None = None) -> int:
+        """Repair, or die in it before that step. Answers how many steps it had."""
+        self.repairing.arm(until, end)
+        repair([self.repairer], NOW_US)
+        return self.repairing.count
+
+
+@dataclass(frozen=True)
+class Change:
+    """A state change that worker 0 makes."""
+
+    name: str
+    act: Callable[[World], object]
+    capacities: dict[str, int] = field(default_factory=dict)
+    prepare: Callable[[World], object] = lambda _: None
+    effect: tuple[int, int, int, int] = (0, 0, 0, 0)  # on the balances
+    request: Request | None = None
+    # What the repair may make of it: the state before and the state after, which are the same where
+    # the repair ends the session. A login does more than one thing, each of them whole: a new
+    # client, a mark, leaves, the session.
+    forms: int = 2
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def money(name: str, kind: int, payee: int, effect: tuple[int, int, int, int], **c: int) -> Change:
+    request = kind, payee, abs(effect[ANN])
+    return Change(
+        name,
+        lambda w: w.repeat(w.doomed, w.ann, request, flagged=False),
+        c,
+        lambda w: w.req_ids.update({ANN: w.req_ids[ANN] + 1}),
+        effect,
+        request,
+    )
+
+
+def _fill_clients(world: World) -> None:
+    """All client slots are in use, and the one that is idle is given away."""
+    world.login(world.other, BOB, BOBS + 1)
+
+
+def _speak_on(world: World) -> None:
+    """The ring has gone round: events go."""
+    for n in range(20):
+        world.other.rooms.send(world.bob, 1 + n % 2, "on and on", NOW_US)
+
+
+CHANGES = (
+    money("deposit", DEPOSIT, 0, (0, 30, 0, 0)),
+    money("transfer", TRANSFER, BOB, (0, -30, 30, 0)),
+    Change("send", lambda w: w.doomed.rooms.send(w.ann, 1, "the last word", NOW_US)),
+    money("withdraw all there is", WITHDRAW, 0, (0, -95, 0, 0)),
+    money("transfer with the payee's lock first", TRANSFER, BOB, (0, -30, 30, 0), account_locks=2),
+    money("transfer under one lock", TRANSFER, BOB, (0, -30, 30, 0), account_locks=1),
+    money("transfer in a ring of two", TRANSFER, BOB, (0, -30, 30, 0), txn_ring=2),
+    Change(
+        "send in a small ring",
+        lambda w: w.doomed.rooms.send(w.ann, 1, "the last word", NOW_US),
+        {"event_ring": 8},
+        _speak_on,
+    ),
+    Change("register", lambda w: w.doomed.users.register("dora", VERIFIER, NOW_US)),
+    Change("login without a client", lambda w: w.login(w.doomed, CYD), forms=0),
+    Change("login of a new client", lambda w: w.login(w.doomed, CYD, 5), forms=0),
+    Change("login of a known client", lambda w: w.login(w.doomed, CYD, IDLE), forms=0),
+    Change(
+        "login of a client that gets another's slot",
+        lambda w: w.doomed.sessions.login(BOB, "bob", 9, 0, NOW_US + (RETENTION_S + 1) * 1_000_000),
+        prepare=_fill_clients,
+        forms=0,
+    ),
+    Change(
+        "login that supersedes another worker's session",
+        lambda w: w.login(w.doomed, BOB, BOBS, Capability.PAYMENTS),
+        forms=0,
+    ),
+    Change(
+        "login that supersedes a session of the same worker",
+        lambda w: w.login(w.doomed, ANN, ANNS),
+        forms=0,
+    ),
+    Change("logout", lambda w: w.doomed.sessions.end(w.ann, NOW_US), forms=1),
+    Change(
+        "logout of one that is superseded",
+        lambda w: w.doomed.sessions.end(w.ann, NOW_US),
+        prepare=lambda w: w.login(w.other, ANN, ANNS),
+        forms=1,
+    ),
+    Change("join", lambda w: w.doomed.rooms.join(w.cyd2, 1, NOW_US)),
+    Change(
+        "join with a second connection", lambda w: w.doomed.rooms.join(w.ann, 2, NOW_US), forms=1
+    ),
+    Change("leave", lambda w: w.doomed.rooms.leave(w.ann, 1, NOW_US), forms=1),
+    Change(
+        "leave with one of two connections",
+        lambda w: w.doomed.rooms.leave(w.ann, 2, NOW_US),
+        prepare=lambda w: w.doomed.rooms.join(w.ann, 2, NOW_US),
+        forms=1,
+    ),
+    Change("direct", lambda w: w.doomed.rooms.direct(w.ann, BOB, "for you", NOW_US)),
+    Change("payment push", lambda w: w.doomed.rooms.pay(w.ann, CYD, 7, 1, 1, NOW_US)),
+)
+BY_NAME = {change.name: change for change in CHANGES}
+
+
+@contextmanager
+def world_of(change: Change) -> Iterator[World]:
+    with small_region(**change.capacities) as region:
+        world = World(region)
+        change.prepare(world)
+        yield world
+
+
+def act(world: World, change: Change, until: int, end: Callable[[], object] | None = None) -> Any:
+    """Worker 0 makes the change, or dies before that step."""
+    world.stepper.arm(until, end)
+    return change.act(world)
+
+
+def steps_of(world: World, change: Change) -> int:
+    before = bytes(world.region.bytes)
+    act(world, change, 0)
+    world.restore(before)
+    return world.stepper.count
+
+
+def deaths(world: World, change: Change) -> Iterator[int]:
+    """Worker 0 dies before each step of the change, and at last after it; which one it is."""
+    before, total = bytes(world.region.bytes), steps_of(world, change)
+    for n in range(1, total + 2):
+        world.restore(before)
+        if n <= total:
+            with pytest.raises(Died):
+                act(world, change, n)
+        else:  # with the answer given
+            act(world, change, 0)
+        yield n
+
+
+def killed(work: Callable[[], object]) -> None:
+    """Run it in a process, which kills itself."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

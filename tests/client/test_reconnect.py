@@ -1,0 +1,682 @@
+"""Both clients over lost connections: scripts that a server would rarely play, and a real server
+whose workers are killed. Each test is for the blocking client and for the one of asyncio.
+"""
+
+import asyncio
+import inspect
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Any, Self
+
+import pytest
+import uvloop
+
+import client.aio
+import client.blocking
+import client.resume
+from client import (
+    AsyncClient,
+    CallTimeout,
+    Client,
+    ClientError,
+    ConnectionLost,
+    Push,
+    ReloginFailed,
+    RoomRestarted,
+    Superseded,
+)
+from libproto.codec import error_frame
+from libproto.errors import MisuseError, Status
+from libproto.messages import (
+    ChatBroadcast,
+    EventKind,
+    Flag,
+    Opcode,
+    RoomGap,
+    TxnKind,
+)
+from server.state.region import Region
+from tests.client.peer import (
+    PASSWORD,
+    USERNAME,
+    WAIT_S,
+    Handshake,
+    Script,
+    Wire,
+    answer,
+    push,
+    refuse,
+    serving,
+)
+from tests.client.test_blocking import ENDS, in_thread, then
+from tests.helpers.server import RunningServer, StartServer, wait_until
+
+ROOM = 1
+
+uvloop.new_event_loop().close()  # see test_aio
+
+
+class OnALoop:
+    """An AsyncClient on a loop of its own thread, with the methods of the blocking client."""
+
+    def __init__(
+        self, loop_factory: Callable[[], asyncio.AbstractEventLoop], *args: Any, **options: Any
+    ) -> None:
+        self._loop = loop_factory()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._client = AsyncClient(*args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        if not inspect.iscoroutinefunction(found):
+            return found
+
+        def call(*args: Any, **options: Any) -> Any:
+            return asyncio.run_coroutine_threadsafe(found(*args, **options), self._loop).result()
+
+        return call
+
+    def pushes(self, timeout_s: float | None = None) -> Iterator[Push]:
+        pushes = self._client.pushes(timeout_s)
+        while True:
+            following = asyncio.run_coroutine_threadsafe(_following(pushes), self._loop)
+            if (push := following.result()) is None:
+                return
+            yield push
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+
+async def _following(pushes: Any) -> Push | None:
+    found: Push | None = await anext(pushes, None)
+    return found
+
+
+Make = Callable[..., Any]
+
+
+def _on(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Make:
+    return lambda *args, **options: OnALoop(loop_factory, *args, **options)
+
+
+@pytest.fixture(
+    params=[Client, _on(asyncio.new_event_loop), _on(uvloop.new_event_loop)],
+    ids=["blocking", "asyncio", "uvloop"],
+)
+def make(request: pytest.FixtureRequest) -> Make:
+    """Makes a client that reconnects, of the kind that is tested."""
+    kind: Make = request.param
+    return lambda *args, **options: kind(*args, reconnect=True, **options)
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    wait_until(lambda: set(threading.enumerate()) <= before, "the end of all threads")
+
+
+def resumed() -> Handshake:
+    return Handshake(login={"resumed": 1})
+
+
+def back(script: Script) -> Script:
+    """A script after the client has logged in again."""
+
+    def run(wire: Wire) -> None:
+        wire.log_in(resumed())
+        script(wire)
+
+    return run
+
+
+def message(seq: int) -> ChatBroadcast:
+    return ChatBroadcast(ROOM, seq, 0, EventKind.MESSAGE, 3, "bob", f"message {seq}")
+
+
+# --- calls ------------------------------------------------------------------------------------
+
+
+def answer_the_repeated(wire: Wire) -> None:
+    again = wire.request()
+    assert again[:3] == (Opcode.DEPOSIT, 1, Flag.POSSIBLE_DUPLICATE)
+    wire.send(answer(again, 9, 5, flags=Flag.POSSIBLE_DUPLICATE))
+    balance = wire.request()
+    assert balance.opcode == Opcode.BALANCE
+    wire.send(answer(balance, 5, 9))
+    wire.wait_closed()
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_deposit_outlives_its_connection(make: Make, end: Script) -> None:
+    told: list[ClientError | None] = []
+    with (
+        serving(then(end), back(answer_the_repeated)) as port,
+        make(port=port, on_reconnect=told.append) as ann,
+    ):
+        ann.login(USERNAME, PASSWORD)
+        assert ann.deposit(5) == (9, 5)
+        assert ann.balance() == (5, 9)
+        assert (ann.reconnects, ann.connected, ann.reconnecting) == (1, True, False)
+        assert [type(each) for each in told] == [ConnectionLost, type(None)]
+        assert ann.resumed
+
+
+def test_many_losses(make: Make) -> None:
+    """At every stage of coming back, until it succeeds."""
+
+    def at_the_door(wire: Wire) -> None:
+        wire.request()
+        wire.send(error_frame(Opcode.HELLO, 0, Status.ERR_SERVER_BUSY, "full", 20))
+
+    def at_the_login(wire: Wire) -> None:
+        handshake = resumed()
+        wire.send(handshake.respond(wire.request()))
+        wire.send(refuse(wire.request(), Status.ERR_SERVER_BUSY, "too many", 20))
+        wire.wait_closed()
+
+    def after_hello(wire: Wire) -> None:
+        wire.send(resumed().respond(wire.request()))
+
+    def read_one(wire: Wire) -> None:
+        wire.request()
+
+    scripts: list[Script] = [at_the_door, Wire.request, at_the_login, after_hello, back(read_one)]
+    told: list[ClientError | None] = []
+    with (
+        serving(then(read_one), *scripts, back(answer_the_repeated)) as port,
+        make(port=port, on_reconnect=told.append) as ann,
+    ):
+        ann.login(USERNAME, PASSWORD)
+        assert ann.deposit(5) == (9, 5)
+        assert ann.balance() == (5, 9)
+        assert ann.reconnects == 1
+        assert len(told) == 2
+
+
+def test_a_server_that_accepts_and_is_silent(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client.aio, "ATTEMPT_S", 0.2)
+    monkeypatch.setattr(client.blocking, "ATTEMPT_S", 0.2)
+    scripts: list[Script] = [then(ENDS[2]), Wire.wait_closed, back(answer_the_repeated)]
+    with serving(*scripts) as port, make(port=port) as ann:
+        ann.login(USERNAME, PASSWORD)
+        assert ann.deposit(5) == (9, 5)
+        assert ann.balance() == (5, 9)
+
+
+def test_a_server_that_falls_silent(make: Make) -> None:
+    def silent(wire: Wire) -> None:
+        wire.log_in(Handshake(hello={"heartbeat_s": 1, "idle_timeout_s": 1}))
+        assert [request.opcode for request in wire.wait_closed()][:2] == [
+            Opcode.DEPOSIT,
+            Opcode.USER_NAME,
+        ]
+
+    with serving(silent, back(answer_the_repeated)) as port, make(port=port) as ann:
+        ann.login(USERNAME, PASSWORD)
+        assert ann.deposit(5) == (9, 5)
+        assert ann.balance() == (5, 9)
+
+
+def test_a_refusal_that_does_not_tell_is_waited_out(make: Make) -> None:
+    def busy(wire: Wire) -> None:
+        for _ in range(3):
+            wire.send(refuse(wire.request(), Status.ERR_SERVER_BUSY, "rate limit", 10))
+        answer_the_repeated(wire)
+
+    with serving(then(ENDS[2]), back(busy)) as port, make(port=port) as ann:
+        ann.login(USERNAME, PASSWORD)
+        assert ann.deposit(5) == (9, 5)
+        assert ann.balance() == (5, 9)
+
+
+def test_what_was_being_said_is_unknown(make: Make) -> None:
+    """And the rest of the program does not notice."""
+    lost = threading.Event()
+
+    def first(wire: Wire) -> None:
+        for _ in range(3):
+            wire.request()
+
+    def second(wire: Wire) -> None:
+        assert lost.wait(WAIT_S)
+        requests = [wire.request() for _ in range(2)]
+        assert [request.opcode for request in requests] == [Opcode.BALANCE, Opcode.LEAVE_ROOM]
+        wire.send(answer(requests[0], 1, 2), answer(requests[1], ROOM))
+        wire.wait_closed()
+
+    with serving(then(first), back(second)) as port, make(port=port) as ann:
+        ann.login(USERNAME, PASSWORD)
+        balance = in_thread(ann.balance)
+        wait_until(lambda: len(ann._core._pending) == 1, "BALANCE is under way")
+        leave = in_thread(lambda: ann.leave(ROOM))
+        wait_until(lambda: len(ann._core._pending) == 2, "LEAVE is under way")
+        with pytest.raises(ConnectionLost) as caught:
+            ann.send(ROOM, "hi")
+        assert type(caught.value) is ConnectionLost
+        lost.set()
+        assert balance.result(WAIT_S) == (1, 2)
+        assert leave.result(WAIT_S) is None
+
+
+def test_a_deadline_stays_what_it_was(make: Make) -> None:
+    ended = threading.Event()
+
+    def never(wire: Wire) -> None:
+        wire.request()
+        assert ended.wait(WAIT_S)
+
+    def later(wire: Wire) -> None:
+        again = wire.request()
+        assert (again.req_id, again.flags) == (1, Flag.POSSIBLE_DUPLICATE)
+        wire.send(answer(again, 9, 5))
+        wire.wait_closed()
+
+    with serving(then(ENDS[2]), never, back(later)) as port, make(port=port) as ann:
+        ann.login(USERNAME, PASSWORD)
+        with pytest.raises(CallTimeout, match="no answer") as caught:
+            ann.deposit(5, timeout_s=0.3)
+        assert caught.value.req_id == 1
+        assert (ann.reconnecting, ann.connected) == (True, False)
+        assert ann._core.unanswered_req_ids == (1,)
+        with pytest.raises(CallTimeout, match="could not be sent") as caught:
+            ann.deposit(6, timeout_s=0.05)
+        assert caught.value.req_id == 0
+        with pytest.raises(MisuseError, match="reconnects by itself"):
+            ann.connect()
+        ended.set()
+        again = ann.deposit(5, req_id=1, possible_duplicate=True)
+        assert again == (9, 5)
+        assert ann._core.unanswered_req_ids == ()
+
+
+# --- rooms and pushes -------------------------------------------------------------------------
+
+
+def _join(wire: Wire, last_seq: int, epoch: int = 7) -> None:
+    join = wire.request()
+    assert (join.opcode, join.fields) == (Opcode.JOIN_ROOM, (ROOM,))
+    wire.send(answer(join, ROOM, last_seq, 1, epoch))
+
+
+def _said(seq: int) -> bytes:
+    return push(Opcode.CHAT_BROADCAST, *message(seq))
+
+
+def _member(wire: Wire) -> None:
+    _join(wire, 0)
+    wire.send(_said(1))
+
+
+def _member_again(wire: Wire) -> None:
+    _join(wire, 4)
+    wire.send(_said(5))
+    history = wire.request()
+    assert history.fields == (ROOM, 1, 3)
+    wire.send(_said(6), answer(history, ROOM, 3, [message(3), message(4)]))
+    wire.wait_closed()
+
+
+MISSED = [message(1), RoomGap(ROOM, 2, 2), *(message(seq) for seq in (3, 4, 5, 6))]
+
+
+def test_pushes_go_on(make: Make) -> None:
+    with serving(then(_member), back(_member_again)) as port, make(port=port) as ann:
+        ann.login(USERNAME, PASSWORD)
+        ann.join(ROOM)
+        pushes = ann.pushes()
+        assert [next(pushes) for _ in MISSED] == MISSED
+        ann.close()
+        assert list(pushes) == []
+
+
+def test_pushes_go_on_by_callback(make: Make) -> None:
+    got: list[Push] = []
+    with (
+        serving(then(_member), back(_member_again)) as port,
+        make(port=port, on_push=got.append) as ann,
+    ):
+        ann.login(USERNAME, PASSWORD)
+        ann.join(ROOM)
+        wait_until(lambda: len(got) == len(MISSED), "all pushes")
+        assert got == MISSED
+
+
+def test_a_room_that_began_anew(make: Make) -> None:
+    def again(wire: Wire) -> None:
+        _join(wire, 2, epoch=8)
+        wire.send(_said(3))
+        wire.wait_closed()
+
+    with serving(then(_member), back(again)) as port, make(port=port) as ann:
+        ann.login(USERNAME, PASSWORD)
+        ann.join(ROOM)
+        assert [ann.next_push() for _ in range(3)] == [
+            message(1),
+            RoomRestarted(ROOM, 8, 2),
+            message(3),
+        ]
+
+
+def test_a_program_that_takes_no_pushes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection waits until it does; nothing is missing."""
+    monkeypatch.setattr(client.aio, "PUSHES_MAX", 10)
+    monkeypatch.setattr(client.blocking, "PUSHES_MAX", 10)
+
+    def flood(wire: Wire) -> None:
+        _join(wire, 0)
+        wire.send(*(_said(seq) for seq in range(1, 21)))
+
+    def again(wire: Wire) -> None:
+        _join(wire, 20)
+        wire.send(_said(21))
+        wire.wait_closed()
+
+    with serving(then(flood), back(again)) as port, make(port=port) as ann:
+        ann.login(USERNAME, PASSWORD)
+        ann.join(ROOM)
+        wait_until(lambda: bool(ann._connection._held), "the reading to stop")
+        assert [ann.next_push() for _ in range(21)] == [message(seq) for seq in range(1, 22)]
+        assert ann.reconnects == 1
+
+
+# --- the end ----------------------------------------------------------------------------------
+
+
+def test_close_ends_the_pauses(make: Make) -> None:
+    """Nobody listens any more."""
+    with serving(then(ENDS[2])) as port:
+        ann = make(port=port)
+        ann.__enter__()
+        ann.login(USERNAME, PASSWORD)
+        deposit: Future[Any] = in_thread(lambda: ann.deposit(5, timeout_s=WAIT_S))
+        pushes = in_thread(lambda: list(ann.pushes()))
+    wait_until(lambda: bool(ann.reconnecting), "the loss")
+    wait_until(lambda: ann._core.backoff._attempts > 3, "some attempts")
+    began = time.monotonic()
+    ann.__exit__(None, None, None)
+    assert time.monotonic() - began < WAIT_S / 2
+    error = deposit.exception(WAIT_S)
+    assert isinstance(error, ConnectionLost)
+    assert "closed" in str(error)
+    assert error.req_ids == (1,)
+    assert pushes.result(WAIT_S) == []
+    assert not ann.reconnecting
+
+
+def test_close_ends_an_attempt(make: Make) -> None:
+    trying = threading.Event()
+
+    def never(wire: Wire) -> None:
+        wire.request()
+        trying.set()
+        wire.wait_closed()
+
+    with serving(then(lambda _: None), never) as port, make(port=port) as ann:
+        ann.login(USERNAME, PASSWORD)
+        assert trying.wait(WAIT_S)
+        began = time.monotonic()
+        ann.close()
+        assert time.monotonic() - began < client.resume.ATTEMPT_S / 2
+        assert not ann.reconnecting
+        with pytest.raises(ConnectionLost, match="closed"):
+            ann.balance()
+
+
+def test_a_login_that_is_not_taken_any_more(make: Make) -> None:
+    def forgotten(wire: Wire) -> None:
+        wire.send(Handshake(hello={"salt": bytes(16)}).respond(wire.request()))
+        assert wire.wait_closed() == []
+
+    with serving(then(ENDS[2]), forgotten) as port, make(port=port) as ann:
+        ann.login(USERNAME, PASSWORD)
+        with pytest.raises(ReloginFailed, match="salt") as caught:
+            ann.deposit(5)
+        assert caught.value.req_ids == (1,)
+        assert (ann.connected, ann.reconnecting) == (False, False)
+        with pytest.raises(ReloginFailed):
+            ann.next_push()
+
+
+def test_without_a_login_nothing_is_established_again(make: Make) -> None:
+    with serving(ENDS[2]) as port, make(port=port) as ann:
+        with pytest.raises(ConnectionLost):
+            ann.login(USERNAME, PASSWORD)
+        assert not ann.reconnecting
+
+
+def test_on_reconnect_that_raises_ends_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    hooked: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", hooked.append)
+
+    def on_reconnect(_: ClientError | None) -> None:
+        raise ZeroDivisionError
+
+    with (
+        serving(then(ENDS[2])) as port,
+        Client(port=port, reconnect=True, on_reconnect=on_reconnect) as ann,
+    ):
+        ann.login(USERNAME, PASSWORD)
+        with pytest.raises(ConnectionLost, match="on_reconnect"):
+            ann.deposit(5)
+    assert [each.exc_type for each in hooked] == [ZeroDivisionError]
+
+
+def test_on_reconnect_that_raises_ends_the_asyncio_client() -> None:
+    contexts: list[dict[str, Any]] = []
+
+    def on_reconnect(_: ClientError | None) -> None:
+        raise ZeroDivisionError
+
+    async def main(port: int) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: contexts.append(context))
+        async with AsyncClient(port=port, reconnect=True, on_reconnect=on_reconnect) as ann:
+            await ann.login(USERNAME, PASSWORD)
+            with pytest.raises(ConnectionLost, match="on_reconnect"):
+                await ann.deposit(5)
+
+    with serving(then(ENDS[2])) as port:
+        asyncio.run(main(port))
+    assert [type(context["exception"]) for context in contexts] == [ZeroDivisionError]
+
+
+# --- a real server ----------------------------------------------------------------------------
+
+
+def test_a_superseded_client_stays_down(
+    make: Make, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client.resume, "PROBE_S", 1)
+    with (
+        make(port=server.port, client_id=5) as old,
+        make(port=server.port, client_id=5) as new,
+    ):
+        old.register("ann", PASSWORD)
+        old.login("ann", PASSWORD)
+        new.login("ann", PASSWORD)
+        with pytest.raises(Superseded):
+            list(old.pushes())
+        with pytest.raises(Superseded):
+            old.balance()
+        assert (old.connected, old.reconnecting, old.reconnects) == (False, False, 0)
+        assert new.balance().balance == 0
+        old.connect()
+        old.login("ann", PASSWORD)
+        with pytest.raises(Superseded):
+            new.balance()
+        assert old.balance().balance == 0
+        assert (old.reconnects, new.reconnects) == (0, 0)
+
+
+def test_a_server_that_began_without_its_state(make: Make, start_server: StartServer) -> None:
+    first = start_server()
+    with make(port=first.port) as ann:
+        ann.register("ann", PASSWORD)
+        ann.login("ann", PASSWORD)
+        assert first.stop() == 0
+        wait_until(lambda: bool(ann.reconnecting), "the loss")
+        start_server("--port", str(first.port))
+        with pytest.raises(ReloginFailed):
+            ann.next_push(WAIT_S * 2)
+
+
+KILLS = 12
+
+
+class Member:
+    """A user in the room who speaks all the time, and what they were given."""
+
+    def __init__(self, make: Make, server: RunningServer, name: str) -> None:
+        self.got: list[Push] = []
+        self.heard: dict[str, int] = {}  # room_seq by text, of what the server acknowledged
+        self.unknown: set[str] = set()
+        self.name = name
+        self.client = make(server.host, server.port, timeout_s=60.0, on_push=self.got.append)
+
+    def enter(self) -> None:
+        """Connect, and join the room."""
+        self.user_id = self.client.register(self.name, PASSWORD)
+        self.client.login(self.name, PASSWORD)
+        self.first = self.client.join(ROOM).last_seq + 1
+
+    def speak(self, stopped: threading.Event) -> None:
+        number = 0
+        while not stopped.is_set():
+            number += 1
+            self.say(f"{self.name} {number}")
+
+    def say(self, text: str) -> None:
+        try:
+            self.heard[text] = self.client.send(ROOM, text).room_seq
+        except ConnectionLost:
+            self.unknown.add(text)
+
+    def has_heard(self, text: str) -> bool:
+        return any(isinstance(e, ChatBroadcast) and e.message == text for e in self.got[-50:])
+
+
+def _worker_pid(region: Region, session_id: int) -> int:
+    """Of the worker that holds this session; 0 if there is none."""
+    words, sessions, workers = region.words, region.layout["sessions"], region.layout["workers"]
+    for slot in range(sessions.records):
+        if words[sessions.at(slot, "id")] == session_id:
+            return words[workers.at(words[sessions.at(slot, "worker")], "pid")]
+    return 0
+
+
+def _kill_under(member: Member, server: RunningServer, region: Region) -> None:
+    """Kill the worker that this member is on, and wait until they are back."""
+    ann = member.client
+    pid = 0
+
+    def found() -> bool:
+        nonlocal pid
+        pid = _worker_pid(region, ann.session_id) if ann.connected else 0
+        return pid in server.worker_pids()
+
+    wait_until(found, f"{member.name} is on a worker", 30.0)
+    before = ann.reconnects
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: ann.reconnects > before, f"{member.name} is back", 30.0)
+
+
+def _history(member: Member, after: int) -> list[ChatBroadcast]:
+    found: list[ChatBroadcast] = []
+    while events := member.client.history(ROOM, found[-1].room_seq if found else after).events:
+        found += events
+    return found
+
+
+def _paid(member: Member) -> set[int]:
+    """The txn_ids of this user's own transfers; none is listed twice."""
+    ids: list[int] = []
+    before = 0
+    while page := member.client.transactions(before):
+        ids += [t.txn_id for t in page if t.kind == TxnKind.TRANSFER]
+        before = page[-1].txn_id
+    assert len(set(ids)) == len(ids)
+    return set(ids)
+
+
+def _check(member: Member) -> None:
+    """What a member was given of the room is what happened there since they joined, each event once
+    and in order, and what they said is in it."""
+    room = [push for push in member.got if isinstance(push, ChatBroadcast)]
+    happened = _history(member, member.first - 1)[: len(room)]
+    differ = [pair for pair in zip(room, happened, strict=True) if pair[0] != pair[1]]
+    assert not differ, f"{member.name} at {differ[0]}"
+    by_seq = {event.room_seq: event for event in room}
+    for gap in member.got:
+        assert isinstance(gap, ChatBroadcast | RoomGap)
+        if isinstance(gap, RoomGap):
+            assert not by_seq.keys() & set(range(gap.first_seq, gap.last_seq + 1))
+    said = Counter(event.message for event in room if event.from_user == member.user_id)
+    for text, seq in member.heard.items():
+        assert (text, said[text]) == (by_seq[seq].message, 1)
+    assert all(said[text] <= 1 for text in member.unknown)
+
+
+def test_workers_are_killed(make: Make, start_server: StartServer) -> None:
+    """Money and words flow while the workers under them are killed; nobody above the clients can
+    tell, but for messages whose fate is unknown."""
+    # histories that still have everything at the end
+    many = str(1 << 18)
+    server = start_server("--event-ring", many, "--txn-ring", many, "--max-message", "64")
+    members = [Member(make, server, name) for name in ("ann", "bob", "cat")]
+    ann, bob, _ = members
+    stopped = threading.Event()
+    answers: list[tuple[int, int]] = []
+
+    def pay() -> None:
+        while not stopped.is_set():
+            answers.append(ann.client.transfer(bob.user_id, 1))
+
+    with ExitStack() as stack:
+        region = stack.enter_context(closing(Region.attach(server.name)))
+        for member in members:
+            stack.enter_context(member.client)
+            member.enter()
+        ann.client.deposit(1_000_000)
+        flows = [in_thread(pay), in_thread(pay)]
+        flows += [in_thread(partial(member.speak, stopped)) for member in members]
+        try:
+            for number in range(KILLS):
+                _kill_under(members[number % 2], server, region)
+        finally:
+            stopped.set()
+            failures = [flow.exception(60.0) for flow in flows]
+        assert failures == [None] * len(flows)
+
+        end = 0
+        while f"end {end}" not in ann.heard:
+            end += 1
+            ann.say(f"end {end}")
+        for member in members:
+            wait_until(partial(member.has_heard, f"end {end}"), "all is heard", 30.0)
+
+        txn_ids = {txn_id for txn_id, _ in answers}
+        assert len(txn_ids) == len(answers)
+        assert txn_ids == _paid(ann)
+        assert ann.client.balance().balance == 1_000_000 - len(answers)
+        assert bob.client.balance().balance == len(answers)
+        for member in members:
+            _check(member)
+        assert sum(member.client.reconnects for member in members) >= KILLS
