@@ -288,12 +288,12 @@ class _Connection:
         """Until the connection ends; gives the reason."""
         poller = select.poll()
         poller.register(self._sock, select.POLLIN)
-        while self._core.connected:
+        while self._core.linked:
             due = min(self._beat_at, self._again_at, self._login_by)
             if self._held:
                 with self._lock:
                     self._drained.wait_for(
-                        lambda: not self._held or not self._core.connected,
+                        lambda: not self._held or not self._core.linked,
                         None if due == math.inf else _left(due),
                     )
             elif poller.poll(None if due == math.inf else math.ceil(_left(due) * 1000)):
@@ -325,7 +325,7 @@ class _Connection:
                 self._login_by = math.inf
             elif now >= self._login_by:
                 return ConnectionLost(f"no login within {ATTEMPT_S:g} s")
-            if steady := self._core.steady and self._core.connected:
+            if steady := self._core.steady and self._core.linked:
                 self._resuming = False
                 self._window.notify_all()
         self._flush()
@@ -346,7 +346,7 @@ class _Connection:
         with self._lock:
             self._decoder.feed(data)
             try:
-                while self._core.connected and (frame := self._decoder.next()) is not None:
+                while self._core.linked and (frame := self._decoder.next()) is not None:
                     for event in self._core.take(frame):
                         if isinstance(event, Answered):
                             self._answer(event)
@@ -383,7 +383,7 @@ class _Connection:
             return None  # what another thread is sending just now is a sign of life as well
         try:
             with self._lock:
-                if not self._core.connected:
+                if not self._core.linked:
                     return None
                 req_id, frame = self._core.beat(_now_us(), self._held)
             sockets.writen(self._sock, frame, now)

@@ -312,8 +312,8 @@ class ClientCore:
     # ---- the connection
 
     @property
-    def connected(self) -> bool:
-        """Whether there is a connection, as far as is known."""
+    def linked(self) -> bool:
+        """Whether there is a connection, as far as is known; it may not be steady yet."""
         return self.loss is None
 
     @property
