@@ -359,6 +359,7 @@ class Master:
         meanwhile are added. False where the region is damaged: the server must end."""
         began = time.monotonic()
         self._quiesce(dead)
+        still = time.monotonic()
         if dead and not self._repair(dead):
             self._exit_code = EXIT_DAMAGED
             return False
@@ -369,7 +370,12 @@ class Master:
         words[repairs.at(0, "paused_us")] += pause_us
         longest = repairs.at(0, "paused_us_max")
         words[longest] = max(words[longest], pause_us)
-        log.info("workers go on", pause_ms=round(pause_us / 1000, 1), repaired=sorted(dead))
+        log.info(
+            "workers go on",
+            pause_ms=round(pause_us / 1000, 1),
+            until_still_ms=round((still - began) * 1000, 1),
+            repaired=sorted(dead),
+        )
         return True
 
     def _quiesce(self, dead: list[int]) -> None:
