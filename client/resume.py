@@ -82,8 +82,8 @@ PAUSE_S_FIRST = 0.05
 PAUSE_S_MAX = 5.0
 """Longest pause, if the server does not ask for more."""
 RESET_S = 1.0
-"""A connection that lasted so long is followed by an attempt at once; until then the pauses grow,
-so that a server which takes every login and then fails is not overrun."""
+"""A connection that lasted so long is followed by an attempt at once, a shorter one by the first
+pause, so that a server which takes every login and then fails is not overrun."""
 PROBE_S = 5
 """Longest time between two signs of life: half of the time a server leaves a superseded session."""
 AGAIN_S = 0.1
@@ -115,8 +115,8 @@ class Backoff:
     def pause_s(self, now_s: float, succeeded: bool, at_least_s: float) -> float:
         """The pause before the next attempt. `succeeded`: the last attempt led to a connection that
         has been in use; `now_s` is monotonic."""
-        if succeeded and now_s - self._last_at_s >= RESET_S:
-            self._attempts = 0
+        if succeeded:
+            self._attempts = 0 if now_s - self._last_at_s >= RESET_S else 1
         pause_s = 0.0
         if self._attempts:
             longest = min(PAUSE_S_MAX, PAUSE_S_FIRST * 2 ** min(self._attempts - 1, 16))

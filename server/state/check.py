@@ -48,25 +48,37 @@ def _money(region: Region) -> Iterator[str]:
             yield f"account {user} ends in transaction {last}, the log in {head}"
 
 
+def _misplaced(found: list[int], head: int) -> Iterator[tuple[int, int]]:
+    """(number, what stands in its place) where a ring does not hold its latest numbers.
+
+    The place of the next number may be empty: somebody died as they began to fill it.
+    """
+    size = len(found)
+    turn, last = head - head % size, head % size
+    if head < size:  # it has not gone round yet
+        found, expected = found[: head + 1], list(range(head + 1))
+    else:
+        expected = [*range(turn, head + 1), *range(turn - size + last + 1, turn)]
+    if found != expected:
+        for place, (is_, should_be) in enumerate(zip(found, expected, strict=True)):
+            if is_ != should_be and place != (head + 1) % size:
+                yield should_be, is_
+
+
 def _log(region: Region) -> Iterator[str]:
-    layout = region.layout
-    head = region.words[layout["log"].at(0, "head")]
-    ring = layout["txn_ring"]
-    found = region.column("txn_ring", "record")
-    # The slot of the next transaction may be empty: somebody died as they began to fill it.
-    for txn in range(max(1, head - ring.records + 2), head + 1):
-        if found[txn % ring.records] != txn:
-            yield f"the log holds {found[txn % ring.records]} in the place of transaction {txn}"
+    head = region.words[region.layout["log"].at(0, "head")]
+    for txn, there in _misplaced(region.column("txn_ring", "record"), head):
+        yield f"the log holds {there} in the place of transaction {txn}"
 
 
 def events(region: Region) -> Iterator[str]:
+    """Event ring and rooms."""
     words, layout = region.words, region.layout
     head = words[layout["events"].at(0, "head")]
     ring = layout["event_ring"]
     found = region.column("event_ring", "word")
-    for number in range(max(1, head - ring.records + 2), head + 1):
-        if found[number % ring.records] != number:
-            yield f"the event ring holds {found[number % ring.records]} in the place of {number}"
+    for number, there in _misplaced(found, head):
+        yield f"the event ring holds {there} in the place of {number}"
     room_of, seq_of = region.column("event_ring", "room"), region.column("event_ring", "seq")
     last_event, last_seq = region.column("rooms", "last_event"), region.column("rooms", "last_seq")
     for room, (event, seq) in enumerate(zip(last_event, last_seq, strict=True)):
@@ -101,17 +113,17 @@ def people(region: Region) -> Iterator[str]:
     for user, first in enumerate(region.column("users", "first_session")):
         if first or user in by_user:
             listed = _listed(following, first)
-            if listed != by_user.get(user, set()):
+            if sorted(listed) != sorted(by_user.get(user, ())):
                 yield f"user {user} has the sessions {by_user.get(user)}, listed are {listed}"
     free = _listed(following, words[layout["registry"].at(0, "free_session")])
-    if free & set(live) or len(free) + len(live) != sessions.records:
+    if set(free) & set(live) or len({*free}) + len(live) != sessions.records:
         yield f"{len(live)} sessions live, {len(free)} are free, of {sessions.records}"
 
 
-def _listed(following: Sequence[int], first: int) -> set[int]:
+def _listed(following: Sequence[int], first: int) -> list[int]:
     """Session slots of a list; cut off where it goes round in a circle."""
-    out = set[int]()
-    while first and first - 1 not in out:
-        out.add(first - 1)
+    out: list[int] = []
+    while first and len(out) <= len(following):
+        out.append(first - 1)
         first = following[first - 1]
     return out

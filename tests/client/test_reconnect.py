@@ -538,7 +538,7 @@ def test_a_server_that_began_without_its_state(make: Make, start_server: StartSe
             ann.next_push(WAIT_S * 2)
 
 
-KILLS = 12
+KILLS = 20
 
 
 class Member:
@@ -659,6 +659,8 @@ def test_workers_are_killed(make: Make, start_server: StartServer) -> None:
         flows += [in_thread(partial(member.speak, stopped)) for member in members]
         try:
             for number in range(KILLS):
+                some = len(answers) + 100
+                wait_until(lambda n=some: len(answers) >= n, "money flows", 60.0)  # type: ignore[misc]
                 _kill_under(members[number % 2], server, region)
         finally:
             stopped.set()
