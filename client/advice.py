@@ -17,7 +17,9 @@ from client.errors import (
     NotFound,
     OutcomeUnknown,
     ProtocolViolation,
+    ReloginFailed,
     ServerBusy,
+    Superseded,
     Unauthorized,
 )
 
@@ -35,6 +37,8 @@ _SENTENCES: dict[type[ClientError], str] = {
     InternalError: "the server failed: {detail}; its log tells more",
     CallTimeout: "no answer in time: {error}; try again, or allow more with --timeout",
     ConnectionLost: "no connection: {error}; see that the server runs, then start again",
+    Superseded: "{error}; see who else uses this user and client_id",
+    ReloginFailed: "{error}; log in anew, or register",
     ProtocolViolation: "not the server this user is registered with, or not of this version: "
     "{error}; check --host and --port",
 }

@@ -5,6 +5,9 @@ one after the other, each to its answer; what others do comes in between, from a
 that also fetches what the server had to leave out. A message counts as sent once it has come back
 as an event of its room, so what a script prints stands in the order of its lines.
 
+A connection that is lost is established again by the client; that it was, and what is unknown by
+that, is said here. After as long as a command may wait for its answer, the chat ends.
+
 At a terminal the input line stays below what comes in, and vanishes when it is done: a message is
 seen as everybody sees it, a command is repeated above its result.
 """
@@ -34,8 +37,9 @@ from client.arguments import (
     read_text,
     read_user,
 )
+from client.core import RoomRefused, RoomRestarted
 from client.display import Screen, Style
-from client.errors import CallTimeout, ConnectionLost, RequestFailed
+from client.errors import CallTimeout, ClientError, ConnectionLost, RequestFailed
 from client.gaps import Found, read_range
 from libproto.errors import MisuseError
 from libproto.messages import (
@@ -152,8 +156,8 @@ class Chat:
         return self.rooms[-1]
 
     async def execute(self, line: str) -> None:
-        """Do what a line says. What the server refuses is said and noted; a lost connection is
-        raised."""
+        """Do what a line says. What the server refuses is said and noted; a connection that is
+        lost for good is raised."""
         try:
             if line.startswith("/") and not line.startswith("//"):
                 command, arguments = parse(line)
@@ -164,6 +168,10 @@ class Chat:
             self.complain(str(error))
         except (RequestFailed, CallTimeout) as error:
             self.complain(explain(error))
+        except ConnectionLost:
+            if not (self.client.connected or self.client.reconnecting):
+                raise
+            self.complain("the connection was lost: whether this was said is unknown")
 
     def complain(self, text: str) -> None:
         """Say that a line was not carried out, and why."""
@@ -173,7 +181,7 @@ class Chat:
     # -- what comes in
 
     async def follow(self) -> None:
-        """Show what others do, until the connection ends."""
+        """Show what others do, until the client is down."""
         async for push in self.client.pushes():
             match push:
                 case ChatBroadcast():
@@ -181,6 +189,17 @@ class Chat:
                     self._advance(push.room_id, push.room_seq)
                 case RoomGap():
                     await self._fill(push)
+                case RoomRestarted():
+                    self._seen[push.room_id] = push.last_seq
+                    self._moved.set()
+                    self.screen.complain(
+                        f"room {push.room_id} began anew: what was said before is gone"
+                    )
+                case RoomRefused():
+                    self.rooms = [room for room in self.rooms if room != push.room_id]
+                    self.screen.complain(
+                        f"room {push.room_id} could not be joined again: {push.detail}"
+                    )
                 case DirectMessage():
                     self.people.add(push.from_name)
                     self.screen.show(display.direct_line(push))
@@ -494,9 +513,38 @@ class CommandCompleter(Completer):
 # ---- the whole
 
 
-async def converse(client: AsyncClient, screen: Screen, room: int | None) -> int:
-    """Chat until the input ends, /quit, or the connection is lost (which is raised); the client
-    has logged in. Answers the exit code: at a terminal 0, through pipes 1 if a line failed."""
+class Outage:
+    """What is said when the connection is lost and there again; too long without one closes the
+    client. `tell` is the client's on_reconnect."""
+
+    def __init__(self, client: AsyncClient, screen: Screen) -> None:
+        self._client = client
+        self._screen = screen
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self.reason = "the connection was closed"
+        """Why the chat ends, if it ends by this."""
+
+    def tell(self, lost: ClientError | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if lost is None:
+            self._screen.remark("connected again")
+            return
+        self._screen.remark("connection lost, reconnecting…")
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._client.timeout_s, self._give_up, lost)
+
+    def _give_up(self, lost: ClientError) -> None:
+        self.reason = f"{lost}, and it did not come back within {self._client.timeout_s:g} s"
+        self._closing = asyncio.ensure_future(self._client.close())
+
+
+async def converse(client: AsyncClient, screen: Screen, room: int | None, outage: Outage) -> int:
+    """Chat until the input ends, /quit, or the client is down (which is raised); the client has
+    logged in, and tells `outage`. Answers the exit code: at a terminal 0, through pipes 1 if a line
+    failed."""
     chat = Chat(client, screen)
     screen.remark(
         f"logged in as {client.username} to {client.server_name}; /help lists the commands"
@@ -506,10 +554,10 @@ async def converse(client: AsyncClient, screen: Screen, room: int | None) -> int
         if room is not None:
             await chat.execute(f"/join {room}")
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
-            await _attend(chat, PipeLines(sys.stdin.fileno()), following)
+            await _attend(chat, PipeLines(sys.stdin.fileno()), following, outage)
             return EXIT_FAILED if chat.failed else 0
         with patch_stdout(raw=True):  # raw: the colours are ours, the rest is escaped
-            await _attend(chat, TerminalLines(chat), following)
+            await _attend(chat, TerminalLines(chat), following, outage)
         return 0
     except Interrupted:
         return EXIT_INTERRUPTED
@@ -518,7 +566,9 @@ async def converse(client: AsyncClient, screen: Screen, room: int | None) -> int
         await asyncio.wait({following})
 
 
-async def _attend(chat: Chat, source: Source, following: asyncio.Task[None]) -> None:
+async def _attend(
+    chat: Chat, source: Source, following: asyncio.Task[None], outage: Outage
+) -> None:
     """Execute line after line, until the last. Whatever ends `following` ends this too."""
     while not chat.ended:
         reading = asyncio.ensure_future(source.read_line())
@@ -529,7 +579,7 @@ async def _attend(chat: Chat, source: Source, following: asyncio.Task[None]) -> 
             [line] = await asyncio.gather(reading, return_exceptions=True)
         if following.done():
             following.result()
-            raise ConnectionLost("the connection was closed")
+            raise ConnectionLost(outage.reason)
         if isinstance(line, UsageError):
             chat.complain(str(line))
             continue

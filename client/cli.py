@@ -432,16 +432,24 @@ def _run(command: Command, options: argparse.Namespace, password: str, screen: S
 
 
 async def _chat(options: argparse.Namespace, password: str, screen: Screen) -> int:
-    from client.chat import converse  # it takes a while to load, and no command needs it
+    from client.chat import Outage, converse  # takes a while to load, and no command needs it
 
-    client = AsyncClient(options.host, options.port, timeout_s=options.timeout, payments=True)
+    client = AsyncClient(
+        options.host,
+        options.port,
+        timeout_s=options.timeout,
+        payments=True,
+        reconnect=True,
+        on_reconnect=lambda lost: outage.tell(lost),
+    )
+    outage = Outage(client, screen)
     async with client:
         if options.register:
             with hint(Unauthorized, REGISTER_HINT):
                 await client.register(options.user, password)
         with hint(Unauthorized, LOGIN_HINT):
             await client.login(options.user, password)
-        return await converse(client, screen, options.join)
+        return await converse(client, screen, options.join, outage)
 
 
 def _discard_output() -> None:

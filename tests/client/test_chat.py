@@ -24,9 +24,19 @@ from client.chat import (
     parse,
 )
 from client.display import Screen
+from libproto.errors import Status
 from libproto.messages import Opcode
 from tests.client.peer import PASSWORD as PEER_PASSWORD
-from tests.client.peer import USER_ID, USERNAME, Wire, answer, serving
+from tests.client.peer import (
+    USER_ID,
+    USERNAME,
+    Handshake,
+    Wire,
+    answer,
+    push,
+    refuse,
+    serving,
+)
 from tests.client.programs import PASSWORD, Piped, Terminal, run
 from tests.client.relay import Relay
 from tests.helpers.server import RunningServer, StartServer, wait_until
@@ -427,11 +437,84 @@ def test_money_whose_outcome_is_unknown(shared: RunningServer, cut: bool) -> Non
         Piped(relay.port, "--user", "carol", "--timeout", "1") as carol,
     ):
         carol.say("/deposit 5")
-        carol.expect("no connection" if cut else "no answer in time")
+        if cut:
+            carol.expect("connection lost, reconnecting\u2026\n")
+        carol.expect("no answer in time")
         carol.expect("whether the deposit was carried out is unknown: look with /txns")
         if not cut:
             carol.close_input()
         assert carol.wait() == 1
+
+
+def test_a_worker_is_killed(start_server: StartServer) -> None:
+    """The chat goes on, and shows what was said meanwhile."""
+    server = start_server(workers=1)
+    _people(server)
+    with (
+        Piped(server.port, "--user", "alice", "--room", str(ROOM)) as alice,
+        Client(port=server.port, reconnect=True) as bob,
+    ):
+        alice.expect("alice joined\n")
+        bob.login("bob", PASSWORD)
+        bob.join(ROOM)
+        alice.expect("bob joined\n")
+        alice.say("/deposit 5")
+        alice.expect("deposited 5.00, balance 5.00\n")
+        for _ in range(2):
+            for pid in server.worker_pids():
+                os.kill(pid, signal.SIGKILL)
+            alice.expect("connection lost, reconnecting\u2026\n")
+            alice.expect("connected again\n")
+            alice.say("/balance")
+            alice.expect("balance 5.00\n")
+            bob.balance()  # he is back, too
+            bob.send(ROOM, "still there?")
+            alice.expect("bob: still there?\n")
+            alice.say("yes")
+            alice.expect("alice: yes\n")
+        alice.close_input()
+        assert alice.wait() == 0
+
+
+def test_a_room_after_a_reconnection() -> None:
+    """One that began anew, one that is refused; and what was being said is unknown."""
+
+    def first(wire: Wire) -> None:
+        wire.log_in()
+        for room in (ROOM + 1, ROOM):
+            wire.send(answer(wire.request(), room, 9, 1, 1))
+            wire.send(answer(wire.request(), []))
+        wire.request()
+
+    def second(wire: Wire) -> None:
+        wire.log_in(Handshake(login={"resumed": 1}))
+        wire.send(answer(wire.request(), ROOM, 0, 1, 2))
+        wire.send(refuse(wire.request(), Status.ERR_NOT_FOUND, "no such room"))
+        said = wire.request()
+        assert said.fields == (ROOM, "hello?")
+        wire.send(
+            push(Opcode.CHAT_BROADCAST, ROOM, 1, 0, 0, USER_ID, USERNAME, "hello?"),
+            answer(said, 1, 0),
+        )
+        wire.wait_closed()
+
+    with serving(first, second) as port:
+        done = run(
+            port, "--user", USERNAME,
+            text=f"/join {ROOM + 1}\n/join {ROOM}\nhello\nhello?\n",
+            TRADECHAT_PASSWORD=PEER_PASSWORD,
+        )  # fmt: skip
+    assert done.lines == [f"[room {ROOM}] {USERNAME}: hello?"]
+    said = done.err.splitlines()
+    for line in (
+        "connection lost, reconnecting\u2026",
+        "the connection was lost: whether this was said is unknown",
+        f"room {ROOM} began anew: what was said before is gone",
+        f"room {ROOM + 1} could not be joined again: no such room",
+        "connected again",
+    ):
+        assert line in said
+    assert done.code == 1
 
 
 def test_ctrl_c_while_money_is_on_its_way(shared: RunningServer) -> None:
@@ -449,7 +532,7 @@ def test_ctrl_c_while_money_is_on_its_way(shared: RunningServer) -> None:
 def test_the_server_goes(start_server: StartServer) -> None:
     server = start_server()
     _people(server)
-    with Piped(server.port, "--user", "alice", "--room", str(ROOM)) as alice:
+    with Piped(server.port, "--user", "alice", "--room", str(ROOM), "--timeout", "3") as alice:
         alice.expect("alice joined\n")
         assert server.stop() == 0
         alice.expect("tradechat-cli: no connection: ")
@@ -462,7 +545,7 @@ def test_the_server_goes(start_server: StartServer) -> None:
 def test_the_server_goes_while_somebody_types(start_server: StartServer) -> None:
     server = start_server()
     _people(server)
-    with Terminal(server.port, "--user", "alice") as alice:
+    with Terminal(server.port, "--user", "alice", "--timeout", "3") as alice:
         alice.expect(">")
         alice.press("half a li")
         alice.expect("half a li")
