@@ -418,6 +418,11 @@ class User:
                 return f"is at {room.position} in room {number}, which is at {last_seqs[number]}"
         return ""
 
+    def read_back(self, last_seqs: dict[int, int]) -> None:
+        """Read all that ROOM_HISTORY still has of those rooms that it is in; take these out."""
+        for number in self._rooms.keys() & last_seqs.keys():
+            self._owe(number, 1, last_seqs.pop(number))
+
     def close_memberships(self) -> None:
         for room in self._rooms.values():
             if room.joined is not None:
@@ -552,6 +557,10 @@ class Load:
         last_seqs = self.history.last_seqs
         await self._read_rooms(last_seqs)
         await self._until(lambda: self._first(lambda user: user.behind(last_seqs)))
+        unread = dict(last_seqs)
+        for user in self.users:
+            user.read_back(unread)
+        await self._until(lambda: self._first(User.unsettled))
         for user in self.users:
             await user.read_log()
             self.history.balances[user.id] = await user.read_balance()

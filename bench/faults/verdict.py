@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final, NamedTuple
 
-from bench.faults.history import History, Membership, Missed, Read, Request
+from bench.faults.history import History, Membership, Message, Missed, Read, Request
 from libproto.errors import Status
 from libproto.messages import MAX_BALANCE, ChatBroadcast, EventKind, RoomGap, Transaction, TxnKind
 
@@ -395,13 +395,10 @@ def _fetch(missed: Missed, events: Events) -> Iterator[Problem]:
 
 
 def _messages(history: History, events: Events) -> Iterator[Problem]:
-    """What was acknowledged is there, as it was sent; what was not, at most once."""
-    forgotten = [
-        item
-        for missed in history.missed
-        for item in missed.found or ()
-        if isinstance(item, RoomGap)
-    ]
+    """What was acknowledged is there, as it was sent; what was not, at most once.
+
+    Where everybody left a room before an event was pushed, nobody saw it: that is no loss.
+    """
     sent = {(message.user, message.text): message for message in history.messages}
     users = set(history.users)
     times: Counter[tuple[int, str]] = Counter()
@@ -422,11 +419,21 @@ def _messages(history: History, events: Events) -> Iterator[Problem]:
         if told is not None:
             if (told.from_user, told.message) != (message.user, message.text):
                 yield Problem("messages_lost", f"{name}: number {seq} is {told}")
-        elif history.complete and not any(
-            gap.room_id == message.room and gap.first_seq <= seq <= gap.last_seq
-            for gap in forgotten
+        elif history.complete and (
+            seq > history.last_seqs.get(message.room, 0) or _somebody_asked(history, message)
         ):
             yield Problem("messages_lost", f"{name} was acknowledged as {seq}, nobody saw it")
+
+
+def _somebody_asked(history: History, message: Message) -> bool:
+    """Has ROOM_HISTORY answered for that number, and not said that it keeps it no longer?"""
+    room, seq = message.room, message.room_seq
+    for missed in history.missed:
+        if missed.found is not None and missed.room == room and missed.first <= seq <= missed.last:
+            gaps = [item for item in missed.found if isinstance(item, RoomGap)]
+            if not any(gap.first_seq <= seq <= gap.last_seq for gap in gaps):
+                return True
+    return False
 
 
 def _alternation(events: Events) -> Iterator[Problem]:

@@ -229,6 +229,12 @@ def _forget_a_message(history: History) -> None:
     history.messages.append(Message(ALICE, ROOM, "d", 8))
 
 
+def _a_message_in_no_history(history: History) -> None:
+    history.messages.append(Message(ALICE, ROOM, "d", 8))
+    history.memberships[0].pushes.append(RoomGap(ROOM, 8, 8))
+    history.missed.append(Missed(ALICE, ROOM, 8, 8, []))
+
+
 def _another_message_there(history: History) -> None:
     history.messages[0].room_seq, history.messages[1].room_seq = 4, 3
 
@@ -310,6 +316,7 @@ PLANTED: list[tuple[str, Callable[[History], None]]] = [
     ("real_time", _read_goes_back),
     ("real_time", _refuse_with_funds),
     ("messages_lost", _forget_a_message),
+    ("messages_lost", _a_message_in_no_history),
     ("messages_lost", _another_message_there),
     ("events_missing", _pushes(0, lambda pushes: pushes.pop(1))),
     ("events_missing", _pushes(0, lambda pushes: pushes.pop(3))),
@@ -355,6 +362,15 @@ def test_numbers_that_no_event_had_are_not_missed() -> None:
         history.memberships[index].pushes += [RoomGap(ROOM, 8, 9), message]
         history.missed.append(Missed(user, ROOM, 8, 9, []))
     history.last_seqs[ROOM] = 10
+    assert judge(history).problems == []
+
+
+def test_a_message_that_all_left_before_is_not_lost() -> None:
+    history = good()
+    history.messages.append(Message(ALICE, ROOM, "d", 8))
+    history.last_seqs[ROOM] = 10  # with both leaves
+    for membership in history.memberships:
+        membership.open = False
     assert judge(history).problems == []
 
 
