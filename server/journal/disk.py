@@ -1,0 +1,93 @@
+"""The operating system's calls that everything on disk goes through: the one seam.
+
+`Disk` is the real one. A test puts another in its place, which forgets what was not synced or fails
+at the Nth call; nothing else in this package opens, writes, syncs, renames or removes a file.
+
+Every method raises OSError as the system does. Offsets and sizes are bytes.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+Piece = bytes | memoryview
+"""Bytes to write; a memoryview's items are bytes."""
+
+
+class Disk:
+    """The real disk."""
+
+    def make_directory(self, path: Path) -> None:
+        """Make a directory, mode 0700; nothing where it is there. Its parent must be there."""
+        path.mkdir(mode=0o700, exist_ok=True)
+
+    def names(self, directory: Path) -> list[str]:
+        """The names in a directory, sorted."""
+        return sorted(os.listdir(directory))
+
+    def create(self, path: Path) -> int:
+        """A new file, mode 0600, for reading and writing: its descriptor. FileExistsError."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def open(self, path: Path, *, writable: bool = False) -> int:
+        """A file that is there: its descriptor."""
+        return os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+
+    def size(self, fd: int) -> int:
+        return os.fstat(fd).st_size
+
+    def read(self, fd: int, size: int, offset: int) -> bytes:
+        """Up to `size` bytes; fewer only at the end of the file."""
+        parts = []
+        while size > 0 and (part := os.pread(fd, size, offset)):
+            parts.append(part)
+            size -= len(part)
+            offset += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def allocate(self, fd: int, size: int) -> None:
+        """Make the file at least this large, its blocks reserved; what is new reads as zeros."""
+        os.posix_fallocate(fd, 0, size)
+
+    def write(self, fd: int, pieces: Sequence[Piece], offset: int) -> None:
+        """Write all the pieces, one after the other."""
+        size = sum(map(len, pieces))
+        done = os.pwritev(fd, pieces, offset)
+        if done < size:  # cut short: by a full disk, of which the next call tells
+            rest = memoryview(b"".join(pieces))
+            while done < size:
+                done += os.pwrite(fd, rest[done:], offset + done)
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def sync(self, fd: int) -> None:
+        """Make what was written, and the file's size, last (fdatasync)."""
+        os.fdatasync(fd)
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names in a directory last."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Give a file another name, in one step; a file of that name is replaced."""
+        os.replace(old, new)
+
+    def remove(self, path: Path) -> None:
+        os.unlink(path)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+
+def read_file(disk: Disk, path: Path) -> bytes:
+    """All of a file."""
+    fd = disk.open(path)
+    try:
+        return disk.read(fd, disk.size(fd), 0)
+    finally:
+        disk.close(fd)

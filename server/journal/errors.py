@@ -1,0 +1,22 @@
+"""What can be wrong with what is on disk. The texts name file and offset, and say what to do."""
+
+from pathlib import Path
+
+
+class JournalError(Exception):
+    """The state on disk cannot be used as it is; the text says why and what to do."""
+
+
+class Damaged(JournalError):
+    """A file is not what was written: not a torn end, which is cut off, but damage before valid
+    data, or a piece that is missing."""
+
+    def __init__(self, path: Path, offset: int, what: str) -> None:
+        super().__init__(f"{path}, offset {offset}: {what}")
+        self.path = path
+        self.offset = offset  # bytes
+        self.what = what
+
+
+class OtherFormat(JournalError):
+    """The data directory was written in another format version."""

@@ -1,0 +1,192 @@
+"""Reading the journal: its segments in order, batch after batch, each checked before it is given.
+
+What a crash can leave is at the very end, and is no damage: a batch that was not written wholly,
+or a segment whose header was not. It is told in `End`, and the writer cuts it off. Anything else
+that is not as it was written is `Damaged`: nothing is guessed, and nothing after it is used.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from server.journal.disk import Disk, read_file
+from server.journal.errors import Damaged, OtherFormat
+from server.journal.format import (
+    BATCH,
+    FORMAT_VERSION,
+    SEGMENT,
+    SegmentHead,
+    batch_head,
+    number_in,
+    numbered,
+    segment_head,
+)
+from server.state.layout import WORD
+from server.state.records import RECORD_SIZE, RECORD_WORDS
+
+SUFFIX: Final = "journal"
+_BATCH_MAGIC: Final = BATCH.magic.to_bytes(WORD, "little")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One group commit."""
+
+    path: Path
+    offset: int  # bytes, of its header
+    first: int  # txn_id
+    count: int
+    time: int  # when it was written, microseconds since the Unix epoch
+    records: memoryview  # bytes
+
+    @property
+    def last(self) -> int:
+        """txn_id of its last record."""
+        return self.first + self.count - 1
+
+    def words(self) -> list[int]:
+        """The records, RECORD_WORDS words each."""
+        return self.records.cast("Q").tolist()
+
+
+class End(NamedTuple):
+    """Where the journal ends, and what a crash left there."""
+
+    last: int  # the newest txn_id; 0: none
+    path: Path | None = None  # the segment to go on with; None: there is none
+    head: SegmentHead | None = None  # of that segment
+    offset: int = 0  # where the next batch goes
+    batch: int = 0  # offset of the last batch; 0: the segment has none
+    torn: int = 0  # bytes from `offset` on that are the remains of a batch
+    unborn: Path | None = None  # a segment that was being made
+
+
+def segments(disk: Disk, directory: Path) -> list[Path]:
+    """The segments, oldest first."""
+    numbers = [number_in(name, SUFFIX) for name in disk.names(directory)]
+    return [numbered(directory, number, SUFFIX) for number in numbers if number is not None]
+
+
+def first_txn(path: Path) -> int:
+    """The txn_id that a segment's name says it begins with."""
+    number = number_in(path.name, SUFFIX)
+    assert number is not None, path
+    return number
+
+
+class Reader:
+    """One pass through the journal. After `batches` has come to its end, `end` tells where."""
+
+    def __init__(self, disk: Disk, directory: Path) -> None:
+        self._disk = disk
+        self.paths: Final = segments(disk, directory)
+        self.end = End(0)
+
+    def batches(self, after: int = 0) -> Iterator[Batch]:
+        """Every batch that has a transaction above `after`, in order. Damaged, OtherFormat.
+
+        Segments wholly at or below `after` are not read, unless it is the last of all.
+        """
+        paths = self.paths
+        start = 0
+        while start + 1 < len(paths) and first_txn(paths[start + 1]) <= after + 1:
+            start += 1
+        if not paths:
+            return
+        expected = first_txn(paths[start])
+        if expected > after + 1:
+            raise Damaged(
+                paths[start], 0, f"transactions {after + 1} to {expected - 1} are missing"
+            )
+        for place in range(start, len(paths)):
+            path, is_last = paths[place], place + 1 == len(paths)
+            data = read_file(self._disk, path)
+            head = self._head(path, data, expected, is_last=is_last)
+            if head is None:
+                self.end = self.end._replace(last=expected - 1, unborn=path)
+                return
+            offset, last = SEGMENT.size, 0
+            while (batch := self._batch(path, data, offset, head, expected)) is not None:
+                if batch.last > after:
+                    yield batch
+                expected, last = batch.last + 1, offset
+                offset += BATCH.size + len(batch.records)
+            following = expected if is_last else first_txn(paths[place + 1])
+            self._check_rest(path, data, offset, expected, following)
+            torn = len(data[offset:].rstrip(b"\0")) if is_last else 0
+            self.end = End(expected - 1, path, head, offset, last, torn)
+
+    def _head(self, path: Path, data: bytes, expected: int, *, is_last: bool) -> SegmentHead | None:
+        """None: the segment was being made when the server ended."""
+        head = segment_head(data)
+        if head is None:
+            if is_last and _find_batch(data, 0, None) is None:
+                return None
+            raise Damaged(path, 0, "the segment's header is damaged")
+        if head.format != FORMAT_VERSION:
+            raise OtherFormat(
+                f"{path} has format {head.format}, and this program reads {FORMAT_VERSION}"
+            )
+        if head.first_txn != first_txn(path) or head.first_txn != expected:
+            raise Damaged(
+                path, 0, f"it begins with transaction {head.first_txn} in the place of {expected}"
+            )
+        return head
+
+    @staticmethod
+    def _batch(
+        path: Path, data: bytes, offset: int, head: SegmentHead, expected: int
+    ) -> Batch | None:
+        found = batch_head(data, offset)
+        if found is None or found.salt != head.salt or found.first_txn != expected:
+            return None
+        at = offset + BATCH.size
+        records = memoryview(data)[at : at + found.records * RECORD_SIZE]
+        ids = records.cast("Q")[::RECORD_WORDS].tolist()
+        if ids != list(range(expected, expected + found.records)):
+            raise Damaged(
+                path, at, f"the records are {ids[0]} to {ids[-1]}, the header says others"
+            )
+        return Batch(path, offset, expected, found.records, found.time, records)
+
+    @staticmethod
+    def _check_rest(path: Path, data: bytes, offset: int, expected: int, following: int) -> None:
+        """What stands behind the last good batch: nothing that was ever durable."""
+        later = _find_batch(data, offset, segment_head(data))
+        if later is not None:
+            at, txn = later
+            raise Damaged(
+                path,
+                offset,
+                f"transaction {expected} is damaged, and followed by {txn} at offset {at}",
+            )
+        if following != expected:
+            raise Damaged(
+                path,
+                offset,
+                f"transactions {expected} to {following - 1} are damaged or missing, and followed "
+                "by another segment",
+            )
+
+
+def _find_batch(data: bytes, offset: int, head: SegmentHead | None) -> tuple[int, int] | None:
+    """Offset and first txn_id of a whole batch at or behind an offset; of this segment, or of any
+    where the header is not known."""
+    at = data.find(_BATCH_MAGIC, offset)
+    while at >= 0:
+        found = batch_head(data, at)
+        if found is not None and (head is None or found.salt == head.salt):
+            return at, found.first_txn
+        at = data.find(_BATCH_MAGIC, at + 1)
+    return None
+
+
+def find_end(disk: Disk, directory: Path) -> End:
+    """Where the journal ends, by its last segments alone. Damaged, OtherFormat."""
+    reader = Reader(disk, directory)
+    # The last may hold nothing yet: then the one before it tells.
+    before = [first_txn(path) for path in reader.paths[-2:]]
+    for _ in reader.batches(before[0] - 1 if before else 0):
+        pass
+    return reader.end
