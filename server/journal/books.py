@@ -1,0 +1,212 @@
+"""The state as the journal's records make it: what a start and a snapshot are folded into, and the
+audit of every record on the way.
+
+A record counts only if it follows from all those before it; the first one that does not is told,
+and nothing is guessed. Written for speed: a million records are folded at a start, so there are
+columns of numbers, and no object per record.
+"""
+
+from array import array
+from struct import Struct
+from typing import Final
+
+from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, USERNAME_PATTERN
+from server.journal.errors import JournalError
+from server.state.layout import OUTCOME_FIELDS, OUTCOME_WORDS, WORD
+from server.state.records import MONEY_WORDS, OFFSETS, RECORD_SIZE, RecordKind
+
+ROW_WORDS: Final = OUTCOME_WINDOW * OUTCOME_WORDS
+"""Words of a client's outcomes, laid out as in the region."""
+
+_MASK: Final = 2**64 - 1
+_DEPOSIT, _WITHDRAW, _TRANSFER, _REGISTER, _NEW_CLIENT = map(int, RecordKind)
+_KIND_SHIFT: Final = 32  # an outcome's target: kind << 32 | to_user
+_NO_OUTCOMES: Final = array("Q", bytes(ROW_WORDS * WORD))
+
+# A record is read as one of money; the numbers of the other kinds stand in the same places.
+_RECORD: Final = Struct(f"<{MONEY_WORDS}Q{RECORD_SIZE - MONEY_WORDS * WORD}x")
+_pack_outcome = Struct(f"<{OUTCOME_WORDS}Q").pack_into
+_PROFILE: Final = OFFSETS[RecordKind.REGISTER]["iterations"] * WORD
+_NAME: Final = slice(WORD, WORD + 32)  # of a profile
+assert list(OFFSETS[RecordKind.TRANSFER])[4:7] == ["from_user", "to_user", "amount"]
+assert list(OFFSETS[RecordKind.REGISTER])[4:7] == ["user_id", "iterations", "name"]
+assert list(OFFSETS[RecordKind.NEW_CLIENT])[4:7] == ["user_id", "client_id", "client_slot"]
+assert OUTCOME_FIELDS == ("req_id", "txn_id", "balance", "target", "amount"), "stored by place"
+
+
+class Inconsistent(JournalError):
+    """A record that does not follow from those before it."""
+
+    def __init__(self, txn: int, why: str) -> None:
+        super().__init__(f"transaction {txn} does not follow: {why}")
+        self.txn = txn
+        self.why = why
+
+
+class Books:
+    """Users, accounts and clients at one txn_id.
+
+    Columns by user id begin with a place for user 0, which is the world and always 0; columns by
+    client slot begin with slot 0. A user's `profiles` entry is what the record of the registration
+    says from `iterations` on: iterations, name, salt and keys.
+    """
+
+    def __init__(self) -> None:
+        """Those of a server that nobody has used."""
+        self.txn = 0  # the newest txn_id in it
+        self.supply = 0  # modulo 2^64
+        # by user id
+        self.profiles = [b""]
+        self.registered = [0]  # microseconds since the Unix epoch
+        self.last_seen = [0]  # likewise; no record tells it: as it was told for a snapshot
+        self.balances = [0]
+        self.last_txn = [0]
+        self.user_ids: dict[bytes, int] = {}  # by name, without its padding
+        # by client slot
+        self.client_users: list[int] = []
+        self.client_ids: list[int] = []
+        self.newest: list[int] = []
+        self.outcomes = array("Q")  # ROW_WORDS each
+        self.slots: dict[tuple[int, int], int] = {}  # by user and client_id
+
+    @property
+    def users(self) -> int:
+        """How many there are: their ids are 1 to this."""
+        return len(self.profiles) - 1
+
+    @property
+    def clients(self) -> int:
+        """How many slots there are."""
+        return len(self.client_users)
+
+    def apply(self, records: bytes | memoryview) -> None:
+        """Fold whole records in the order of their txn_id, those at or below `txn` left out.
+
+        Inconsistent: the first that does not follow; what is here then is of no further use.
+        """
+        records = memoryview(records)
+        while records and int.from_bytes(records[:WORD], "little") <= self.txn:
+            records = records[RECORD_SIZE:]
+        start, txn, supply = self.txn, self.txn, self.supply
+        balances, last_txn, users = self.balances, self.last_txn, self.users
+        client_users, client_ids, newest = self.client_users, self.client_ids, self.newest
+        outcomes = self.outcomes
+        for (
+            number, kind, time, supply_after, payer, payee, amount, payer_after, payee_after,
+            payer_previous, payee_previous, client_id, req_id, client,
+        ) in _RECORD.iter_unpack(records):  # fmt: skip
+            txn += 1
+            if number != txn:
+                raise Inconsistent(txn, f"number {number} stands in its place")
+            if kind == _TRANSFER:
+                if not payer or not payee or payer == payee:
+                    raise Inconsistent(txn, f"a transfer from user {payer} to user {payee}")
+            elif kind == _DEPOSIT:
+                if payer or not payee:
+                    raise Inconsistent(txn, f"a deposit from user {payer} to user {payee}")
+                supply = (supply + amount) & _MASK
+            elif kind == _WITHDRAW:
+                if not payer or payee:
+                    raise Inconsistent(txn, f"a withdrawal from user {payer} to user {payee}")
+                supply = (supply - amount) & _MASK
+            elif kind not in (_REGISTER, _NEW_CLIENT):
+                raise Inconsistent(txn, f"there is no kind {kind}")
+            if supply_after != supply:
+                raise Inconsistent(txn, f"a supply of {supply_after} in the place of {supply}")
+            if kind > _TRANSFER:
+                if kind == _REGISTER:
+                    at = (txn - start - 1) * RECORD_SIZE
+                    profile = bytes(records[at + _PROFILE : at + RECORD_SIZE])
+                    self.register(txn, time, payer, profile)
+                    users += 1
+                else:
+                    self.new_client(txn, payer, payee, amount)
+                continue
+            if not amount:
+                raise Inconsistent(txn, "an amount of 0")
+            if payer > users or payee > users:
+                raise Inconsistent(txn, f"there is no user {max(payer, payee)}")
+            if last_txn[payer] != payer_previous or last_txn[payee] != payee_previous:
+                raise Inconsistent(txn, "it is not chained to its accounts' transactions before it")
+            if payer:
+                if balances[payer] - amount != payer_after:
+                    raise Inconsistent(
+                        txn,
+                        f"user {payer} had {balances[payer]}, pays {amount} and has {payer_after}",
+                    )
+                balances[payer] = payer_after
+                last_txn[payer] = txn
+            elif payer_after:
+                raise Inconsistent(txn, "the world has a balance")
+            if payee:
+                if balances[payee] + amount != payee_after or payee_after > MAX_BALANCE:
+                    raise Inconsistent(
+                        txn,
+                        f"user {payee} had {balances[payee]}, gets {amount} and has {payee_after}",
+                    )
+                balances[payee] = payee_after
+                last_txn[payee] = txn
+            elif payee_after:
+                raise Inconsistent(txn, "the world has a balance")
+            if client:
+                slot = client - 1
+                if (
+                    client > len(client_users)
+                    or client_users[slot] != (payer or payee)
+                    or client_ids[slot] != client_id
+                ):
+                    raise Inconsistent(
+                        txn,
+                        f"client {client_id} of user {payer or payee} is not in slot {slot}",
+                    )
+                at = slot * ROW_WORDS + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
+                if req_id + OUTCOME_WINDOW <= newest[slot] or outcomes[at] == req_id:
+                    raise Inconsistent(txn, f"request {req_id} was over, or too old to be executed")
+                if payer:
+                    target, balance = kind << _KIND_SHIFT | payee, payer_after
+                else:
+                    target, balance = kind << _KIND_SHIFT, payee_after
+                _pack_outcome(outcomes, at * WORD, req_id, txn, balance, target, amount)
+                if req_id > newest[slot]:
+                    newest[slot] = req_id
+            elif client_id:
+                raise Inconsistent(txn, f"client {client_id} has no slot")
+        self.txn, self.supply = txn, supply
+
+    def register(self, txn: int, time: int, user: int, profile: bytes) -> None:
+        """Add a user, registered at `time`. Inconsistent with `txn`, and nothing is changed."""
+        if user != self.users + 1:
+            raise Inconsistent(txn, f"user {user} is registered after {self.users}")
+        name = profile[_NAME].rstrip(b"\0")
+        if not USERNAME_PATTERN.match(name.decode("latin-1")):
+            raise Inconsistent(txn, f"{name!r} is not a name")
+        if name in self.user_ids:
+            raise Inconsistent(txn, f"the name {name!r} is taken")
+        self.user_ids[name] = user
+        self.profiles.append(profile)
+        self.registered.append(time)
+        self.last_seen.append(time)
+        self.balances.append(0)
+        self.last_txn.append(0)
+
+    def new_client(self, txn: int, user: int, client_id: int, client: int) -> None:
+        """Give a client the slot `client` - 1, which may be another's, without any outcome.
+        Inconsistent with `txn`, and nothing is changed."""
+        slot = client - 1
+        if not 0 < user <= self.users:
+            raise Inconsistent(txn, f"there is no user {user}")
+        if not client_id or (user, client_id) in self.slots:
+            raise Inconsistent(txn, f"client {client_id} of user {user} is not new")
+        if not 0 <= slot <= self.clients:
+            raise Inconsistent(txn, f"slot {slot} is used after {self.clients} slots")
+        if slot < self.clients:
+            del self.slots[self.client_users[slot], self.client_ids[slot]]
+            self.client_users[slot], self.client_ids[slot] = user, client_id
+            self.newest[slot] = 0
+            self.outcomes[slot * ROW_WORDS : client * ROW_WORDS] = _NO_OUTCOMES
+        else:
+            self.client_users.append(user)
+            self.client_ids.append(client_id)
+            self.newest.append(0)
+            self.outcomes.extend(_NO_OUTCOMES)
+        self.slots[user, client_id] = slot

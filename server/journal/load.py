@@ -1,0 +1,202 @@
+"""From disk to a region: the newest good snapshot and the journal after it are the state that a
+server starts with. The next snapshot is made of the same, by a child of the journal process.
+
+Every record is checked as it is folded; what was acknowledged and is not there is an error, never
+a smaller state.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+from typing import Final, NamedTuple
+
+from server.journal.books import ROW_WORDS, Books, Inconsistent
+from server.journal.disk import Disk
+from server.journal.errors import Damaged, JournalError
+from server.journal.format import BATCH
+from server.journal.reader import Batch, End, Reader, first_txn
+from server.journal.snapshot import SnapshotHead, newest, txn_of, write
+from server.state.layout import WORD
+from server.state.records import NEW_CLIENT, RECORD_SIZE, SUPPLY, RecordKind
+from server.state.region import Region
+from server.state.state import State
+
+_pack_opening: Final = Struct("=4Q").pack  # of a REGISTER record's payload, before the profile
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The state on disk."""
+
+    books: Books
+    end: End  # of the journal, where a Writer goes on
+    head: SnapshotHead | None  # of the snapshot it begins with; None: the journal alone
+    bad: list[Damaged]  # newer snapshots, which were passed over
+    disk: Disk
+    journal: Path
+
+
+class Made(NamedTuple):
+    """What came of making a snapshot."""
+
+    txn: int  # of the newest good one
+    bad: list[Damaged]  # newer ones, which were passed over
+
+
+def load(
+    disk: Disk, journal: Path, snapshots: Path, progress: Callable[[int, int], None]
+) -> Loaded:
+    """The state that the two directories hold.
+
+    progress: called after every batch with the transactions folded and an estimate of all there
+    are to fold, which is too high rather than too low. Damaged: a piece is not what was written,
+    or one that was acknowledged is missing. JournalError: no snapshot is good, and the journal does
+    not go back to the beginning. OtherFormat.
+    """
+    snapshot, bad = newest(disk, snapshots)
+    books, head = (snapshot.books, snapshot.head) if snapshot else (Books(), None)
+    reader = Reader(disk, journal)
+    if bad and head is None and (not reader.paths or first_txn(reader.paths[0]) != 1):
+        raise JournalError(
+            f"no snapshot is good ({'; '.join(map(str, bad))}), and the journal in {journal} does "
+            "not begin with transaction 1: restore one of these files, or the whole data directory"
+        )
+    start, highest = books.txn, _highest(disk, reader)
+    for batch in reader.batches(start):
+        _fold(books, batch, batch.last)
+        progress(books.txn - start, max(highest, books.txn) - start)
+    end = reader.end
+    # A snapshot is made of what is durable: its name alone tells that this much was.
+    required = max([head.durable if head else 0, *(txn_of(error.path) for error in bad)])
+    if end.last < required:
+        raise _short(end, journal, required)
+    return Loaded(books, end, head, bad, disk, journal)
+
+
+def make_snapshot(
+    disk: Disk,
+    journal: Path,
+    snapshots: Path,
+    upto: int,
+    last_seen: Sequence[int] | None,
+    now: int,
+) -> Made:
+    """Make a snapshot of the state at `upto`, a txn_id that is durable, unless there is a good one
+    already. The journal may be written meanwhile: nothing after `upto` is looked at.
+
+    last_seen: by user id, the end of each user's latest session, or None where nobody knows. now:
+    microseconds since the Unix epoch. Damaged, OtherFormat; OSError: it was not made.
+    """
+    snapshot, bad = newest(disk, snapshots)
+    books = snapshot.books if snapshot else Books()
+    if books.txn >= upto:
+        return Made(books.txn, bad)
+    reader = Reader(disk, journal)
+    for batch in reader.batches(books.txn):
+        _fold(books, batch, upto)
+        if books.txn == upto:
+            break
+    else:
+        raise _short(reader.end, journal, upto)
+    if last_seen is not None:
+        for user in range(1, min(len(last_seen), books.users + 1)):
+            # One whose registration is in the log and not applied yet still has 0 there.
+            books.last_seen[user] = max(books.last_seen[user], last_seen[user])
+    write(disk, snapshots, books, upto, now)
+    return Made(upto, bad)
+
+
+def _fold(books: Books, batch: Batch, upto: int) -> None:
+    """Apply a batch's records up to a txn_id. Damaged."""
+    try:
+        books.apply(batch.records[: (upto + 1 - batch.first) * RECORD_SIZE])
+    except Inconsistent as error:
+        offset = batch.offset + BATCH.size + (error.txn - batch.first) * RECORD_SIZE
+        raise Damaged(batch.path, offset, str(error)) from error
+
+
+def _highest(disk: Disk, reader: Reader) -> int:
+    """A txn_id that the journal does not go beyond."""
+    if not reader.paths:
+        return 0
+    fd = disk.open(reader.paths[-1])
+    try:
+        return first_txn(reader.paths[-1]) + disk.size(fd) // RECORD_SIZE
+    finally:
+        disk.close(fd)
+
+
+def _short(end: End, journal: Path, required: int) -> Damaged:
+    return Damaged(
+        end.path or end.unborn or journal,
+        end.offset,
+        f"the journal ends with transaction {end.last}, and all up to {required} were acknowledged",
+    )
+
+
+# ---- into a region
+
+
+def fill(region: Region, loaded: Loaded, now: int) -> None:
+    """Put the state into a region fresh from `create` and `initialise`, and the newest records into
+    its txn ring. Every client is idle from `now` on, microseconds since the Unix epoch.
+
+    JournalError: the region is smaller than the state; its settings are named. What the journal
+    process tells (`durable`, `released`, `limit`) stays as it is.
+    """
+    books, capacities = loaded.books, region.layout.capacities
+    for setting, there_are, room in (
+        ("accounts", books.users, capacities.accounts),
+        ("clients", books.clients, capacities.clients),
+    ):
+        if there_are > room:
+            raise JournalError(
+                f"the data directory has {there_are} {setting}, and there is room for {room}: "
+                f"set {setting} to {there_are} or more"
+            )
+    state = State(region, 0, int, lambda _: None, 0)  # it is alone, and never waits
+    _fill_users(state, books)
+    _fill_clients(state, books, now)
+    _fill_log(region, loaded)
+
+
+def _fill_users(state: State, books: Books) -> None:
+    region = state.region
+    for user in range(1, books.users + 1):
+        opening = _pack_opening(RecordKind.REGISTER, books.registered[user], 0, user)
+        state.users.apply(opening + books.profiles[user])
+    empty = [0] * (region.layout.capacities.accounts - books.users)
+    region.set_column("users", "last_seen", books.last_seen + empty)
+    region.set_column("accounts", "balance", books.balances + empty)
+    region.set_column("accounts", "last_txn", books.last_txn + empty)
+
+
+def _fill_clients(state: State, books: Books, now: int) -> None:
+    region, clients = state.region, state.region.layout["clients"]
+    outcomes = memoryview(books.outcomes)
+    for slot, (user, client_id, req_id) in enumerate(
+        zip(books.client_users, books.client_ids, books.newest, strict=True)
+    ):
+        state.sessions.apply_client(
+            NEW_CLIENT.pack(RecordKind.NEW_CLIENT, now, 0, user, client_id, slot + 1)
+        )
+        region.words[clients.at(slot, "newest")] = req_id
+        at = clients.at(slot, "outcomes")
+        region.words[at : at + ROW_WORDS] = outcomes[slot * ROW_WORDS : (slot + 1) * ROW_WORDS]
+
+
+def _fill_log(region: Region, loaded: Loaded) -> None:
+    words, ring, log = region.words, region.layout["txn_ring"], region.layout["log"]
+    head = loaded.books.txn
+    reader = Reader(loaded.disk, loaded.journal)
+    oldest = max(head + 1 - ring.records, first_txn(reader.paths[0]) if reader.paths else 1)
+    # The log goes on from the supply in the head's slot. The record itself is not there where a
+    # new segment has none yet and those before it are gone.
+    words[ring.at(head % ring.records) + SUPPLY] = loaded.books.supply
+    for batch in reader.batches(oldest - 1):
+        for txn in range(batch.first, batch.last + 1):  # what there is no room for goes under
+            at, record = ring.at(txn % ring.records) * WORD, (txn - batch.first) * RECORD_SIZE
+            region.bytes[at : at + RECORD_SIZE] = batch.records[record : record + RECORD_SIZE]
+    words[log.at(0, "head")] = head
+    words[log.at(0, "first")] = oldest

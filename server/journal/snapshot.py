@@ -1,0 +1,253 @@
+"""Snapshots: the state at one txn_id in a file of its own, so that a start need not fold the whole
+journal and old segments can go.
+
+A snapshot has its name only once all of it is durable. One that is damaged is passed over for the
+one before it, which is why two are kept, and the journal after the older one.
+"""
+
+from array import array
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from struct import Struct
+from typing import Final, NamedTuple
+
+from libproto.messages import MAX_BALANCE
+from server.journal.books import ROW_WORDS, Books, Inconsistent
+from server.journal.disk import Disk, read_file
+from server.journal.errors import Damaged, OtherFormat
+from server.journal.format import (
+    FORMAT_VERSION,
+    SNAPSHOT,
+    SNAPSHOT_CLIENT,
+    SNAPSHOT_USER,
+    TEMPORARY,
+    crc64,
+    number_in,
+    numbered,
+)
+from server.state.layout import OUTCOME_WORDS, WORD
+
+SUFFIX: Final = "snapshot"
+KEEP: Final = 2
+"""How many snapshots there are, once as many have been made."""
+
+_MASK: Final = 2**64 - 1
+_HEADER: Final = Struct(f"<{len(SNAPSHOT.fields)}Q")
+_PROFILE_WORDS: Final = sum(f.words for f in SNAPSHOT_USER) - 4
+_USER: Final = Struct(f"<4Q{_PROFILE_WORDS * WORD}s")
+_CLIENT: Final = Struct(f"<3Q{ROW_WORDS * WORD}s")
+assert [f.name for f in SNAPSHOT_USER[:5]] == [
+    "registered", "last_seen", "balance", "last_txn", "iterations",
+]  # fmt: skip
+assert sum(f.words for f in SNAPSHOT_CLIENT) * WORD == _CLIENT.size
+
+
+class SnapshotHead(NamedTuple):
+    """A snapshot header's fields, the magic left out."""
+
+    format: int
+    txn_id: int
+    supply: int
+    time: int
+    durable: int
+    users: int
+    clients: int
+    length: int
+    crc: int
+
+
+assert tuple(f.name for f in SNAPSHOT.fields[1:]) == SnapshotHead._fields
+
+
+class Snapshot(NamedTuple):
+    """A snapshot that was read."""
+
+    path: Path
+    head: SnapshotHead
+    books: Books
+
+
+def paths(disk: Disk, directory: Path) -> list[Path]:
+    """The snapshots, newest first."""
+    numbers = [number_in(name, SUFFIX) for name in disk.names(directory)]
+    found = [numbered(directory, number, SUFFIX) for number in numbers if number is not None]
+    return found[::-1]
+
+
+def txn_of(path: Path) -> int:
+    """The txn_id that a snapshot's name tells."""
+    number = number_in(path.name, SUFFIX)
+    assert number is not None, path
+    return number
+
+
+# ---- writing
+
+
+def write(disk: Disk, directory: Path, books: Books, durable: int, now: int) -> Path:
+    """Write a snapshot; when this returns it is durable, name and all.
+
+    durable: the newest txn_id that is known to be durable, at least the books'. now: microseconds
+    since the Unix epoch. OSError: there is no such snapshot, or its name may not last.
+    """
+    path = numbered(directory, books.txn, SUFFIX)
+    temporary = path.with_name(path.name + TEMPORARY)
+    if temporary.name in disk.names(directory):
+        disk.remove(temporary)
+    try:
+        fd = disk.create(temporary)
+        try:
+            disk.write(fd, pack(books, durable, now), 0)
+            disk.sync(fd)
+        finally:
+            disk.close(fd)
+        disk.rename(temporary, path)
+    except OSError:
+        with suppress(OSError):  # a full disk has better uses for the room
+            disk.remove(temporary)
+        raise
+    disk.sync_directory(directory)
+    return path
+
+
+def pack(books: Books, durable: int, now: int) -> tuple[bytes, bytes]:
+    """Header and body of a snapshot."""
+    assert durable >= books.txn, "what is in a snapshot is durable"
+    outcomes = memoryview(books.outcomes)
+    body = b"".join(
+        [
+            *map(
+                _USER.pack,
+                books.registered[1:],
+                books.last_seen[1:],
+                books.balances[1:],
+                books.last_txn[1:],
+                books.profiles[1:],
+            ),
+            *(
+                _CLIENT.pack(user, client_id, newest, outcomes[at : at + ROW_WORDS].tobytes())
+                for user, client_id, newest, at in zip(
+                    books.client_users,
+                    books.client_ids,
+                    books.newest,
+                    range(0, len(outcomes), ROW_WORDS),
+                    strict=True,
+                )
+            ),
+        ]
+    )
+    header = SNAPSHOT.pack(
+        FORMAT_VERSION, books.txn, books.supply, now, durable, books.users, books.clients,
+        len(body), rest=(body,),
+    )  # fmt: skip
+    return header, body
+
+
+# ---- reading
+
+
+def newest(disk: Disk, directory: Path) -> tuple[Snapshot | None, list[Damaged]]:
+    """The newest snapshot that is good, None where there is none; and what is wrong with each
+    newer one. OtherFormat."""
+    bad: list[Damaged] = []
+    for path in paths(disk, directory):
+        try:
+            return read(disk, path), bad
+        except Damaged as error:
+            bad.append(error)
+    return None, bad
+
+
+def read(disk: Disk, path: Path) -> Snapshot:
+    """A snapshot, checked as a whole. Damaged, OtherFormat."""
+    data = memoryview(read_file(disk, path))
+    if len(data) < SNAPSHOT.size:
+        raise Damaged(path, 0, "the snapshot has no whole header")
+    magic, *rest = _HEADER.unpack_from(data)
+    head, body = SnapshotHead(*rest), data[SNAPSHOT.size :]
+    if magic != SNAPSHOT.magic or crc64(body, crc64(data[: SNAPSHOT.size - WORD])) != head.crc:
+        raise Damaged(path, 0, "the snapshot is damaged")
+    if head.format != FORMAT_VERSION:
+        raise OtherFormat(
+            f"{path} has format {head.format}, and this program reads {FORMAT_VERSION}"
+        )
+    users = head.users * _USER.size
+    if not len(body) == head.length == users + head.clients * _CLIENT.size:
+        raise Damaged(path, 0, "the snapshot's length is not what its counts make")
+    if head.txn_id != txn_of(path) or head.durable < head.txn_id:
+        raise Damaged(
+            path, 0, f"it is of transaction {head.txn_id}, made when {head.durable} was durable"
+        )
+    try:
+        books = _unpack(head, body[:users], body[users:])
+    except Inconsistent as error:
+        raise Damaged(path, 0, error.why) from error
+    for what in _problems(books):
+        raise Damaged(path, 0, what)
+    return Snapshot(path, head, books)
+
+
+def _unpack(head: SnapshotHead, users: memoryview, clients: memoryview) -> Books:
+    """Inconsistent."""
+    books = Books()
+    books.txn, books.supply = head.txn_id, head.supply
+    for user, (registered, last_seen, balance, last_txn, profile) in enumerate(
+        _USER.iter_unpack(users), 1
+    ):
+        books.register(head.txn_id, registered, user, profile)
+        books.last_seen[user] = last_seen
+        books.balances[user] = balance
+        books.last_txn[user] = last_txn
+    outcomes = array("Q")
+    for client, (user, client_id, newest, row) in enumerate(_CLIENT.iter_unpack(clients), 1):
+        books.new_client(head.txn_id, user, client_id, client)
+        books.newest[-1] = newest
+        outcomes.frombytes(row)
+    books.outcomes = outcomes
+    return books
+
+
+def _problems(books: Books) -> Iterator[str]:
+    """What no CRC tells: a snapshot that was wrong when it was written."""
+    if sum(books.balances) & _MASK != books.supply:
+        yield f"the balances add up to {sum(books.balances)}, by the header to {books.supply}"
+    if max(books.balances) > MAX_BALANCE:
+        yield f"a balance is {max(books.balances)}"
+    if max(books.last_txn) > books.txn:
+        yield f"an account ends in transaction {max(books.last_txn)}"
+    for slot, req_id in enumerate(books.newest):
+        at = slot * ROW_WORDS
+        if max(books.outcomes[at : at + ROW_WORDS : OUTCOME_WORDS]) != req_id:
+            yield f"client {slot} is not at its newest req_id, {req_id}"
+
+
+# ---- removing
+
+
+def prune(disk: Disk, directory: Path, keep: int = KEEP) -> int:
+    """Remove what is older than the newest `keep` good snapshots, and what the making of one has
+    left half done; not to be called while one is being made. OtherFormat, OSError.
+
+    Answers the txn_id of the oldest of these, which the journal must go on from; 0 where there are
+    fewer: all of the journal is needed then.
+    """
+    good, older = 0, 0
+    removed = [name for name in disk.names(directory) if _is_temporary(name)]
+    for path in paths(disk, directory):
+        if good == keep:
+            removed.append(path.name)
+            continue
+        with suppress(Damaged):
+            read(disk, path)
+            good += 1
+            older = txn_of(path)
+    for name in removed:
+        disk.remove(directory / name)
+    if removed:
+        disk.sync_directory(directory)
+    return older if good == keep else 0
+
+
+def _is_temporary(name: str) -> bool:
+    return name.endswith(TEMPORARY) and number_in(name.removesuffix(TEMPORARY), SUFFIX) is not None

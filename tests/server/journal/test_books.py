@@ -1,0 +1,255 @@
+"""The books say what the region says that wrote the records, and no wrong record gets by."""
+
+import struct
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from libproto.messages import MAX_BALANCE
+from server.journal.books import Books, Inconsistent
+from server.state.records import MONEY_WORDS, OFFSETS, RECORD_SIZE, RecordKind
+from tests.server.journal.history import STEPS, VARIED, History, Step, folded, history, truth_of
+
+DEPOSIT, WITHDRAW, TRANSFER = RecordKind.DEPOSIT, RecordKind.WITHDRAW, RecordKind.TRANSFER
+REGISTER, NEW_CLIENT = RecordKind.REGISTER, RecordKind.NEW_CLIENT
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS, st.lists(st.integers(1, 20), min_size=1))
+def test_any_history_makes_the_same_books(steps: list[Step], sizes: list[int]) -> None:
+    """After every record, and in batches of whatever size."""
+    with history(*steps) as worked:
+        one_by_one, in_batches = Books(), Books()
+        for txn in range(1, worked.head + 1):
+            one_by_one.apply(worked.records(txn, txn))
+            assert truth_of(one_by_one) == worked.truths[txn]
+        turn = 0
+        while in_batches.txn < worked.head:
+            size = sizes[turn % len(sizes)]
+            first, last = in_batches.txn + 1, min(in_batches.txn + size, worked.head)
+            in_batches.apply(worked.records(first, last))
+            turn += 1
+        assert vars(in_batches) == vars(one_by_one)
+
+
+def test_the_varied_history_is_varied() -> None:
+    """What the other tests rely on."""
+    with history(*VARIED) as worked:
+        records = [worked.record(txn) for txn in range(1, worked.head + 1)]
+        assert {record[1] for record in records} == set(RecordKind)
+        clients = [record[6] for record in records if record[1] == NEW_CLIENT]
+        assert len(clients) > len(set(clients)), "no slot was used again"
+        assert any(record[13] == 0 for record in records if record[1] in (DEPOSIT, WITHDRAW))
+        req_ids = [record[12] for record in records if record[1] == TRANSFER]
+        assert req_ids != sorted(req_ids)
+
+
+def test_records_that_are_in_it_already_are_left_out() -> None:
+    with history(*VARIED) as worked:
+        whole = folded(worked.records(1, worked.head))
+        for txn in range(worked.head + 1):
+            books = folded(worked.records(1, txn))
+            books.apply(worked.records(1, max(txn // 2, 1)))
+            books.apply(worked.records(max(1, txn // 2), worked.head))
+            assert vars(books) == vars(whole)
+
+
+def test_times_are_those_of_the_registrations() -> None:
+    with history(Step("register")) as worked:
+        books = folded(worked.records(1, worked.head))
+        times = [
+            worked.record(txn)[2]
+            for txn in range(1, worked.head + 1)
+            if worked.record(txn)[1] == REGISTER
+        ]
+        assert books.registered == books.last_seen == [0, *times]
+        assert books.user_ids == {b"user1": 1, b"user2": 2, b"user3": 3}
+
+
+def test_a_slot_that_another_client_gets_has_no_outcomes() -> None:
+    with history(clients=2) as worked:
+        before = folded(worked.records(1, worked.head))
+        assert max(before.newest) > 0
+        worked.do(Step("logout", 0))
+        worked.do(Step("login", 0, 2, 3))
+        books = folded(worked.records(1, worked.head))
+        assert books.slots == {(1, 8): 0, (2, 7): 1}
+        assert books.newest[0] == 0
+        assert truth_of(books) == worked.truths[-1]
+
+
+def test_the_supply_goes_round() -> None:
+    """It is modulo 2^64, which three full accounts exceed."""
+    with history(
+        Step("register"), Step("login", 2, 1), *(Step("deposit", who, 0, 5) for who in range(3))
+    ) as worked:
+        for who in range(3):
+            _, session = worked.sessions[who]
+            balance = worked.region.words[session.account]
+            worked.do(Step("deposit", who, amount=MAX_BALANCE - balance))
+        books = folded(worked.records(1, worked.head))
+        assert books.balances == [0, *[MAX_BALANCE] * 3]
+        assert books.supply == 3 * MAX_BALANCE - 2**64
+        worked.do(Step("withdraw", 0, amount=MAX_BALANCE))
+        assert truth_of(folded(worked.records(1, worked.head))) == worked.truths[-1]
+
+
+# ---- records that do not follow
+
+
+def _of_kind(worked: History, kind: RecordKind, nth: int = -1) -> int:
+    """txn_id of a record of a kind."""
+    found = [txn for txn in range(1, worked.head + 1) if worked.record(txn)[1] == kind]
+    return found[nth]
+
+
+def _set(kind: RecordKind, /, **values: int) -> Callable[[list[int]], None]:
+    def plant(record: list[int]) -> None:
+        for field, value in values.items():
+            record[OFFSETS[kind][field]] = value % 2**64
+
+    return plant
+
+
+def _add(kind: RecordKind, /, **values: int) -> Callable[[list[int]], None]:
+    def plant(record: list[int]) -> None:
+        for field, value in values.items():
+            at = OFFSETS[kind][field]
+            record[at] = (record[at] + value) % 2**64
+
+    return plant
+
+
+def _named(name: bytes) -> Callable[[list[int]], None]:
+    def plant(record: list[int]) -> None:
+        at = OFFSETS[REGISTER]["name"]
+        record[at : at + 4] = struct.unpack("<4Q", name.ljust(32, b"\0"))
+
+    return plant
+
+
+# Its last transfer is of user 1 to user 2, with client 7 in slot 0; its first has the oldest req_id
+# that is still executed.
+LAST = (
+    Step("transfer", 1, 1, 30, -63),
+    Step("register"),
+    Step("login", 2, 2),
+    Step("deposit", 1, amount=5),
+    Step("withdraw", 1, amount=6),
+    Step("transfer", 0, 2, 70, 5),
+)
+WRONG: tuple[tuple[str, RecordKind, Callable[[list[int]], None], str], ...] = (
+    ("a number too high", TRANSFER, _add(TRANSFER, txn_id=1), "number"),
+    ("no number", DEPOSIT, _set(DEPOSIT, txn_id=2**64 - 1), "number"),
+    ("no such kind", WITHDRAW, _set(WITHDRAW, kind=4), "no kind 4"),
+    ("kind 0", TRANSFER, _set(TRANSFER, kind=0), "no kind 0"),
+    ("a transfer's supply", TRANSFER, _add(TRANSFER, supply=1), "supply"),
+    ("a deposit's supply", DEPOSIT, _add(DEPOSIT, supply=-1), "supply"),
+    ("a withdrawal's supply", WITHDRAW, _add(WITHDRAW, supply=1), "supply"),
+    ("a registration's supply", REGISTER, _add(REGISTER, supply=1), "supply"),
+    ("a client's supply", NEW_CLIENT, _add(NEW_CLIENT, supply=1), "supply"),
+    ("a transfer by the world", TRANSFER, _set(TRANSFER, from_user=0), "a transfer"),
+    ("a transfer to the world", TRANSFER, _set(TRANSFER, to_user=0), "a transfer"),
+    ("a transfer to oneself", TRANSFER, _set(TRANSFER, to_user=1), "a transfer"),
+    ("a deposit from a user", DEPOSIT, _set(DEPOSIT, from_user=1), "a deposit"),
+    ("a deposit to the world", DEPOSIT, _set(DEPOSIT, to_user=0), "a deposit"),
+    ("a withdrawal to a user", WITHDRAW, _set(WITHDRAW, to_user=1), "a withdrawal"),
+    ("a withdrawal by the world", WITHDRAW, _set(WITHDRAW, from_user=0), "a withdrawal"),
+    ("nothing moved", TRANSFER, _set(TRANSFER, amount=0), "amount of 0"),
+    ("an unknown payee", TRANSFER, _set(TRANSFER, to_user=4), "no user 4"),
+    ("an unknown payer", TRANSFER, _set(TRANSFER, from_user=4), "no user 4"),
+    ("the payer's chain", TRANSFER, _add(TRANSFER, from_previous=-1), "chained"),
+    ("the payee's chain", TRANSFER, _add(TRANSFER, to_previous=1), "chained"),
+    ("a deposit's chain", DEPOSIT, _set(DEPOSIT, to_previous=0), "chained"),
+    ("a chain of the world", DEPOSIT, _set(DEPOSIT, from_previous=1), "chained"),
+    ("a withdrawal's chain to the world", WITHDRAW, _set(WITHDRAW, to_previous=1), "chained"),
+    ("the payer's balance", TRANSFER, _add(TRANSFER, from_balance=1), "pays 70"),
+    ("the payee's balance", TRANSFER, _add(TRANSFER, to_balance=-1), "gets 70"),
+    ("an amount that does not fit", TRANSFER, _add(TRANSFER, amount=1), "pays 71"),
+    (
+        "a balance below 0",
+        TRANSFER,
+        _add(TRANSFER, amount=1000, from_balance=-1000, to_balance=1000),
+        "pays 1070",
+    ),
+    (
+        "a balance above the limit",
+        DEPOSIT,
+        _add(DEPOSIT, amount=2**63, to_balance=2**63, supply=2**63),
+        "gets",
+    ),
+    ("a balance of the paying world", DEPOSIT, _set(DEPOSIT, from_balance=1), "world"),
+    ("a balance of the paid world", WITHDRAW, _set(WITHDRAW, to_balance=1), "world"),
+    ("a slot that nobody has", TRANSFER, _set(TRANSFER, client_slot=4), "slot 3"),
+    ("another's slot", TRANSFER, _set(TRANSFER, client_slot=2), "slot 1"),
+    ("another client_id", TRANSFER, _set(TRANSFER, client_id=8), "slot 0"),
+    ("a client without a slot", TRANSFER, _set(TRANSFER, client_slot=0), "no slot"),
+    ("a request once more", TRANSFER, _set(TRANSFER, req_id=70), "request 70"),
+    ("a request too old", TRANSFER, _set(TRANSFER, req_id=6), "request 6"),
+    ("a user too many", REGISTER, _add(REGISTER, user_id=1), "user 4 is registered after 2"),
+    ("a user again", REGISTER, _add(REGISTER, user_id=-1), "user 2 is registered after 2"),
+    ("a taken name", REGISTER, _named(b"user1"), "taken"),
+    ("no name", REGISTER, _named(b""), "not a name"),
+    ("a name with a hole", REGISTER, _named(b"a\0b"), "not a name"),
+    ("a name that is no text", REGISTER, _named(b"\xff"), "not a name"),
+    ("a client of nobody", NEW_CLIENT, _set(NEW_CLIENT, user_id=4), "no user 4"),
+    ("a client of the world", NEW_CLIENT, _set(NEW_CLIENT, user_id=0), "no user 0"),
+    ("a client without an id", NEW_CLIENT, _set(NEW_CLIENT, client_id=0), "not new"),
+    ("a known client", NEW_CLIENT, _set(NEW_CLIENT, user_id=1, client_id=7), "not new"),
+    ("a slot too many", NEW_CLIENT, _set(NEW_CLIENT, client_slot=4), "slot 3 is used after 2"),
+    ("no slot", NEW_CLIENT, _set(NEW_CLIENT, client_slot=0), "slot -1"),
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "plant", "why"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG]
+)
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_record_that_does_not_follow_is_told(
+    kind: RecordKind, plant: Callable[[list[int]], None], why: str, alone: bool
+) -> None:
+    """In the middle of a batch, or a batch of its own."""
+    with history(*LAST) as worked:
+        txn = _of_kind(worked, kind)
+        record = list(worked.record(txn))
+        plant(record)
+        books = folded(worked.records(1, txn - 1)) if alone else Books()
+        before = b"" if alone else worked.records(1, txn - 1)
+        records = before + struct.pack("<20Q", *record) + worked.records(txn + 1, worked.head)
+        with pytest.raises(Inconsistent) as caught:
+            books.apply(records)
+        assert caught.value.txn == txn
+        assert why in caught.value.why
+        assert str(caught.value) == f"transaction {txn} does not follow: {caught.value.why}"
+
+
+def test_a_record_that_is_missing_or_out_of_order_is_told() -> None:
+    with history(*LAST) as worked:
+        for txn in range(1, worked.head):
+            books = folded(worked.records(1, txn - 1))
+            with pytest.raises(Inconsistent) as caught:
+                books.apply(worked.records(txn + 1, worked.head))
+            assert caught.value.txn == txn
+            twice = worked.records(1, txn) + worked.records(txn, worked.head)
+            with pytest.raises(Inconsistent) as caught:
+                folded(twice)
+            assert caught.value.txn == txn + 1
+
+
+def test_any_other_number_in_a_record_of_money_is_told() -> None:
+    """All that is in it is checked, but for the time and the req_id of one without a client."""
+    with history(*LAST) as worked:
+        fields = list(OFFSETS[TRANSFER])[:MONEY_WORDS]
+        for kind in (DEPOSIT, WITHDRAW, TRANSFER):
+            txn = _of_kind(worked, kind)
+            whole = worked.records(1, worked.head)
+            for at, field in enumerate(fields):
+                if field in ("time", "req_id"):
+                    continue
+                changed = bytearray(whole)
+                changed[(txn - 1) * RECORD_SIZE + at * 8] ^= 0x40
+                with pytest.raises(Inconsistent) as caught:
+                    folded(bytes(changed))
+                assert caught.value.txn == txn, field
