@@ -4,6 +4,10 @@ What a peer can make us hold is bounded: output over its high mark stops the rea
 handling of frames until the peer has read, and one connection handles only a fair share of frames
 before the others have their turn. All that a turn produces leaves in one write.
 
+An answer may come later than its turn. `pending` counts those: the connection does not end in order
+before they are sent. `held` keeps the frames after one unhandled, where an answer must not be
+overtaken, or too much is owed.
+
 Subclasses say what to do with a frame; this module knows nothing of opcodes.
 """
 
@@ -32,6 +36,9 @@ class FrameProtocol(asyncio.Protocol):
         self.choked = False  # the output is over its high mark
         self.ending = False  # set by `handle`: this answer is the last one
         self.closing = False  # half-closed or closed: nothing is handled any more
+        self.pending = 0  # answers that come later
+        self.held = False  # frames wait until an answer has come
+        self._finishing = False  # nothing is handled any more, but answers are owed
         self._ended = False  # the peer has sent its last byte
         self._scheduled = False  # a further turn is due
 
@@ -63,13 +70,13 @@ class FrameProtocol(asyncio.Protocol):
         if self.closing:
             return
         self.decoder.feed(data)
-        if not self._scheduled and not self.choked:
+        if not self._scheduled and not self.choked and not self.held:
             self.turn()
 
     def turn(self) -> None:
         """Handle a fair share of the frames that are there, and send the answers in one write."""
         self._scheduled = False
-        if self.closing or self.choked:
+        if self.closing or self.choked or self.held or self._finishing:
             return
         self.now = time_ns() // 1000
         out, following, handle = self.out, self.decoder.next, self.handle
@@ -87,7 +94,7 @@ class FrameProtocol(asyncio.Protocol):
                 if size > HIGH_MARK:
                     self._again()
                     break
-            if self.ending:
+            if self.ending or self.held:
                 break
         else:
             self._again()
@@ -106,9 +113,34 @@ class FrameProtocol(asyncio.Protocol):
 
     def _next_turn(self) -> None:
         self.turn()
-        if not self._scheduled and not self.choked and not self.closing and not self._ended:
+        if not (self._scheduled or self.choked or self.held or self.closing or self._ended):
             assert self.transport is not None
             self.transport.resume_reading()
+
+    def hold(self) -> None:
+        """Handle no frame after this one until `release`."""
+        if not self.held:
+            self.held = True
+            if self.transport is not None and not self.closing and not self._ended:
+                self.transport.pause_reading()
+
+    def release(self) -> None:
+        """Go on with the frames that wait."""
+        if self.held:
+            self.held = False
+            if not self.closing and not self._scheduled:
+                self._scheduled = True
+                self.loop.call_soon(self._next_turn)
+
+    def settle(self) -> None:
+        """Answers that were owed have been sent, or will never be: go on where it was for them."""
+        if self.pending:
+            return
+        if self._finishing:
+            self._finishing = False
+            self.finish()
+        else:
+            self.release()
 
     def flush(self) -> None:
         """Send what waits in `out`, in one write."""
@@ -135,14 +167,14 @@ class FrameProtocol(asyncio.Protocol):
         self._ended = True
         if self.closing:
             self.abort()  # we half-closed before: now both ends are done
-        elif not self._scheduled and not self.choked:
+        elif not self._scheduled and not self.choked and not self.held:
             self.finish()
         return True
 
     @property
     def busy(self) -> bool:
-        """Frames that have arrived still wait for their turn."""
-        return self._scheduled
+        """Frames that have arrived still wait for their turn, or answers are owed."""
+        return self._scheduled or self.held or self.pending > 0
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.closing = True
@@ -156,6 +188,9 @@ class FrameProtocol(asyncio.Protocol):
         """Send what waits, half-close, and discard what still arrives for a moment, so that the
         last answer is not lost to a reset."""
         if self.closing:
+            return
+        if self.pending:
+            self._finishing = True
             return
         self.closing = True
         transport = self.transport

@@ -81,6 +81,7 @@ def is_loopback(host: str) -> bool:
 
 LISTENING = "Listening"
 SERVER = "Server"
+DURABILITY = "Durability"
 CAPACITY = "Capacity of the shared region"
 PEOPLE = "People and chat"
 TIMES = "Times and limits"
@@ -140,6 +141,57 @@ class Settings:
         pattern_text="up to 64 of A-Z a-z 0-9 _ . -, the first a letter or a digit",
         default_text="tradechat-PORT",
     )
+    durability: str = setting(
+        "sync",
+        DURABILITY,
+        "sync: an answer leaves once it would survive a power cut; async: within flush_interval"
+        " after it; none: memory only, nothing is written or read",
+        choices=("sync", "async", "none"),
+    )
+    flush_interval: float = setting(
+        0.01,
+        DURABILITY,
+        "how long chat, and with async money, may be in memory only, beside one write",
+        unit="s",
+        minimum=0.001,
+        maximum=10.0,
+    )
+    segment_size: int = setting(
+        16, DURABILITY, "size of a journal file", unit="MiB", minimum=1, maximum=1024
+    )
+    snapshot_size: int = setting(
+        64,
+        DURABILITY,
+        "a snapshot is made after so much of journal",
+        unit="MiB",
+        minimum=1,
+        maximum=1 << 20,
+    )
+    snapshot_interval: float = setting(
+        300.0,
+        DURABILITY,
+        "a snapshot is made after so long, if anything has changed",
+        unit="s",
+        minimum=1.0,
+        maximum=86400.0,
+        zero="only by snapshot_size, and at the end",
+    )
+    history_size: int = setting(
+        1024,
+        DURABILITY,
+        "journal that is kept for TXN_HISTORY; what a restart needs is kept in any case",
+        unit="MiB",
+        minimum=1,
+        maximum=1 << 20,
+    )
+    room_history: int = setting(
+        1000,
+        DURABILITY,
+        "events of each room that are kept for ROOM_HISTORY",
+        unit="events",
+        minimum=1,
+        maximum=1_000_000,
+    )
     accounts: int = setting(
         4096, CAPACITY, "users that can register", unit="users", minimum=1, maximum=1 << 20
     )
@@ -173,7 +225,7 @@ class Settings:
     txn_ring: int = setting(
         65536,
         CAPACITY,
-        "transactions kept in memory: the history that TXN_HISTORY shows",
+        "transactions kept in memory: the queue to the journal, and recent history",
         unit="records",
         minimum=64,
         maximum=1 << 24,
@@ -182,7 +234,7 @@ class Settings:
     event_ring: int = setting(
         2048,
         CAPACITY,
-        "chat events kept in memory: how far a worker may lag, and the history of rooms",
+        "chat events kept in memory: how far a worker may lag, and recent history of rooms",
         unit="events",
         minimum=16,
         maximum=1 << 20,

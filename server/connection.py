@@ -1,10 +1,13 @@
 """One client's connection as its worker holds it: where it stands, and what it is owed."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from libnet.transport import FrameProtocol
 from libproto.codec import PUSH
+from libproto.errors import Status
 from libproto.messages import Opcode, State
+from server.journal.questions import Kind
 from server.state.errors import Superseded
 from server.state.session import Session
 
@@ -14,17 +17,23 @@ if TYPE_CHECKING:
 _gap = PUSH[Opcode.ROOM_GAP].frame
 
 MAX_BODY_LEN: Final = 65536  # bytes
+PENDING_MAX: Final = 1024  # answers that wait for durability: with more no further request is taken
+RETRY_ASK_MS: Final = 100
 DIRECT: Final = 0  # the "room" of direct messages in what a connection is owed
 
 
 class Refused(Exception):
     """A handler's refusal: becomes the error response in dispatch, and nowhere else."""
 
-    def __init__(self, status: int, detail: str, retry_after_ms: int = 0) -> None:
+    def __init__(
+        self, status: int, detail: str, retry_after_ms: int = 0, after_txn: int = 0
+    ) -> None:
+        """after_txn: what it shows must be durable before it leaves: everything up to there."""
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.retry_after_ms = retry_after_ms
+        self.after_txn = after_txn
 
 
 class Greeting(NamedTuple):
@@ -72,6 +81,67 @@ class Connection(FrameProtocol):
             fanout.gaps += 1
         self.owed.clear()
         self.flush()
+
+    # ---- answers that wait for durability
+
+    def park(self, txn: int, answer: bytes) -> None:
+        """The answer leaves once everything up to `txn` is durable; later ones may overtake it."""
+        self.pending += 1
+        self.worker.park(txn, self, answer)
+        if self.pending >= PENDING_MAX:
+            self.hold()
+
+    def after(self, txn: int, answer: bytes) -> bytes | None:
+        """The answer, if everything up to `txn` is durable and none is parked before it."""
+        worker = self.worker
+        if not self.pending and txn <= worker.words[worker.released]:
+            return answer
+        self.park(txn, answer)
+        return None
+
+    def resume_after(
+        self, txn: int, opcode: int, req_id: int, then: Callable[[], bytes | None]
+    ) -> bytes | None:
+        """What `then` answers, once everything up to `txn` is durable. No frame is handled before;
+        where the connection is lost before, `then` is not called."""
+        worker = self.worker
+        if txn <= worker.words[worker.released]:
+            return then()
+        self.pending += 1
+        self.hold()
+        worker.park(txn, self, lambda: self.complete(opcode, req_id, then))
+        return None
+
+    def ask(
+        self,
+        kind: Kind,
+        fields: tuple[int, int, int, int],
+        opcode: int,
+        req_id: int,
+        then: Callable[[bytes], bytes | None],
+    ) -> bytes | None:
+        """Ask the archive, and answer what `then` makes of its answer. No frame is handled before;
+        where the connection is lost before, `then` is not called. Refused."""
+
+        def answered(data: bytes) -> None:
+            answer = self.complete(opcode, req_id, lambda: then(data))
+            if answer:
+                self.out.append(answer)
+            self.pending -= 1
+            self.flush()
+            self.settle()
+
+        archive = self.worker.archive
+        assert archive is not None, "who asks has looked"
+        if not archive.ask(kind, fields, answered):
+            raise Refused(Status.ERR_SERVER_BUSY, "too many ask for older history", RETRY_ASK_MS)
+        self.pending += 1
+        self.hold()
+        return None
+
+    def complete(self, opcode: int, req_id: int, then: Callable[[], bytes | None]) -> bytes | None:
+        """Do what a request has waited for."""
+        raise NotImplementedError
 
     # ---- the session
 

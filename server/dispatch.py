@@ -16,7 +16,7 @@ from libproto.session import verdict
 from server.connection import Connection, Refused
 from server.handlers import HANDLERS, Handler
 from server.state.counters import index_of
-from server.state.errors import StateRefusal, Superseded, TableFull
+from server.state.errors import Busy, StateRefusal, Superseded
 from server.state.locks import InsideLock, MasterGone
 
 assert HANDLERS.keys() == REQUEST.keys(), "a handler for every request, and no other"
@@ -67,12 +67,13 @@ class Peer(Connection):
     """A connection whose frames are answered."""
 
     def handle(self, frame: Frame) -> bytes | None:
+        # No error overtakes an answer that is parked: it goes through `after` as well.
         opcode, req_id, flags, status, buf, start, end, fault = frame
         if fault or flags & ~_FLAGGED or status or not req_id:
-            return self._bad_frame(opcode, req_id, flags, fault)
+            return self.after(0, self._bad_frame(opcode, req_id, flags, fault))
         entry = self.allowed.get(opcode)
         if entry is None:
-            return self._not_allowed(opcode, req_id)
+            return self.after(0, self._not_allowed(opcode, req_id))
         decode, handler, counter = entry
         worker = self.worker
         worker.words[counter] += 1
@@ -86,6 +87,17 @@ class Peer(Connection):
             return self._answer_error(opcode, req_id, error)
         except (InsideLock, MasterGone) as error:
             worker.die(error)
+
+    def complete(self, opcode: int, req_id: int, then: Callable[[], bytes | None]) -> bytes | None:
+        if self.transport is None:
+            return None
+        self.now = self.worker.now()
+        try:
+            return then()
+        except (Refused, PeerError, StateRefusal) as error:
+            return self._answer_error(opcode, req_id, error)
+        except (InsideLock, MasterGone) as error:
+            self.worker.die(error)
 
     def enter(self, state: State) -> None:
         super().enter(state)
@@ -143,14 +155,15 @@ class Peer(Connection):
 
     def _answer_error(
         self, opcode: int, req_id: int, error: Refused | PeerError | StateRefusal
-    ) -> bytes:
+    ) -> bytes | None:
         if isinstance(error, Refused):
-            return self._refuse(opcode, req_id, error.status, error.detail, error.retry_after_ms)
+            answer = self._refuse(opcode, req_id, error.status, error.detail, error.retry_after_ms)
+            return self.after(error.after_txn, answer)
         if isinstance(error, Superseded):
             self.end_session()
-        retry = RETRY_FULL_MS if isinstance(error, TableFull) else 0
+        retry = RETRY_FULL_MS if isinstance(error, Busy) else 0
         detail = error.detail if isinstance(error, PeerError) else str(error)
-        return self._refuse(opcode, req_id, error.status, detail, retry)
+        return self.after(0, self._refuse(opcode, req_id, error.status, detail, retry))
 
     def _bad_frame(self, opcode: int, req_id: int, flags: int, fault: int) -> bytes:
         """The rows of "Bad input" that concern the frame itself."""

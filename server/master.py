@@ -7,6 +7,10 @@ A semaphore has no owner, so what a dead worker held cannot be asked of it. `_re
 stops the others for a moment: it raises the recovery word, and each acknowledges as soon as it
 holds nothing. What is not free then was the dead one's. A child of the master repairs the region,
 so that damage in it cannot take the master down; the word is lowered, and the slot filled again.
+
+With a journal a new region is filled from disk by another short-lived child, and the journal
+process serves before the first worker and ends after the last. It holds no lock: its death is no
+recovery. A region that is found damaged is thrown away, and the server begins anew from disk.
 """
 
 import fcntl
@@ -17,7 +21,8 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -28,7 +33,12 @@ from libnet.errors import AddressInUse, NetError
 from libnet.sockets import listen, probe_port, tune
 from libnet.wakeup import Wakeup
 from server import stats, worker
-from server.config import Settings
+from server.config import WORKERS_MAX, Settings
+from server.journal import archive
+from server.journal import process as journal
+from server.journal.directory import DataDirectory
+from server.journal.disk import Disk
+from server.journal.errors import JournalError
 from server.state import check, recovery
 from server.state.layout import Capacities
 from server.state.region import Region, RegionError
@@ -38,6 +48,7 @@ EXIT_OK: Final = 0
 EXIT_USAGE: Final = 2
 EXIT_NOT_STARTED: Final = 3
 EXIT_DAMAGED: Final = 5
+EXIT_JOURNAL: Final = 6  # the journal cannot be written
 EXIT_INTERRUPTED: Final = 130  # a second SIGINT
 
 START_S: Final = 30.0  # the longest that workers may take to serve
@@ -50,8 +61,20 @@ BACK_OFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # before a slot is fill
 ALONE_S: Final = 0.2  # the longest back-off while no worker is there at all
 STEADY_S: Final = 0.5  # a worker that served so long was no failure: its slot is filled at once
 PROBLEMS_MAX: Final = 20  # that are logged
+REBUILDS_MAX: Final = 3  # times that a server begins anew after damage
+# Their places among the slots: beyond the workers'.
+JOURNAL: Final = journal.READY
+ARCHIVE: Final = archive.READY
+LOADER: Final = ARCHIVE - 1
+KEEPERS: Final = (JOURNAL, ARCHIVE)
+_NAMES: Final = {JOURNAL: "journal", ARCHIVE: "archive", LOADER: "loader"}
+assert WORKERS_MAX <= LOADER
 _REPAIRED, _BROKEN = 0, 1  # exit codes of the repair
 USER_TIMEOUT_MS: Final = 30_000  # unacknowledged output of a connection
+
+_JOURNAL_FAILS = tuple(
+    f"ended with exit code {code}" for code in (journal.EXIT_FAILED, journal.EXIT_REFUSED)
+)
 
 log = liblog.get("master")
 
@@ -62,12 +85,16 @@ class CannotStart(Exception):
 
 @dataclass(slots=True)
 class Child:
-    slot: int
+    slot: int  # of a worker; or JOURNAL, ARCHIVE, LOADER
     pid: int
     pidfd: int
     serving: float = math.inf  # since when: time.monotonic()
     beat: int = 0  # as last seen
     beat_seen: float = 0.0  # when it changed
+
+    @property
+    def name(self) -> str:
+        return _NAMES.get(self.slot, f"worker {self.slot}")
 
 
 def capacities(settings: Settings) -> Capacities:
@@ -127,6 +154,13 @@ def listeners(settings: Settings) -> list[socket.socket]:
     return [first, *rest]
 
 
+def _datagram_pair() -> tuple[socket.socket, socket.socket]:
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for sock in pair:
+        sock.setblocking(False)
+    return pair
+
+
 class Master:
     """The supervisor of one server."""
 
@@ -142,12 +176,20 @@ class Master:
         except RegionError as error:
             raise CannotStart(str(error)) from error
         initialise(self.region)
+        self._data: DataDirectory | None = None
+        if settings.durability != "none":
+            self._data = self._open_data(DataDirectory(settings.data))
         self._wakeups = [Wakeup() for _ in range(settings.workers)]
+        self._journal_wakeup = Wakeup()
+        # From the workers to the archive: both ends stay, whoever dies.
+        self._questions = [_datagram_pair() for _ in range(settings.workers if self._data else 0)]
+        # At its end when nobody has its other end any more: no worker, and not the master either.
+        self._workers_end, self._workers_here = os.pipe2(os.O_CLOEXEC)
         self._ready, self._ready_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._signals, self._signals_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._children: dict[int, Child] = {}  # by pidfd
         self._vacant: dict[int, float] = {}  # by slot: when it is filled again, time.monotonic()
-        self._failures = dict.fromkeys(range(settings.workers), 0)
+        self._failures = dict.fromkeys((*range(settings.workers), *KEEPERS), 0)
         self._epoch = 0  # of recoveries: no number is used twice
         self._signalled: list[signal.Signals] = []  # what came, in order
         self._draining = False
@@ -155,9 +197,24 @@ class Master:
         self._stats = stats.Stats(self.region)
         self._exit_code = EXIT_OK
 
+    def _open_data(self, data: DataDirectory) -> DataDirectory:
+        """The data directory, in use for this region. CannotStart."""
+        region = self.region
+        at = region.layout["header"].at(0, "salt_secret") * 8
+        try:
+            secret = data.open(Disk(), bytes(region.bytes[at : at + 32]))
+        except (JournalError, OSError) as error:
+            region.unlink()
+            raise CannotStart(f"the data directory {data.path} cannot be used: {error}") from error
+        region.bytes[at : at + 32] = secret
+        return data
+
     # ---- children
 
-    def _fork(self, slot: int) -> None:
+    def _workers(self) -> list[Child]:
+        return [child for child in self._children.values() if child.slot < LOADER]
+
+    def _fork(self, slot: int) -> Child:
         master = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -165,23 +222,85 @@ class Master:
         signal.pthread_sigmask(signal.SIG_BLOCK, worker.STOP_SIGNALS)
         pid = os.fork()
         if pid == 0:
-            self._become_worker(slot, master)
+            self._become(slot, master)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, worker.STOP_SIGNALS)
         child = Child(slot, pid, os.pidfd_open(pid), beat_seen=time.monotonic())
         self._children[child.pidfd] = child
         self._poll.register(child.pidfd, select.POLLIN)
+        return child
 
-    def _become_worker(self, slot: int, master: int) -> NoReturn:
+    def _become(self, slot: int, master: int) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             for fd in (self._ready, self._signals, self._signals_write, *self._children):
                 os.close(fd)
+            if slot == LOADER:
+                self._become_loader()
+            elif slot == JOURNAL:
+                self._become_journal(master)
+            elif slot == ARCHIVE:
+                self._become_archive(master)
+            os.close(self._workers_end)
             inherited = worker.Inherited(
-                self.settings, self.region, self._listeners, self._wakeups, self._ready_write
+                self.settings,
+                self.region,
+                self._listeners,
+                self._wakeups,
+                self._ready_write,
+                self._journal_wakeup,
+                self._questions[slot][0] if self._questions else None,
             )
             worker.run(inherited, slot, master)
         finally:
             os._exit(worker.EXIT_FAILED)  # whatever happens, a child never runs the master's code
+
+    def _become_journal(self, master: int) -> NoReturn:
+        assert self._data is not None
+        os.close(self._workers_here)
+        for sock in self._listeners:
+            sock.close()
+        inherited = journal.Inherited(
+            self.settings,
+            self.region,
+            self._data,
+            self._wakeups,
+            self._journal_wakeup,
+            self._ready_write,
+            self._workers_end,
+        )
+        journal.run(inherited, master)
+
+    def _become_archive(self, master: int) -> NoReturn:
+        assert self._data is not None
+        os.close(self._workers_here)
+        for sock in self._listeners:
+            sock.close()
+        inherited = archive.Inherited(
+            self.settings,
+            self.region,
+            self._data,
+            [theirs for _, theirs in self._questions],
+            self._ready_write,
+            self._workers_end,
+        )
+        archive.run(inherited, master)
+
+    def _become_loader(self) -> NoReturn:
+        code = EXIT_NOT_STARTED
+        try:
+            for number in worker.STOP_SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, worker.STOP_SIGNALS)
+            setproctitle.setproctitle("tradechat: loader")
+            assert self._data is not None
+            journal.restore(self.region, self._data)
+            code = EXIT_OK
+        except (JournalError, OSError) as error:
+            log.error("cannot start", reason=str(error))
+        except BaseException as error:
+            log.error("cannot start: loading fails", exc_info=error)
+        finally:
+            os._exit(code)
 
     def _reap(self, pidfd: int) -> tuple[Child, str]:
         """The child that has ended, and how; "" where in order."""
@@ -194,8 +313,9 @@ class Master:
             return child, f"killed by {signal.Signals(-code).name}"
         return child, f"ended with exit code {code}" if code else ""
 
-    def _signal_all(self, number: signal.Signals) -> None:
-        for child in self._children.values():
+    @staticmethod
+    def _signal(children: Collection[Child], number: signal.Signals) -> None:
+        for child in children:
             signal.pidfd_send_signal(child.pidfd, number)
 
     # ---- the server's life
@@ -208,28 +328,72 @@ class Master:
         self._poll.register(self._signals, select.POLLIN)
         self._poll.register(self._ready, select.POLLIN)
         try:
-            for slot in range(self.settings.workers):
-                self._fork(slot)
-            if self._await_ready():
+            if self._start():
                 self._announce()
                 self._supervise()
             if self._signalled:
                 log.info("stopping", signal=self._signalled[0].name)
-            self._stop()
+            if self._exit_code != EXIT_DAMAGED:
+                self._stop()
         finally:
-            self._signal_all(signal.SIGKILL)
+            self._signal(self._children.values(), signal.SIGKILL)
             for pidfd in tuple(self._children):
                 self._reap(pidfd)
             self.region.unlink()
+            self._close()
         return self._exit_code
 
-    def _await_ready(self) -> bool:
-        """Until all workers serve. False where one cannot, or a signal came before."""
-        waiting, deadline = set(range(self.settings.workers)), time.monotonic() + START_S
+    def _close(self) -> None:
+        """What is not needed any more; the lock of the data directory last."""
+        for sock in self._listeners:
+            sock.close()
+        for wakeup in (*self._wakeups, self._journal_wakeup):
+            wakeup.close()
+        for pair in self._questions:
+            for sock in pair:
+                sock.close()
+        signal.set_wakeup_fd(-1)
+        if self._workers_here >= 0:
+            os.close(self._workers_here)
+        ends = (self._ready, self._ready_write, self._signals, self._signals_write)
+        for fd in (*ends, self._workers_end, self._lock):
+            os.close(fd)
+
+    def _start(self) -> bool:
+        """Until all serve. False where one cannot, or a signal came before."""
+        if self._data is not None:
+            if not self._load():
+                return False
+            for slot in KEEPERS:
+                self._fork(slot)
+            if not self._await_ready(set(KEEPERS)):
+                return False
+        slots = range(self.settings.workers)
+        for slot in slots:
+            self._fork(slot)
+        return self._await_ready(set(slots))
+
+    def _load(self) -> bool:
+        """The state on disk into the region, by a child: however long it takes."""
+        child = self._fork(LOADER)
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd == self._signals:
+                    self._signalled += map(signal.Signals, os.read(fd, 64))
+                    return False
+                if fd == child.pidfd:
+                    _, how = self._reap(fd)
+                    if how:
+                        self._exit_code = EXIT_NOT_STARTED
+                    return not how
+
+    def _await_ready(self, waiting: set[int]) -> bool:
+        """Until those in these slots serve. False where one cannot, or a signal came before."""
+        deadline = time.monotonic() + START_S
         while waiting:
             left = deadline - time.monotonic()
             if left <= 0:
-                log.error("workers do not start in time", workers=sorted(waiting))
+                log.error("processes do not start in time", slots=sorted(waiting))
                 self._exit_code = EXIT_NOT_STARTED
                 return False
             for fd, _ in self._poll.poll(left * 1000):
@@ -243,7 +407,7 @@ class Master:
                     return False
                 else:
                     child, how = self._reap(fd)
-                    log.error("worker cannot start", worker=child.slot, how=how or "it ended")
+                    log.error("a process cannot start", process=child.name, how=how or "it ended")
                     self._exit_code = EXIT_NOT_STARTED
                     return False
         return True
@@ -265,13 +429,14 @@ class Master:
             region=self.region.name,
             region_mib=round(self.region.layout.size / 2**20, 1),
             registration=settings.registration,
+            durability=settings.durability,
         )
 
     def _supervise(self) -> None:
         """Until a signal, or damage that cannot be repaired."""
         interval = self.settings.stats_interval
         due = time.monotonic() + interval
-        while not self._signalled:
+        while not self._signalled and not self._exit_code:
             now = time.monotonic()
             dues = [now + WATCH_S, *self._vacant.values()]
             if interval:
@@ -298,13 +463,18 @@ class Master:
                 child, how = self._reap(fd)
                 if self._draining and not how:
                     continue  # in order: it has ended its sessions and holds nothing
-                dead.append(child.slot)
                 log.warning(
-                    "worker has died",
-                    worker=child.slot,
-                    worker_pid=child.pid,
+                    "process has died",
+                    process=child.name,
+                    process_pid=child.pid,
                     how=how or "it ended",
                 )
+                if child.slot not in KEEPERS:
+                    dead.append(child.slot)
+                elif child.slot == JOURNAL and how in _JOURNAL_FAILS:  # it has said why
+                    log.error("the server stops, as it can make nothing durable any more")
+                    self._exit_code = EXIT_JOURNAL
+                    continue
                 self._vacate(child)
         return dead
 
@@ -313,7 +483,8 @@ class Master:
         for child in self._children.values():
             if child.slot == slot:
                 child.serving = time.monotonic()
-        self._host(slot, None)
+        if slot < LOADER:
+            self._host(slot, None)
 
     def _vacate(self, child: Child) -> None:
         """Its slot is filled again: at once, or after a back-off where it fails in a row."""
@@ -321,9 +492,13 @@ class Master:
         failures = 0 if now - child.serving > STEADY_S else self._failures[child.slot] + 1
         self._failures[child.slot] = failures
         delay = BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)]
-        self._vacant[child.slot] = now + (delay if self._children else min(delay, ALONE_S))
+        alone = child.slot in KEEPERS or not self._workers()
+        self._vacant[child.slot] = now + (min(delay, ALONE_S) if alone else delay)
 
     def _word(self, slot: int, field: str) -> int:
+        if slot in KEEPERS:
+            segment = "journal" if slot == JOURNAL else "archive"
+            return self.region.layout[segment].at(0, field)
         return self.region.layout["workers"].at(slot, field)
 
     def _watch(self) -> bool:
@@ -337,8 +512,8 @@ class Master:
                 child.beat, child.beat_seen = beat, now
             elif now - child.beat_seen > self.settings.worker_timeout:
                 log.error(
-                    "worker stands still and is killed; see worker_timeout",
-                    worker=child.slot,
+                    "process stands still and is killed; see worker_timeout",
+                    process=child.name,
                     seconds=round(now - child.beat_seen, 1),
                 )
                 signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
@@ -387,7 +562,7 @@ class Master:
         deadline, killed = time.monotonic() + ACKNOWLEDGE_S, False
         while late := [
             child
-            for child in self._children.values()
+            for child in self._workers()
             if words[self._word(child.slot, "ack")] != self._epoch
         ]:
             if time.monotonic() > deadline and not killed:
@@ -415,10 +590,16 @@ class Master:
             if code == _BROKEN:
                 break
             log.warning("the repair has died and is started over", how=code)
-        log.error(
-            "the shared state does not hold together after a worker's death, and the server stops "
-            "rather than go on with it: what was in memory is lost; start it again",
-        )
+        if self._data is None:
+            log.error(
+                "the shared state does not hold together after a worker's death, and the server "
+                "stops rather than go on with it: what was in memory is lost; start it again",
+            )
+        else:
+            log.error(
+                "the shared state does not hold together after a worker's death: it is thrown "
+                "away, and the server begins anew from its journal; all connections are lost",
+            )
         return False
 
     def _become_repair(self, dead: list[int]) -> NoReturn:
@@ -458,8 +639,8 @@ class Master:
             if due <= now:
                 del self._vacant[slot]
                 self._fork(slot)
-            else:
-                self._host(slot, next((c.slot for c in self._children.values()), None))
+            elif slot < LOADER:
+                self._host(slot, next((c.slot for c in self._workers()), None))
 
     def _host(self, slot: int, host: int | None) -> None:
         """Let a sibling accept on the listener of a slot that is empty; None: no longer."""
@@ -471,29 +652,47 @@ class Master:
 
     def _stop(self) -> None:
         """In order: workers answer, flush and end; who does not is killed. One that dies meanwhile
-        is repaired after, for the others may need its locks to end."""
+        is repaired after, for the others may need its locks to end. The journal ends last."""
         self._draining, before = True, len(self._signalled)
         words, header = self.region.words, self.region.layout["header"]
         words[header.at(0, "state")] = 2
         for sock in self._listeners:
             sock.close()
-        self._signal_all(signal.SIGTERM)
+        self._signal(self._workers(), signal.SIGTERM)
         deadline = time.monotonic() + self.settings.graceful_timeout + KILL_MARGIN_S
-        while self._children:
+        while workers := self._workers():
             left = deadline - time.monotonic()
             if left <= 0:
-                slots = sorted(child.slot for child in self._children.values())
+                slots = sorted(child.slot for child in workers)
                 log.warning("workers do not end in time and are killed", workers=slots)
-                self._signal_all(signal.SIGKILL)
-                return
-            dead = self._wait(left)
-            if signal.SIGINT in self._signalled[before:]:
-                log.warning("interrupted again: ending at once")
-                self._exit_code = EXIT_INTERRUPTED
+                self._signal(workers, signal.SIGKILL)
+                for child in workers:
+                    self._reap(child.pidfd)
+                break
+            dead = self._wait(min(left, WATCH_S))
+            if self._interrupted(before):
                 return
             if dead and not self._recover(dead):
                 return
+            for slot in KEEPERS:  # the workers' last answers wait for them
+                if self._vacant.pop(slot, None) is not None:
+                    self._fork(slot)
+        os.close(self._workers_here)
+        self._workers_here = -1
+        self._signal(self._children.values(), signal.SIGTERM)
+        while self._children:  # a snapshot takes as long as it takes; SIGINT again does not wait
+            self._wait(WATCH_S)
+            if self._interrupted(before):
+                return
         log.info("stopped")
+
+    def _interrupted(self, before: int) -> bool:
+        """Has a SIGINT come beside what began the stop?"""
+        if signal.SIGINT not in self._signalled[before:]:
+            return False
+        log.warning("interrupted again: ending at once")
+        self._exit_code = EXIT_INTERRUPTED
+        return True
 
 
 def serve(settings: Settings) -> int:
@@ -509,9 +708,14 @@ def serve(settings: Settings) -> int:
             allowed=allowed,
             needed=needed,
         )
-    try:
-        master = Master(settings)
-    except CannotStart as error:
-        log.error("cannot start", reason=str(error))
-        return EXIT_NOT_STARTED
-    return master.run()
+    for _ in range(1 + REBUILDS_MAX):
+        try:
+            master = Master(settings)
+        except CannotStart as error:
+            log.error("cannot start", reason=str(error))
+            return EXIT_NOT_STARTED
+        code = master.run()
+        if code != EXIT_DAMAGED or settings.durability == "none":
+            break
+        settings = replace(settings, port=master.port, sources=None)
+    return code

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.state.counters import COUNTERS, LOCK_KINDS, REQUESTED
+from server.state.log import NO_JOURNAL
 from server.state.region import Region
 
 
@@ -29,6 +30,7 @@ class Stats:
     def __init__(self, region: Region) -> None:
         self._region = region
         self._before: tuple[float, int] | None = None
+        self._batches = (0, 0, 0)  # as in the line before
 
     def line(self, now_s: float) -> dict[str, Any]:
         """The fields of one line. now_s: a monotonic clock."""
@@ -55,4 +57,23 @@ class Stats:
             },
             "txn_head": words[layout["log"].at(0, "head")],
             "event_head": words[layout["events"].at(0, "head")],
+            **self._journal(),
+        }
+
+    def _journal(self) -> dict[str, Any]:
+        """What the journal has done since the line before; nothing where there is none."""
+        words, at = self._region.words, self._region.layout["journal"].at
+        durable = words[self._region.layout["log"].at(0, "durable")]
+        if durable == NO_JOURNAL:
+            return {}
+        now = tuple(words[at(0, name)] for name in ("batches", "records", "sync_us"))
+        batches, records, sync_us = (new - old for new, old in zip(now, self._batches, strict=True))
+        self._batches = now[0], now[1], now[2]
+        return {
+            "txn_durable": durable,
+            "txn_oldest": words[at(0, "oldest")],  # that TXN_HISTORY reaches
+            "txn_snapshot": words[at(0, "snapshot")],
+            "batches": batches,
+            "batch_mean": round(records / max(batches, 1), 1),
+            "sync_ms_mean": round(sync_us / max(batches, 1) / 1000, 3),
         }

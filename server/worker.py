@@ -8,7 +8,8 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -23,6 +24,7 @@ from libproto.messages import KEY_LEN, Capability, Opcode
 from libproto.messages import State as Phase
 from libproto.scram import Verifier
 from server import __version__
+from server.archive_client import ArchiveClient
 from server.config import Settings
 from server.connection import Connection
 from server.dispatch import Peer, allowed
@@ -57,6 +59,12 @@ class Inherited:
     listeners: Sequence[socket.socket]
     wakeups: Sequence[Wakeup]
     ready: int  # a pipe: one byte is written when this worker serves
+    journal: Wakeup  # of the journal process
+    archive: socket.socket | None  # to the archive process; None: there is none
+
+
+Parked = bytes | Callable[[], bytes | None]
+"""An answer, or what makes one."""
 
 
 class Worker:
@@ -79,6 +87,7 @@ class Worker:
             settings.client_retention,
             check_locks=bool(os.environ.get(_CHECK_LOCKS)),
         )
+        self._region: Final = inherited.region
         self.words: Final = inherited.region.words
         self.counters: Final = self.state.counters
         self.allowed: Final = allowed(self.counters)
@@ -87,6 +96,11 @@ class Worker:
         self.watched: Final = self.state.rooms.watched
         header = inherited.region.layout["header"]
         self.epoch: Final = self.words[header.at(0, "epoch")]
+        self.released: Final = inherited.region.layout["log"].at(0, "released")
+        self.archive: Final = ArchiveClient(inherited.archive, loop) if inherited.archive else None
+        self._parked: deque[tuple[int, Connection | None, Parked]] = deque()
+        self._journal: Final = inherited.journal
+        self._journal_waits: Final = inherited.region.layout["journal"].at(0, "waiting")
         self.server_name: Final = f"tradechat/{__version__}"
         self.capabilities: Final = int(Capability.PAYMENTS)
         # Whoever is not registered is checked against this: the same work, and no proof fits it.
@@ -101,6 +115,8 @@ class Worker:
         workers = inherited.region.layout["workers"]
         self._beat = workers.at(slot, "beat")
         self._ack = workers.at(slot, "ack")
+        self._has_parked = workers.at(slot, "parked")
+        self.words[self._has_parked] = 0
         self._recovered = self.words[self._ack]
         self._hosts = [workers.at(other, "host") for other in range(workers.records)]
         self._hosted: dict[int, asyncio.AbstractServer | None] = {}
@@ -163,11 +179,47 @@ class Worker:
         self.words[self._sessions] -= 1
 
     def tell_payee(self, session: Session, payee: int, txn: int, amount: int, now: int) -> None:
-        """Push a PAYMENT to the payee's connections; it may be missed."""
+        """Push a PAYMENT to the payee's connections, once it is durable; it may be missed."""
+        if txn > self.words[self.released]:
+            self.park(txn, None, lambda: self._tell_payee(session, payee, txn, amount, now))
+        else:
+            self._tell_payee(session, payee, txn, amount, now)
+
+    def _tell_payee(self, session: Session, payee: int, txn: int, amount: int, now: int) -> None:
         record = self.state.log.read(txn)
         if record is not None:
             balance = record[_TO_BALANCE]
             self.wake(self.state.rooms.pay(session, payee, txn, amount, balance, now))
+
+    # ---- what waits for durability
+
+    def park(self, txn: int, connection: Connection | None, what: Parked) -> None:
+        """What leaves, or is done, once everything up to `txn` is durable: in the order in which
+        it was parked, which is that of this worker's transactions."""
+        if not self._parked:
+            self.words[self._has_parked] = 1
+        self._parked.append((txn, connection, what))
+        if self.words[self._journal_waits]:
+            self.words[self._journal_waits] = 0
+            self._journal.set()
+
+    def release(self) -> None:
+        """Let go what is durable by now."""
+        parked, durable = self._parked, self.words[self.released]
+        touched: dict[Connection, None] = {}
+        while parked and parked[0][0] <= durable:
+            _, connection, what = parked.popleft()
+            answer = what if type(what) is bytes else what()  # type: ignore[operator] # not bytes
+            if connection is not None:
+                if answer:
+                    connection.out.append(answer)
+                touched[connection] = None
+                connection.pending -= 1
+        if not parked:
+            self.words[self._has_parked] = 0
+        for connection in touched:
+            connection.flush()
+            connection.settle()
 
     # ---- pushes
 
@@ -217,6 +269,8 @@ class Worker:
             self._recovered = words[self._ack]
             self.fanout.end_superseded()
         self._host_siblings()
+        if self._parked:
+            self.release()
         self.poll()
 
     def _host_siblings(self) -> None:
@@ -275,6 +329,12 @@ class Worker:
             await asyncio.sleep(0)
         self.draining = self.guarded = True
         await asyncio.sleep(min(SHED_S, self.settings.graceful_timeout))
+        failed = self._region.layout["journal"].at(0, "failed")
+        while self._parked and not self.words[failed] and self.loop.time() < deadline:
+            await asyncio.sleep(POLL_S)
+        for _, waiting, _ in self._parked:  # what is not durable is not answered
+            if waiting is not None:
+                waiting.abort()
         for connection in tuple(self.connections):
             connection.finish()
         while self.connections and self.loop.time() < deadline:

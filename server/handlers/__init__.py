@@ -1,7 +1,8 @@
 """What each request does: one function per opcode.
 
 A handler takes the connection, the req_id, the flags and the fields of the body, and gives the
-whole response frame. It refuses by raising; dispatch makes that a frame.
+whole response frame, or None where that comes later. It refuses by raising; dispatch makes that a
+frame.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,6 @@ from collections.abc import Callable
 from libproto.messages import Opcode
 from server.handlers import chat, connection, trading
 
-Handler = Callable[..., bytes]
+Handler = Callable[..., bytes | None]
 
 HANDLERS: dict[Opcode, Handler] = connection.HANDLERS | chat.HANDLERS | trading.HANDLERS

@@ -8,6 +8,7 @@ from libproto.errors import Status
 from libproto.framing import assemble
 from libproto.messages import LIST_MAX, USERNAME_PATTERN, Flag, Opcode
 from server.connection import MAX_BODY_LEN, Connection, Refused
+from server.journal.questions import Kind, unpack_events
 
 _join_response = RESPONSE[Opcode.JOIN_ROOM].frame
 _leave_response = RESPONSE[Opcode.LEAVE_ROOM].frame
@@ -84,15 +85,32 @@ def chat_send(connection: Connection, req_id: int, flags: int, room: int, messag
 
 def room_history(
     connection: Connection, req_id: int, flags: int, room: int, after_seq: int, limit: int
-) -> bytes:
+) -> bytes | None:
     del flags
     connection.live_session()
     _check_joined(connection, room)
-    oldest, bodies = connection.worker.state.rooms.history(
-        room, after_seq, min(limit, LIST_MAX), MAX_BODY_LEN - _HISTORY.size
-    )
-    body = _HISTORY.pack(room, oldest, len(bodies)) + b"".join(bodies)
-    return assemble(Opcode.ROOM_HISTORY, req_id, _RESPONSE, Status.OK, body)
+    limit, space = min(limit, LIST_MAX), MAX_BODY_LEN - _HISTORY.size
+    rooms = connection.worker.state.rooms
+
+    def answer(oldest: int, bodies: list[bytes]) -> bytes:
+        body = _HISTORY.pack(room, oldest, len(bodies)) + b"".join(bodies)
+        return assemble(Opcode.ROOM_HISTORY, req_id, _RESPONSE, Status.OK, body)
+
+    def answer_older(data: bytes) -> bytes:
+        kept, bodies = unpack_events(data)
+        if bodies:
+            return answer(kept, bodies)
+        # It has nothing above after_seq: what there is, is in the ring.
+        oldest, bodies = rooms.history(room, after_seq, limit, space)
+        reaches = kept and oldest <= after_seq + 1
+        return answer(kept if reaches else oldest, bodies)
+
+    kept = rooms.kept(room)
+    oldest, bodies = rooms.history(room, after_seq, limit, space)
+    if connection.worker.archive is not None and kept and oldest > max(kept, after_seq + 1):
+        fields = (room, after_seq, limit, space)
+        return connection.ask(Kind.EVENTS, fields, Opcode.ROOM_HISTORY, req_id, answer_older)
+    return answer(min(kept, oldest) if kept else oldest, bodies)
 
 
 def room_list(connection: Connection, req_id: int, flags: int, after_room: int) -> bytes:
@@ -122,26 +140,30 @@ def direct_send(
     return _direct_response(req_id, 0, now)
 
 
-def user_lookup(connection: Connection, req_id: int, flags: int, username: str) -> bytes:
+def user_lookup(connection: Connection, req_id: int, flags: int, username: str) -> bytes | None:
     del flags
     connection.live_session()
     users = connection.worker.state.users
     user = users.find(username) if USERNAME_PATTERN.match(username) else 0
     if not user:
         raise Refused(Status.ERR_NOT_FOUND, "no such user")
-    return _lookup_response(req_id, 0, user, username, *users.presence(user, connection.now))
+    answer = _lookup_response(req_id, 0, user, username, *users.presence(user, connection.now))
+    return connection.after(connection.worker.state.log.head(), answer)
 
 
-def user_name(connection: Connection, req_id: int, flags: int, user: int) -> bytes:
+def user_name(connection: Connection, req_id: int, flags: int, user: int) -> bytes | None:
     del flags
     connection.live_session()
     users = connection.worker.state.users
     if not users.exists(user):
         raise Refused(Status.ERR_NOT_FOUND, "no such user")
-    return _name_response(req_id, 0, user, users.name(user), *users.presence(user, connection.now))
+    answer = _name_response(
+        req_id, 0, user, users.name(user), *users.presence(user, connection.now)
+    )
+    return connection.after(connection.worker.state.log.head(), answer)
 
 
-HANDLERS: dict[Opcode, Callable[..., bytes]] = {
+HANDLERS: dict[Opcode, Callable[..., bytes | None]] = {
     Opcode.JOIN_ROOM: join_room,
     Opcode.LEAVE_ROOM: leave_room,
     Opcode.CHAT_SEND: chat_send,

@@ -20,6 +20,7 @@ from libproto.messages import (
     State,
 )
 from server.connection import MAX_BODY_LEN, Connection, Greeting, Refused
+from server.state.errors import NameTaken
 
 _hello_request = REQUEST[Opcode.HELLO].encode
 _hello_response = RESPONSE[Opcode.HELLO].encode
@@ -86,7 +87,7 @@ def register(
     iterations: int,
     stored_key: bytes,
     server_key: bytes,
-) -> bytes:
+) -> bytes | None:
     del flags
     worker = connection.worker
     if not USERNAME_PATTERN.match(username):
@@ -98,14 +99,18 @@ def register(
     if worker.settings.registration != "open":
         raise Refused(Status.ERR_UNAUTHORIZED, "registration is closed")
     verifier = scram.Verifier(salt, iterations, stored_key, server_key)
-    return _register_response(
-        req_id, 0, worker.state.users.register(username, verifier, connection.now)
-    )
+    try:
+        user = worker.state.users.register(username, verifier, connection.now)
+    except NameTaken as error:
+        raise Refused(error.status, str(error), after_txn=worker.state.log.head()) from error
+    answer = _register_response(req_id, 0, user)
+    # Nobody logs in, or is looked up, who might not be there after a power cut.
+    return connection.resume_after(worker.state.log.head(), Opcode.REGISTER, req_id, lambda: answer)
 
 
 def login(
     connection: Connection, req_id: int, flags: int, username: str, proof: bytes, client_id: int
-) -> bytes:
+) -> bytes | None:
     del flags
     worker = connection.worker
     users = worker.state.users
@@ -120,9 +125,16 @@ def login(
     if not valid:
         connection.enter(State.CONNECTED)
         raise Refused(Status.ERR_UNAUTHORIZED, "wrong username or password")
-    session = worker.login(connection, user, username, client_id)
+    new = client_id != 0 and worker.state.sessions.introduce(user, client_id, connection.now)
     signature = scram.server_signature(verifier.server_key, message)
-    return _login_response(req_id, 0, user, session.id, session.resumed, signature)
+
+    def enter() -> bytes | None:
+        session = worker.login(connection, user, username, client_id)
+        session.resumed = session.resumed and not new
+        return _login_response(req_id, 0, user, session.id, session.resumed, signature)
+
+    # That there is this user, and this client, must be durable before anybody can rely on it.
+    return connection.resume_after(worker.state.log.head(), Opcode.LOGIN, req_id, enter)
 
 
 def logout(connection: Connection, req_id: int, flags: int) -> bytes:
@@ -137,7 +149,7 @@ def heartbeat(connection: Connection, req_id: int, flags: int, client_time: int)
     return _heartbeat_response(req_id, 0, client_time, connection.now)
 
 
-HANDLERS: dict[Opcode, Callable[..., bytes]] = {
+HANDLERS: dict[Opcode, Callable[..., bytes | None]] = {
     Opcode.HELLO: hello,
     Opcode.REGISTER: register,
     Opcode.LOGIN: login,

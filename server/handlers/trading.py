@@ -7,8 +7,9 @@ from libproto.codec import RESPONSE
 from libproto.errors import Status
 from libproto.messages import LIST_MAX, Flag, Opcode, TxnKind
 from server.connection import Connection, Refused
+from server.journal.questions import Kind, unpack_txns
 from server.state import ledger
-from server.state.errors import Superseded, TableFull
+from server.state.errors import Superseded
 from server.state.ledger import DONE, RECORDED
 from server.state.records import OFFSETS, RecordKind
 
@@ -32,40 +33,43 @@ _REFUSALS = {
 }
 
 
-def _refuse(what: int, balance: int, amount: int) -> NoReturn:
+def _refuse(connection: Connection, what: int, balance: int, amount: int) -> NoReturn:
+    log = connection.worker.state.log
     if what == ledger.SUPERSEDED:
         raise Superseded
     if what == ledger.FULL:
-        raise TableFull("txn_ring")
+        raise log.refusal()
     status, detail = _REFUSALS[what]
     if what == ledger.FUNDS:
         detail = f"balance {balance} is below {amount}"
-    raise Refused(status, detail)
+    raise Refused(status, detail, after_txn=log.head())  # whatever it shows is not above the head
 
 
-def deposit(connection: Connection, req_id: int, flags: int, amount: int) -> bytes:
+def deposit(connection: Connection, req_id: int, flags: int, amount: int) -> bytes | None:
     if not amount:
         raise Refused(Status.ERR_BAD_PACKET, "the amount is 0")
     what, txn, balance = connection.worker.execute(
         connection.live_session(), _DEPOSIT, 0, amount, req_id, flags, connection.now
     )
     if what > RECORDED:
-        _refuse(what, balance, amount)
-    return _deposit_response(req_id, _FLAGGED * what, txn, balance)
+        _refuse(connection, what, balance, amount)
+    return connection.after(txn, _deposit_response(req_id, _FLAGGED * what, txn, balance))
 
 
-def withdraw(connection: Connection, req_id: int, flags: int, amount: int) -> bytes:
+def withdraw(connection: Connection, req_id: int, flags: int, amount: int) -> bytes | None:
     if not amount:
         raise Refused(Status.ERR_BAD_PACKET, "the amount is 0")
     what, txn, balance = connection.worker.execute(
         connection.live_session(), _WITHDRAW, 0, amount, req_id, flags, connection.now
     )
     if what > RECORDED:
-        _refuse(what, balance, amount)
-    return _withdraw_response(req_id, _FLAGGED * what, txn, balance)
+        _refuse(connection, what, balance, amount)
+    return connection.after(txn, _withdraw_response(req_id, _FLAGGED * what, txn, balance))
 
 
-def transfer(connection: Connection, req_id: int, flags: int, to_user: int, amount: int) -> bytes:
+def transfer(
+    connection: Connection, req_id: int, flags: int, to_user: int, amount: int
+) -> bytes | None:
     session, worker, now = connection.session, connection.worker, connection.now
     assert session is not None, "the table of states lets nobody else come here"
     if not amount or to_user == session.user:
@@ -74,31 +78,44 @@ def transfer(connection: Connection, req_id: int, flags: int, to_user: int, amou
     if not what:
         if worker.watched(to_user):
             worker.tell_payee(session, to_user, txn, amount, now)
-        return _transfer_response(req_id, 0, txn, balance)
-    if what > RECORDED:
-        _refuse(what, balance, amount)
-    return _transfer_response(req_id, _FLAGGED, txn, balance)
+    elif what > RECORDED:
+        _refuse(connection, what, balance, amount)
+    answer = _transfer_response(req_id, _FLAGGED * what, txn, balance)
+    if connection.pending or txn > worker.words[worker.released]:
+        connection.park(txn, answer)
+        return None
+    return answer
 
 
-def balance(connection: Connection, req_id: int, flags: int) -> bytes:
+def balance(connection: Connection, req_id: int, flags: int) -> bytes | None:
     del flags
     found = connection.worker.state.ledger.balance(connection.live_session())
     if found is None:
         raise Superseded
-    return _balance_response(req_id, 0, *found)
+    return connection.after(found[1], _balance_response(req_id, 0, *found))
 
 
-def txn_history(connection: Connection, req_id: int, flags: int, before: int, limit: int) -> bytes:
+def txn_history(
+    connection: Connection, req_id: int, flags: int, before: int, limit: int
+) -> bytes | None:
     del flags
-    items = connection.worker.state.ledger.history(
-        connection.live_session().user, before, min(limit, LIST_MAX)
-    )
-    return _history_response(req_id, 0, items)
+    user, limit = connection.live_session().user, min(limit, LIST_MAX)
+    items, older = connection.worker.state.ledger.history(user, before, limit)
+
+    def answer(data: bytes = b"") -> bytes | None:
+        found = items + (unpack_txns(data) if data else [])
+        newest = found[0][0] if found else 0
+        return connection.after(newest, _history_response(req_id, 0, found))
+
+    if older and connection.worker.archive is not None:
+        fields = (user, older, before, limit - len(items))
+        return connection.ask(Kind.TXNS, fields, Opcode.TXN_HISTORY, req_id, answer)
+    return answer()
 
 
 assert (DONE, RECORDED) == (0, 1), "a response's flag is POSSIBLE_DUPLICATE times the outcome"
 
-HANDLERS: dict[Opcode, Callable[..., bytes]] = {
+HANDLERS: dict[Opcode, Callable[..., bytes | None]] = {
     Opcode.DEPOSIT: deposit,
     Opcode.WITHDRAW: withdraw,
     Opcode.TRANSFER: transfer,

@@ -195,7 +195,7 @@ def _fill_log(region: Region, loaded: Loaded) -> None:
     # new segment has none yet and those before it are gone.
     words[ring.at(head % ring.records) + SUPPLY] = loaded.books.supply
     for batch in reader.batches(oldest - 1):
-        for txn in range(batch.first, batch.last + 1):  # what there is no room for goes under
+        for txn in range(batch.first, batch.last + 1):  # older ones go under
             at, record = ring.at(txn % ring.records) * WORD, (txn - batch.first) * RECORD_SIZE
             region.bytes[at : at + RECORD_SIZE] = batch.records[record : record + RECORD_SIZE]
     words[log.at(0, "head")] = head

@@ -48,8 +48,9 @@ def _money(region: Region) -> Iterator[str]:
             yield f"account {user} ends in transaction {last}, the log in {head}"
 
 
-def _misplaced(found: list[int], head: int) -> Iterator[tuple[int, int]]:
-    """(number, what stands in its place) where a ring does not hold its latest numbers.
+def _misplaced(found: list[int], head: int, first: int) -> Iterator[tuple[int, int]]:
+    """(number, what stands in its place) where a ring does not hold its latest numbers: those from
+    `first` on that there is room for; what is older was never in it.
 
     The place of the next number may be empty: somebody died as they began to fill it.
     """
@@ -59,6 +60,8 @@ def _misplaced(found: list[int], head: int) -> Iterator[tuple[int, int]]:
         found, expected = found[: head + 1], list(range(head + 1))
     else:
         expected = [*range(turn, head + 1), *range(turn - size + last + 1, turn)]
+    if first > head - size + 1:
+        expected = [number if number >= first else 0 for number in expected]
     if found != expected:
         for place, (is_, should_be) in enumerate(zip(found, expected, strict=True)):
             if is_ != should_be and place != (head + 1) % size:
@@ -67,7 +70,8 @@ def _misplaced(found: list[int], head: int) -> Iterator[tuple[int, int]]:
 
 def _log(region: Region) -> Iterator[str]:
     head = region.words[region.layout["log"].at(0, "head")]
-    for txn, there in _misplaced(region.column("txn_ring", "record"), head):
+    first = region.words[region.layout["log"].at(0, "first")]
+    for txn, there in _misplaced(region.column("txn_ring", "record"), head, first):
         yield f"the log holds {there} in the place of transaction {txn}"
 
 
@@ -77,7 +81,7 @@ def events(region: Region) -> Iterator[str]:
     head = words[layout["events"].at(0, "head")]
     ring = layout["event_ring"]
     found = region.column("event_ring", "word")
-    for number, there in _misplaced(found, head):
+    for number, there in _misplaced(found, head, 1):
         yield f"the event ring holds {there} in the place of {number}"
     room_of, seq_of = region.column("event_ring", "room"), region.column("event_ring", "seq")
     last_event, last_seq = region.column("rooms", "last_event"), region.column("rooms", "last_seq")

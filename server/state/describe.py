@@ -29,9 +29,11 @@ COMMAND: Final = "python -m server.state doc"
 WRITERS: Final = {
     "header": "the master, but for `alarm`",
     "registry": "any worker, under the registry lock",
-    "log": "any worker, under the log lock; `durable` a journal, and without one the master once, "
-    "when it makes the region",
+    "log": "any worker, under the log lock; `first` the loader; `durable`, `released` and `limit` "
+    "the journal, and without one the master once, when it makes the region",
     "events": "any worker, under the event lock",
+    "journal": "the journal; `waiting` any worker as well, without a lock",
+    "archive": "the archive",
     "repairs": "the repair; `pauses` and what follows the master",
     "workers": "the worker of the slot, and a repair after its death; `host` the master",
     "counters": "the worker of the slot, alone",
@@ -47,7 +49,8 @@ WRITERS: Final = {
     "sessions": "the session's own worker, under the registry lock, or a repair after its death; a "
     "worker whose LOGIN supersedes it sets `mark`, under the user's account lock, and clears "
     "`rooms`; `next` and `previous` any worker, under the registry lock",
-    "rooms": "any worker, under the event lock; `members` under the registry lock as well",
+    "rooms": "any worker, under the event lock; `members` under the registry lock as well; "
+    "`began`, `reserved` and `kept` the archive",
     "presence": "each worker its own column, without a lock",
     "txn_ring": "any worker, under the log lock",
     "event_ring": "any worker, under the event lock",

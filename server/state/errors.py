@@ -18,14 +18,32 @@ class NameTaken(StateRefusal):
     status = Status.ERR_ALREADY_EXISTS
 
 
-class TableFull(StateRefusal):
-    """A table of the region is full; `setting` is the one that sizes it."""
+class Busy(StateRefusal):
+    """There is no place now; the same request may be taken later."""
 
     status = Status.ERR_SERVER_BUSY
+
+
+class TableFull(Busy):
+    """A table of the region is full; `setting` is the one that sizes it."""
 
     def __init__(self, setting: str) -> None:
         super().__init__(f"the server's table is full: its operator can raise {setting}")
         self.setting = setting
+
+
+class JournalFailed(Busy):
+    """Nothing can be made durable any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the server cannot write its journal, and takes no transactions")
+
+
+class RoomsBehind(Busy):
+    """The archive has not reserved further numbers for the room yet."""
+
+    def __init__(self) -> None:
+        super().__init__("the server cannot keep the room's messages just now")
 
 
 class Superseded(StateRefusal):

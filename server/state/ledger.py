@@ -4,7 +4,7 @@ The seven steps of a transaction are those of README.md, in its order and number
 for speed: words by index, one block copy for the record, no object per transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final
 
@@ -22,6 +22,7 @@ DONE, RECORDED, SUPERSEDED, MISMATCH, TOO_OLD, NO_USER, FUNDS, LIMIT, FULL = ran
 _DEPOSIT, _TRANSFER = int(TxnKind.DEPOSIT), int(TxnKind.TRANSFER)
 _pack_money = MONEY.pack
 _pack_outcome = Struct(f"={OUTCOME_WORDS}Q").pack
+STEPS_MAX: Final = 4096  # records that are looked at in one go
 _KIND_SHIFT = 32  # an outcome's target: kind << 32 | to_user
 
 Outcome = tuple[int, int, int]  # what became of it, txn_id, balance of the caller
@@ -215,32 +216,44 @@ class Ledger:
         self._locks.release(lock)
         return answer
 
-    def history(self, user: int, before: int, limit: int) -> list[tuple[int, ...]]:
-        """The user's transactions, newest first, with txn_id below `before` (0: from the newest).
+    def history(self, user: int, before: int, limit: int) -> tuple[list[tuple[int, ...]], int]:
+        """The user's transactions as far as the ring has them, and where it goes on: see `follow`.
+        before: only those below this txn_id; 0: from the newest. Takes no lock."""
+        newest = self._words[self._accounts + user * self._stride + 1]
+        return follow(self._log.read, user, newest, before, limit)
 
-        Each is (txn_id, time, kind, from_user, to_user, amount, balance, req_id), the balance being
-        the user's own after it, the req_id 0 where another user asked. At most `limit`, as far back
-        as the ring reaches. Follows the account's chain, without a lock.
-        """
-        out: list[tuple[int, ...]] = []
-        txn = self._words[self._accounts + user * self._stride + 1]
-        last = self._log.read(before) if before else None
-        if last is not None and last[_KIND] in _MONEY_KINDS and user in (last[_FROM], last[_TO]):
-            txn = last[_FROM_PREVIOUS] if last[_FROM] == user else last[_TO_PREVIOUS]
-        while txn and len(out) < limit:
-            record = self._log.read(txn)
-            if record is None:
-                break
-            payer, payee = record[_FROM], record[_TO]
-            if not before or txn < before:
-                own = record[_FROM_BALANCE] if payer == user else record[_TO_BALANCE]
-                mine = payer == user or not payer
-                out.append(
-                    (txn, record[_TIME], record[_KIND], payer, payee, record[_AMOUNT], own,
-                     record[_REQ_ID] if mine else 0)
-                )  # fmt: skip
-            txn = record[_FROM_PREVIOUS] if payer == user else record[_TO_PREVIOUS]
-        return out
+
+def follow(
+    read: Callable[[int], tuple[int, ...] | None], user: int, txn: int, before: int, limit: int
+) -> tuple[list[tuple[int, ...]], int]:
+    """A user's transactions from `txn` on, newest first, at most `limit`, and only those below
+    `before` (0: all), along the chain of the account.
+
+    Each is (txn_id, time, kind, from_user, to_user, amount, balance, req_id), the balance being the
+    user's own after it, the req_id 0 where another user asked. read: a record by its txn_id, or
+    None where that is not to be had here. Answers also the txn_id at which it went no further,
+    though it did not have `limit` yet: as `read` had none, or after STEPS_MAX records; 0: none.
+    """
+    out: list[tuple[int, ...]] = []
+    last = read(before) if 0 < before <= txn else None
+    if last is not None and last[_KIND] in _MONEY_KINDS and user in (last[_FROM], last[_TO]):
+        txn = last[_FROM_PREVIOUS] if last[_FROM] == user else last[_TO_PREVIOUS]
+    for _ in range(STEPS_MAX):
+        if not txn or len(out) == limit:
+            return out, 0
+        record = read(txn)
+        if record is None:
+            break
+        payer, payee = record[_FROM], record[_TO]
+        if not before or txn < before:
+            own = record[_FROM_BALANCE] if payer == user else record[_TO_BALANCE]
+            mine = payer == user or not payer
+            out.append(
+                (txn, record[_TIME], record[_KIND], payer, payee, record[_AMOUNT], own,
+                 record[_REQ_ID] if mine else 0)
+            )  # fmt: skip
+        txn = record[_FROM_PREVIOUS] if payer == user else record[_TO_PREVIOUS]
+    return out, txn
 
 
 _AT = OFFSETS[RecordKind.TRANSFER]

@@ -6,12 +6,13 @@ has written the payload of its intent, and applies the change afterwards.
 
 from typing import Final
 
+from server.state.errors import Busy, JournalFailed, TableFull
 from server.state.layout import WORD
 from server.state.locks import Lock, Locks
 from server.state.records import RECORD_WORDS, SUPPLY
 from server.state.region import Region
 
-NO_JOURNAL = 2**64 - 1  # the durable word where nothing waits for durability
+NO_JOURNAL = 2**64 - 1  # durable, released and limit where nothing waits for durability
 _MASK = 2**64 - 1
 
 
@@ -27,10 +28,9 @@ class TxnLog:
         self._wait, self._lock = locks.wait, locks.log
         self._acquire, self._release = locks.log.acquire, locks.log.release
         self._head = layout["log"].at(0, "head")
-        self._durable = layout["log"].at(0, "durable")
+        self._limit = layout["log"].at(0, "limit")
         self._ring = layout["txn_ring"].base
         self._mask = layout.capacities.txn_ring - 1
-        self._size = layout.capacities.txn_ring
         self.intent: Final = layout["workers"].at(worker, "intent")
         assert layout["txn_ring"].stride >= RECORD_WORDS
         self._stride = layout["txn_ring"].stride
@@ -49,7 +49,7 @@ class TxnLog:
             return self.AGAIN
         head = words[self._head]
         txn = head + 1
-        if txn > self._size and txn - self._size > words[self._durable]:
+        if txn > words[self._limit]:
             self._release()
             return self.FULL
         slot = self._ring + (txn & self._mask) * self._stride
@@ -63,6 +63,10 @@ class TxnLog:
         words[self._head] = txn
         self._release()
         return txn
+
+    def refusal(self) -> Busy:
+        """Why there was no place: what FULL is answered with."""
+        return TableFull("txn_ring") if self._words[self._limit] else JournalFailed()
 
     def done(self) -> None:
         """The change has been applied: the intent is over. Must come before the unlock, or a redo

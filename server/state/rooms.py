@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from libproto.codec import PUSH
 from libproto.messages import EventKind, Opcode
-from server.state.errors import NotOnline, Superseded
+from server.state.errors import NotOnline, RoomsBehind, Superseded
 from server.state.layout import WORD
 from server.state.locks import InsideLock, Locks
 from server.state.region import Region
@@ -82,6 +82,7 @@ class Rooms:
         rooms = self._rooms.offsets
         self._last, self._oldest = rooms["last_seq"], rooms["oldest_seq"]
         self._last_event, self._members = rooms["last_event"], rooms["members"]
+        self._reserved, self._kept = rooms["reserved"], rooms["kept"]
 
     # ---- publishing, under the event lock
 
@@ -193,7 +194,7 @@ class Rooms:
 
     def join(self, session: Session, room: int, now: int) -> tuple[int, int, Touched]:
         """Join a room not joined yet. Answers last_seq (before the joiner's own event), the number
-        of members, and the workers to wake. Superseded."""
+        of members, and the workers to wake. Superseded, RoomsBehind."""
         registry, event = self._locks.registry, self._locks.event
         self._locks.hold(registry, event)
         try:
@@ -201,7 +202,8 @@ class Rooms:
             live = self._is_live(session)
             last = words[at + self._last]
             touched = _NOBODY
-            if live and not self._has_bit(slot, room):
+            free = last < words[at + self._reserved]
+            if live and free and not self._has_bit(slot, room):
                 if self._elsewhere(slot, session.user, room):
                     self._set_bit(slot, room)
                 else:
@@ -213,6 +215,8 @@ class Rooms:
         self._locks.release(registry, event)
         if not live:
             raise Superseded
+        if not free:
+            raise RoomsBehind
         return last, members, touched
 
     def leave(self, session: Session, room: int, now: int) -> Touched:
@@ -285,14 +289,17 @@ class Rooms:
     # ---- speaking
 
     def send(self, session: Session, room: int, message: str, now: int) -> tuple[int, Touched]:
-        """A message to a room the session has joined. Answers its room_seq. Superseded."""
+        """A message to a room the session has joined. Answers its room_seq. Superseded,
+        RoomsBehind."""
         event = self._locks.event
         while not event.acquire(False) and not self._locks.wait(event, ()):
             pass
         try:
             live = self._is_live(session)
-            seq = self._words[self._room(room) + self._last] + 1
-            if live:
+            at = self._room(room)
+            seq = self._words[at + self._last] + 1
+            free = seq <= self._words[at + self._reserved]
+            if live and free:
                 frame = _broadcast(0, 0, room, seq, now, 0, session.user, session.name, message)
                 self._publish(EventKind.MESSAGE, room, seq, session.user, 0, frame)
         except Exception as error:
@@ -300,6 +307,8 @@ class Rooms:
         event.release()
         if not live:
             raise Superseded
+        if not free:
+            raise RoomsBehind
         return seq, self.listeners(room)
 
     def direct(self, session: Session, to_user: int, message: str, now: int) -> Touched:
@@ -413,6 +422,10 @@ class Rooms:
                 break
             bodies.append(body)
         return max(1, words[self._room(room) + self._oldest]), bodies
+
+    def kept(self, room: int) -> int:
+        """The oldest room_seq that the archive has; 0: none."""
+        return self._words[self._room(room) + self._kept]
 
     def listing(self, after: int, limit: int) -> list[tuple[int, int, int]]:
         """(room, members, last_seq) of rooms above `after` that have members or events."""

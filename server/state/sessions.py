@@ -6,7 +6,7 @@ so that its outcomes are there when it comes back.
 """
 
 from libproto.messages import OUTCOME_WINDOW, Capability
-from server.state.errors import TableFull
+from server.state.errors import Busy, TableFull
 from server.state.layout import OUTCOME_WORDS
 from server.state.locks import InsideLock, Lock, Locks
 from server.state.log import TxnLog
@@ -62,14 +62,14 @@ class Sessions:
 
         A live session of the same client is superseded: marked, out of all rooms, and its worker
         told, before this returns. Answers also the workers that have something to push.
-        TableFull names the table.
+        Busy tells why there is no place.
         """
         registry, account = self._locks.registry, self._locks.account(user)
         while True:
             self._locks.hold(registry, account)
             try:
                 answer = self._login(user, name, client_id, capabilities, now)
-            except TableFull:
+            except Busy:
                 self._locks.release(registry, account)
                 raise
             except Exception as error:
@@ -125,6 +125,23 @@ class Sessions:
             session.outcomes = self._clients.at(client - 1, "outcomes")
             session.client_slot, session.client_id, session.resumed = client, client_id, known
         return session, touched
+
+    def introduce(self, user: int, client_id: int, now: int) -> bool:
+        """Make a client known, before its first login; False where it is known. Busy."""
+        registry, account = self._locks.registry, self._locks.account(user)
+        while True:
+            self._locks.hold(registry, account)
+            try:
+                known = self._find_client(user, client_id) != 0
+                client = known or self._new_client(user, client_id, now, (registry, account))
+            except Busy:
+                self._locks.release(registry, account)
+                raise
+            except Exception as error:
+                raise InsideLock("new client") from error
+            if client:
+                self._locks.release(registry, account)
+                return not known
 
     def is_live(self, session: Session) -> bool:
         """False once it is superseded. Takes no lock: whoever acts on money asks under one."""
@@ -260,7 +277,7 @@ class Sessions:
         return 0
 
     def _new_client(self, user: int, client_id: int, now: int, held: tuple[Lock, ...]) -> int:
-        """Slot + 1 of a client new to the server; 0: a recovery came between. TableFull."""
+        """Slot + 1 of a client new to the server; 0: a recovery came between. Busy."""
         slot = self._words[self._client_count]
         if slot >= self._clients.records:
             slot = self._idle_client(now)
@@ -269,7 +286,7 @@ class Sessions:
         if txn == TxnLog.AGAIN:
             return 0
         if txn == TxnLog.FULL:
-            raise TableFull("txn_ring")
+            raise self._log.refusal()
         self.apply_client(payload)
         self._log.done()
         return slot + 1

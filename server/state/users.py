@@ -7,7 +7,7 @@ registration is a record of the txn log, in the same order as the money.
 import zlib
 
 from libproto.scram import Verifier
-from server.state.errors import NameTaken, TableFull
+from server.state.errors import Busy, NameTaken, TableFull
 from server.state.layout import WORD
 from server.state.locks import InsideLock, Locks
 from server.state.log import TxnLog
@@ -86,14 +86,14 @@ class Users:
         return False, words[self.at(user, "last_seen")]
 
     def register(self, name: str, verifier: Verifier, now: int) -> int:
-        """A new user's id. NameTaken, TableFull."""
+        """A new user's id. NameTaken, Busy."""
         padded = name.encode().ljust(_NAME_SIZE, b"\0")
         registry = self._locks.registry
         while True:
             self._locks.hold(registry)
             try:
                 user = self._register(padded, verifier, now)
-            except (NameTaken, TableFull):
+            except (NameTaken, Busy):
                 self._locks.release(registry)
                 raise
             except Exception as error:
@@ -118,7 +118,7 @@ class Users:
         if txn == TxnLog.AGAIN:
             return 0
         if txn == TxnLog.FULL:
-            raise TableFull("txn_ring")
+            raise self._log.refusal()
         self.apply(payload)
         self._log.done()
         return user

@@ -99,6 +99,12 @@ def set_word(region: Region, segment: str, record: int, field: str, value: int) 
     region.words[region.layout[segment].at(record, field)] = value
 
 
+def set_durable(region: Region, txn: int) -> None:
+    """As the journal does it: durable up to here, and so there is a place for as many again."""
+    set_word(region, "log", 0, "durable", txn)
+    set_word(region, "log", 0, "limit", txn + region.layout.capacities.txn_ring)
+
+
 def lock_value(lock: Lock | int) -> int:
     """The value of a semaphore, or of the one at an address: 1 is free."""
     value = ctypes.c_int()

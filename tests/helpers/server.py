@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -36,7 +37,7 @@ class RunningServer:
         command = [
             sys.executable, "-m", "server", "--port", "0", "--name", self.name,
             "--data", str(data), "--workers", str(workers), "--log-file", str(self.log),
-            "--log-format", "json", *flags,
+            "--log-format", "json", "--segment-size", "1", *flags,
         ]  # fmt: skip
         self.process = subprocess.Popen(
             command,
@@ -66,10 +67,25 @@ class RunningServer:
         """A bare socket to it."""
         return socket.create_connection((self.host, self.port), timeout=timeout_s)
 
-    def worker_pids(self) -> list[int]:
-        """Process ids of its children."""
+    def children(self) -> dict[int, str]:
+        """Its processes but the master, by id: what they are (`worker 0`, `journal`)."""
+        if self.process.returncode is not None:
+            return {}
         pid = self.process.pid
-        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        found = {}
+        for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                title = Path(f"/proc/{child}/cmdline").read_bytes().strip(b"\0").decode()
+                found[child] = title.removeprefix("tradechat: ")
+        return found
+
+    def worker_pids(self) -> list[int]:
+        """Process ids of its workers."""
+        return [pid for pid, what in self.children().items() if what.startswith("worker")]
+
+    def journal_pid(self) -> int:
+        """Process id of its journal; 0 where there is none just now."""
+        return next((pid for pid, what in self.children().items() if what == "journal"), 0)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

@@ -402,8 +402,8 @@ def test_a_worker_ends(start_server: StartServer, number: signal.Signals) -> Non
         assert retry.body == paid.body
         account.take_until(stays, again.ok(Opcode.JOIN_ROOM, room).last_seq + 1)
         assert not account.gaps
-    (death,) = events(server, "worker has died")
-    assert death["worker"] == 0
+    (death,) = events(server, "process has died")
+    assert death["process"] == "worker 0"
     if number != signal.SIGTERM:
         assert number.name in death["how"]
     assert server.stop() == 0

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from libproto.messages import MAX_BALANCE, TxnKind
 from server.journal.books import ROW_WORDS, Books
 from server.journal.disk import Disk
-from server.journal.reader import Reader
+from server.journal.load import Loaded, fill, load, make_snapshot
+from server.journal.reader import Batch, Reader
 from server.journal.writer import Writer
+from server.state.check import problems
 from server.state.errors import Busy
 from server.state.layout import WORD
 from server.state.records import RECORD_SIZE, SUPPLY
@@ -26,6 +28,7 @@ from tests.helpers.region import (
     RETENTION_S,
     STARTED_US,
     VERIFIER,
+    check_quiet,
     login,
     small_region,
     state_of,
@@ -33,6 +36,7 @@ from tests.helpers.region import (
 
 JOURNAL: Final = Path("/data/journal")
 SNAPSHOTS: Final = Path("/data/snapshots")
+NOW: Final = 1_800_000_000_000_000  # later than anything in a history
 SEGMENT_SIZE: Final = 2000  # bytes: a segment holds few batches
 
 Truth = dict[tuple[str, int], list[int]]
@@ -253,3 +257,50 @@ def write_journal(
         count = min(batch, last - writer.last)
         writer.append([worked.records(first, first + count - 1)], count)
     writer.close()
+
+
+def loaded_from(disk: Disk) -> Loaded:
+    return load(disk, JOURNAL, SNAPSHOTS, lambda _done, _total: None)
+
+
+def snapshot_at(disk: Disk, upto: int) -> int:
+    """The txn_id of the newest snapshot, none being bad."""
+    made = make_snapshot(disk, JOURNAL, SNAPSHOTS, upto, None, NOW + upto)
+    assert not made.bad
+    return made.txn
+
+
+def damage(disk: Disk, path: Path, *pieces: bytes, at: int = 0) -> None:
+    fd = disk.open(path, writable=True)
+    disk.write(fd, pieces, at)
+    disk.close(fd)
+
+
+def remove(disk: Disk, *gone: Path) -> None:
+    for path in gone:
+        disk.remove(path)
+
+
+def batches(disk: Disk) -> list[Batch]:
+    return list(Reader(disk, JOURNAL).batches())
+
+
+@contextmanager
+def filled(loaded: Loaded, **capacities: int) -> Iterator[Region]:
+    """A region with what was loaded, in which all holds."""
+    room = {"txn_ring": 128, "clients": 4, "accounts": 5} | capacities
+    with small_region(**room) as region:
+        fill(region, loaded, NOW)
+        assert problems(region) == []
+        check_quiet(region)
+        yield region
+
+
+def ring_of(region: Region) -> dict[int, bytes]:
+    """The records in the ring, by txn_id."""
+    ring, found = region.layout["txn_ring"], {}
+    for slot in range(ring.records):
+        at = ring.at(slot)
+        if region.words[at]:
+            found[region.words[at]] = bytes(region.bytes[at * WORD : at * WORD + RECORD_SIZE])
+    return found

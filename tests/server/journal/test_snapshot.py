@@ -30,6 +30,7 @@ from server.state.layout import WORD
 from server.state.records import RECORD_SIZE
 from tests.helpers.disk import ADVERSARIES, PowerCut, SimulatedDisk, at_random
 from tests.server.journal.history import (
+    NOW,
     SNAPSHOTS,
     STEPS,
     VARIED,
@@ -39,7 +40,6 @@ from tests.server.journal.history import (
     new_disk,
 )
 
-NOW = 1_800_000_000_000_000
 USER_SIZE = sum(field.words for field in SNAPSHOT_USER) * WORD
 CLIENT_SIZE = sum(field.words for field in SNAPSHOT_CLIENT) * WORD
 FIELDS = [field.name for field in SNAPSHOT.fields[1:-1]]

@@ -113,6 +113,14 @@ def test_a_batch_larger_than_a_segment_gets_one_as_large() -> None:
     assert read(disk) == written
 
 
+def test_the_room_is_there_before_the_batch() -> None:
+    disk = new_disk()
+    disk.cut_at = len(ROTATION) + 1
+    assert Run(disk, [20]).under_way == [batch(1, 20)]
+    (content,) = files_of(disk).values()
+    assert len(content) == SEGMENT.size + size_of(20)
+
+
 def test_each_segment_has_a_salt_of_its_own() -> None:
     disk = new_disk()
     writer = Writer(disk, DIRECTORY, find_end(disk, DIRECTORY), 300, lambda: TIME)

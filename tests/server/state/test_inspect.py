@@ -105,6 +105,8 @@ def test_what_is_in_use() -> None:
             "registry": [0],
             "log": [0],
             "events": [0],
+            "journal": [0],
+            "archive": [0],
             "repairs": [0],
             "workers": [0, 1, 2],
             "counters": [0, 1, 2],
@@ -181,6 +183,9 @@ def test_rooms_and_events() -> None:
             "oldest_seq": 0,
             "last_event": 4,
             "members": 1,
+            "began": 0,
+            "reserved": None,
+            "kept": 0,
         }
         assert values(region, "presence", 64) == {"connections": [0, 0, 1]}
         assert values(region, "event_ring", 2)["kind"] == "JOINED"

@@ -42,6 +42,7 @@ from tests.helpers.region import (
     lock_value,
     login,
     register,
+    set_durable,
     set_word,
     small_region,
     state_of,
@@ -377,8 +378,8 @@ class Table:
         match line.split():
             case ["log", what]:
                 head = self.states[0].log.head()
-                durable = head - RING if what == "full" else NO_JOURNAL
-                set_word(self.region, "log", 0, "durable", durable)
+                limit = head if what == "full" else NO_JOURNAL
+                set_word(self.region, "log", 0, "limit", limit)
             case ["=", *_]:
                 self.check(line.strip("= "))
             case [actor, "is", client]:
@@ -515,7 +516,13 @@ def test_history_is_the_callers_own_newest_first() -> None:
             (first + 2, 1002, TxnKind.TRANSFER, 1, 2, 30, 80, 0),
             (first + 1, 1001, TxnKind.DEPOSIT, 0, 2, 50, 50, 22),
         ]
-        history = state_of(region, 1).ledger.history
+        ledger = state_of(region, 1).ledger
+
+        def history(user: int, before: int, limit: int) -> list[tuple[int, ...]]:
+            found, older = ledger.history(user, before, limit)
+            assert not older, "the ring has it all"
+            return found
+
         assert history(1, 0, 256) == anns
         assert history(2, 0, 256) == bobs
         assert history(3, 0, 256) == [(first + 5, 1005, TxnKind.TRANSFER, 2, 3, 1, 1, 0)]
@@ -536,11 +543,11 @@ def test_history_goes_as_far_back_as_the_ring() -> None:
         for n in range(20):
             state.ledger.execute((ann, bob)[n % 2], TxnKind.DEPOSIT, 0, 1, n + 1, False, 1)
         head = state.log.head()
-        shown = [item[0] for item in state.ledger.history(1, 0, 256)]
+        shown = [item[0] for item in state.ledger.history(1, 0, 256)[0]]
         assert shown == [head - 1, head - 3, head - 5, head - 7]
         for n in range(20):
             state.ledger.execute(bob, TxnKind.DEPOSIT, 0, 1, n + 1, False, 1)
-        assert state.ledger.history(1, 0, 256) == []
+        assert state.ledger.history(1, 0, 256) == ([], head - 1)
 
 
 def test_a_full_log_is_full_for_every_kind_until_the_journal_goes_on() -> None:
@@ -548,13 +555,13 @@ def test_a_full_log_is_full_for_every_kind_until_the_journal_goes_on() -> None:
         state = state_of(region)
         register(state, "ann", "bob")
         ann = login(state, 1, 7)
-        set_word(region, "log", 0, "durable", 0)
+        set_durable(region, 0)
         answers = [
             state.ledger.execute(ann, TxnKind.DEPOSIT, 0, 5, n, False, 1)[0] for n in range(1, 9)
         ]
         assert answers == [DONE] * 5 + [FULL] * 3, "two users and a client have the other slots"
         for durable in (1, 2, 3):
-            set_word(region, "log", 0, "durable", durable)
+            set_durable(region, durable)
             req = 10 + 2 * durable
             assert state.ledger.execute(ann, TxnKind.TRANSFER, 2, 1, req, False, 1)[0] == DONE
             assert state.ledger.execute(ann, TxnKind.WITHDRAW, 0, 1, req + 1, False, 1)[0] == FULL

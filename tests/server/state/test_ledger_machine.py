@@ -40,7 +40,7 @@ from tests.helpers.region import (
     SMALL,
     VERIFIER,
     check_quiet,
-    set_word,
+    set_durable,
     small_region,
     state_of,
     word,
@@ -140,7 +140,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _set_durable(self, txn: int) -> None:
         self.durable = txn
-        set_word(self.region, "log", 0, "durable", txn)
+        set_durable(self.region, txn)
 
     def _commit(self, kind: int, **fields: int) -> int:
         self.log.append(
@@ -360,7 +360,7 @@ class LedgerMachine(RuleBasedStateMachine):
                     record["req_id"] if payer in (0, user) else 0,
                 )
             )
-        shown = self.states[worker].ledger.history(user, before, limit)
+        shown, _ = self.states[worker].ledger.history(user, before, limit)
         assert shown == expected[:limit]
 
     # ---- at every step

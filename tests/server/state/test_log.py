@@ -11,7 +11,7 @@ from tests.helpers.region import (
     check_quiet,
     image,
     lock_value,
-    set_word,
+    set_durable,
     small_region,
     state_of,
     watched,
@@ -114,14 +114,14 @@ def test_the_intent_stands_until_the_change_is_applied() -> None:
 def test_a_slot_is_reused_once_it_is_durable(durable: int) -> None:
     with small_region(txn_ring=RING) as region:
         state = state_of(region)
-        set_word(region, "log", 0, "durable", durable)
+        set_durable(region, durable)
         for n in range(RING + durable):
             assert append(state) == n + 1
         before = image(region)
         assert append(state) == TxnLog.FULL
         assert image(region) == before
         check_quiet(region)
-        set_word(region, "log", 0, "durable", durable + 1)
+        set_durable(region, durable + 1)
         assert append(state) == RING + durable + 1
         assert append(state) == TxnLog.FULL
 
@@ -136,7 +136,7 @@ def test_without_a_journal_the_ring_is_never_full() -> None:
 def test_full_leaves_the_caller_its_locks() -> None:
     with small_region(txn_ring=RING) as region:
         state = state_of(region)
-        set_word(region, "log", 0, "durable", 0)
+        set_durable(region, 0)
         for _ in range(RING):
             append(state)
         account = state.locks.account(1)

@@ -401,5 +401,5 @@ def test_a_kill_that_was_sent_is_not_a_death(server: RunningServer) -> None:
     finally:
         region.close()
     lines = [json.loads(line) for line in server.log_text().splitlines()]
-    told = [line["event"] for line in lines if line["event"] in ("worker has died", "repaired")]
-    assert told == ["worker has died", "worker has died", "repaired"]
+    told = [line["event"] for line in lines if line["event"] in ("process has died", "repaired")]
+    assert told == ["process has died", "process has died", "repaired"]

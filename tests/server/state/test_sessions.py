@@ -22,7 +22,7 @@ from tests.helpers.region import (
     image,
     login,
     register,
-    set_word,
+    set_durable,
     small_region,
     state_of,
     word,
@@ -256,7 +256,7 @@ def test_a_full_log_names_its_setting_and_changes_nothing() -> None:
         state = state_of(region)
         register(state, *NAMES)
         login(state, 1, 7)
-        set_word(region, "log", 0, "durable", 0)
+        set_durable(region, 0)
         before = image(region)
         with pytest.raises(TableFull) as caught:
             login(state, 1, 8)

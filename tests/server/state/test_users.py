@@ -15,7 +15,7 @@ from tests.helpers.region import (
     image,
     login,
     register,
-    set_word,
+    set_durable,
     small_region,
     state_of,
 )
@@ -102,7 +102,7 @@ def test_a_full_table_names_its_setting() -> None:
 def test_a_full_log_names_its_setting() -> None:
     with small_region(txn_ring=2) as region:
         state = state_of(region)
-        set_word(region, "log", 0, "durable", 0)
+        set_durable(region, 0)
         register(state, "ann", "bob")
         before = image(region)
         with pytest.raises(TableFull) as caught:
@@ -110,7 +110,7 @@ def test_a_full_log_names_its_setting() -> None:
         assert caught.value.setting == "txn_ring"
         assert image(region) == before
         check_quiet(region)
-        set_word(region, "log", 0, "durable", 2)
+        set_durable(region, 2)
         assert register(state, "cyd") == [3]
 
 

@@ -1,0 +1,353 @@
+"""The archive process: it keeps the rooms' events, and answers for what is older than the rings.
+
+It follows the event ring with a cursor, as the workers do, and takes no lock. What it finds is
+written and synced within the flush interval; nobody waits for it, and it does not wait for the disk
+either: a thread does, so that a slow one costs memory and no message. Where the ring has gone past
+it, or past one that was killed, what is older than the hole is not offered any more: ROOM_HISTORY
+never passes over a message in silence.
+
+room_seqs are reserved ahead: a number is used only once a reservation of it is durable, so after a
+crash a room goes on above what was reserved. Leaves cannot be refused, so `reserved` stays as far
+below the durable reservation as there can be sessions to leave.
+"""
+
+import os
+import select
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, NoReturn, cast
+
+import setproctitle
+
+import liblog
+from server.config import Settings
+from server.journal.directory import DataDirectory
+from server.journal.disk import Disk
+from server.journal.errors import JournalError
+from server.journal.history import History
+from server.journal.process import (
+    EXIT_REFUSED,
+    LAST_S,
+    POLL_S,
+    Stop,
+    die_with_parent,
+    now_us,
+)
+from server.journal.questions import (
+    DATAGRAM_MAX,
+    Kind,
+    Question,
+    pack_events,
+    pack_hello,
+    pack_txns,
+)
+from server.journal.rooms import RoomStore
+from server.state.ledger import follow
+from server.state.region import Region
+from server.state.rooms import HEADER_LEN
+from server.state.state import State
+
+READY: Final = 254  # what it writes into the pipe of those who serve
+BLOCK: Final = 4096  # room_seqs reserved at a time, beside those of leaves
+SEGMENT_SIZE: Final = 4 << 20  # bytes
+AGAIN_S: Final = 0.001
+QUESTIONS: Final = 16  # of one worker, before the ring is looked at again
+
+log = liblog.get("archive")
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What the master hands to the archive process over the fork."""
+
+    settings: Settings
+    region: Region
+    data: DataDirectory
+    sockets: Sequence[socket.socket]  # to the workers, by slot
+    ready: int  # a pipe: READY is written when it serves
+    workers: int  # a pipe that is at its end when no worker is left
+
+
+class Keeper:
+    """From the event ring into the store."""
+
+    def __init__(self, region: Region, store: RoomStore) -> None:
+        self._region, self._words, self._store = region, region.words, store
+        # Nobody's slot: only what reads without a lock is used.
+        self.state: Final = State(region, 0, time.monotonic_ns, time.sleep, 0.0)
+        self._ring = region.layout.capacities.event_ring
+        self._margin = region.layout.capacities.sessions
+        rooms, archive = region.layout["rooms"], region.layout["archive"]
+        self._count = rooms.records
+        self._at = {name: rooms.offsets[name] for name in rooms.offsets}
+        self._base, self._stride = rooms.base, rooms.stride
+        self._cursor_at, self._kept, self._laps = (
+            archive.at(0, name) for name in ("cursor", "kept", "laps")
+        )
+        self._expected: list[int] = []  # by room: the room_seq that comes next
+        self._touched: set[int] = set()  # rooms with something that is not written yet
+        self._written: set[int] = set()  # and with something that is on its way
+        self._events = self._events_written = 0  # the same, counted
+        self.urgent = False  # room_seqs run out
+
+    def _word(self, room: int, field: str) -> int:
+        return self._base + room * self._stride + self._at[field]
+
+    def begin(self) -> None:
+        """In a new region: the rooms go on above what may have been used, and all is reserved."""
+        words, store = self._words, self._store
+        words[self._region.layout["header"].at(0, "epoch")] = store.epoch
+        for room in range(1, self._count):
+            last = store.ceiling(room)
+            words[self._word(room, "began")] = words[self._word(room, "last_seq")] = last
+            words[self._word(room, "oldest_seq")] = last + 1 if last else 0
+            store.reserve(room, last + BLOCK + self._margin)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """From what is stored; the region may be in use."""
+        words, store = self._words, self._store
+        store.commit()
+        self.cursor = max(0, self.state.rooms.head() - self._ring)
+        self._expected = [0] * self._count
+        for room in range(1, self._count):
+            began = words[self._word(room, "began")]
+            self._expected[room] = max(store.last(room), began) + 1
+            self._tell(room)
+        self._find_holes()
+
+    def _tell(self, room: int) -> None:
+        """In the region: what may be used, and how far back the store reaches."""
+        words, store = self._words, self._store
+        words[self._word(room, "reserved")] = max(0, store.ceiling(room) - self._margin)
+        words[self._word(room, "kept")] = store.oldest(room)
+
+    def _find_holes(self) -> None:
+        """Where the ring no longer has what comes next, nothing before it is offered."""
+        for room in range(1, self._count):
+            there = self._words[self._word(room, "oldest_seq")]
+            if there > self._expected[room]:
+                self._drop(room, there)
+
+    def _drop(self, room: int, before: int) -> None:
+        self._store.drop(room, before)
+        self._expected[room] = before
+        self._touched.add(room)
+
+    def collect(self) -> None:
+        """Take what is new out of the ring."""
+        rooms, words, store = self.state.rooms, self._words, self._store
+        while self.cursor < rooms.head():
+            event = rooms.read(self.cursor + 1)
+            if event is None:
+                words[self._laps] += 1
+                self.cursor = max(self.cursor, rooms.head() - self._ring)
+                self._find_holes()
+                continue
+            self.cursor += 1
+            expected = self._expected[event.room] if event.room else 0
+            if not event.room or event.seq < expected:
+                continue
+            if event.seq > expected:
+                self._drop(event.room, event.seq)
+            store.append(event.room, event.seq, event.frame[HEADER_LEN:])
+            self._expected[event.room] = event.seq + 1
+            self._touched.add(event.room)
+            self._events += 1
+            if event.seq + BLOCK // 2 > words[self._word(event.room, "reserved")]:
+                store.reserve(event.room, event.seq + BLOCK + self._margin)
+                self.urgent = True
+        words[self._cursor_at] = self.cursor
+
+    @property
+    def collected(self) -> bool:
+        """Is there anything that is not written?"""
+        return bool(self._touched)
+
+    def write(self) -> bool:
+        """Write what was collected; True where there is something to `sync`. OSError."""
+        if not self._store.write():
+            return False
+        self._written, self._touched = self._touched, set()
+        self._events_written, self._events = self._events, 0
+        self.urgent = False
+        for room in self._written:
+            self._words[self._word(room, "kept")] = self._store.oldest(room)
+        return True
+
+    def finish(self) -> None:
+        """After the sync: what was reserved may be used."""
+        self._store.finish()
+        self._words[self._kept] += self._events_written
+        for room in self._written:
+            self._tell(room)
+
+    def settle(self) -> None:
+        """The orderly stop: no room_seq is skipped at the next start."""
+        self.collect()
+        self._store.settle(
+            {
+                room: self._words[self._word(room, "last_seq")]
+                for room in range(1, self._count)
+                if self._store.ceiling(room)
+            }
+        )
+
+
+class Answers:
+    """Questions of workers, and their answers on the way."""
+
+    def __init__(self, keeper: Keeper, store: RoomStore, history: History, asked: int) -> None:
+        """asked: the word that counts the questions."""
+        self._state, self._store, self._history = keeper.state, store, history
+        self._words, self._asked = keeper.state.region.words, asked
+
+    def answer(self, data: bytes) -> bytes:
+        """JournalError, OSError: what was asked for cannot be read."""
+        question = Question.unpack(data)
+        self._words[self._asked] += 1
+        a, b, c, d = question.fields
+        if question.kind == Kind.TXNS:
+            return pack_txns(question.token, self._txns(a, b, c, d))
+        bodies = self._store.read(a, b, c, d)
+        return pack_events(question.token, self._store.oldest(a), bodies)
+
+    def _record(self, txn: int) -> tuple[int, ...] | None:
+        return self._state.log.read(txn) or self._history.read(txn)
+
+    def _txns(self, user: int, txn: int, before: int, limit: int) -> list[tuple[int, ...]]:
+        items: list[tuple[int, ...]] = []
+        while txn and len(items) < limit:
+            more, following = follow(self._record, user, txn, before, limit - len(items))
+            items += more
+            if following == txn:
+                break  # that is as far back as the journal goes
+            txn = following
+        return items
+
+
+def _serve(inherited: Inherited) -> None:
+    settings, region = inherited.settings, inherited.region
+    disk, data = Disk(), inherited.data
+    store = RoomStore(
+        disk,
+        data.rooms,
+        keep=settings.room_history,
+        segment_size=SEGMENT_SIZE,
+        now=now_us,
+        new_epoch=region.words[region.layout["header"].at(0, "epoch")],
+    )
+    if store.torn is not None:
+        log.warning(
+            "the end of the rooms' events was not written wholly when the server ended, and is "
+            "cut off",
+            torn=str(store.torn),
+        )
+    keeper = Keeper(region, store)
+    words, layout, header = region.words, region.layout["archive"], region.layout["header"]
+    if words[header.at(0, "state")]:
+        keeper.go_on()
+    else:
+        keeper.begin()
+    durable = region.layout["log"].at(0, "durable")
+    history = History(disk, data.journal, lambda: words[durable])
+    answers = Answers(keeper, store, history, layout.at(0, "queries"))
+    stop = Stop(inherited.workers, settings.graceful_timeout + LAST_S)
+    words[layout.at(0, "pid")] = os.getpid()
+    beat = layout.at(0, "beat")
+    waiting: dict[int, deque[bytes]] = {}
+    poll = select.poll()
+    for sock in inherited.sockets:
+        waiting[sock.fileno()] = deque([pack_hello()])
+        poll.register(sock, select.POLLIN | select.POLLOUT)
+    by_fd = {sock.fileno(): sock for sock in inherited.sockets}
+    os.write(inherited.ready, bytes([READY]))
+    due, syncing = 0.0, cast("Future[None] | None", None)
+    with ThreadPoolExecutor(1) as disk_thread:
+        while not stop:
+            words[beat] += 1
+            ready = poll.poll(min(settings.flush_interval, POLL_S) * 1000)
+            keeper.collect()
+            if syncing is not None and syncing.done():
+                syncing.result()
+                syncing = None
+                keeper.finish()
+            now = time.monotonic()
+            if syncing is None and (now >= due or keeper.urgent or ready) and keeper.write():
+                due = now + settings.flush_interval
+                syncing = disk_thread.submit(store.sync)
+            for fd, what in ready:
+                queue, sock = waiting[fd], by_fd[fd]
+                if what & select.POLLIN:
+                    if keeper.collected:  # and not in the files yet: it might be asked for
+                        time.sleep(AGAIN_S)
+                        continue
+                    _take(sock, queue, answers)
+                _send(sock, queue)
+                poll.modify(fd, select.POLLIN | (select.POLLOUT if queue else 0))
+        if syncing is not None:
+            syncing.result()
+            keeper.finish()
+    keeper.settle()
+    store.close()
+    history.close()
+
+
+def _take(sock: socket.socket, queue: deque[bytes], answers: Answers) -> None:
+    for _ in range(QUESTIONS):
+        try:
+            data = sock.recv(DATAGRAM_MAX)
+        except BlockingIOError:
+            return
+        if not data:
+            return
+        try:
+            queue.append(answers.answer(data))
+        except (JournalError, OSError) as error:
+            log.error("older history cannot be read", reason=str(error))
+            question = Question.unpack(data)
+            empty = question.kind == Kind.TXNS
+            token = question.token
+            queue.append(pack_txns(token, []) if empty else pack_events(token, 0, []))
+
+
+def _send(sock: socket.socket, queue: deque[bytes]) -> None:
+    while queue:
+        try:
+            sock.send(queue[0])
+        except BlockingIOError:
+            return
+        queue.popleft()
+
+
+def run(inherited: Inherited, master: int) -> NoReturn:
+    """The whole life of an archive process, after its fork. Ends the process."""
+    settings, code = inherited.settings, 1
+    try:
+        die_with_parent(signal.SIGTERM)
+        if os.getppid() != master:
+            os._exit(0)
+        setproctitle.setproctitle("tradechat: archive")
+        liblog.configure(settings.log_level, settings.log_format, settings.log_file)
+        _serve(inherited)
+        code = 0
+    except JournalError as error:
+        log.error("the rooms' events cannot be used", reason=str(error))
+        code = EXIT_REFUSED
+    except OSError as error:
+        log.error(
+            "the rooms' events cannot be written: rooms go on until their reserved numbers are "
+            "used up, and what is said now is not kept; mend the disk or make room on it",
+            directory=str(inherited.data.rooms),
+            reason=error.strerror,
+            errno=error.errno,
+        )
+    except BaseException as error:
+        log.error("the archive process fails", exc_info=error)
+    finally:
+        os._exit(code)

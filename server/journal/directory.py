@@ -1,0 +1,64 @@
+"""The data directory: what stands where, and in which format version."""
+
+from pathlib import Path
+from typing import Final
+
+from server.journal.disk import Disk, read_file
+from server.journal.errors import OtherFormat
+from server.journal.format import FORMAT_VERSION, IDENTITY, JOURNAL, ROOMS, SNAPSHOTS, TEMPORARY
+
+_SECRET_SIZE: Final = 32  # bytes
+_FIRST: Final = "tradechat data, format "
+
+
+class DataDirectory:
+    """The paths in a data directory, and what it is: its format, and the secret of this server."""
+
+    def __init__(self, path: Path) -> None:
+        self.path: Final = path
+        self.journal: Final = path / JOURNAL
+        self.snapshots: Final = path / SNAPSHOTS
+        self.rooms: Final = path / ROOMS
+
+    def open(self, disk: Disk, secret: bytes) -> bytes:
+        """Make what is missing, and refuse another format. secret: 32 random bytes for a new
+        directory. Answers the secret that is kept. OtherFormat, OSError."""
+        if IDENTITY not in disk.names(self.path):
+            for each in (self.journal, self.snapshots, self.rooms):
+                disk.make_directory(each)
+            self._write_identity(disk, secret)
+            return secret
+        return self.identity(disk)
+
+    def identity(self, disk: Disk) -> bytes:
+        """The secret that is kept. OtherFormat, OSError."""
+        path = self.path / IDENTITY
+        first, _, second = read_file(disk, path).decode("ascii", "replace").partition("\n")
+        if first != f"{_FIRST}{FORMAT_VERSION}":
+            raise OtherFormat(
+                f"{path} says {first!r}, and this version of tradechat reads format "
+                f"{FORMAT_VERSION}: start the version that wrote it, or convert the directory as "
+                "docs/JOURNAL.md describes under «Other formats»"
+            )
+        try:
+            secret = bytes.fromhex(second)
+        except ValueError:
+            secret = b""
+        if len(secret) != _SECRET_SIZE:
+            raise OtherFormat(f"{path} is damaged: take it from a backup of the directory")
+        return secret
+
+    def _write_identity(self, disk: Disk, secret: bytes) -> None:
+        path = self.path / IDENTITY
+        temporary = self.path / (IDENTITY + TEMPORARY)
+        if temporary.name in disk.names(self.path):
+            disk.remove(temporary)
+        fd = disk.create(temporary)
+        try:
+            text = f"{_FIRST}{FORMAT_VERSION}\n{secret.hex()}\n"
+            disk.write(fd, [text.encode("ascii")], 0)
+            disk.sync(fd)
+        finally:
+            disk.close(fd)
+        disk.rename(temporary, path)
+        disk.sync_directory(self.path)

@@ -1,0 +1,331 @@
+"""The journal process: it makes the txn ring durable, and has snapshots made.
+
+It takes no lock and no part in a recovery: it follows the log's head. Killed at any instant it is
+forked again, looks for the journal's end, and goes on from there; the ring keeps what is not
+durable. It ends last: when it has been told to, and no worker is left.
+
+A snapshot is made by a child of it, of low priority, from the newest snapshot and the journal after
+that: so nothing waits for it, and every record is checked once more on the way.
+"""
+
+import ctypes
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+import setproctitle
+
+import liblog
+from libnet.wakeup import Wakeup
+from server.config import Settings
+from server.journal.commit import Committer
+from server.journal.directory import DataDirectory
+from server.journal.disk import Disk
+from server.journal.errors import Damaged, JournalError
+from server.journal.load import fill, load, make_snapshot
+from server.journal.reader import find_end, first_txn, segments
+from server.journal.snapshot import paths as snapshot_paths
+from server.journal.snapshot import prune, txn_of
+from server.journal.writer import Writer
+from server.state.records import RECORD_SIZE
+from server.state.region import Region
+
+READY: Final = 255  # what it writes into the pipe of those who serve
+EXIT_FAILED: Final = 74  # EX_IOERR: write or sync has failed, and nothing is written any more
+EXIT_REFUSED: Final = 65  # EX_DATAERR: what is on disk cannot be used
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+POLL_S: Final = 0.01  # a wake-up that was lost costs this much
+COMPANY: Final = 8  # records in a batch: with as many the next one waits for company
+GATHER_S: Final = 0.0005
+PROGRESS_S: Final = 1.0
+NICENESS: Final = 10  # of a snapshot's process
+LAST_S: Final = 5.0  # beside the graceful timeout: how long workers are waited for at the end
+_MIB: Final = 1 << 20
+_PR_SET_PDEATHSIG = 1
+
+log = liblog.get("journal")
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What the master hands to the journal process over the fork."""
+
+    settings: Settings
+    region: Region
+    data: DataDirectory
+    wakeups: Sequence[Wakeup]  # of the workers
+    wakeup: Wakeup  # its own
+    ready: int  # a pipe: READY is written when it serves
+    workers: int  # a pipe that is at its end when no worker is left
+
+
+def now_us() -> int:
+    """Microseconds since the Unix epoch."""
+    return time.time_ns() // 1000
+
+
+def clock_us() -> int:
+    """Microseconds of the monotonic clock."""
+    return time.monotonic_ns() // 1000
+
+
+class Snapshots:
+    """When a snapshot is made, and what of the journal may go then."""
+
+    def __init__(self, inherited: Inherited, disk: Disk) -> None:
+        settings, data = inherited.settings, inherited.data
+        self._disk, self._data, self._region = disk, data, inherited.region
+        self._every_txns = settings.snapshot_size * _MIB // RECORD_SIZE
+        self._every_s = settings.snapshot_interval
+        self._keep = settings.history_size * _MIB
+        self._ring = inherited.region.layout.capacities.txn_ring
+        words = inherited.region.layout["journal"]
+        self._snapshot, self._time = words.at(0, "snapshot"), words.at(0, "snapshot_time")
+        self._oldest = words.at(0, "oldest")
+        self._child = 0  # process id; 0: none
+        self._tried_at = time.monotonic()
+        self._tried = self._tell()
+
+    def _tell(self) -> int:
+        """Tell in the region what there is; the txn_id of the newest snapshot, 0: none."""
+        words = self._region.words
+        txn = max(map(txn_of, snapshot_paths(self._disk, self._data.snapshots)), default=0)
+        if words[self._snapshot] != txn:
+            words[self._snapshot], words[self._time] = txn, now_us()
+        paths = segments(self._disk, self._data.journal)
+        words[self._oldest] = first_txn(paths[0]) if paths else 0
+        return txn
+
+    def _remove_segments(self, older: int) -> None:
+        """Remove those that neither a restart nor the history needs any more.
+
+        A restart needs what comes after the older of two snapshots, and the ring's records."""
+        words, log = self._region.words, self._region.layout["log"]
+        disk, directory = self._disk, self._data.journal
+        paths = segments(disk, directory)
+        needed = min(older, words[log.at(0, "head")] - self._ring)
+        sizes = []
+        for path in paths:
+            fd = disk.open(path)
+            sizes.append(disk.size(fd))
+            disk.close(fd)
+        gone = 0
+        while (
+            gone + 1 < len(paths)
+            and sum(sizes[gone:]) > self._keep
+            and first_txn(paths[gone + 1]) - 1 <= needed
+        ):
+            gone += 1
+        words[self._oldest] = first_txn(paths[gone]) if paths else 0  # before they go
+        for path in paths[:gone]:
+            disk.remove(path)
+        if gone:
+            disk.sync_directory(directory)
+
+    def look(self, durable: int) -> None:
+        """Begin one if it is time, or see to the one that is being made."""
+        if durable and not self._region.words[self._oldest]:
+            self._tell()
+        if self._child:
+            pid, status = os.waitpid(self._child, os.WNOHANG)
+            if pid:
+                self._child = 0
+                if status == 0:
+                    self._tell()
+                else:
+                    log.error(
+                        "a snapshot cannot be made: the journal is kept whole, and grows, until "
+                        "one can; is there room in the data directory?"
+                    )
+            return
+        new, age = durable - self._tried, time.monotonic() - self._tried_at
+        if new >= self._every_txns or (new > 0 and self._every_s and age >= self._every_s):
+            self._tried, self._tried_at = durable, time.monotonic()
+            self._child = os.fork()
+            if self._child == 0:
+                self._become_snapshot(durable)
+
+    def _become_snapshot(self, durable: int) -> NoReturn:
+        code = 1
+        try:
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+            die_with_parent(signal.SIGKILL)
+            os.nice(NICENESS)
+            setproctitle.setproctitle("tradechat: snapshot")
+            self.make(durable)
+            code = 0
+        except JournalError as error:
+            log.error("the journal does not hold together", reason=str(error))
+        except OSError as error:
+            log.error("writing a snapshot fails", reason=str(error))
+        except BaseException as error:
+            log.error("a snapshot fails", exc_info=error)
+        finally:
+            os._exit(code)
+
+    def make(self, durable: int) -> None:
+        """Make one, in this process, and remove what is not needed then. JournalError, OSError."""
+        began = time.monotonic()
+        last_seen = self._region.column("users", "last_seen")
+        made = make_snapshot(
+            self._disk, self._data.journal, self._data.snapshots, durable, last_seen, now_us()
+        )
+        _tell_bad(made.bad)
+        self._remove_segments(prune(self._disk, self._data.snapshots))
+        log.info("snapshot", txn_id=made.txn, seconds=round(time.monotonic() - began, 3))
+
+    def last(self, durable: int) -> None:
+        """At the end: of all that is durable, so that the next start is a short one."""
+        if self._child:
+            os.waitpid(self._child, 0)
+            self._child = 0
+        if durable > self._region.words[self._snapshot]:
+            try:
+                self.make(durable)
+            except (JournalError, OSError) as error:
+                log.error("no snapshot at the end; the journal has it all", reason=str(error))
+                return
+        self._tell()
+
+
+def _tell_bad(bad: Sequence[Damaged]) -> None:
+    for error in bad:
+        log.warning("a snapshot is damaged; the one before it is used", reason=str(error))
+
+
+def die_with_parent(number: signal.Signals) -> None:
+    """Get this signal when the parent ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+class Stop:
+    """Told to end, and no worker left."""
+
+    def __init__(self, workers: int, patience_s: float) -> None:
+        self._workers, self._patience_s = workers, patience_s
+        self._told_at = 0.0
+        signal.signal(signal.SIGTERM, self._told)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+    def _told(self, *_: object) -> None:
+        self._told_at = self._told_at or time.monotonic()
+
+    def __bool__(self) -> bool:
+        if not self._told_at:
+            return False
+        if time.monotonic() - self._told_at > self._patience_s:
+            return True
+        poll = select.poll()
+        poll.register(self._workers, 0)
+        return bool(poll.poll(0))
+
+
+def _serve(inherited: Inherited) -> None:
+    settings, region = inherited.settings, inherited.region
+    disk = Disk()
+    end = find_end(disk, inherited.data.journal)
+    if end.torn or end.unborn:
+        log.warning(
+            "the journal's end was not written wholly when the server ended, and is cut off: "
+            "nothing of it was answered",
+            file=str(end.unborn or end.path),
+            offset=end.offset,
+            bytes=end.torn,
+            last_txn=end.last,
+        )
+    writer = Writer(disk, inherited.data.journal, end, settings.segment_size * _MIB, now_us)
+    is_sync = settings.durability == "sync"
+    committer = Committer(
+        region, writer, sync=is_sync, wakeups=inherited.wakeups, clock_us=clock_us
+    )
+    committer.publish()
+    snapshots = Snapshots(inherited, disk)
+    stop = Stop(inherited.workers, settings.graceful_timeout + LAST_S)
+    words, layout = region.words, region.layout["journal"]
+    words[layout.at(0, "pid")] = os.getpid()
+    beat, waiting = layout.at(0, "beat"), layout.at(0, "waiting")
+    os.write(inherited.ready, bytes([READY]))
+    poll = select.poll()
+    poll.register(inherited.wakeup.fileno(), select.POLLIN)
+    while True:
+        words[beat] += 1
+        ending = bool(stop)  # asked before the last look at the ring
+        count = committer.commit()
+        snapshots.look(writer.last)
+        if ending and not committer.behind():
+            break
+        if not is_sync:
+            time.sleep(settings.flush_interval)
+        elif count >= COMPANY:
+            time.sleep(GATHER_S)
+        elif not count:
+            words[waiting] = 1
+            if not committer.behind():
+                poll.poll(POLL_S * 1000)
+            words[waiting] = 0
+            inherited.wakeup.clear()
+    snapshots.last(writer.last)
+    writer.close()
+
+
+def run(inherited: Inherited, master: int) -> NoReturn:
+    """The whole life of a journal process, after its fork. Ends the process."""
+    settings, code = inherited.settings, 1
+    try:
+        die_with_parent(signal.SIGTERM)
+        if os.getppid() != master:
+            os._exit(0)
+        setproctitle.setproctitle("tradechat: journal")
+        liblog.configure(settings.log_level, settings.log_format, settings.log_file)
+        _serve(inherited)
+        code = 0
+    except JournalError as error:
+        log.error("the journal cannot be used", reason=str(error))
+        code = EXIT_REFUSED
+    except OSError as error:
+        log.error(
+            "the journal cannot be written, and nothing more is made durable: no transaction is "
+            "taken any more, what was answered is safe; mend the disk or make room on it, and "
+            "start the server again",
+            directory=str(inherited.data.journal),
+            reason=error.strerror,
+            errno=error.errno,
+        )
+        code = EXIT_FAILED
+    except BaseException as error:
+        log.error("the journal process fails", exc_info=error)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def restore(region: Region, data: DataDirectory) -> None:
+    """Bring a new region to the state on disk. JournalError, OSError.
+
+    Progress is logged where it takes more than a second."""
+    began = told = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= PROGRESS_S:
+            told = time.monotonic()
+            log.info("loading", transactions=done, of=max(done, total))
+
+    disk = Disk()
+    loaded = load(disk, data.journal, data.snapshots, progress)
+    _tell_bad(loaded.bad)
+    fill(region, loaded, now_us())
+    log.info(
+        "loaded",
+        txn_id=loaded.books.txn,
+        users=loaded.books.users,
+        seconds=round(time.monotonic() - began, 3),
+    )

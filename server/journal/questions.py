@@ -1,0 +1,78 @@
+"""What workers ask the archive, and what it answers: datagrams over a pair of sockets for each
+worker. Words of the machine's own byte order: both ends run on it.
+"""
+
+import struct
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+DATAGRAM_MAX: Final = 1 << 17  # bytes
+
+_QUESTION: Final = struct.Struct("=6Q")
+_TOKEN: Final = struct.Struct("=Q")
+_ITEM: Final = struct.Struct("=8Q")
+_COUNTS: Final = struct.Struct("=QI")
+
+HELLO: Final = 0
+"""Token of what a new archive process says first: what was asked before is to be asked again."""
+
+
+class Kind(IntEnum):
+    """What is asked for, with the fields of the question."""
+
+    TXNS = 1  # user, txn_id to begin at, before, limit
+    EVENTS = 2  # room, after, limit, bytes
+
+
+class Question(NamedTuple):
+    """One question."""
+
+    token: int  # from 1
+    kind: int
+    fields: tuple[int, int, int, int]
+
+    def pack(self) -> bytes:
+        return _QUESTION.pack(self.token, self.kind, *self.fields)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Question":
+        token, kind, *fields = _QUESTION.unpack(data)
+        return cls(token, kind, (fields[0], fields[1], fields[2], fields[3]))
+
+
+def pack_hello() -> bytes:
+    return _TOKEN.pack(HELLO)
+
+
+def token_of(data: bytes) -> int:
+    """Of an answer."""
+    token: int = _TOKEN.unpack_from(data)[0]
+    return token
+
+
+def pack_txns(token: int, items: Sequence[Sequence[int]]) -> bytes:
+    """TXN_HISTORY's items."""
+    return _TOKEN.pack(token) + b"".join(_ITEM.pack(*item) for item in items)
+
+
+def unpack_txns(data: bytes) -> list[tuple[int, ...]]:
+    return list(_ITEM.iter_unpack(memoryview(data)[_TOKEN.size :]))
+
+
+def pack_events(token: int, oldest: int, bodies: Sequence[bytes]) -> bytes:
+    """The oldest room_seq that is kept (0: none), and bodies of CHAT_BROADCAST."""
+    sizes = struct.pack(f"={len(bodies)}I", *map(len, bodies))
+    return _TOKEN.pack(token) + _COUNTS.pack(oldest, len(bodies)) + sizes + b"".join(bodies)
+
+
+def unpack_events(data: bytes) -> tuple[int, list[bytes]]:
+    oldest, count = _COUNTS.unpack_from(data, _TOKEN.size)
+    at = _TOKEN.size + _COUNTS.size
+    sizes = struct.unpack_from(f"={count}I", data, at)
+    at += 4 * count
+    bodies = []
+    for size in sizes:
+        bodies.append(data[at : at + size])
+        at += size
+    return oldest, bodies

@@ -1,0 +1,550 @@
+"""What was answered survives: kills of the journal, of the archive and of everything, full disks,
+damaged files. Real processes, a real disk."""
+
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client import Client
+from client.errors import ClientError
+from libproto.errors import Status
+from libproto.messages import Flag, Opcode
+from server.journal.disk import Disk
+from server.journal.load import load
+from server.journal.reader import Reader
+from server.state.layout import WORD
+from server.state.region import Region
+from tests.helpers.leaks import wait_gone
+from tests.helpers.server import RunningServer, StartServer, wait_until
+from tests.helpers.wire import Wire, frozen, registration
+
+DAMAGED, JOURNAL_FAILED = 5, 6
+PASSWORD = "sesame"  # noqa: S105 - of users who live as long as the test
+CLIENT = 0xC11E27
+SMALL = ("--txn-ring", "64", "--event-ring", "16", "--accounts", "64", "--clients", "64")
+Restart = Callable[..., RunningServer]
+
+
+@contextmanager
+def serving(data: Path, *flags: str, workers: int = 2) -> Iterator[RunningServer]:
+    """A server on a data directory; killed at the end, if the test has not ended it."""
+    server = RunningServer(data, *flags, workers=workers)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            kill_all(server)
+
+
+def kill_all(server: RunningServer) -> None:
+    """kill -9 of every process of it."""
+    pids = [server.process.pid, *server.children()]
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    server.wait()
+    for pid in pids[1:]:
+        wait_gone(pid)
+    # The next server of this name would replace it; these have a name each.
+    Path(f"/dev/shm/{server.name}").unlink(missing_ok=True)  # noqa: S108 - the region's place
+
+
+def entered(server: RunningServer, name: str, *, new: bool = False) -> Wire:
+    """A connection logged in under CLIENT."""
+    if new:
+        register(server, name)
+    wire = Wire(server.connect())
+    wire.hello(name)
+    assert wire.login(name, client_id=CLIENT).status == Status.OK
+    return wire
+
+
+def register(server: RunningServer, name: str) -> None:
+    with Wire(server.connect()) as wire:
+        wire.hello(name)
+        assert wire.register(name).status == Status.OK
+
+
+def events(server: RunningServer, name: str) -> list[dict[str, Any]]:
+    lines = map(json.loads, server.log_text().splitlines())
+    return [line for line in lines if line["event"] == name]
+
+
+def transactions(wire: Wire) -> list[Any]:
+    """All that TXN_HISTORY tells, oldest first."""
+    out: list[Any] = []
+    while page := wire.ok(Opcode.TXN_HISTORY, out[-1].txn_id if out else 0, 256).transactions:
+        out += page
+    return out[::-1]
+
+
+def said(wire: Wire, room: int) -> tuple[int, list[Any]]:
+    """oldest_seq, and all that ROOM_HISTORY tells."""
+    out: list[Any] = []
+    while (page := wire.ok(Opcode.ROOM_HISTORY, room, out[-1].room_seq if out else 0, 256)).events:
+        out += page.events
+    return page.oldest_seq, out
+
+
+# ---- restarts
+
+
+def test_everything_is_there_after_a_kill_of_everything(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with serving(data, *SMALL) as server, entered(server, "ann", new=True) as ann:
+        register(server, "bob")
+        epoch = ann.ok(Opcode.JOIN_ROOM, 7).epoch
+        deposits = [ann.call(Opcode.DEPOSIT, n, req_id=100 + n).body for n in range(1, 151)]
+        paid = ann.call(Opcode.TRANSFER, 2, 30, req_id=300).body
+        sent = [ann.ok(Opcode.CHAT_SEND, 7, f"m{n}").room_seq for n in range(5)]
+        wait_until(lambda: kept(server) == 6, "the archive has them")
+        kill_all(server)
+    with serving(data, *SMALL) as server, entered(server, "ann") as ann:
+        assert ann.ok(Opcode.BALANCE) == (deposits[-1].balance - 30, paid.txn_id)
+        again = ann.call(Opcode.TRANSFER, 2, 30, req_id=300, flags=Flag.POSSIBLE_DUPLICATE)
+        assert again.body == paid
+        assert again.flags & Flag.POSSIBLE_DUPLICATE
+        old = ann.call(Opcode.DEPOSIT, 1, req_id=101, flags=Flag.POSSIBLE_DUPLICATE)
+        assert old.status == Status.ERR_TIMEOUT
+        mismatch = ann.call(Opcode.DEPOSIT, 7, req_id=250)
+        assert mismatch.status == Status.ERR_BAD_PACKET
+        shown = transactions(ann)
+        assert [item.txn_id for item in shown] == [d.txn_id for d in deposits] + [paid.txn_id]
+        assert [item.amount for item in shown] == [*range(1, 151), 30]
+        assert ann.ok(Opcode.USER_LOOKUP, "bob").user_id == 2
+        joined = ann.ok(Opcode.JOIN_ROOM, 7)
+        assert joined.epoch == epoch
+        assert joined.last_seq > sent[-1], "what may have been used is skipped"
+        after = ann.ok(Opcode.CHAT_SEND, 7, "after").room_seq
+        assert after > joined.last_seq
+        oldest, items = said(ann, 7)
+        assert oldest == 1
+        assert [i.message for i in items] == ["", *(f"m{n}" for n in range(5)), "", "after"]
+        assert len({i.room_seq for i in items}) == len(items)
+        assert server.stop() == 0
+
+
+def kept(server: RunningServer) -> int:
+    """Room events that the archive has written and synced."""
+    return word(server, "archive", "kept")
+
+
+def word(server: RunningServer, segment: str, field: str) -> int:
+    region = Region.attach(server.name)
+    try:
+        return int(region.words[region.layout[segment].at(0, field)])
+    finally:
+        region.close()
+
+
+def await_archive(server: RunningServer, events_so_far: int) -> None:
+    """Now and then, so that the small event ring does not go past it."""
+    if events_so_far % 8 == 0:
+        wait_until(lambda: kept(server) == events_so_far, "the archive keeps up")
+
+
+def test_an_orderly_restart_skips_no_number_and_reads_its_snapshot(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with serving(data, *SMALL) as server, entered(server, "ann", new=True) as ann:
+        ann.ok(Opcode.JOIN_ROOM, 3)
+        for n in range(20):
+            ann.ok(Opcode.DEPOSIT, 5)
+            assert ann.ok(Opcode.CHAT_SEND, 3, f"m{n}").room_seq == n + 2
+        assert server.stop() == 0
+        assert [path.name for path in (data / "snapshots").iterdir()] == [f"{22:020}.snapshot"]
+    for path in (data / "journal").iterdir():  # all before the snapshot is not needed for the state
+        assert load(Disk(), path.parent, data / "snapshots", lambda *_: None).books.txn == 22
+    with serving(data, *SMALL) as server, entered(server, "ann") as ann:
+        assert ann.ok(Opcode.BALANCE) == (100, 22)
+        # The leave at the end of the server is the 22nd event of the room.
+        assert ann.ok(Opcode.JOIN_ROOM, 3).last_seq == 22
+        assert ann.ok(Opcode.CHAT_SEND, 3, "again").room_seq == 24
+        assert server.stop() == 0
+
+
+def test_memory_only_leaves_the_disk_alone(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with (
+        serving(data, "--durability", "none") as server,
+        entered(server, "ann", new=True) as ann,
+    ):
+        assert set(server.children().values()) == {"worker 0", "worker 1"}
+        assert ann.ok(Opcode.DEPOSIT, 5).balance == 5
+        assert server.stop() == 0
+    assert [path.name for path in data.iterdir()] == ["lock"]
+
+
+class Load:
+    """Users who deposit one unit after the other, over whatever happens to the server."""
+
+    def __init__(self, port: int, users: int) -> None:
+        self.port = port
+        self.acknowledged = [0] * users
+        self._stop = threading.Event()
+        self.errors: list[str] = []
+        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(users)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, number: int) -> None:
+        name = f"user{number}"
+        with Client("127.0.0.1", self.port, reconnect=True, timeout_s=60) as client:
+            client.register(name, PASSWORD)
+            client.login(name, PASSWORD)
+            while not self._stop.is_set():
+                try:
+                    client.deposit(1)
+                except ClientError as error:
+                    self.errors.append(repr(error))
+                    return
+                self.acknowledged[number] += 1
+
+    def check(self) -> None:
+        """As many transactions and as much money as were acknowledged: none lost, none twice."""
+        assert not self.errors
+        for number, count in enumerate(self.acknowledged):
+            with Client("127.0.0.1", self.port) as client:
+                client.login(f"user{number}", PASSWORD)
+                shown: list[Any] = []
+                while page := client.transactions(shown[-1].txn_id if shown else 0, 256):
+                    shown += page
+                assert [item.balance for item in reversed(shown)] == list(range(1, count + 1))
+                assert len({item.req_id for item in shown}) == count
+                assert client.balance().balance == count
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def test_ten_kills_of_everything_under_load(tmp_path: Path) -> None:
+    port, data = free_port(), tmp_path / "data"
+    flags = (*SMALL, "--port", str(port), "--snapshot-interval", "1")
+    server = RunningServer(data, *flags)
+    try:
+        with Load(port, 6) as load_:
+            for _ in range(10):
+                before = sum(load_.acknowledged)
+                wait_until(lambda: sum(load_.acknowledged) > before + 60, "the load", 60.0)  # noqa: B023 - at once
+                kill_all(server)
+                server = RunningServer(data, *flags)
+            before = sum(load_.acknowledged)
+            wait_until(lambda: sum(load_.acknowledged) > before, "the load", 60.0)
+        load_.check()
+        assert server.stop() == 0, server.log_text()
+    finally:
+        if server.process.poll() is None:
+            kill_all(server)
+
+
+# ---- the journal process
+
+
+def test_what_shows_a_transaction_waits_for_the_disk(start_server: StartServer) -> None:
+    """And nothing else does."""
+    server = start_server(workers=1)
+    with entered(server, "ann", new=True) as ann, entered(server, "bob", new=True) as bob:
+        ann.ok(Opcode.JOIN_ROOM, 5)
+        ann.ok(Opcode.DEPOSIT, 10)
+        journal = server.journal_pid()
+        with frozen(journal):
+            waiting = {
+                ann.send(Opcode.TRANSFER, 2, 10): Status.OK,
+                ann.send(Opcode.BALANCE): Status.OK,
+                ann.send(Opcode.WITHDRAW, 1): Status.ERR_INSUFFICIENT_FUNDS,
+                ann.send(Opcode.TXN_HISTORY, 0, 10): Status.OK,
+            }
+            theirs = bob.send(Opcode.BALANCE)
+            sent = ann.send(Opcode.CHAT_SEND, 5, "chat goes on")
+            while (answer := ann.answer()).req_id != sent:  # overtakes
+                assert answer.req_id not in waiting, "not durable"
+            assert answer.status == Status.OK
+            assert bob.call(Opcode.HEARTBEAT, 1).status == Status.OK
+            assert not bob.readable(0.2), "it would show what is not durable"
+        answers = {answer.req_id: answer.status for answer in (ann.answer() for _ in waiting)}
+        assert answers == waiting
+        balance = bob.answer()
+        assert (balance.req_id, balance.body.balance) == (theirs, 10)
+
+
+def test_a_user_who_is_not_durable_cannot_be_looked_up(start_server: StartServer) -> None:
+    server = start_server(workers=2)
+    with entered(server, "ann", new=True) as ann, Wire(server.connect()) as new:
+        iterations = new.hello("bob").body.iterations
+        with frozen(server.journal_pid()):
+            new.send(Opcode.REGISTER, *registration("bob", iterations))
+            head = ann.send(Opcode.HEARTBEAT, 1)
+            assert ann.answer().req_id == head
+
+            def asked() -> bool:
+                ann.send(Opcode.USER_LOOKUP, "bob")
+                return not ann.readable(0.1)
+
+            wait_until(asked, "bob is registered, and not told of")
+            assert not new.readable(0.0)
+        assert new.answer().status == Status.OK
+
+
+@pytest.mark.parametrize("durability", ["sync", "async"])
+def test_the_journal_is_killed_under_load(tmp_path: Path, durability: str) -> None:
+    port = free_port()
+    flags = (*SMALL, "--txn-ring", "4096", "--port", str(port), "--durability", durability)
+    with serving(tmp_path / "data", *flags) as server:
+        with Load(port, 4) as load_:
+            for _ in range(8):
+                before, head = sum(load_.acknowledged), word(server, "log", "head")
+                wait_until(lambda: word(server, "log", "durable") > head, "a commit", 30.0)  # noqa: B023 - at once
+                os.kill(server.journal_pid(), signal.SIGKILL)
+                wait_until(lambda: sum(load_.acknowledged) > before + 100, "the load", 30.0)  # noqa: B023 - at once
+        load_.check()
+        deaths = events(server, "process has died")
+        assert [death["process"] for death in deaths] == ["journal"] * 8
+        assert server.stop() == 0
+    reader = Reader(Disk(), tmp_path / "data" / "journal")
+    ids = [n for batch in reader.batches() for n in range(batch.first, batch.last + 1)]
+    assert ids == list(range(1, len(ids) + 1)), "each once"
+
+
+def test_parked_answers_go_out_when_the_journal_is_there_again(start_server: StartServer) -> None:
+    server = start_server()
+    with entered(server, "ann", new=True) as ann:
+        journal = server.journal_pid()
+        os.kill(journal, signal.SIGSTOP)
+        sent = ann.send(Opcode.DEPOSIT, 5)
+        assert ann.call(Opcode.HEARTBEAT, 1).status == Status.OK
+        os.kill(journal, signal.SIGKILL)
+        answer = ann.answer()
+        assert (answer.req_id, answer.body.balance) == (sent, 5)
+
+
+def test_a_journal_that_stands_still_is_replaced(start_server: StartServer) -> None:
+    server = start_server("--worker-timeout", "1")
+    with entered(server, "ann", new=True) as ann:
+        os.kill(server.journal_pid(), signal.SIGSTOP)
+        assert ann.ok(Opcode.DEPOSIT, 5).balance == 5
+        (told,) = events(server, "process stands still and is killed; see worker_timeout")
+        assert told["process"] == "journal"
+
+
+def test_the_master_is_killed_and_what_was_answered_is_there(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server, entered(server, "ann", new=True) as ann:
+        children = server.children()
+        balance = ann.ok(Opcode.DEPOSIT, 5).balance
+        server.process.kill()
+        server.wait()
+        for pid in children:
+            wait_gone(pid)
+        kill_all(server)
+    with serving(tmp_path / "data") as server, entered(server, "ann") as ann:
+        assert ann.ok(Opcode.BALANCE).balance == balance
+        assert server.stop() == 0
+
+
+# ---- the disk
+
+
+def test_a_disk_that_takes_no_more_ends_the_server_and_loses_nothing(tmp_path: Path) -> None:
+    """The kernel refuses to make the next journal file: the limit of a file's size is below it."""
+    data = tmp_path / "data"
+    flags = (*SMALL, "--segment-size", "1", "--graceful-timeout", "3")
+    with serving(data, *flags, workers=1) as server:
+        with entered(server, "ann", new=True) as ann:
+            first = ann.ok(Opcode.DEPOSIT, 1)
+            resource.prlimit(server.journal_pid(), resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+            answered, status = first.balance, Status.OK
+            with suppress(ConnectionError, AssertionError):
+                while status == Status.OK:
+                    answer = ann.call(Opcode.DEPOSIT, 1)
+                    status = Status(answer.status)
+                    answered = answer.body.balance if status == Status.OK else answered
+            assert status in (Status.OK, Status.ERR_SERVER_BUSY)
+        assert server.wait() == JOURNAL_FAILED
+        (told,) = events(
+            server,
+            "the journal cannot be written, and nothing more is made durable: no transaction is "
+            "taken any more, what was answered is safe; mend the disk or make room on it, and "
+            "start the server again",
+        )
+        assert told["errno"] == 27  # EFBIG
+    assert answered > 1
+    with serving(data, *flags, workers=1) as server, entered(server, "ann") as ann:
+        balance = ann.ok(Opcode.BALANCE).balance
+        assert answered <= balance <= answered + 1, "one may have been written, and not answered"
+        assert server.stop() == 0
+
+
+def refused(data: Path, *flags: str) -> str:
+    """What a server says that does not start."""
+    with pytest.raises(AssertionError) as error:
+        RunningServer(data, *flags)
+    reasons = re.findall(r'"reason":"((?:[^"\\]|\\.)*)"', str(error.value))
+    assert reasons, str(error.value)
+    return str(json.loads(f'"{reasons[0]}"'))
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    """The data of a server that was killed after some transactions."""
+    with serving(tmp_path / "data") as server, entered(server, "ann", new=True) as ann:
+        for _ in range(5):
+            ann.ok(Opcode.DEPOSIT, 5)
+        kill_all(server)
+    return tmp_path / "data"
+
+
+def test_damage_in_the_middle_is_refused_with_its_place(stopped: Path) -> None:
+    (path,) = (stopped / "journal").iterdir()
+    batches = list(Reader(Disk(), path.parent).batches())
+    with path.open("r+b") as file:
+        file.seek(batches[2].offset + 60)
+        file.write(b"\xff")
+    reason = refused(stopped)
+    assert f"{path}, offset {batches[2].offset}" in reason
+
+
+def test_a_torn_end_is_cut_off_and_told(stopped: Path) -> None:
+    (path,) = (stopped / "journal").iterdir()
+    last = list(Reader(Disk(), path.parent).batches())[-1]
+    with path.open("r+b") as file:
+        file.seek(last.offset + 100)
+        file.write(b"\xff" * 10)
+    with serving(stopped) as server, entered(server, "ann") as ann:
+        assert ann.ok(Opcode.BALANCE).balance == 20
+        (told,) = events(
+            server,
+            "the journal's end was not written wholly when the server ended, and is cut off: "
+            "nothing of it was answered",
+        )
+        assert (told["file"], told["offset"], told["last_txn"]) == (str(path), last.offset, 6)
+        assert ann.call(Opcode.DEPOSIT, 5, req_id=1000).body == (7, 25)
+        assert server.stop() == 0
+
+
+def test_another_format_is_refused(stopped: Path) -> None:
+    identity = stopped / "identity"
+    identity.write_text(identity.read_text().replace("format 1", "format 2"))
+    reason = refused(stopped)
+    assert "tradechat data, format 2" in reason
+    assert "docs/JOURNAL.md" in reason
+
+
+def test_fewer_accounts_than_there_are_users_are_refused(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        for name in ("ann", "bob"):
+            register(server, name)
+        assert server.stop() == 0
+    assert "accounts" in refused(tmp_path / "data", "--accounts", "1")
+
+
+def test_one_server_at_a_time(start_server: StartServer) -> None:
+    server = start_server()
+    assert "in use by a running server" in refused(server.data)
+
+
+# ---- history beyond the rings
+
+
+def test_history_goes_beyond_the_rings(start_server: StartServer) -> None:
+    server = start_server(*SMALL)
+    with entered(server, "ann", new=True) as ann:
+        ann.ok(Opcode.JOIN_ROOM, 9)
+        txns, seqs = [], []
+        for n in range(200):
+            txns.append(ann.ok(Opcode.DEPOSIT, n + 1).txn_id)
+            seqs.append(ann.ok(Opcode.CHAT_SEND, 9, f"m{n}").room_seq)
+            await_archive(server, n + 2)
+        assert [item.txn_id for item in transactions(ann)] == txns
+        for before in (txns[0], txns[1], txns[57], txns[-1], txns[-1] + 1):
+            page = ann.ok(Opcode.TXN_HISTORY, before, 5).transactions
+            assert [i.txn_id for i in page] == [t for t in txns if t < before][-5:][::-1]
+        oldest, items = said(ann, 9)
+        assert (oldest, [i.room_seq for i in items]) == (1, [1, *seqs])
+        os.kill(archive_of(server), signal.SIGKILL)
+        assert [item.txn_id for item in transactions(ann)] == txns
+        assert said(ann, 9) == (oldest, items)
+
+
+def archive_of(server: RunningServer) -> int:
+    return next(pid for pid, what in server.children().items() if what == "archive")
+
+
+def test_room_history_keeps_as_many_as_it_is_told(start_server: StartServer) -> None:
+    server = start_server(*SMALL, "--room-history", "50")
+    with entered(server, "ann", new=True) as ann:
+        ann.ok(Opcode.JOIN_ROOM, 9)
+        for n in range(200):
+            last = ann.ok(Opcode.CHAT_SEND, 9, f"m{n}").room_seq
+            await_archive(server, n + 2)
+        oldest, items = said(ann, 9)
+        assert oldest == last - 49
+        assert [i.room_seq for i in items] == list(range(last - 49, last + 1))
+
+
+def test_questions_of_many_at_once(start_server: StartServer) -> None:
+    server = start_server(*SMALL, "--accounts", "64")
+    wires = [entered(server, f"user{n}", new=True) for n in range(8)]
+    ids = [[wire.ok(Opcode.DEPOSIT, 1).txn_id for _ in range(30)] for wire in wires]
+    for wire in wires:
+        for _ in range(3):
+            wire.send(Opcode.TXN_HISTORY, 0, 256)
+        wire.send(Opcode.HEARTBEAT, 4)
+    for wire, own in zip(wires, ids, strict=True):
+        for _ in range(3):
+            assert [i.txn_id for i in wire.answer().body.transactions] == own[::-1]
+        assert wire.answer().opcode == Opcode.HEARTBEAT, "it has not overtaken"
+        wire.close()
+
+
+# ---- damage in memory
+
+
+def damage(server: RunningServer) -> None:
+    """Money from nowhere, and a death that has it found."""
+    region = Region.attach(server.name)
+    at = region.layout["accounts"].at(1, "balance") * WORD
+    region.close()
+    fd = os.open(f"/dev/shm/{server.name}", os.O_RDWR)  # noqa: S108 - the region's place
+    try:
+        os.pwrite(fd, (12345).to_bytes(WORD, "little"), at)
+    finally:
+        os.close(fd)
+    os.kill(server.worker_pids()[0], signal.SIGKILL)
+
+
+def test_a_damaged_region_is_made_anew_from_the_journal(start_server: StartServer) -> None:
+    server = start_server()
+    with entered(server, "ann", new=True) as ann:
+        answered = ann.ok(Opcode.DEPOSIT, 5)
+        damage(server)
+        ann.expect_end()
+    wait_until(lambda: len(events(server, "serving")) == 2, "it serves again", 30.0)
+    with entered(server, "ann") as ann:
+        assert ann.ok(Opcode.BALANCE) == (answered.balance, answered.txn_id)
+        assert ann.call(Opcode.DEPOSIT, 5, req_id=1000).body.balance == 10
+
+
+def test_a_damaged_region_without_a_journal_stops_the_server(tmp_path: Path) -> None:
+    with serving(tmp_path / "data", "--durability", "none") as server:
+        with entered(server, "ann", new=True) as ann:
+            ann.ok(Opcode.DEPOSIT, 5)
+        damage(server)
+        assert server.wait() == DAMAGED
