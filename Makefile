@@ -59,6 +59,7 @@ check: install ## lint, format, types, import arrows, freshness of generated doc
 	$(BIN)/python -m libproto doc --check
 	$(BIN)/python -m server.config --check
 	$(BIN)/python -m server.state doc --check
+	$(BIN)/python -m server.journal doc --check
 
 crash-points: install ## die before every step of every state change and of its repair (three minutes)
 	TRADECHAT_CRASH_POINTS=all $(BIN)/python -m pytest --timeout=0 -o faulthandler_timeout=0 tests/server/state/test_crash_points.py $(ARGS)

@@ -1,8 +1,9 @@
 """`tradechat-admin`: what an operator asks a running server from outside.
 
-`inspect` shows the shared region, `audit` checks it. They map it read-only and take no lock, so
-they can be used on a server that is stuck, and ending them at any moment harms nobody. Data goes to
-standard output, as plain tables or as JSON lines; messages go to standard error.
+`inspect` shows the shared region, `audit` checks it, and `journal` is for what is on disk (see
+admin_journal.py). The first two map the region read-only and take no lock, so they can be used on a
+server that is stuck, and ending them at any moment harms nobody. Data goes to standard output, as
+plain tables or as JSON lines; messages go to standard error.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from server import __version__
+from server import __version__, admin_journal
 from server.config import SETTINGS
 from server.state.audit import audit
 from server.state.inspect import RINGS, Entry, Mark, Time, Value, read, used_indices
@@ -97,13 +98,16 @@ def _drop_output() -> None:
 
 def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="Look at a running tradechat server from outside."
+        prog=PROGRAM, description="Look at a running tradechat server from outside, or at its data."
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     inspect = _add_inspect(commands.add_parser)
     _add_audit(commands.add_parser)
+    admin_journal.add(commands.add_parser)
     options = parser.parse_args(arguments)
+    if options.command == "journal":
+        return admin_journal.run(PROGRAM, options, _write_json, _text)
     name = options.name or f"tradechat-{options.port}"
     try:
         region = Region.attach(name)
