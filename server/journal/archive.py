@@ -53,7 +53,7 @@ from server.state.rooms import HEADER_LEN
 from server.state.state import State
 
 READY: Final = 254  # what it writes into the pipe of those who serve
-BLOCK: Final = 4096  # room_seqs reserved at a time, beside those of leaves
+BLOCK: Final = 1 << 16  # room_seqs reserved at a time, beside those of leaves
 SEGMENT_SIZE: Final = 4 << 20  # bytes
 AGAIN_S: Final = 0.001
 QUESTIONS: Final = 16  # of one worker, before the ring is looked at again

@@ -410,16 +410,16 @@ def test_a_worker_ends(start_server: StartServer, number: signal.Signals) -> Non
 
 
 def test_the_master_is_killed(start_server: StartServer) -> None:
-    """Its workers end by themselves, and the next start takes the same data directory and name,
+    """Its processes end by themselves, and the next start takes the same data directory and name,
     though the region of the dead one still lies there."""
     server = start_server()
-    workers = server.worker_pids()
+    children = server.children()
     with Lobby(server) as lobby:
         wire = lobby.enter()
         server.signal(signal.SIGKILL)
         assert server.wait() == -signal.SIGKILL
         wire.expect_end()
-        for pid in workers:
+        for pid in children:
             leaks.wait_gone(pid)
     again = start_server("--data", str(server.data), "--name", server.name)
     again.name = server.name
@@ -430,7 +430,7 @@ def test_the_master_is_killed(start_server: StartServer) -> None:
 def test_a_master_that_is_killed_under_load(start_server: StartServer) -> None:
     """No worker waits for a lock, a client or a full buffer for ever."""
     server = start_server("--graceful-timeout", "3", workers=2)
-    workers = server.worker_pids()
+    children = server.children()
     with Lobby(server) as lobby:
         deaf = [lobby.enter(worker=slot) for slot in (0, 1)]
         for wire in deaf:
@@ -441,7 +441,7 @@ def test_a_master_that_is_killed_under_load(start_server: StartServer) -> None:
             assert wire.readable(END_S)
         server.signal(signal.SIGKILL)
         server.wait()
-        for pid in workers:
+        for pid in children:
             leaks.wait_gone(pid)
     again = start_server("--data", str(server.data), "--name", server.name)
     assert again.stop() == 0

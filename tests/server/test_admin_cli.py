@@ -105,7 +105,7 @@ def test_the_summary_of_a_live_server(
         "alarm": None,
         "capacities": {n: getattr(DEFAULT_CAPACITIES, n) for n in DEFAULT_CAPACITIES.__slots__},
         "use": {"accounts": 2, "sessions": 2, "clients": 1, "rooms": 1},
-        "txn_ring": {"head": 5, "durable": None},
+        "txn_ring": {"head": 5, "durable": 5},
         "event_ring": {"head": 3},
     }
     assert list(counters) == [counter.name for counter in COUNTERS]
@@ -125,7 +125,7 @@ def test_the_summary_as_text(traded: tuple[RunningServer, Lobby, Wire, Wire]) ->
     found = {row.split()[0]: row.split()[1:] for row in tables.splitlines()[1:]}
     assert found["accounts"] == ["2", "4096"]
     assert found["txn_ring"] == ["65536"]
-    assert re.search(r"^txn_ring +head=5 durable=none$", rings, re.MULTILINE)
+    assert re.search(r"^txn_ring +head=5 durable=5$", rings, re.MULTILINE)
     assert re.search(r"^event_ring +head=3$", rings, re.MULTILINE)
     assert {"counter": "requests_TRANSFER", "total": "1"} in columns(counters)
     assert "requests_WITHDRAW" not in counters, "zeros are left out"

@@ -119,7 +119,7 @@ class Player:
 
     def __init__(self, disk: SimulatedDisk, keep: int = KEEP) -> None:
         self.disk, self.keep = disk, keep
-        self.durable: State = {}
+        self.durable: list[State] = [{}]  # it is one of these: some tell the same
         self.after: State = {}  # what a commit under way would make of it
         self.shown: State = {}
         self.reserved: dict[int, int] = {}
@@ -180,15 +180,18 @@ class Player:
         self.most_live = max(self.most_live, self.store.live)
         return written
 
+    def sync(self) -> None:
+        self.store.sync()
+        self.durable = [self.after]
+
     def finish(self) -> None:
         self.store.finish()
-        self.durable = deepcopy(self.after)
         for room, told in self.after.items():
             self.room(room).ceiling = told.ceiling
 
     def commit(self) -> None:
         if self.write():
-            self.store.sync()
+            self.sync()
             self.finish()
 
     def settle(self) -> None:
@@ -199,9 +202,9 @@ class Player:
         for room, seq in last.items():
             self.after[room].ceiling = seq
         self.store.settle(last)
-        self.durable, self.shown = self.after, deepcopy(self.after)
+        self.durable, self.shown = [self.after], deepcopy(self.after)
 
-    def reopen(self, disk: SimulatedDisk, *states: State, keep: int | None = None) -> None:
+    def reopen(self, disk: SimulatedDisk, states: list[State], *, keep: int | None = None) -> None:
         """Another process opens it: it must tell one of these states."""
         self.keep = keep or self.keep
         store = opened(disk, keep=self.keep, new_epoch=self.epoch + 1)
@@ -211,7 +214,7 @@ class Player:
         assert store.epoch == self.epoch or not self.epoch
         self.epoch = store.epoch
         self.disk, self.store = disk, store
-        self.durable, self.after = fitting[0], fitting[0]
+        self.durable, self.after = fitting, fitting[0]
         self.shown = trimmed(fitting[0], self.keep)
         self.reserved = {room: told.ceiling for room, told in self.shown.items()}
         self.pending = []

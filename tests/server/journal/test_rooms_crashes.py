@@ -75,7 +75,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.player.append(room)
         self.drop(room, ahead)
         self.player.check()
-        self.player.store.sync()
+        self.player.sync()
         self.player.check()
         self.player.finish()
 
@@ -104,7 +104,7 @@ class StoreMachine(RuleBasedStateMachine):
         except PowerCut:
             event("cut while committing")
         disk.cut_at = 0
-        player.reopen(disk.after_power_cut(survives), player.durable, player.after)
+        player.reopen(disk.after_power_cut(survives), [*player.durable, player.after])
 
     @rule(call=calls, survives=survivors, again=survivors, part=parts)
     def cut_power_while_opening(
@@ -132,7 +132,7 @@ class StoreMachine(RuleBasedStateMachine):
         disk = disk.after_kill()
         if forgets:
             disk.drop_clean_pages()
-        player.reopen(disk, player.durable, player.after)
+        player.reopen(disk, [*player.durable, player.after])
         # What was told once is not taken back.
         player.reopen(disk.after_power_cut(survives), player.durable)
 
@@ -203,14 +203,14 @@ def test_a_power_cut_at_every_call_leaves_what_was_committed(part: float) -> Non
             return
         if part and disk.log[-1] != "write":
             continue  # as with no part
-        states = (player.durable, player.after) if player else ({},)
+        states = [*player.durable, player.after] if player else [{}]
         for survives in [*ADVERSARIES.values(), at_random(call)]:
             if player is None:  # it was not there yet
                 left = Player(SimulatedDisk())
                 left.epoch = 0
             else:
                 left = deepcopy(player)
-            left.reopen(disk.after_power_cut(survives), *states)
+            left.reopen(disk.after_power_cut(survives), states)
             left.check()
         for _ in play(left, commits=3):
             left.check()
@@ -240,7 +240,7 @@ def test_an_error_at_every_call_is_final_and_takes_nothing_back(number: int, par
             after = disk.after_kill()
             if forgets:
                 after.drop_clean_pages()
-            left.reopen(after, left.durable, left.after)
+            left.reopen(after, [*left.durable, left.after])
             if speaks:
                 left.reserve(1, 1)
                 left.commit()
