@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -36,6 +37,24 @@ def cpu_of(processes: Iterable[int]) -> CpuTime:
     return CpuTime(user / _TICKS, system / _TICKS)
 
 
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """SIGINT and SIGTERM wait for the end of the `with`: a process that is being started is then
+    known, and can be ended. For the main thread."""
+    came: list[int] = []
+    handlers = {
+        each: signal.signal(each, lambda number, _: came.append(number))
+        for each in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+
 class ServerFailed(Exception):
     """The server did not start; the text is what it said."""
 
@@ -52,18 +71,23 @@ class Server:
             "--data", f"{self._directory.name}/data", "--log-file", str(self._log),
             "--stats-interval", "0", *flags,
         ]  # fmt: skip
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own server, our own flags
-        self.port = self._await_ready()
+        with ExitStack() as undo:
+            undo.callback(self._directory.cleanup)
+            with signals_held():
+                # In a process group of its own: Ctrl-C is for us, and we end it.
+                self._process = subprocess.Popen(  # noqa: S603 - our own server, our own flags
+                    command, stdout=subprocess.PIPE, text=True, process_group=0
+                )
+                undo.callback(self._end)
+            self.port = self._await_ready()
+            self._undo = undo.pop_all()
 
     def _await_ready(self) -> int:
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], _START_S)
         words = self._process.stdout.readline().split() if ready else []
         if not words or words[0] != "ready":
-            self._process.kill()
-            self._process.wait()
             said = self._log.read_text() if self._log.exists() else ""
-            self._directory.cleanup()
             raise ServerFailed(said or "the server did not start in time")
         return int(dict(word.split("=") for word in words[1:])["port"])
 
@@ -82,10 +106,14 @@ class Server:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.send_signal(signal.SIGTERM)
+        self._undo.close()
+
+    def _end(self) -> None:
         try:
+            self._process.terminate()
             self._process.communicate(timeout=_STOP_S)
         except subprocess.TimeoutExpired:
+            pass  # it is killed
+        finally:
             self._process.kill()
             self._process.communicate()
-        self._directory.cleanup()

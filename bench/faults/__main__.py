@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 from typing import Final
 
@@ -14,6 +15,7 @@ EXIT_GOOD: Final = 0
 EXIT_VIOLATED: Final = 1
 EXIT_FAILED: Final = 3
 EXIT_INTERRUPTED: Final = 130
+EXIT_TERMINATED: Final = 143
 ALL: Final = "all"
 
 _ABOUT: Final = """\
@@ -31,7 +33,8 @@ examples:
                                                    the line that it prints when it is ready
 
 exit codes: 0 all promises kept, 1 one was broken, 2 wrong usage, 3 nothing can be said: the server
-does not start, or the users cannot log in
+does not start, or the users cannot log in; 130 interrupted, 143 terminated, the server being
+ended in order in both cases
 """
 
 
@@ -115,7 +118,16 @@ def main() -> int:
     made = parser()
     arguments = made.parse_args()
     options = _options(made, arguments)
-    code = EXIT_GOOD
+    code, ended = EXIT_GOOD, EXIT_INTERRUPTED
+
+    def terminate(*_: object) -> None:
+        """As Ctrl-C: the loop makes a cancellation of that. An exception would be lost in it, where
+        it comes up in a callback."""
+        nonlocal ended
+        ended = EXIT_TERMINATED
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         for script in SCRIPTS:
             if arguments.script in (script.name, ALL):
@@ -126,7 +138,7 @@ def main() -> int:
         print(f"{PROGRAM}: {error}", file=sys.stderr)  # noqa: T201 - a message
         return EXIT_FAILED
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return ended
     return code
 
 

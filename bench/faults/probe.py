@@ -24,6 +24,7 @@ import uvloop
 
 from bench.faults.processes import workers_of
 from bench.faults.wire import Answer, Lost, Refused, Wire
+from bench.process import signals_held
 from libproto.messages import Opcode
 
 EVERY_S: Final = 0.001
@@ -182,12 +183,19 @@ class Probe:
 
     def __init__(self, host: str, port: int, master: int) -> None:
         command = [sys.executable, "-m", "bench.faults.probe"]
-        self._process = subprocess.Popen(  # noqa: S603 - ourselves
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"host": host, "port": port, "master": master}) + "\n")
-        self._process.stdin.flush()
+        asked = json.dumps({"host": host, "port": port, "master": master})
+        with signals_held():
+            # In a process group of its own: Ctrl-C is for us, and the end of its input ends it.
+            self._process = subprocess.Popen(  # noqa: S603 - ourselves
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                process_group=0,
+            )
+            assert self._process.stdin is not None
+            self._process.stdin.write(f"{asked}\n")
+            self._process.stdin.flush()
 
     def finish(self) -> list[Sample]:
         """End it; what it has measured (nothing if it failed, which it has said by itself)."""

@@ -12,7 +12,7 @@ import pytest
 
 from bench.faults.history import History, Membership, Message, Missed, Read, Request
 from bench.faults.probe import Fault, Sample, pauses
-from bench.faults.processes import Held, family_of, workers_of
+from bench.faults.processes import Held, children_of, family_of, workers_of
 from bench.faults.report import FIGURES, Report
 from bench.faults.scripts import SCRIPTS, Traces
 from bench.faults.target import Target
@@ -487,6 +487,35 @@ def test_a_server_that_ends_is_a_violation(server: RunningServer) -> None:
         told, _ = run.communicate(timeout=RUN_S)
     assert run.returncode == 1
     assert "the server has ended" in told
+
+
+def _starts_its_server(pid: int) -> bool:
+    return bool(children_of(pid))
+
+
+def _is_under_load(pid: int) -> bool:
+    folder = f"/proc/{pid}/fd"
+    try:
+        links = [os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)]
+    except FileNotFoundError:
+        return False  # one was closed meanwhile
+    return len([link for link in links if link.startswith("socket:")]) >= 12
+
+
+@pytest.mark.parametrize("moment", [_starts_its_server, _is_under_load])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_ended_ends_its_server(
+    moment: Callable[[int], bool], number: signal.Signals, code: int
+) -> None:
+    command = [sys.executable, "-m", "bench.faults", "kill9", "--seconds=30", "--connections=12"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        wait_until(lambda: moment(run.pid), moment.__name__)
+        run.send_signal(number)
+        told, error = run.communicate(timeout=RUN_S)
+    assert run.returncode == code
+    assert (told, error) == ("", "")
 
 
 def test_traces_of_a_server(server: RunningServer) -> None:
