@@ -6,6 +6,8 @@ import asyncio
 import inspect
 import os
 import signal
+import socket
+import struct
 import threading
 import time
 from collections import Counter
@@ -235,6 +237,25 @@ def test_a_server_that_falls_silent(make: Make) -> None:
         assert ann.balance() == (5, 9)
 
 
+def test_signs_of_life_go_on(make: Make) -> None:
+    """Though the program asks for nothing."""
+    heard = threading.Event()
+    beats = {"heartbeat_s": 1, "idle_timeout_s": 9}
+
+    def again(wire: Wire) -> None:
+        wire.log_in(Handshake(hello=beats, login={"resumed": 1}))
+        assert wire.request().opcode == Opcode.USER_NAME
+        heard.set()
+        wire.wait_closed()
+
+    def first(wire: Wire) -> None:
+        wire.log_in(Handshake(hello=beats))
+
+    with serving(first, again) as port, make(port=port) as ann:
+        ann.login(USERNAME, PASSWORD)
+        assert heard.wait(WAIT_S)
+
+
 def test_a_refusal_that_does_not_tell_is_waited_out(make: Make) -> None:
     def busy(wire: Wire) -> None:
         for _ in range(3):
@@ -395,6 +416,41 @@ def test_a_program_that_takes_no_pushes(make: Make, monkeypatch: pytest.MonkeyPa
         wait_until(lambda: bool(ann._connection._held), "the reading to stop")
         assert [ann.next_push() for _ in range(21)] == [message(seq) for seq in range(1, 22)]
         assert ann.reconnects == 1
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_loss_that_shows_though_nothing_is_read(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sign of life could not be sent. Another connection has to wait for the program as well."""
+    monkeypatch.setattr(client.aio, "PUSHES_MAX", 10)
+    held = threading.Event()
+
+    def flood(wire: Wire) -> None:
+        wire.log_in(Handshake(hello={"heartbeat_s": 1}))
+        _join(wire, 0)
+        wire.send(*(_said(seq) for seq in range(1, 21)))
+        assert held.wait(WAIT_S)
+        wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def again(wire: Wire) -> None:
+        _join(wire, 20)
+        wire.wait_closed()
+
+    with (
+        serving(flood, back(again)) as port,
+        OnALoop(loop_factory, port=port, reconnect=True) as ann,
+    ):
+        ann.login(USERNAME, PASSWORD)
+        ann.join(ROOM)
+        wait_until(lambda: bool(ann._connection._held), "the reading to stop")
+        held.set()
+        wait_until(lambda: bool(ann.reconnecting), "the loss")
+        given = [ann.next_push() for _ in range(4)]
+        assert ann._core.backoff._attempts == 0
+        given += [ann.next_push() for _ in range(16)]
+        wait_until(lambda: ann.reconnects == 1, "another connection")
+        assert given == [message(seq) for seq in range(1, 21)]
 
 
 # --- the end ----------------------------------------------------------------------------------
