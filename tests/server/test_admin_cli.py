@@ -223,10 +223,10 @@ def test_a_server_is_found_by_its_port(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_server_left_is_said(server: RunningServer) -> None:
-    workers = server.worker_pids()
+    children = server.children()
     server.signal(signal.SIGKILL)
     server.wait()
-    for pid in workers:
+    for pid in children:
         leaks.wait_gone(pid)
     try:
         run = admin("inspect", "--name", server.name)

@@ -135,10 +135,9 @@ def test_cut_short_it_is_none() -> None:
 
 
 def test_one_is_not_the_other() -> None:
-    assert segment_head(BATCH_BYTES) is None
-    assert batch_head(SEGMENT_BYTES + RECORDS, 0) is None
-    as_segment = SEGMENT.magic.to_bytes(8, "little") + BATCH_BYTES[8:40]
-    assert batch_head(as_segment + crc64(as_segment + RECORDS).to_bytes(8, "little"), 0) is None
+    assert segment_head(BATCH.pack(*VALUES)) is None
+    as_segment = SEGMENT.pack(*VALUES[:2], 3, 7, rest=(RECORDS,))
+    assert batch_head(as_segment + RECORDS, 0) is None
 
 
 @pytest.mark.parametrize("records", [0, 4, 2**32, 2**64 - 1])
