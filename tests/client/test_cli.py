@@ -191,7 +191,7 @@ def test_send_and_history(shared: RunningServer) -> None:
 
 
 def test_history_that_is_gone(start_server: StartServer) -> None:
-    server = start_server("--event-ring", "16")
+    server = start_server("--event-ring", "16", "--durability", "none")
     with Client(port=server.port) as client:
         client.register("alice", PASSWORD)
         client.login("alice", PASSWORD)

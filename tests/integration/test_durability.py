@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from client import Client
-from client.errors import ClientError
+from client.errors import ClientError, ServerBusy
 from libproto.errors import Status
 from libproto.messages import Flag, Opcode
 from server.journal.disk import Disk
@@ -212,6 +212,9 @@ class Load:
             while not self._stop.is_set():
                 try:
                     client.deposit(1)
+                except ServerBusy:  # refused, by a worker whose master was killed before it
+                    self._stop.wait(0.01)
+                    continue
                 except ClientError as error:
                     self.errors.append(repr(error))
                     return
