@@ -107,7 +107,12 @@ def is_self_connected(sock: socket.socket) -> bool:
     TCP's simultaneous open does that when the kernel picks, as the local port, the very port that
     is connected to: it happens to who retries on the loopback address while the server is down.
     """
-    return bool(sock.getsockname() == sock.getpeername())
+    try:
+        return bool(sock.getsockname() == sock.getpeername())
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            return False  # the other end has reset it already: whoever reads is told
+        raise
 
 
 def _wait(sock: socket.socket, event: int, deadline: float | None, transferred: int) -> None:

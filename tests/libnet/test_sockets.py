@@ -207,6 +207,21 @@ def test_connection_to_itself_is_recognised() -> None:
         assert not is_self_connected(sock)
 
 
+def test_a_connection_that_was_reset_is_not_to_itself() -> None:
+    """The kernel has forgotten its other end by then."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as sock,
+    ):
+        accepted, _ = listener.accept()
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+        select.select([sock], [], [], 10.0)
+        with pytest.raises(OSError, match="not connected"):
+            sock.getpeername()
+        assert not is_self_connected(sock)
+
+
 # Whole reads and writes
 
 
