@@ -5,6 +5,7 @@ import select
 import socket
 import struct
 import threading
+from contextlib import suppress
 from types import TracebackType
 
 from libproto.messages import HEADER_LEN, Opcode
@@ -51,7 +52,8 @@ class Relay:
         with client, socket.socket() as server:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SIZE)
             server.connect(("127.0.0.1", self._server_port))
-            self._pass_on(client, server)
+            with suppress(ConnectionError):  # a reset is an end like another, to be passed on
+                self._pass_on(client, server)
 
     def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
         held = bytearray()

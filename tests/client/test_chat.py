@@ -412,7 +412,7 @@ def test_a_gap_is_filled_in_its_place(start_server: StartServer) -> None:
 
 
 def test_what_is_gone_is_said_in_its_place(start_server: StartServer) -> None:
-    server = start_server("--event-ring", "64", "--max-message", "32768")
+    server = start_server("--event-ring", "64", "--max-message", "32768", "--durability", "none")
     _people(server)
     with (
         Relay(server.port) as relay,
