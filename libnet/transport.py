@@ -191,6 +191,8 @@ class FrameProtocol(asyncio.Protocol):
             return
         if self.pending:
             self._finishing = True
+            if self.transport is not None:
+                self.transport.pause_reading()  # what comes now waits in the kernel
             return
         self.closing = True
         transport = self.transport

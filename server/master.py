@@ -33,6 +33,7 @@ from libnet.errors import AddressInUse, NetError
 from libnet.sockets import listen, probe_port, tune
 from libnet.wakeup import Wakeup
 from server import stats, worker
+from server.child import STOP_SIGNALS
 from server.config import WORKERS_MAX, Settings
 from server.journal import archive
 from server.journal import process as journal
@@ -66,15 +67,11 @@ REBUILDS_MAX: Final = 3  # times that a server begins anew after damage
 JOURNAL: Final = journal.READY
 ARCHIVE: Final = archive.READY
 LOADER: Final = ARCHIVE - 1
-KEEPERS: Final = (JOURNAL, ARCHIVE)
+KEEPERS: Final = (JOURNAL, ARCHIVE)  # they keep the state on disk
 _NAMES: Final = {JOURNAL: "journal", ARCHIVE: "archive", LOADER: "loader"}
 assert WORKERS_MAX <= LOADER
 _REPAIRED, _BROKEN = 0, 1  # exit codes of the repair
 USER_TIMEOUT_MS: Final = 30_000  # unacknowledged output of a connection
-
-_JOURNAL_FAILS = tuple(
-    f"ended with exit code {code}" for code in (journal.EXIT_FAILED, journal.EXIT_REFUSED)
-)
 
 log = liblog.get("master")
 
@@ -154,6 +151,13 @@ def listeners(settings: Settings) -> list[socket.socket]:
     return [first, *rest]
 
 
+def _how(code: int) -> str:
+    """An exit code in words."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}" if code else "it ended"
+
+
 def _datagram_pair() -> tuple[socket.socket, socket.socket]:
     pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for sock in pair:
@@ -219,11 +223,11 @@ class Master:
         sys.stdout.flush()
         sys.stderr.flush()
         # A signal to stop that comes before the child can act on it is kept for it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, worker.STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         pid = os.fork()
         if pid == 0:
             self._become(slot, master)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, worker.STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         child = Child(slot, pid, os.pidfd_open(pid), beat_seen=time.monotonic())
         self._children[child.pidfd] = child
         self._poll.register(child.pidfd, select.POLLIN)
@@ -288,9 +292,9 @@ class Master:
     def _become_loader(self) -> NoReturn:
         code = EXIT_NOT_STARTED
         try:
-            for number in worker.STOP_SIGNALS:
+            for number in STOP_SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, worker.STOP_SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
             setproctitle.setproctitle("tradechat: loader")
             assert self._data is not None
             journal.restore(self.region, self._data)
@@ -302,16 +306,13 @@ class Master:
         finally:
             os._exit(code)
 
-    def _reap(self, pidfd: int) -> tuple[Child, str]:
-        """The child that has ended, and how; "" where in order."""
+    def _reap(self, pidfd: int) -> tuple[Child, int]:
+        """The child that has ended, and its exit code; -N where signal N killed it."""
         child = self._children.pop(pidfd)
         self._poll.unregister(pidfd)
         _, status = os.waitpid(child.pid, 0)
         os.close(pidfd)
-        code = os.waitstatus_to_exitcode(status)
-        if code < 0:
-            return child, f"killed by {signal.Signals(-code).name}"
-        return child, f"ended with exit code {code}" if code else ""
+        return child, os.waitstatus_to_exitcode(status)
 
     @staticmethod
     def _signal(children: Collection[Child], number: signal.Signals) -> None:
@@ -366,12 +367,12 @@ class Master:
                 return False
             for slot in KEEPERS:
                 self._fork(slot)
-            if not self._await_ready(set(KEEPERS)):
+            if not self._await_ready(set(KEEPERS), math.inf):  # as much as there is on disk
                 return False
         slots = range(self.settings.workers)
         for slot in slots:
             self._fork(slot)
-        return self._await_ready(set(slots))
+        return self._await_ready(set(slots), START_S)
 
     def _load(self) -> bool:
         """The state on disk into the region, by a child: however long it takes."""
@@ -382,21 +383,22 @@ class Master:
                     self._signalled += map(signal.Signals, os.read(fd, 64))
                     return False
                 if fd == child.pidfd:
-                    _, how = self._reap(fd)
-                    if how:
+                    _, code = self._reap(fd)
+                    if code:
                         self._exit_code = EXIT_NOT_STARTED
-                    return not how
+                    return not code
 
-    def _await_ready(self, waiting: set[int]) -> bool:
-        """Until those in these slots serve. False where one cannot, or a signal came before."""
-        deadline = time.monotonic() + START_S
+    def _await_ready(self, waiting: set[int], seconds: float) -> bool:
+        """Until those in these slots serve, for so long. False where one cannot, or a signal came
+        before."""
+        deadline = time.monotonic() + seconds
         while waiting:
             left = deadline - time.monotonic()
             if left <= 0:
                 log.error("processes do not start in time", slots=sorted(waiting))
                 self._exit_code = EXIT_NOT_STARTED
                 return False
-            for fd, _ in self._poll.poll(left * 1000):
+            for fd, _ in self._poll.poll(min(left, START_S) * 1000):
                 if fd == self._ready:
                     slots = os.read(fd, 64)
                     waiting.difference_update(slots)
@@ -406,8 +408,8 @@ class Master:
                     self._signalled += map(signal.Signals, os.read(fd, 64))
                     return False
                 else:
-                    child, how = self._reap(fd)
-                    log.error("a process cannot start", process=child.name, how=how or "it ended")
+                    child, code = self._reap(fd)
+                    log.error("a process cannot start", process=child.name, how=_how(code))
                     self._exit_code = EXIT_NOT_STARTED
                     return False
         return True
@@ -460,18 +462,18 @@ class Master:
                 for slot in os.read(fd, 64):
                     self._serves(slot)
             else:
-                child, how = self._reap(fd)
-                if self._draining and not how:
+                child, code = self._reap(fd)
+                if self._draining and not code:
                     continue  # in order: it has ended its sessions and holds nothing
                 log.warning(
                     "process has died",
                     process=child.name,
                     process_pid=child.pid,
-                    how=how or "it ended",
+                    how=_how(code),
                 )
                 if child.slot not in KEEPERS:
                     dead.append(child.slot)
-                elif child.slot == JOURNAL and how in _JOURNAL_FAILS:  # it has said why
+                elif child.slot == JOURNAL and code in journal.FINAL:  # it has said why
                     log.error("the server stops, as it can make nothing durable any more")
                     self._exit_code = EXIT_JOURNAL
                     continue
@@ -492,7 +494,7 @@ class Master:
         failures = 0 if now - child.serving > STEADY_S else self._failures[child.slot] + 1
         self._failures[child.slot] = failures
         delay = BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)]
-        alone = child.slot in KEEPERS or not self._workers()
+        alone = child.slot == JOURNAL or not self._workers()
         self._vacant[child.slot] = now + (min(delay, ALONE_S) if alone else delay)
 
     def _word(self, slot: int, field: str) -> int:

@@ -1,7 +1,6 @@
 """A worker: one uvloop loop, its own listener, its clients, its cursor in the event ring."""
 
 import asyncio
-import ctypes
 import gc
 import os
 import resource
@@ -13,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-import setproctitle
 import uvloop
 
 import liblog
@@ -25,6 +23,7 @@ from libproto.messages import State as Phase
 from libproto.scram import Verifier
 from server import __version__
 from server.archive_client import ArchiveClient
+from server.child import STOP_SIGNALS, enter
 from server.config import Settings
 from server.connection import Connection
 from server.dispatch import Peer, allowed
@@ -39,11 +38,10 @@ from server.state.state import State
 
 POLL_S: Final = 0.01  # a wake-up that was lost costs this much
 SWEEP_S: Final = 1.0  # at most; less where a deadline is short
+DRAIN_S: Final = 0.001  # at a stop: between looks whether all is answered
 SHED_S: Final = 0.1  # at a stop: how long requests that come later are still answered
 BACKLOG: Final = 1024  # connections that wait to be accepted
 EXIT_FAILED: Final = 70  # EX_SOFTWARE: the state may be half-changed
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-_PR_SET_PDEATHSIG = 1
 _CHECK_LOCKS = "TRADECHAT_CHECK_LOCKS"
 _TO_BALANCE = OFFSETS[RecordKind.TRANSFER]["to_balance"]
 
@@ -87,7 +85,6 @@ class Worker:
             settings.client_retention,
             check_locks=bool(os.environ.get(_CHECK_LOCKS)),
         )
-        self._region: Final = inherited.region
         self.words: Final = inherited.region.words
         self.counters: Final = self.state.counters
         self.allowed: Final = allowed(self.counters)
@@ -100,7 +97,9 @@ class Worker:
         self.archive: Final = ArchiveClient(inherited.archive, loop) if inherited.archive else None
         self._parked: deque[tuple[int, Connection | None, Parked]] = deque()
         self._journal: Final = inherited.journal
-        self._journal_waits: Final = inherited.region.layout["journal"].at(0, "waiting")
+        journal = inherited.region.layout["journal"]
+        self._journal_waits: Final = journal.at(0, "waiting")
+        self._failed: Final = journal.at(0, "failed")
         self.server_name: Final = f"tradechat/{__version__}"
         self.capabilities: Final = int(Capability.PAYMENTS)
         # Whoever is not registered is checked against this: the same work, and no proof fits it.
@@ -209,12 +208,12 @@ class Worker:
         touched: dict[Connection, None] = {}
         while parked and parked[0][0] <= durable:
             _, connection, what = parked.popleft()
-            answer = what if type(what) is bytes else what()  # type: ignore[operator] # not bytes
             if connection is not None:
-                if answer:
-                    connection.out.append(answer)
-                touched[connection] = None
                 connection.pending -= 1
+                touched[connection] = None
+            answer = what if type(what) is bytes else what()  # type: ignore[operator] # not bytes
+            if answer and connection is not None:
+                connection.out.append(answer)
         if not parked:
             self.words[self._has_parked] = 0
         for connection in touched:
@@ -326,11 +325,10 @@ class Worker:
         """Answer what was received, shed what comes later, flush, end."""
         deadline = self.loop.time() + self.settings.graceful_timeout
         while any(c.busy for c in self.connections) and self.loop.time() < deadline:
-            await asyncio.sleep(0)
+            await asyncio.sleep(DRAIN_S)
         self.draining = self.guarded = True
         await asyncio.sleep(min(SHED_S, self.settings.graceful_timeout))
-        failed = self._region.layout["journal"].at(0, "failed")
-        while self._parked and not self.words[failed] and self.loop.time() < deadline:
+        while self._parked and not self.words[self._failed] and self.loop.time() < deadline:
             await asyncio.sleep(POLL_S)
         for _, waiting, _ in self._parked:  # what is not durable is not answered
             if waiting is not None:
@@ -382,12 +380,7 @@ def run(inherited: Inherited, slot: int, master: int) -> NoReturn:
     settings = inherited.settings
     code = 0
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != master:
-            os._exit(0)
-        setproctitle.setproctitle(f"tradechat: worker {slot}")
-        liblog.configure(settings.log_level, settings.log_format, settings.log_file, worker=slot)
+        enter(settings, f"worker {slot}", master, worker=slot)
         # What the master made stays as it is: no collection walks it, no page of it is copied.
         gc.freeze()
         loop = uvloop.new_event_loop()

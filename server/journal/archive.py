@@ -13,7 +13,6 @@ below the durable reservation as there can be sessions to leave.
 
 import os
 import select
-import signal
 import socket
 import time
 from collections import deque
@@ -22,9 +21,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, NoReturn, cast
 
-import setproctitle
-
 import liblog
+from server.child import enter
 from server.config import Settings
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
@@ -35,7 +33,6 @@ from server.journal.process import (
     LAST_S,
     POLL_S,
     Stop,
-    die_with_parent,
     now_us,
 )
 from server.journal.questions import (
@@ -329,11 +326,7 @@ def run(inherited: Inherited, master: int) -> NoReturn:
     """The whole life of an archive process, after its fork. Ends the process."""
     settings, code = inherited.settings, 1
     try:
-        die_with_parent(signal.SIGTERM)
-        if os.getppid() != master:
-            os._exit(0)
-        setproctitle.setproctitle("tradechat: archive")
-        liblog.configure(settings.log_level, settings.log_format, settings.log_file)
+        enter(settings, "archive", master)
         _serve(inherited)
         code = 0
     except JournalError as error:

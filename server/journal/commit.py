@@ -16,6 +16,14 @@ from server.state.records import RECORD_SIZE
 from server.state.region import Region
 
 
+def give_up(region: Region, number: int) -> None:
+    """Tell the workers that nothing becomes durable any more: no transaction gets a place, and no
+    answer that waits leaves. number: the errno, for whoever looks."""
+    words, layout = region.words, region.layout
+    words[layout["log"].at(0, "limit")] = 0
+    words[layout["journal"].at(0, "failed")] = number
+
+
 class Committer:
     """The ring's one reader that makes it durable."""
 
@@ -30,7 +38,7 @@ class Committer:
     ) -> None:
         """sync: answers wait until they are durable. wakeups: of the workers, by slot. clock_us: a
         monotonic clock, microseconds."""
-        self._words, self._bytes = region.words, region.bytes
+        self._region, self._words, self._bytes = region, region.words, region.bytes
         self._writer = writer
         self._sync = sync
         self._clock_us = clock_us
@@ -39,7 +47,6 @@ class Committer:
         self._head = log.at(0, "head")
         self._durable, self._released = log.at(0, "durable"), log.at(0, "released")
         self._limit = log.at(0, "limit")
-        self._failed = journal.at(0, "failed")
         self._counted = [journal.at(0, name) for name in ("batches", "records", "sync_us")]
         self._longest = journal.at(0, "sync_us_max")
         self._base, self._size, self._mask = ring.base * WORD, ring.records, ring.records - 1
@@ -64,8 +71,7 @@ class Committer:
     def commit(self) -> int:
         """Make durable what is in the ring, as one batch; the number of its records.
 
-        OSError: the journal has failed. It is told in the region: no further transaction gets a
-        place, and no answer that waits leaves any more.
+        OSError: the journal has failed, and has been given up.
         """
         words, first = self._words, self._writer.last + 1
         count = words[self._head] - first + 1
@@ -75,8 +81,7 @@ class Committer:
         try:
             self._writer.append(self._slots(first, count), count)
         except OSError as error:
-            words[self._limit] = 0
-            words[self._failed] = error.errno or errno.EIO
+            give_up(self._region, error.errno or errno.EIO)
             raise
         took = self._clock_us() - began
         self.publish()

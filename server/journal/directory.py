@@ -15,6 +15,7 @@ class DataDirectory:
     """The paths in a data directory, and what it is: its format, and the secret of this server."""
 
     def __init__(self, path: Path) -> None:
+        path = path.absolute()  # its parent is needed as well
         self.path: Final = path
         self.journal: Final = path / JOURNAL
         self.snapshots: Final = path / SNAPSHOTS
@@ -62,3 +63,4 @@ class DataDirectory:
             disk.close(fd)
         disk.rename(temporary, path)
         disk.sync_directory(self.path)
+        disk.sync_directory(self.path.parent)

@@ -8,7 +8,7 @@ A snapshot is made by a child of it, of low priority, from the newest snapshot a
 that: so nothing waits for it, and every record is checked once more on the way.
 """
 
-import ctypes
+import errno
 import os
 import select
 import signal
@@ -22,8 +22,9 @@ import setproctitle
 
 import liblog
 from libnet.wakeup import Wakeup
+from server.child import STOP_SIGNALS, enter, follow_parent
 from server.config import Settings
-from server.journal.commit import Committer
+from server.journal.commit import Committer, give_up
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError
@@ -38,7 +39,7 @@ from server.state.region import Region
 READY: Final = 255  # what it writes into the pipe of those who serve
 EXIT_FAILED: Final = 74  # EX_IOERR: write or sync has failed, and nothing is written any more
 EXIT_REFUSED: Final = 65  # EX_DATAERR: what is on disk cannot be used
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+FINAL: Final = (EXIT_FAILED, EXIT_REFUSED)  # another journal process would do no better
 
 POLL_S: Final = 0.01  # a wake-up that was lost costs this much
 COMPANY: Final = 8  # records in a batch: with as many the next one waits for company
@@ -47,7 +48,6 @@ PROGRESS_S: Final = 1.0
 NICENESS: Final = 10  # of a snapshot's process
 LAST_S: Final = 5.0  # beside the graceful timeout: how long workers are waited for at the end
 _MIB: Final = 1 << 20
-_PR_SET_PDEATHSIG = 1
 
 log = liblog.get("journal")
 
@@ -129,7 +129,14 @@ class Snapshots:
             disk.sync_directory(directory)
 
     def look(self, durable: int) -> None:
-        """Begin one if it is time, or see to the one that is being made."""
+        """Begin one if it is time, or see to the one that is being made. What fails here is no
+        failure of the journal."""
+        try:
+            self._look(durable)
+        except OSError as error:
+            log.error("a snapshot cannot be begun", reason=str(error))
+
+    def _look(self, durable: int) -> None:
         if durable and not self._region.words[self._oldest]:
             self._tell()
         if self._child:
@@ -147,16 +154,16 @@ class Snapshots:
         new, age = durable - self._tried, time.monotonic() - self._tried_at
         if new >= self._every_txns or (new > 0 and self._every_s and age >= self._every_s):
             self._tried, self._tried_at = durable, time.monotonic()
+            parent = os.getpid()
             self._child = os.fork()
             if self._child == 0:
-                self._become_snapshot(durable)
+                self._become_snapshot(durable, parent)
 
-    def _become_snapshot(self, durable: int) -> NoReturn:
+    def _become_snapshot(self, durable: int, parent: int) -> NoReturn:
         code = 1
         try:
-            for number in STOP_SIGNALS:
-                signal.signal(number, signal.SIG_IGN)
-            die_with_parent(signal.SIGKILL)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            follow_parent(parent, signal.SIGKILL)
             os.nice(NICENESS)
             setproctitle.setproctitle("tradechat: snapshot")
             self.make(durable)
@@ -200,11 +207,6 @@ def _tell_bad(bad: Sequence[Damaged]) -> None:
         log.warning("a snapshot is damaged; the one before it is used", reason=str(error))
 
 
-def die_with_parent(number: signal.Signals) -> None:
-    """Get this signal when the parent ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
-
-
 class Stop:
     """Told to end, and no worker left."""
 
@@ -212,7 +214,6 @@ class Stop:
         self._workers, self._patience_s = workers, patience_s
         self._told_at = 0.0
         signal.signal(signal.SIGTERM, self._told)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _told(self, *_: object) -> None:
@@ -280,17 +281,15 @@ def run(inherited: Inherited, master: int) -> NoReturn:
     """The whole life of a journal process, after its fork. Ends the process."""
     settings, code = inherited.settings, 1
     try:
-        die_with_parent(signal.SIGTERM)
-        if os.getppid() != master:
-            os._exit(0)
-        setproctitle.setproctitle("tradechat: journal")
-        liblog.configure(settings.log_level, settings.log_format, settings.log_file)
+        enter(settings, "journal", master)
         _serve(inherited)
         code = 0
     except JournalError as error:
+        give_up(inherited.region, errno.EIO)
         log.error("the journal cannot be used", reason=str(error))
         code = EXIT_REFUSED
     except OSError as error:
+        give_up(inherited.region, error.errno or errno.EIO)
         log.error(
             "the journal cannot be written, and nothing more is made durable: no transaction is "
             "taken any more, what was answered is safe; mend the disk or make room on it, and "
