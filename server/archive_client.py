@@ -2,7 +2,7 @@
 
 A question is a datagram and so is its answer; the connection that waits for it handles no other
 frame meanwhile, the worker does. A new archive process says hello, and what was asked of the one
-before is asked again.
+before is asked again; where it has failed, nobody waits for another.
 """
 
 import asyncio
@@ -10,9 +10,10 @@ import os
 import socket
 from collections.abc import Callable
 
-from server.journal.questions import DATAGRAM_MAX, HELLO, Kind, Question, token_of
+from server.journal.questions import DATAGRAM_MAX, HELLO, Kind, Question, head_of
 
 Answered = Callable[[bytes], None]
+"""Called with the answer; b"": there is none."""
 
 
 class ArchiveClient:
@@ -50,10 +51,16 @@ class ArchiveClient:
                 return
             if not data:
                 return
-            token = token_of(data)
+            token, good = head_of(data)
             if token == HELLO:
                 for question, _ in self._open.values():
                     self._send(question)
             # It may be answered twice, or be of this slot's worker before.
             elif (found := self._open.pop(token, None)) is not None:
-                found[1](data)
+                found[1](data if good else b"")
+
+    def give_up(self) -> None:
+        """The archive has failed: whoever waits is told."""
+        waiting, self._open = self._open, {}
+        for _, answered in waiting.values():
+            answered(b"")

@@ -19,6 +19,7 @@ _gap = PUSH[Opcode.ROOM_GAP].frame
 MAX_BODY_LEN: Final = 65536  # bytes
 PENDING_MAX: Final = 1024  # answers that wait for durability: with more no further request is taken
 RETRY_ASK_MS: Final = 100
+RETRY_UNREADABLE_MS: Final = 5000
 DIRECT: Final = 0  # the "room" of direct messages in what a connection is owed
 
 
@@ -34,6 +35,12 @@ class Refused(Exception):
         self.detail = detail
         self.retry_after_ms = retry_after_ms
         self.after_txn = after_txn
+
+
+def _unreadable() -> Refused:
+    return Refused(
+        Status.ERR_SERVER_BUSY, "older history cannot be read just now", RETRY_UNREADABLE_MS
+    )
 
 
 class Greeting(NamedTuple):
@@ -123,17 +130,24 @@ class Connection(FrameProtocol):
         """Ask the archive, and answer what `then` makes of its answer. No frame is handled before;
         where the connection is lost before, `then` is not called. Refused."""
 
+        def answer(data: bytes) -> bytes | None:
+            if not data:
+                raise _unreadable()
+            return then(data)
+
         def answered(data: bytes) -> None:
-            answer = self.complete(opcode, req_id, lambda: then(data))
-            if answer:
-                self.out.append(answer)
             self.pending -= 1
+            frame = self.complete(opcode, req_id, lambda: answer(data))
+            if frame:
+                self.out.append(frame)
             self.flush()
             self.settle()
 
-        archive = self.worker.archive
-        assert archive is not None, "who asks has looked"
-        if not archive.ask(kind, fields, answered):
+        worker = self.worker
+        assert worker.archive is not None, "who asks has looked"
+        if worker.words[worker.archive_failed]:
+            raise _unreadable()
+        if not worker.archive.ask(kind, fields, answered):
             raise Refused(Status.ERR_SERVER_BUSY, "too many ask for older history", RETRY_ASK_MS)
         self.pending += 1
         self.hold()

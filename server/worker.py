@@ -95,6 +95,7 @@ class Worker:
         self.epoch: Final = self.words[header.at(0, "epoch")]
         self.released: Final = inherited.region.layout["log"].at(0, "released")
         self.archive: Final = ArchiveClient(inherited.archive, loop) if inherited.archive else None
+        self.archive_failed: Final = inherited.region.layout["archive"].at(0, "failed")
         self._parked: deque[tuple[int, Connection | None, Parked]] = deque()
         self._journal: Final = inherited.journal
         journal = inherited.region.layout["journal"]
@@ -270,6 +271,8 @@ class Worker:
         self._host_siblings()
         if self._parked:
             self.release()
+        if self.archive is not None and words[self.archive_failed]:
+            self.archive.give_up()
         self.poll()
 
     def _host_siblings(self) -> None:

@@ -11,6 +11,7 @@ crash a room goes on above what was reserved. Leaves cannot be refused, so `rese
 below the durable reservation as there can be sessions to leave.
 """
 
+import errno
 import os
 import select
 import socket
@@ -40,6 +41,7 @@ from server.journal.questions import (
     Kind,
     Question,
     pack_events,
+    pack_failure,
     pack_hello,
     pack_txns,
 )
@@ -53,7 +55,8 @@ READY: Final = 254  # what it writes into the pipe of those who serve
 BLOCK: Final = 1 << 16  # room_seqs reserved at a time, beside those of leaves
 SEGMENT_SIZE: Final = 4 << 20  # bytes
 AGAIN_S: Final = 0.001
-QUESTIONS: Final = 16  # of one worker, before the ring is looked at again
+ASKED_MAX: Final = 16  # questions worked on by turns; the others wait in the sockets
+STEPS: Final = 512  # records that are looked at for one question before the next
 
 log = liblog.get("archive")
 
@@ -196,36 +199,53 @@ class Keeper:
         )
 
 
+class Asked:
+    """A question that is being answered: a worker's end, and what has been found so far."""
+
+    def __init__(self, sock: socket.socket, question: Question) -> None:
+        self.sock = sock
+        self.token, self.kind = question.token, question.kind
+        self.fields = question.fields
+        self.items: list[tuple[int, ...]] = []
+
+
 class Answers:
-    """Questions of workers, and their answers on the way."""
+    """Questions of workers, worked on a step at a time: the ring must not be kept waiting."""
 
     def __init__(self, keeper: Keeper, store: RoomStore, history: History, asked: int) -> None:
         """asked: the word that counts the questions."""
         self._state, self._store, self._history = keeper.state, store, history
-        self._words, self._asked = keeper.state.region.words, asked
+        self._words, self._count = keeper.state.region.words, asked
 
-    def answer(self, data: bytes) -> bytes:
-        """JournalError, OSError: what was asked for cannot be read."""
-        question = Question.unpack(data)
-        self._words[self._asked] += 1
-        a, b, c, d = question.fields
-        if question.kind == Kind.TXNS:
-            return pack_txns(question.token, self._txns(a, b, c, d))
-        bodies = self._store.read(a, b, c, d)
-        return pack_events(question.token, self._store.oldest(a), bodies)
+    def step(self, asked: Asked) -> bytes:
+        """Work on it; its answer, or b"" where there is more to do."""
+        try:
+            return self._txns(asked) if asked.kind == Kind.TXNS else self._events(asked)
+        except (JournalError, OSError) as error:
+            log.error("older history cannot be read", reason=str(error))
+            return self._done(pack_failure(asked.token))
+
+    def _done(self, answer: bytes) -> bytes:
+        self._words[self._count] += 1
+        return answer
+
+    def _events(self, asked: Asked) -> bytes:
+        room, after, limit, size = asked.fields
+        bodies = self._store.read(room, after, limit, size)
+        return self._done(pack_events(asked.token, self._store.oldest(room), bodies))
 
     def _record(self, txn: int) -> tuple[int, ...] | None:
         return self._state.log.read(txn) or self._history.read(txn)
 
-    def _txns(self, user: int, txn: int, before: int, limit: int) -> list[tuple[int, ...]]:
-        items: list[tuple[int, ...]] = []
-        while txn and len(items) < limit:
-            more, following = follow(self._record, user, txn, before, limit - len(items))
-            items += more
-            if following == txn:
-                break  # that is as far back as the journal goes
-            txn = following
-        return items
+    def _txns(self, asked: Asked) -> bytes:
+        user, txn, before, limit = asked.fields
+        left = limit - len(asked.items)
+        more, older = follow(self._record, user, txn, before, left, STEPS)
+        asked.items += more
+        if not older or older == txn:  # all, or as far back as the journal goes
+            return self._done(pack_txns(asked.token, asked.items))
+        asked.fields = user, older, before, limit
+        return b""
 
 
 def _serve(inherited: Inherited) -> None:
@@ -263,12 +283,14 @@ def _serve(inherited: Inherited) -> None:
         waiting[sock.fileno()] = deque([pack_hello()])
         poll.register(sock, select.POLLIN | select.POLLOUT)
     by_fd = {sock.fileno(): sock for sock in inherited.sockets}
+    words[layout.at(0, "failed")] = 0  # what ended the one before has been mended
     os.write(inherited.ready, bytes([READY]))
     due, syncing = 0.0, cast("Future[None] | None", None)
+    asked: deque[Asked] = deque()
     with ThreadPoolExecutor(1) as disk_thread:
         while not stop:
             words[beat] += 1
-            ready = poll.poll(min(settings.flush_interval, POLL_S) * 1000)
+            ready = poll.poll(0 if asked else min(settings.flush_interval, POLL_S) * 1000)
             keeper.collect()
             if syncing is not None and syncing.done():
                 syncing.result()
@@ -280,13 +302,22 @@ def _serve(inherited: Inherited) -> None:
                 syncing = disk_thread.submit(store.sync)
             for fd, what in ready:
                 queue, sock = waiting[fd], by_fd[fd]
-                if what & select.POLLIN:
+                if what & select.POLLIN and len(asked) < ASKED_MAX:
                     if keeper.collected:  # and not in the files yet: it might be asked for
                         time.sleep(AGAIN_S)
                         continue
-                    _take(sock, queue, answers)
+                    _take(sock, asked)
                 _send(sock, queue)
                 poll.modify(fd, select.POLLIN | (select.POLLOUT if queue else 0))
+            for _ in range(len(asked)):
+                each = asked.popleft()
+                if answer := answers.step(each):
+                    queue = waiting[each.sock.fileno()]
+                    queue.append(answer)
+                    _send(each.sock, queue)
+                    poll.modify(each.sock, select.POLLIN | (select.POLLOUT if queue else 0))
+                else:
+                    asked.append(each)
         if syncing is not None:
             syncing.result()
             keeper.finish()
@@ -295,22 +326,15 @@ def _serve(inherited: Inherited) -> None:
     history.close()
 
 
-def _take(sock: socket.socket, queue: deque[bytes], answers: Answers) -> None:
-    for _ in range(QUESTIONS):
+def _take(sock: socket.socket, asked: deque[Asked]) -> None:
+    while len(asked) < ASKED_MAX:
         try:
             data = sock.recv(DATAGRAM_MAX)
         except BlockingIOError:
             return
         if not data:
             return
-        try:
-            queue.append(answers.answer(data))
-        except (JournalError, OSError) as error:
-            log.error("older history cannot be read", reason=str(error))
-            question = Question.unpack(data)
-            empty = question.kind == Kind.TXNS
-            token = question.token
-            queue.append(pack_txns(token, []) if empty else pack_events(token, 0, []))
+        asked.append(Asked(sock, Question.unpack(data)))
 
 
 def _send(sock: socket.socket, queue: deque[bytes]) -> None:
@@ -322,6 +346,11 @@ def _send(sock: socket.socket, queue: deque[bytes]) -> None:
         queue.popleft()
 
 
+def _fail(region: Region, number: int) -> None:
+    """Nobody need wait for an answer; number: the errno."""
+    region.words[region.layout["archive"].at(0, "failed")] = number
+
+
 def run(inherited: Inherited, master: int) -> NoReturn:
     """The whole life of an archive process, after its fork. Ends the process."""
     settings, code = inherited.settings, 1
@@ -330,9 +359,11 @@ def run(inherited: Inherited, master: int) -> NoReturn:
         _serve(inherited)
         code = 0
     except JournalError as error:
+        _fail(inherited.region, errno.EIO)
         log.error("the rooms' events cannot be used", reason=str(error))
         code = EXIT_REFUSED
     except OSError as error:
+        _fail(inherited.region, error.errno or errno.EIO)
         log.error(
             "the rooms' events cannot be written: rooms go on until their reserved numbers are "
             "used up, and what is said now is not kept; mend the disk or make room on it",

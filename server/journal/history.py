@@ -60,7 +60,9 @@ class History:
 
     def _segment_of(self, txn: int) -> _Segment | None:
         at = bisect_right(self._firsts, txn) - 1
-        if at < 0 or at + 1 == len(self._firsts):  # there may be newer ones by now
+        newest = self._segments.get(self._paths[at]) if at + 1 == len(self._firsts) > 0 else None
+        known = 0 <= at < len(self._firsts) - 1 or (newest is not None and txn < newest.next)
+        if not known:  # there may be newer segments by now
             self._paths = segments(self._disk, self._directory)
             self._firsts = [first_txn(path) for path in self._paths]
             for gone in self._segments.keys() - set(self._paths):

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 DATAGRAM_MAX: Final = 1 << 17  # bytes
 
 _QUESTION: Final = struct.Struct("=6Q")
-_TOKEN: Final = struct.Struct("=Q")
+_HEAD: Final = struct.Struct("=QQ")  # of an answer: token, whether it could be answered
 _ITEM: Final = struct.Struct("=8Q")
 _COUNTS: Final = struct.Struct("=QI")
 
@@ -42,33 +42,38 @@ class Question(NamedTuple):
 
 
 def pack_hello() -> bytes:
-    return _TOKEN.pack(HELLO)
+    return _HEAD.pack(HELLO, True)
 
 
-def token_of(data: bytes) -> int:
-    """Of an answer."""
-    token: int = _TOKEN.unpack_from(data)[0]
-    return token
+def pack_failure(token: int) -> bytes:
+    """It cannot be read; the archive's log says why."""
+    return _HEAD.pack(token, False)
+
+
+def head_of(data: bytes) -> tuple[int, bool]:
+    """An answer's token, and whether there is one."""
+    token, good = _HEAD.unpack_from(data)
+    return token, bool(good)
 
 
 def pack_txns(token: int, items: Sequence[Sequence[int]]) -> bytes:
     """TXN_HISTORY's items."""
-    return _TOKEN.pack(token) + b"".join(_ITEM.pack(*item) for item in items)
+    return _HEAD.pack(token, True) + b"".join(_ITEM.pack(*item) for item in items)
 
 
 def unpack_txns(data: bytes) -> list[tuple[int, ...]]:
-    return list(_ITEM.iter_unpack(memoryview(data)[_TOKEN.size :]))
+    return list(_ITEM.iter_unpack(memoryview(data)[_HEAD.size :]))
 
 
 def pack_events(token: int, oldest: int, bodies: Sequence[bytes]) -> bytes:
     """The oldest room_seq that is kept (0: none), and bodies of CHAT_BROADCAST."""
     sizes = struct.pack(f"={len(bodies)}I", *map(len, bodies))
-    return _TOKEN.pack(token) + _COUNTS.pack(oldest, len(bodies)) + sizes + b"".join(bodies)
+    return _HEAD.pack(token, True) + _COUNTS.pack(oldest, len(bodies)) + sizes + b"".join(bodies)
 
 
 def unpack_events(data: bytes) -> tuple[int, list[bytes]]:
-    oldest, count = _COUNTS.unpack_from(data, _TOKEN.size)
-    at = _TOKEN.size + _COUNTS.size
+    oldest, count = _COUNTS.unpack_from(data, _HEAD.size)
+    at = _HEAD.size + _COUNTS.size
     sizes = struct.unpack_from(f"={count}I", data, at)
     at += 4 * count
     bodies = []

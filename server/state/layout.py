@@ -184,7 +184,7 @@ SEGMENTS: tuple[Segment, ...] = (
         (
             Field("pid", "process id; 0: none"),
             Field("beat", "turns of its loop: it stands still where the process does"),
-            Field("failed", "errno of the write or sync after which no event is kept any more"),
+            Field("failed", "errno of the write or sync that ended it; 0: it keeps events"),
             Field("cursor", "number of the newest event that was looked at"),
             Field("kept", "room events written"),
             Field("laps", "times that the event ring lapped it"),

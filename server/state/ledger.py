@@ -22,7 +22,6 @@ DONE, RECORDED, SUPERSEDED, MISMATCH, TOO_OLD, NO_USER, FUNDS, LIMIT, FULL = ran
 _DEPOSIT, _TRANSFER = int(TxnKind.DEPOSIT), int(TxnKind.TRANSFER)
 _pack_money = MONEY.pack
 _pack_outcome = Struct(f"={OUTCOME_WORDS}Q").pack
-STEPS_MAX: Final = 4096  # records that are looked at in one go
 _KIND_SHIFT = 32  # an outcome's target: kind << 32 | to_user
 
 Outcome = tuple[int, int, int]  # what became of it, txn_id, balance of the caller
@@ -50,6 +49,7 @@ class Ledger:
         self._newest: Final = clients.offsets["newest"]
         self._outcomes: Final = clients.offsets["outcomes"]
         self._append, self._intent = log.append, log.intent
+        self._ring = layout.capacities.txn_ring
 
     def execute(
         self,
@@ -216,15 +216,23 @@ class Ledger:
         self._locks.release(lock)
         return answer
 
-    def history(self, user: int, before: int, limit: int) -> tuple[list[tuple[int, ...]], int]:
+    def history(
+        self, user: int, before: int, limit: int, steps: int = 0
+    ) -> tuple[list[tuple[int, ...]], int]:
         """The user's transactions as far as the ring has them, and where it goes on: see `follow`.
-        before: only those below this txn_id; 0: from the newest. Takes no lock."""
+        before: only those below this txn_id; 0: from the newest. steps: 0: all of the ring. Takes
+        no lock."""
         newest = self._words[self._accounts + user * self._stride + 1]
-        return follow(self._log.read, user, newest, before, limit)
+        return follow(self._log.read, user, newest, before, limit, steps or self._ring)
 
 
 def follow(
-    read: Callable[[int], tuple[int, ...] | None], user: int, txn: int, before: int, limit: int
+    read: Callable[[int], tuple[int, ...] | None],
+    user: int,
+    txn: int,
+    before: int,
+    limit: int,
+    steps: int,
 ) -> tuple[list[tuple[int, ...]], int]:
     """A user's transactions from `txn` on, newest first, at most `limit`, and only those below
     `before` (0: all), along the chain of the account.
@@ -232,13 +240,13 @@ def follow(
     Each is (txn_id, time, kind, from_user, to_user, amount, balance, req_id), the balance being the
     user's own after it, the req_id 0 where another user asked. read: a record by its txn_id, or
     None where that is not to be had here. Answers also the txn_id at which it went no further,
-    though it did not have `limit` yet: as `read` had none, or after STEPS_MAX records; 0: none.
+    though it did not have `limit` yet: as `read` had none, or after `steps` records; 0: none.
     """
     out: list[tuple[int, ...]] = []
     last = read(before) if 0 < before <= txn else None
     if last is not None and last[_KIND] in _MONEY_KINDS and user in (last[_FROM], last[_TO]):
         txn = last[_FROM_PREVIOUS] if last[_FROM] == user else last[_TO_PREVIOUS]
-    for _ in range(STEPS_MAX):
+    for _ in range(steps):
         if not txn or len(out) == limit:
             return out, 0
         record = read(txn)
@@ -253,7 +261,7 @@ def follow(
                  record[_REQ_ID] if mine else 0)
             )  # fmt: skip
         txn = record[_FROM_PREVIOUS] if payer == user else record[_TO_PREVIOUS]
-    return out, txn
+    return out, 0 if len(out) == limit else txn
 
 
 _AT = OFFSETS[RecordKind.TRANSFER]

@@ -1,6 +1,7 @@
 """What was answered survives: kills of the journal, of the archive and of everything, full disks,
 damaged files. Real processes, a real disk."""
 
+import errno
 import json
 import os
 import re
@@ -500,6 +501,73 @@ def test_room_history_keeps_as_many_as_it_is_told(start_server: StartServer) -> 
         oldest, items = said(ann, 9)
         assert oldest == last - 49
         assert [i.room_seq for i in items] == list(range(last - 49, last + 1))
+
+
+def deposit_many(wire: Wire, count: int) -> list[int]:
+    """That many deposits of 1, in one go; their txn_ids."""
+    sent = [wire.send(Opcode.DEPOSIT, 1) for _ in range(count)]
+    answers = [wire.answer() for _ in sent]
+    assert [answer.req_id for answer in answers] == sent
+    return [answer.body.txn_id for answer in answers]
+
+
+def test_a_long_way_back_keeps_nobody_waiting(start_server: StartServer) -> None:
+    """From an id that is not among the user's own, all after it have to be passed over."""
+    server = start_server("--txn-ring", "8192", "--accounts", "64", workers=1)
+    with entered(server, "ann", new=True) as ann, entered(server, "bob", new=True) as bob:
+        early = deposit_many(ann, 5)
+        others = deposit_many(bob, 1)[0]
+        deposit_many(ann, 6000)
+        page = ann.ok(Opcode.TXN_HISTORY, others, 3).transactions
+        assert [item.txn_id for item in page] == early[::-1][:3]
+    assert word(server, "archive", "queries") == 1
+
+
+def test_history_that_cannot_be_read_is_refused(start_server: StartServer) -> None:
+    """It is no end of the history."""
+    server = start_server(*SMALL)
+    with entered(server, "ann", new=True) as ann:
+        for _ in range(100):
+            ann.ok(Opcode.DEPOSIT, 1)
+        (path,) = (server.data / "journal").iterdir()
+        whole = path.read_bytes()
+        batches = list(Reader(Disk(), path.parent).batches())
+        with path.open("r+b") as file:
+            file.seek(batches[3].offset + 60)
+            file.write(b"\xff\xfe")
+        answer = ann.call(Opcode.TXN_HISTORY, 0, 256)
+        assert answer.status == Status.ERR_SERVER_BUSY
+        assert answer.body.retry_after_ms > 0
+        assert ann.ok(Opcode.DEPOSIT, 1).balance == 101
+        assert events(server, "older history cannot be read")
+        with path.open("r+b") as file:  # for the snapshot at the end
+            file.seek(batches[3].offset)
+            file.write(whole[batches[3].offset : batches[4].offset])
+
+
+def test_an_archive_that_cannot_write(start_server: StartServer) -> None:
+    """Money and chat go on, what would need it is refused at once; it recovers by itself."""
+    server = start_server(*SMALL, "--max-message", "4096")
+    with entered(server, "ann", new=True) as ann:
+        ann.ok(Opcode.JOIN_ROOM, 9)
+        unlimited = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+        small = (1 << 16, unlimited[1])
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, small)  # of those that come
+        resource.prlimit(archive_of(server), resource.RLIMIT_FSIZE, small)
+        said_seqs = []
+        for _ in range(40):
+            said_seqs.append(ann.ok(Opcode.CHAT_SEND, 9, "x" * 4000).room_seq)
+            ann.ok(Opcode.DEPOSIT, 1)
+        wait_until(lambda: word(server, "archive", "failed") == errno.EFBIG, "it fails")
+        assert ann.call(Opcode.ROOM_HISTORY, 9, 0, 5).status == Status.ERR_SERVER_BUSY
+        assert ann.call(Opcode.TXN_HISTORY, 0, 256).status in (Status.OK, Status.ERR_SERVER_BUSY)
+        assert ann.ok(Opcode.CHAT_SEND, 9, "chat goes on").room_seq == said_seqs[-1] + 1
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, unlimited)
+        wait_until(lambda: word(server, "archive", "failed") == 0, "it is there again", 30.0)
+        wait_until(lambda: bool(said(ann, 9)[1]), "history")
+        oldest, items = said(ann, 9)
+        seqs = [item.room_seq for item in items]
+        assert seqs == list(range(oldest, said_seqs[-1] + 2)), "without a hole from there on"
 
 
 def test_questions_of_many_at_once(start_server: StartServer) -> None:

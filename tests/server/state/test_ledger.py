@@ -535,6 +535,22 @@ def test_history_is_the_callers_own_newest_first() -> None:
         assert history(1, 2**64 - 1, 2) == anns[:2]
 
 
+def test_history_passes_over_as_many_as_it_may() -> None:
+    """All of the ring, where nobody else looks further; and where it stopped, it goes on."""
+    with small_region(txn_ring=8192) as region:
+        state = state_of(region)
+        register(state, "ann", "bob")
+        ann, bob = login(state, 1), login(state, 2)
+        for session in (ann, bob, *[ann] * 6000):
+            assert state.ledger.execute(session, TxnKind.DEPOSIT, 0, 1, 1, False, 1)[0] == DONE
+        anns, bobs = 3, 4  # after the two registrations
+        found, older = state.ledger.history(1, bobs, 5)
+        assert ([item[0] for item in found], older) == ([anns], 0)
+        found, older = state.ledger.history(1, bobs, 5, 4096)
+        assert (found, older) == ([], state.log.head() - 4096)
+        assert state.ledger.history(1, 0, 3, 3) == (state.ledger.history(1, 0, 3)[0], 0)
+
+
 def test_history_goes_as_far_back_as_the_ring() -> None:
     with small_region(txn_ring=8) as region:
         state = state_of(region)
