@@ -132,6 +132,8 @@ class Scan:
         """Where the next batch goes in the newest segment, bytes."""
         self.last = 0
         """Offset of the last batch there; 0: it has none."""
+        self.tail = b""
+        """The newest segment's bytes from `last` to `end`, as they were read."""
         self.torn: Torn | None = None
         self.unborn: Path | None = None
         """A segment that was being made."""
@@ -170,6 +172,7 @@ class Scan:
             if self.unborn is not None and number_in(self.unborn.name, SUFFIX) != 1:
                 raise Damaged(self.unborn, 0, "all segments before it are missing")
             return
+        self.tail = data[self.last : self.end]
         if rest := len(data[self.end :].rstrip(b"\0")):
             self.torn = Torn(paths[-1], self.end, rest)
         first = self.segments[0].head.number

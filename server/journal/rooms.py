@@ -115,10 +115,9 @@ class RoomStore:
         if scan.torn is not None and scan.torn.path == segment.path:
             disk.truncate(self._fd, scan.end)
             disk.allocate(self._fd, segment.size)
-        # After a failed sync the system may show what it has not kept: written once more, the sync
-        # below speaks for it.
-        start = scan.last
-        disk.write(self._fd, [disk.read(self._fd, scan.end - start, start)], start)
+        # After a failed sync the system may show what it has not kept, and stop showing it at any
+        # time: what was read, and is relied on, is written once more, and the sync speaks for it.
+        disk.write(self._fd, [scan.tail], scan.last)
         disk.sync(self._fd)
         self._remove_cleaned()
 

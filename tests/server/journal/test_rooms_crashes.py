@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from copy import deepcopy
 from itertools import product
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -13,12 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.helpers.disk import ADVERSARIES, PowerCut, SimulatedDisk, Survivors, at_random
-from tests.server.journal.rooms_model import (
-    KEEP,
-    Player,
-    asked,
-    opened,
-)
+from tests.server.journal.rooms_model import ALL, KEEP, Player, asked, body_of, opened
 
 rooms = st.integers(1, 4)
 keeps = st.sampled_from([1, 2, KEEP, KEEP, KEEP, 6])
@@ -247,3 +243,38 @@ def test_an_error_at_every_call_is_final_and_takes_nothing_back(number: int, par
             left.reopen(after.after_power_cut(), left.durable)
             left.check()
     pytest.fail("the history has more calls")
+
+
+@pytest.mark.parametrize("events_before", [0, 1])
+def test_what_a_failed_sync_left_is_written_as_it_was_read(
+    events_before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system may take its pages back after it was read: what the store relies on is kept all
+    the same."""
+    disk = SimulatedDisk()
+    store = opened(disk)
+    store.reserve(1, 9)
+    store.commit()
+    for seq in range(1, events_before + 1):
+        store.append(1, seq, body_of(1, seq))
+        store.commit()
+    last = events_before + 1
+    store.append(1, last, body_of(1, last))
+    assert store.write()
+    disk.fail_at = disk.calls + 1, errno.EIO
+    with pytest.raises(OSError, match="Input/output"):
+        store.sync()
+    found = disk.after_kill()
+    open_it = found.open
+
+    def forgetting(path: Path, *, writable: bool = False) -> int:
+        if writable:  # it has been read: now it is to be gone on with
+            found.drop_clean_pages()
+        return open_it(path, writable=writable)
+
+    monkeypatch.setattr(found, "open", forgetting)
+    again = opened(found)
+    assert again.last(1) == last, "it was read"
+    kept = opened(found.after_power_cut())
+    assert kept.last(1) == last
+    assert kept.read(1, last - 1, 1, ALL) == [body_of(1, last)]
