@@ -241,3 +241,34 @@ def test_bytes_that_a_client_made_are_no_batch(tmp_path: Path) -> None:
     assert store.torn == Torn(path, at, ROOM_BATCH.size + record_size(len(batch) + 4) - 4)
     assert asked(store) == told
     store.close()
+
+
+def one_segment(directory: Path) -> Path:
+    """A store of one segment with three batches of one size behind the reservation."""
+    store = opened(Unsynced(), directory, segment_size=4096)
+    store.reserve(1, 9)
+    store.commit()
+    for seq in (1, 2, 3):
+        store.append(1, seq, body_of(1, seq))
+        store.commit()
+    store.close()
+    (path,) = directory.iterdir()
+    return path
+
+
+def test_the_only_segment_under_anothers_name_is_damage(tmp_path: Path) -> None:
+    path = one_segment(tmp_path / "rooms")
+    path.rename(path.with_name(path.name.replace("1.", "2.")))
+    with pytest.raises(Damaged, match="another's name"):
+        opened(Unsynced(), path.parent, segment_size=4096)
+
+
+def test_batches_in_another_order_are_damage(tmp_path: Path) -> None:
+    path = one_segment(tmp_path / "rooms")
+    data = path.read_bytes()
+    size = ROOM_BATCH.size + record_size(40)
+    first = ROOM_SEGMENT.size + ROOM_BATCH.size + RECORD.size  # behind the reservation
+    one, two = data[first : first + size], data[first + size : first + 2 * size]
+    path.write_bytes(data[:first] + two + one + data[first + 2 * size :])
+    with pytest.raises(Damaged, match="in the place of"):
+        opened(Unsynced(), path.parent, segment_size=4096)
