@@ -30,6 +30,7 @@ from server.journal.reader import SUFFIX as JOURNAL_SUFFIX
 from server.journal.room_segments import SUFFIX as ROOM_SUFFIX
 from server.journal.snapshot import KEEP
 from server.journal.snapshot import SUFFIX as SNAPSHOT_SUFFIX
+from server.state.document import kinds_by_fields, table
 from server.state.inspect import SECRETS
 from server.state.layout import OUTCOME_FIELDS, OUTCOME_WORDS, WORD
 from server.state.records import BY_KIND, COMMON, OFFSETS, RECORD_SIZE, RecordField, RecordKind
@@ -218,7 +219,7 @@ new format will ship the converter for directories of the one before.
 def document() -> str:
     """The document, Markdown."""
     parts = [
-        _HEAD + _table(("name", "what"), _PLACES) + _PLACES_REST,
+        _HEAD + table(("name", "what"), _PLACES) + _PLACES_REST,
         "## Settings\n",
         _settings(),
         "\n## The journal\n",
@@ -228,7 +229,7 @@ def document() -> str:
         "\n### Records\n",
         _RECORDS,
         _records(COMMON, 0),
-        *(_kind(kinds) for kinds in _kinds_by_fields()),
+        *(_kind(kinds) for kinds in kinds_by_fields()),
         "\n## Snapshots\n",
         "A snapshot is a header, then the users, then the clients.",
         _header(SNAPSHOT),
@@ -252,7 +253,7 @@ def _settings() -> str:
     rows = {row.name: row.spec.about for row in SETTINGS if row.name in _SETTINGS}
     assert set(rows) == set(_SETTINGS), "a setting has another name now"
     head = "docs/SETTINGS.md has their values. These say what is on disk:\n\n"
-    return head + _table(("setting", "meaning"), [(f"`{n}`", rows[n]) for n in _SETTINGS])
+    return head + table(("setting", "meaning"), [(f"`{n}`", rows[n]) for n in _SETTINGS])
 
 
 def _header(header: Header) -> str:
@@ -265,7 +266,7 @@ def _header(header: Header) -> str:
 
 
 def _words(fields: Sequence[HeaderField]) -> str:
-    return _table(
+    return table(
         ("offset", "bytes", "field", "meaning"),
         [
             (f"{place * WORD}", f"{WORD}", f"`{field.name}`", field.about)
@@ -282,28 +283,10 @@ def _records(fields: Sequence[RecordField], at: int) -> str:
         kind = field.text or "number"
         rows.append((f"{at * WORD}", f"{field.words * WORD}", f"`{field.name}`", kind, about))
         at += field.words
-    return _table(("offset", "bytes", "field", "kind", "meaning"), rows)
-
-
-def _kinds_by_fields() -> list[list[RecordKind]]:
-    """The kinds, those of the same fields together."""
-    groups: list[list[RecordKind]] = []
-    for kind, fields in BY_KIND.items():
-        for group in groups:
-            if BY_KIND[group[0]] == fields:
-                group.append(kind)
-                break
-        else:
-            groups.append([kind])
-    return groups
+    return table(("offset", "bytes", "field", "kind", "meaning"), rows)
 
 
 def _kind(kinds: Sequence[RecordKind]) -> str:
     title = ", ".join(f"{kind.name} ({kind.value})" for kind in kinds)
     fields = BY_KIND[kinds[0]]
     return f"\n### {title}\n\n" + _records(fields, OFFSETS[kinds[0]][fields[0].name])
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

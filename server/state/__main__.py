@@ -1,32 +1,17 @@
 """The command line: `python -m server.state doc` writes the layout document, or checks it."""
 
-import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from server.state.describe import COMMAND, document
+from server.state import describe, document
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; gives the exit code: 0 good, 1 a stale document, 2 usage."""
-    parser = argparse.ArgumentParser(
-        prog="python -m server.state", description="The shared region of tradechat, for people."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    doc = commands.add_parser("doc", help="write the layout document")
-    doc.add_argument("--check", action="store_true", help="only say whether it is up to date")
-    doc.add_argument("--output", type=Path, default=Path("docs/LAYOUT.md"), metavar="PATH")
-    options = parser.parse_args(arguments)
-    path, text = options.output, document()
-    try:
-        if not options.check:
-            path.write_text(text, encoding="utf-8")
-        elif not path.exists() or path.read_text(encoding="utf-8") != text:
-            sys.stderr.write(f"{path} is not what the tables say: run `{COMMAND}`\n")
-            return 1
-    except OSError as error:
-        doc.error(f"{path}: {error.strerror}")
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    about = "The shared region of tradechat, for people."
+    output = Path("docs/LAYOUT.md")
+    return document.run("server.state", about, output, describe.document, arguments)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Final
 
 from libproto.messages import OUTCOME_WINDOW
 from server.state.counters import COUNTERS
+from server.state.document import kinds_by_fields, table
 from server.state.inspect import SECRETS, ServerState
 from server.state.layout import (
     DEFAULT_CAPACITIES,
@@ -109,15 +110,15 @@ def document() -> str:
     parts = [
         _HEAD,
         "## Capacities\n",
-        _table(
+        table(
             ("capacity", "default"),
             [(f"`{name}`", f"{n}") for name, n in asdict(DEFAULT_CAPACITIES).items()],
         ),
         f"\nWith these the region takes {layout.size} bytes ({layout.size / 2**20:.1f} MiB).\n",
         "## Kinds\n",
-        _table(("kind", "meaning"), [(kind.value, _KINDS[kind]) for kind in Kind]),
+        table(("kind", "meaning"), [(kind.value, _KINDS[kind]) for kind in Kind]),
         "\n## Segments\n",
-        _table(
+        table(
             ("segment", "offset", "records", "bytes each", "bytes"),
             [
                 (
@@ -134,9 +135,9 @@ def document() -> str:
         "\n## Records of the txn log\n",
         _RECORDS,
         _record_table(COMMON, OFFSETS[RecordKind.DEPOSIT]),
-        *(_record_kind(kinds) for kinds in _kinds_by_fields()),
+        *(_record_kind(kinds) for kinds in kinds_by_fields()),
         "\n## Codes\n",
-        _table(
+        table(
             ("where", "code", "name"),
             [
                 *(("`state` of header", f"{s.value}", s.name) for s in ServerState),
@@ -158,14 +159,14 @@ def _segment(placed: Placed) -> str:
     elif segment.name == "clients":
         detail = (
             f"The outcome of req_id r stands at place r modulo {OUTCOME_WINDOW}; each is a row of "
-            f"words:\n\n{_table(('word', 'meaning'), list(_outcome_rows()))}\n\n"
+            f"words:\n\n{table(('word', 'meaning'), list(_outcome_rows()))}\n\n"
         )
     else:
         detail = ""
     return (
         f"\n### {segment.name}\n\n{segment.about}{aligned}\n\n"
         f"Written by: {WRITERS[segment.name]}.\n\n{detail}"
-        + _table(
+        + table(
             ("offset", "bytes", "field", "kind", "meaning"),
             [_field_row(placed, field) for field in segment.fields],
         )
@@ -187,26 +188,13 @@ def _outcome_rows() -> list[tuple[str, str]]:
     return [(f"`{name}`", meaning) for name, meaning in _OUTCOME_MEANINGS.items()]
 
 
-def _kinds_by_fields() -> list[list[RecordKind]]:
-    """The kinds, those of the same fields together."""
-    groups: list[list[RecordKind]] = []
-    for kind, fields in BY_KIND.items():
-        for group in groups:
-            if BY_KIND[group[0]] == fields:
-                group.append(kind)
-                break
-        else:
-            groups.append([kind])
-    return groups
-
-
 def _record_kind(kinds: Sequence[RecordKind]) -> str:
     title = ", ".join(f"{kind.name} ({kind.value})" for kind in kinds)
     return f"\n### {title}\n\n" + _record_table(BY_KIND[kinds[0]], OFFSETS[kinds[0]])
 
 
 def _record_table(fields: Sequence[RecordField], offsets: dict[str, int]) -> str:
-    return _table(
+    return table(
         ("offset", "bytes", "field", "kind", "meaning"),
         [
             (
@@ -219,8 +207,3 @@ def _record_table(fields: Sequence[RecordField], offsets: dict[str, int]) -> str
             for field in fields
         ],
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
