@@ -10,7 +10,7 @@ so that no bytes of a client are by chance good here.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -48,11 +48,11 @@ class Header:
     about: str
     magic: int
     fields: tuple[HeaderField, ...]
+    size: int = field(init=False)
+    """Bytes."""
 
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return len(self.fields) * WORD
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", len(self.fields) * WORD)
 
     def pack(self, *values: int, crc: int = 0, rest: tuple[bytes | memoryview, ...] = ()) -> bytes:
         """The header's bytes. values: its fields between magic and CRC. rest: what the CRC covers
@@ -179,8 +179,9 @@ SNAPSHOT_CLIENT: Final = (
 
 
 class SegmentHead(NamedTuple):
-    """A segment header's fields, the magic left out."""
+    """A segment header's fields."""
 
+    magic: int
     format: int
     first_txn: int
     salt: int
@@ -189,8 +190,9 @@ class SegmentHead(NamedTuple):
 
 
 class BatchHead(NamedTuple):
-    """A batch header's fields, the magic left out."""
+    """A batch header's fields."""
 
+    magic: int
     salt: int
     first_txn: int
     records: int
@@ -199,7 +201,7 @@ class BatchHead(NamedTuple):
 
 
 for _header, _tuple in ((SEGMENT, SegmentHead), (BATCH, BatchHead)):
-    assert tuple(f.name for f in _header.fields[1:]) == _tuple._fields, _header.name
+    assert tuple(f.name for f in _header.fields) == _tuple._fields, _header.name
 
 _WORDS: Final = struct.Struct(f"<{len(BATCH.fields)}Q")
 assert len(BATCH.fields) == len(SEGMENT.fields), "both are unpacked alike"
@@ -209,9 +211,8 @@ def segment_head(data: bytes | memoryview) -> SegmentHead | None:
     """The header that a segment's bytes open with; None where they open with no valid one."""
     if len(data) < SEGMENT.size:
         return None
-    first, *rest = _WORDS.unpack_from(data)
-    head = SegmentHead(*rest)
-    if first != SEGMENT.magic or crc64(data[: SEGMENT.size - WORD]) != head.crc:
+    head = SegmentHead._make(_WORDS.unpack_from(data))
+    if head.magic != SEGMENT.magic or crc64(data[: SEGMENT.size - WORD]) != head.crc:
         return None
     return head
 
@@ -219,13 +220,12 @@ def segment_head(data: bytes | memoryview) -> SegmentHead | None:
 def batch_head(data: bytes | memoryview, offset: int) -> BatchHead | None:
     """The header of the batch at an offset, if it is valid with all its records; its place in the
     order is not looked at."""
-    if offset + BATCH.size > len(data):
-        return None
-    first, *rest = _WORDS.unpack_from(data, offset)
-    head = BatchHead(*rest)
     records = offset + BATCH.size
+    if records > len(data):
+        return None
+    head = BatchHead._make(_WORDS.unpack_from(data, offset))
     end = records + head.records * RECORD_SIZE
-    if first != BATCH.magic or not head.records or end > len(data):
+    if head.magic != BATCH.magic or not head.records or end > len(data):
         return None
     crc = crc64(data[offset : records - WORD])
     return head if crc64(data[records:end], crc) == head.crc else None

@@ -64,7 +64,7 @@ def load(
         )
     start, highest = books.txn, _highest(disk, reader)
     for batch in reader.batches(start):
-        _fold(books, batch, batch.last)
+        _fold(books, batch)
         progress(books.txn - start, max(highest, books.txn) - start)
     end = reader.end
     # A snapshot is made of what is durable: its name alone tells that this much was.
@@ -107,10 +107,11 @@ def make_snapshot(
     return Made(upto, bad)
 
 
-def _fold(books: Books, batch: Batch, upto: int) -> None:
-    """Apply a batch's records up to a txn_id. Damaged."""
+def _fold(books: Books, batch: Batch, upto: int | None = None) -> None:
+    """Apply a batch's records, up to a txn_id where one is given. Damaged."""
+    end = None if upto is None else (upto + 1 - batch.first) * RECORD_SIZE
     try:
-        books.apply(batch.records[: (upto + 1 - batch.first) * RECORD_SIZE])
+        books.apply(batch.records[:end])
     except Inconsistent as error:
         offset = batch.offset + BATCH.size + (error.txn - batch.first) * RECORD_SIZE
         raise Damaged(batch.path, offset, str(error)) from error

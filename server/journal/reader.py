@@ -29,7 +29,7 @@ SUFFIX: Final = "journal"
 _BATCH_MAGIC: Final = BATCH.magic.to_bytes(WORD, "little")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that makes it three times as slow to make
 class Batch:
     """One group commit."""
 
@@ -106,12 +106,12 @@ class Reader:
             if head is None:
                 self.end = self.end._replace(last=expected - 1, unborn=path)
                 return
-            offset, last = SEGMENT.size, 0
-            while (batch := self._batch(path, data, offset, head, expected)) is not None:
-                if batch.last > after:
+            offset, last, view = SEGMENT.size, 0, memoryview(data)
+            while (batch := self._batch(path, view, offset, head, expected)) is not None:
+                expected, last = expected + batch.count, offset
+                offset += BATCH.size + batch.count * RECORD_SIZE
+                if expected > after + 1:
                     yield batch
-                expected, last = batch.last + 1, offset
-                offset += BATCH.size + len(batch.records)
             following = expected if is_last else first_txn(paths[place + 1])
             self._check_rest(path, data, offset, expected, following)
             torn = len(data[offset:].rstrip(b"\0")) if is_last else 0
@@ -136,13 +136,13 @@ class Reader:
 
     @staticmethod
     def _batch(
-        path: Path, data: bytes, offset: int, head: SegmentHead, expected: int
+        path: Path, view: memoryview, offset: int, head: SegmentHead, expected: int
     ) -> Batch | None:
-        found = batch_head(data, offset)
+        found = batch_head(view, offset)
         if found is None or found.salt != head.salt or found.first_txn != expected:
             return None
         at = offset + BATCH.size
-        records = memoryview(data)[at : at + found.records * RECORD_SIZE]
+        records = view[at : at + found.records * RECORD_SIZE]
         ids = records.cast("Q")[::RECORD_WORDS].tolist()
         if ids != list(range(expected, expected + found.records)):
             raise Damaged(

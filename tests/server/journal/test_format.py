@@ -100,7 +100,7 @@ def test_no_magic_is_another() -> None:
 
 
 def test_a_segment_header_comes_back() -> None:
-    expected = SegmentHead(*VALUES, crc=crc_by_bits(SEGMENT_BYTES[:40]))
+    expected = SegmentHead(SEGMENT.magic, *VALUES, crc=crc_by_bits(SEGMENT_BYTES[:40]))
     for data in (SEGMENT_BYTES, SEGMENT_BYTES + b"more", memoryview(SEGMENT_BYTES)):
         assert segment_head(data) == expected
 
@@ -108,7 +108,7 @@ def test_a_segment_header_comes_back() -> None:
 @pytest.mark.parametrize("offset", [0, 1, 8, 100])
 def test_a_batch_header_comes_back_from_wherever_it_is(offset: int) -> None:
     crc = int.from_bytes(BATCH_BYTES[40:48], "little")
-    expected = BatchHead(VALUES[0], 2, records=3, time=7, crc=crc)
+    expected = BatchHead(BATCH.magic, VALUES[0], 2, records=3, time=7, crc=crc)
     assert crc == crc_by_bits(BATCH_BYTES[:40] + RECORDS)
     data = b"x" * offset + BATCH_BYTES
     for each in (data, data + b"more", memoryview(data)):
