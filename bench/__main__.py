@@ -1,15 +1,16 @@
 """`tradechat-bench`: what a TRANSFER costs the server, in CPU time.
 
-Starts a server, loads it from 100 connections, with one transfer at a time each and with 16 in
-flight each, and prints the CPU time of all its processes per request, user and system, with the
-load generator's own beside it. Alternating with it runs the floor: a server that answers as many
-bytes and does no work. Timings differ between machines and from moment to moment; CPU time per
-request differs least, and its multiple of the floor less still.
+Starts a server for each durability named, loads it from 100 connections, with one transfer at a
+time each and with 16 in flight each, and prints throughput and the CPU time of all its processes per
+request, user and system, with the load generator's own beside it. Alternating with them runs the
+floor: a server that answers as many bytes and does no work. Timings differ between machines and
+from moment to moment; CPU time per request differs least, and its multiple of the floor less still.
 """
 
 import argparse
 import json
 import sys
+from contextlib import ExitStack
 from statistics import median
 
 from bench.floor import Floor
@@ -35,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--pipeline", type=int, nargs="+", default=[1, 16], help="requests in flight on each"
     )
+    made.add_argument(
+        "--durability", nargs="+", default=["none", "sync"], help="of the servers, one each"
+    )
     made.add_argument("--requests", type=int, default=200_000, help="of one run, over all")
     made.add_argument("--runs", type=int, default=5, help="of each pipeline, alternating")
     made.add_argument("--seed", type=int, default=1)
@@ -59,7 +63,7 @@ def _row(what: str, pipeline: int, done: Round, server: CpuTime) -> dict[str, fl
 
 
 def measure(arguments: argparse.Namespace) -> list[dict[str, float | str]]:
-    """One row per run: tradechat and the floor alternating. RunFailed, ServerFailed."""
+    """One row per run: the servers and the floor alternating. RunFailed, ServerFailed."""
     rows = []
     flags = (
         f"--workers={arguments.workers}",
@@ -67,11 +71,16 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, float | str]]:
         f"--max-connections={max(4096, 2 * arguments.connections)}",
     )
     each = max(1, arguments.requests // arguments.connections)
-    with Floor(arguments.workers) as floor, Server(*flags) as server:
-        servers: tuple[tuple[str, Server | Floor, int], ...] = (
-            ("tradechat", server, arguments.accounts),
-            ("floor", floor, 0),
-        )
+    with ExitStack() as stack:
+        servers: list[tuple[str, Server | Floor, int]] = [
+            (
+                durability,
+                stack.enter_context(Server(f"--durability={durability}", *flags)),
+                arguments.accounts,
+            )
+            for durability in arguments.durability
+        ]
+        servers.append(("floor", stack.enter_context(Floor(arguments.workers)), 0))
         loads = [
             Generator("127.0.0.1", each_.port, arguments.connections, accounts, arguments.seed)
             for _, each_, accounts in servers

@@ -1,5 +1,6 @@
 """A server of the benchmark's own, and the CPU time that its processes take."""
 
+import itertools
 import os
 import select
 import signal
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 _START_S = 30.0
 _STOP_S = 30.0
+_numbers = itertools.count()  # of servers, which have a name each
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -67,7 +69,8 @@ class Server:
         self._directory = tempfile.TemporaryDirectory(prefix="tradechat-bench-")
         self._log = Path(self._directory.name) / "log"
         command = [
-            sys.executable, "-m", "server", "--port", "0", "--name", f"bench-{os.getpid()}",
+            sys.executable, "-m", "server", "--port", "0",
+            "--name", f"bench-{os.getpid()}-{next(_numbers)}",
             "--data", f"{self._directory.name}/data", "--log-file", str(self._log),
             "--stats-interval", "0", *flags,
         ]  # fmt: skip
