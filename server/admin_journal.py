@@ -14,7 +14,8 @@ from typing import Final
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import JournalError
-from server.journal.tool import Repaired, Report, dump, oldest, repair, user_id, verify
+from server.journal.repair import Repaired, repair
+from server.journal.tool import Report, dump, oldest, user_id, verify
 from server.state.inspect import Value
 from server.state.records import COMMON
 

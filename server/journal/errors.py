@@ -20,3 +20,7 @@ class Damaged(JournalError):
 
 class OtherFormat(JournalError):
     """The data directory was written in another format version."""
+
+
+class Refused(JournalError):
+    """What was asked for cannot be done with what is there; nothing was changed."""

@@ -64,7 +64,7 @@ def load(
         )
     start, highest = books.txn, _highest(disk, reader)
     for batch in reader.batches(start):
-        _fold(books, batch)
+        fold(books, batch)
         progress(books.txn - start, max(highest, books.txn) - start)
     end = reader.end
     # A snapshot is made of what is durable: its name alone tells that this much was.
@@ -94,7 +94,7 @@ def make_snapshot(
         return Made(books.txn, bad)
     reader = Reader(disk, journal)
     for batch in reader.batches(books.txn):
-        _fold(books, batch, upto)
+        fold(books, batch, upto)
         if books.txn == upto:
             break
     else:
@@ -107,9 +107,9 @@ def make_snapshot(
     return Made(upto, bad)
 
 
-def _fold(books: Books, batch: Batch, upto: int | None = None) -> None:
+def fold(books: Books, batch: Batch, upto: int | None = None) -> None:
     """Apply a batch's records, up to a txn_id where one is given. Damaged."""
-    end = None if upto is None else (upto + 1 - batch.first) * RECORD_SIZE
+    end = None if upto is None else max(0, upto + 1 - batch.first) * RECORD_SIZE
     try:
         books.apply(batch.records[:end])
     except Inconsistent as error:

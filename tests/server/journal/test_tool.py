@@ -11,22 +11,15 @@ import pytest
 
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk, read_file
-from server.journal.errors import Damaged, JournalError, OtherFormat
+from server.journal.errors import Damaged, JournalError, OtherFormat, Refused
 from server.journal.format import BATCH, SEGMENT, SNAPSHOT, numbered
 from server.journal.load import load, make_snapshot
 from server.journal.reader import SUFFIX, Batch, Reader, segments
+from server.journal.repair import Repaired, repair
 from server.journal.snapshot import paths as snapshot_paths
 from server.journal.snapshot import read as read_snapshot
 from server.journal.snapshot import write as write_snapshot
-from server.journal.tool import (
-    Refused,
-    Repaired,
-    dump,
-    oldest,
-    repair,
-    user_id,
-    verify,
-)
+from server.journal.tool import dump, oldest, user_id, verify
 from server.journal.writer import Writer
 from server.state.inspect import Mark, Value
 from server.state.records import RECORD_SIZE
