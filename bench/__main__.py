@@ -2,8 +2,8 @@
 
 Starts a server for each durability named, loads it from 100 connections, with one transfer at a
 time each and with 16 in flight each, and prints throughput and the CPU time of all its processes
-per request, user and system, with the load generator's own beside it. Alternating with them runs the
-floor: a server that answers as many bytes and does no work. Timings differ between machines and
+per request, user and system, with the load generator's own beside it. Alternating with them runs
+the floor: a server that answers as many bytes and does no work. Timings differ between machines and
 from moment to moment; CPU time per request differs least, and its multiple of the floor less still.
 """
 
