@@ -13,6 +13,7 @@ from server.journal.format import (
     IDENTITY,
     JOURNAL,
     LOCK,
+    REMOVED,
     ROOM_BATCH,
     ROOM_RECORD,
     ROOM_SEGMENT,
@@ -36,8 +37,6 @@ from server.state.layout import OUTCOME_FIELDS, OUTCOME_WORDS, WORD
 from server.state.records import BY_KIND, COMMON, OFFSETS, RECORD_SIZE, RecordField, RecordKind
 
 COMMAND: Final = "python -m server.journal doc"
-REMOVED: Final = "removed-"
-"""How the directory begins that `repair` puts aside what it takes away in."""
 
 _SETTINGS: Final = (
     "data",

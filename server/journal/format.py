@@ -239,6 +239,8 @@ JOURNAL: Final = "journal"
 SNAPSHOTS: Final = "snapshots"
 ROOMS: Final = "rooms"
 TEMPORARY: Final = ".new"
+REMOVED: Final = "removed-"
+"""How the directory begins that `repair` puts aside what it takes away in."""
 _DIGITS: Final = 20
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from server.journal.books import Books
-from server.journal.describe import REMOVED
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk, Piece, read_file
 from server.journal.errors import Damaged, JournalError, Refused
@@ -16,6 +15,7 @@ from server.journal.format import (
     BATCH,
     FORMAT_VERSION,
     JOURNAL,
+    REMOVED,
     SEGMENT,
     SNAPSHOTS,
     TEMPORARY,
