@@ -119,7 +119,7 @@ class Player:
 
     def __init__(self, disk: SimulatedDisk, keep: int = KEEP) -> None:
         self.disk, self.keep = disk, keep
-        self.durable: list[State] = [{}]  # it is one of these: some tell the same
+        self.durable: list[State] = [{}]  # it is one of these
         self.after: State = {}  # what a commit under way would make of it
         self.shown: State = {}
         self.reserved: dict[int, int] = {}
@@ -214,11 +214,33 @@ class Player:
         assert store.epoch == self.epoch or not self.epoch
         self.epoch = store.epoch
         self.disk, self.store = disk, store
-        self.durable, self.after = fitting, fitting[0]
-        self.shown = trimmed(fitting[0], self.keep)
+        self.durable = self._settled(fitting) if len(fitting) > 1 else fitting
+        self.after = self.durable[0]
+        self.shown = trimmed(self.after, self.keep)
         self.reserved = {room: told.ceiling for room, told in self.shown.items()}
         self.pending = []
         self.most_live = max(self.most_live, store.live)
+
+    def _settled(self, fitting: list[State]) -> list[State]:
+        """The states that the store may be in, of those that tell the same.
+
+        They can differ in drops that nothing was below: these are dropped now, whichever it was.
+        And in events that only a larger `keep` would show.
+        """
+        floors: dict[int, int] = {}
+        for state in fitting:
+            for room, told in state.items():
+                floors[room] = max(floors.get(room, 0), told.floor)
+        fitting = deepcopy(fitting)
+        for room, floor in floors.items():
+            self.store.drop(room, floor)
+            for state in fitting:
+                state.setdefault(room, Told()).floor = floor
+        if not self.store.write():
+            return fitting
+        self.store.sync()
+        self.store.finish()
+        return [trimmed(fitting[0], self.keep)]  # each record says how far back its room goes
 
     def check(self) -> None:
         assert asked(self.store) == answers(self.shown)
