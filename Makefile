@@ -68,7 +68,7 @@ mutants: install ## plant known bugs, one by one, in a copy of the tree: their t
 	$(BIN)/python -m tests.mutants $(ARGS)
 
 bench: install ## measure the server's CPU time per request (ARGS="...")
-	$(BIN)/python -m bench $(ARGS)
+	$(BIN)/python -m bench cpu $(ARGS)
 
 model: ## check the model of transactions, recovery and the event ring (a minute)
 	cd docs/model && $(PYTHON) check.py

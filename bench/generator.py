@@ -9,18 +9,15 @@ import os
 import random
 import select
 import time
+from contextlib import closing
 from dataclasses import dataclass
 
+from bench.caller import Caller
 from bench.process import CpuTime
-from libnet.sockets import connect
-from libproto import scram
-from libproto.codec import ERROR, REQUEST, RESPONSE
-from libproto.framing import Decoder, Frame
-from libproto.messages import MIN_ITERATIONS, SALT_LEN, Opcode
+from libproto.codec import REQUEST, RESPONSE
+from libproto.messages import Opcode
 
 _TIMEOUT_S = 30.0
-_MAX_BODY_LEN = 65536
-_PASSWORD = "benchmark"  # noqa: S105 - of accounts that live as long as the benchmark
 _DEPOSIT = 10**12
 _transfer = REQUEST[Opcode.TRANSFER].frame
 REQUEST_SIZE = len(_transfer(1, 0, 1, 1))
@@ -40,39 +37,16 @@ class Round:
     client: CpuTime
 
 
-class _Connection:
+class _Connection(Caller):
     """One user's connection, blocking until the load begins."""
 
     def __init__(self, host: str, port: int) -> None:
-        self.sock = connect(host, port, _TIMEOUT_S)
-        self.sock.settimeout(_TIMEOUT_S)
-        self.decoder = Decoder(_MAX_BODY_LEN)
-        self.req_id = 0
+        super().__init__(host, port)
         self.user = 0
         self.frames = memoryview(b"")
         self.sent = 0  # requests
         self.received = 0  # bytes
         self.chunks: list[bytes] = []
-
-    def call(self, opcode: Opcode, *fields: object) -> Frame:
-        """One request and its answer. RunFailed where it is refused."""
-        self.req_id += 1
-        self.sock.sendall(REQUEST[opcode].frame(self.req_id, 0, *fields))
-        while (frame := self.decoder.next()) is None:
-            data = self.sock.recv(65536)
-            if not data:
-                raise RunFailed(f"{opcode.name}: the server closed the connection")
-            self.decoder.feed(data)
-        if frame[3]:
-            _, detail = ERROR.decode(*frame[4:7])
-            raise RunFailed(f"{opcode.name} was refused: {detail}")
-        return frame
-
-    def hello(self, username: str) -> bytes:
-        """Gives the AuthMessage."""
-        fields = (0, "tradechat-bench", username, os.urandom(16), b"")
-        _, _, _, _, buf, start, end, _ = self.call(Opcode.HELLO, *fields)
-        return scram.auth_message(REQUEST[Opcode.HELLO].encode(*fields), buf[start:end], username)
 
 
 class Generator:
@@ -88,21 +62,12 @@ class Generator:
         if not accounts:
             self._connections = [_Connection(host, port) for _ in range(connections)]
             return
-        salt = os.urandom(SALT_LEN)
-        # One verifier for all: registering a thousand users need not cost a thousand PBKDF2.
-        verifier = scram.make_verifier(_PASSWORD, salt, MIN_ITERATIONS)
-        key = scram.client_key(scram.salted_password(_PASSWORD, salt, MIN_ITERATIONS))
-        registrar = _Connection(host, port)
-        registrar.hello("")
-        for number in range(accounts):
-            registrar.call(Opcode.REGISTER, f"bench{number}", *verifier)
-        registrar.sock.close()
-        for number in range(connections):
+        names = [f"bench{number}" for number in range(accounts)]
+        with closing(Caller(host, port)) as registrar:
+            registrar.register(names)
+        for name in names[:connections]:
             connection = _Connection(host, port)
-            name = f"bench{number}"
-            proof = scram.client_proof(key, connection.hello(name))
-            frame = connection.call(Opcode.LOGIN, name, proof, self._random.getrandbits(63) | 1)
-            connection.user = RESPONSE[Opcode.LOGIN].decode(*frame[4:7])[0]
+            connection.user = connection.login(name, self._random.getrandbits(63) | 1).user_id
             connection.call(Opcode.DEPOSIT, _DEPOSIT)
             self._connections.append(connection)
 

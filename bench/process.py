@@ -30,13 +30,26 @@ class CpuTime(NamedTuple):
 
 
 def cpu_of(processes: Iterable[int]) -> CpuTime:
-    """What these processes have used so far."""
+    """What these processes, and the children that they have waited for, have used so far; nothing
+    of one that has ended."""
     user = system = 0
     for process in processes:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        user += int(fields[11])
-        system += int(fields[12])
+        try:
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        user += int(fields[11]) + int(fields[13])
+        system += int(fields[12]) + int(fields[14])
     return CpuTime(user / _TICKS, system / _TICKS)
+
+
+def cpu_of_server(master: int) -> CpuTime:
+    """What a server's processes have used so far, those included that have died."""
+    try:
+        children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        children = []
+    return cpu_of([master, *map(int, children)])
 
 
 @contextmanager
@@ -96,9 +109,7 @@ class Server:
 
     def cpu(self) -> CpuTime:
         """What all processes of the server have used so far."""
-        pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return cpu_of([pid, *map(int, children)])
+        return cpu_of_server(self._process.pid)
 
     def __enter__(self) -> "Server":
         return self

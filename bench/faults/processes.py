@@ -5,7 +5,9 @@ number later.
 """
 
 import os
+import random
 import signal
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -72,3 +74,31 @@ class Held:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+class Workers:
+    """The workers of a server, to be hit at random."""
+
+    def __init__(self, master: int, rng: random.Random) -> None:
+        """master: process id; 0 if not known, and then there is nobody to be hit."""
+        self.killed: set[int] = set()  # a kill is not yet a death: nobody is to be hit twice
+        self._master = master
+        self._random = rng
+
+    def any(self) -> Held | None:
+        """One at random, to be closed; None while there is none."""
+        workers = [pid for pid in workers_of(self._master) if pid not in self.killed]
+        try:
+            return Held(self._random.choice(workers)) if workers else None
+        except ProcessLookupError:
+            return None  # it ended by itself just then
+
+    def kill(self, worker: Held) -> bool:
+        """SIGKILL, and close it; False where it had ended before."""
+        with closing(worker):
+            try:
+                worker.signal(signal.SIGKILL)
+            except ProcessLookupError:
+                return False
+            self.killed.add(worker.pid)
+            return True

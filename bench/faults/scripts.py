@@ -15,7 +15,7 @@ import uvloop
 
 from bench.faults.load import Load, RunFailed
 from bench.faults.probe import Fault, Probe, Sample, pauses
-from bench.faults.processes import Held, family_of, shared_memory_of, started, title, workers_of
+from bench.faults.processes import Workers, family_of, shared_memory_of, started, title
 from bench.faults.report import Report
 from bench.faults.target import OwnServer, Target
 from bench.faults.verdict import Problem, judge
@@ -56,31 +56,18 @@ class Disturbance:
         self.target = target
         self.random = random.Random(seed)  # noqa: S311 - a run that can be repeated
         self.faults: list[Fault] = []
-        self.killed: set[int] = set()  # a kill is not yet a death: nobody is to be hit twice
+        self.workers = Workers(target.pid, self.random)
         self.killed_by_master = 0
 
-    def worker(self) -> Held | None:
-        """A worker at random, to be closed; None while there is none."""
-        workers = [pid for pid in workers_of(self.target.pid) if pid not in self.killed]
-        try:
-            return Held(self.random.choice(workers)) if workers else None
-        except ProcessLookupError:
-            return None  # it ended by itself just then
-
     async def kill(self) -> None:
-        if (worker := self.worker()) is None:
+        if (worker := self.workers.any()) is None:
             return
-        with closing(worker):
-            self.load.press(self.random)
-            try:
-                worker.signal(signal.SIGKILL)
-            except ProcessLookupError:
-                return
+        self.load.press(self.random)
+        if self.workers.kill(worker):
             self.faults.append(Fault(time.monotonic(), worker.pid))
-            self.killed.add(worker.pid)
 
     async def stop(self) -> None:
-        if (worker := self.worker()) is None:
+        if (worker := self.workers.any()) is None:
             return
         is_long = self.random.random() < LONG_STOPS
         seconds = self.random.uniform(*(LONG_STOP_S if is_long else SHORT_STOP_S))

@@ -1,0 +1,95 @@
+"""A blocking connection for what comes before and after a load: registering, logging in, reading.
+
+One request at a time, each answer waited for. All users of a benchmark have one password, so that
+setting up a thousand of them does not cost a thousand PBKDF2.
+"""
+
+import functools
+import os
+from typing import Any, Final
+
+from libnet.sockets import connect
+from libproto import scram
+from libproto.codec import ERROR, REQUEST, RESPONSE
+from libproto.errors import Status
+from libproto.framing import Decoder, Frame
+from libproto.messages import SALT_LEN, Flag, HelloResponse, LoginResponse, Opcode
+
+TIMEOUT_S: Final = 30.0
+MAX_BODY_LEN: Final = 1 << 20
+CLIENT_NAME: Final = "tradechat-bench"
+_PASSWORD: Final = "benchmark"  # noqa: S105 - of accounts that live as long as the benchmark
+_RESPONSE: Final = int(Flag.RESPONSE)
+
+
+class CallFailed(Exception):
+    """A request was refused, or not answered."""
+
+
+@functools.cache
+def client_key(salt: bytes, iterations: int) -> bytes:
+    """ClientKey of every user that `verifier` was made for."""
+    return scram.client_key(scram.salted_password(_PASSWORD, salt, iterations))
+
+
+@functools.cache
+def verifier(iterations: int) -> scram.Verifier:
+    """What every user is registered with."""
+    return scram.make_verifier(_PASSWORD, os.urandom(SALT_LEN), iterations)
+
+
+class Caller:
+    """A connection that waits for each answer; pushes are passed over. CallFailed, NetError."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.sock = connect(host, port, TIMEOUT_S)
+        self.sock.settimeout(TIMEOUT_S)
+        self.decoder = Decoder(MAX_BODY_LEN)
+        self.req_id = 0
+
+    def frame(self, opcode: Opcode, *fields: object) -> Frame:
+        """One request and the frame that answers it OK."""
+        self.req_id += 1
+        try:
+            self.sock.sendall(REQUEST[opcode].frame(self.req_id, 0, *fields))
+            while True:
+                while (frame := self.decoder.next()) is None:
+                    data = self.sock.recv(65536)
+                    if not data:
+                        raise CallFailed(f"{opcode.name}: the server closed the connection")
+                    self.decoder.feed(data)
+                if frame[2] & _RESPONSE:
+                    break
+        except OSError as error:
+            raise CallFailed(f"{opcode.name}: {error}") from error
+        if frame[3]:
+            _, detail = ERROR.decode(*frame[4:7])
+            raise CallFailed(f"{opcode.name} was refused, {Status(frame[3]).name}: {detail}")
+        return frame
+
+    def call(self, opcode: Opcode, *fields: object) -> tuple[Any, ...]:
+        """One request; the fields of the answer."""
+        return RESPONSE[opcode].decode(*self.frame(opcode, *fields)[4:7])
+
+    def hello(self, username: str) -> tuple[HelloResponse, bytes]:
+        """The answer, and the AuthMessage."""
+        fields = (0, CLIENT_NAME, username, os.urandom(16), b"")
+        _, _, _, _, buf, start, end, _ = self.frame(Opcode.HELLO, *fields)
+        body = REQUEST[Opcode.HELLO].encode(*fields)
+        answer = HelloResponse._make(RESPONSE[Opcode.HELLO].decode(buf, start, end))
+        return answer, scram.auth_message(body, buf[start:end], username)
+
+    def register(self, usernames: list[str]) -> list[int]:
+        """Register users; their ids."""
+        answer, _ = self.hello("")
+        made = verifier(answer.iterations)
+        return [self.call(Opcode.REGISTER, name, *made)[0] for name in usernames]
+
+    def login(self, username: str, client_id: int) -> LoginResponse:
+        """HELLO and LOGIN of a user that `register` has made."""
+        answer, message = self.hello(username)
+        proof = scram.client_proof(client_key(answer.salt, answer.iterations), message)
+        return LoginResponse._make(self.call(Opcode.LOGIN, username, proof, client_id))
+
+    def close(self) -> None:
+        self.sock.close()

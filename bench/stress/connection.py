@@ -1,0 +1,451 @@
+"""One user's connection: never blocking, its answers matched by req_id, made anew when it is lost.
+
+A connection that breaks, or that owes an answer for too long, is given up. The next one logs in
+with the same client_id, joins the rooms again, and repeats the ledger requests that are unanswered,
+so that each is executed once and its outcome becomes known; other requests are lost with their
+connection. A request that is repeated still counts from when it was first due.
+"""
+
+import errno
+import os
+import select
+import socket
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Protocol
+
+from bench.caller import CLIENT_NAME, MAX_BODY_LEN, client_key
+from bench.stress.record import (
+    ANSWER,
+    KIND_OF,
+    READ,
+    Recorder,
+    Refusal,
+    Trail,
+    Unknown,
+    error_kind,
+)
+from bench.stress.rooms import Rooms, Stream
+from libnet.sockets import USER_TIMEOUT_MS, is_self_connected, tune
+from libproto import scram
+from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE
+from libproto.errors import PeerError, Status
+from libproto.framing import Decoder, Frame
+from libproto.messages import Flag, Opcode
+
+LOGIN_S: Final = 5.0
+"""After that another connection is tried: who has accepted this one may have been killed."""
+BACK_OFF_S: Final = (0.01, 1.0)
+"""The first pause, and the longest, before jitter; each is twice the one before."""
+OTHER_REQ_IDS: Final = 1 << 63
+"""Where the req_ids of requests that are not of the ledger begin."""
+SLOW_BUFFER: Final = 4096
+_RESPONSE: Final = int(Flag.RESPONSE)
+_DUPLICATE: Final = int(Flag.POSSIBLE_DUPLICATE)
+
+
+class Member(NamedTuple):
+    """Who is to be connected."""
+
+    account: int  # its index
+    name: str
+    user: int  # user_id
+    rooms: list[int]
+    slow: bool  # it reads little, and sends nothing
+
+
+class Request:
+    """A request on its way. Times in s; the fields are those of its body."""
+
+    __slots__ = ("asked", "counted", "due", "failed", "fields", "opcode", "repeated", "sent")
+
+    def __init__(
+        self, opcode: int, fields: tuple[Any, ...], due: float, sent: float, *, counted: bool
+    ) -> None:
+        """counted: it is one of the load, not one of the connection's own."""
+        self.opcode = opcode
+        self.fields = fields
+        self.due = due
+        self.sent = sent  # for the first time
+        self.asked = sent  # for the last time
+        self.counted = counted
+        self.failed = False  # it was counted already, as too late
+        self.repeated = False
+
+
+class Host(Protocol):
+    """What a connection needs of the thread that it belongs to."""
+
+    recorder: Recorder
+    trail: Trail
+    rooms: Rooms
+    poll: select.epoll
+    address: tuple[int, Any]  # family and address
+    timeout_s: float
+    connections: dict[int, "Connection"]  # by file descriptor
+
+    def free(self, connection: "Connection", now: float) -> None:
+        """One of its requests was answered, or it has logged in: it may send."""
+
+    def jitter(self) -> float:
+        """0.5 to 1.5, at random."""
+
+    def later(self, at: float, call: Callable[[float], None]) -> None:
+        """Call at that time."""
+
+
+class Connection:
+    """The connections of one user, one at a time."""
+
+    def __init__(self, host: Host, member: Member, client_id: int) -> None:
+        self.account, self.name, self.user, self.rooms, self.slow = member
+        self.funded = False  # it has asked for what it has at first
+        self.waking = 0.0  # when it was last due to be told that it is not blocked any more
+        self.live = False  # logged in, in its rooms, and nothing left to repeat first
+        self.in_flight = 0  # requests of the load
+        self.blocked_until = 0.0  # after ERR_SERVER_BUSY
+        self.reconnects = -1
+        self.failure = ""  # why it could not log in the last time
+        self.last_sent = 0.0
+        self.heartbeat_s = 0
+        self.pending: dict[int, Request] = {}
+        self.streams = {
+            room: Stream(host.rooms, self.name, room, slow=self.slow) for room in self.rooms
+        }
+        self._host = host
+        self._client_id = client_id
+        self._sock: socket.socket | None = None
+        self._decoder = Decoder(MAX_BODY_LEN)
+        self._out = b""
+        self._interest = 0  # what the poll waits for
+        self._paused = False
+        self._connecting = False
+        self._attempts = 0  # since it was last live
+        self._opened = 0.0
+        self._busy = 0  # ERR_SERVER_BUSY in a row
+        self._next_ledger = 1
+        self._next_other = OTHER_REQ_IDS
+        self._repeat: dict[int, Request] = {}  # ledger requests to send again when live
+        self._joining: set[int] = set()  # rooms, before it is live
+        self._hello: tuple[Any, ...] = ()
+
+    # ---- the connection
+
+    def open(self, now: float) -> None:
+        """Begin to connect."""
+        family, address = self._host.address
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        tune(sock, USER_TIMEOUT_MS)
+        if self.slow:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_BUFFER)
+        self._sock, self._opened, self._connecting = sock, now, True
+        self._decoder, self._out = Decoder(MAX_BODY_LEN), b""
+        self._joining, self._paused = set(self.rooms), False
+        self._interest = select.EPOLLIN | select.EPOLLOUT
+        self._host.connections[sock.fileno()] = self
+        self._host.poll.register(sock, self._interest)
+        code = sock.connect_ex(address)
+        if code not in (0, errno.EINPROGRESS):
+            self.lost(os.strerror(code), now)
+
+    def writable(self, now: float) -> None:
+        sock = self._sock
+        assert sock is not None
+        if self._connecting:
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code or is_self_connected(sock):
+                self.lost(os.strerror(code or errno.ECONNREFUSED), now)
+                return
+            self._connecting = False
+            self._hello = (0, CLIENT_NAME, self.name, os.urandom(16), b"")
+            self._own(Opcode.HELLO, self._hello, now)
+        self._flush(now)
+
+    def close(self) -> None:
+        """For good."""
+        if self._sock is not None:
+            self._host.poll.unregister(self._sock)
+            del self._host.connections[self._sock.fileno()]
+            self._sock.close()
+            self._sock = None
+        self.live = False
+
+    def lost(self, why: str, now: float) -> None:
+        """Give this connection up, and try another one soon."""
+        if self._sock is None:
+            return
+        self.close()
+        self.failure = why
+        for req_id, request in self.pending.items():
+            if request.opcode in KIND_OF:
+                self._repeat[req_id] = request
+            elif request.counted and not request.failed:
+                self._host.recorder.failure(request.opcode, "lost", now)
+        self.pending = {}
+        self.in_flight = 0
+        pause = min(BACK_OFF_S[0] * 2**self._attempts, BACK_OFF_S[1]) * self._host.jitter()
+        self._attempts = min(self._attempts + 1, 16)
+        self._host.later(now + pause, self.open)
+
+    def check(self, now: float) -> None:
+        """Give it up if it owes an answer for too long; tell the server that it is there."""
+        if self._sock is None:
+            return
+        if not self.live:
+            if now - self._opened > LOGIN_S:
+                self.lost("it is not logged in in time", now)
+            return
+        if now - self.last_sent > self.heartbeat_s:
+            self._own(Opcode.HEARTBEAT, (0,), now)
+            self._flush(now)
+        oldest = next(iter(self.pending.values()), None)
+        timeout = self._host.timeout_s
+        if oldest is None or self.slow or now - oldest.asked <= timeout:
+            return
+        for request in self.pending.values():
+            if request.counted and not request.failed and now - request.asked > timeout:
+                request.failed = True
+                self._host.recorder.failure(request.opcode, "timeout", now)
+        self.lost("it does not answer", now)
+
+    # ---- sending
+
+    def _own(self, opcode: Opcode, fields: tuple[Any, ...], now: float) -> None:
+        self._next_other += 1
+        request = Request(opcode, fields, now, now, counted=False)
+        self.pending[self._next_other] = request
+        self._write(REQUEST[opcode].frame(self._next_other, 0, *fields), now)
+
+    def send(self, opcode: int, fields: tuple[Any, ...], due: float, now: float) -> None:
+        """A request of the load; `flush` sends what was asked to be sent."""
+        if opcode in KIND_OF:
+            req_id = self._next_ledger
+            self._next_ledger += 1
+        else:
+            self._next_other += 1
+            req_id = self._next_other
+        self.pending[req_id] = Request(opcode, fields, due, now, counted=True)
+        self.in_flight += 1
+        self._write(REQUEST[opcode].frame(req_id, 0, *fields), now)
+
+    def _write(self, frame: bytes, now: float) -> None:
+        self._out += frame
+        self.last_sent = now
+
+    def flush(self, now: float) -> None:
+        if self._out and self._sock is not None:
+            self._flush(now)
+
+    def _flush(self, now: float) -> None:
+        sock = self._sock
+        assert sock is not None
+        try:
+            done = sock.send(self._out) if self._out else 0
+        except BlockingIOError:
+            done = 0
+        except OSError as error:
+            self.lost(os.strerror(error.errno or 0), now)
+            return
+        self._out = self._out[done:]
+        self._watch(sock)
+
+    def _watch(self, sock: socket.socket) -> None:
+        interest = 0 if self._paused else select.EPOLLIN
+        if self._out or self._connecting:
+            interest |= select.EPOLLOUT
+        if interest != self._interest:
+            self._interest = interest
+            self._host.poll.modify(sock, interest)
+
+    def pause(self, on: bool) -> None:
+        """Leave what comes where it is, or take it again."""
+        if self._sock is not None and self.live:
+            self._paused = on
+            self._watch(self._sock)
+
+    # ---- receiving
+
+    def readable(self, size: int, clock: Callable[[], float]) -> float:
+        """Take what has come, at most `size` bytes; the time of that."""
+        sock = self._sock
+        assert sock is not None
+        try:
+            data = sock.recv(size)
+        except BlockingIOError:
+            return clock()
+        except OSError as error:
+            data, self.failure = b"", os.strerror(error.errno or 0)
+        now = clock()
+        if not data:
+            self.lost("the server closed it", now)
+            return now
+        decoder = self._decoder
+        decoder.feed(data)
+        while (frame := decoder.next()) is not None:
+            try:
+                self._take(frame, now)
+            except PeerError as error:
+                self._unexpected(f"{Opcode(frame[0]).name}: {error}")
+            if self._sock is not sock:
+                return now
+        if decoder.dead:
+            self.lost("what it sends is no frame", now)
+        return now
+
+    def _unexpected(self, text: str) -> None:
+        self._host.trail.unexpected.append(f"{self.name}: {text}")
+
+    def _take(self, frame: Frame, now: float) -> None:
+        opcode, req_id, flags, status, buf, start, end, fault = frame
+        if fault:
+            self._unexpected(f"a frame with fault {fault}, opcode {opcode:#06x}")
+            return
+        if not flags & _RESPONSE:
+            self._push(opcode, buf, start, end, now)
+            return
+        request = self.pending.get(req_id)
+        if request is None or request.opcode != opcode:
+            if (opcode, req_id, status) == (Opcode.HELLO, 0, Status.ERR_SERVER_BUSY):
+                self.lost("the server has no room for another connection", now)
+            else:
+                text = f"an answer nobody waits for: opcode {opcode:#06x}, req_id {req_id}"
+                self._unexpected(f"{text}, status {status}")
+            return
+        del self.pending[req_id]
+        codec = ERROR if status else RESPONSE[opcode]
+        fields = codec.decode(buf, start, end)
+        if not request.counted:
+            self._settle_own(request, status, fields, buf[start:end], now)
+            return
+        if not status:
+            self._succeeded(request, fields, now)
+        else:
+            self._refused(req_id, request, status, *fields, now=now)
+        self.in_flight -= 1
+        self._host.free(self, now)
+
+    def _succeeded(self, request: Request, fields: tuple[Any, ...], now: float) -> None:
+        self._busy = 0
+        host, opcode = self._host, request.opcode
+        if opcode in KIND_OF:
+            payee, amount = request.fields if len(request.fields) == 2 else (0, *request.fields)
+            txn, balance = fields
+            host.trail.answers += ANSWER.pack(
+                txn, KIND_OF[opcode], self.user, payee, amount, balance, request.sent, now
+            )
+        elif opcode == Opcode.BALANCE:
+            balance, last = fields
+            host.trail.answers += ANSWER.pack(
+                last, READ, self.user, 0, 0, balance, request.sent, now
+            )
+        elif opcode == Opcode.CHAT_SEND:
+            room, text = request.fields
+            host.rooms.acknowledged((room, self.user, self.name, text), fields)
+        if not request.failed:
+            host.recorder.success(opcode, request.due, request.sent, now)
+
+    def _refused(
+        self,
+        req_id: int,
+        request: Request,
+        status: int,
+        retry_after_ms: int,
+        detail: str,
+        *,
+        now: float,
+    ) -> None:
+        host, opcode = self._host, request.opcode
+        kind = error_kind(status)
+        if kind == "busy":
+            pause = min(BACK_OFF_S[0] * 2**self._busy, BACK_OFF_S[1]) * host.jitter()
+            self._busy = min(self._busy + 1, 16)
+            self.blocked_until = now + max(pause, retry_after_ms / 1000)
+        elif kind == "funds":
+            refusal = Refusal(self.user, request.fields[-1], request.sent, now)
+            host.trail.refusals.append(refusal)
+        elif kind == "unknown":
+            host.recorder.details[f"{Opcode(opcode).name}, {Status(status).name}: {detail}"] += 1
+        if not request.failed:
+            host.recorder.failure(opcode, kind, now)
+        if opcode not in KIND_OF or kind == "funds":
+            return
+        if request.repeated and kind == "busy":  # what became of the first sending is not told yet
+            request.failed = True
+            self._repeat[req_id] = request
+            host.later(self.blocked_until, self._send_again)
+        elif request.repeated or status == Status.ERR_TIMEOUT:
+            host.trail.unknown.append(self._as_unknown(req_id, request))
+
+    def _as_unknown(self, req_id: int, request: Request) -> Unknown:
+        payee, amount = request.fields if len(request.fields) == 2 else (0, *request.fields)
+        kind = KIND_OF[request.opcode]
+        return Unknown(self.user, req_id, kind, payee, amount, request.sent)
+
+    def unanswered(self) -> list[Unknown]:
+        """The ledger requests whose outcome it waits for."""
+        found = self._repeat | self.pending
+        return [self._as_unknown(i, each) for i, each in found.items() if each.opcode in KIND_OF]
+
+    def _push(self, opcode: int, buf: bytes, start: int, end: int, now: float) -> None:
+        if opcode not in (Opcode.CHAT_BROADCAST, Opcode.ROOM_GAP):
+            self._unexpected(f"a push of opcode {opcode:#06x}")
+            return
+        fields = PUSH[opcode].decode(buf, start, end)
+        stream = self.streams.get(fields[0])
+        if stream is None or fields[0] in self._joining:
+            if fields[0]:  # direct messages are not of this load
+                self._unexpected(f"it is not in room {fields[0]}, and told {fields}")
+        elif opcode == Opcode.CHAT_BROADCAST:
+            stream.event(fields, buf[start:end], now)
+        else:
+            stream.gap(fields[1], fields[2])
+
+    # ---- logging in
+
+    def _settle_own(
+        self, request: Request, status: int, fields: tuple[Any, ...], body: bytes, now: float
+    ) -> None:
+        """The answer to a request that is not of the load."""
+        opcode = Opcode(request.opcode)
+        if status:
+            if opcode == Opcode.LOGIN and status == Status.ERR_UNAUTHORIZED:
+                self._host.recorder.failure(opcode, "auth", now)
+            self.lost(f"{opcode.name}: {Status(status).name}, {fields[1]}", now)
+        elif opcode == Opcode.HELLO:
+            answer = RESPONSE[opcode].body._make(fields)  # type: ignore[attr-defined]
+            self.heartbeat_s = answer.heartbeat_s
+            asked = REQUEST[Opcode.HELLO].encode(*self._hello)
+            message = scram.auth_message(asked, body, self.name)
+            proof = scram.client_proof(client_key(answer.salt, answer.iterations), message)
+            self._own(Opcode.LOGIN, (self.name, proof, self._client_id), now)
+        elif opcode == Opcode.LOGIN:
+            for room in self.rooms:
+                self._own(Opcode.JOIN_ROOM, (room,), now)
+            self._settled(now)
+        elif opcode == Opcode.JOIN_ROOM:
+            room, last_seq, _, epoch = fields
+            self._joining.discard(room)
+            self.streams[room].joined(last_seq, epoch)
+            self._settled(now)
+        self.flush(now)
+
+    def _settled(self, now: float) -> None:
+        """Live, if it is in all of its rooms."""
+        if self._joining:
+            return
+        self.live = True
+        self.reconnects += 1
+        self._attempts = self._busy = 0
+        self._send_again(now)
+        self._host.free(self, now)
+
+    def _send_again(self, now: float) -> None:
+        if not self.live:
+            return
+        for req_id, request in self._repeat.items():
+            request.repeated, request.asked = True, now
+            self.pending[req_id] = request
+            self.in_flight += 1
+            self._write(REQUEST[request.opcode].frame(req_id, _DUPLICATE, *request.fields), now)
+        self._repeat = {}
+        self.flush(now)

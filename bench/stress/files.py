@@ -1,0 +1,134 @@
+"""What a run leaves for other programs: CSV and HdrHistogram files. `docs/BENCH.md` describes the
+columns; columns are only ever added, at the end."""
+
+import csv
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TextIO
+
+from bench.faults.verdict import CHECKS
+from bench.stress.options import Options
+from bench.stress.record import ERRORS
+from bench.stress.results import (
+    LATENCY_COLUMNS,
+    Figures,
+    Row,
+    delivery_as_object,
+    line_as_object,
+)
+from bench.stress.run import Run
+
+_SERVICE: Final = tuple(f"service_{name}" for name in LATENCY_COLUMNS)
+_DELIVERY: Final = tuple(f"delivery_{name}" for name in LATENCY_COLUMNS)
+_ERRORS: Final = tuple(f"error_{kind}" for kind in ERRORS)
+SECOND_COLUMNS: Final = (
+    "run", "second", "operation", "ok", "failed", *LATENCY_COLUMNS, *_SERVICE, "late", "dropped",
+    *_ERRORS,
+)  # fmt: skip
+SETTINGS: Final = (
+    "mix", "rate", "processes", "threads", "connections", "pipeline", "payload", "accounts", "zipf",
+    "hot_accounts", "rooms", "fanout", "slow_consumers", "kill_every", "workers", "seed",
+)  # fmt: skip
+RUN_COLUMNS: Final = (
+    "run", *SETTINGS, "seconds", "ok", "failed", "ok_per_s", "failed_per_s", "after_end",
+    *LATENCY_COLUMNS, *_SERVICE, "late", "dropped", *_ERRORS, "messages", "deliveries", *_DELIVERY,
+    "gaps", "missed_in_gaps", "missed_unconnected", "client_cpu_us", "server_cpu_us", "kills",
+    "reconnects", "transactions", "reads", "log_entries", "log_entries_gone", "violations",
+    "verdict",
+)  # fmt: skip
+
+
+def run_as_object(options: Options, run: Run) -> Row:
+    """The summary of a run, by the names of RUN_COLUMNS."""
+    figures = run.figures
+    answered = figures.all.ok + figures.all.failed
+    settings = options.as_object()
+
+    def each_us(cpu: tuple[float, float] | None) -> float | None:
+        return round(sum(cpu) / answered * 1e6, 2) if cpu is not None and answered else None
+
+    return {
+        "run": run.number,
+        **{name: settings[name] for name in SETTINGS},
+        "workers": options.workers if options.is_own else None,
+        "seconds": round(figures.seconds_s, 3),
+        **line_as_object(figures, figures.all),
+        "dropped": figures.all.dropped if figures.is_open else None,
+        **delivery_as_object(figures),
+        **run.checked,
+        "client_cpu_us": each_us(run.client_cpu),
+        "server_cpu_us": each_us(run.server_cpu),
+        "kills": run.kills,
+        "reconnects": run.reconnects,
+        "violations": run.findings.counts.total(),
+        "verdict": "good" if run.findings.good else "violated",
+    }
+
+
+def run_as_json(options: Options, run: Run) -> dict[str, Any]:
+    """The whole of a run, with its operations and its verdict."""
+    figures, findings = run.figures, run.findings
+    return {
+        **run_as_object(options, run),
+        "operations": {name: line_as_object(figures, line) for name, line in figures.lines.items()},
+        "details": dict(figures.details),
+        "checks": {check: findings.counts[check] for check in CHECKS if check != "left"},
+        "problems": [problem._asdict() for problem in findings.problems],
+        "server_errors": run.server_errors,
+    }
+
+
+class Tables:
+    """PREFIX-seconds.csv and PREFIX-runs.csv, with a line as soon as it is known."""
+
+    def __init__(self, prefix: str) -> None:
+        """OSError where they cannot be written."""
+        self._stack = ExitStack()
+        with ExitStack() as undo:
+            self._seconds = self._open(undo, f"{prefix}-seconds.csv", SECOND_COLUMNS)
+            self._runs = self._open(undo, f"{prefix}-runs.csv", RUN_COLUMNS)
+            self._stack = undo.pop_all()
+
+    @staticmethod
+    def _open(stack: ExitStack, path: str, columns: Iterable[str]) -> tuple[TextIO, Any]:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        file = stack.enter_context(open(path, "w", newline=""))  # noqa: SIM115 - the stack closes it
+        writer = csv.DictWriter(file, list(columns), restval="", lineterminator="\n")
+        writer.writeheader()
+        file.flush()
+        return file, writer
+
+    def add(self, options: Options, run: Run) -> None:
+        """A run."""
+        file, writer = self._seconds
+        writer.writerows({"run": run.number, **row} for row in run.figures.rows)
+        file.flush()
+        file, writer = self._runs
+        writer.writerow(run_as_object(options, run))
+        file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+
+def write_hgrm(prefix: str, number: int, figures: Figures) -> None:
+    """PREFIX-runN-OPERATION.hgrm, values in µs; service time apart. OSError."""
+    found = {name: line.latencies for name, line in figures.lines.items()}
+    found |= {f"{name}-service": line.services for name, line in figures.lines.items()}
+    found["delivery"] = figures.delivered
+    for name, each in found.items():
+        if each.total_count:
+            path = Path(f"{prefix}-run{number}-{name}.hgrm")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                each.output_percentile_distribution(file, 1.0)

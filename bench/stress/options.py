@@ -1,0 +1,210 @@
+"""What a user may say: the options of the stress client, and what of them makes no sense."""
+
+import argparse
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from bench.stress.mix import NAMES, RATIO, mix_of
+from libproto import __version__
+from libproto.messages import OUTCOME_WINDOW, Opcode
+
+PROGRAM: Final = "tradechat-bench"
+PAYLOAD: Final = range(32, 4097)
+"""Bytes of a chat message, for `in`; its head says when it was sent."""
+_ABOUT: Final = """\
+Put a tradechat server under load, and judge what it did: throughput, latencies, and whether its
+history holds together. A server is started for it on a free port, with its state in a temporary
+directory, and ended; or name one with --host and --port. Do that only with a server that nobody
+else uses: users are registered, and rooms 1, 2, ... are talked in.
+"""
+_EXAMPLES: Final = """\
+examples:
+  tradechat-bench                                    the mix for 10 s, as fast as it goes
+  tradechat-bench --mix trade-heavy --pipeline 16 --connections 200 --zipf 1.2
+  tradechat-bench --rate 5000 --duration 30 --max-p99 20
+                                                     5,000 requests a second, whatever the answers
+  tradechat-bench --runs 5 --csv out/trial --json    for a table
+  tradechat-bench --port 7878 --pid 4242             a server of yours, and its master's pid
+  tradechat-bench cpu                                the server's CPU time per TRANSFER
+
+exit codes: 0 all well, 1 the verdict on the history is bad, 2 wrong usage, 3 nothing can be said:
+the server does not start, or users cannot log in, 4 a threshold (--max-p99, --min-rate) is not
+met, 130 interrupted, 143 terminated; in both cases with a report of what was done before
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """All of them, checked."""
+
+    host: str
+    port: int  # 0: a server of our own
+    pid: int  # of the named server's master; 0: not known
+    workers: int  # of our own server
+    server_flags: tuple[str, ...]
+    processes: int
+    threads: int
+    connections: int
+    pipeline: int  # requests in flight on a connection, at most
+    rate: float  # requests per second; 0: closed loop
+    mix: str
+    shares: dict[Opcode, float]
+    payload: int  # bytes
+    accounts: int
+    zipf: float
+    hot_accounts: int  # 0: all
+    funds: int  # cents
+    rooms: int
+    fanout: int
+    slow_consumers: int
+    kill_every: float  # s; 0: never
+    duration: float  # s
+    warmup: float  # s
+    runs: int
+    seed: int
+    timeout: float  # s
+    max_p99: float  # ms; 0: any
+    min_rate: float  # successes per second; 0: any
+    json: bool
+    csv: str
+    hgrm: str
+
+    @property
+    def is_own(self) -> bool:
+        """The server is started for the load."""
+        return not self.port
+
+    @property
+    def is_open(self) -> bool:
+        """Requests are sent when they are due, not when the one before is answered."""
+        return self.rate > 0
+
+    def as_object(self) -> dict[str, Any]:
+        """For JSON."""
+        found = asdict(self)
+        found["shares"] = {opcode.name: share for opcode, share in self.shares.items()}
+        return found
+
+    @classmethod
+    def from_object(cls, found: dict[str, Any]) -> "Options":
+        """What `as_object` gave, after a way through JSON."""
+        shares = {Opcode[name]: share for name, share in found["shares"].items()}
+        return cls(**found | {"shares": shares, "server_flags": tuple(found["server_flags"])})
+
+
+def _number(least: float, most: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not least <= value <= most or not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"{text} is not from {least:g} to {most:g}")
+        return value
+
+    parse.__name__ = "number"  # how argparse calls it in "invalid number value"
+    return parse
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description=_ABOUT,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+
+    def add(group: Any, flag: str, kind: Callable[[str], Any], default: Any, about: str) -> None:
+        known = "" if default in (None, "", 0) else f" (default {default})"
+        group.add_argument(flag, type=kind, default=default, help=about + known)
+
+    load = made.add_argument_group("the load")
+    positive = _number(0.001, 1e7, float)
+    add(load, "--connections", _number(1, 100_000), 100, "one user each, over all threads")
+    add(load, "--threads", _number(1, 1024), 8, "over all processes")
+    add(load, "--processes", _number(1, 64), min(os.cpu_count() or 1, 8), "load processes")
+    add(load, "--pipeline", _number(1, OUTCOME_WINDOW), None,
+        "requests in flight on a connection, at most (default 1; with --rate, 64)")  # fmt: skip
+    add(load, "--rate", positive, 0,
+        "open loop: so many requests per second, over all; latency counts from when a request was "
+        "due. Without it, closed loop: the next request follows the answer")  # fmt: skip
+    add(load, "--mix", str, "mixed", f"{', '.join(NAMES)}, or a TOML file of `OPERATION = weight`")
+    add(load, "--ratio", str, RATIO, "of TRANSFER:WITHDRAW:DEPOSIT:BALANCE in trade-heavy, mixed")
+    add(load, "--payload", _number(PAYLOAD[0], PAYLOAD[-1]), 64, "bytes of a chat message")
+    add(load, "--timeout", positive, 5.0, "seconds, then a connection that owes an answer is cut")
+    add(load, "--seed", int, 1, "of what is random")
+    time = made.add_argument_group("how long")
+    add(time, "--duration", positive, 10.0, "seconds that are measured, of a run")
+    add(time, "--warmup", _number(0, 1e6, float), 2.0, "seconds before them, of each run")
+    add(time, "--runs", _number(1, 1000), 1, "one after the other; their spread is told")
+    money = made.add_argument_group("money")
+    add(money, "--accounts", _number(2, 1_000_000), 1000, "that are paid; not less than users")
+    add(money, "--zipf", _number(0, 10, float), 0.0, "account n is paid in proportion to 1/n**S")
+    add(money, "--hot-accounts", _number(0, 1_000_000), 0, "only the first so many are paid")
+    add(money, "--funds", _number(1, 10**12), 10**9, "cents that each user has at first")
+    chat = made.add_argument_group("chat")
+    add(chat, "--fanout", _number(1, 100_000), None,
+        "members of a room (default: 10, or the connections over --rooms)")  # fmt: skip
+    add(chat, "--rooms", _number(1, 65536), None,
+        "rooms (default: as few as give everybody one)")  # fmt: skip
+    add(chat, "--slow-consumers", _number(0, 10_000), 0,
+        "further members, who read slower than is sent")  # fmt: skip
+    server = made.add_argument_group("the server")
+    add(server, "--host", str, "127.0.0.1", "address of a server that runs already")
+    add(server, "--port", _number(1, 65535), 0, "its port")
+    add(server, "--pid", _number(1, 2**22), 0, "its master's process id, to measure its CPU time")
+    add(server, "--workers", _number(1, 64), 2, "worker processes of our own server")
+    server.add_argument("--server-flag", action="append", default=[], metavar="FLAG",
+        help="of our own server, as --server-flag=--account-locks=1; may be repeated")  # fmt: skip
+    add(server, "--kill-every", positive, 0, "SIGKILL a random worker every so many seconds")
+    told = made.add_argument_group("what is told")
+    told.add_argument("--json", action="store_true", help="one JSON object, not a table")
+    add(told, "--csv", str, "", "write PREFIX-seconds.csv and PREFIX-runs.csv")
+    add(told, "--hgrm", str, "", "write PREFIX-runN-OPERATION.hgrm, for HdrHistogram's tools")
+    add(told, "--max-p99", positive, 0, "milliseconds; a run above them ends with exit code 4")
+    add(told, "--min-rate", positive, 0, "successes per second; a run below ends with exit code 4")
+    return made
+
+
+def parse(words: list[str]) -> Options:
+    """SystemExit with code 2 where the words make no sense."""
+    made = parser()
+    found = vars(made.parse_args(words))
+    try:
+        found["shares"] = mix_of(found["mix"], found.pop("ratio"))
+    except ValueError as error:
+        made.error(f"--mix, --ratio: {error}")
+    found["server_flags"] = tuple(found.pop("server_flag"))
+    if found["pipeline"] is None:
+        found["pipeline"] = OUTCOME_WINDOW if found["rate"] else 1
+    connections = found["connections"]
+    if found["fanout"] is None:
+        rooms = found["rooms"]
+        found["fanout"] = math.ceil(connections / rooms) if rooms else min(10, connections)
+    if found["rooms"] is None:
+        found["rooms"] = math.ceil(connections / found["fanout"])
+    found["accounts"] = max(found["accounts"], connections)
+    options = Options(**found)
+    if wrong := _contradiction(options):
+        made.error(wrong)
+    return options
+
+
+def _contradiction(options: Options) -> str:
+    if not options.processes <= options.threads <= options.connections:
+        return "--threads must not be less than --processes, nor more than --connections"
+    if options.fanout > options.connections:
+        return "--fanout must not be more than --connections: they are the members"
+    if options.rooms * options.fanout < options.connections:
+        return "--rooms times --fanout must not be less than --connections: all are in a room"
+    if options.hot_accounts > options.accounts:
+        return "--hot-accounts must not be more than --accounts"
+    if options.pid and not options.port:
+        return "--pid is of the server on --port: name that too"
+    if options.kill_every and options.port and not options.pid:
+        return "--kill-every needs --pid, the master of the server on --port"
+    if options.server_flags and options.port:
+        return "--server-flag is for our own server, not for one that is named"
+    return ""

@@ -1,0 +1,193 @@
+"""The events of rooms, as members see them: every number once and in order, or named as missed.
+
+A message begins with the time it was sent at, so that every member can tell how long it took. What
+is kept of an event is 20 bytes in each thread that saw it: a digest, to compare it between members,
+when it was sent, and when the last member had it.
+"""
+
+from __future__ import annotations  # array[int] is no type at run time before 3.12
+
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+from zlib import crc32
+
+from bench.faults.verdict import Problem
+from libproto.codec import PUSH
+from libproto.messages import EventKind, Opcode
+
+HEAD: Final = 16
+"""Characters at the beginning of a message: when it was sent, in ns of time.monotonic(), in hex."""
+_LONGEST_S: Final = 3600.0  # what claims more is no message of a load
+_encode = PUSH[Opcode.CHAT_BROADCAST].encode
+
+
+def compose(sent: float, serial: int, payload: int) -> str:
+    """A message of `payload` bytes."""
+    head = f"{int(sent * 1e9):0{HEAD}x} {serial} "
+    return head + "." * (payload - len(head)) if len(head) < payload else head[:payload]
+
+
+def sent_at(message: str) -> float:
+    """When it was sent, in s; 0 where it is no message of a load."""
+    try:
+        return int(message[:HEAD], 16) / 1e9
+    except ValueError:
+        return 0.0
+
+
+def digest(body: bytes) -> int:
+    """Of the body of a CHAT_BROADCAST; never 0."""
+    return crc32(body) or 1
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was seen of one room, by the event's number from `first` on."""
+
+    first: int
+    digests: array[int] = field(default_factory=lambda: array("I"))
+    """0: nobody saw it."""
+    sent: array[float] = field(default_factory=lambda: array("d"))
+    """In s; 0 where it is no message of the load."""
+    last: array[int] = field(default_factory=lambda: array("I"))
+    """µs from the sending until the last member had it."""
+    members: array[int] = field(default_factory=lambda: array("I"))
+    """How many members had it, slow ones apart."""
+
+    def _reach(self, index: int) -> None:
+        if (missing := index + 1 - len(self.digests)) > 0:
+            for column in (self.digests, self.sent, self.last, self.members):
+                column.frombytes(bytes(missing * column.itemsize))
+
+    def note(self, seq: int, found: int) -> bool:
+        """An event with this digest. False where another was seen under the number."""
+        index = seq - self.first
+        if index < 0:
+            return True  # of before the run
+        self._reach(index)
+        known = self.digests[index]
+        if not known:
+            self.digests[index] = found
+        return known in (0, found)
+
+    def deliver(self, seq: int, sent: float, now: float) -> None:
+        """A message of the load has come to a member."""
+        index = seq - self.first
+        if index >= 0 and 0 < now - sent < _LONGEST_S:
+            self.sent[index] = sent
+            self.last[index] = max(self.last[index], int((now - sent) * 1e6))
+            self.members[index] += 1
+
+    def add(self, other: Seen) -> Iterator[int]:
+        """Take in what another thread or process saw; the numbers under which it saw another
+        event."""
+        assert self.first == other.first
+        if not other.digests:
+            return
+        self._reach(len(other.digests) - 1)
+        for index, found in enumerate(other.digests):
+            if not found:
+                continue
+            if not self.note(self.first + index, found):
+                yield self.first + index
+            self.sent[index] = self.sent[index] or other.sent[index]
+            self.last[index] = max(self.last[index], other.last[index])
+            self.members[index] += other.members[index]
+
+
+class Rooms:
+    """All rooms, as one thread sees them."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, Seen] = {}
+        self.problems: list[Problem] = []
+        self.events = 0  # pushed
+        self.gaps = 0
+        self.missed_in_gaps = 0
+        self.missed_unconnected = 0
+
+    def begin(self, first_seqs: dict[int, int]) -> None:
+        """A run begins, with these numbers to come next."""
+        self.seen = {room: Seen(first) for room, first in first_seqs.items()}
+        self.problems = []
+        self.events = self.gaps = self.missed_in_gaps = self.missed_unconnected = 0
+
+    def acknowledged(self, told: tuple[Any, ...], fields: tuple[Any, ...]) -> None:
+        """A CHAT_SEND of room, user, name and message was answered with these fields."""
+        (room, user, name, text), (seq, time) = told, fields
+        body = _encode(room, seq, time, EventKind.MESSAGE, user, name, text)
+        if not self.seen[room].note(seq, digest(body)):
+            self.problem("events_differing", f"event {seq} of room {room} is not what was sent")
+
+    def problem(self, check: str, text: str) -> None:
+        self.problems.append(Problem(check, text))
+
+
+class Stream:
+    """What one connection is told of one room, from an answered JOIN_ROOM on."""
+
+    def __init__(self, rooms: Rooms, who: str, room: int, *, slow: bool) -> None:
+        self.room = room
+        self.position = 0  # the last number it has, or knows that it missed
+        self._rooms = rooms
+        self._who = f"{who} in room {room}"
+        self._epoch = 0
+        self._slow = slow
+
+    def joined(self, last_seq: int, epoch: int) -> None:
+        """By an answered JOIN_ROOM; after the first, what came in between was missed."""
+        rooms = self._rooms
+        if self._epoch and self._epoch != epoch:
+            rooms.problem("unexpected", f"{self._who}: another epoch: the server began anew")
+        elif self._epoch:
+            if last_seq < self.position:
+                text = f"{self._who} had event {self.position}, and joins again at {last_seq}"
+                rooms.problem("events_twice", text)
+            rooms.missed_unconnected += max(0, last_seq - self.position)
+        self._epoch, self.position = epoch, last_seq
+
+    def event(self, fields: tuple[Any, ...], body: bytes, now: float) -> None:
+        """A CHAT_BROADCAST: its fields and its body."""
+        seq = fields[1]
+        rooms = self._rooms
+        rooms.events += 1
+        if seq != self.position + 1:
+            self._out_of_order(seq, seq)
+        self.position = max(self.position, seq)
+        seen = rooms.seen.get(self.room)
+        if seen is None:
+            return  # no run yet
+        if not seen.note(seq, digest(body)):
+            text = f"{self._who}: event {seq} is not what others were told"
+            rooms.problem("events_differing", text)
+        if fields[3] == EventKind.MESSAGE and not self._slow:
+            seen.deliver(seq, sent_at(fields[6]), now)
+
+    def gap(self, first: int, last: int) -> None:
+        """A ROOM_GAP."""
+        self._rooms.gaps += 1
+        self._rooms.missed_in_gaps += last - first + 1
+        if first != self.position + 1 or last < first:
+            self._out_of_order(first, last)
+        self.position = max(self.position, last)
+
+    def _out_of_order(self, first: int, last: int) -> None:
+        if first > self.position + 1:
+            text = f"{self._who}: {self.position + 1} to {first - 1} not told"
+            self._rooms.problem("events_missing", text)
+        else:
+            text = f"{self._who}: {first} to {last} after {self.position}"
+            self._rooms.problem("events_twice", text)
+
+
+def last_deliveries(
+    seen: Iterable[Seen], start: float, end: float
+) -> Iterator[tuple[int, int, int]]:
+    """Of each message sent from `start` to `end` that members had: its second, µs until the last
+    of them had it, and how many they were."""
+    for room in seen:
+        for sent, last, members in zip(room.sent, room.last, room.members, strict=True):
+            if members and start <= sent < end:
+                yield int(sent - start), last, members

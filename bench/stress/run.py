@@ -1,0 +1,365 @@
+"""The leader: a server, users, load processes, and one run after the other with its verdict."""
+
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from bench.caller import Caller, CallFailed
+from bench.faults.processes import Workers
+from bench.faults.target import OwnServer, Target
+from bench.process import CpuTime, cpu_of_server
+from bench.stress.fleet import Fleet, free_name
+from bench.stress.ledger import Accounts, Findings, Holding, Replay, Told, answers_of, views_of
+from bench.stress.lines import Told as Said
+from bench.stress.options import Options
+from bench.stress.record import Refusal, Unknown
+from bench.stress.results import Figures, gather
+from bench.stress.rooms import Seen
+from libproto.messages import Opcode
+
+EXIT_INTERRUPTED: Final = 130
+EXIT_TERMINATED: Final = 143
+RING: Final = (1 << 16, 1 << 20)
+"""The least and the most transactions that our own server's ring keeps."""
+RING_RECORD: Final = 160
+"""Bytes of one of them."""
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where the region is
+RATE_MAX: Final = 20_000
+"""Transactions per second that a closed loop is expected to make at most."""
+START_S: Final = 0.2
+"""From telling the processes until a run is measured, at least: they begin together."""
+PROGRESS_S: Final = 0.5
+
+
+@dataclass(slots=True)
+class Run:
+    """What came out of one run."""
+
+    number: int
+    figures: Figures
+    findings: Findings
+    checked: dict[str, int] = field(default_factory=dict)
+    """How much the verdict looked at."""
+    client_cpu: CpuTime | None = None
+    server_cpu: CpuTime | None = None
+    """Of all its processes; None where its pid is not known."""
+    kills: int = 0
+    reconnects: int = 0
+    server_errors: list[str] = field(default_factory=list)
+    """What our own server has logged as an error, where the verdict is bad."""
+
+
+class Interrupts:
+    """SIGINT and SIGTERM: during a run the first one ends it in order, and the report is of what
+    was done before; at any other time, and the second time, KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        """The exit code that was asked for; 0: none."""
+        self._in_order = False
+
+    def _come(self, number: int, _: FrameType | None) -> None:
+        first = not self.code
+        self.code = EXIT_TERMINATED if number == signal.SIGTERM else EXIT_INTERRUPTED
+        if not (first and self._in_order):
+            raise KeyboardInterrupt
+
+    def install(self) -> None:
+        signal.signal(signal.SIGINT, self._come)
+        signal.signal(signal.SIGTERM, self._come)
+
+    @contextmanager
+    def in_order(self) -> Iterator[None]:
+        self._in_order = True
+        try:
+            yield
+        finally:
+            self._in_order = False
+
+
+def ring_for(options: Options, free: int) -> int:
+    """How many transactions our own server is to keep, so that TXN_HISTORY shows a whole run; a
+    power of two. free: bytes of shared memory."""
+    rate = options.rate or RATE_MAX
+    wanted = (options.warmup + options.duration) * rate + options.accounts * 2
+    ring = RING[0]
+    while ring < min(wanted, RING[1]) and 4 * ring * RING_RECORD < free:
+        ring *= 2
+    return ring
+
+
+def own_server(options: Options) -> tuple[OwnServer, int]:
+    """A server of our own, and its ring. ServerFailed."""
+    disk = os.statvfs(SHARED_MEMORY)
+    ring = ring_for(options, disk.f_bavail * disk.f_frsize)
+    users = options.accounts + options.slow_consumers
+    connections = 2 * (options.connections + options.slow_consumers) + 64
+    server = OwnServer(
+        f"bench-{os.getpid()}",
+        f"--workers={options.workers}",
+        f"--accounts={users + 64}",
+        f"--clients={users + 64}",
+        f"--max-connections={connections}",
+        f"--sessions={connections}",
+        f"--rooms={options.rooms}",
+        f"--txn-ring={ring}",
+        *options.server_flags,
+    )
+    return server, ring
+
+
+class Stress:
+    """All runs of one program; a context manager that ends whatever it has started.
+
+    ServerFailed, CallFailed, FleetFailed or OSError where nothing can be said.
+    """
+
+    def __init__(self, options: Options, interrupts: Interrupts) -> None:
+        self._stack = ExitStack()
+        self.interrupts = interrupts
+        self._shown = 0.0
+        with ExitStack() as undo:
+            own, self._ring = None, 0
+            if not options.port:
+                server, self._ring = own_server(options)
+                own = undo.enter_context(server)
+                options = replace(options, host="127.0.0.1", port=own.port, pid=own.pid)
+            name = own.name if own else ""
+            self.options = options
+            self.target = Target(options.host, options.port, options.pid, name, own)
+            self._names = free_name()
+            users, slow = self._register()
+            self._accounts = Accounts.of(users)
+            self.fleet = undo.enter_context(Fleet(options, self._names, users, slow))
+            rng = random.Random(options.seed)  # noqa: S311 - to be repeated
+            self.workers = Workers(options.pid, rng)
+            self._stack = undo.pop_all()
+
+    def __enter__(self) -> "Stress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _register(self) -> tuple[list[int], list[int]]:
+        """The user_ids of the accounts and of the slow members."""
+        count = self.options.accounts
+        names = [f"{self._names}{n}" for n in range(count + self.options.slow_consumers)]
+        with closing(Caller(self.options.host, self.options.port)) as caller:
+            users = caller.register(names)
+        return users[:count], users[count:]
+
+    def _last_seqs(self) -> dict[int, int]:
+        """The number of the newest event of each room."""
+        found = dict.fromkeys(range(1, self.options.rooms + 1), 0)
+        with closing(Caller(self.options.host, self.options.port)) as caller:
+            caller.login(f"{self._names}0", 0)
+            after = 0
+            while True:
+                (page,) = caller.call(Opcode.ROOM_LIST, after)
+                if not page:
+                    return found
+                found |= {room: last for room, _, last in page if room in found}
+                after = page[-1].room_id
+
+    # ---- a run
+
+    def run(self, number: int) -> Run:
+        """One run, with its verdict."""
+        first_seqs = {room: last + 1 for room, last in self._last_seqs().items()}
+        start = time.monotonic() + START_S + self.options.warmup
+        moment = _Moment(self, start, start + self.options.duration, number)
+        quiet = self.fleet.run(start, moment.end, first_seqs, moment.tick)
+        self._clear()
+        findings = Findings()
+        for each in quiet:
+            if each["left"]:
+                findings.add("unfinished", f"at the end, {each['left']}")
+        if ended := self.target.ended():
+            findings.add("unfinished", ended)
+        with tempfile.TemporaryDirectory(prefix="tradechat-bench-") as spool:
+            run = self._judge(number, (moment.start, moment.end), Path(spool), findings)
+        run.kills = moment.kills
+        run.client_cpu = CpuTime(*(sum(each["cpu"][n] for each in quiet) for n in (0, 1)))
+        if self.options.pid:
+            run.server_cpu = moment.server_cpu()
+        if not findings.good and self.target.own is not None:
+            run.server_errors = self.target.own.errors()
+        return run
+
+    def _judge(
+        self, number: int, span: tuple[float, float], spool: Path, findings: Findings
+    ) -> Run:
+        accounts = self._accounts
+        base = accounts.base
+        last_seqs: dict[int, int] = {}
+        try:
+            last_seqs = self._last_seqs()
+        except (CallFailed, OSError) as error:
+            findings.add("unfinished", f"the server cannot be asked at the end: {error}")
+        told = self.fleet.collect(str(spool), base, last_seqs)
+        places = range(len(told))
+        rooms = _rooms(told, [spool / f"rooms-{place}" for place in places], findings)
+        figures = gather(
+            told,
+            [spool / f"figures-{place}" for place in places],
+            list(rooms.values()),
+            span,
+            is_open=self.options.is_open,
+        )
+        _add_problems(told, findings)
+        checked = {
+            name: sum(each[name] for each in told)
+            for name in ("events", "gaps", "missed_in_gaps", "missed_unconnected")
+        }
+        for room, seen in rooms.items():
+            last = seen.first + len(seen.digests) - 1
+            if last_seqs and last > last_seqs[room]:
+                text = f"event {last} of room {room} was told, which ends at {last_seqs[room]}"
+                findings.add("messages_lost", text)
+        finals = {user: Holding(*held) for each in told for user, *held in each["finals"]}
+        if finals:
+            replay = Replay(accounts, self._told(told, spool, finals, base), findings)
+            replay.run()
+            checked |= {
+                "transactions": replay.transactions,
+                "reads": replay.reads,
+                "log_entries": replay.compared,
+                "log_entries_gone": replay.not_compared,
+            }
+        reconnects = sum(each["reconnects"] for each in told)
+        return Run(number, figures, findings, checked, reconnects=reconnects)
+
+    def _told(self, told: list[Said], spool: Path, finals: dict[int, Holding], base: int) -> Told:
+        places = range(len(told))
+        oldest = min(each["oldest"] for each in told)
+        newest = max(held.last_txn_id for held in finals.values())
+        # While it was read, each login may have pushed one record out of the ring.
+        logins = len(finals) + self.options.connections
+        if newest + logins - base < self._ring or oldest <= base:
+            oldest = 0
+        else:
+            oldest += logins
+        return Told(
+            answers_of(spool / f"answers-{place}" for place in places),
+            views_of(spool / f"views-{place}" for place in places),
+            finals,
+            [Refusal(*each) for part in told for each in part["refusals"]],
+            [Unknown(*each) for part in told for each in part["unknown"]],
+            oldest,
+        )
+
+    # ---- what a user sees meanwhile
+
+    def show(self, text: Callable[[], str]) -> None:
+        """The line of progress, on a terminal only."""
+        if sys.stderr.isatty() and time.monotonic() - self._shown > PROGRESS_S:
+            self._shown = time.monotonic()
+            sys.stderr.write(f"\r\x1b[K{text()}")
+            sys.stderr.flush()
+
+    def _clear(self) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+class _Moment:
+    """What happens while the load runs."""
+
+    def __init__(self, stress: Stress, start: float, end: float, number: int) -> None:
+        self.start, self.end = start, end
+        self.kills = 0
+        self._stress = stress
+        self._number = number
+        self._next_kill = start
+        self._before: CpuTime | None = None
+        self._after: CpuTime | None = None
+        self._told = (0, 0)  # successes, failures, when it was last shown
+        self._told_at = start
+
+    def tick(self) -> float | None:
+        """Called all the time; another end, if the run is to stop."""
+        now, stress = time.monotonic(), self._stress
+        options = stress.options
+        if now >= self.start and self._before is None:
+            self._before = cpu_of_server(options.pid)
+        if now >= self.end and self._after is None:
+            self._after = cpu_of_server(options.pid)
+        if options.kill_every and self._next_kill <= now < self.end:
+            self._next_kill = max(self._next_kill + options.kill_every, now)
+            self._kill()
+        if now < self.end and (stress.interrupts.code or stress.target.ended()):
+            self.end = now
+            self.start = min(self.start, now)
+            return now
+        stress.show(lambda: self._progress(now))
+        return None
+
+    def _kill(self) -> None:
+        workers = self._stress.workers
+        if (worker := workers.any()) is not None:
+            self.kills += workers.kill(worker)
+
+    def _progress(self, now: float) -> str:
+        options = self._stress.options
+        head = f"run {self._number}/{options.runs}  "
+        if now < self.start:
+            return f"{head}warming up, {self.start - now:.0f} s"
+        if now >= self.end:
+            return f"{head}waiting for what is unanswered, and for the verdict"
+        parts = self._stress.fleet.progress.values()
+        told = sum(ok for ok, _ in parts), sum(failed for _, failed in parts)
+        passed = max(now - self._told_at, 0.001)
+        rates = [(new - old) / passed for new, old in zip(told, self._told, strict=True)]
+        self._told, self._told_at = told, now
+        return (
+            f"{head}{now - self.start:.0f}/{options.duration:g} s  "
+            f"ok {rates[0]:,.0f}/s  failed {rates[1]:,.0f}/s"
+        )
+
+    def server_cpu(self) -> CpuTime:
+        if self._before is None or self._after is None:
+            return CpuTime(0.0, 0.0)
+        return self._after.since(self._before)
+
+
+def _rooms(told: list[Said], paths: list[Path], findings: Findings) -> dict[int, Seen]:
+    """What all processes saw, put together."""
+    rooms: dict[int, Seen] = {}
+    for each, path in zip(told, paths, strict=True):
+        with path.open("rb") as file:
+            for room, first, count, differing in each["rooms"]:
+                part = Seen(first)
+                for column in (part.digests, part.sent, part.last, part.members):
+                    column.fromfile(file, count)
+                whole = rooms.setdefault(room, Seen(first))
+                others = list(whole.add(part))
+                if times := differing + len(others):
+                    text = f"members of room {room} are told different events: {others[:5]}"
+                    findings.add("events_differing", text, times)
+    return rooms
+
+
+def _add_problems(told: list[Said], findings: Findings) -> None:
+    """What the processes found themselves."""
+    for each in told:
+        for text in each["unfinished"]:
+            findings.add("unfinished", text)
+        count, texts = each["unexpected"]
+        for number, text in enumerate(texts):
+            findings.add("unexpected", text, 1 if number else 1 + count - len(texts))
+        counts, problems = each["problems"]
+        for check, text in problems:
+            findings.add(check, text)
+            counts[check] -= 1
+        findings.counts.update({check: more for check, more in counts.items() if more})
