@@ -39,6 +39,11 @@ BACK_OFF_S: Final = (0.01, 1.0)
 OTHER_REQ_IDS: Final = 1 << 63
 """Where the req_ids of requests that are not of the ledger begin."""
 SLOW_BUFFER: Final = 4096
+# Numbers in place of names: what is looked at for every frame is compared as plain integers.
+_BROADCAST: Final = int(Opcode.CHAT_BROADCAST)
+_GAP: Final = int(Opcode.ROOM_GAP)
+_BALANCE: Final = int(Opcode.BALANCE)
+_CHAT_SEND: Final = int(Opcode.CHAT_SEND)
 _RESPONSE: Final = int(Flag.RESPONSE)
 _DUPLICATE: Final = int(Flag.POSSIBLE_DUPLICATE)
 
@@ -333,12 +338,12 @@ class Connection:
             host.trail.answers += ANSWER.pack(
                 txn, KIND_OF[opcode], self.user, payee, amount, balance, request.sent, now
             )
-        elif opcode == Opcode.BALANCE:
+        elif opcode == _BALANCE:
             balance, last = fields
             host.trail.answers += ANSWER.pack(
                 last, READ, self.user, 0, 0, balance, request.sent, now
             )
-        elif opcode == Opcode.CHAT_SEND:
+        elif opcode == _CHAT_SEND:
             room, text = request.fields
             host.rooms.acknowledged((room, self.user, self.name, text), fields)
         if not request.failed:
@@ -387,7 +392,7 @@ class Connection:
         return [self._as_unknown(i, each) for i, each in found.items() if each.opcode in KIND_OF]
 
     def _push(self, opcode: int, buf: bytes, start: int, end: int, now: float) -> None:
-        if opcode not in (Opcode.CHAT_BROADCAST, Opcode.ROOM_GAP):
+        if opcode not in (_BROADCAST, _GAP):
             self._unexpected(f"a push of opcode {opcode:#06x}")
             return
         fields = PUSH[opcode].decode(buf, start, end)
@@ -395,7 +400,7 @@ class Connection:
         if stream is None or fields[0] in self._joining:
             if fields[0]:  # direct messages are not of this load
                 self._unexpected(f"it is not in room {fields[0]}, and told {fields}")
-        elif opcode == Opcode.CHAT_BROADCAST:
+        elif opcode == _BROADCAST:
             stream.event(fields, buf[start:end], now)
         else:
             stream.gap(fields[1], fields[2])

@@ -34,9 +34,9 @@ SETTINGS: Final = (
 RUN_COLUMNS: Final = (
     "run", *SETTINGS, "seconds", "ok", "failed", "ok_per_s", "failed_per_s", "after_end",
     *LATENCY_COLUMNS, *_SERVICE, "late", "dropped", *_ERRORS, "messages", "deliveries", *_DELIVERY,
-    "gaps", "missed_in_gaps", "missed_unconnected", "client_cpu_us", "server_cpu_us", "kills",
-    "reconnects", "transactions", "reads", "log_entries", "log_entries_gone", "violations",
-    "verdict",
+    "events", "gaps", "missed_in_gaps", "missed_unconnected", "client_cpu_us", "server_cpu_us",
+    "kills", "reconnects", "transactions", "reads", "log_entries", "log_entries_gone",
+    "violations", "verdict",
 )  # fmt: skip
 
 

@@ -20,6 +20,8 @@ from libproto.messages import EventKind, Opcode
 HEAD: Final = 16
 """Characters at the beginning of a message: when it was sent, in ns of time.monotonic(), in hex."""
 _LONGEST_S: Final = 3600.0  # what claims more is no message of a load
+_SPARE: Final = 1000  # numbers that a column grows by
+_MESSAGE: Final = int(EventKind.MESSAGE)
 _encode = PUSH[Opcode.CHAT_BROADCAST].encode
 
 
@@ -47,6 +49,8 @@ class Seen:
     """What was seen of one room, by the event's number from `first` on."""
 
     first: int
+    count: int = 0
+    """How many numbers there are, seen or not; the columns are longer."""
     digests: array[int] = field(default_factory=lambda: array("I"))
     """0: nobody saw it."""
     sent: array[float] = field(default_factory=lambda: array("d"))
@@ -57,16 +61,22 @@ class Seen:
     """How many members had it, slow ones apart."""
 
     def _reach(self, index: int) -> None:
-        if (missing := index + 1 - len(self.digests)) > 0:
-            for column in (self.digests, self.sent, self.last, self.members):
-                column.frombytes(bytes(missing * column.itemsize))
+        self.count = index + 1
+        if (missing := self.count - len(self.digests)) > 0:
+            for column in self.columns():
+                column.frombytes(bytes((missing + _SPARE) * column.itemsize))
+
+    def columns(self) -> tuple[array[Any], ...]:
+        """All that is kept of events."""
+        return self.digests, self.sent, self.last, self.members
 
     def note(self, seq: int, found: int) -> bool:
         """An event with this digest. False where another was seen under the number."""
         index = seq - self.first
         if index < 0:
             return True  # of before the run
-        self._reach(index)
+        if index >= self.count:
+            self._reach(index)
         known = self.digests[index]
         if not known:
             self.digests[index] = found
@@ -84,10 +94,10 @@ class Seen:
         """Take in what another thread or process saw; the numbers under which it saw another
         event."""
         assert self.first == other.first
-        if not other.digests:
-            return
-        self._reach(len(other.digests) - 1)
-        for index, found in enumerate(other.digests):
+        if other.count > self.count:
+            self._reach(other.count - 1)
+        for index in range(other.count):
+            found = other.digests[index]
             if not found:
                 continue
             if not self.note(self.first + index, found):
@@ -162,7 +172,7 @@ class Stream:
         if not seen.note(seq, digest(body)):
             text = f"{self._who}: event {seq} is not what others were told"
             rooms.problem("events_differing", text)
-        if fields[3] == EventKind.MESSAGE and not self._slow:
+        if fields[3] == _MESSAGE and not self._slow:
             seen.deliver(seq, sent_at(fields[6]), now)
 
     def gap(self, first: int, last: int) -> None:

@@ -222,7 +222,7 @@ class Stress:
             for name in ("events", "gaps", "missed_in_gaps", "missed_unconnected")
         }
         for room, seen in rooms.items():
-            last = seen.first + len(seen.digests) - 1
+            last = seen.first + seen.count - 1
             if last_seqs and last > last_seqs[room]:
                 text = f"event {last} of room {room} was told, which ends at {last_seqs[room]}"
                 findings.add("messages_lost", text)
@@ -339,8 +339,8 @@ def _rooms(told: list[Said], paths: list[Path], findings: Findings) -> dict[int,
     for each, path in zip(told, paths, strict=True):
         with path.open("rb") as file:
             for room, first, count, differing in each["rooms"]:
-                part = Seen(first)
-                for column in (part.digests, part.sent, part.last, part.members):
+                part = Seen(first, count)
+                for column in part.columns():
                     column.fromfile(file, count)
                 whole = rooms.setdefault(room, Seen(first))
                 others = list(whole.add(part))

@@ -222,9 +222,9 @@ class Process:
             for room in rooms[0].seen:
                 whole = Seen(rooms[0].seen[room].first)
                 differing = [seq for each in rooms for seq in whole.add(each.seen[room])]
-                index.append([room, whole.first, len(whole.digests), len(differing)])
-                for column in (whole.digests, whole.sent, whole.last, whole.members):
-                    column.tofile(file)
+                index.append([room, whole.first, whole.count, len(differing)])
+                for column in whole.columns():
+                    column[: whole.count].tofile(file)
         return index
 
     def _write_figures(self, path: Path) -> dict[str, Any]:
