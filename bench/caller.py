@@ -6,6 +6,7 @@ setting up a thousand of them does not cost a thousand PBKDF2.
 
 import functools
 import os
+import time
 from typing import Any, Final
 
 from libnet.sockets import connect
@@ -19,6 +20,7 @@ TIMEOUT_S: Final = 30.0
 MAX_BODY_LEN: Final = 1 << 20
 CLIENT_NAME: Final = "tradechat-bench"
 _PASSWORD: Final = "benchmark"  # noqa: S105 - of accounts that live as long as the benchmark
+_BUSY_S: Final = 0.01  # the least pause after ERR_SERVER_BUSY
 _RESPONSE: Final = int(Flag.RESPONSE)
 
 
@@ -48,7 +50,19 @@ class Caller:
         self.req_id = 0
 
     def frame(self, opcode: Opcode, *fields: object) -> Frame:
-        """One request and the frame that answers it OK."""
+        """One request and the frame that answers it OK; asked again where the server is busy."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            frame = self._answer(opcode, fields)
+            _, _, _, status, buf, start, end, _ = frame
+            if not status:
+                return frame
+            retry_after_ms, detail = ERROR.decode(buf, start, end)
+            if status != Status.ERR_SERVER_BUSY or time.monotonic() > deadline:
+                raise CallFailed(f"{opcode.name} was refused, {Status(status).name}: {detail}")
+            time.sleep(max(retry_after_ms / 1000, _BUSY_S))
+
+    def _answer(self, opcode: Opcode, fields: tuple[object, ...]) -> Frame:
         self.req_id += 1
         try:
             self.sock.sendall(REQUEST[opcode].frame(self.req_id, 0, *fields))
@@ -59,13 +73,9 @@ class Caller:
                         raise CallFailed(f"{opcode.name}: the server closed the connection")
                     self.decoder.feed(data)
                 if frame[2] & _RESPONSE:
-                    break
+                    return frame
         except OSError as error:
             raise CallFailed(f"{opcode.name}: {error}") from error
-        if frame[3]:
-            _, detail = ERROR.decode(*frame[4:7])
-            raise CallFailed(f"{opcode.name} was refused, {Status(frame[3]).name}: {detail}")
-        return frame
 
     def call(self, opcode: Opcode, *fields: object) -> tuple[Any, ...]:
         """One request; the fields of the answer."""

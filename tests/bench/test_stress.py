@@ -1,0 +1,314 @@
+"""The stress client against real servers: short runs of every kind, and how they end."""
+
+import csv
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.faults.processes import children_of, family_of, workers_of
+from bench.stress.fleet import members_of
+from bench.stress.options import parse
+from tests.helpers.server import ROOT, RunningServer, StartServer, wait_until
+from tests.helpers.wire import Lobby
+
+RUN_S = 90.0  # a run that hangs
+SMALL = (
+    *("--connections=12", "--threads=4", "--processes=2", "--accounts=20", "--fanout=4"),
+    *("--duration=1", "--warmup=0.2"),
+)
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "bench", *SMALL, *words]
+
+
+def bench(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*words), cwd=ROOT, capture_output=True, text=True, timeout=RUN_S, check=False
+    )
+
+
+def on(server: RunningServer) -> tuple[str, str]:
+    return f"--port={server.port}", f"--pid={server.process.pid}"
+
+
+def report(run: subprocess.CompletedProcess[str], code: int = 0) -> dict[str, Any]:
+    assert run.returncode == code, run.stdout + run.stderr
+    found: dict[str, Any] = json.loads(run.stdout)
+    return found
+
+
+def good(run: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The one run of a report without fault."""
+    (only,) = report(run)["runs"]
+    assert (only["verdict"], only["violations"]) == ("good", 0), only["problems"]
+    assert run.stderr == ""
+    found: dict[str, Any] = only
+    return found
+
+
+def test_a_run_with_a_server_of_its_own(tmp_path: Path) -> None:
+    run = bench(f"--csv={tmp_path}/x", f"--hgrm={tmp_path}/x", "--runs=2", "--seed=7")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stderr == ""  # no terminal: no line of progress
+    assert run.stdout.count("conserved, serializable, no silent gap") == 2
+    assert "2 runs" in run.stdout
+    with (tmp_path / "x-runs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["verdict"] for row in rows] == ["good", "good"]
+    for row in rows:
+        assert int(row["ok"]) > 100
+        assert int(row["messages"]) > 0
+        assert int(row["deliveries"]) == 4 * int(row["messages"])
+        assert float(row["client_cpu_us"]) > 0
+        assert float(row["server_cpu_us"]) > 0
+        assert int(row["transactions"]) > 0
+        assert int(row["log_entries"]) >= int(row["transactions"])
+        assert row["log_entries_gone"] == "0"
+        assert row["seed"] == "7"
+    with (tmp_path / "x-seconds.csv").open(newline="") as file:
+        seconds = list(csv.DictReader(file))
+    for number in ("1", "2"):
+        whole = [each for each in seconds if each["run"] == number and each["operation"] == "ALL"]
+        assert sum(int(each["ok"]) for each in whole) == int(rows[int(number) - 1]["ok"])
+    assert (tmp_path / "x-run2-ALL.hgrm").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "operations"),
+    [
+        (["--mix=chat-heavy", "--payload=4096"], {"CHAT_SEND", "HEARTBEAT"}),
+        (
+            ["--mix=trade-heavy", "--pipeline=16", "--zipf=1.2", "--ratio=3:1:1:1"],
+            {"TRANSFER", "WITHDRAW", "DEPOSIT", "BALANCE"},
+        ),
+        (["--mix=trade-heavy", "--ratio=1:0:0:0", "--hot-accounts=1"], {"TRANSFER"}),
+    ],
+)
+def test_mixes(words: list[str], operations: set[str]) -> None:
+    found = good(bench("--json", *words))
+    assert found["operations"].keys() == operations | {"ALL"}
+    assert found["ok"] > 100
+    assert found["failed"] == 0
+
+
+def test_refusals_are_told_apart_and_judged() -> None:
+    found = good(bench("--json", "--mix=trade-heavy", "--ratio=0:9:1:0", "--funds=1"))
+    assert found["error_funds"] == found["failed"] > 0
+    assert found["ok"] > 0
+
+
+def test_busy_backs_off() -> None:
+    found = good(bench("--json", "--server-flag=--rate-limit=50", "--mix=trade-heavy"))
+    assert found["error_busy"] == found["failed"] > 0
+    # Without any pause there would be thousands; the server says when to come again.
+    assert found["error_busy"] < 10 * found["ok"]
+
+
+def test_an_open_loop_does_not_omit_what_a_stop_delays(server: RunningServer) -> None:
+    """All workers stand still: what falls due meanwhile is late by as much, though the requests
+    that are on their way are few."""
+    pid = server.process.pid
+    wait_until(lambda: len(workers_of(pid)) == 2, "both workers have their titles")
+    words = ("--json", *on(server), "--rate=400", "--pipeline=1", "--mix=trade-heavy")
+    stop_s = 1.0
+    with (
+        subprocess.Popen(
+            command(*words, "--duration=3"), cwd=ROOT, stdout=subprocess.PIPE, text=True
+        ) as run,
+        Lobby(server) as lobby,
+    ):
+        wait_until(lambda: lobby.counters()["requests_TRANSFER"] > 150, "the load", 30.0)
+        for worker in workers_of(pid):
+            os.kill(worker, signal.SIGSTOP)
+        threading.Event().wait(stop_s)
+        for worker in workers_of(pid):
+            os.kill(worker, signal.SIGCONT)
+        told, _ = run.communicate(timeout=RUN_S)
+    assert run.returncode == 0, told
+    (found,) = json.loads(told)["runs"]
+    assert found["verdict"] == "good"
+    # A third of all fell due in the stop: the upper half of these waited for 0.5 s and longer.
+    assert found["p95_us"] > stop_s / 2 * 1e6
+    # But 12 connections with one request each are no more than 12 that the server kept waiting.
+    assert found["late"] > 100
+    assert found["service_p95_us"] < found["p95_us"]
+
+
+def test_workers_are_killed() -> None:
+    found = good(
+        bench("--json", "--kill-every=0.4", "--duration=2", "--pipeline=4", "--mix=trade-heavy")
+    )
+    assert found["kills"] >= 2
+    assert found["reconnects"] > 0
+
+
+def test_slow_consumers_are_told_what_they_miss(start_server: StartServer) -> None:
+    server = start_server("--event-ring", "64")
+    found = good(
+        bench(
+            *("--json", *on(server), "--mix=chat-heavy", "--payload=4096", "--pipeline=16"),
+            *("--slow-consumers=3", "--rooms=3", "--duration=2"),
+        )
+    )
+    assert found["gaps"] > 0
+    assert found["missed_in_gaps"] > found["gaps"]
+
+
+def test_a_server_whose_ring_is_short(start_server: StartServer) -> None:
+    """The answers are judged all the same, and what could not be compared is told."""
+    server = start_server("--txn-ring", "256")
+    words = ("--mix=trade-heavy", "--pipeline=8", *on(server))
+    found = good(bench("--json", *words))
+    assert found["transactions"] > 256
+    assert 0 < found["log_entries"] <= 2 * 256
+    assert found["log_entries_gone"] > 0
+    table = bench(*words).stdout
+    assert "not compared, the server keeps them no more" in table
+
+
+def test_without_a_pid_the_servers_time_is_not_known(server: RunningServer) -> None:
+    found = good(bench("--json", f"--port={server.port}"))
+    assert found["server_cpu_us"] is None
+    assert found["workers"] is None
+    assert "not known" in bench(f"--port={server.port}").stdout
+
+
+def test_thresholds_end_with_a_code_of_their_own() -> None:
+    run = bench("--json", "--max-p99=0.001", "--min-rate=1e7")
+    assert len(report(run, 4)["missed_thresholds"]) == 2
+    assert "--max-p99" in run.stderr
+    assert "--min-rate" in run.stderr
+
+
+def test_a_server_that_ends_is_a_violation(server: RunningServer) -> None:
+    words = command("--duration=60", "--json", *on(server))
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
+        with Lobby(server) as lobby:
+            wait_until(lambda: lobby.counters()["requests_TRANSFER"] > 50, "the load", 30.0)
+            assert server.stop() == 0
+        told, _ = run.communicate(timeout=RUN_S)
+    assert run.returncode == 1
+    (found,) = json.loads(told)["runs"]
+    assert found["verdict"] == "violated"
+    assert found["checks"]["unfinished"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_in_order(server: RunningServer, number: signal.Signals) -> None:
+    words = command("--duration=60", "--warmup=0", "--json", *on(server))
+    with subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        with Lobby(server) as lobby:
+            wait_until(lambda: lobby.counters()["requests_TRANSFER"] > 50, "the load", 30.0)
+        run.send_signal(number)
+        told, error = run.communicate(timeout=RUN_S)
+    assert run.returncode == 128 + number
+    assert error == ""
+    (found,) = json.loads(told)["runs"]
+    assert found["verdict"] == "good"
+    assert found["ok"] > 0
+    assert found["seconds"] < 60
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_before_the_load(number: signal.Signals) -> None:
+    with subprocess.Popen(
+        command("--duration=60"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        wait_until(lambda: bool(children_of(run.pid)), "its server is being started")
+        run.send_signal(number)
+        _, error = run.communicate(timeout=RUN_S)
+    assert run.returncode == 128 + number
+    assert error == b""
+
+
+def test_a_load_process_that_dies_is_told() -> None:
+    with subprocess.Popen(
+        command("--duration=60"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+
+        def load() -> list[int]:
+            found = []
+            for pid in family_of(run.pid):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes()
+                found += [pid] if b"bench.stress.worker" in words else []
+            return found
+
+        wait_until(lambda: len(load()) == 2, "the load processes")
+        os.kill(load()[0], signal.SIGKILL)
+        _, error = run.communicate(timeout=RUN_S)
+    assert run.returncode == 3
+    assert b"a load process has ended" in error
+
+
+@pytest.mark.parametrize("words", [["--port=1"], ["--server-flag=--no-such-flag"]])
+def test_where_there_is_no_server(words: list[str]) -> None:
+    run = bench(*words)
+    assert run.returncode == 3
+    assert "Traceback" not in run.stderr
+    assert run.stderr
+
+
+def test_progress_is_for_terminals(server: RunningServer) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        with subprocess.Popen(
+            command(*on(server)), cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs
+        ) as run:
+            os.close(theirs)
+            told, _ = run.communicate(timeout=RUN_S)
+        shown = b""
+        while select.select([ours], [], [], 0)[0]:
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:
+                break  # nobody has the other end any more
+    finally:
+        os.close(ours)
+    assert run.returncode == 0
+    assert b"run 1/1" in shown
+    assert b"ok " in shown
+    assert b"run 1/1" not in told
+
+
+def test_the_cpu_measurement() -> None:
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "bench", "cpu", "--connections=4", "--accounts=8", "--json"),
+            *("--requests=400", "--runs=1", "--pipeline", "1"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=RUN_S,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [row["server"] for row in rows] == ["tradechat", "floor"]
+    assert all(row["requests"] == 400 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--fanout=7"], ["--rooms=30", "--fanout=20"], ["--slow-consumers=5"]]
+)
+def test_every_room_is_full_and_everybody_is_in_one(words: list[str]) -> None:
+    options = parse(words)
+    slow = list(range(5000, 5000 + options.slow_consumers))
+    members = list(members_of(options, "x", list(range(1, 1001)), slow))
+    for room in range(1, options.rooms + 1):
+        users = [user for _, _, user, rooms, slow in members if room in rooms and not slow]
+        assert len(users) == len(set(users)) == options.fanout
+    assert all(rooms for _, _, _, rooms, _ in members)
+    assert sum(slow for *_, slow in members) == options.slow_consumers
