@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from bench.process import signals_held
 from bench.stress.lines import Lines, Told, anything, say
@@ -22,6 +22,13 @@ TICK_S: Final = 0.02
 
 class FleetFailed(Exception):
     """A load process has ended, or says that there can be no load."""
+
+
+class Stop(NamedTuple):
+    """The early end of a run: when, and whether there is still a server that answers."""
+
+    at: float
+    served: bool
 
 
 class Fleet:
@@ -137,10 +144,10 @@ class Fleet:
         start: float,
         end: float,
         first_seqs: dict[int, int],
-        tick: Callable[[], float | None],
+        tick: Callable[[], Stop | None],
     ) -> list[Told]:
         """One run, measured from `start` to `end`; what each process says when all is answered.
-        `tick` is called all the time, and answers another end, if there is one."""
+        `tick` is called all the time, and may end the run."""
         self.progress = {}
         for place in range(len(self._processes)):
             self._say(place, start=start, end=end, first_seqs=first_seqs)
@@ -151,7 +158,7 @@ class Fleet:
             if stop is None:
                 return None
             for place in range(len(self._processes)):
-                self._say(place, stop=stop)
+                self._say(place, stop=stop.at, served=stop.served)
             return time.monotonic() + spare
 
         return self._all("quiet", end - time.monotonic() + spare, and_stop)

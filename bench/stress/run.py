@@ -17,7 +17,7 @@ from bench.caller import Caller, CallFailed
 from bench.faults.processes import Workers
 from bench.faults.target import OwnServer, Target
 from bench.process import CpuTime, cpu_of_server
-from bench.stress.fleet import Fleet, free_name
+from bench.stress.fleet import Fleet, Stop, free_name
 from bench.stress.ledger import Accounts, Findings, Holding, Replay, Told, answers_of, views_of
 from bench.stress.lines import Told as Said
 from bench.stress.options import Options
@@ -287,8 +287,8 @@ class _Moment:
         self._told = (0, 0)  # successes, failures, when it was last shown
         self._told_at = start
 
-    def tick(self) -> float | None:
-        """Called all the time; another end, if the run is to stop."""
+    def tick(self) -> Stop | None:
+        """Called all the time; says when the run is to stop before its end."""
         now, stress = time.monotonic(), self._stress
         options = stress.options
         if now >= self.start and self._before is None:
@@ -298,10 +298,11 @@ class _Moment:
         if options.kill_every and self._next_kill <= now < self.end:
             self._next_kill = max(self._next_kill + options.kill_every, now)
             self._kill()
-        if now < self.end and (stress.interrupts.code or stress.target.ended()):
+        ended = bool(stress.target.ended())
+        if now < self.end and (stress.interrupts.code or ended):
             self.end = now
             self.start = min(self.start, now)
-            return now
+            return Stop(now, served=not ended)
         stress.show(lambda: self._progress(now))
         return None
 

@@ -65,6 +65,7 @@ class Process:
             for number, place in enumerate(places)
         ]
         self._span = Span(float("inf"), float("inf"))
+        self._patience_s = 0.0
 
     def run(self) -> None:
         """Until the end of input. Failed."""
@@ -113,6 +114,7 @@ class Process:
 
     def _run_once(self, command: Told) -> None:
         span = self._span = Span(command["start"], command["end"])
+        self._patience_s = SETTLE_S + self.options.timeout
         first_seqs = {int(room): seq for room, seq in command["first_seqs"].items()}
         for load in self.loads:
             load.tell(Begin(span, first_seqs))
@@ -120,7 +122,7 @@ class Process:
         cpu_at_end = self._wait_until(lambda: span.end)
         for load in self.loads:
             load.tell("drain")
-        left = self._until_settled(SETTLE_S + self.options.timeout)
+        left = self._until_settled(self._patience_s)
         cpu_s = [cpu_at_end.user - cpu.user, cpu_at_end.system - cpu.system]
         say(STDOUT, quiet=True, left=left, cpu=cpu_s)
 
@@ -134,6 +136,8 @@ class Process:
                 # A run that is stopped before it is measured is measured for no time at all.
                 self._span.end = command["stop"]
                 self._span.start = min(self._span.start, self._span.end)
+                if not command["served"]:
+                    self._patience_s = 0.0
             if now() - told > TELL_S:
                 told = now()
                 recorders = [load.recorder for load in self.loads]

@@ -227,9 +227,13 @@ def test_columns_are_only_ever_added_at_the_end() -> None:
 
 def test_histograms_are_written_for_other_tools(tmp_path: Path) -> None:
     found = figures(tmp_path)
+    found.lines = {"BALANCE": found.lines["BALANCE"]}
     write_hgrm(f"{tmp_path}/out/x", 3, found)
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"x-run3-ALL.hgrm", "x-run3-BALANCE-service.hgrm", "x-run3-delivery.hgrm"} <= names
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "x-run3-BALANCE.hgrm",
+        "x-run3-BALANCE-service.hgrm",
+        "x-run3-delivery.hgrm",
+    }
     text = (tmp_path / "out" / "x-run3-BALANCE.hgrm").read_text()
     expected = io.BytesIO()
     assert isinstance(found.lines["BALANCE"].latencies, HdrHistogram)
@@ -244,6 +248,11 @@ def test_the_report_tells_failures_apart(tmp_path: Path, options: Options) -> No
         assert text in table
     assert "ERR_NOT_FOUND: no such user" in table
     assert table.endswith("good")
+    run = run_of(figures(tmp_path))
+    run.server_cpu, run.checked["log_entries_gone"] = None, 9
+    table = as_table(options, run)
+    assert "not known" in table
+    assert "not compared, the server keeps them no more" in table
     assert "service time" not in as_table(options, run_of(figures(tmp_path, is_open=False)))
 
 

@@ -22,7 +22,7 @@ from tests.helpers.wire import Lobby
 
 RUN_S = 90.0  # a run that hangs
 SMALL = (
-    *("--connections=12", "--threads=4", "--processes=2", "--accounts=20", "--fanout=4"),
+    *("--connections=12", "--threads=3", "--processes=1", "--accounts=20", "--fanout=4"),
     *("--duration=1", "--warmup=0.2"),
 )
 
@@ -57,7 +57,8 @@ def good(run: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 def test_a_run_with_a_server_of_its_own(tmp_path: Path) -> None:
-    run = bench(f"--csv={tmp_path}/x", f"--hgrm={tmp_path}/x", "--runs=2", "--seed=7")
+    words = ("--processes=2", "--runs=2", "--seed=7", "--mix=mixed")
+    run = bench(f"--csv={tmp_path}/x", *words)
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stderr == ""  # no terminal: no line of progress
     assert run.stdout.count("conserved, serializable, no silent gap") == 2
@@ -80,38 +81,26 @@ def test_a_run_with_a_server_of_its_own(tmp_path: Path) -> None:
     for number in ("1", "2"):
         whole = [each for each in seconds if each["run"] == number and each["operation"] == "ALL"]
         assert sum(int(each["ok"]) for each in whole) == int(rows[int(number) - 1]["ok"])
-    assert (tmp_path / "x-run2-ALL.hgrm").exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "operations"),
-    [
-        (["--mix=chat-heavy", "--payload=4096"], {"CHAT_SEND", "HEARTBEAT"}),
-        (
-            ["--mix=trade-heavy", "--pipeline=16", "--zipf=1.2", "--ratio=3:1:1:1"],
-            {"TRANSFER", "WITHDRAW", "DEPOSIT", "BALANCE"},
-        ),
-        (["--mix=trade-heavy", "--ratio=1:0:0:0", "--hot-accounts=1"], {"TRANSFER"}),
-    ],
-)
-def test_mixes(words: list[str], operations: set[str]) -> None:
-    found = good(bench("--json", *words))
-    assert found["operations"].keys() == operations | {"ALL"}
+def test_one_hot_account(tmp_path: Path) -> None:
+    words = ("--ratio=1:0:0:0", "--pipeline=16", "--hot-accounts=1", f"--hgrm={tmp_path}/x")
+    found = good(bench("--json", "--mix=trade-heavy", *words))
+    assert (tmp_path / "x-run1-ALL.hgrm").exists()
+    assert found["operations"].keys() == {"TRANSFER", "ALL"}
     assert found["ok"] > 100
     assert found["failed"] == 0
 
 
-def test_refusals_are_told_apart_and_judged() -> None:
-    found = good(bench("--json", "--mix=trade-heavy", "--ratio=0:9:1:0", "--funds=1"))
-    assert found["error_funds"] == found["failed"] > 0
-    assert found["ok"] > 0
-
-
-def test_busy_backs_off() -> None:
-    found = good(bench("--json", "--server-flag=--rate-limit=50", "--mix=trade-heavy"))
-    assert found["error_busy"] == found["failed"] > 0
-    # Without any pause there would be thousands; the server says when to come again.
-    assert found["error_busy"] < 10 * found["ok"]
+def test_failures_are_told_apart_and_judged() -> None:
+    """Few funds, and few requests allowed: the connections back off as they are told to."""
+    words = ("--ratio=0:9:1:0", "--funds=1", "--server-flag=--rate-limit=100")
+    found = good(bench("--json", "--mix=trade-heavy", *words))
+    assert found["error_funds"] > 0
+    assert found["error_busy"] > 0
+    assert found["error_funds"] + found["error_busy"] == found["failed"]
+    # Without a pause there would be thousands.
+    assert found["error_busy"] < found["ok"] + found["error_funds"]
 
 
 def test_an_open_loop_does_not_omit_what_a_stop_delays(server: RunningServer) -> None:
@@ -167,27 +156,21 @@ def test_slow_consumers_are_told_what_they_miss(start_server: StartServer) -> No
 def test_a_server_whose_ring_is_short(start_server: StartServer) -> None:
     """The answers are judged all the same, and what could not be compared is told."""
     server = start_server("--txn-ring", "256")
-    words = ("--mix=trade-heavy", "--pipeline=8", *on(server))
-    found = good(bench("--json", *words))
+    found = good(bench("--json", "--mix=trade-heavy", "--pipeline=8", *on(server)))
     assert found["transactions"] > 256
     assert 0 < found["log_entries"] <= 2 * 256
     assert found["log_entries_gone"] > 0
-    table = bench(*words).stdout
-    assert "not compared, the server keeps them no more" in table
 
 
-def test_without_a_pid_the_servers_time_is_not_known(server: RunningServer) -> None:
-    found = good(bench("--json", f"--port={server.port}"))
-    assert found["server_cpu_us"] is None
-    assert found["workers"] is None
-    assert "not known" in bench(f"--port={server.port}").stdout
-
-
-def test_thresholds_end_with_a_code_of_their_own() -> None:
-    run = bench("--json", "--max-p99=0.001", "--min-rate=1e7")
-    assert len(report(run, 4)["missed_thresholds"]) == 2
+def test_thresholds_end_with_a_code_of_their_own(server: RunningServer) -> None:
+    run = bench("--json", f"--port={server.port}", "--max-p99=0.001", "--min-rate=1e7")
+    found = report(run, 4)
+    assert len(found["missed_thresholds"]) == 2
     assert "--max-p99" in run.stderr
     assert "--min-rate" in run.stderr
+    (only,) = found["runs"]
+    assert only["server_cpu_us"] is None  # its pid is not named
+    assert only["workers"] is None
 
 
 def test_a_server_that_ends_is_a_violation(server: RunningServer) -> None:
@@ -205,12 +188,12 @@ def test_a_server_that_ends_is_a_violation(server: RunningServer) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_in_order(server: RunningServer, number: signal.Signals) -> None:
-    words = command("--duration=60", "--warmup=0", "--json", *on(server))
+    words = command("--duration=60", "--warmup=0", "--pipeline=8", "--json", *on(server))
     with subprocess.Popen(
         words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as run:
-        with Lobby(server) as lobby:
-            wait_until(lambda: lobby.counters()["requests_TRANSFER"] > 50, "the load", 30.0)
+        with Lobby(server) as lobby:  # so many that some are of the time that is measured
+            wait_until(lambda: lobby.counters()["requests_TRANSFER"] > 3000, "the load", 60.0)
         run.send_signal(number)
         told, error = run.communicate(timeout=RUN_S)
     assert run.returncode == 128 + number
@@ -245,7 +228,7 @@ def test_a_load_process_that_dies_is_told() -> None:
                 found += [pid] if b"bench.stress.worker" in words else []
             return found
 
-        wait_until(lambda: len(load()) == 2, "the load processes")
+        wait_until(lambda: len(load()) == 1, "the load process")
         os.kill(load()[0], signal.SIGKILL)
         _, error = run.communicate(timeout=RUN_S)
     assert run.returncode == 3
