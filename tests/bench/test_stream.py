@@ -131,13 +131,14 @@ def test_delivery_is_to_the_last_member_slow_ones_apart(rooms: Rooms) -> None:
     other.begin({ROOM: 1})
     give(member(rooms), told(1), NOW + 0.25)
     give(member(rooms, slow=True), told(1), NOW + 3.0)
+    give(member(rooms), told(1), NOW + 0.5)
     give(member(other), told(1), NOW + 0.75)
     give(member(rooms, 1), told(2, "no message of a load"))
     give(member(rooms, 2), told(3, kind=EventKind.JOINED, text="x"))
     whole = Seen(1)
     for part in (rooms, other):
         assert list(whole.add(part.seen[ROOM])) == []
-    assert list(last_deliveries([whole], NOW, NOW + 1)) == [(0, 750_000, 2)]
+    assert list(last_deliveries([whole], NOW, NOW + 1)) == [(0, 750_000, 3)]
     assert list(last_deliveries([whole], NOW + 1, NOW + 2)) == []
 
 

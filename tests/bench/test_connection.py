@@ -1,0 +1,218 @@
+"""A connection of the load against a server that says what a script says."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from bench.caller import verifier
+from bench.stress.connection import Member
+from bench.stress.load import Begin, Load
+from bench.stress.options import parse
+from bench.stress.record import ANSWER, Answer, Span, Unknown, now
+from libproto.errors import Status
+from libproto.messages import (
+    MIN_ITERATIONS,
+    ChatBroadcast,
+    EventKind,
+    Flag,
+    Opcode,
+    TxnKind,
+)
+from tests.client.peer import (
+    USER_ID,
+    USERNAME,
+    Handshake,
+    Request,
+    Script,
+    Wire,
+    answer,
+    push,
+    refuse,
+    serving,
+)
+from tests.helpers.server import wait_until
+
+FUNDS = 1000
+DUPLICATE = Flag.POSSIBLE_DUPLICATE
+
+
+def log_in(wire: Wire) -> None:
+    handshake = Handshake(login={"resumed": 1})
+    handshake.verifier = verifier(MIN_ITERATIONS)
+    wire.log_in(handshake)
+
+
+def deposit(wire: Wire, *, repeated: bool) -> Request:
+    request = wire.request()
+    flags = DUPLICATE if repeated else 0
+    assert request == Request(Opcode.DEPOSIT, 1, flags, (FUNDS,))
+    return request
+
+
+def funded(wire: Wire) -> None:
+    log_in(wire)
+    wire.send(answer(deposit(wire, repeated=False), 5, FUNDS))
+
+
+@contextmanager
+def loading(
+    *scripts: Script, mix: str = "trade-heavy", rooms: tuple[int, ...] = (), timeout: float = 5.0
+) -> Iterator[Load]:
+    """A thread of the load with one connection, to these scripts in turn."""
+    options = parse([f"--mix={mix}", "--ratio=0:0:0:1", f"--funds={FUNDS}"])
+    member = Member(0, USERNAME, USER_ID, list(rooms), False)
+    with serving(*scripts) as port:
+        address = (socket.AF_INET, ("127.0.0.1", port))
+        load = Load(replace(options, timeout=timeout), 0, address, [USER_ID, 99], [member])
+        load.start()
+        try:
+            yield load
+        finally:
+            load.tell("end")
+            load.join()
+    assert load.error is None
+
+
+def settle(load: Load) -> None:
+    wait_until(lambda: not load.unsettled(), "all is settled")
+
+
+def begin(load: Load) -> Span:
+    """A run that goes on until it is stopped."""
+    span = Span(now(), now() + 3600)
+    load.tell(Begin(span, {1: 1}))
+    wait_until(lambda: load.recorder.span is span, "the run begins")
+    return span
+
+
+def answers(load: Load) -> list[Answer]:
+    return [Answer._make(each) for each in ANSWER.iter_unpack(load.trail.answers)]
+
+
+def test_a_request_is_repeated_until_its_outcome_is_known() -> None:
+    def lose(wire: Wire) -> None:
+        log_in(wire)
+        deposit(wire, repeated=False)
+
+    def busy(wire: Wire) -> None:
+        log_in(wire)
+        wire.send(refuse(deposit(wire, repeated=True), Status.ERR_SERVER_BUSY, "busy", 30))
+        deposit(wire, repeated=True)
+
+    def at_last(wire: Wire) -> None:
+        log_in(wire)
+        wire.send(answer(deposit(wire, repeated=True), 5, FUNDS, flags=DUPLICATE))
+        wire.wait_closed()
+
+    with loading(lose, busy, at_last) as load:
+        settle(load)
+        (told,) = answers(load)
+        assert told[:6] == (5, TxnKind.DEPOSIT, USER_ID, 0, FUNDS, FUNDS)
+        assert told.sent < told.answered
+        assert load.everybody[0].reconnects == 2
+        assert load.trail.unexpected == []
+
+
+def test_an_outcome_that_is_not_known_any_more() -> None:
+    def forget(wire: Wire) -> None:
+        log_in(wire)
+        wire.send(refuse(deposit(wire, repeated=False), Status.ERR_TIMEOUT, "outcome unknown"))
+        wire.wait_closed()
+
+    with loading(forget) as load:
+        settle(load)
+        (unknown,) = load.trail.unknown
+        assert unknown[:5] == Unknown(USER_ID, 1, TxnKind.DEPOSIT, 0, FUNDS, 0.0)[:5]
+        assert answers(load) == []
+
+
+def test_a_request_that_is_not_answered_fails_and_ends_its_connection() -> None:
+    def silent(wire: Wire) -> None:
+        funded(wire)
+        assert wire.request().opcode == Opcode.BALANCE
+        assert wire.wait_closed() == []
+
+    def again(wire: Wire) -> None:
+        log_in(wire)
+        request = wire.request()
+        assert request.opcode == Opcode.BALANCE
+        wire.send(answer(request, FUNDS, 5))
+        wire.wait_closed()
+
+    with loading(silent, again, timeout=0.2) as load:
+        settle(load)
+        span = begin(load)
+        wait_until(lambda: load.recorder.succeeded == 1, "the second connection")
+        span.end = now()
+        recorder = load.recorder
+        kinds = {(opcode, kind) for _, opcode, kind in recorder.errors}
+        assert kinds == {(Opcode.BALANCE, "timeout")}
+        assert recorder.failed == 1
+
+
+def test_a_refusal_for_load_is_waited_out() -> None:
+    gone = []
+
+    def busy(wire: Wire) -> None:
+        funded(wire)
+        request, refused = wire.request(), now()
+        wire.send(refuse(request, Status.ERR_SERVER_BUSY, "busy", 200))
+        request = wire.request()
+        gone.append(now() - refused)
+        wire.send(answer(request, FUNDS, 5))
+        wire.wait_closed()
+
+    with loading(busy) as load:
+        settle(load)
+        span = begin(load)
+        wait_until(lambda: load.recorder.succeeded == 1, "the second request")
+        span.end = now()
+        assert load.recorder.failed == 1
+    assert gone[0] >= 0.2
+
+
+@pytest.mark.parametrize("rooms", [(), (1,)])
+def test_what_the_protocol_does_not_allow_is_told(rooms: tuple[int, ...]) -> None:
+    event = ChatBroadcast(1, 1, 0, EventKind.MESSAGE, 9, "bob", "hello")
+
+    def confused(wire: Wire) -> None:
+        log_in(wire)
+        if rooms:
+            join = wire.request()
+            wire.send(push(Opcode.CHAT_BROADCAST, *event), answer(join, 1, 0, 1, 77))
+        request = deposit(wire, repeated=False)
+        wire.send(answer(request._replace(req_id=2), 5, FUNDS))
+        if not rooms:
+            wire.send(push(Opcode.CHAT_BROADCAST, *event))
+        wire.send(answer(request._replace(opcode=Opcode.WITHDRAW), 5, FUNDS))
+        wire.send(answer(request, 5, FUNDS))
+        wire.wait_closed()
+
+    with loading(confused, rooms=rooms) as load:
+        settle(load)
+        texts = " ".join(load.trail.unexpected)
+        assert texts.count("nobody waits for") == 2
+        assert texts.count("not in room 1") == 1
+
+
+def test_a_push_that_is_left_out_is_found() -> None:
+    events = [
+        ChatBroadcast(1, seq, 0, EventKind.MESSAGE, 9, "bob", f"message {seq}")
+        for seq in range(1, 4)
+    ]
+
+    def forgetful(wire: Wire) -> None:
+        log_in(wire)
+        wire.send(answer(wire.request(), 1, 0, 1, 77))
+        wire.send(answer(deposit(wire, repeated=False), 5, FUNDS))
+        wire.send(*(push(Opcode.CHAT_BROADCAST, *events[seq]) for seq in (0, 2)))
+        wire.wait_closed()
+
+    with loading(forgetful, rooms=(1,)) as load:
+        settle(load)
+        wait_until(lambda: not load.behind({1: 3}), "the last event")
+        assert [problem.check for problem in load.rooms.problems] == ["events_missing"]
+        assert "room 1" in load.behind({1: 4})
