@@ -1,6 +1,7 @@
 """A connection of the load against a server that says what a script says."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +25,7 @@ from libproto.messages import (
 from tests.client.peer import (
     USER_ID,
     USERNAME,
+    WAIT_S,
     Handshake,
     Request,
     Script,
@@ -59,11 +61,11 @@ def funded(wire: Wire) -> None:
 
 @contextmanager
 def loading(
-    *scripts: Script, mix: str = "trade-heavy", rooms: tuple[int, ...] = (), timeout: float = 5.0
+    *scripts: Script, rooms: tuple[int, ...] = (), timeout: float = 5.0, slow: bool = False
 ) -> Iterator[Load]:
     """A thread of the load with one connection, to these scripts in turn."""
-    options = parse([f"--mix={mix}", "--ratio=0:0:0:1", f"--funds={FUNDS}"])
-    member = Member(0, USERNAME, USER_ID, list(rooms), False)
+    options = parse(["--mix=trade-heavy", "--ratio=0:0:0:1", f"--funds={FUNDS}"])
+    member = Member(0, USERNAME, USER_ID, list(rooms), slow)
     with serving(*scripts) as port:
         address = (socket.AF_INET, ("127.0.0.1", port))
         load = Load(replace(options, timeout=timeout), 0, address, [USER_ID, 99], [member])
@@ -195,6 +197,7 @@ def test_what_the_protocol_does_not_allow_is_told(rooms: tuple[int, ...]) -> Non
         settle(load)
         texts = " ".join(load.trail.unexpected)
         assert texts.count("nobody waits for") == 2
+        assert f"opcode {Opcode.WITHDRAW:#06x}" in texts
         assert texts.count("not in room 1") == 1
 
 
@@ -216,3 +219,30 @@ def test_a_push_that_is_left_out_is_found() -> None:
         wait_until(lambda: not load.behind({1: 3}), "the last event")
         assert [problem.check for problem in load.rooms.problems] == ["events_missing"]
         assert "room 1" in load.behind({1: 4})
+
+
+def test_a_slow_member_takes_little_until_the_end() -> None:
+    begun, sent = threading.Event(), threading.Event()
+    events = [
+        ChatBroadcast(1, seq, 0, EventKind.MESSAGE, 9, "bob", "." * 1000) for seq in range(1, 201)
+    ]
+
+    def flood(wire: Wire) -> None:
+        log_in(wire)
+        wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        wire.send(answer(wire.request(), 1, 0, 1, 77))
+        assert begun.wait(WAIT_S)
+        wire.send(*(push(Opcode.CHAT_BROADCAST, *event) for event in events))
+        sent.set()
+        wire.wait_closed()
+
+    with loading(flood, rooms=(1,), slow=True) as load:
+        settle(load)
+        span = begin(load)
+        begun.set()
+        wait_until(lambda: not load.behind({1: 1}), "the first event")
+        assert not sent.wait(0.3)  # it would take a minute
+        span.end = now()
+        load.tell("drain")
+        wait_until(lambda: not load.behind({1: 200}), "the last event")
+        assert load.rooms.problems == []
