@@ -179,6 +179,7 @@ class Stress:
         start = time.monotonic() + START_S + self.options.warmup
         moment = _Moment(self, start, start + self.options.duration, number)
         quiet = self.fleet.run(start, moment.end, first_seqs, moment.tick)
+        moment.finish()
         self._clear()
         findings = Findings()
         for each in quiet:
@@ -328,9 +329,15 @@ class _Moment:
             f"ok {rates[0]:,.0f}/s  failed {rates[1]:,.0f}/s"
         )
 
-    def server_cpu(self) -> CpuTime:
+    def finish(self) -> None:
+        """All is answered, perhaps before the last tick could see the end."""
+        if self._after is None:
+            self._after = cpu_of_server(self._stress.options.pid)
+
+    def server_cpu(self) -> CpuTime | None:
+        """Of the time that was measured; None where none was."""
         if self._before is None or self._after is None:
-            return CpuTime(0.0, 0.0)
+            return None
         return self._after.since(self._before)
 
 
