@@ -262,12 +262,13 @@ class User:
 
     async def read_log(self) -> None:
         """Add what is new in TXN_HISTORY to the history. Lost, Refused."""
-        if self.wire is None:
+        wire = self.wire
+        if wire is None:
             raise Lost
         log = self._history.log[self.id]
         known, before, new = log[-1].txn_id if log else 0, 0, []
         while True:
-            (page,) = await self.wire.call(Opcode.TXN_HISTORY, before, LIST_MAX)
+            (page,) = await wire.call(Opcode.TXN_HISTORY, before, LIST_MAX)
             new += [item for item in page if item.txn_id > known]
             if not page or page[-1].txn_id <= known:
                 break
