@@ -97,9 +97,12 @@ class Wire(asyncio.Protocol):
     ) -> "Wire":
         loop = asyncio.get_running_loop()
         _, wire = await loop.create_connection(lambda: cls(push, unexpected), host, port)
-        if is_self_connected(wire.transport.get_extra_info("socket")):
+        try:
+            if is_self_connected(wire.transport.get_extra_info("socket")):
+                raise ConnectionRefusedError("nobody listens: the socket has found itself")
+        except OSError:  # or it was reset just now
             wire.transport.abort()
-            raise ConnectionRefusedError("nobody listens: the socket has found itself")
+            raise
         return wire
 
     # ---- asyncio.Protocol

@@ -158,8 +158,13 @@ class Connection:
         assert sock is not None
         if self._connecting:
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code or is_self_connected(sock):
-                self.lost(os.strerror(code or errno.ECONNREFUSED), now)
+            try:
+                if not code and is_self_connected(sock):
+                    code = errno.ECONNREFUSED
+            except OSError as error:  # it was reset just now
+                code = error.errno or errno.ECONNRESET
+            if code:
+                self.lost(os.strerror(code), now)
                 return
             self._connecting = False
             self._hello = (0, CLIENT_NAME, self.name, os.urandom(16), b"")
