@@ -18,7 +18,7 @@ from server.state.state import State
 
 _gap = PUSH[Opcode.ROOM_GAP].frame
 
-BATCH: Final = 64  # events in one loop turn
+SLICE: Final = 64  # events, between two writes to a member: they bound what its output may grow by
 
 
 class LocalRoom:
@@ -100,13 +100,18 @@ class Fanout:
 
     # ---- what is new
 
-    def poll(self) -> bool:
-        """Push what is new, a batch at most; True where there is more."""
+    def poll(self) -> None:
+        """Push all that was published before. Not a part of it: a worker that takes more requests
+        in a loop turn than it pushes events would be lapped under load that it can bear."""
+        head = self._ring.head()
+        while self.cursor < head:
+            self._push_slice(min(head, self.cursor + SLICE))
+        if self.gaps:
+            self._words[self._counted["gaps"]] += self.gaps
+            self.gaps = 0
+
+    def _push_slice(self, last: int) -> None:
         ring, cursor = self._ring, self.cursor
-        head = ring.head()
-        if cursor == head:
-            return False
-        last = min(head, cursor + BATCH)
         while cursor < last:
             event = ring.read(cursor + 1, self.rooms)
             if event is None:
@@ -123,10 +128,6 @@ class Fanout:
         for connection in self._touched:
             connection.flush()
         self._touched.clear()
-        if self.gaps:
-            self._words[self._counted["gaps"]] += self.gaps
-            self.gaps = 0
-        return cursor != ring.head()
 
     def _push(self, connection: Connection, frame: bytes) -> None:
         if connection.closing:

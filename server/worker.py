@@ -123,7 +123,6 @@ class Worker:
         self._listeners: Final = inherited.listeners
         self._waking: set[int] = set()
         self._wake_scheduled = False
-        self._poll_scheduled = False
         open_word = inherited.region.layout["counters"]
         at = index_of("connections")
         self._open = [open_word.at(worker) + at for worker in range(open_word.records)]
@@ -237,17 +236,7 @@ class Worker:
             if slot != self.slot:
                 self._wakeups[slot].set()
         self._waking.clear()
-        self.poll()
-
-    def poll(self) -> None:
-        """Push what is new in the event ring, a fair share at a time."""
-        if not self._poll_scheduled and self.fanout.poll():
-            self._poll_scheduled = True
-            self.loop.call_soon(self._poll_again)
-
-    def _poll_again(self) -> None:
-        self._poll_scheduled = False
-        self.poll()
+        self.fanout.poll()
 
     def woken(self) -> None:
         self._wakeups[self.slot].clear()
@@ -273,7 +262,7 @@ class Worker:
             self.release()
         if self.archive is not None and words[self.archive_failed]:
             self.archive.give_up()
-        self.poll()
+        self.fanout.poll()
 
     def _host_siblings(self) -> None:
         """Accept on the listeners of slots that are empty, as far as the master says so."""

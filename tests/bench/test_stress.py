@@ -141,6 +141,15 @@ def test_workers_are_killed() -> None:
     assert found["reconnects"] > 0
 
 
+def test_a_worker_pushes_as_much_as_it_takes() -> None:
+    """The requests in flight fit into the event ring, and it is small: a worker that takes more
+    messages in a loop turn than it pushes is lapped at once."""
+    load = ("--connections=64", "--pipeline=6", "--fanout=8", "--mix=chat-heavy", "--payload=32")
+    found = good(bench("--json", *load, "--workers=1", "--server-flag=--event-ring=512"))
+    assert found["messages"] > 512
+    assert found["gaps"] == 0
+
+
 def test_slow_consumers_are_told_what_they_miss() -> None:
     found = good(
         bench(
