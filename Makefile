@@ -21,7 +21,7 @@ INSTALLED := $(VENV)/.installed-$(PYVERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help python install run test check crash-points mutants bench model faults crash-images fmt lock clean
+.PHONY: help python install run test check crash-points mutants bench pictures model faults crash-images fmt lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ mutants: install ## plant known bugs, one by one, in a copy of the tree: their t
 
 bench: install ## measure the server's CPU time per request (ARGS="...")
 	$(BIN)/python -m bench cpu $(ARGS)
+
+pictures: install ## draw docs/pictures anew, from a server and a stress run (ARGS="--port 7879 ...")
+	$(BIN)/python -m bench.pictures $(ARGS)
 
 model: ## check the model of transactions, recovery and the event ring (a minute)
 	cd docs/model && $(PYTHON) check.py
