@@ -221,11 +221,18 @@ def test_a_push_that_is_left_out_is_found() -> None:
         assert "room 1" in load.behind({1: 4})
 
 
-def test_a_slow_member_takes_little_until_the_end() -> None:
+@pytest.mark.parametrize("loses", [False, True])
+def test_a_slow_member_takes_little_until_the_end(*, loses: bool) -> None:
+    """And on a connection that it made in the middle of the run, too."""
     begun, sent = threading.Event(), threading.Event()
     events = [
         ChatBroadcast(1, seq, 0, EventKind.MESSAGE, 9, "bob", "." * 1000) for seq in range(1, 201)
     ]
+
+    def lose(wire: Wire) -> None:
+        log_in(wire)
+        wire.send(answer(wire.request(), 1, 0, 1, 77))
+        assert begun.wait(WAIT_S)
 
     def flood(wire: Wire) -> None:
         log_in(wire)
@@ -236,7 +243,7 @@ def test_a_slow_member_takes_little_until_the_end() -> None:
         sent.set()
         wire.wait_closed()
 
-    with loading(flood, rooms=(1,), slow=True) as load:
+    with loading(*([lose] if loses else []), flood, rooms=(1,), slow=True) as load:
         settle(load)
         span = begin(load)
         begun.set()
