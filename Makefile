@@ -76,7 +76,7 @@ pictures: install ## draw docs/pictures anew, from a server and a stress run (AR
 model: ## check the model of transactions, recovery and the event ring (a minute)
 	cd docs/model && $(PYTHON) check.py
 
-faults: install ## kill, stop, cut and interrupt a server under load, with a verdict (SECONDS=60, of each)
+faults: install ## kill, stop, cut, crash and interrupt a server under load, with a verdict (SECONDS=60, of each)
 	$(BIN)/python -m bench.faults all --seconds $(SECONDS) $(ARGS)
 
 crash-images: install ## step a worker through operations by machine instruction, repair every image (2 min; ARGS="deposit ...")

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-_START_S = 30.0
+START_S = 30.0
 _STOP_S = 30.0
 _numbers = itertools.count()  # of servers, which have a name each
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -78,10 +78,10 @@ class Server:
     """A server in a temporary directory, on a free port; ended by the end of the `with`."""
 
     def __init__(self, *flags: str) -> None:
-        """flags: of tradechat-server."""
+        """flags: of tradechat-server; --port among them is taken for the free one."""
         self._directory = tempfile.TemporaryDirectory(prefix="tradechat-bench-")
         self._log = Path(self._directory.name) / "log"
-        command = [
+        self._command = [
             sys.executable, "-m", "server", "--port", "0",
             "--name", f"bench-{os.getpid()}-{next(_numbers)}",
             "--data", f"{self._directory.name}/data", "--log-file", str(self._log),
@@ -90,21 +90,27 @@ class Server:
         with ExitStack() as undo:
             undo.callback(self._directory.cleanup)
             with signals_held():
-                # In a process group of its own: Ctrl-C is for us, and we end it.
-                self._process = subprocess.Popen(  # noqa: S603 - our own server, our own flags
-                    command, stdout=subprocess.PIPE, text=True, process_group=0
-                )
+                self._process = self._begun()
                 undo.callback(self._end)
-            self.port = self._await_ready()
+            assert self._process.stdout is not None
+            ready, _, _ = select.select([self._process.stdout], [], [], START_S)
+            self.port = self._read_ready(bool(ready))
             self._undo = undo.pop_all()
 
-    def _await_ready(self) -> int:
+    def _begun(self) -> "subprocess.Popen[str]":
+        # In a process group of its own: Ctrl-C is for us, and we end it.
+        return subprocess.Popen(  # noqa: S603 - our own server, our own flags
+            self._command, stdout=subprocess.PIPE, text=True, process_group=0
+        )
+
+    def _read_ready(self, said: bool) -> int:
+        """The port in the line that it has said, or has ended without; said: it has done either in
+        time. ServerFailed."""
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], _START_S)
-        words = self._process.stdout.readline().split() if ready else []
+        words = self._process.stdout.readline().split() if said else []
         if not words or words[0] != "ready":
-            said = self._log.read_text() if self._log.exists() else ""
-            raise ServerFailed(said or "the server did not start in time")
+            text = self._log.read_text() if self._log.exists() else ""
+            raise ServerFailed(text or "the server did not start in time")
         return int(dict(word.split("=") for word in words[1:])["port"])
 
     def cpu(self) -> CpuTime:

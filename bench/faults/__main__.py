@@ -88,6 +88,9 @@ def _positive(text: str) -> float:
 
 def _options(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> Options:
     needs_pid = any(s.needs_pid for s in SCRIPTS if arguments.script in (s.name, ALL))
+    needs_own = any(s.needs_own for s in SCRIPTS if arguments.script == s.name)
+    if arguments.port and needs_own:
+        made.error(f"{arguments.script} starts its server again and again: not one on --port")
     if arguments.connections < 4 or arguments.workers < 1:
         made.error("--connections must be at least 4, --workers at least 1")
     if arguments.port and needs_pid and not arguments.pid:
@@ -130,7 +133,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, terminate)
     try:
         for script in SCRIPTS:
-            if arguments.script in (script.name, ALL):
+            if arguments.script == ALL and options.port and script.needs_own:
+                text = f"{PROGRAM}: {script.name} is left out: it starts servers of its own"
+                print(text, file=sys.stderr)  # noqa: T201 - a message
+            elif arguments.script in (script.name, ALL):
                 report = script.run(options)
                 _show(report, as_json=arguments.json)
                 code = code if report.good else EXIT_VIOLATED

@@ -5,9 +5,17 @@ server's user_id.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from libproto.errors import Status
 from libproto.messages import ChatBroadcast, RoomGap, Transaction, TxnKind
+
+
+class Crash(NamedTuple):
+    """SIGKILL to all processes of the server at once."""
+
+    time: float
+    wall_us: int  # the same moment on the clock of room events: microseconds since the Unix epoch
 
 
 @dataclass(slots=True)
@@ -47,6 +55,8 @@ class Message:
     room: int
     text: str
     room_seq: int = 0  # 0: not acknowledged
+    sent: float = 0.0
+    answered: float = 0.0
 
 
 @dataclass(slots=True)
@@ -72,6 +82,8 @@ class Missed:
     last: int
     found: list[ChatBroadcast | RoomGap] | None = None
     """In order; a RoomGap is what the server keeps no longer. None: it was never told."""
+    asked: float = 0.0
+    """When the first of it was asked for."""
 
 
 @dataclass(slots=True)
@@ -90,6 +102,10 @@ class History:
     """BALANCE of each user at the end, when all was answered."""
     last_seqs: dict[int, int] = field(default_factory=dict)
     """Of each room at the end, when nobody spoke any more."""
+    kept: dict[int, Missed] = field(default_factory=dict)
+    """What ROOM_HISTORY has of each room at the end, from its first number on."""
+    crashes: list[Crash] = field(default_factory=list)
+    """In order; after each the server was started again on the same data."""
     complete: bool = False
     """The run has come to its end in order: log, balances and last_seqs are there."""
     unexpected: list[str] = field(default_factory=list)

@@ -34,6 +34,7 @@ ROOMS_EACH: Final = 2
 IN_FLIGHT_MAX: Final = 8  # ledger requests of one user; far below the window of outcomes
 PRESSED: Final = 4  # of them sent at once, before a fault
 READ_LOG_S: Final = 2.0
+NEW_MAX: Final = 32  # transactions asked for first
 LOGIN_S: Final = 3.0  # after that another connection is tried: who has accepted this one is stopped
 BACK_OFF_S: Final = (0.01, 0.3)  # the first and the longest, before jitter
 BUSY_S: Final = 0.2
@@ -87,7 +88,7 @@ class User:
         """Be connected, until the load is over."""
         delay, lost = BACK_OFF_S[0], time.monotonic()
         while not self._load.over:
-            wire = None
+            wire, tried = None, time.monotonic()
             try:
                 async with asyncio.timeout(LOGIN_S):
                     wire = await Wire.open(*self._load.address, self._push, self._load.unexpected)
@@ -95,7 +96,7 @@ class User:
             except (OSError, Lost, Refused, TimeoutError) as error:
                 if wire is not None:
                     wire.cut(reset=False)
-                self._load.cannot_connect(error)
+                self._load.cannot_connect(error, tried)
                 await asyncio.sleep(delay * self._random.uniform(0.5, 1.5))
                 delay = min(delay * 2, BACK_OFF_S[1])
                 continue
@@ -267,8 +268,10 @@ class User:
             raise Lost
         log = self._history.log[self.id]
         known, before, new = log[-1].txn_id if log else 0, 0, []
+        limit = NEW_MAX  # what is new since the last time is few, and older ones cost the server
         while True:
-            (page,) = await wire.call(Opcode.TXN_HISTORY, before, LIST_MAX)
+            (page,) = await wire.call(Opcode.TXN_HISTORY, before, limit)
+            limit = LIST_MAX
             new += [item for item in page if item.txn_id > known]
             if not page or page[-1].txn_id <= known:
                 break
@@ -288,12 +291,13 @@ class User:
         if room.joined is None or room.leaving:
             return
         self._said += 1
-        message = Message(self.id, number, f"{self.name} {self._said} " + "." * (self._said % 90))
+        text = f"{self.name} {self._said} " + "." * (self._said % 90)
+        message = Message(self.id, number, text, sent=time.monotonic())
         self._history.messages.append(message)
 
         def settle(answer: Answer) -> None:
             if answer.status == Status.OK:
-                message.room_seq = answer.fields[0]
+                message.room_seq, message.answered = answer.fields[0], time.monotonic()
             else:
                 self._load.refused(Opcode.CHAT_SEND, answer)
 
@@ -354,11 +358,12 @@ class User:
             room.position = max(room.position, gap.last_seq)
             self._owe(*gap)
 
-    def _owe(self, room: int, first: int, last: int) -> None:
+    def _owe(self, room: int, first: int, last: int) -> Missed:
         missed = Missed(self.id, room, first, last)
         self._history.missed.append(missed)
         self._owed.append(missed)
         self._fetch()
+        return missed
 
     def _fetch(self) -> None:
         if self._owed and not self._fetching and self.wire is not None:
@@ -374,6 +379,7 @@ class User:
                 if room.joined is None or room.leaving:
                     break  # the answer to the next JOIN_ROOM calls for this again
                 asking = read_range(missed.room, missed.first, missed.last)
+                missed.asked = time.monotonic()
                 try:
                     ask = next(asking)
                     while True:
@@ -382,6 +388,10 @@ class User:
                 except StopIteration as found:
                     missed.found = found.value
                 except Refused as error:
+                    if error.status == Status.ERR_SERVER_BUSY:
+                        self._load.busy += 1
+                        await asyncio.sleep(BUSY_S)
+                        continue
                     self._load.unexpected(f"{self.name}: {error}")
                 self._owed.remove(missed)
         except Lost:
@@ -422,7 +432,7 @@ class User:
     def read_back(self, last_seqs: dict[int, int]) -> None:
         """Read all that ROOM_HISTORY still has of those rooms that it is in; take these out."""
         for number in self._rooms.keys() & last_seqs.keys():
-            self._owe(number, 1, last_seqs.pop(number))
+            self._history.kept[number] = self._owe(number, 1, last_seqs.pop(number))
 
     def close_memberships(self) -> None:
         for room in self._rooms.values():
@@ -440,6 +450,7 @@ class Load:
         self.playing = True
         self.over = False
         self.ending = False  # the server is being stopped: it may refuse and close
+        self.up_since = 0.0  # monotonic, s; infinity while there is no server: it was killed
         self.impatient = 0  # connections given up
         self.busy = 0
         self.failed_connects = 0
@@ -474,9 +485,10 @@ class Load:
         elif not self.ending:
             self.unexpected(f"{opcode.name} was answered {answer.status.name}: {answer.fields[1]}")
 
-    def cannot_connect(self, error: Exception) -> None:
+    def cannot_connect(self, error: Exception, tried: float) -> None:
+        """tried: when, monotonic, s."""
         self.failed_connects += 1
-        if self.ending:
+        if self.ending or (tried <= self.up_since and isinstance(error, OSError)):
             return
         if isinstance(error, ConnectionRefusedError):
             self.unexpected("a connection was refused: nobody listens")
@@ -546,7 +558,9 @@ class Load:
                 async with asyncio.timeout(2 * SETTLE_S):
                     await self._read_end()
             except (Lost, Refused, TimeoutError) as error:
-                if isinstance(error, Lost) and time.monotonic() < deadline:
+                is_busy = isinstance(error, Refused) and error.status == Status.ERR_SERVER_BUSY
+                if (is_busy or isinstance(error, Lost)) and time.monotonic() < deadline:
+                    await asyncio.sleep(BUSY_S if is_busy else 0)
                     continue  # what was broken last is only noticed now
                 text = f"the state at the end cannot be read: {error!r}"
                 self.history.unfinished.append(text)

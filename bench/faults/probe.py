@@ -1,12 +1,13 @@
-"""How long a worker lets its clients wait: a connection with a request every millisecond.
+"""How long a worker lets its clients wait: a connection with a request every few milliseconds.
 
 It has one to each of two workers, so that there is always one whose neighbour is killed, and the
 measuring stays small beside the load.
 
 A process of its own (`python -m bench.faults.probe`), so that it waits for the server and not for
 the load. It is told on standard input, in a line of JSON, whom to ask; at the end of its standard
-input it writes what it has measured to its standard output. The request is a BALANCE: it takes a
-lock, so it is held up by a recovery as a transfer is.
+input it writes what it has measured to its standard output. The request is a BALANCE, every
+millisecond: it takes a lock, so it is held up by a recovery as a transfer is. Where it is the
+journal that is missing, it is a DEPOSIT, less often: its answer waits until it is durable.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from bench.process import signals_held
 from libproto.messages import Opcode
 
 EVERY_S: Final = 0.001
+DEPOSIT_EVERY_S: Final = 0.004
 WORKERS: Final = 2
 LOOK_S: Final = 0.05  # how often a worker without a connection is looked for
 LOGIN_S: Final = 5.0
@@ -45,10 +47,10 @@ class Sample(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """Something done to a worker."""
+    """Something done to a process."""
 
     time: float  # monotonic, s
-    worker: int  # process id
+    worker: int  # process id; of another process than a worker, too
 
 
 def pauses(faults: Iterable[Fault], samples: list[Sample]) -> list[float]:
@@ -101,8 +103,10 @@ def _owner(target: str, workers: list[int]) -> int:
 
 
 class _Prober:
-    def __init__(self, host: str, port: int, master: int) -> None:
+    def __init__(self, host: str, port: int, master: int, *, deposits: bool) -> None:
         self._address, self._master = (host, port), master
+        self._deposits = deposits
+        self._every_s = DEPOSIT_EVERY_S if deposits else EVERY_S
         self._user = f"p{os.urandom(4).hex()}"
         self._wires: dict[int, Wire] = {}  # by the worker's pid
         self._samples: list[Sample] = []
@@ -130,7 +134,7 @@ class _Prober:
         return await Wire.open(*self._address, lambda *_: None, lambda _: None)
 
     def _ask(self, due: float) -> None:
-        """All at once, every millisecond; what was due while this process slept is not made up
+        """All at once, every so often; what was due while this process slept is not made up
         for."""
         for worker, wire in self._wires.items():
             sent = time.monotonic()
@@ -138,9 +142,13 @@ class _Prober:
             def settle(_: Answer, sent: float = sent, worker: int = worker) -> None:
                 self._samples.append(Sample(sent, time.monotonic() - sent, worker))
 
-            if not wire.closed.is_set():
+            if wire.closed.is_set():
+                continue
+            if self._deposits:  # as no client: nobody remembers its req_ids
+                wire.ask(Opcode.DEPOSIT, 1, settle=settle)
+            else:
                 wire.ask(Opcode.BALANCE, settle=settle)
-        due = max(due + EVERY_S, self._loop.time())
+        due = max(due + self._every_s, self._loop.time())
         self._loop.call_at(due, self._ask, due)
 
     async def _look(self) -> None:
@@ -181,9 +189,10 @@ async def _main() -> None:
 class Probe:
     """The process, seen from the script that starts it."""
 
-    def __init__(self, host: str, port: int, master: int) -> None:
+    def __init__(self, host: str, port: int, master: int, *, deposits: bool = False) -> None:
+        """deposits: what it asks for changes something."""
         command = [sys.executable, "-m", "bench.faults.probe"]
-        asked = json.dumps({"host": host, "port": port, "master": master})
+        asked = json.dumps({"host": host, "port": port, "master": master, "deposits": deposits})
         with signals_held():
             # In a process group of its own: Ctrl-C is for us, and the end of its input ends it.
             self._process = subprocess.Popen(  # noqa: S603 - ourselves

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 
 WORKER_TITLE: Final = b"tradechat: worker"
+JOURNAL_TITLE: Final = b"tradechat: journal"
+ARCHIVE_TITLE: Final = b"tradechat: archive"
 
 
 def children_of(pid: int) -> list[int]:
@@ -27,9 +29,14 @@ def family_of(pid: int) -> list[int]:
     return [pid, *(each for child in children_of(pid) for each in family_of(child))]
 
 
+def titled(master: int, name: bytes) -> list[int]:
+    """The children of a server's master whose title begins so."""
+    return [pid for pid in children_of(master) if title(pid).startswith(name)]
+
+
 def workers_of(master: int) -> list[int]:
     """The workers of a server that serve."""
-    return [pid for pid in children_of(master) if title(pid).startswith(WORKER_TITLE)]
+    return titled(master, WORKER_TITLE)
 
 
 def title(pid: int) -> bytes:
@@ -59,12 +66,14 @@ def shared_memory_of(pid: int) -> set[str]:
 
 
 class Held:
-    """A worker that cannot be taken for another process. ProcessLookupError where it has ended."""
+    """A process of a server that cannot be taken for another. ProcessLookupError where it has
+    ended."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, name: bytes = WORKER_TITLE) -> None:
+        """name: how its title begins."""
         self.pid = pid
         self._fd = os.pidfd_open(pid)
-        if not title(pid).startswith(WORKER_TITLE):  # the number was somebody else's already
+        if not title(pid).startswith(name):  # the number was somebody else's already
             os.close(self._fd)
             raise ProcessLookupError
 
@@ -76,8 +85,8 @@ class Held:
         os.close(self._fd)
 
 
-class Workers:
-    """The workers of a server, to be hit at random."""
+class Victims:
+    """Processes of a server, to be hit at random."""
 
     def __init__(self, master: int, rng: random.Random) -> None:
         """master: process id; 0 if not known, and then there is nobody to be hit."""
@@ -85,20 +94,20 @@ class Workers:
         self._master = master
         self._random = rng
 
-    def any(self) -> Held | None:
-        """One at random, to be closed; None while there is none."""
-        workers = [pid for pid in workers_of(self._master) if pid not in self.killed]
+    def any(self, name: bytes = WORKER_TITLE) -> Held | None:
+        """One at random of those whose title begins so, to be closed; None while there is none."""
+        found = [pid for pid in titled(self._master, name) if pid not in self.killed]
         try:
-            return Held(self._random.choice(workers)) if workers else None
+            return Held(self._random.choice(found), name) if found else None
         except ProcessLookupError:
             return None  # it ended by itself just then
 
-    def kill(self, worker: Held) -> bool:
+    def kill(self, victim: Held) -> bool:
         """SIGKILL, and close it; False where it had ended before."""
-        with closing(worker):
+        with closing(victim):
             try:
-                worker.signal(signal.SIGKILL)
+                victim.signal(signal.SIGKILL)
             except ProcessLookupError:
                 return False
-            self.killed.add(worker.pid)
+            self.killed.add(victim.pid)
             return True

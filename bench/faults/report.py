@@ -16,6 +16,10 @@ FIGURES: Final = {
     "killed_by_master": "of these, killed by the server for it",
     "resets_in_frame": "connections reset in the middle of a frame",
     "resets_before_answer": "connections reset between request and answer",
+    "journal_kills": "journal processes killed",
+    "archive_kills": "archive processes killed",
+    "crashes": "kills of the whole server",
+    "early_crashes": "of these, while it was starting",
     "interrupts": "servers interrupted",
     "given_up": "connections given up by impatient clients",
     "reconnects": "logins again after a lost connection",
@@ -32,6 +36,7 @@ FIGURES: Final = {
     "deliveries": "deliveries of room events",
     "gaps": "ROOM_GAP told",
     "fetched": "events read with ROOM_HISTORY instead",
+    "forgotten": "acknowledged messages gone with the server",
 }
 """What is counted, by a short name, in the order of the table."""
 

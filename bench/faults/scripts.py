@@ -1,23 +1,34 @@
 """The scripts: what each of them breaks, and how a run goes."""
 
 import asyncio
+import math
 import os
 import random
 import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Final, NamedTuple
 
 import uvloop
 
 from bench.faults.load import Load, RunFailed
 from bench.faults.probe import Fault, Probe, Sample, pauses
-from bench.faults.processes import Workers, family_of, shared_memory_of, started, title
+from bench.faults.processes import (
+    ARCHIVE_TITLE,
+    JOURNAL_TITLE,
+    Victims,
+    family_of,
+    shared_memory_of,
+    started,
+    title,
+    titled,
+)
 from bench.faults.report import Report
-from bench.faults.target import OwnServer, Target
+from bench.faults.target import OwnServer, Target, steady_port
 from bench.faults.verdict import Problem, judge
 from bench.process import ServerFailed
 from libnet.errors import NetError
@@ -29,6 +40,10 @@ POLL_S: Final = 0.02
 SHORT_STOP_S: Final = (0.02, 0.5)
 LONG_STOP_S: Final = (1.0, 3.0)  # longer than a worker may take to acknowledge a recovery
 LONG_STOPS: Final = 0.4  # their part of all
+ARCHIVE_TURN: Final = 4  # of so many kills of the journal one is of the archive
+KEEPER_KILL_S: Final = (0.0, 0.005)  # after requests were sent: at any moment of a group commit
+CRASH_SPREAD: Final = (0.1, 1.9)  # times `every` that a server is left alone
+EARLY: Final = 0.2  # the part of servers that are killed before they are ready
 AFTER_STOP_S: Final = 0.2  # so that the waits of one stop are not taken for those of the next
 
 
@@ -56,18 +71,35 @@ class Disturbance:
         self.target = target
         self.random = random.Random(seed)  # noqa: S311 - a run that can be repeated
         self.faults: list[Fault] = []
-        self.workers = Workers(target.pid, self.random)
+        self.victims = Victims(target.pid, self.random)
         self.killed_by_master = 0
+        self.archive_kills = 0
+        self._turn = 0
 
     async def kill(self) -> None:
-        if (worker := self.workers.any()) is None:
+        if (worker := self.victims.any()) is None:
             return
         self.load.press(self.random)
-        if self.workers.kill(worker):
+        if self.victims.kill(worker):
             self.faults.append(Fault(time.monotonic(), worker.pid))
 
+    async def kill_keeper(self) -> None:
+        self._turn += 1
+        is_archive = self._turn % ARCHIVE_TURN == 0
+        keeper = self.victims.any(ARCHIVE_TITLE if is_archive else JOURNAL_TITLE)
+        if keeper is None:
+            return
+        self.load.press(self.random)
+        await asyncio.sleep(self.random.uniform(*KEEPER_KILL_S))
+        if not self.victims.kill(keeper):
+            return
+        if is_archive:
+            self.archive_kills += 1
+        else:
+            self.faults.append(Fault(time.monotonic(), keeper.pid))
+
     async def stop(self) -> None:
-        if (worker := self.workers.any()) is None:
+        if (worker := self.victims.any()) is None:
             return
         is_long = self.random.random() < LONG_STOPS
         seconds = self.random.uniform(*(LONG_STOP_S if is_long else SHORT_STOP_S))
@@ -93,8 +125,10 @@ class Script(NamedTuple):
     about: str
     every_s: float
     every_about: str
-    disturb: Callable[[Disturbance], Awaitable[None]] | None  # None: see `interrupt`
+    disturb: Callable[[Disturbance], Awaitable[None]] | None  # None: it has a run of its own
     needs_pid: bool = True
+    needs_own: bool = False  # it starts the server again: not one that is named
+    figure: str = ""  # what counts its faults
     flags: tuple[str, ...] = ()  # of a server of the script's own
 
     def setting(self, options: Options) -> str:
@@ -109,6 +143,8 @@ class Script(NamedTuple):
     def run(self, options: Options) -> Report:
         """RunFailed where nothing can be said about the server."""
         try:
+            if self.needs_own:
+                return _crash(self, options)
             if self.disturb is None:
                 return _interrupt(self, options)
             if options.port:
@@ -122,13 +158,21 @@ class Script(NamedTuple):
 
 
 SCRIPTS: Final = (
-    Script("kill9", "SIGKILL a random worker", 0.25, "a kill every", Disturbance.kill),
+    Script(
+        "kill9",
+        "SIGKILL a random worker",
+        0.25,
+        "a kill every",
+        Disturbance.kill,
+        figure="kills",
+    ),
     Script(
         "stop",
         "SIGSTOP a random worker for a while",
         0.5,
         "a stop every",
         Disturbance.stop,
+        figure="stops",
         # Some stops are longer than that, and than the ring reaches: gaps are told.
         flags=("--worker-timeout=2", "--event-ring=128"),
     ),
@@ -140,11 +184,29 @@ SCRIPTS: Final = (
         Disturbance.reset,
         needs_pid=False,
     ),
+    Script(
+        "journal",
+        "SIGKILL the journal process, every fourth time the archive process",
+        1.0,  # longer than the server takes for a failure in a row, which it waits after
+        "a kill every",
+        Disturbance.kill_keeper,
+        figure="journal_kills",
+        flags=("--txn-ring=4096",),  # so that TXN_HISTORY reads what was written
+    ),
+    Script(
+        "crash",
+        "SIGKILL all processes of the server at once, and start it again on its data",
+        1.5,
+        "each server about",
+        None,
+        needs_own=True,
+        flags=("--room-history=20000",),  # so that the verdict sees all of a run
+    ),
     Script("interrupt", "SIGINT to the server under load", 3.0, "a SIGINT after", None),
 )
 
 
-def _own(script: Script, options: Options) -> OwnServer:
+def _own(script: Script, options: Options, *flags: str) -> OwnServer:
     # Few spare places, so that the slots of sessions are used again and again.
     return OwnServer(
         f"faults-{script.name}-{os.getpid()}",
@@ -152,6 +214,7 @@ def _own(script: Script, options: Options) -> OwnServer:
         f"--accounts={options.connections + 64}",
         f"--max-connections={4 * options.connections + 64}",
         *script.flags,
+        *flags,
     )
 
 
@@ -167,7 +230,12 @@ def _disturbed(
     load = Load(target.host, target.port, options.connections, options.rate, options.seed)
     disturbance = Disturbance(load, target, options.seed)
     every = script.every_s if options.every is None else options.every
-    probe = Probe(target.host, target.port, target.pid) if target.pid else None
+    is_journal = script.disturb is Disturbance.kill_keeper
+    if is_journal and not titled(target.pid, JOURNAL_TITLE):
+        raise RunFailed("the server has no journal process: it was started with --durability none")
+    probe = None
+    if target.pid:
+        probe = Probe(target.host, target.port, target.pid, deposits=is_journal)
     samples: list[Sample] = []
     try:
         uvloop.run(_play(load, lambda: disturb(disturbance), options.seconds, every, target))
@@ -186,13 +254,16 @@ def _disturbed(
         figures["resets_before_answer"] = load.cuts["answer"]
         waits["waits of a client on any worker"] = [sample.waited for sample in samples]
     else:
-        figures["kills" if script.name == "kill9" else "stops"] = len(faults)
+        figures[script.figure] = len(faults)
         first = min((fault.time for fault in faults), default=float("inf"))
         before = [sample.waited for sample in samples if sample.sent + sample.waited < first]
         waits["before the first of them, waits of a client"] = before
-        waits["longest wait at other workers, of each"] = pauses(faults, samples)
+        longest = "for a DEPOSIT" if is_journal else "at other workers"
+        waits[f"longest wait {longest}, of each"] = pauses(faults, samples)
     if script.name == "stop":
         figures["killed_by_master"] = disturbance.killed_by_master
+    if is_journal:
+        figures["archive_kills"] = disturbance.archive_kills
     report = Report(
         script.name,
         script.setting(options),
@@ -227,6 +298,85 @@ async def _play(
             await load.settle()
         if ended := target.ended():
             load.history.unfinished.append(ended)
+    finally:
+        await load.end()
+
+
+# ---- the whole server, again and again
+
+
+@dataclass(slots=True)
+class _Rounds:
+    """What came of killing it."""
+
+    early: int = 0  # killed before they were ready
+    starts_s: list[float] = field(default_factory=list)  # each from the kill to the line `ready`
+
+
+def _crash(script: Script, options: Options) -> Report:
+    rounds = _Rounds()
+    with _own(script, options, f"--port={steady_port()}") as own:
+        load = Load("127.0.0.1", own.port, options.connections, options.rate, options.seed)
+        every = script.every_s if options.every is None else options.every
+        uvloop.run(_play_crashes(load, own, options, every, rounds))
+        verdict = judge(load.history)
+        errors = own.errors()
+    figures: dict[str, float] = dict(verdict.figures)
+    figures["crashes"] = len(load.history.crashes)
+    figures["early_crashes"] = rounds.early
+    figures["given_up"] = load.impatient
+    reconnects = [each for user in load.users for each in user.reconnects]
+    figures["reconnects"] = len(reconnects)
+    waits = {
+        "from the kill to `ready`": rounds.starts_s,
+        "reconnecting": reconnects,
+        "age of messages that are gone": verdict.forgotten_s,
+    }
+    report = Report(
+        script.name,
+        script.setting(options),
+        load.history.complete,
+        figures,
+        verdict.problems,
+        {what: values for what, values in waits.items() if values},
+    )
+    if not report.good:
+        report.errors = errors
+    return report
+
+
+async def _play_crashes(
+    load: Load, own: OwnServer, options: Options, every: float, rounds: _Rounds
+) -> None:
+    rng = random.Random(options.seed)  # noqa: S311 - a run that can be repeated
+    unfinished = load.history.unfinished
+    try:
+        await load.begin()
+        await asyncio.sleep(WARM_UP_S)
+        end = time.monotonic() + options.seconds
+        while time.monotonic() < end:
+            await asyncio.sleep(every * rng.uniform(*CRASH_SPREAD))
+            if own.ended():
+                unfinished.append(f"the server has ended, exit code {own.wait()}")
+                return
+            load.press(rng)
+            await asyncio.sleep(rng.uniform(*KEEPER_KILL_S))
+            began = time.monotonic()
+            load.up_since = math.inf
+            load.history.crashes.append(own.crash())
+            own.begin_again()
+            while rng.random() < EARLY:
+                await asyncio.sleep(rng.uniform(0, median(rounds.starts_s or [every])))
+                load.history.crashes.append(own.crash())
+                rounds.early += 1
+                began = time.monotonic()
+                own.begin_again()
+            await own.await_ready()
+            load.up_since = time.monotonic()
+            rounds.starts_s.append(load.up_since - began)
+        await load.settle()
+    except ServerFailed as error:
+        unfinished.append(f"the server does not start again: {error}")
     finally:
         await load.end()
 

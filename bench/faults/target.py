@@ -1,17 +1,43 @@
 """The server that a script breaks: one of its own, or one that is named."""
 
+import asyncio
+import ctypes
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
-from bench.faults.processes import started
-from bench.process import Server
+from bench.faults.history import Crash
+from bench.faults.processes import family_of, shared_memory_of, started
+from bench.process import START_S, Server, ServerFailed, signals_held
 
 _INSPECT_S: Final = 20.0
 _END_S: Final = 30.0
 _ERRORS_MAX: Final = 10
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST_PORT: Final = 10_000
+
+
+def steady_port() -> int:
+    """A port that is free, and that no outgoing connection gets meanwhile: a server can be started
+    on it again and again, whoever retries to connect to it."""
+    for port in range(int(_PORT_RANGE.read_text().split()[0]) - 1 - os.getpid() % 1000, 0, -7):
+        if port < _LOWEST_PORT:
+            break
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise ServerFailed(f"no port is free below those of {_PORT_RANGE}")
 
 
 class OwnServer(Server):
@@ -19,11 +45,63 @@ class OwnServer(Server):
 
     def __init__(self, name: str, *flags: str) -> None:
         self.name = name
+        self._regions: set[str] = set()  # of those that were killed
         super().__init__("--name", name, *flags)
-        self.pid = self._process.pid
+
+    @property
+    def pid(self) -> int:
+        """Process id of its master."""
+        return self._process.pid
 
     def __enter__(self) -> Self:
         return self
+
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    # ---- killed as a whole, and started again on its data
+
+    def crash(self) -> Crash:
+        """SIGKILL to all its processes at one moment; when this returns all are gone."""
+        # Whoever the master leaves behind becomes our child, and can be waited for.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        master = self.pid
+        for pid in family_of(master):
+            self._regions |= shared_memory_of(pid)
+        crash = Crash(time.monotonic(), time.time_ns() // 1000)
+        os.killpg(master, signal.SIGKILL)  # the group is there as long as nobody has waited for it
+        self._process.wait()
+        with suppress(ChildProcessError):  # nobody is left of the group
+            while True:
+                os.waitpid(-master, 0)
+        return crash
+
+    def begin_again(self) -> None:
+        """Start it again: same data, same port. `await_ready` comes next, or `crash`."""
+        assert self._process.stdout is not None
+        with signals_held():
+            self._process.stdout.close()
+            self._process = self._begun()
+
+    async def await_ready(self) -> None:
+        """ServerFailed."""
+        loop, said = asyncio.get_running_loop(), asyncio.Event()
+        output = self._process.stdout
+        assert output is not None
+        loop.add_reader(output, said.set)
+        try:
+            async with asyncio.timeout(START_S):
+                await said.wait()
+        except TimeoutError:
+            pass  # and nothing is said then
+        finally:
+            loop.remove_reader(output)
+        self._read_ready(said.is_set())
+
+    def _end(self) -> None:
+        super()._end()
+        for path in self._regions:  # of a server that was killed, and none came after it
+            Path(path).unlink(missing_ok=True)
 
     def wait(self) -> int:
         """Until it has ended; its exit code. subprocess.TimeoutExpired."""

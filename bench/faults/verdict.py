@@ -10,16 +10,17 @@ answer.
 **Rooms.** After a JOIN_ROOM answered with s, a connection is told s+1, s+2, ... once and in order,
 as an event or inside a ROOM_GAP, up to the room's last one at the end. One number is one event,
 whoever tells of it. What a gap names, or what came while there was no connection, is in
-ROOM_HISTORY, where that still reaches so far.
+ROOM_HISTORY, where that still reaches so far, and where no crash has taken it (`forgotten`).
 """
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final, NamedTuple
 
+from bench.faults.forgotten import Forgotten
 from bench.faults.history import History, Membership, Message, Missed, Read, Request
 from libproto.errors import Status
 from libproto.messages import MAX_BALANCE, ChatBroadcast, EventKind, RoomGap, Transaction, TxnKind
@@ -63,6 +64,8 @@ class Verdict:
 
     problems: list[Problem]
     figures: dict[str, int]
+    forgotten_s: list[float] = field(default_factory=list)
+    """Of the acknowledged messages that crashes took: how old each was then."""
 
     @property
     def good(self) -> bool:
@@ -92,9 +95,10 @@ def judge(history: History) -> Verdict:
     problems += ledger.real_time(checking_reads=history.complete)
     events: Events = {}
     problems += _collect(history, events)
+    forgotten = Forgotten(history, events)
     problems += _streams(history)
-    problems += _fetched(history, events)
-    problems += _messages(history, events)
+    problems += _fetched(history, events, forgotten)
+    problems += _messages(history, events, forgotten)
     problems += _alternation(events)
     figures["events"] = len(events)
     figures["deliveries"] = sum(
@@ -104,7 +108,9 @@ def judge(history: History) -> Verdict:
         not isinstance(push, ChatBroadcast) for each in history.memberships for push in each.pushes
     )
     figures["fetched"] = sum(len(each.found or ()) for each in history.missed)
-    return Verdict(problems, figures)
+    if history.crashes:
+        figures["forgotten"] = len(forgotten.ages_s)
+    return Verdict(problems, figures, forgotten.ages_s)
 
 
 def _request_figures(history: History) -> dict[str, int]:
@@ -367,20 +373,23 @@ def _stream(membership: Membership) -> Iterator[Problem]:
         position = max(position, last)
 
 
-def _fetched(history: History, events: Events) -> Iterator[Problem]:
+def _fetched(history: History, events: Events, forgotten: Forgotten) -> Iterator[Problem]:
     """ROOM_HISTORY had what it still reached."""
+    numbers: dict[int, list[int]] = defaultdict(list)  # of each room, those that are an event's
+    for room, seq in sorted(events):
+        numbers[room].append(seq)
     for missed in history.missed:
         if missed.found is not None:
-            yield from _fetch(missed, events)
+            yield from _fetch(missed, numbers[missed.room], forgotten)
 
 
-def _fetch(missed: Missed, events: Events) -> Iterator[Problem]:
+def _fetch(missed: Missed, numbers: list[int], forgotten: Forgotten) -> Iterator[Problem]:
     assert missed.found is not None
     position, who = missed.first - 1, f"user {missed.user}, history of room {missed.room}"
 
     def absent(end: int) -> Iterator[Problem]:
-        for seq in range(position + 1, end):
-            if (missed.room, seq) in events:  # else the number was never given to an event
+        for seq in numbers[bisect_right(numbers, position) : bisect_left(numbers, end)]:
+            if not forgotten.may_miss(missed.room, seq, missed.asked):
                 yield Problem("events_missing", f"{who}: {seq} is not told")
 
     for item in missed.found:
@@ -394,7 +403,7 @@ def _fetch(missed: Missed, events: Events) -> Iterator[Problem]:
     yield from absent(missed.last + 1)
 
 
-def _messages(history: History, events: Events) -> Iterator[Problem]:
+def _messages(history: History, events: Events, forgotten: Forgotten) -> Iterator[Problem]:
     """What was acknowledged is there, as it was sent; what was not, at most once.
 
     Where everybody left a room before an event was pushed, nobody saw it: that is no loss.
@@ -402,6 +411,7 @@ def _messages(history: History, events: Events) -> Iterator[Problem]:
     sent = {(message.user, message.text): message for message in history.messages}
     users = set(history.users)
     times: Counter[tuple[int, str]] = Counter()
+    numbers: dict[tuple[int, int], Message] = {}
     for event in events.values():
         if event.kind == EventKind.MESSAGE and event.from_user in users:
             key = event.from_user, event.message
@@ -415,12 +425,17 @@ def _messages(history: History, events: Events) -> Iterator[Problem]:
         seq = message.room_seq
         if not seq:
             continue
+        first = numbers.setdefault((message.room, seq), message)
+        if first is not message:
+            text = f"{name} was acknowledged as {seq}, as {first.text!r} of user {first.user} was"
+            yield Problem("events_differing", text)
         told = events.get((message.room, seq))
         if told is not None:
             if (told.from_user, told.message) != (message.user, message.text):
                 yield Problem("messages_lost", f"{name}: number {seq} is {told}")
         elif history.complete and (
-            seq > history.last_seqs.get(message.room, 0) or _somebody_asked(history, message)
+            seq > history.last_seqs.get(message.room, 0)
+            or ((message.room, seq) not in forgotten and _somebody_asked(history, message))
         ):
             yield Problem("messages_lost", f"{name} was acknowledged as {seq}, nobody saw it")
 

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Final
 
 from bench.caller import Caller, CallFailed
-from bench.faults.processes import Workers
+from bench.faults.processes import Victims
 from bench.faults.target import OwnServer, Target
 from bench.process import CpuTime, cpu_of_server
 from bench.stress.fleet import Fleet, Stop, free_name
@@ -141,7 +141,7 @@ class Stress:
             self._accounts = Accounts.of(users)
             self.fleet = undo.enter_context(Fleet(options, self._names, users, slow))
             rng = random.Random(options.seed)  # noqa: S311 - to be repeated
-            self.workers = Workers(options.pid, rng)
+            self.workers = Victims(options.pid, rng)
             self._stack = undo.pop_all()
 
     def __enter__(self) -> "Stress":

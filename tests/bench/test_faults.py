@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.faults.history import History, Membership, Message, Missed, Read, Request
+from bench.faults.history import Crash, History, Membership, Message, Missed, Read, Request
 from bench.faults.probe import Fault, Sample, pauses
 from bench.faults.processes import Held, children_of, family_of, workers_of
 from bench.faults.report import FIGURES, Report
@@ -19,7 +19,7 @@ from bench.faults.target import Target
 from bench.faults.verdict import CHECKS, judge
 from libproto.errors import Status
 from libproto.messages import ChatBroadcast, EventKind, RoomGap, Transaction, TxnKind
-from tests.helpers.server import ROOT, RunningServer, wait_until
+from tests.helpers.server import ROOT, RunningServer, StartServer, wait_until
 from tests.helpers.wire import Lobby
 
 RUN_S = 60.0  # a run that hangs
@@ -349,6 +349,144 @@ def test_what_is_planted_is_found(check: str, plant: Callable[[History], None]) 
     assert verdict.counts()[check], verdict.problems
 
 
+# ---- a kill of the whole server
+
+AFTER = {
+    20: event(20, EventKind.JOINED, ALICE),
+    21: event(21, EventKind.JOINED, BOB),
+    22: event(22, EventKind.MESSAGE, ALICE, "e"),
+}
+GONE = event(8, EventKind.MESSAGE, ALICE, "d")
+
+
+def crashed() -> History:
+    """The same, and then: a message that was acknowledged and pushed to one is gone with the
+    server, which is started again; both come back."""
+    history = good()
+    history.messages += [
+        Message(ALICE, ROOM, "d", 8, sent=9.8, answered=9.9),
+        Message(ALICE, ROOM, "e", 22, sent=11.5, answered=11.6),
+    ]
+    history.memberships[2].pushes.append(GONE)
+    for membership in history.memberships:
+        membership.open = False
+    history.crashes = [Crash(10.0, 100)]
+    history.memberships += [
+        Membership(ALICE, ROOM, 19, EPOCH, 7, [AFTER[20], AFTER[21], AFTER[22]], open=True),
+        Membership(BOB, ROOM, 20, EPOCH, 8, [AFTER[21], AFTER[22]], open=True),
+    ]
+    kept = Missed(ALICE, ROOM, 1, 22, [*EVENTS.values(), *AFTER.values()], 12.0)
+    history.missed += [
+        Missed(ALICE, ROOM, 8, 19, [], 11.0),
+        Missed(BOB, ROOM, 9, 20, [AFTER[20]], 11.0),
+        kept,
+    ]
+    history.kept, history.last_seqs = {ROOM: kept}, {ROOM: 22}
+    return history
+
+
+def test_a_crash_may_take_the_newest_messages() -> None:
+    verdict = judge(crashed())
+    assert verdict.problems == []
+    assert verdict.figures["forgotten"] == 1
+    assert verdict.forgotten_s == [pytest.approx(20e-6)]
+
+
+def test_and_one_that_nobody_was_told_of() -> None:
+    history = crashed()
+    history.memberships[2].pushes.pop()
+    history.memberships[-1].before = 7
+    history.missed[3] = Missed(BOB, ROOM, 8, 20, [AFTER[20]], 11.0)
+    verdict = judge(history)
+    assert verdict.problems == []
+    assert verdict.forgotten_s == [pytest.approx(0.1)]
+
+
+def _without_the_crash(history: History) -> None:
+    history.crashes.clear()
+
+
+def _old(history: History) -> None:
+    """The crash was 3 s after the message."""
+    history.crashes[0] = Crash(10.0, GONE.time + 3_000_000)
+    for place, late in AFTER.items():
+        after = late._replace(time=late.time + 4_000_000)
+        for told in (history.memberships[3].pushes, history.memberships[4].pushes):
+            told[:] = [after if item == late else item for item in told]
+        for missed in history.missed:
+            assert missed.found is not None
+            missed.found = [after if item == late else item for item in missed.found]
+        assert place
+
+
+def _old_and_unseen(history: History) -> None:
+    history.memberships[2].pushes.pop()
+    history.memberships[-1].before = 7
+    history.missed[3] = Missed(BOB, ROOM, 8, 20, [AFTER[20]], 11.0)
+    history.messages[-2].sent, history.messages[-2].answered = 7.0, 7.5
+
+
+def _gone_before_others(history: History) -> None:
+    """What comes after it is there."""
+    found = history.kept[ROOM].found
+    assert found is not None
+    found.remove(EVENTS[6])
+
+
+def _gone_once(history: History) -> None:
+    """It is there, but one who asked after the crash was not told."""
+    found = history.kept[ROOM].found
+    assert found is not None
+    found.insert(7, GONE)
+
+
+def _gone_before_the_crash(history: History) -> None:
+    history.missed.append(Missed(ALICE, ROOM, 8, 8, [], 9.95))
+
+
+def _its_number_again(history: History) -> None:
+    again = event(8, EventKind.MESSAGE, ALICE, "e")
+    found = history.kept[ROOM].found
+    assert found is not None
+    found.insert(7, again)
+
+
+def _number_acknowledged_twice(history: History) -> None:
+    history.memberships[2].pushes.pop()
+    history.messages.append(Message(BOB, ROOM, "f", 8, sent=9.8, answered=9.9))
+
+
+def _number_beyond_the_last(history: History) -> None:
+    history.messages[-2].room_seq = 23
+    history.memberships[2].pushes.pop()
+
+
+def _money_gone(history: History) -> None:
+    history.log[ALICE].pop()
+    history.balances[ALICE] = 700
+
+
+PLANTED_IN_A_CRASH: list[tuple[str, Callable[[History], None]]] = [
+    ("events_missing", _without_the_crash),
+    ("events_missing", _old),
+    ("messages_lost", _old_and_unseen),
+    ("events_missing", _gone_before_others),
+    ("events_missing", _gone_once),
+    ("events_missing", _gone_before_the_crash),
+    ("events_differing", _its_number_again),
+    ("events_differing", _number_acknowledged_twice),
+    ("messages_lost", _number_beyond_the_last),
+    ("lost", _money_gone),
+]
+
+
+@pytest.mark.parametrize(("check", "plant"), PLANTED_IN_A_CRASH)
+def test_what_is_planted_in_a_crash_is_found(check: str, plant: Callable[[History], None]) -> None:
+    history = crashed()
+    plant(history)
+    assert judge(history).counts()[check], judge(history).problems
+
+
 def test_every_check_has_something_planted() -> None:
     assert {check for check, _ in PLANTED} == CHECKS.keys() - {"left"}
 
@@ -447,7 +585,7 @@ def faults(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("script", [script.name for script in SCRIPTS])
 def test_a_short_run(script: str) -> None:
-    every = {"kill9": "0.3", "stop": "0.1", "reset": "0.02", "interrupt": "0.5"}[script]
+    every = {"kill9": "0.3", "stop": "0.1", "reset": "0.02", "journal": "0.3"}.get(script, "0.5")
     run = faults(
         script, "--seconds=1.5", "--connections=12", "--rate=600", f"--every={every}", "--json"
     )
@@ -457,8 +595,17 @@ def test_a_short_run(script: str) -> None:
     assert report["figures"].keys() <= FIGURES.keys()
     assert report["figures"]["acknowledged"] > 50
     assert report["figures"]["deliveries"] > 50
-    done = {"kill9": "kills", "stop": "stops", "reset": "resets_in_frame"}
-    assert report["figures"][done.get(script, "interrupts")] >= 1
+    done = {
+        "kill9": "kills",
+        "stop": "stops",
+        "reset": "resets_in_frame",
+        "journal": "journal_kills",
+        "crash": "crashes",
+        "interrupt": "interrupts",
+    }
+    assert report["figures"][done[script]] >= 1
+    if script == "crash":
+        assert report["waits_ms"]["from the kill to `ready`"]["max"] > 0
     if script != "interrupt":
         assert report["figures"]["unknown"] == 0
 
@@ -518,6 +665,35 @@ def test_a_run_that_is_ended_ends_its_server(
     assert (told, error) == ("", "")
 
 
+def test_a_run_that_is_ended_while_its_server_starts_again() -> None:
+    command = [
+        sys.executable, "-m", "bench.faults", "crash", "--seconds=30", "--connections=12",
+        "--every=0.2",
+    ]  # fmt: skip
+    seen: set[int] = set()
+
+    def begins_again() -> bool:
+        seen.update(children_of(run.pid))
+        return len(seen) >= 2
+
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        wait_until(begins_again, "the server is started again")
+        run.send_signal(signal.SIGINT)
+        told, error = run.communicate(timeout=RUN_S)
+    assert run.returncode == 130
+    assert (told, error) == ("", "")
+
+
+def test_a_server_without_a_journal(start_server: StartServer) -> None:
+    server = start_server("--durability=none")
+    named = (f"--port={server.port}", f"--pid={server.process.pid}", f"--name={server.name}")
+    run = faults("journal", "--seconds=1", *named)
+    assert run.returncode == 3
+    assert "no journal process" in run.stderr
+
+
 def test_traces_of_a_server(server: RunningServer) -> None:
     pid = server.process.pid
     traces = Traces(Target(server.host, server.port, pid, server.name))
@@ -547,6 +723,7 @@ def test_only_a_worker_is_held(server: RunningServer) -> None:
     [
         (["kill9", "--port=7878"], "needs --pid"),
         (["all", "--port=7878"], "needs --pid"),
+        (["crash", "--port=7878"], "starts its server again"),
         (["reset", "--pid=1"], "name that too"),
         (["stop", "--connections=1"], "at least 4"),
         (["stop", "--every=0"], "not above 0"),
