@@ -145,7 +145,7 @@ class User:
         if self._random.random() < 0.5:
             self._load.cuts["frame"] += 1
             self._ledger(cut_at=self._random.random())
-            self.wire = None  # nothing may follow half a frame
+            self.wire = None
             loop.call_soon(lambda: wire.cut(reset=True))  # when the half has been written
         else:
             self._load.cuts["answer"] += 1

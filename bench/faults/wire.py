@@ -85,6 +85,7 @@ class Wire(asyncio.Protocol):
         self._unexpected = unexpected
         self._decoder = Decoder(_MAX_BODY_LEN)
         self._next_req_id = OTHER_REQ_IDS
+        self._is_half = False  # the last frame was: nothing may follow it
         self._futures: set[asyncio.Future[Answer]] = set()
 
     @classmethod
@@ -157,11 +158,12 @@ class Wire(asyncio.Protocol):
         cut_at: float = 1.0,
     ) -> None:
         """Send a request; on a connection that has just ended, it is never answered. cut_at: which
-        part of the frame is sent."""
+        part of the frame is sent; with less than 1 it is the last."""
         frame = REQUEST[opcode].frame(req_id, _DUPLICATE if duplicate else 0, *fields)
         self.pending[req_id] = Pending(opcode, time.monotonic(), settle)
-        if not self.transport.is_closing():
-            self.transport.write(frame if cut_at == 1.0 else frame[: int(len(frame) * cut_at)])
+        if not self._is_half and not self.transport.is_closing():
+            self._is_half = cut_at < 1.0
+            self.transport.write(frame[: int(len(frame) * cut_at)] if self._is_half else frame)
 
     def ask(self, opcode: Opcode, *fields: object, settle: Callable[[Answer], None]) -> None:
         """A request that is not of the ledger, with the next req_id."""

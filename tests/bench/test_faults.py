@@ -1,8 +1,10 @@
 """The fault scripts: that the verdict finds what was planted in a history, and short runs."""
 
+import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,8 +19,10 @@ from bench.faults.report import FIGURES, Report
 from bench.faults.scripts import SCRIPTS, Traces
 from bench.faults.target import Target
 from bench.faults.verdict import CHECKS, judge
+from bench.faults.wire import Wire
+from libproto.codec import REQUEST
 from libproto.errors import Status
-from libproto.messages import ChatBroadcast, EventKind, RoomGap, Transaction, TxnKind
+from libproto.messages import ChatBroadcast, EventKind, Opcode, RoomGap, Transaction, TxnKind
 from tests.helpers.server import ROOT, RunningServer, StartServer, wait_until
 from tests.helpers.wire import Lobby
 
@@ -571,6 +575,28 @@ def _planted(check: str) -> History:
     history = good()
     next(plant for name, plant in PLANTED if name == check)(history)
     return history
+
+
+# ---- the wire
+
+
+def test_nothing_follows_half_a_frame() -> None:
+    """Somebody may be in the middle of a long history when the connection is to be cut."""
+    half = len(REQUEST[Opcode.DEPOSIT].frame(1, 0, 5)) // 2
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        async def play() -> None:
+            port = listener.getsockname()[1]
+            wire = await Wire.open("127.0.0.1", port, lambda *_: None, lambda _: None)
+            wire.send(Opcode.DEPOSIT, 1, (5,), lambda _: None, cut_at=0.5)
+            wire.ask(Opcode.BALANCE, settle=lambda _: None)
+            wire.cut(reset=False)
+            await wire.closed.wait()
+
+        asyncio.run(play())
+        with listener.accept()[0] as sock:
+            received = b"".join(iter(lambda: sock.recv(4096), b""))
+    assert len(received) == half
 
 
 # ---- runs
