@@ -73,7 +73,7 @@ bench: install ## measure the server's CPU time per request (ARGS="...")
 pictures: install ## draw docs/pictures anew, from a server and a stress run (ARGS="--port 7879 ...")
 	$(BIN)/python -m bench.pictures $(ARGS)
 
-model: ## check the model of transactions, recovery and the event ring (a minute)
+model: ## check the model of transactions, recovery, rings, journal and reservations (two minutes)
 	cd docs/model && $(PYTHON) check.py
 
 faults: install ## kill, stop, cut, crash and interrupt a server under load, with a verdict (SECONDS=60, of each)

@@ -1,4 +1,5 @@
-"""The ledger: transfers, superseding LOGINs, retries, the journal, and the repair of a dead worker's transaction."""
+"""The ledger: transfers, superseding LOGINs, retries, the ring going round, and the repair of a dead worker's
+transaction."""
 from typing import NamedTuple
 
 from engine import Broken, Space, locked, read, write
@@ -31,11 +32,12 @@ class Half(NamedTuple):  # of an intent or a record: one of its two accounts
         return f"({self.account} = {self.balance}, previous {self.previous}, request {self.request.number})"
 
 
-def ledger(scripts, balances, capacity=8, journal=False, order="sc", **faults):
-    """scripts: for each worker what its clients ask for, one request after the other."""
+def ledger(scripts, balances, capacity=8, taken=False, order="sc", **faults):
+    """scripts: for each worker what its clients ask for, one request after the other. taken: a slot has its next record
+    only when the journal has taken the one before."""
     script = {f"w{i}": requests for i, requests in enumerate(scripts)}
     r = Recovery(list(script), [*balances, LOG], **faults)
-    memory = r.memory() | {"head": 0, "durable": 0, "history": (), "superseded": ()}
+    memory = r.memory() | {"head": 0, "limit": capacity if taken else 99, "history": (), "superseded": ()}
     memory |= {(what, a): start for a in balances for what, start in (("balance", balances[a]), ("last", 0))}
     memory |= {("mark", q.session): 0 for requests in scripts for q in requests if isinstance(q, Transfer)}
     memory |= {("slot", i, part): 0 for i in range(capacity) for part in ("word", "debit", "credit")}
@@ -89,9 +91,9 @@ def ledger(scripts, balances, capacity=8, journal=False, order="sc", **faults):
             yield write(("intent", w, "credit"), credit)
             if not (yield from r.take(w, accounts, LOG)):  # step 4
                 continue
-            head, durable = yield read("head", "durable")
+            head, limit = yield read("head", "limit")
             txn = head + 1
-            if journal and txn - capacity > durable:
+            if txn > limit:
                 yield from r.give((*accounts, LOG))  # ERR_SERVER_BUSY, and the client tries again
                 continue
             yield write(("intent", w, "txn"), txn)  # the intent counts from here on
@@ -119,14 +121,14 @@ def ledger(scripts, balances, capacity=8, journal=False, order="sc", **faults):
         return locked(f"request {q.number} is answered: {answer}", outcomes)
 
     def journal_process():
-        """A reader of the ring: it takes no lock, and no recovery waits for it."""
+        """What it does to the ring (the rest is in journal.py): it takes no lock, and no recovery waits for it."""
         txn = 1
         while True:
-            yield locked(f"until {txn} is committed", lambda m: [(None, {})] * (m[slot(txn, "word")] == txn))
+            yield locked(f"until the head is {txn}", lambda m: [(None, {})] * (m["head"] >= txn))
             debit = yield read(slot(txn, "debit"))
             credit = yield read(slot(txn, "credit"))
             yield locked("a true copy?", lambda m: [(None, {})] * (m["history"][txn - 1] == (txn, debit, credit)))
-            yield write("durable", txn)  # where the copy was not true it hangs, and the goal is out of reach
+            yield write("limit", txn + capacity)  # not a true copy: it hangs, and the goal is out of reach
             txn, debit, credit = txn + 1, None, None
 
     # ---- the repair child
@@ -196,13 +198,13 @@ def ledger(scripts, balances, capacity=8, journal=False, order="sc", **faults):
             return all(m["status", w] not in ("run", "dying") for w in script)
         content = [m["status", w] == "stop" or m["answered", w] == len(script[w]) for w in script]
         alive = [m["status", w] in ("run", "stop") for w in script]
-        return all(content + alive) and not m["recovery"] and (not journal or m["durable"] >= m["head"])
+        return all(content + alive) and not m["recovery"] and (not taken or m["limit"] == m["head"] + capacity)
 
     def settled(m):
         if all(m["status", who] == "run" for who in [*script, "master"]):
             check(m)
 
     programs = {w: lambda w=w: worker(w) for w in script} | {"master": r.master, "repair": repair}
-    if journal:
+    if taken:
         programs, memory = programs | {"journal": journal_process}, memory | {("status", "journal"): "run"}
     return Space(memory, programs, r.faults, goal, settled, watch, order)

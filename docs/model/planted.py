@@ -32,8 +32,8 @@ def supersede(m, **more):
 
 
 def small_ring(m, **more):
-    scripts = [m.Transfer(1, "A", "B")], [m.Transfer(2, "C", "D"), m.Transfer(3, "D", "C")]
-    return m.ledger(scripts, {"A": 2, "B": 0, "C": 1, "D": 1}, capacity=2, journal=True, **more)
+    scripts = [m.Transfer(1, "A", "B")], [m.Transfer(2, "C", "D")]
+    return m.ledger(scripts, {"A": 1, "B": 0, "C": 1, "D": 0}, capacity=1, taken=True, **more)
 
 
 def rooms(m, said=("red", "blue"), **more):
@@ -42,6 +42,22 @@ def rooms(m, said=("red", "blue"), **more):
 
 def two_speakers(m, **more):
     return m.ring([["red"], ["red"]], ("red",), **more)
+
+
+def pay(m, **more):
+    return m.journal([["pay"], ["pay"]], **more)
+
+
+def pay_and_look(m, **more):
+    return m.journal([["pay"], ["pay", "look"]], **more)
+
+
+def pay_twice(m, **more):
+    return m.journal([["pay", "pay"]], **more)
+
+
+def numbers(m, **more):
+    return m.archive(**more)
 
 
 HOLD = [
@@ -58,6 +74,21 @@ HOLD = [
     (rooms, dict(kills=1, child_kills=1)),
     (rooms, dict(said=("red", "red", "red"), order="tso")),
     (two_speakers, dict(kills=1)),
+    (pay_and_look, dict(kills=1)),
+    (pay_and_look, dict(crashes=1, cuts=1)),
+    (pay_and_look, dict(timeout=False, journal_kills=1)),
+    (pay, dict(failures=1, drops=1, cuts=1)),
+    (pay, dict(kills=1, cuts=1)),
+    (pay_twice, dict(failures=1, journal_kills=1, drops=1, cuts=1)),
+    (pay_twice, dict(kills=1, turns=1, cuts=1)),
+    (pay, dict(capacity=1, journal_kills=1, cuts=1)),
+    (pay, dict(workers=2)),
+    (pay, dict(journal_kills=1, order="tso")),
+    (numbers, dict(kills=1, archive_kills=1, cuts=1)),
+    (numbers, dict(stops=2, cuts=1)),
+    (numbers, dict(stops=1, kills=1, archive_kills=1)),
+    (numbers, dict(failures=1, crashes=1, drops=1, cuts=1)),
+    (numbers, dict(orphans=1, kills=1, stops=1)),
 ]
 DEEP = [
     (opposite, dict(kills=3, child_kills=2)),
@@ -72,6 +103,15 @@ DEEP = [
     (rooms, dict(said=("red", "blue", "red"), kills=1, child_kills=1)),
     (rooms, dict(said=("red",), kills=1, order="tso")),
     (two_speakers, dict(kills=1, child_kills=1)),
+    (pay_and_look, dict(journal_kills=1, cuts=1)),
+    (pay, dict(failures=1, journal_kills=1, drops=1, cuts=1)),
+    (pay, dict(kills=1, cuts=1, turns=1)),
+    (pay_and_look, dict(kills=1, journal_kills=1)),
+    (pay, dict(failures=1, crashes=1, drops=1, cuts=2)),
+    (pay, dict(workers=2, turns=1)),
+    (pay, dict(workers=2, journal_kills=1)),
+    (pay, dict(kills=1, cuts=1, order="tso")),
+    (numbers, dict(kills=1, archive_kills=1, cuts=1, stops=1)),
 ]
 
 ALARM, HEARS = 'out.append(("too long", {"alarm": 1}))', 'out.append(("recovery", {}))'
@@ -110,6 +150,10 @@ RECORDED = '            recorded = yield read(("outcome", q.number))\n'
 ACCOUNTS = "accounts = tuple(sorted((q.src, q.dst)))"
 OUTCOME = 'yield write(("outcome", q.number), txn)\n'
 FREE, DONE_LEAVES = "yield from r.free_locks()  # before the leaves", "yield r.post(EVENTS)"
+COVERED, SYNCED = "if txn <= released:", "done = yield file.sync()"
+WRITTEN, FOUND_END = "yield from file.write(entries, batch)", "entries, last, newest, torn = yield locked("
+SLEEPS = 'yield write("waiting", 1)\n                head = yield read("head")'
+ASKED, RESERVED = "ceiling = last + BLOCK + SESSIONS", 'yield write("reserved", ceiling - SESSIONS)'
 
 
 def then(*statements, indent):
@@ -145,6 +189,43 @@ PLANTED = [  # what is wrong; where that shows; the texts that are replaced
         'yield write(("outcome", debit.request.number), txn)': "pass"}),
     ("planted: the repair announces a leave before it sets the locks free", rooms, dict(kills=1), {
         FREE: "pass", DONE_LEAVES: then(DONE_LEAVES, FREE, indent=8)}),
+    ("planted: an answer leaves before it is released", pay, dict(cuts=1), {COVERED: "if True:"}),
+    ("planted: a balance is shown before it is released", pay_and_look, dict(cuts=1), {
+        COVERED: COVERED.replace(":", ' or what == "balance":')}),
+    ("planted: a recorded outcome is answered before it is released", pay, dict(kills=1, cuts=1), {
+        COVERED: COVERED.replace(":", ' or what == "recorded":')}),
+    ("planted: released before the sync", pay, dict(cuts=1), {
+        WRITTEN: then(WRITTEN, "yield from publish(last + len(batch))", indent=16)}),
+    ("planted: a sync that failed is tried again", pay, dict(failures=1, cuts=1), {
+        SYNCED: "done = (yield file.sync()) or (yield file.sync())"}),
+    ("planted: the end is trusted after a failed sync", pay, dict(failures=1, cuts=1), {
+        "yield from file.write(entries - 1, newest)": "pass"}),
+    ("planted: the end that was found is not synced", pay, dict(journal_kills=1, cuts=1), {
+        "good = yield file.sync()": "good = True"}),
+    ("planted: the last batch is written again behind itself", pay, dict(journal_kills=1), {
+        "len(fold(batches))": "len(fold(batches[:-1]))"}),
+    ("planted: a slot is given out before it is durable", pay, dict(capacity=1), {
+        'yield write("limit", last + capacity)': 'yield write("limit", last + capacity + 1)'}),
+    ("planted: the journal says that it sleeps after its last look", pay, dict(timeout=False), {
+        SLEEPS: then(*reversed(SLEEPS.split("\n")), indent=16).replace(" " * 32, " " * 16).lstrip()}),
+    ("planted: workers do not wait for the journal at a start", pay, dict(cuts=1), {
+        'if who == "journal" or m["ready"]': "if True"}),
+    ("planted: a new journal tells before it has looked", pay, dict(journal_kills=1), {
+        FOUND_END: then("yield from publish(0)", FOUND_END, indent=8)}),
+    ("planted: a number is used before its reservation is durable", numbers, dict(cuts=1), {
+        ASKED: then(ASKED, RESERVED, indent=12)}),
+    ("planted: no numbers are kept for the leaves", numbers, dict(cuts=1), {
+        RESERVED: RESERVED.replace(" - SESSIONS", "")}),
+    ("planted: a reservation is trusted after a failed sync", numbers, dict(failures=1, cuts=1), {
+        "yield from file.write(entries - 1, ceiling)": "pass"}),
+    ("planted: a new archive begins as in a new region", numbers, dict(archive_kills=1), {
+        "if not serving:": "if True:"}),
+    ("planted: a stop leaves the reservation as it is", numbers, dict(stops=1), {
+        'return [(("settle", m["last"]), {})]': 'return [(("end", m["last"]), {})]'}),
+    ("planted: the archive settles before the last leave", numbers, dict(stops=1), {
+        "if no_worker(m):\n            return [((": 'if m["ending"]:\n            return [(('}),
+    ("as built: the archive waits no longer, and settles", numbers, dict(orphans=1), {
+        'if what == "settle":': "if True:"}),
     ("as written: no-ops, and the repair is run again", opposite, dict(kills=1, child_kills=1), {
         COMMITTED: "if word == txn:", DONE: NO_OP, REPLAY: REPLAY_SOME}),
     ("as written: the slot alone tells, and the ring goes round", small_ring, dict(kills=1), {
@@ -173,5 +254,8 @@ PLANTED = [  # what is wrong; where that shows; the texts that are replaced
         "for room in rooms[:joined]:": "for room in ():", "if front.seq != told + 1:": "if False:"}),
     ("open: readers go by the words and not by the head", rooms, dict(kills=1), {
         '("poll", {})] * (m["head"] >= n)': '("poll", {})] * (m[slot(n, "word")] == n)'}),
+    ("open: a worker with parked answers does not look by itself", pay, dict(ticks=False), {}),
+    ("open: a journal that sleeps does not look by itself", pay, dict(timeout=False, order="tso"), {}),
+    ("open: the same, and a worker is killed", pay, dict(timeout=False, kills=1), {}),
     ("open: a machine whose stores pass each other", rooms, dict(order="weak"), {}),
 ]
