@@ -108,7 +108,6 @@ DEEP = [
     (pay, dict(kills=1, cuts=1, turns=1)),
     (pay_and_look, dict(kills=1, journal_kills=1)),
     (pay, dict(failures=1, crashes=1, drops=1, cuts=2)),
-    (pay, dict(workers=2, turns=1)),
     (pay, dict(workers=2, journal_kills=1)),
     (pay, dict(kills=1, cuts=1, order="tso")),
     (numbers, dict(kills=1, archive_kills=1, cuts=1, stops=1)),
