@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,17 +22,15 @@ class Lines:
 
     def next(self, timeout_s: float) -> Told | None:
         """The next object; None if none is whole in that time. EOFError at the end."""
-        if b"\n" not in self._data:
-            if not select.select([self.fd], [], [], timeout_s)[0]:
+        deadline = time.monotonic() + timeout_s
+        while b"\n" not in self._data:  # what is long comes in several pieces
+            if not select.select([self.fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 return None
             data = os.read(self.fd, 1 << 20)
             if not data:
                 raise EOFError
             self._data += data
-        line, newline, rest = self._data.partition(b"\n")
-        if not newline:
-            return None
-        self._data = rest
+        line, _, self._data = self._data.partition(b"\n")
         found: Told = json.loads(line)
         return found
 
