@@ -51,6 +51,7 @@ class Stats:
             "requests_per_s": round(rate, 1),
             "pushes": sums["pushes"],
             "gaps": sums["gaps"],
+            "laps": sums["laps"],
             "lock_waits": {kind: sums[f"waits_{kind}"] for kind in LOCK_KINDS},
             "lock_waited_ms": {
                 kind: round(sums[f"waited_ns_{kind}"] / 1e6, 1) for kind in LOCK_KINDS

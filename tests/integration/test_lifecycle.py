@@ -472,7 +472,7 @@ def test_the_stats_line(start_server: StartServer) -> None:
         assert (line["connections"], line["sessions"]) == (2, 2)
         assert line["txn_head"] == 2 + 6  # registrations are numbered too
         assert line["event_head"] == 2
-        assert line["pushes"] == 3
+        assert (line["pushes"], line["gaps"], line["laps"]) == (3, 0, 0)
         assert set(line["lock_waits"]) == set(line["lock_waited_ms"])
         for wire in wires:
             wire.close()
