@@ -109,9 +109,15 @@ class OwnServer(Server):
 
     def errors(self) -> list[str]:
         """The newest errors that it has logged."""
-        lines = self._log.read_text().splitlines() if self._log.exists() else []
-        errors = [line for line in lines if json.loads(line)["level"] == "error"]
+        errors = [line for line in self._logged() if json.loads(line)["level"] == "error"]
         return errors[-_ERRORS_MAX:]
+
+    def stats(self) -> list[dict[str, Any]]:
+        """The lines of totals that it has logged, where it was told an interval."""
+        return [line for text in self._logged() if (line := json.loads(text))["event"] == "stats"]
+
+    def _logged(self) -> list[str]:
+        return self._log.read_text().splitlines() if self._log.exists() else []
 
     def files_left(self) -> list[str]:
         """What is in its directory beside its data and its log."""

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TextIO
 
 from bench.faults.verdict import CHECKS
+from bench.stress import counted
 from bench.stress.options import Options
 from bench.stress.record import ERRORS
 from bench.stress.results import (
@@ -27,6 +28,7 @@ SECOND_COLUMNS: Final = (
     "run", "second", "operation", "ok", "failed", *LATENCY_COLUMNS, *_SERVICE, "late", "dropped",
     *_ERRORS,
 )  # fmt: skip
+COUNTED_COLUMNS: Final = ("run", "second", *counted.COLUMNS)
 SETTINGS: Final = (
     "mix", "rate", "processes", "threads", "connections", "pipeline", "payload", "accounts", "zipf",
     "hot_accounts", "rooms", "fanout", "slow_consumers", "kill_every", "workers", "seed",
@@ -36,7 +38,7 @@ RUN_COLUMNS: Final = (
     *LATENCY_COLUMNS, *_SERVICE, "late", "dropped", *_ERRORS, "messages", "deliveries", *_DELIVERY,
     "events", "gaps", "missed_in_gaps", "missed_unconnected", "client_cpu_us", "server_cpu_us",
     "kills", "reconnects", "transactions", "reads", "log_entries", "log_entries_gone",
-    "violations", "verdict",
+    "violations", "verdict", *counted.COLUMNS,
 )  # fmt: skip
 
 
@@ -64,6 +66,7 @@ def run_as_object(options: Options, run: Run) -> Row:
         "reconnects": run.reconnects,
         "violations": run.findings.counts.total(),
         "verdict": "good" if run.findings.good else "violated",
+        **(counted.whole(run.counted) or dict.fromkeys(counted.COLUMNS)),
     }
 
 
@@ -81,13 +84,14 @@ def run_as_json(options: Options, run: Run) -> dict[str, Any]:
 
 
 class Tables:
-    """PREFIX-seconds.csv and PREFIX-runs.csv, with a line as soon as it is known."""
+    """The three files of `--csv PREFIX`, with a line as soon as it is known."""
 
     def __init__(self, prefix: str) -> None:
         """OSError where they cannot be written."""
         self._stack = ExitStack()
         with ExitStack() as undo:
             self._seconds = self._open(undo, f"{prefix}-seconds.csv", SECOND_COLUMNS)
+            self._counted = self._open(undo, f"{prefix}-counted.csv", COUNTED_COLUMNS)
             self._runs = self._open(undo, f"{prefix}-runs.csv", RUN_COLUMNS)
             self._stack = undo.pop_all()
 
@@ -104,6 +108,9 @@ class Tables:
         """A run."""
         file, writer = self._seconds
         writer.writerows({"run": run.number, **row} for row in run.figures.rows)
+        file.flush()
+        file, writer = self._counted
+        writer.writerows({"run": run.number, **row} for row in run.counted)
         file.flush()
         file, writer = self._runs
         writer.writerow(run_as_object(options, run))

@@ -174,7 +174,13 @@ def parser() -> argparse.ArgumentParser:
     add(server, "--kill-every S", positive, 0, "SIGKILL a random worker every so many seconds")
     told = made.add_argument_group("what is told")
     told.add_argument("--json", action="store_true", help="one JSON object, not a table")
-    add(told, "--csv PREFIX", str, "", "write PREFIX-seconds.csv and PREFIX-runs.csv")
+    add(
+        told,
+        "--csv PREFIX",
+        str,
+        "",
+        "write PREFIX-runs.csv, PREFIX-seconds.csv and PREFIX-counted.csv",
+    )
     add(
         told, "--hgrm PREFIX", str, "", "write PREFIX-runN-OPERATION.hgrm, for HdrHistogram's tools"
     )

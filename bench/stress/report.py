@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any, Final
 
 from bench.faults.verdict import CHECKS
+from bench.stress import counted
 from bench.stress.files import run_as_object
 from bench.stress.options import Options
 from bench.stress.results import LATENCY_COLUMNS, QUANTILES, Figures, Line, quantiles_of
@@ -84,10 +85,26 @@ def as_table(options: Options, run: Run) -> str:
     ):
         value = found[name]
         lines += _row(text, "not known" if value is None else f"{value:,.1f}")
-    lines += ["", *_verdict(run)]
+    lines += ["", *_counted(run), *_verdict(run)]
     lines += [f"{check}: {text}" for check, text in findings.problems]
     lines += [f"server: {line}" for line in run.server_errors]
     return "\n".join(lines)
+
+
+def _counted(run: Run) -> list[str]:
+    """What our own server counted."""
+    found = counted.whole(run.counted)
+    if not found or not found["counted_requests"]:
+        return []
+    lines = []
+    for kind in counted.LOCKS:
+        if waits := found[f"waits_{kind}"]:
+            lines += _row(f"{kind} locks, waits", waits)
+            lines += _row("  mean wait, µs", f"{found[f'waited_ms_{kind}'] / waits * 1000:,.0f}")
+    if found["batches"]:
+        lines += _row("journal, records per batch", f"{found['records'] / found['batches']:,.1f}")
+        lines += _row("  mean time of a batch, ms", f"{found['sync_ms'] / found['batches']:,.2f}")
+    return [*lines, ""]
 
 
 def _operations(figures: Figures) -> list[str]:

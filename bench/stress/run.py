@@ -17,12 +17,13 @@ from bench.caller import Caller, CallFailed
 from bench.faults.processes import Victims
 from bench.faults.target import OwnServer, Target
 from bench.process import CpuTime, cpu_of_server
+from bench.stress import counted
 from bench.stress.fleet import Fleet, Stop, free_name
 from bench.stress.ledger import Accounts, Findings, Holding, Replay, Told, answers_of, views_of
 from bench.stress.lines import Told as Said
 from bench.stress.options import Options
 from bench.stress.record import Refusal, Unknown
-from bench.stress.results import Figures, gather
+from bench.stress.results import Figures, Row, gather
 from bench.stress.rooms import Seen
 from libproto.messages import Opcode
 
@@ -54,6 +55,8 @@ class Run:
     """Of all its processes; None where its pid is not known."""
     kills: int = 0
     reconnects: int = 0
+    counted: list[Row] = field(default_factory=list)
+    """What our own server counted, by interval."""
     server_errors: list[str] = field(default_factory=list)
     """What our own server has logged as an error, where the verdict is bad."""
 
@@ -112,6 +115,7 @@ def own_server(options: Options) -> tuple[OwnServer, int]:
         f"--sessions={connections}",
         f"--rooms={options.rooms}",
         f"--txn-ring={ring}",
+        f"--stats-interval={counted.interval_for(options.duration):g}",
         *options.server_flags,
     )
     return server, ring
@@ -193,6 +197,11 @@ class Stress:
         run.client_cpu = CpuTime(*(sum(each["cpu"][n] for each in quiet) for n in (0, 1)))
         if self.options.pid:
             run.server_cpu = moment.server_cpu()
+        if self.target.own is not None:
+            wall = time.time() - time.monotonic()
+            run.counted = counted.intervals(
+                counted.totals(self.target.own.stats()), moment.start + wall, moment.end + wall
+            )
         if not findings.good and self.target.own is not None:
             run.server_errors = self.target.own.errors()
         return run

@@ -6,6 +6,7 @@ import json
 from array import array
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from hdrh.histogram import HdrHistogram
 
 from bench.process import CpuTime
+from bench.stress import counted
 from bench.stress.files import (
+    COUNTED_COLUMNS,
     RUN_COLUMNS,
     SECOND_COLUMNS,
     Tables,
@@ -173,6 +176,54 @@ def test_rows_by_second_and_operation(tmp_path: Path) -> None:
     assert by_name[0, "CHAT_BROADCAST"]["max_us"] == 250_000
 
 
+# ---- what the server counted
+
+BEGUN = 1_800_000_000.0
+
+
+def stats(*, journal: bool = True) -> list[dict[str, Any]]:
+    """Lines of a server's log: one a second, of 100 requests, 2 waits of 3 ms and 5 batches more
+    than the one before."""
+    found = []
+    for number in range(6):
+        locks = dict.fromkeys(("registry", "account", "log", "event"), 0)
+        line = {
+            "ts": datetime.fromtimestamp(BEGUN + number, UTC).isoformat(),
+            "requests": {"TRANSFER": 60 * number, "BALANCE": 40 * number},
+            "lock_waits": locks | {"account": 2 * number},
+            "lock_waited_ms": locks | {"account": 6.0 * number},
+            "pushes": 7 * number,
+            "laps": number,
+        }
+        batch = {"batches": 5, "txn_durable": 50 * number, "sync_ms_mean": 0.5 * number}
+        found.append(line | (batch if journal else {}))
+    return found
+
+
+def test_what_was_counted_is_of_the_time_that_was_measured() -> None:
+    parts = counted.intervals(counted.totals(stats()), BEGUN + 1.5, BEGUN + 4.5)
+    assert [part["second"] for part in parts] == [0.5, 1.5]
+    first = parts[0]
+    assert (first["counted_requests"], first["waits_account"]) == (100, 2)
+    assert (first["waited_ms_account"], first["waits_log"], first["laps"]) == (6.0, 0, 1)
+    assert (first["batches"], first["records"], first["sync_ms"]) == (5, 50, 7.5)  # line 3: 1.5 ms
+    whole = counted.whole(parts)
+    assert (whole["counted_seconds"], whole["counted_requests"], whole["pushes"]) == (2, 200, 14)
+    assert whole["sync_ms"] == 7.5 + 10
+
+
+def test_what_was_counted_without_a_journal_and_in_too_short_a_time() -> None:
+    lines = counted.totals(stats(journal=False))
+    whole = counted.whole(counted.intervals(lines, BEGUN, BEGUN + 9))
+    assert (whole["counted_requests"], whole["batches"], whole["sync_ms"]) == (500, None, None)
+    assert counted.whole(counted.intervals(lines, BEGUN + 1.5, BEGUN + 2.5)) == {}
+
+
+@pytest.mark.parametrize(("duration", "interval"), [(0.3, 0.1), (15, 0.5), (30, 1), (600, 1)])
+def test_how_often_a_server_is_to_tell(duration: float, interval: float) -> None:
+    assert counted.interval_for(duration) == interval
+
+
 # ---- files and reports
 
 
@@ -184,6 +235,7 @@ def run_of(found: Figures) -> Run:
         dict(CHECKED),
         client_cpu=CpuTime(0.1, 0.1),
         server_cpu=CpuTime(0.05, 0.0),
+        counted=counted.intervals(counted.totals(stats()), BEGUN + 1.5, BEGUN + 4.5),
     )
 
 
@@ -196,7 +248,11 @@ def test_the_tables_have_the_columns_that_are_documented(tmp_path: Path, options
     with Tables(f"{tmp_path}/deep/x") as tables:
         tables.add(options, run_of(figures(tmp_path)))
     document = (ROOT / "docs" / "BENCH.md").read_text()
-    for name, columns in (("seconds", SECOND_COLUMNS), ("runs", RUN_COLUMNS)):
+    for name, columns in (
+        ("seconds", SECOND_COLUMNS),
+        ("counted", COUNTED_COLUMNS),
+        ("runs", RUN_COLUMNS),
+    ):
         with (tmp_path / "deep" / f"x-{name}.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert tuple(rows[0]) == columns
@@ -221,8 +277,11 @@ def test_columns_are_only_ever_added_at_the_end() -> None:
         "error_checksum,error_auth,error_funds,error_lost,error_unknown,messages,deliveries,"
         "delivery_p50_us,delivery_p95_us,delivery_p99_us,delivery_p999_us,delivery_max_us,events,"
         "gaps,missed_in_gaps,missed_unconnected,client_cpu_us,server_cpu_us,kills,reconnects,"
-        "transactions,reads,log_entries,log_entries_gone,violations,verdict"
+        "transactions,reads,log_entries,log_entries_gone,violations,verdict,counted_seconds,"
+        "counted_requests,waits_registry,waits_account,waits_log,waits_event,waited_ms_registry,"
+        "waited_ms_account,waited_ms_log,waited_ms_event,pushes,laps,batches,records,sync_ms"
     )
+    assert ",".join(COUNTED_COLUMNS) == "run,second," + ",".join(RUN_COLUMNS[-15:])
 
 
 def test_histograms_are_written_for_other_tools(tmp_path: Path) -> None:
@@ -252,6 +311,8 @@ def test_the_report_tells_failures_apart(tmp_path: Path, options: Options) -> No
     run.server_cpu, run.checked["log_entries_gone"] = None, 9
     table = as_table(options, run)
     assert "not known" in table
+    assert "account locks, waits" in table
+    assert "journal, records per batch" in table
     assert "not compared, the server keeps them no more" in table
     assert "service time" not in as_table(options, run_of(figures(tmp_path, is_open=False)))
 

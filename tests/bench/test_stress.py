@@ -16,6 +16,7 @@ import pytest
 
 from bench.faults.processes import children_of, family_of, workers_of
 from bench.stress.fleet import members_of
+from bench.stress.lines import Lines, say
 from bench.stress.options import parse
 from tests.helpers.server import ROOT, RunningServer, StartServer, wait_until
 from tests.helpers.wire import Lobby
@@ -76,6 +77,12 @@ def test_a_run_with_a_server_of_its_own(tmp_path: Path) -> None:
         assert int(row["log_entries"]) >= int(row["transactions"])
         assert row["log_entries_gone"] == "0"
         assert row["seed"] == "7"
+    told = [row for row in rows if row["counted_seconds"]]  # none of a master that got no core
+    assert told
+    for row in told:
+        assert 0 < float(row["counted_seconds"]) <= 1
+        assert int(row["counted_requests"]) > 0
+        assert 0 < int(row["batches"]) <= int(row["records"])
     with (tmp_path / "x-seconds.csv").open(newline="") as file:
         seconds = list(csv.DictReader(file))
     for number in ("1", "2"):
@@ -290,6 +297,22 @@ def test_the_cpu_measurement() -> None:
     rows = [json.loads(line) for line in run.stdout.splitlines()]
     assert [row["server"] for row in rows] == ["none", "sync", "floor"]
     assert all(row["requests"] == 400 for row in rows)
+
+
+def test_what_is_said_may_be_longer_than_a_pipe_holds() -> None:
+    """As the users of thousands of connections are."""
+    reader, writer = os.pipe()
+    users = list(range(100_000))
+    try:
+        speaker = threading.Thread(target=say, args=(writer,), kwargs={"users": users})
+        speaker.start()
+        lines = Lines(reader)
+        assert lines.next(RUN_S) == {"users": users}
+        speaker.join()
+        assert lines.next(0) is None
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 @pytest.mark.parametrize(
