@@ -5,8 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
-# How long `make faults` breaks the server, with each script.
-SECONDS ?= 60
+# How long `make faults` breaks the server with each script, and `make real-test` measures each run.
+SECONDS ?=
 # Seconds after which a test is given up, with the stack of every thread.
 TEST_TIMEOUT_S ?= 120
 # The lock is made with the oldest Python supported: what suits it suits the newer ones too.
@@ -21,7 +21,7 @@ INSTALLED := $(VENV)/.installed-$(PYVERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help python install run test check crash-points mutants bench pictures model faults crash-images fmt lock clean
+.PHONY: help python install run test check crash-points mutants bench real-test pictures model faults crash-images fmt lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,11 +73,14 @@ bench: install ## measure the server's CPU time per request (ARGS="...")
 pictures: install ## draw docs/pictures anew, from a server and a stress run (ARGS="--port 7879 ...")
 	$(BIN)/python -m bench.pictures $(ARGS)
 
+real-test: install ## 41 runs of the stress client, charts and a report in bench/results (SECONDS=30, of each)
+	$(BIN)/python -m bench.realtest $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
+
 model: ## check the model of transactions, recovery, rings, journal and reservations (two minutes)
 	cd docs/model && $(PYTHON) check.py
 
 faults: install ## kill, stop, cut, crash and interrupt a server under load, with a verdict (SECONDS=60, of each)
-	$(BIN)/python -m bench.faults all --seconds $(SECONDS) $(ARGS)
+	$(BIN)/python -m bench.faults all $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 crash-images: install ## step a worker through operations by machine instruction, repair every image (2 min; ARGS="deposit ...")
 	$(BIN)/python -m tests.crash_images $(ARGS)

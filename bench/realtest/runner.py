@@ -1,0 +1,159 @@
+"""Runs the scenarios, one after the other, each as a process of the stress client."""
+
+import csv
+import json
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from bench.process import signals_held
+from bench.realtest.data import COUNTED, FAILED, OPERATIONS, RUNS, SECONDS, Row, append
+from bench.realtest.scenarios import KNEE, REFERENCE, Scenario
+from bench.stress.cli import EXIT_GOOD, EXIT_VIOLATED
+from bench.stress.results import ALL
+
+EXIT_INTERRUPTED: Final = 130
+EXIT_TERMINATED: Final = 143
+WARMUP_S: Final = 2.0
+"""At most, and no longer than the run."""
+_SPARE_FILES: Final = 256
+_PROBLEM_MAX: Final = 500  # characters
+
+
+class CannotRun(Exception):
+    """This machine does not allow what is to be run; the text says what to do."""
+
+
+def allow_files(connections: int) -> None:
+    """Raise this process's limit of open files, which all others inherit, as far as it may be.
+    CannotRun where so many connections are not possible."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _SPARE_FILES
+    if most != resource.RLIM_INFINITY and most < wanted:
+        raise CannotRun(
+            f"{connections} connections need {wanted} open files, and the hard limit is {most}: "
+            "raise it (ulimit -Hn, or nofile in /etc/security/limits.conf) and log in again, or "
+            "leave the section out with --only"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+class Runner:
+    """Writes the figures of each run to a directory as soon as it is over.
+
+    SIGINT and SIGTERM are handed to the run that is being made, which then ends in order, and end
+    the whole after it; that run is left out.
+    """
+
+    def __init__(self, folder: Path, seconds: float, tell: Callable[[str], None]) -> None:
+        """seconds: of each run. tell: takes lines of progress."""
+        self.code = 0
+        """The exit code that an interrupt asked for; 0: none."""
+        self._folder = folder
+        self._seconds = seconds
+        self._tell = tell
+        self._child: subprocess.Popen[str] | None = None
+
+    def run_all(self, scenarios: Sequence[Scenario]) -> None:
+        """All, or those until an interrupt."""
+        self._handle()
+        reference = 0.0
+        for number, scenario in enumerate(scenarios, 1):
+            if self.code:
+                return
+            head = f"[{number}/{len(scenarios)}] {scenario.section}: {scenario.label}"
+            rate = reference * scenario.share / 100
+            if scenario.share and not rate:
+                row = self._failed(
+                    scenario, "the closed loop, of which the rate is a share, failed"
+                )
+            else:
+                found = self._run(scenario, rate)
+                if found is None:
+                    return
+                row = found
+            append(self._folder, RUNS, [row])
+            self._tell(f"{head}: {_outcome(row)}")
+            if (scenario.section, scenario.name) == (KNEE, REFERENCE):
+                reference = row.get("ok_per_s") or 0.0
+
+    def _handle(self) -> None:
+        def come(number: int, _: FrameType | None) -> None:
+            self.code = EXIT_TERMINATED if number == signal.SIGTERM else EXIT_INTERRUPTED
+            if self._child is not None:
+                self._child.send_signal(number)
+
+        signal.signal(signal.SIGINT, come)
+        signal.signal(signal.SIGTERM, come)
+
+    def _run(self, scenario: Scenario, rate: float) -> Row | None:
+        """The row of RUNS; None where it was interrupted."""
+        words = [*scenario.words, *([f"--rate={rate:.1f}"] if rate else [])]
+        with tempfile.TemporaryDirectory(prefix="tradechat-realtest-") as spool:
+            command = [
+                *(sys.executable, "-m", "bench", "--json", f"--csv={spool}/run"),
+                *(f"--duration={self._seconds:g}", f"--warmup={min(WARMUP_S, self._seconds):g}"),
+                *words,
+            ]
+            with signals_held():
+                # In a process group of its own: Ctrl-C is for us, and we hand it on.
+                self._child = subprocess.Popen(  # noqa: S603 - our own program
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    process_group=0,
+                )
+            told, error = self._child.communicate()
+            code = self._child.returncode
+            self._child = None
+            if self.code:
+                return None
+            if code not in (EXIT_GOOD, EXIT_VIOLATED):
+                return self._failed(scenario, error.strip() or f"exit code {code}")
+            (found,) = json.loads(told)["runs"]
+            self._keep(scenario.key, found, Path(spool))
+        problems = "; ".join(f"{each['check']}: {each['text']}" for each in found["problems"])
+        identity = _identity(scenario, words)
+        return {**identity, **found, "problem": problems[:_PROBLEM_MAX]}
+
+    def _keep(self, key: str, found: dict[str, Any], spool: Path) -> None:
+        append(
+            self._folder,
+            OPERATIONS,
+            ({"key": key, "operation": name, **each} for name, each in found["operations"].items()),
+        )
+        for name, target in (("seconds", SECONDS), ("counted", COUNTED)):
+            with (spool / f"run-{name}.csv").open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if row.get("operation", ALL) == ALL]
+            append(self._folder, target, ({"key": key, **row} for row in rows))
+
+    def _failed(self, scenario: Scenario, why: str) -> Row:
+        told = {"verdict": FAILED, "problem": " ".join(why.split())[-_PROBLEM_MAX:]}
+        return _identity(scenario, scenario.words) | told
+
+
+def _identity(scenario: Scenario, words: Sequence[str]) -> Row:
+    return {
+        "key": scenario.key,
+        "section": scenario.section,
+        "scenario": scenario.name,
+        "round": scenario.round,
+        "label": scenario.label,
+        "options": " ".join(words),
+        "share": scenario.share or None,
+    }
+
+
+def _outcome(row: Row) -> str:
+    if row.get("ok_per_s") is None:
+        return f"{row['verdict']}: {row['problem']}"
+    p99 = row["p99_us"]
+    told = f"{row['ok_per_s']:,.0f}/s, p99 " + (f"{p99 / 1000:,.1f} ms" if p99 else "-")
+    return f"{told}, {row['verdict']}" + (f": {row['problem']}" if row["problem"] else "")
