@@ -264,7 +264,7 @@ class Report:
         items += [
             f"One lock for all accounts against one for each, {workers} workers: throughput "
             + moved(found.before, found.after, count, "/s")
-            + "."
+            + f" (medians), {_told_apart(found)}."
             for workers in LOCK_ROUNDS
             if (found := self._locks_compared(workers, "ok_per_s"))
         ]
@@ -811,9 +811,9 @@ def _batch_growth(results: Results) -> str:
 
 def _told_apart(found: findings.Compared) -> str:
     return (
-        "every run on the same side of every other"
+        "with all runs of one on the same side of all runs of the other"
         if found.apart
-        else "which single runs overlap in, so it is not shown"
+        else "with single runs that overlap, so that no difference is shown"
     )
 
 
