@@ -231,6 +231,11 @@ def batch_head(data: bytes | memoryview, offset: int) -> BatchHead | None:
     return head if crc64(data[records:end], crc) == head.crc else None
 
 
+def batch_records(header: bytes) -> int:
+    """How many records a batch header says, valid or not; 0 of less than a header."""
+    return _WORDS.unpack(header)[3] if len(header) == BATCH.size else 0
+
+
 # ---- names in the data directory
 
 LOCK: Final = "lock"

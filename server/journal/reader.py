@@ -5,7 +5,7 @@ or a segment whose header was not. It is told in `End`, and the writer cuts it o
 that is not as it was written is `Damaged`: nothing is guessed, and nothing after it is used.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -16,8 +16,10 @@ from server.journal.format import (
     BATCH,
     FORMAT_VERSION,
     SEGMENT,
+    BatchHead,
     SegmentHead,
     batch_head,
+    batch_records,
     number_in,
     numbered,
     segment_head,
@@ -26,6 +28,8 @@ from server.state.layout import WORD
 from server.state.records import RECORD_SIZE, RECORD_WORDS
 
 SUFFIX: Final = "journal"
+CHUNK: Final = 1 << 20
+"""Bytes of a piece, where a file is looked at from its end."""
 _BATCH_MAGIC: Final = BATCH.magic.to_bytes(WORD, "little")
 
 
@@ -120,19 +124,9 @@ class Reader:
     def _head(self, path: Path, data: bytes, expected: int, *, is_last: bool) -> SegmentHead | None:
         """None: the segment was being made when the server ended."""
         head = segment_head(data)
-        if head is None:
-            if is_last and _find_batch(data, 0, None) is None:
-                return None
-            raise Damaged(path, 0, "the segment's header is damaged")
-        if head.format != FORMAT_VERSION:
-            raise OtherFormat(
-                f"{path} has format {head.format}, and this program reads {FORMAT_VERSION}"
-            )
-        if head.first_txn != expected:  # which is the number in its name
-            raise Damaged(
-                path, 0, f"it begins with transaction {head.first_txn} in the place of {expected}"
-            )
-        return head
+        if head is None and is_last and _find_batch(data, 0, None) is None:
+            return None
+        return check_head(path, head, expected)
 
     @staticmethod
     def _batch(
@@ -162,12 +156,7 @@ class Reader:
                 f"transaction {expected} is damaged, and followed by {txn} at offset {at}",
             )
         if following != expected:
-            raise Damaged(
-                path,
-                offset,
-                f"transactions {expected} to {following - 1} are damaged or missing, and followed "
-                "by another segment",
-            )
+            raise _followed(path, offset, expected, following - 1)
 
 
 def _find_batch(data: bytes, offset: int, head: SegmentHead | None) -> tuple[int, int] | None:
@@ -182,11 +171,115 @@ def _find_batch(data: bytes, offset: int, head: SegmentHead | None) -> tuple[int
     return None
 
 
-def find_end(disk: Disk, directory: Path) -> End:
-    """Where the journal ends, by its last segments alone. Damaged, OtherFormat."""
-    reader = Reader(disk, directory)
-    # The last may hold nothing yet: then the one before it tells.
-    before = [first_txn(path) for path in reader.paths[-2:]]
-    for _ in reader.batches(before[0] - 1 if before else 0):
-        pass
-    return reader.end
+def find_end(disk: Disk, directory: Path, beat: Callable[[], None] = lambda: None) -> End:
+    """Where a journal ends that was read as a whole before, by what stands last in it: however many
+    batches there are. beat: called for every CHUNK that was read. Damaged, OtherFormat.
+
+    A last batch that was durable and is damaged looks torn: who knows what was durable compares.
+    """
+    paths, unborn = segments(disk, directory), None
+    while paths:
+        path = paths.pop()
+        fd = disk.open(path)
+        try:
+            head = segment_head(disk.read(fd, SEGMENT.size, 0))
+            if head is None and unborn is None:
+                if _find_batch(read_file(disk, path), 0, None) is not None:
+                    raise Damaged(path, 0, "the segment's header is damaged")
+                unborn = path
+                continue
+            end = _Tail(disk, fd, path, check_head(path, head, first_txn(path)), beat).end()
+        finally:
+            disk.close(fd)
+        if unborn is not None and end.last + 1 != first_txn(unborn):
+            raise _followed(path, end.offset, end.last + 1, first_txn(unborn) - 1)
+        return end._replace(unborn=unborn)
+    return End(first_txn(unborn) - 1 if unborn else 0, unborn=unborn)
+
+
+class _Tail:
+    """A segment, looked at from its end."""
+
+    def __init__(
+        self, disk: Disk, fd: int, path: Path, head: SegmentHead, beat: Callable[[], None]
+    ) -> None:
+        self._disk, self._fd, self._path, self._head = disk, fd, path, head
+        self._beat = beat
+        self._size = disk.size(fd)
+        # Of this segment and no other: nobody outside knows its salt.
+        self._mark = _BATCH_MAGIC + head.salt.to_bytes(WORD, "little")
+
+    def end(self) -> End:
+        """Damaged."""
+        head, path = self._head, self._path
+        first, offset, last = head.first_txn, SEGMENT.size, 0
+        at = newest = self._mark_below(self._size)
+        batch = self._batch(at)
+        if batch is None:  # it was being written, or is the first
+            at = self._mark_below(at)
+            batch = self._batch(at)
+            if batch is None and at >= 0:
+                raise Damaged(
+                    path, at, f"the batch is damaged, and followed by one at offset {newest}"
+                )
+        if batch is not None:
+            first, last = batch.first_txn + batch.records, at
+            offset = at + BATCH.size + batch.records * RECORD_SIZE
+        torn = max(0, self._written() - offset)
+        return End(first - 1, path, head, offset, last, torn)
+
+    def _pieces(self, upto: int) -> Iterator[tuple[int, bytes]]:
+        """Offset and bytes of what stands below an offset, the last piece first. Each goes so far
+        into the next one that a mark is whole in that which it begins in."""
+        while upto > 0:
+            at = max(0, upto - CHUNK)
+            yield at, self._disk.read(self._fd, upto - at + len(self._mark) - 1, at)
+            self._beat()
+            upto = at
+
+    def _mark_below(self, upto: int) -> int:
+        """Where the last batch begins that begins below an offset; -1: none does."""
+        for at, data in self._pieces(upto):
+            if (found := data.rfind(self._mark)) >= 0:
+                return at + found
+        return -1
+
+    def _written(self) -> int:
+        """Where the zeros begin that the file ends with."""
+        for at, data in self._pieces(self._size):
+            if rest := data.rstrip(b"\0"):
+                return at + len(rest)
+        return 0
+
+    def _batch(self, at: int) -> BatchHead | None:
+        """The batch that begins there, if it is valid."""
+        if at < 0:
+            return None
+        opening = self._disk.read(self._fd, BATCH.size, at)
+        size = BATCH.size + batch_records(opening) * RECORD_SIZE
+        if len(opening) < BATCH.size or at + size > self._size:
+            return None
+        return batch_head(self._disk.read(self._fd, size, at), 0)
+
+
+def check_head(path: Path, head: SegmentHead | None, expected: int) -> SegmentHead:
+    """The header of a segment that begins with transaction `expected`. Damaged, OtherFormat."""
+    if head is None:
+        raise Damaged(path, 0, "the segment's header is damaged")
+    if head.format != FORMAT_VERSION:
+        raise OtherFormat(
+            f"{path} has format {head.format}, and this program reads {FORMAT_VERSION}"
+        )
+    if head.first_txn != expected:  # which is the number in its name
+        raise Damaged(
+            path, 0, f"it begins with transaction {head.first_txn} in the place of {expected}"
+        )
+    return head
+
+
+def _followed(path: Path, offset: int, first: int, last: int) -> Damaged:
+    return Damaged(
+        path,
+        offset,
+        f"transactions {first} to {last} are damaged or missing, and followed by another segment",
+    )

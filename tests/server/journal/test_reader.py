@@ -169,10 +169,50 @@ def test_segments_at_or_below_it_are_not_read(after: int, unread: int) -> None:
         read_after({**FILES, NAMES[unread]: b"nonsense" + FILES[NAMES[unread]][8:]})
 
 
-def test_the_end_is_found_by_the_last_two_segments() -> None:
-    assert find_end(disk_of({**FILES, NAMES[0]: b"nonsense"}), DIRECTORY).last == 12
+def test_the_end_is_found_by_the_last_segment_that_was_made() -> None:
+    others = dict.fromkeys(NAMES[:-1], b"nonsense")
+    assert find_end(disk_of({**FILES, **others}), DIRECTORY).last == 12
     with pytest.raises(Damaged):
-        find_end(disk_of({**FILES, NAMES[1]: b"nonsense"}), DIRECTORY)
+        find_end(disk_of({**FILES, NAMES[-1]: b"nonsense" + FILES[NAMES[-1]][8:]}), DIRECTORY)
+    unborn = {f"{13:020}.journal": bytes(500)}
+    with pytest.raises(Damaged):
+        find_end(disk_of({**FILES, NAMES[-1]: b"nonsense", **unborn}), DIRECTORY)
+    with pytest.raises(Damaged, match="13 to 13 are damaged or missing"):
+        find_end(disk_of({**FILES, f"{14:020}.journal": bytes(500)}), DIRECTORY)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 15, 16, 17, 100, 1000])
+def test_the_end_is_the_same_by_pieces(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = FILES[LAST.name]
+    for size in range(LAST.start - 60, len(whole) + 1):
+        disk = disk_of({**FILES, LAST.name: whole[:size].ljust(len(whole), b"\0")})
+        reader = Reader(disk, DIRECTORY)
+        assert len(list(reader.batches())) in (len(ALL) - 2, len(ALL) - 1, len(ALL))
+        with monkeypatch.context() as patch:
+            patch.setattr("server.journal.reader.CHUNK", chunk)
+            assert find_end(disk, DIRECTORY) == reader.end
+
+
+def test_two_damaged_batches_are_no_torn_end() -> None:
+    (before,) = (part for part in PARTS if part.name == LAST.name and part.end == LAST.start)
+    content = bytearray(FILES[LAST.name])
+    content[before.end - 1] ^= 1
+    assert find_end(changed(LAST.name, content), DIRECTORY).last == ALL[-1].first + 1
+    content[LAST.end - 1] ^= 1
+    with pytest.raises(Damaged, match=f"offset {before.start}: .*one at offset {LAST.start}"):
+        find_end(changed(LAST.name, content), DIRECTORY)
+
+
+def test_who_looks_for_the_end_shows_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.journal.reader.CHUNK", 100)
+    beats = 0
+
+    def beat() -> None:
+        nonlocal beats
+        beats += 1
+
+    find_end(disk_of({LAST.name: FILES[LAST.name].ljust(10_000, b"\0")}), DIRECTORY, beat)
+    assert beats > 90
 
 
 def test_a_segment_that_holds_nothing_yet() -> None:
