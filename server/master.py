@@ -57,6 +57,7 @@ KILL_MARGIN_S: Final = 2.0  # after the graceful timeout
 ACKNOWLEDGE_S: Final = 1.0  # who has not acknowledged a recovery by then is killed
 REPAIR_S: Final = 10.0  # a repair that takes longer is killed and started over
 REPAIRS_MAX: Final = 5  # tries
+KEEPER_TRIES: Final = 5  # to start or to end a journal or archive process that is killed
 WATCH_S: Final = 0.25  # how often the master looks at the workers' alarms and beats
 BACK_OFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # before a slot is filled again
 ALONE_S: Final = 0.2  # the longest back-off while no worker is there at all
@@ -113,7 +114,7 @@ def lock_data(data: Path) -> int:
     """Take the data directory for this server: a descriptor whose lock every child inherits.
     CannotStart where another server has it."""
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        _make_directory(data.absolute())
         fd = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CannotStart(
@@ -129,6 +130,17 @@ def lock_data(data: Path) -> int:
             "with --data"
         ) from error
     return fd
+
+
+def _make_directory(path: Path) -> None:
+    """Make it and what is missing above it, to last. OSError."""
+    missing = [each for each in (path, *path.parents) if not each.is_dir()]
+    for each in reversed(missing):
+        if each == path:
+            Disk().make_directory(path)  # for nobody else's eyes
+        else:
+            each.mkdir(exist_ok=True)
+        Disk().sync_directory(each.parent)
 
 
 def listeners(settings: Settings) -> list[socket.socket]:
@@ -197,6 +209,7 @@ class Master:
         self._epoch = 0  # of recoveries: no number is used twice
         self._signalled: list[signal.Signals] = []  # what came, in order
         self._draining = False
+        self._finishes = 0
         self._poll = select.poll()
         self._stats = stats.Stats(self.region)
         self._exit_code = EXIT_OK
@@ -260,7 +273,8 @@ class Master:
 
     def _become_journal(self, master: int) -> NoReturn:
         assert self._data is not None
-        os.close(self._workers_here)
+        if self._workers_here >= 0:
+            os.close(self._workers_here)
         for sock in self._listeners:
             sock.close()
         inherited = journal.Inherited(
@@ -276,7 +290,8 @@ class Master:
 
     def _become_archive(self, master: int) -> NoReturn:
         assert self._data is not None
-        os.close(self._workers_here)
+        if self._workers_here >= 0:
+            os.close(self._workers_here)
         for sock in self._listeners:
             sock.close()
         inherited = archive.Inherited(
@@ -391,7 +406,7 @@ class Master:
     def _await_ready(self, waiting: set[int], seconds: float) -> bool:
         """Until those in these slots serve, for so long. False where one cannot, or a signal came
         before."""
-        deadline = time.monotonic() + seconds
+        deadline, tries = time.monotonic() + seconds, 0
         while waiting:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -409,6 +424,11 @@ class Master:
                     return False
                 else:
                     child, code = self._reap(fd)
+                    if child.slot in KEEPERS and code < 0 and tries < KEEPER_TRIES:
+                        log.warning("a process was killed, and begins again", process=child.name)
+                        tries += 1
+                        self._fork(child.slot)
+                        continue
                     log.error("a process cannot start", process=child.name, how=_how(code))
                     self._exit_code = EXIT_NOT_STARTED
                     return False
@@ -512,6 +532,8 @@ class Master:
             beat = words[self._word(child.slot, "beat")]
             if beat != child.beat:
                 child.beat, child.beat_seen = beat, now
+            elif child.slot == ARCHIVE and child.serving == math.inf:
+                pass  # it reads all that is on disk of the rooms, however long that takes
             elif now - child.beat_seen > self.settings.worker_timeout:
                 log.error(
                     "process stands still and is killed; see worker_timeout",
@@ -686,7 +708,23 @@ class Master:
             self._wait(WATCH_S)
             if self._interrupted(before):
                 return
+            for slot in KEEPERS:  # what it has not written yet another one writes
+                if self._vacant.pop(slot, None) is not None:
+                    self._finish(slot)
         log.info("stopped")
+
+    def _finish(self, slot: int) -> None:
+        """At the end of a stop a process has died that keeps the state on disk."""
+        self._finishes += 1
+        if self._finishes <= KEEPER_TRIES:
+            self._signal([self._fork(slot)], signal.SIGTERM)
+        else:
+            log.error(
+                "a process dies again and again before all is on disk, and is given up; see what "
+                "it said before",
+                process=_NAMES[slot],
+            )
+            self._exit_code = EXIT_JOURNAL
 
     def _interrupted(self, before: int) -> bool:
         """Has a SIGINT come beside what began the stop?"""

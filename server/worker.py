@@ -197,6 +197,8 @@ class Worker:
         it was parked, which is that of this worker's transactions."""
         if not self._parked:
             self.words[self._has_parked] = 1
+            if txn <= self.words[self.released]:  # who made it so may not have seen the word
+                self.loop.call_soon(self.release)
         self._parked.append((txn, connection, what))
         if self.words[self._journal_waits]:
             self.words[self._journal_waits] = 0

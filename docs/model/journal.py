@@ -36,6 +36,7 @@ def journal(scripts, workers=1, capacity=2, ticks=True, timeout=True, order="sc"
         parked = ()
         while True:
             event, c, what = yield wait(parked)
+            looks = event != "asked"
             if event == "asked":
                 what, txn = yield transaction(c) if what == "pay" else balance()
                 if what == "full":
@@ -46,18 +47,18 @@ def journal(scripts, workers=1, capacity=2, ticks=True, timeout=True, order="sc"
                         yield show_client(c, txn)
                     else:
                         yield from park(w, not parked)
+                        looks = not parked  # once more: who has published before did not see the word
                         parked += ((txn, c),)
-            else:
-                if event == "woken":
-                    yield clear(w)
-                if parked:
-                    released = yield read("released")
-                    while parked and parked[0][0] <= released:
-                        yield show_client(parked[0][1], parked[0][0])
-                        parked = parked[1:]
-                    if not parked:
-                        yield write(("parked", w), 0)
-            event = c = what = txn = released = None
+            elif event == "woken":
+                yield clear(w)
+            if looks and parked:
+                released = yield read("released")
+                while parked and parked[0][0] <= released:
+                    yield show_client(parked[0][1], parked[0][0])
+                    parked = parked[1:]
+                if not parked:
+                    yield write(("parked", w), 0)
+            event = looks = c = what = txn = released = None
 
     def wait(parked):
         def outcomes(m):

@@ -83,6 +83,7 @@ HOLD = [
     (pay_twice, dict(kills=1, turns=1, cuts=1)),
     (pay, dict(capacity=1, journal_kills=1, cuts=1)),
     (pay, dict(workers=2)),
+    (pay, dict(ticks=False)),
     (pay, dict(journal_kills=1, order="tso")),
     (numbers, dict(kills=1, archive_kills=1, cuts=1)),
     (numbers, dict(stops=2, cuts=1)),
@@ -207,6 +208,8 @@ PLANTED = [  # what is wrong; where that shows; the texts that are replaced
         'yield write("limit", last + capacity)': 'yield write("limit", last + capacity + 1)'}),
     ("planted: the journal says that it sleeps after its last look", pay, dict(timeout=False), {
         SLEEPS: then(*reversed(SLEEPS.split("\n")), indent=16).replace(" " * 32, " " * 16).lstrip()}),
+    ("planted: a worker parks and does not look once more", pay, dict(ticks=False), {
+        "looks = not parked  #": "looks = False  #"}),
     ("planted: workers do not wait for the journal at a start", pay, dict(cuts=1), {
         'if who == "journal" or m["ready"]': "if True"}),
     ("planted: a new journal tells before it has looked", pay, dict(journal_kills=1), {
@@ -223,7 +226,7 @@ PLANTED = [  # what is wrong; where that shows; the texts that are replaced
         'return [(("settle", m["last"]), {})]': 'return [(("end", m["last"]), {})]'}),
     ("planted: the archive settles before the last leave", numbers, dict(stops=1), {
         "if no_worker(m):\n            return [((": 'if m["ending"]:\n            return [(('}),
-    ("as built: the archive waits no longer, and settles", numbers, dict(orphans=1), {
+    ("planted: the archive waits no longer, and settles", numbers, dict(orphans=1), {
         'if what == "settle":': "if True:"}),
     ("as written: no-ops, and the repair is run again", opposite, dict(kills=1, child_kills=1), {
         COMMITTED: "if word == txn:", DONE: NO_OP, REPLAY: REPLAY_SOME}),
@@ -253,7 +256,7 @@ PLANTED = [  # what is wrong; where that shows; the texts that are replaced
         "for room in rooms[:joined]:": "for room in ():", "if front.seq != told + 1:": "if False:"}),
     ("open: readers go by the words and not by the head", rooms, dict(kills=1), {
         '("poll", {})] * (m["head"] >= n)': '("poll", {})] * (m[slot(n, "word")] == n)'}),
-    ("open: a worker with parked answers does not look by itself", pay, dict(ticks=False), {}),
+    ("open: a worker with parked answers does not look by itself", pay, dict(ticks=False, order="tso"), {}),
     ("open: a journal that sleeps does not look by itself", pay, dict(timeout=False, order="tso"), {}),
     ("open: the same, and a worker is killed", pay, dict(timeout=False, kills=1), {}),
     ("open: a machine whose stores pass each other", rooms, dict(order="weak"), {}),

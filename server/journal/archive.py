@@ -321,7 +321,8 @@ def _serve(inherited: Inherited) -> None:
         if syncing is not None:
             syncing.result()
             keeper.finish()
-    keeper.settle()
+    if stop.alone:  # else a worker may yet use a number that is reserved
+        keeper.settle()
     store.close()
     history.close()
 

@@ -14,7 +14,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -33,6 +33,7 @@ from server.journal.reader import find_end, first_txn, segments
 from server.journal.snapshot import paths as snapshot_paths
 from server.journal.snapshot import prune, txn_of
 from server.journal.writer import Writer
+from server.state.log import NO_JOURNAL
 from server.state.records import RECORD_SIZE
 from server.state.region import Region
 
@@ -44,6 +45,7 @@ FINAL: Final = (EXIT_FAILED, EXIT_REFUSED)  # another journal process would do n
 POLL_S: Final = 0.01  # a wake-up that was lost costs this much
 COMPANY: Final = 8  # records in a batch: with as many the next one waits for company
 GATHER_S: Final = 0.0005
+BEAT_S: Final = 0.1
 PROGRESS_S: Final = 1.0
 NICENESS: Final = 10  # of a snapshot's process
 LAST_S: Final = 5.0  # beside the graceful timeout: how long workers are waited for at the end
@@ -208,7 +210,7 @@ def _tell_bad(bad: Sequence[Damaged]) -> None:
 
 
 class Stop:
-    """Told to end, and no worker left."""
+    """Told to end, and no worker left; or told so long ago that it is waited for none."""
 
     def __init__(self, workers: int, patience_s: float) -> None:
         self._workers, self._patience_s = workers, patience_s
@@ -222,8 +224,11 @@ class Stop:
     def __bool__(self) -> bool:
         if not self._told_at:
             return False
-        if time.monotonic() - self._told_at > self._patience_s:
-            return True
+        return self.alone or time.monotonic() - self._told_at > self._patience_s
+
+    @property
+    def alone(self) -> bool:
+        """No worker is left."""
         poll = select.poll()
         poll.register(self._workers, 0)
         return bool(poll.poll(0))
@@ -231,8 +236,21 @@ class Stop:
 
 def _serve(inherited: Inherited) -> None:
     settings, region = inherited.settings, inherited.region
+    words, layout = region.words, region.layout["journal"]
+    beat, waiting = layout.at(0, "beat"), layout.at(0, "waiting")
+
+    def alive() -> None:
+        words[beat] += 1
+
     disk = Disk()
-    end = find_end(disk, inherited.data.journal)
+    end = find_end(disk, inherited.data.journal, alive)
+    durable = words[region.layout["log"].at(0, "durable")]  # by the process before this one
+    if end.last < durable != NO_JOURNAL:
+        raise Damaged(
+            end.path or inherited.data.journal,
+            end.offset,
+            f"the journal ends with transaction {end.last}, and all up to {durable} were durable",
+        )
     if end.torn or end.unborn:
         log.warning(
             "the journal's end was not written wholly when the server ended, and is cut off: "
@@ -250,21 +268,20 @@ def _serve(inherited: Inherited) -> None:
     committer.publish()
     snapshots = Snapshots(inherited, disk)
     stop = Stop(inherited.workers, settings.graceful_timeout + LAST_S)
-    words, layout = region.words, region.layout["journal"]
     words[layout.at(0, "pid")] = os.getpid()
-    beat, waiting = layout.at(0, "beat"), layout.at(0, "waiting")
+    words[layout.at(0, "failed")] = 0  # what ended the one before has been mended
     os.write(inherited.ready, bytes([READY]))
     poll = select.poll()
     poll.register(inherited.wakeup.fileno(), select.POLLIN)
     while True:
-        words[beat] += 1
+        alive()
         ending = bool(stop)  # asked before the last look at the ring
         count = committer.commit()
         snapshots.look(writer.last)
         if ending and not committer.behind():
             break
         if not is_sync:
-            time.sleep(settings.flush_interval)
+            _sleep(settings.flush_interval, stop, alive)
         elif count >= COMPANY:
             time.sleep(GATHER_S)
         elif not count:
@@ -273,8 +290,19 @@ def _serve(inherited: Inherited) -> None:
                 poll.poll(POLL_S * 1000)
             words[waiting] = 0
             inherited.wakeup.clear()
+    if not stop.alone:
+        give_up(region, errno.ETIMEDOUT)
+        log.warning("a worker does not end, and can make no transaction any more")
     snapshots.last(writer.last)
     writer.close()
+
+
+def _sleep(seconds: float, stop: Stop, alive: Callable[[], None]) -> None:
+    """Less where the end has come. alive: called often enough for any `worker_timeout`."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0 and not stop:
+        time.sleep(min(left, BEAT_S))
+        alive()
 
 
 def run(inherited: Inherited, master: int) -> NoReturn:

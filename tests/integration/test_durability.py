@@ -8,7 +8,10 @@ import re
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,11 +26,12 @@ from libproto.messages import Flag, Opcode
 from server.journal.disk import Disk
 from server.journal.load import load
 from server.journal.reader import Reader
+from server.master import lock_data
 from server.state.layout import WORD
 from server.state.region import Region
 from tests.helpers.leaks import wait_gone
-from tests.helpers.server import RunningServer, StartServer, wait_until
-from tests.helpers.wire import Wire, frozen, registration
+from tests.helpers.server import ROOT, RunningServer, StartServer, wait_until
+from tests.helpers.wire import Wire, frozen, registration, request
 
 DAMAGED, JOURNAL_FAILED = 5, 6
 PASSWORD = "sesame"  # noqa: S105 - of users who live as long as the test
@@ -349,6 +353,106 @@ def test_a_journal_that_stands_still_is_replaced(start_server: StartServer) -> N
         assert told["process"] == "journal"
 
 
+def test_a_journal_that_waits_long_is_seen_to_be_alive(start_server: StartServer) -> None:
+    flags = ("--durability", "async", "--flush-interval", "5", "--worker-timeout", "1")
+    server = start_server(*flags)
+    journal, beat = server.journal_pid(), word(server, "journal", "beat")
+    with entered(server, "ann", new=True) as ann:
+        assert ann.ok(Opcode.DEPOSIT, 5).balance == 5
+    wait_until(lambda: word(server, "journal", "beat") > beat + 15, "signs of life")
+    assert server.journal_pid() == journal
+    assert server.stop() == 0  # at once, and not after the interval
+    assert not events(server, "process has died")
+
+
+def test_a_journal_that_is_killed_at_the_end_is_followed_by_another(tmp_path: Path) -> None:
+    flags = ("--durability", "async")
+    with serving(tmp_path / "data", *flags) as server:
+        journal = server.journal_pid()
+        with entered(server, "ann", new=True) as ann:
+            os.kill(journal, signal.SIGSTOP)
+            for _ in range(10):
+                ann.ok(Opcode.DEPOSIT, 5)
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: list(server.children()) == [journal], "the end of all others")
+        os.kill(journal, signal.SIGKILL)
+        assert server.wait() == 0
+    with serving(tmp_path / "data", *flags) as server, entered(server, "ann") as ann:
+        assert ann.ok(Opcode.BALANCE).balance == 50
+        assert server.stop() == 0
+
+
+def test_a_journal_that_is_killed_at_the_start_is_followed_by_another(tmp_path: Path) -> None:
+    command = (
+        *(sys.executable, "-m", "server", "--port", "0", "--name", f"test-{uuid.uuid4().hex}"),
+        *("--data", str(tmp_path / "data"), "--log-file", str(tmp_path / "log")),
+    )
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+
+    def killed() -> bool:
+        for child in children.read_text().split():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if b"journal" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(int(child), signal.SIGKILL)
+                    return True
+        return False
+
+    with process:
+        wait_until(killed, "a journal process", 30.0)
+        assert process.stdout.readline().startswith("ready ")
+        process.terminate()
+    assert process.returncode == 0
+
+
+def test_what_was_durable_and_is_damaged_is_no_torn_end(tmp_path: Path) -> None:
+    """The journal that comes after one that was killed knows how far that one was."""
+    with serving(tmp_path / "data") as server, entered(server, "ann", new=True) as ann:
+        ann.ok(Opcode.DEPOSIT, 5)
+        last = list(Reader(Disk(), tmp_path / "data" / "journal").batches())[-1]
+        with last.path.open("r+b") as file:
+            file.seek(last.offset + 100)
+            file.write(b"\xff")
+        os.kill(server.journal_pid(), signal.SIGKILL)
+        assert server.wait() == JOURNAL_FAILED
+        (told,) = events(server, "the journal cannot be used")
+        assert str(last.path) in told["reason"]
+        assert "were durable" in told["reason"]
+
+
+def test_numbers_that_a_worker_uses_after_the_archive_has_ended(tmp_path: Path) -> None:
+    """The master is killed, and a worker stands still for so long that it is not waited for. Then
+    it goes on with what it had received."""
+    with serving(tmp_path / "data", "--graceful-timeout", "1", workers=1) as server:
+        children = server.children()
+        (worker,) = server.worker_pids()
+        with entered(server, "ann", new=True) as ann:
+            begin = ann.ok(Opcode.JOIN_ROOM, 1).last_seq
+            count = 800
+            ann.send_raw(b"".join(request(Opcode.CHAT_SEND, 100 + n, 1, "x") for n in range(count)))
+            region = Region.attach(server.name)
+            last_seq = region.layout["rooms"].at(1, "last_seq")
+            while region.words[last_seq] < begin + 100:  # it is in the middle of them
+                pass
+            region.close()
+            with frozen(worker):
+                server.process.kill()
+                server.process.wait()
+                for pid in children:
+                    if pid != worker:
+                        wait_gone(pid, 30.0)
+            wait_gone(worker)
+            while (received := ann.receive()) is not None:
+                if received.opcode == Opcode.CHAT_SEND and received.status == Status.OK:
+                    begin = max(begin, received.body.room_seq)
+        kill_all(server)
+    with serving(tmp_path / "data", workers=1) as server, entered(server, "ann") as ann:
+        assert ann.ok(Opcode.JOIN_ROOM, 1).last_seq >= begin
+        assert ann.ok(Opcode.CHAT_SEND, 1, "y").room_seq > begin
+        assert server.stop() == 0
+
+
 def test_the_master_is_killed_and_what_was_answered_is_there(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server, entered(server, "ann", new=True) as ann:
         children = server.children()
@@ -457,6 +561,23 @@ def test_fewer_accounts_than_there_are_users_are_refused(tmp_path: Path) -> None
             register(server, name)
         assert server.stop() == 0
     assert "accounts" in refused(tmp_path / "data", "--accounts", "1")
+
+
+def test_a_directory_is_made_to_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    sync = Disk.sync_directory
+
+    def note(self: Disk, path: Path) -> None:
+        synced.append(path)
+        sync(self, path)
+
+    monkeypatch.setattr(Disk, "sync_directory", note)
+    data = tmp_path / "a" / "b" / "data"
+    os.close(lock_data(data))
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+    assert data.stat().st_mode & 0o777 == 0o700
+    os.close(lock_data(data))
+    assert len(synced) == 3
 
 
 def test_one_server_at_a_time(start_server: StartServer) -> None:
