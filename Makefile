@@ -21,7 +21,7 @@ INSTALLED := $(VENV)/.installed-$(PYVERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help python install run test check crash-points mutants bench real-test pictures model faults crash-images fmt lock clean
+.PHONY: help python install run test check crash-points mutants bench real-test compare pictures model faults crash-images fmt lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,11 @@ mutants: install ## plant known bugs, one by one, in a copy of the tree: their t
 
 bench: install ## measure the server's CPU time per request (ARGS="...")
 	$(BIN)/python -m bench cpu $(ARGS)
+
+# How long each load takes. 2 pipelines, 10 servers and 5 runs: about ten minutes in all.
+compare: SECONDS = 4
+compare: install ## beside Redis, PostgreSQL and NATS, where they are installed (ten minutes; SECONDS=4, of each load)
+	$(BIN)/python -m bench.compare --seconds $(SECONDS) $(ARGS)
 
 pictures: install ## draw docs/pictures anew, from a server and a stress run (ARGS="--port 7879 ...")
 	$(BIN)/python -m bench.pictures $(ARGS)

@@ -35,6 +35,8 @@ class Round:
     requests: int
     seconds: float
     client: CpuTime
+    latencies: list[float]
+    """In s, of each batch, from its sending until its last answer was there; see `run`."""
 
 
 class _Connection(Caller):
@@ -45,6 +47,7 @@ class _Connection(Caller):
         self.user = 0
         self.frames = memoryview(b"")
         self.sent = 0  # requests
+        self.sent_at = 0.0  # the last time
         self.received = 0  # bytes
         self.chunks: list[bytes] = []
 
@@ -82,8 +85,12 @@ class Generator:
         connection.sent = connection.received = 0
         connection.chunks = []
 
-    def run(self, pipeline: int, requests: int) -> Round:
-        """`requests` transfers on each connection, `pipeline` of them in flight. RunFailed."""
+    def run(self, pipeline: int, requests: int, *, batches: bool = False) -> Round:
+        """`requests` transfers on each connection, `pipeline` of them in flight. RunFailed.
+
+        batches: the next `pipeline` of them are sent when all of the last ones are answered, and
+        the latency of each batch is taken; otherwise one is sent for each that is answered.
+        """
         poll = select.epoll()
         by_fd = {}
         for connection in self._connections:
@@ -92,9 +99,11 @@ class Generator:
             by_fd[connection.sock.fileno()] = connection
             poll.register(connection.sock, select.EPOLLIN)
         first = self._connections[0].req_id - requests + 1
+        latencies: list[float] = []
         cpu, began = os.times(), time.monotonic()
         deadline = began + _TIMEOUT_S + requests * len(by_fd) / 1000
         for connection in self._connections:
+            connection.sent_at = time.monotonic()
             self._send(connection, min(pipeline, requests))
         open_ = len(by_fd)
         whole = requests * ANSWER_SIZE
@@ -109,7 +118,14 @@ class Generator:
                     raise RunFailed("the server closed a connection")
                 connection.chunks.append(data)
                 connection.received += len(data)
-                due = min(requests, connection.received // ANSWER_SIZE + pipeline)
+                answered = connection.received // ANSWER_SIZE
+                due = min(requests, answered + pipeline)
+                if batches:
+                    if answered < connection.sent:
+                        continue
+                    now = time.monotonic()
+                    latencies.append(now - connection.sent_at)
+                    connection.sent_at = now
                 if due > connection.sent:
                     self._send(connection, due - connection.sent)
                 if connection.received >= whole:
@@ -121,7 +137,7 @@ class Generator:
                 self._check(connection, first, requests)
             connection.sock.settimeout(_TIMEOUT_S)
         client = CpuTime(after.user - cpu.user, after.system - cpu.system)
-        return Round(requests * len(by_fd), seconds, client)
+        return Round(requests * len(by_fd), seconds, client, latencies)
 
     @staticmethod
     def _send(connection: _Connection, requests: int) -> None:
