@@ -112,6 +112,7 @@ def output(command: Sequence[str], *, user: User | None = None, directory: str =
             raise LoadFailed(f"{command[0]} does not end") from None
         finally:
             process.kill()
+            process.wait()
     if process.returncode:
         raise LoadFailed(f"{command[0]} failed: {(errors or told).strip()}")
     return told
