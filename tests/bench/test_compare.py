@@ -129,7 +129,9 @@ ROWS = [
 def test_ratios_are_of_the_same_run() -> None:
     theirs = [each for each in ROWS if each.server == "theirs" and each.in_flight == 1]
     assert ratios(ROWS, theirs, "per_s") == [3.0, 1.0, 4.0]
-    ours, other, *_ = summary(ROWS)
+    ours, other, _, piped = summary(ROWS)
+    assert (piped["server"], piped["in_flight"]) == ("theirs", 16)
+    assert (piped["per_s_ratio"].median, piped["server_us_ratio"].median) == (1.0, 0.2)
     assert (ours["server"], ours["runs"], ours["per_s_ratio"]) == ("ours", 3, None)
     assert (ours["per_s"].median, ours["per_s"].min, ours["per_s"].max) == (100, 100, 200)
     assert (other["per_s_ratio"].median, other["per_s_ratio"].max) == (3.0, 4.0)
