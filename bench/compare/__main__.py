@@ -166,8 +166,11 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
         made.error("--pipeline, --runs, --members and --workers must be at least 1")
     if max(found.pipeline) > 64:
         made.error("--pipeline must be at most 64, which is how far tradechat remembers outcomes")
-    if found.out is not None and not Path(found.out).is_dir():
-        made.error(f"--out: {found.out} is no directory")
+    if found.out is not None:
+        try:  # now, and not after ten minutes
+            Path(found.out).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            made.error(f"--out: {error}")
     return found
 
 

@@ -237,7 +237,7 @@ def test_what_is_missing_is_named(
     "words",
     [
         *(["--connections=5", "--accounts=4"], ["--seconds=0"], ["--runs=0"], ["--pipeline", "65"]),
-        *(["--server", "oracle"], ["--out=/no/such/directory"], ["--run=3"]),
+        *(["--server", "oracle"], ["--out=/dev/null/x"], ["--run=3"]),
     ],
 )
 def test_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -331,7 +331,7 @@ def test_a_whole_run_with_one_of_two(
     monkeypatch.setattr(programs, "PLACES", [])
     monkeypatch.setenv("PATH", str(tmp_path))
     words = (*SMALL, f"--seconds={SECONDS}", "--workload=fan-out", "--pipeline=4")
-    assert compare.main([*words, "--json", f"--out={tmp_path}"]) == compare.EXIT_GOOD
+    assert compare.main([*words, "--json", f"--out={tmp_path}/made/out"]) == compare.EXIT_GOOD
     told = capsys.readouterr()
     assert told.err.count("apt-get install nats-server") == 1
     found = json.loads(told.out)
@@ -339,8 +339,8 @@ def test_a_whole_run_with_one_of_two(
     assert servers == ["tradechat, durability none", "tradechat, history on disk", "Redis pub/sub"]
     assert found["summary"][2]["per_s_ratio"]["median"] > 0
     assert "redis-server" in found["setting"]
-    assert table([]).splitlines()[0][:10] in (tmp_path / "compare.md").read_text()
-    with (tmp_path / "compare.csv").open(newline="") as file:
+    assert table([]).splitlines()[0][:10] in (tmp_path / "made/out/compare.md").read_text()
+    with (tmp_path / "made/out/compare.csv").open(newline="") as file:
         assert [each["server"] for each in csv.DictReader(file)] == servers
 
 
