@@ -21,6 +21,7 @@ settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 @pytest.fixture(scope="session", autouse=True)
 def _session_leaves_nothing() -> Iterator[None]:
     """The check for what fixtures of a module or of the session started: it is over after them."""
+    leaks.begin()
     leaks.adopt_orphans()
     with leaks.watch():
         yield

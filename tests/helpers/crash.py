@@ -9,7 +9,6 @@ test). A process that is killed there leaves the same bytes, which a test shows 
 
 import os
 import signal
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from server.state.region import Region
 from server.state.rooms import SlotKind
 from server.state.session import Session
 from server.state.state import State, initialise
+from tests.helpers import leaks
 
 RETENTION_S = 100
 _SMALL = Capacities(
@@ -379,7 +379,7 @@ def free(region: Region, *locks: Lock) -> bool:
 @contextmanager
 def small_region(**capacities: int) -> Iterator[Region]:
     """A region ready for workers, so small that its rings go round in a test."""
-    name = f"test-{uuid.uuid4().hex[:12]}"
+    name = leaks.region_name()
     region = Region.create(name, replace(_SMALL, **capacities), 1)
     try:
         initialise(region)

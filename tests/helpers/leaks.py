@@ -9,16 +9,22 @@ makes this process the one that orphans are handed to (PR_SET_CHILD_SUBREAPER), 
 whose master was killed is still a descendant. Therefore a test that kills a master has to wait for
 its workers, as it waits for every child: `wait_gone(pid)` does both.
 
-The machine may be shared: an entry of /dev/shm that a process outside this one's descendants holds
-is not ours and is not counted. What ends by itself a moment later is no leak: a difference is
-looked at again until GRACE_S have passed.
+The machine is shared, with the other processes of one run of pytest at least. Whose an entry of
+/dev/shm is, its name tells: `region_name()` makes one with the id of the pytest process it is made
+under, which `begin()` puts into the environment for every process below. Such an entry is ours or
+another's, whoever holds it: that of a server which was killed on purpose is held by nobody for a
+while. An entry with a name of another kind is not ours if a process that is not our descendant
+holds it. What ends by itself a moment later is no leak: a difference is looked at again until
+GRACE_S have passed.
 """
 
 import ctypes
 import gc
 import os
+import re
 import signal
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +36,8 @@ SHM = "/dev/shm"  # noqa: S108 - the place is the subject here, nothing is writt
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 # Of the interpreter: multiprocessing starts it once and it lives as long as we do.
 INTERPRETERS_OWN = b"multiprocessing.resource_tracker"
+OWNER = "LEAKS_OWNER"  # in the environment: the id of the process that leaks are charged to
+_NAMED = re.compile(r"test-(\d+)-")
 
 
 class LeakError(AssertionError):
@@ -51,6 +59,20 @@ class Snapshot(NamedTuple):
     processes: dict[int, Process]
     shm: frozenset[str]
     descriptors: dict[int, str]
+
+
+def begin() -> None:
+    """Charge this process with what is made by itself and below, unless one above it is charged."""
+    os.environ.setdefault(OWNER, str(os.getpid()))
+
+
+def _owner() -> str:
+    return os.environ.get(OWNER, str(os.getpid()))
+
+
+def region_name() -> str:
+    """A name that no region has, and which tells who is charged with it."""
+    return f"test-{_owner()}-{uuid.uuid4().hex[:12]}"
 
 
 def adopt_orphans() -> None:
@@ -170,9 +192,11 @@ def _held_elsewhere(names: set[str]) -> set[str]:
 
 def _new_shm(before: Snapshot) -> list[str]:
     new = set(os.listdir(SHM)) - before.shm
-    if new:
-        new -= _held_elsewhere(new)
-    return [f"{SHM}/{name}" for name in sorted(new)]
+    owners = {name: found[1] for name in new if (found := _NAMED.match(name))}
+    ours = {name for name, owner in owners.items() if owner == _owner()}
+    if unnamed := new - owners.keys():
+        ours |= unnamed - _held_elsewhere(unnamed)
+    return [f"{SHM}/{name}" for name in sorted(ours)]
 
 
 def _new_descriptors(before: Snapshot) -> list[str]:

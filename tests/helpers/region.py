@@ -10,7 +10,6 @@ import multiprocessing
 import select
 import time
 import traceback
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from server.state.locks import TICK_NS, Lock
 from server.state.region import Region
 from server.state.session import Session
 from server.state.state import State, initialise
+from tests.helpers import leaks
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ _sem_getvalue.argtypes = (ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))
 @contextmanager
 def small_region(**capacities: int) -> Iterator[Region]:
     """A region ready for workers, of SMALL but for the capacities named; gone at the end."""
-    name = f"test-{uuid.uuid4().hex[:12]}"
+    name = leaks.region_name()
     region = Region.create(name, replace(SMALL, **capacities), STARTED_US)
     try:
         initialise(region)
@@ -223,7 +223,8 @@ class Child(Generic[T]):
         self.answer, answer = _FORK.Pipe(duplex=False)
         self.process: ForkProcess = _FORK.Process(target=_run, args=(answer, work, arguments))
         with warnings.catch_warnings():
-            # Of a fork beside other threads. The only one is faulthandler's watchdog: no Python.
+            # Of a fork beside other threads: faulthandler's watchdog and the one that takes orders
+            # of pytest-xdist. Neither holds a lock that a child needs.
             warnings.simplefilter("ignore", DeprecationWarning)
             self.process.start()
         answer.close()

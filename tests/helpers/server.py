@@ -4,6 +4,7 @@
 such servers and stops them.
 """
 
+import itertools
 import os
 import re
 import select
@@ -12,13 +13,14 @@ import socket
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 import pytest
+
+from tests.helpers import leaks
 
 START_S = 30.0
 STOP_S = 30.0
@@ -31,7 +33,7 @@ class RunningServer:
     def __init__(self, data: Path, *flags: str, workers: int = 2, **environment: str) -> None:
         """flags: further ones of tradechat-server. environment: further variables."""
         self.host = "127.0.0.1"
-        self.name = f"test-{uuid.uuid4().hex[:12]}"
+        self.name = leaks.region_name()
         self.data = data
         self.log = data.parent / f"{self.name}.log"
         command = [
@@ -144,6 +146,24 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 def server(start_server: StartServer) -> RunningServer:
     """A server of two workers."""
     return start_server()
+
+
+_ports = itertools.count(64 * os.getpid())  # other processes of the run look elsewhere
+
+
+def lasting_port() -> int:
+    """A port that stays free while nobody listens on it, for a server that comes or comes again.
+
+    It is below those that the kernel gives to whoever asks for any, or connects: one of these may
+    be another's a moment later.
+    """
+    given = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    end = max(int(given[0]), 2048)  # half of it, so that none is one of root's
+    for number in _ports:
+        port = end // 2 + number % (end // 2)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:

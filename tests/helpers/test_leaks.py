@@ -1,6 +1,7 @@
 """The check that every test stands under: it sees each kind of leak, and only leaks."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -114,14 +115,44 @@ def test_an_entry_of_dev_shm_is_a_leak() -> None:
         posix_ipc.unlink_shared_memory(name)
 
 
-def _told_by_another_process() -> str:
-    """What a process that we start would call a leak of its own; to that one we are another."""
+def _told_by_another_process(owner: int | None = None) -> str:
+    """What a process that we start would call a leak of its own; to that one we are another.
+    owner: who is charged there, if not who is charged here."""
     tell = (
         "from tests.helpers import leaks\n"
         "print(leaks.leaks_since(leaks.snapshot()._replace(shm=frozenset()), 0))"
     )
     command = [sys.executable, "-c", tell]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    changed = {} if owner is None else {leaks.OWNER: str(owner)}
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **changed},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
+def test_an_entry_of_our_name_is_a_leak_whoever_has_it_open() -> None:
+    name = leaks.region_name()
+    memory = posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, size=4096)
+    try:
+        assert name in _told_by_another_process()
+        memory.close_fd()
+        assert name in _told_by_another_process()
+    finally:
+        posix_ipc.unlink_shared_memory(f"/{name}")
+
+
+def test_an_entry_of_the_name_of_another_is_none_though_nobody_has_it_open() -> None:
+    """A server that was killed on purpose leaves its region until the next one replaces it."""
+    name = leaks.region_name()
+    posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, size=4096).close_fd()
+    try:
+        assert name not in _told_by_another_process(owner=1)
+    finally:
+        posix_ipc.unlink_shared_memory(f"/{name}")
 
 
 def test_an_entry_of_dev_shm_that_another_process_has_open_is_none() -> None:
@@ -211,3 +242,64 @@ def test_every_test_stands_under_the_check(tmp_path: Path) -> None:
     assert run.returncode == 1, run.stdout
     assert "left behind: process" in run.stdout
     assert "2 passed, 1 error" in run.stdout
+
+
+def test_beside_another_process_of_the_run_each_is_charged_with_its_own(tmp_path: Path) -> None:
+    """One leaves an entry that nobody has open. All the time it is there, tests begin and end in
+    the other: these are green, and the one that left it is red."""
+    (tmp_path / "test_one.py").write_text(
+        textwrap.dedent(
+            f"""
+            from pathlib import Path
+
+            import posix_ipc
+
+            from tests.helpers import leaks
+            from tests.helpers.server import wait_until
+
+            here = Path({str(tmp_path)!r})
+
+            def test_that_leaves_an_entry():
+                wait_until((here / "begun").exists, "the other's first test has begun", 60)
+                name = leaks.region_name()
+                posix_ipc.SharedMemory("/" + name, posix_ipc.O_CREX, size=4096).close_fd()
+                (here / "name").write_text(name)
+                wait_until((here / "over").exists, "the other's first test is over", 60)
+            """
+        )
+    )
+    (tmp_path / "test_other.py").write_text(
+        textwrap.dedent(
+            f"""
+            from pathlib import Path
+
+            from tests.helpers.server import wait_until
+
+            here = Path({str(tmp_path)!r})
+
+            def test_in_which_it_appears():
+                (here / "begun").touch()
+                wait_until((here / "name").exists, "the entry is there", 60)
+
+            def test_after_it():
+                (here / "over").touch()
+            """
+        )
+    )
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"),
+            *("-n2", "--dist=loadfile", "-v", tmp_path),
+        ],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != leaks.OWNER},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    name = (tmp_path / "name").read_text()
+    posix_ipc.unlink_shared_memory(f"/{name}")
+    assert run.returncode == 1, run.stdout
+    assert f"left behind: {leaks.SHM}/{name}" in run.stdout
+    assert re.search(r"^ERROR \S+::test_that_leaves_an_entry$", run.stdout, re.MULTILINE)
+    assert "3 passed, 1 error" in run.stdout
