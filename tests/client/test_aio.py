@@ -479,14 +479,13 @@ def test_a_client_that_was_never_connected(run: Run) -> None:
 
 
 def test_nobody_listens(run: Run) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-
-    async def main() -> None:
+    async def main(port: int) -> None:
         with pytest.raises(ConnectionLost, match=f"cannot connect to 127.0.0.1 port {port}"):
             await AsyncClient(port=port).connect()
 
-    run(main())
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        run(main(bound.getsockname()[1]))
 
 
 def test_connecting_twice_is_misuse(run: Run) -> None:

@@ -488,10 +488,11 @@ def test_a_client_that_was_never_connected() -> None:
 
 
 def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with pytest.raises(ConnectionLost, match=f"cannot connect to 127.0.0.1 port {port}"):
-        Client(port=port).connect()
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        port = bound.getsockname()[1]
+        with pytest.raises(ConnectionLost, match=f"cannot connect to 127.0.0.1 port {port}"):
+            Client(port=port).connect()
 
 
 def test_connecting_twice_is_misuse() -> None:

@@ -58,7 +58,7 @@ from tests.client.peer import (
     serving,
 )
 from tests.client.test_blocking import ENDS, in_thread, then
-from tests.helpers.server import RunningServer, StartServer, wait_until
+from tests.helpers.server import RunningServer, StartServer, lasting_port, wait_until
 
 ROOM = 1
 
@@ -583,7 +583,7 @@ def test_a_superseded_client_stays_down(
 
 
 def test_a_server_that_began_without_its_state(make: Make, start_server: StartServer) -> None:
-    first = start_server()
+    first = start_server("--port", str(lasting_port()))
     with make(port=first.port) as ann:
         ann.register("ann", PASSWORD)
         ann.login("ann", PASSWORD)

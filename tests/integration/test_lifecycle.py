@@ -24,7 +24,7 @@ from server.config import Settings
 from server.master import capacities
 from server.state.layout import Layout
 from tests.helpers import leaks
-from tests.helpers.server import ROOT, RunningServer, StartServer, wait_until
+from tests.helpers.server import ROOT, RunningServer, StartServer, lasting_port, wait_until
 from tests.helpers.wire import Lobby, RoomAccount, Wire, request
 
 USAGE, NOT_STARTED, INTERRUPTED = 2, 3, 130
@@ -316,7 +316,7 @@ def test_a_stop_with_clients_that_do_nothing(
 
 def test_a_stop_refuses_new_connections(start_server: StartServer) -> None:
     """The port is free for the next server at once, while the old one still ends."""
-    server = start_server(workers=1)
+    server = start_server("--port", str(lasting_port()), workers=1)
     with Lobby(server) as lobby:
         lobby.enter()
         server.signal(signal.SIGTERM)

@@ -27,6 +27,7 @@ from libnet import (
     writen,
 )
 from libnet.sockets import is_self_connected
+from tests.helpers.server import lasting_port
 
 TIMEOUT_S = 10.0
 HOSTS = ["127.0.0.1", "::1"]
@@ -120,8 +121,7 @@ def test_probe_notices_a_listener_on_all_addresses() -> None:
 
 
 def test_free_port_can_be_probed_and_then_listened_on() -> None:
-    with listen("127.0.0.1", 0) as listener:
-        port = port_of(listener)
+    port = lasting_port()
     probe_port("127.0.0.1", port)
     probe_port("127.0.0.1", 0)
     with listen("127.0.0.1", port) as listener:
@@ -129,7 +129,7 @@ def test_free_port_can_be_probed_and_then_listened_on() -> None:
 
 
 def test_connections_of_a_former_server_do_not_block_its_port() -> None:
-    with listen("127.0.0.1", 0) as listener:
+    with listen("127.0.0.1", lasting_port()) as listener:
         port = port_of(listener)
         client = connect("127.0.0.1", port, TIMEOUT_S)
         accept(listener).close()  # closed here first: this end goes to TIME_WAIT
