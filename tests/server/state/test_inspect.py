@@ -1,7 +1,13 @@
 """The inspector's view: what is in use, named and typed; secrets hidden; what changes, said."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
+from functools import partial
+from itertools import chain, count, islice, product, repeat
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -20,7 +26,7 @@ from server.state.inspect import (
     read,
     used_indices,
 )
-from server.state.layout import OUTCOME_FIELDS, SEGMENTS, Kind, Layout
+from server.state.layout import OUTCOME_FIELDS, SEGMENTS, WORD, Kind, Layout
 from server.state.ledger import DONE
 from server.state.records import RECORD_WORDS, RecordKind
 from server.state.region import Region
@@ -388,41 +394,110 @@ def test_a_counter_that_changed_is_right_in_itself() -> None:
     assert set(found.values()) == {1}
 
 
+SLOT = 5
+
+
+def publish(region: Region, number: int) -> Iterator[None]:
+    """Publish into SLOT of the event ring as a worker does: word to 0, payload, word. It has made
+    one store more at each step."""
+    placed, words = region.layout["event_ring"], region.words
+    words[placed.at(SLOT)] = 0
+    yield
+    for at in range(placed.at(SLOT, "room"), placed.at(SLOT, "frame_len")):
+        words[at] = number
+        yield
+    frame, frame_words = placed.at(SLOT, "frame"), placed.lengths["frame"]
+    words[placed.at(SLOT, "frame_len")] = frame_words * WORD
+    yield
+    for at in range(frame, frame + frame_words):
+        words[at] = number
+        yield
+    words[placed.at(SLOT)] = number
+    yield
+
+
+def shown_whole(region: Region) -> int | None:
+    """The number that SLOT is shown with, in all its fields; 0 while it has none; None where it is
+    said to have changed."""
+    entry = read(region, "event_ring", SLOT)
+    if entry.values is None:
+        return None
+    number = entry.values["word"]
+    assert isinstance(number, int)
+    if number:
+        assert {entry.values[name] for name in ("room", "seq", "user", "previous")} == {number}
+        frame_words = region.layout["event_ring"].lengths["frame"]
+        assert entry.values["frame"] == number.to_bytes(WORD, "little") * frame_words
+    return number
+
+
+class Copied:
+    """A view that is copied word by word, as memoryview does it; told of each load beforehand."""
+
+    def __init__(self, view: memoryview, about_to_load: Callable[[], None]) -> None:
+        self._view = view
+        self._about_to_load = about_to_load
+
+    def __getitem__(self, place: slice) -> "Copied":
+        return Copied(self._view[place], self._about_to_load)
+
+    def tolist(self) -> list[int]:
+        words = []
+        for at in range(len(self._view)):
+            self._about_to_load()
+            words.append(self._view[at])
+        return words
+
+
+def _go_on(stores: Iterator[None], turns: Iterator[int]) -> None:
+    deque(islice(stores, next(turns)), 0)
+
+
+def test_a_slot_is_not_shown_torn_wherever_its_writer_is() -> None:
+    """It is in the middle of an event when the read begins, at each store, and goes on before each
+    load: by one store, to around the end of this event, and to around that of the next one."""
+    with small_region() as region:
+        steps, loads = sum(1 for _ in publish(region, 1)), 2 * region.layout["event_ring"].stride
+        seen = copy(region)
+        found: Counter[int | None] = Counter()
+        for begun, at in product(range(steps), range(loads)):
+            left = steps - begun
+            for more in {1, left - 1, left, left + 1, left + steps - 1, left + steps}:
+                deque(publish(region, 1), 0)
+                stores = chain(publish(region, 2), publish(region, 3))
+                deque(islice(stores, begun), 0)
+                # What happens before each load, and after the last.
+                turns = chain(repeat(0, at), [more], repeat(0, loads - at))
+                go_on = partial(_go_on, stores, turns)
+                seen.words = cast(memoryview, Copied(region.words, go_on))
+                found[shown_whole(seen)] += 1
+                assert list(turns) == [0], "as many loads as were expected"
+        assert found.keys() == {None, 0, 1, 2, 3}
+
+
 def test_a_slot_that_is_written_all_the_time_is_never_shown_torn() -> None:
-    """Another process publishes into one slot, over and over: word to 0, payload, word."""
+    """By another process, which publishes into it over and over and pauses for as long."""
     with small_region() as region, children() as started:
-        placed = region.layout["event_ring"]
-        words, at = region.words, placed.at(5)
-        first, size = placed.at(5, "room"), placed.at(5, "frame_len") - placed.at(5, "room")
-        frame, frame_words = placed.at(5, "frame"), placed.lengths["frame"]
 
-        def publish() -> None:
-            number = 0
-            while True:
-                number += 1
-                words[at] = 0
-                for word in range(first, first + size):
-                    words[word] = number
-                words[placed.at(5, "frame_len")] = frame_words * 8
-                for word in range(frame, frame + frame_words):
-                    words[word] = number
-                words[at] = number
+        def write() -> None:
+            for number in count(1):
+                began = time.monotonic_ns()
+                deque(publish(region, number), 0)
+                end = 2 * time.monotonic_ns() - began
+                while time.monotonic_ns() < end + 100_000:
+                    pass
 
-        started.start(publish)
+        started.start(write)
         seen = Region.attach(region.name)
-        whole, changed = set[Value](), 0
+        whole, changed = set[int](), 0
 
         def enough() -> bool:
             nonlocal changed
             for _ in range(100):
-                entry = read(seen, "event_ring", 5)
-                if entry.values is None:
+                number = shown_whole(seen)
+                if number is None:
                     changed += 1
-                elif number := entry.values["word"]:
-                    assert isinstance(number, int)
-                    shown = {entry.values[name] for name in ("room", "seq", "user", "previous")}
-                    assert shown == {number}, entry.values
-                    assert entry.values["frame"] == number.to_bytes(8, "little") * frame_words
+                elif number:
                     whole.add(number)
             return changed > 10 and len(whole) > 10
 
