@@ -7,7 +7,6 @@ import os
 import re
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -30,7 +29,7 @@ from server.master import lock_data
 from server.state.layout import WORD
 from server.state.region import Region
 from tests.helpers.leaks import wait_gone
-from tests.helpers.server import ROOT, RunningServer, StartServer, wait_until
+from tests.helpers.server import ROOT, RunningServer, StartServer, lasting_port, wait_until
 from tests.helpers.wire import Wire, frozen, registration, request
 
 DAMAGED, JOURNAL_FAILED = 5, 6
@@ -239,18 +238,13 @@ class Load:
                 assert client.balance().balance == count
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
-
-
-def test_ten_kills_of_everything_under_load(tmp_path: Path) -> None:
-    port, data = free_port(), tmp_path / "data"
+def test_kills_of_everything_under_load(tmp_path: Path) -> None:
+    port, data = lasting_port(), tmp_path / "data"
     flags = (*SMALL, "--port", str(port), "--snapshot-interval", "1")
     server = RunningServer(data, *flags)
     try:
         with Load(port, 6) as load_:
-            for _ in range(10):
+            for _ in range(4):
                 before = sum(load_.acknowledged)
                 wait_until(lambda: sum(load_.acknowledged) > before + 60, "the load", 60.0)  # noqa: B023 - at once
                 kill_all(server)
@@ -314,7 +308,7 @@ def test_a_user_who_is_not_durable_cannot_be_looked_up(start_server: StartServer
 
 @pytest.mark.parametrize("durability", ["sync", "async"])
 def test_the_journal_is_killed_under_load(tmp_path: Path, durability: str) -> None:
-    port = free_port()
+    port = lasting_port()
     flags = (*SMALL, "--txn-ring", "4096", "--port", str(port), "--durability", durability)
     with serving(tmp_path / "data", *flags) as server:
         with Load(port, 4) as load_:

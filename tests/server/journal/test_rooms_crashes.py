@@ -225,6 +225,8 @@ def test_an_error_at_every_call_is_final_and_takes_nothing_back(number: int, par
             return
         assert isinstance(ended, OSError)
         assert ended.errno == number
+        if part and disk.log[-1] not in ("write", "allocate"):
+            continue  # as with no part
         if player is None:
             assert asked(opened(disk.after_kill())) == {}
             continue
