@@ -7,6 +7,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 # How long `make faults` breaks the server with each script, and `make real-test` measures each run.
 SECONDS ?=
+# Tests run in as many processes as there are processors. One that has run out of tests takes half of
+# those that another one has left; in between, each runs a module in one go, as it shares servers.
+TEST_PROCESSES := --numprocesses=auto --dist=worksteal
 # Seconds after which a test is given up, with the stack of every thread.
 TEST_TIMEOUT_S ?= 120
 # The lock is made with the oldest Python supported: what suits it suits the newer ones too.
@@ -48,8 +51,8 @@ run: install ## start a server with its state under ./data (ARGS="--workers 4 ..
 	@echo "To connect, from another terminal: $(BIN)/tradechat-cli --user NAME --register"
 	@exec $(BIN)/tradechat-server --data ./data $(ARGS)
 
-test: install ## run all tests (ARGS="tests/libproto -x ...")
-	$(BIN)/python -m pytest --timeout=$(TEST_TIMEOUT_S) $(ARGS)
+test: install ## run all tests, on all processors (ARGS="-n0 tests/libproto -x ...": in one process)
+	$(BIN)/python -m pytest $(TEST_PROCESSES) --timeout=$(TEST_TIMEOUT_S) $(ARGS)
 
 check: install ## lint, format, types, import arrows, freshness of generated documents
 	$(BIN)/ruff check
