@@ -594,7 +594,7 @@ def test_a_server_that_began_without_its_state(make: Make, start_server: StartSe
             ann.next_push(WAIT_S * 2)
 
 
-KILLS = 20
+KILLS = 8
 
 
 class Member:
