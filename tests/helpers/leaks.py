@@ -13,9 +13,9 @@ The machine is shared, with the other processes of one run of pytest at least. W
 /dev/shm is, its name tells: `region_name()` makes one with the id of the pytest process it is made
 under, which `begin()` puts into the environment for every process below. Such an entry is ours or
 another's, whoever holds it: that of a server which was killed on purpose is held by nobody for a
-while. An entry with a name of another kind is not ours if a process that is not our descendant
-holds it. What ends by itself a moment later is no leak: a difference is looked at again until
-GRACE_S have passed.
+while. An entry with a name of another kind is not ours if another user made it, if a process that
+is not our descendant holds it, or if it is of a server that such a one kills and starts again. What
+ends by itself a moment later is no leak: a difference is looked at again until GRACE_S have passed.
 """
 
 import ctypes
@@ -38,6 +38,7 @@ PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 INTERPRETERS_OWN = b"multiprocessing.resource_tracker"
 OWNER = "LEAKS_OWNER"  # in the environment: the id of the process that leaks are charged to
 _NAMED = re.compile(r"test-(\d+)-")
+_OF_BENCH = re.compile(r"(?:bench|faults-\w+)-(\d+)")  # the id of the bench that started the server
 
 
 class LeakError(AssertionError):
@@ -170,24 +171,28 @@ def _files_held(pid: int) -> Iterator[tuple[int, int]]:
             yield status.st_dev, status.st_ino
 
 
-def _held_elsewhere(names: set[str]) -> set[str]:
-    """Those of these entries of /dev/shm that a process which is not ours has mapped or open.
+def _of_others(names: set[str]) -> set[str]:
+    """Those of these entries of /dev/shm that are another user's, that a living process which is
+    not ours is named in, or that such a one has mapped or open.
 
-    By inode: a named semaphore is made under another name than it has later.
+    The last by inode: a named semaphore is made under another name than it has later.
     """
+    ours, living = {os.getpid(), *descendants()}, set(_all_pids())
+    of_others: set[str] = set()
     by_file: dict[tuple[int, int], str] = {}
     for name in names:
+        maker = int(found[1]) if (found := _OF_BENCH.match(name)) else 0
         with suppress(FileNotFoundError):  # just removed
             status = os.stat(f"{SHM}/{name}")
-            by_file[status.st_dev, status.st_ino] = name
-    ours = {os.getpid(), *descendants()}
-    held: set[str] = set()
-    for pid in _all_pids():
-        if pid not in ours:
-            # A process of another user may not be read, and one may end while we look.
-            with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-                held |= {by_file[file] for file in _files_held(pid) if file in by_file}
-    return held
+            if status.st_uid != os.geteuid() or maker in living - ours:
+                of_others.add(name)
+            else:
+                by_file[status.st_dev, status.st_ino] = name
+    for pid in living - ours if by_file else ():
+        # A process of another user may not be read, and one may end while we look.
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            of_others |= {by_file[file] for file in _files_held(pid) if file in by_file}
+    return of_others
 
 
 def _new_shm(before: Snapshot) -> list[str]:
@@ -195,7 +200,7 @@ def _new_shm(before: Snapshot) -> list[str]:
     owners = {name: found[1] for name in new if (found := _NAMED.match(name))}
     ours = {name for name, owner in owners.items() if owner == _owner()}
     if unnamed := new - owners.keys():
-        ours |= unnamed - _held_elsewhere(unnamed)
+        ours |= unnamed - _of_others(unnamed)
     return [f"{SHM}/{name}" for name in sorted(ours)]
 
 

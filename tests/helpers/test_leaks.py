@@ -166,6 +166,35 @@ def test_an_entry_of_dev_shm_that_another_process_has_open_is_none() -> None:
         posix_ipc.unlink_shared_memory(name)
 
 
+def test_an_entry_of_dev_shm_that_another_bench_is_named_in_is_none() -> None:
+    """It kills its servers and starts them again; meanwhile nobody has the region open."""
+    with subprocess.Popen(SLEEPER) as bench:
+        name = f"faults-crash-{bench.pid}"
+        posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, size=4096).close_fd()
+        try:
+            assert name not in _told_by_another_process()
+            everything = leaks.leaks_since(leaks.snapshot()._replace(shm=frozenset()), 0)
+            assert f"{leaks.SHM}/{name}" in everything, "it is a child of ours"
+            bench.kill()
+            bench.wait()
+            assert name in _told_by_another_process(), "it has ended"
+        finally:
+            posix_ipc.unlink_shared_memory(f"/{name}")
+
+
+def test_an_entry_of_dev_shm_of_another_user_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"tradechat-test-user-{os.getpid()}"
+    before = leaks.snapshot()
+    posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, size=4096).close_fd()
+    try:
+        assert any(name in line for line in leaks.leaks_since(before, 0))
+        another = os.geteuid() + 1
+        monkeypatch.setattr(os, "geteuid", lambda: another)
+        assert not any(name in line for line in leaks.leaks_since(before, 0))
+    finally:
+        posix_ipc.unlink_shared_memory(f"/{name}")
+
+
 def test_an_entry_of_dev_shm_that_another_process_has_mapped_is_none() -> None:
     """A named semaphore is mapped, and no descriptor stays open on it."""
     name = f"tradechat-test-mapped-{os.getpid()}"
