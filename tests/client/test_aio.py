@@ -299,7 +299,9 @@ def test_pushes_by_callback(server: RunningServer, run: Run) -> None:
 
 def test_a_server_that_never_answers(run: Run) -> None:
     async def main(port: int) -> None:
-        async with AsyncClient(port=port, timeout_s=0.05) as ann:
+        ann = AsyncClient(port=port, timeout_s=0.05)
+        await ann.connect(timeout_s=WAIT_S)
+        try:
             for call in (ann.register, ann.login):
                 with pytest.raises(CallTimeout) as caught:
                     await call(USERNAME, PASSWORD)
@@ -311,6 +313,8 @@ def test_a_server_that_never_answers(run: Run) -> None:
                 await ann.next_push()
             assert (caught.value.req_id, caught.value.opcode) == (0, None)
             assert ann.connected
+        finally:
+            await ann.close()
 
     with silence() as port:
         run(main(port))

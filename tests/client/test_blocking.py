@@ -9,7 +9,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -280,7 +280,8 @@ def test_pushes_by_callback(server: RunningServer) -> None:
 
 
 def test_a_server_that_never_answers() -> None:
-    with silence() as port, Client(port=port, timeout_s=0.05) as ann:
+    with silence() as port, closing(Client(port=port, timeout_s=0.05)) as ann:
+        ann.connect(timeout_s=WAIT_S)
         for call in (ann.register, ann.login):
             with pytest.raises(CallTimeout) as caught:
                 call(USERNAME, PASSWORD)
