@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,7 +27,7 @@ from server.journal.reader import Reader
 from server.master import lock_data
 from server.state.layout import WORD
 from server.state.region import Region
-from tests.helpers.leaks import wait_gone
+from tests.helpers.leaks import region_name, wait_gone
 from tests.helpers.server import ROOT, RunningServer, StartServer, lasting_port, wait_until
 from tests.helpers.wire import Wire, frozen, registration, request
 
@@ -378,7 +377,7 @@ def test_a_journal_that_is_killed_at_the_end_is_followed_by_another(tmp_path: Pa
 
 def test_a_journal_that_is_killed_at_the_start_is_followed_by_another(tmp_path: Path) -> None:
     command = (
-        *(sys.executable, "-m", "server", "--port", "0", "--name", f"test-{uuid.uuid4().hex}"),
+        *(sys.executable, "-m", "server", "--port", "0", "--name", region_name()),
         *("--data", str(tmp_path / "data"), "--log-file", str(tmp_path / "log")),
     )
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
