@@ -210,18 +210,12 @@ class _Tail:
         self._mark = _BATCH_MAGIC + head.salt.to_bytes(WORD, "little")
 
     def end(self) -> End:
-        """Damaged."""
+        """Behind the last valid batch."""
         head, path = self._head, self._path
         first, offset, last = head.first_txn, SEGMENT.size, 0
-        at = newest = self._mark_below(self._size)
-        batch = self._batch(at)
-        if batch is None:  # it was being written, or is the first
+        at = self._mark_below(self._size)
+        while (batch := self._batch(at)) is None and at >= 0:  # one that was being written
             at = self._mark_below(at)
-            batch = self._batch(at)
-            if batch is None and at >= 0:
-                raise Damaged(
-                    path, at, f"the batch is damaged, and followed by one at offset {newest}"
-                )
         if batch is not None:
             first, last = batch.first_txn + batch.records, at
             offset = at + BATCH.size + batch.records * RECORD_SIZE

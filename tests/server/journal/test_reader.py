@@ -193,16 +193,6 @@ def test_the_end_is_the_same_by_pieces(chunk: int, monkeypatch: pytest.MonkeyPat
             assert find_end(disk, DIRECTORY) == reader.end
 
 
-def test_two_damaged_batches_are_no_torn_end() -> None:
-    (before,) = (part for part in PARTS if part.name == LAST.name and part.end == LAST.start)
-    content = bytearray(FILES[LAST.name])
-    content[before.end - 1] ^= 1
-    assert find_end(changed(LAST.name, content), DIRECTORY).last == ALL[-1].first + 1
-    content[LAST.end - 1] ^= 1
-    with pytest.raises(Damaged, match=f"offset {before.start}: .*one at offset {LAST.start}"):
-        find_end(changed(LAST.name, content), DIRECTORY)
-
-
 def test_who_looks_for_the_end_shows_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.journal.reader.CHUNK", 100)
     beats = 0
