@@ -330,5 +330,5 @@ def test_beside_another_process_of_the_run_each_is_charged_with_its_own(tmp_path
     posix_ipc.unlink_shared_memory(f"/{name}")
     assert run.returncode == 1, run.stdout
     assert f"left behind: {leaks.SHM}/{name}" in run.stdout
-    assert re.search(r"^ERROR \S+::test_that_leaves_an_entry$", run.stdout, re.MULTILINE)
+    assert re.search(r"^ERROR \S+::test_that_leaves_an_entry\b", run.stdout, re.MULTILINE)
     assert "3 passed, 1 error" in run.stdout
