@@ -324,7 +324,6 @@ def _serve(inherited: Inherited) -> None:
     if stop.alone:  # else a worker may yet use a number that is reserved
         keeper.settle()
     store.close()
-    history.close()
 
 
 def _take(sock: socket.socket, asked: deque[Asked]) -> None:

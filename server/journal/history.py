@@ -1,12 +1,19 @@
 """Single records of the journal by txn_id, for histories that go back beyond the ring.
 
-Where the batches of a segment begin is remembered; a record is read with its whole batch, whose
-checksum is looked at each time. What is not durable yet is not looked at.
+Batches are looked for from header to header, and read in runs of some that follow each other. Where
+a run begins is remembered, and the runs read last are; a batch's checksum is looked at before a
+record of it is given. What is not durable yet is not looked at.
+
+However large the journal is, and however far back it is asked for: no file stays open, and what is
+remembered are runs of at most `CACHED` bytes together (or one), and where those of `MARKED`
+segments begin.
 """
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable
 from pathlib import Path
+from struct import Struct
 from typing import Final
 
 from server.journal.disk import Disk
@@ -16,18 +23,44 @@ from server.journal.reader import first_txn, segments
 from server.state.layout import WORD
 from server.state.records import RECORD_SIZE, RECORD_WORDS
 
-_CACHED: Final = 64  # batches
+CACHED: Final = 32 << 20  # bytes
+MARKED: Final = 64
+_RUN: Final = 1 << 16  # bytes in which the batches of a run begin
+_COUNTS: Final = Struct("<2Q")  # of a batch header: the first txn_id, and how many
+_COUNTS_AT: Final = 2 * WORD
+assert [field.name for field in BATCH.fields][2:4] == ["first_txn", "records"]
+
+
+class _Run:
+    """Whole batches that follow each other in a segment."""
+
+    __slots__ = ("checked", "data", "firsts", "next", "size", "starts")
+
+    def __init__(self, head: bytes, first: int, durable: int) -> None:
+        """head: the bytes that it opens with. first: its first txn_id. Only batches up to `durable`
+        belong to it."""
+        self.firsts, self.starts = array("Q"), array("Q")  # by batch: txn_id, offset in it
+        self.next, self.size = first, 0  # the txn_id after its last, bytes
+        self.data = b""
+        self.checked: set[int] = set()  # batches
+        while self.size + BATCH.size <= len(head):
+            found, count = _COUNTS.unpack_from(head, self.size + _COUNTS_AT)
+            if found != self.next or not count or found + count - 1 > durable:
+                return
+            self.firsts.append(found)
+            self.starts.append(self.size)
+            self.next += count
+            self.size += BATCH.size + count * RECORD_SIZE
 
 
 class _Segment:
-    """Where the batches of one segment are, as far as it has been looked through."""
+    """Where the runs of one segment begin, as far as it has been looked through."""
 
-    def __init__(self, path: Path, fd: int) -> None:
-        self.path, self.fd = path, fd
-        self.firsts: list[int] = []  # txn_id by batch
-        self.offsets: list[int] = []  # bytes
-        self.next = first_txn(path)  # the first txn_id not looked for yet
-        self.end = SEGMENT.size
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.firsts = array("Q", [first_txn(path)])  # txn_id by run, ascending
+        self.offsets = array("Q", [SEGMENT.size])  # bytes
+        self.next = self.firsts[0]  # the first txn_id that was not found yet
 
 
 class History:
@@ -36,26 +69,35 @@ class History:
     def __init__(self, disk: Disk, directory: Path, durable: Callable[[], int]) -> None:
         """durable: the newest txn_id that may be read."""
         self._disk, self._directory, self._durable = disk, directory, durable
-        self._segments: dict[Path, _Segment] = {}
         self._paths: list[Path] = []
         self._firsts: list[int] = []
-        self._batches: dict[tuple[Path, int], bytes] = {}
+        # Of both, what was used last stands last.
+        self._segments: dict[Path, _Segment] = {}
+        self._runs: dict[tuple[Path, int], _Run] = {}  # by segment and number of the run in it
+        self._cached = 0  # bytes
 
     def read(self, txn: int) -> tuple[int, ...] | None:
         """The words of a record; None where the journal no longer has it, or not yet. Damaged,
         OSError."""
-        if not 0 < txn <= self._durable():
+        durable = self._durable()
+        if not 0 < txn <= durable:
             return None
         segment = self._segment_of(txn)
         if segment is None:
             return None
-        self._look_through(segment, txn)
-        at = bisect_right(segment.firsts, txn) - 1
-        if at < 0 or txn >= segment.next:
+        try:
+            number, run = self._run_of(segment, txn, durable)
+        except FileNotFoundError:  # it has just been removed
             return None
-        batch = self._batch(segment, at)
-        start = BATCH.size + (txn - segment.firsts[at]) * RECORD_SIZE
-        words = memoryview(batch)[start : start + RECORD_WORDS * WORD].cast("Q").tolist()
+        at = bisect_right(run.firsts, txn) - 1
+        start = run.starts[at]
+        if at not in run.checked:
+            if batch_head(run.data, start) is None:
+                offset = segment.offsets[number] + start
+                raise Damaged(segment.path, offset, "the batch is damaged")
+            run.checked.add(at)
+        start += BATCH.size + (txn - run.firsts[at]) * RECORD_SIZE
+        words = memoryview(run.data)[start : start + RECORD_WORDS * WORD].cast("Q").tolist()
         return tuple(words)
 
     def _segment_of(self, txn: int) -> _Segment | None:
@@ -65,52 +107,53 @@ class History:
         if not known:  # there may be newer segments by now
             self._paths = segments(self._disk, self._directory)
             self._firsts = [first_txn(path) for path in self._paths]
-            for gone in self._segments.keys() - set(self._paths):
-                self._disk.close(self._segments.pop(gone).fd)
             at = bisect_right(self._firsts, txn) - 1
             if at < 0:
                 return None
         path = self._paths[at]
-        if path not in self._segments:
-            try:
-                fd = self._disk.open(path)
-            except FileNotFoundError:  # it has just been removed
-                return None
-            self._segments[path] = _Segment(path, fd)
-        return self._segments[path]
+        segment = self._segments.pop(path, None) or _Segment(path)
+        self._segments[path] = segment
+        if len(self._segments) > MARKED:
+            del self._segments[next(iter(self._segments))]
+        return segment
 
-    def _look_through(self, segment: _Segment, txn: int) -> None:
-        """Find the batches up to the one that has a record, from header to header."""
-        read, fd = self._disk.read, segment.fd
-        if not segment.firsts and segment_head(read(fd, SEGMENT.size, 0)) is None:
-            raise Damaged(segment.path, 0, "the segment's header is damaged")
-        while segment.next <= txn:
-            head = read(fd, BATCH.size, segment.end)
-            count = int.from_bytes(head[3 * WORD : 4 * WORD], "little")
-            first = int.from_bytes(head[2 * WORD : 3 * WORD], "little")
-            if len(head) < BATCH.size or first != segment.next or not count:
-                raise Damaged(segment.path, segment.end, f"no batch of transaction {segment.next}")
-            segment.firsts.append(first)
-            segment.offsets.append(segment.end)
-            segment.next += count
-            segment.end += BATCH.size + count * RECORD_SIZE
+    def _run_of(self, segment: _Segment, txn: int, durable: int) -> tuple[int, _Run]:
+        """The run that has a record, and its number."""
+        number = bisect_right(segment.firsts, txn) - 1
+        key = segment.path, number
+        run = self._runs.pop(key, None)
+        if run is not None:
+            self._cached -= run.size
+        if run is None or txn >= run.next:  # more has been written behind it
+            number, run = self._load(segment, number, txn, durable)
+            key = segment.path, number
+        self._runs[key] = run
+        self._cached += run.size
+        while self._cached > CACHED and len(self._runs) > 1:
+            self._cached -= self._runs.pop(next(iter(self._runs))).size
+        return number, run
 
-    def _batch(self, segment: _Segment, at: int) -> bytes:
-        """A whole batch, checked."""
-        key = segment.path, at
-        found = self._batches.get(key)
-        if found is None:
-            offset = segment.offsets[at]
-            following = segment.offsets[at + 1] if at + 1 < len(segment.offsets) else segment.end
-            found = self._disk.read(segment.fd, following - offset, offset)
-            if batch_head(found, 0) is None:
-                raise Damaged(segment.path, offset, "the batch is damaged")
-            if len(self._batches) >= _CACHED:
-                del self._batches[next(iter(self._batches))]
-            self._batches[key] = found
-        return found
-
-    def close(self) -> None:
-        for segment in self._segments.values():
-            self._disk.close(segment.fd)
-        self._segments.clear()
+    def _load(self, segment: _Segment, number: int, txn: int, durable: int) -> tuple[int, _Run]:
+        """Look for a record from a run on, and read the run that has it."""
+        read, fd = self._disk.read, self._disk.open(segment.path)
+        try:
+            if not number and segment_head(read(fd, SEGMENT.size, 0)) is None:
+                raise Damaged(segment.path, 0, "the segment's header is damaged")
+            while True:
+                offset = segment.offsets[number]
+                run = _Run(read(fd, _RUN, offset), segment.firsts[number], durable)
+                segment.next = max(segment.next, run.next)
+                full = run.size > _RUN - BATCH.size
+                if full and number + 1 == len(segment.firsts):
+                    segment.firsts.append(run.next)
+                    segment.offsets.append(offset + run.size)
+                if txn < run.next:
+                    run.data = read(fd, run.size, offset)
+                    return number, run
+                if not full:
+                    raise Damaged(
+                        segment.path, offset + run.size, f"no batch of transaction {run.next}"
+                    )
+                number += 1
+        finally:
+            self._disk.close(fd)
