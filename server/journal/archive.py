@@ -2,7 +2,7 @@
 
 It follows the event ring with a cursor, as the workers do, and takes no lock. What it finds is
 written and synced within the flush interval; nobody waits for it, and it does not wait for the disk
-either: a thread does, so that a slow one costs memory and no message. Where the ring has gone past
+either: threads do, so that a slow one costs memory and no message. Where the ring has gone past
 it, or past one that was killed, what is older than the hole is not offered any more: ROOM_HISTORY
 never passes over a message in silence.
 
@@ -17,12 +17,14 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NoReturn, cast
 
 import liblog
+from libnet.wakeup import Wakeup
 from server.child import enter
 from server.config import Settings
 from server.journal.directory import DataDirectory
@@ -56,7 +58,7 @@ BLOCK: Final = 1 << 16  # room_seqs reserved at a time, beside those of leaves
 SEGMENT_SIZE: Final = 4 << 20  # bytes
 AGAIN_S: Final = 0.001
 ASKED_MAX: Final = 16  # questions worked on by turns; the others wait in the sockets
-STEPS: Final = 512  # records that are looked at for one question before the next
+STEPS: Final = 128  # records that are looked at for one question before the next
 
 log = liblog.get("archive")
 
@@ -210,42 +212,111 @@ class Asked:
 
 
 class Answers:
-    """Questions of workers, worked on a step at a time: the ring must not be kept waiting."""
+    """What questions are answered with."""
 
-    def __init__(self, keeper: Keeper, store: RoomStore, history: History, asked: int) -> None:
-        """asked: the word that counts the questions."""
-        self._state, self._store, self._history = keeper.state, store, history
-        self._words, self._count = keeper.state.region.words, asked
+    def __init__(self, state: State, store: RoomStore, history: History) -> None:
+        self._state, self._store, self._history = state, store, history
 
-    def step(self, asked: Asked) -> bytes:
-        """Work on it; its answer, or b"" where there is more to do."""
-        try:
-            return self._txns(asked) if asked.kind == Kind.TXNS else self._events(asked)
-        except (JournalError, OSError) as error:
-            log.error("older history cannot be read", reason=str(error))
-            return self._done(pack_failure(asked.token))
-
-    def _done(self, answer: bytes) -> bytes:
-        self._words[self._count] += 1
-        return answer
-
-    def _events(self, asked: Asked) -> bytes:
+    def events(self, asked: Asked) -> bytes:
+        """JournalError, OSError."""
         room, after, limit, size = asked.fields
         bodies = self._store.read(room, after, limit, size)
-        return self._done(pack_events(asked.token, self._store.oldest(room), bodies))
+        return pack_events(asked.token, self._store.oldest(room), bodies)
 
-    def _record(self, txn: int) -> tuple[int, ...] | None:
-        return self._state.log.read(txn) or self._history.read(txn)
-
-    def _txns(self, asked: Asked) -> bytes:
+    def txns(self, asked: Asked) -> bytes:
+        """Work on it; its answer, or b"" where there is more to do. Called in one other thread.
+        JournalError, OSError."""
         user, txn, before, limit = asked.fields
         left = limit - len(asked.items)
         more, older = follow(self._record, user, txn, before, left, STEPS)
         asked.items += more
         if not older or older == txn:  # all, or as far back as the journal goes
-            return self._done(pack_txns(asked.token, asked.items))
+            return pack_txns(asked.token, asked.items)
         asked.fields = user, older, before, limit
         return b""
+
+    def _record(self, txn: int) -> tuple[int, ...] | None:
+        return self._state.log.read(txn) or self._history.read(txn)
+
+
+class Desk:
+    """Where questions of workers are taken, and answers given.
+
+    What reads the journal is done in a thread, `STEPS` records of one question after the other:
+    the ring is kept waiting by no disk and no checksum, a short question by no long one. The
+    workers have turns, too.
+    """
+
+    def __init__(
+        self, sockets: Sequence[socket.socket], answers: Answers, thread: Executor
+    ) -> None:
+        self._answers, self._thread = answers, thread
+        self._out = {sock: deque([pack_hello()]) for sock in sockets}
+        self._turns = deque(sockets)
+        self._asked: deque[Asked] = deque()
+        self._working: tuple[Asked, Future[bytes]] | None = None
+        self._worked = Wakeup()  # set when a step has been done
+        self._poll = select.poll()
+        self._poll.register(self._worked, select.POLLIN)
+        self._readable: set[int] = set()
+        self.answered = 0  # questions
+
+    def wait(self, timeout_s: float) -> bool:
+        """Until there is something to do, or the time is over; is there a question to `take`?"""
+        reads = select.POLLIN if len(self._asked) < ASKED_MAX else 0
+        for sock, out in self._out.items():  # who does not take its answers asks no more
+            self._poll.register(sock, select.POLLOUT if out else reads)
+        ready = self._poll.poll(timeout_s * 1000)
+        self._readable = {fd for fd, what in ready if what & select.POLLIN}
+        self._readable.discard(self._worked.fileno())
+        self._worked.clear()
+        return bool(self._readable)
+
+    def take(self) -> None:
+        """Take one question of each worker that asks. All that has come out of the ring must be
+        in the files."""
+        for _ in range(len(self._turns)):
+            if len(self._asked) >= ASKED_MAX:
+                return
+            sock = self._turns[0]
+            self._turns.rotate(-1)
+            if sock.fileno() not in self._readable:
+                continue
+            asked = Asked(sock, Question.unpack(sock.recv(DATAGRAM_MAX)))
+            if asked.kind == Kind.TXNS:
+                self._asked.append(asked)
+            else:
+                self._answer(asked, partial(self._answers.events, asked))
+
+    def work(self) -> None:
+        """Have the next step done, and send what can be sent."""
+        if self._working is not None and self._working[1].done():
+            asked, step = self._working
+            self._working = None
+            if not self._answer(asked, step.result):
+                self._asked.append(asked)
+        if self._working is None and self._asked:
+            asked = self._asked.popleft()
+            step = self._thread.submit(self._answers.txns, asked)
+            self._working = asked, step
+            step.add_done_callback(lambda _: self._worked.set())
+        for sock, out in self._out.items():
+            _send(sock, out)
+
+    def close(self) -> None:
+        self._worked.close()
+
+    def _answer(self, asked: Asked, found: Callable[[], bytes]) -> bool:
+        """Answer it, if there is an answer."""
+        try:
+            answer = found()
+        except (JournalError, OSError) as error:
+            log.error("older history cannot be read", reason=str(error))
+            answer = pack_failure(asked.token)
+        if answer:
+            self._out[asked.sock].append(answer)
+            self.answered += 1
+        return bool(answer)
 
 
 def _serve(inherited: Inherited) -> None:
@@ -273,68 +344,40 @@ def _serve(inherited: Inherited) -> None:
         keeper.begin()
     durable = region.layout["log"].at(0, "durable")
     history = History(disk, data.journal, lambda: words[durable])
-    answers = Answers(keeper, store, history, layout.at(0, "queries"))
+    answers = Answers(keeper.state, store, history)
     stop = Stop(inherited.workers, settings.graceful_timeout + LAST_S)
     words[layout.at(0, "pid")] = os.getpid()
-    beat = layout.at(0, "beat")
-    waiting: dict[int, deque[bytes]] = {}
-    poll = select.poll()
-    for sock in inherited.sockets:
-        waiting[sock.fileno()] = deque([pack_hello()])
-        poll.register(sock, select.POLLIN | select.POLLOUT)
-    by_fd = {sock.fileno(): sock for sock in inherited.sockets}
+    beat, queries = layout.at(0, "beat"), layout.at(0, "queries")
     words[layout.at(0, "failed")] = 0  # what ended the one before has been mended
     os.write(inherited.ready, bytes([READY]))
-    due, syncing = 0.0, cast("Future[None] | None", None)
-    asked: deque[Asked] = deque()
-    with ThreadPoolExecutor(1) as disk_thread:
+    due, syncing, before = 0.0, cast("Future[None] | None", None), words[queries]
+    with ThreadPoolExecutor(1) as disk_thread, ThreadPoolExecutor(1) as reading:
+        desk = Desk(inherited.sockets, answers, reading)
         while not stop:
             words[beat] += 1
-            ready = poll.poll(0 if asked else min(settings.flush_interval, POLL_S) * 1000)
+            asked = desk.wait(min(settings.flush_interval, POLL_S))
             keeper.collect()
             if syncing is not None and syncing.done():
                 syncing.result()
                 syncing = None
                 keeper.finish()
             now = time.monotonic()
-            if syncing is None and (now >= due or keeper.urgent or ready) and keeper.write():
+            if syncing is None and (now >= due or keeper.urgent or asked) and keeper.write():
                 due = now + settings.flush_interval
                 syncing = disk_thread.submit(store.sync)
-            for fd, what in ready:
-                queue, sock = waiting[fd], by_fd[fd]
-                if what & select.POLLIN and len(asked) < ASKED_MAX:
-                    if keeper.collected:  # and not in the files yet: it might be asked for
-                        time.sleep(AGAIN_S)
-                        continue
-                    _take(sock, asked)
-                _send(sock, queue)
-                poll.modify(fd, select.POLLIN | (select.POLLOUT if queue else 0))
-            for _ in range(len(asked)):
-                each = asked.popleft()
-                if answer := answers.step(each):
-                    queue = waiting[each.sock.fileno()]
-                    queue.append(answer)
-                    _send(each.sock, queue)
-                    poll.modify(each.sock, select.POLLIN | (select.POLLOUT if queue else 0))
-                else:
-                    asked.append(each)
+            if asked and keeper.collected:  # and not in the files yet: it might be asked for
+                time.sleep(AGAIN_S)
+            elif asked:
+                desk.take()
+            desk.work()
+            words[queries] = before + desk.answered
         if syncing is not None:
             syncing.result()
             keeper.finish()
+    desk.close()
     if stop.alone:  # else a worker may yet use a number that is reserved
         keeper.settle()
     store.close()
-
-
-def _take(sock: socket.socket, asked: deque[Asked]) -> None:
-    while len(asked) < ASKED_MAX:
-        try:
-            data = sock.recv(DATAGRAM_MAX)
-        except BlockingIOError:
-            return
-        if not data:
-            return
-        asked.append(Asked(sock, Question.unpack(data)))
 
 
 def _send(sock: socket.socket, queue: deque[bytes]) -> None:

@@ -1,0 +1,165 @@
+"""The archive process's parts: what keeps it waiting, and what must not."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from server.journal import format as journal_format
+from server.journal.archive import ASKED_MAX, Answers, Desk
+from server.journal.disk import Disk
+from server.journal.history import History
+from server.journal.questions import (
+    DATAGRAM_MAX,
+    HELLO,
+    Kind,
+    Question,
+    head_of,
+    unpack_events,
+)
+from server.journal.rooms import RoomStore
+from server.state.region import Region
+from tests.helpers.region import small_region, state_of
+from tests.server.journal import append, batches, open_writer
+from tests.server.journal.rooms_model import Unsynced, opened
+
+DEADLINE_S = 20.0
+
+
+class Stuck(Disk):
+    """A disk that gives nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+    def read(self, fd: int, size: int, offset: int) -> bytes:
+        assert self.go.wait(DEADLINE_S), "whoever tells it waits for it"
+        return super().read(fd, size, offset)
+
+
+class Office:
+    """A desk, the workers' ends of its sockets, and what is read for them: of each of three
+    transactions one batch, and three events of room 1."""
+
+    def __init__(
+        self, region: Region, directory: Path, workers: int, disk: Disk, thread: ThreadPoolExecutor
+    ) -> None:
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(workers)]
+        for sock in (sock for pair in pairs for sock in pair):
+            sock.setblocking(False)
+        self.workers = [worker for worker, _ in pairs]
+        self._archive = [archive for _, archive in pairs]
+        journal = directory / "journal"
+        journal.mkdir()
+        writer = open_writer(Unsynced(), journal, 1 << 16)
+        for each in batches([1, 1, 1]):
+            append(writer, each)
+        writer.close()
+        self.store: RoomStore = opened(Unsynced(), directory / "rooms")
+        self.store.reserve(1, 9)
+        self.store.commit()
+        for seq in (1, 2, 3):
+            self.store.append(1, seq, b"event %d" % seq)
+        self.store.commit()
+        answers = Answers(state_of(region), self.store, History(disk, journal, lambda: 3))
+        self.desk = Desk(self._archive, answers, thread)
+
+    def ask(self, worker: int, token: int, kind: Kind) -> None:
+        fields = (7, 1, 0, 9) if kind == Kind.TXNS else (1, 0, 9, 1000)
+        self.workers[worker].send(Question(token, kind, fields).pack())
+
+    def turn(self) -> None:
+        if self.desk.wait(0.01):
+            self.desk.take()
+        self.desk.work()
+
+    def answers(self, worker: int) -> list[bytes]:
+        """That are there, the HELLO aside."""
+        found: list[bytes] = []
+        while True:
+            try:
+                data = self.workers[worker].recv(DATAGRAM_MAX)
+            except BlockingIOError:
+                return found
+            if head_of(data)[0] != HELLO:
+                found.append(data)
+
+    def close(self) -> None:
+        self.desk.close()
+        self.store.close()
+        for sock in (*self.workers, *self._archive):
+            sock.close()
+
+
+@contextmanager
+def office(directory: Path, workers: int = 1, disk: Disk | None = None) -> Iterator[Office]:
+    with small_region() as region:
+        with ThreadPoolExecutor(1) as thread:
+            made = Office(region, directory, workers, disk or Disk(), thread)
+            try:
+                yield made
+            finally:
+                if isinstance(disk, Stuck):
+                    disk.go.set()
+        made.close()
+
+
+def test_a_disk_that_does_not_answer_keeps_nothing_else_waiting(tmp_path: Path) -> None:
+    """The turn ends, in which the ring is looked at; and what needs no old record is answered."""
+    disk = Stuck()
+    with office(tmp_path, disk=disk) as made:
+        made.ask(0, 1, Kind.TXNS)
+        made.turn()
+        made.ask(0, 2, Kind.EVENTS)
+        answers: list[bytes] = []
+        for _ in range(200):
+            made.turn()
+            answers += made.answers(0)
+        assert [head_of(answer) for answer in answers] == [(2, True)]
+        assert unpack_events(answers[0]) == (1, [b"event 1", b"event 2", b"event 3"])
+        disk.go.set()
+        while not answers[1:]:
+            made.turn()
+            answers += made.answers(0)
+        assert head_of(answers[1]) == (1, True)
+        assert made.desk.answered == 2
+
+
+def test_a_long_question_and_a_busy_worker_leave_the_others_their_turn(tmp_path: Path) -> None:
+    disk = Stuck()
+    with office(tmp_path, workers=3, disk=disk) as made:
+        for token in range(1, 2 * ASKED_MAX):
+            made.ask(0, token, Kind.TXNS)
+        made.ask(2, 99, Kind.TXNS)
+        for _ in range(2 * ASKED_MAX):
+            made.turn()
+        disk.go.set()
+        while not (answers := made.answers(2)):
+            made.turn()
+        assert head_of(answers[0]) == (99, True)
+        assert len(made.answers(0)) <= ASKED_MAX, "it has not waited for all of these"
+
+
+def test_no_call_holds_the_interpreter_for_a_whole_batch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The thread that reads old records would keep the other one from the ring."""
+    called: list[int] = []
+    crc64 = journal_format.crc64
+
+    def counted(data: bytes, crc: int = 0) -> int:
+        called.append(len(data))
+        return int(crc64(data, crc))
+
+    writer = open_writer(Unsynced(), tmp_path, 1 << 16)
+    (each,) = batches([2000])
+    append(writer, each)
+    writer.close()
+    monkeypatch.setattr(journal_format, "crc64", counted)
+    assert History(Disk(), tmp_path, lambda: 2000).read(7) is not None
+    assert sum(called) > len(each.records)
+    assert max(called) <= 1 << 16
