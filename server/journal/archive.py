@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NoReturn, cast
@@ -206,9 +207,13 @@ class Asked:
 
     def __init__(self, sock: socket.socket, question: Question) -> None:
         self.sock = sock
-        self.token, self.kind = question.token, question.kind
-        self.fields = question.fields
+        self.token, self.kind, self._until, self.fields = question
         self.items: list[tuple[int, ...]] = []
+
+    @property
+    def late(self) -> bool:
+        """Nobody waits for the answer any more."""
+        return time.monotonic_ns() > self._until
 
 
 class Answers:
@@ -260,6 +265,8 @@ class Desk:
         self._poll.register(self._worked, select.POLLIN)
         self._readable: set[int] = set()
         self.answered = 0  # questions
+        for sock in sockets:  # what was asked of the process before comes again, after the hello
+            _discard(sock)
 
     def wait(self, timeout_s: float) -> bool:
         """Until there is something to do, or the time is over; is there a question to `take`?"""
@@ -285,7 +292,7 @@ class Desk:
             asked = Asked(sock, Question.unpack(sock.recv(DATAGRAM_MAX)))
             if asked.kind == Kind.TXNS:
                 self._asked.append(asked)
-            else:
+            elif not asked.late:
                 self._answer(asked, partial(self._answers.events, asked))
 
     def work(self) -> None:
@@ -295,8 +302,10 @@ class Desk:
             self._working = None
             if not self._answer(asked, step.result):
                 self._asked.append(asked)
-        if self._working is None and self._asked:
+        while self._working is None and self._asked:
             asked = self._asked.popleft()
+            if asked.late:
+                continue
             step = self._thread.submit(self._answers.txns, asked)
             self._working = asked, step
             step.add_done_callback(lambda _: self._worked.set())
@@ -378,6 +387,12 @@ def _serve(inherited: Inherited) -> None:
     if stop.alone:  # else a worker may yet use a number that is reserved
         keeper.settle()
     store.close()
+
+
+def _discard(sock: socket.socket) -> None:
+    with suppress(BlockingIOError):
+        while sock.recv(DATAGRAM_MAX):
+            pass
 
 
 def _send(sock: socket.socket, queue: deque[bytes]) -> None:

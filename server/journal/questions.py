@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 DATAGRAM_MAX: Final = 1 << 17  # bytes
 
-_QUESTION: Final = struct.Struct("=6Q")
+_QUESTION: Final = struct.Struct("=7Q")
 _HEAD: Final = struct.Struct("=QQ")  # of an answer: token, whether it could be answered
 _ITEM: Final = struct.Struct("=8Q")
 _COUNTS: Final = struct.Struct("=QI")
@@ -30,15 +30,16 @@ class Question(NamedTuple):
 
     token: int  # from 1
     kind: int
+    until: int  # that somebody waits for the answer: time.monotonic_ns
     fields: tuple[int, int, int, int]
 
     def pack(self) -> bytes:
-        return _QUESTION.pack(self.token, self.kind, *self.fields)
+        return _QUESTION.pack(self.token, self.kind, self.until, *self.fields)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Question":
-        token, kind, *fields = _QUESTION.unpack(data)
-        return cls(token, kind, (fields[0], fields[1], fields[2], fields[3]))
+        token, kind, until, *fields = _QUESTION.unpack(data)
+        return cls(token, kind, until, (fields[0], fields[1], fields[2], fields[3]))
 
 
 def pack_hello() -> bytes:

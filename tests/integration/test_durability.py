@@ -27,6 +27,7 @@ from server.journal.reader import Reader
 from server.master import lock_data
 from server.state.layout import WORD
 from server.state.region import Region
+from server.stats import totals
 from tests.helpers.leaks import region_name, wait_gone
 from tests.helpers.server import ROOT, RunningServer, StartServer, lasting_port, wait_until
 from tests.helpers.wire import Wire, frozen, registration, request
@@ -697,6 +698,37 @@ def test_questions_of_many_at_once(start_server: StartServer) -> None:
             assert [i.txn_id for i in wire.answer().body.transactions] == own[::-1]
         assert wire.answer().opcode == Opcode.HEARTBEAT, "it has not overtaken"
         wire.close()
+
+
+def test_who_waits_for_the_archive_does_not_fill_the_server(start_server: StartServer) -> None:
+    """Clients ask an archive that stands still, and go: their connections count no longer."""
+    server = start_server(*SMALL, "--max-connections", "8", "--worker-timeout", "3600", workers=1)
+    wires = [entered(server, f"user{n}", new=True) for n in range(7)]
+    ids = [[wire.ok(Opcode.DEPOSIT, 1).txn_id] for wire in wires]
+    ids[0] += [wires[0].ok(Opcode.DEPOSIT, 1).txn_id for _ in range(70)]  # more than the ring has
+    with frozen(archive_of(server)):
+        for wire in wires:
+            wire.send(Opcode.TXN_HISTORY, 0, 256)
+            wire.send(Opcode.HEARTBEAT, 1)
+        for wire in wires[1:]:
+            wire.close()
+        answer = wires[0].answer()
+        assert (answer.opcode, answer.status) == (Opcode.TXN_HISTORY, Status.ERR_SERVER_BUSY)
+        assert answer.body.retry_after_ms > 0
+        assert wires[0].answer().opcode == Opcode.HEARTBEAT
+        wires[0].close()
+        wait_until(lambda: open_connections(server) == 0, "they have gone", 30.0)
+    for n, own in enumerate(ids):
+        with entered(server, f"user{n}") as wire:
+            assert [item.txn_id for item in transactions(wire)] == own
+
+
+def open_connections(server: RunningServer) -> int:
+    region = Region.attach(server.name)
+    try:
+        return totals(region)["connections"]
+    finally:
+        region.close()
 
 
 # ---- damage in memory

@@ -2,9 +2,11 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -66,11 +68,18 @@ class Office:
             self.store.append(1, seq, b"event %d" % seq)
         self.store.commit()
         answers = Answers(state_of(region), self.store, History(disk, journal, lambda: 3))
-        self.desk = Desk(self._archive, answers, thread)
+        self._begin = partial(Desk, self._archive, answers, thread)
+        self.desk = self._begin()
 
-    def ask(self, worker: int, token: int, kind: Kind) -> None:
+    def begin(self) -> None:
+        """As another process does in the place of one that was killed."""
+        self.desk.close()
+        self.desk = self._begin()
+
+    def ask(self, worker: int, token: int, kind: Kind, for_s: float = DEADLINE_S) -> None:
         fields = (7, 1, 0, 9) if kind == Kind.TXNS else (1, 0, 9, 1000)
-        self.workers[worker].send(Question(token, kind, fields).pack())
+        until = time.monotonic_ns() + int(for_s * 1e9)
+        self.workers[worker].send(Question(token, kind, until, fields).pack())
 
     def turn(self) -> None:
         if self.desk.wait(0.01):
@@ -142,6 +151,32 @@ def test_a_long_question_and_a_busy_worker_leave_the_others_their_turn(tmp_path:
             made.turn()
         assert head_of(answers[0]) == (99, True)
         assert len(made.answers(0)) <= ASKED_MAX, "it has not waited for all of these"
+
+
+def test_nothing_is_done_for_who_waits_no_more(tmp_path: Path) -> None:
+    with office(tmp_path) as made:
+        for token, kind in enumerate((Kind.TXNS, Kind.EVENTS), 1):
+            made.ask(0, token, kind, for_s=0.0)
+            made.ask(0, token + 10, kind)
+        answers: list[bytes] = []
+        while len(answers) < 2:
+            made.turn()
+            answers += made.answers(0)
+        assert {head_of(answer) for answer in answers} == {(11, True), (12, True)}
+        assert made.desk.answered == 2
+
+
+def test_what_was_asked_of_the_process_before_is_not_worked_on_twice(tmp_path: Path) -> None:
+    """It is asked again once the new one says hello, as far as somebody waits for it."""
+    with office(tmp_path) as made:
+        made.ask(0, 1, Kind.EVENTS)
+        made.begin()
+        made.ask(0, 2, Kind.EVENTS)
+        answers: list[bytes] = []
+        while not answers:
+            made.turn()
+            answers += made.answers(0)
+        assert [head_of(answer) for answer in answers] == [(2, True)]
 
 
 def test_no_call_holds_the_interpreter_for_a_whole_batch(
