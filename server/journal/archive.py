@@ -374,7 +374,8 @@ def _serve(inherited: Inherited) -> None:
             if syncing is None and (now >= due or keeper.urgent or asked) and keeper.write():
                 due = now + settings.flush_interval
                 syncing = disk_thread.submit(store.sync)
-            if asked and keeper.collected:  # and not in the files yet: it might be asked for
+            if asked and (keeper.collected or not store.readable):
+                # What is not in the files yet might be asked for.
                 time.sleep(AGAIN_S)
             elif asked:
                 desk.take()

@@ -36,12 +36,22 @@ class _Copy(NamedTuple):
     record: memoryview
 
 
+class _Begun(NamedTuple):
+    """A segment that is made in the next `sync`, and what is written into it there."""
+
+    path: Path
+    size: int  # bytes
+    header: bytes
+    batch: list[bytes]
+
+
 class RoomStore:
     """The one writer and reader of a directory of room segments.
 
     `append`, `reserve` and `drop` only buffer. `commit` writes all of it as one batch and syncs.
     Who would rather wait for the disk in another thread calls `write`, there `sync`, and then
-    `finish`; between `write` and `finish` everything but `write` may be called.
+    `finish`; between `write` and `finish` everything but `write` may be called, and `read` where
+    the store is `readable`. Only `sync` waits for the disk.
 
     Disk use: with L bytes of live records (a record has 32 bytes and its body, padded to 8; each
     room one for its reservation) the files have at most 3 L bytes and 6 segments. L is the most
@@ -79,6 +89,8 @@ class RoomStore:
         self._cleaned = ROOM_SEGMENT.size  # how far the oldest segment has been gone through
         self._credit = 0  # bytes that may yet be read for that
         self._reading = (0, -1)  # an older segment and its descriptor
+        self._begun: _Begun | None = None  # is on its way
+        self._gone: list[int] = []  # segments that are removed in the next `sync`
         self._failed = True
 
         disk.make_directory(directory)
@@ -103,7 +115,9 @@ class RoomStore:
         else:
             self.epoch = new_epoch
             self._number, self._fd = 0, -1
-            self._rotate(0)
+            self._begin_segment(0)
+            self._make_segment()
+            self._begun = None
         self._failed = False
 
     def _go_on(self, scan: Scan) -> None:
@@ -119,13 +133,20 @@ class RoomStore:
         # time: what was read, and is relied on, is written once more, and the sync speaks for it.
         disk.write(self._fd, [scan.tail], scan.last)
         disk.sync(self._fd)
+        self._gone = [number for number in self._segments if number < self._oldest]
         self._remove_cleaned()
+        self._forget_cleaned()
 
     # ---- asking
 
     @property
+    def readable(self) -> bool:
+        """False between `write` and `finish` where what was written is in no file yet."""
+        return self._begun is None
+
+    @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Bytes of all files, when all is finished that was written."""
         return sum(segment.size for segment in self._segments.values())
 
     @property
@@ -155,6 +176,7 @@ class RoomStore:
     def read(self, room: int, after: int, limit: int, room_bytes: int) -> list[bytes]:
         """Bodies of written events above `after`, ascending: at most `limit`, and `room_bytes` of
         them in all. OSError; Damaged where a file was changed from outside."""
+        assert self._begun is None, "see `readable`"
         bodies: list[bytes] = []
         known = self._rooms.get(room)
         if known is None:
@@ -254,8 +276,8 @@ class RoomStore:
             self.finish()
 
     def write(self) -> bool:
-        """Write what is buffered; is there anything to `sync`? The events can be read from now on;
-        they and the reservations are durable after `finish`."""
+        """Write what is buffered; is there anything to `sync`? The events can be read from now on,
+        if it is `readable`; they and the reservations are durable after `finish`."""
         if self._failed:
             raise OSError("the store of the rooms' events has failed before")
         if not self._events and not self._reservations:
@@ -264,7 +286,7 @@ class RoomStore:
         copies = self._clean(self._batch_size())
         size = self._batch_size() + sum(len(copy.record) for copy in copies)
         if self._offset + size > self._segments[self._number].size:
-            self._rotate(size)
+            self._begin_segment(size)
         place = place_of(self._number, self._offset + ROOM_BATCH.size)
         records = b"".join(self._records(place, copies))
         self._batch += 1
@@ -272,22 +294,30 @@ class RoomStore:
         header = ROOM_BATCH.pack(
             segment.salt, self._batch, self._oldest, len(records), self._now(), rest=(records,)
         )
-        self._disk.write(self._fd, [header, records], self._offset)
+        if self._begun is None:
+            self._disk.write(self._fd, [header, records], self._offset)
+        else:
+            self._begun.batch.extend((header, records))
+        self._gone = [number for number in self._segments if number < self._oldest]
         self._offset += size
         assert size == len(header) + len(records)
         return True
 
     def sync(self) -> None:
-        """Wait until what was written is durable. May be called in another thread. OSError: as in
-        `commit`."""
+        """Wait until what was written is durable, and remove what is not needed any more. May be
+        called in another thread. OSError: as in `commit`."""
+        if self._begun is not None:
+            self._make_segment()
         self._disk.sync(self._fd)
+        self._remove_cleaned()
 
     def finish(self) -> None:
-        """After a `sync` that did not fail: reservations count, cleaned segments go."""
+        """After a `sync` that did not fail: reservations count."""
         for room, ceiling in self._written:
             room.ceiling = ceiling
         self._written.clear()
-        self._remove_cleaned()
+        self._begun = None
+        self._forget_cleaned()
         self._failed = False
 
     def _batch_size(self) -> int:
@@ -318,27 +348,34 @@ class RoomStore:
         self._events.clear()
         self._events_size = 0
 
-    def _rotate(self, size: int) -> None:
-        """A new segment with room for a batch of `size` bytes, durable itself before anything is
-        in it."""
-        disk, old, number = self._disk, self._fd, self._number + 1
+    def _begin_segment(self, size: int) -> None:
+        """A new segment with room for a batch of `size` bytes comes next."""
+        number, salt = self._number + 1, int.from_bytes(self._salt_of(WORD), "little")
         path = numbered(self._directory, number, SUFFIX)
-        self._fd = disk.create(path)
         allocated = max(self._segment_size, ROOM_SEGMENT.size + size)
-        disk.allocate(self._fd, allocated)
-        salt = int.from_bytes(self._salt_of(WORD), "little")
         header = ROOM_SEGMENT.pack(
             FORMAT_VERSION, number, self._batch + 1, salt, self.epoch, self._now()
         )
-        disk.write(self._fd, [header], 0)
-        disk.sync(self._fd)
-        disk.sync_directory(self._directory)
-        if old >= 0:
-            disk.truncate(old, self._offset)  # what it has not used
-            disk.close(old)
+        self._begun = _Begun(path, allocated, header, [])
+        if self._number:
             self._segments[self._number].size = self._offset
         self._segments[number] = Segment(path, salt, allocated)
         self._number, self._offset = number, ROOM_SEGMENT.size
+
+    def _make_segment(self) -> None:
+        """Make it durable itself before anything is in it."""
+        disk, old, begun = self._disk, self._fd, self._begun
+        assert begun is not None
+        self._fd = disk.create(begun.path)
+        disk.allocate(self._fd, begun.size)
+        disk.write(self._fd, [begun.header], 0)
+        disk.sync(self._fd)
+        disk.sync_directory(self._directory)
+        if old >= 0:
+            disk.truncate(old, self._segments[self._number - 1].size)  # what it has not used
+            disk.close(old)
+        if begun.batch:
+            disk.write(self._fd, begun.batch, ROOM_SEGMENT.size)
 
     # ---- cleaning
 
@@ -393,11 +430,16 @@ class RoomStore:
 
     def _remove_cleaned(self) -> None:
         """Nothing durable needs them; one at a time, so that never one in the middle is missing."""
-        for number in [number for number in self._segments if number < self._oldest]:
+        for number in self._gone:
+            self._disk.remove(self._segments[number].path)
+            self._disk.sync_directory(self._directory)
+
+    def _forget_cleaned(self) -> None:
+        for number in self._gone:
             if number == self._reading[0]:
                 self._stop_reading()
-            self._disk.remove(self._segments.pop(number).path)
-            self._disk.sync_directory(self._directory)
+            del self._segments[number]
+        self._gone = []
 
     def close(self) -> None:
         """Close the files; what is buffered is forgotten."""

@@ -225,6 +225,54 @@ def test_disk_use_stays_within_the_bound_over_a_long_run(seed: int, tmp_path: Pa
     store.close()
 
 
+class Waits(Unsynced):
+    """Which calls waited for the disk."""
+
+    def __init__(self) -> None:
+        self.waited: list[str] = []
+
+    def sync(self, fd: int) -> None:
+        super().sync(fd)
+        self.waited.append("sync")
+
+    def sync_directory(self, path: Path) -> None:
+        super().sync_directory(path)
+        self.waited.append("sync_directory")
+
+
+def test_only_sync_waits_for_the_disk(tmp_path: Path) -> None:
+    """Where segments begin and go, too: whoever writes has a ring to follow."""
+    disk = Waits()
+    store = opened(disk, tmp_path / "rooms")
+    store.reserve(1, 10**6)
+    store.commit()
+    new_segments = removed = 0
+    for seq in range(1, 200):
+        names = set(disk.names(tmp_path / "rooms"))
+        store.append(1, seq, body_of(1, seq))
+        disk.waited.clear()
+        store.write()
+        assert not disk.waited
+        readable = store.readable
+        if readable:
+            assert store.read(1, seq - 1, 1, ALL) == [body_of(1, seq)]
+        store.sync()
+        begun = len(set(disk.names(tmp_path / "rooms")) - names)
+        gone = len(names - set(disk.names(tmp_path / "rooms")))
+        assert readable == (not begun)
+        assert disk.waited.count("sync") == 1 + begun
+        assert disk.waited.count("sync_directory") == begun + gone
+        disk.waited.clear()
+        store.finish()
+        assert not disk.waited
+        assert store.readable
+        assert store.read(1, seq - 1, 1, ALL) == [body_of(1, seq)]
+        new_segments += begun
+        removed += gone
+    assert new_segments > removed > 10
+    store.close()
+
+
 def test_it_is_made_anew_where_only_a_beginning_was_left(tmp_path: Path) -> None:
     directory = tmp_path / "rooms"
     directory.mkdir()
