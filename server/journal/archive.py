@@ -2,9 +2,9 @@
 
 It follows the event ring with a cursor, as the workers do, and takes no lock. What it finds is
 written and synced within the flush interval; nobody waits for it, and it does not wait for the disk
-either: threads do, so that a slow one costs memory and no message. Where the ring has gone past
-it, or past one that was killed, what is older than the hole is not offered any more: ROOM_HISTORY
-never passes over a message in silence.
+either: threads do, so that a slow one costs memory and no message, up to `BUFFERED_MAX`. Then what
+waits is dropped. There, and where the ring has gone past it, or past one that was killed, what is
+older than the hole is not offered any more: ROOM_HISTORY never passes over a message in silence.
 
 room_seqs are reserved ahead: a number is used only once a reservation of it is durable, so after a
 crash a room goes on above what was reserved. Leaves cannot be refused, so `reserved` stays as far
@@ -59,6 +59,7 @@ BLOCK: Final = 1 << 16  # room_seqs reserved at a time, beside those of leaves
 SEGMENT_SIZE: Final = 4 << 20  # bytes
 AGAIN_S: Final = 0.001
 ASKED_MAX: Final = 16  # questions worked on by turns; the others wait in the sockets
+BUFFERED_MAX: Final = 64 << 20  # bytes of events that wait for the disk
 STEPS: Final = 128  # records that are looked at for one question before the next
 
 log = liblog.get("archive")
@@ -89,8 +90,8 @@ class Keeper:
         self._count = rooms.records
         self._at = {name: rooms.offsets[name] for name in rooms.offsets}
         self._base, self._stride = rooms.base, rooms.stride
-        self._cursor_at, self._kept, self._laps = (
-            archive.at(0, name) for name in ("cursor", "kept", "laps")
+        self._cursor_at, self._kept, self._laps, self._dropped = (
+            archive.at(0, name) for name in ("cursor", "kept", "laps", "dropped")
         )
         self._expected: list[int] = []  # by room: the room_seq that comes next
         self._touched: set[int] = set()  # rooms with something that is not written yet
@@ -162,10 +163,22 @@ class Keeper:
             self._expected[event.room] = event.seq + 1
             self._touched.add(event.room)
             self._events += 1
+            if store.buffered > BUFFERED_MAX:
+                self._shed()
             if event.seq + BLOCK // 2 > words[self._word(event.room, "reserved")]:
                 store.reserve(event.room, event.seq + BLOCK + self._margin)
                 self.urgent = True
         words[self._cursor_at] = self.cursor
+
+    def _shed(self) -> None:
+        dropped = self._store.shed()
+        self._words[self._dropped] += dropped
+        self._events = 0
+        log.error(
+            "the disk takes no room events, and too many wait for it: they are not kept, nor what "
+            "is older in their rooms; look at the disk of the data directory",
+            events=dropped,
+        )
 
     @property
     def collected(self) -> bool:

@@ -140,6 +140,11 @@ class RoomStore:
     # ---- asking
 
     @property
+    def buffered(self) -> int:
+        """Bytes of the records of the events that are not written yet."""
+        return self._events_size
+
+    @property
     def readable(self) -> bool:
         """False between `write` and `finish` where what was written is in no file yet."""
         return self._begun is None
@@ -247,6 +252,15 @@ class RoomStore:
         self._events = [e for e in self._events if e[0] != room or e[1] >= before]
         self._events_size = sum(record_size(len(body)) for _, _, body in self._events)
         self._reservations[room] = known
+
+    def shed(self) -> int:
+        """Drop all events that are buffered, which hides those before them in their rooms; how many
+        were buffered."""
+        count, newest = len(self._events), {room: seq for room, seq, _ in self._events}
+        self._events.clear()
+        for room, seq in newest.items():
+            self.drop(room, seq + 1)
+        return count
 
     def settle(self, last: Mapping[int, int]) -> None:
         """The orderly stop: all is committed, and the ceiling of each room given becomes the last

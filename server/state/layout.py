@@ -189,6 +189,7 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("kept", "room events written"),
             Field("laps", "times that the event ring lapped it"),
             Field("queries", "questions of workers answered"),
+            Field("dropped", "room events not kept, as too many waited for the disk"),
         ),
     ),
     Segment(

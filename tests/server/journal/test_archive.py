@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from server.journal import archive
 from server.journal import format as journal_format
-from server.journal.archive import ASKED_MAX, Answers, Desk
+from server.journal.archive import ASKED_MAX, Answers, Desk, Keeper
 from server.journal.disk import Disk
 from server.journal.history import History
 from server.journal.questions import (
@@ -25,9 +26,9 @@ from server.journal.questions import (
 )
 from server.journal.rooms import RoomStore
 from server.state.region import Region
-from tests.helpers.region import small_region, state_of
+from tests.helpers.region import STARTED_US, login, register, small_region, state_of, word
 from tests.server.journal import append, batches, open_writer
-from tests.server.journal.rooms_model import Unsynced, opened
+from tests.server.journal.rooms_model import ALL, Unsynced, opened
 
 DEADLINE_S = 20.0
 
@@ -54,7 +55,7 @@ class Office:
         for sock in (sock for pair in pairs for sock in pair):
             sock.setblocking(False)
         self.workers = [worker for worker, _ in pairs]
-        self._archive = [archive for _, archive in pairs]
+        self._ends = [end for _, end in pairs]
         journal = directory / "journal"
         journal.mkdir()
         writer = open_writer(Unsynced(), journal, 1 << 16)
@@ -68,7 +69,7 @@ class Office:
             self.store.append(1, seq, b"event %d" % seq)
         self.store.commit()
         answers = Answers(state_of(region), self.store, History(disk, journal, lambda: 3))
-        self._begin = partial(Desk, self._archive, answers, thread)
+        self._begin = partial(Desk, self._ends, answers, thread)
         self.desk = self._begin()
 
     def begin(self) -> None:
@@ -100,7 +101,7 @@ class Office:
     def close(self) -> None:
         self.desk.close()
         self.store.close()
-        for sock in (*self.workers, *self._archive):
+        for sock in (*self.workers, *self._ends):
             sock.close()
 
 
@@ -115,6 +116,41 @@ def office(directory: Path, workers: int = 1, disk: Disk | None = None) -> Itera
                 if isinstance(disk, Stuck):
                     disk.go.set()
         made.close()
+
+
+def test_what_waits_for_a_disk_that_hangs_is_bounded_and_the_hole_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(archive, "BUFFERED_MAX", 2000)
+    with small_region() as region:
+        store = opened(Unsynced(), tmp_path / "rooms", keep=1000)
+        keeper = Keeper(region, store)
+        keeper.begin()
+        state = state_of(region)
+        session = login(state, *register(state, "ann"))
+        rooms = (1, 2, 3)
+        for room in rooms:
+            state.rooms.join(session, room, STARTED_US)
+        said = 0
+        for number in range(100):
+            for room in rooms[: 2 if number < 80 else 3]:
+                state.rooms.send(session, room, f"message {number}", STARTED_US)
+                said += 1
+            keeper.collect()  # and nothing is written
+            assert store.buffered <= 2000
+        assert keeper.write()
+        store.sync()
+        keeper.finish()
+        dropped = word(region, "archive", 0, "dropped")
+        assert dropped > 100
+        assert dropped + word(region, "archive", 0, "kept") == said + len(rooms)
+        for room in rooms:
+            last = word(region, "rooms", room, "last_seq")
+            oldest = store.oldest(room)
+            assert 1 < oldest <= last == store.last(room)
+            assert word(region, "rooms", room, "kept") == oldest
+            assert len(store.read(room, 0, 1000, ALL)) == last - oldest + 1, "no hole"
+        store.close()
 
 
 def test_a_disk_that_does_not_answer_keeps_nothing_else_waiting(tmp_path: Path) -> None:
