@@ -80,7 +80,7 @@ def test_a_new_child_of_a_process_that_was_there_is_no_leak() -> None:
     ) as shared:
         assert shared.stdin is not None
         assert shared.stdout is not None
-        with leaks.watch(0):
+        with leaks.watch():
             shared.stdin.write(b"\n")
             shared.stdin.flush()
             shared.stdout.readline()
@@ -115,69 +115,104 @@ def test_an_entry_of_dev_shm_is_a_leak() -> None:
         posix_ipc.unlink_shared_memory(name)
 
 
-def _told_by_another_process(owner: int | None = None) -> str:
-    """What a process that we start would call a leak of its own; to that one we are another.
-    owner: who is charged there, if not who is charged here."""
-    tell = (
-        "from tests.helpers import leaks\n"
-        "print(leaks.leaks_since(leaks.snapshot()._replace(shm=frozenset()), 0))"
+class Another:
+    """A process that says, when asked, what it would call a leak of its own. To it we are another
+    one. It is ready before there is anything to see: what nobody has open is a leak to every test
+    that runs meanwhile, and so must not be there for long.
+    """
+
+    TELL = textwrap.dedent(
+        """
+        from tests.helpers import leaks
+
+        print(flush=True)
+        while input() == "tell":
+            print(leaks.leaks_since(leaks.snapshot()._replace(shm=frozenset()), 0), flush=True)
+        """
     )
-    command = [sys.executable, "-c", tell]
-    changed = {} if owner is None else {leaks.OWNER: str(owner)}
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **changed},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+
+    def __init__(self, owner: int | None = None) -> None:
+        """owner: who is charged there, if not who is charged here."""
+        changed = {} if owner is None else {leaks.OWNER: str(owner)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", self.TELL],
+            cwd=ROOT,
+            env={**os.environ, **changed},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._answer()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def _order(self, order: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{order}\n")
+        self._process.stdin.flush()
+
+    def told(self) -> str:
+        self._order("tell")
+        return self._answer()
+
+    def __enter__(self) -> "Another":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:
+            self._order("end")
+        assert self._process.returncode == 0
 
 
 def test_an_entry_of_our_name_is_a_leak_whoever_has_it_open() -> None:
     name = leaks.region_name()
-    memory = posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, size=4096)
-    try:
-        assert name in _told_by_another_process()
-        memory.close_fd()
-        assert name in _told_by_another_process()
-    finally:
-        posix_ipc.unlink_shared_memory(f"/{name}")
+    with Another() as another:
+        memory = posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, size=4096)
+        try:
+            assert name in another.told()
+            memory.close_fd()
+            assert name in another.told()
+        finally:
+            posix_ipc.unlink_shared_memory(f"/{name}")
 
 
 def test_an_entry_of_the_name_of_another_is_none_though_nobody_has_it_open() -> None:
     """A server that was killed on purpose leaves its region until the next one replaces it."""
     name = leaks.region_name()
-    posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, size=4096).close_fd()
-    try:
-        assert name not in _told_by_another_process(owner=1)
-    finally:
-        posix_ipc.unlink_shared_memory(f"/{name}")
+    with Another(owner=1) as another:
+        posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, size=4096).close_fd()
+        try:
+            assert name not in another.told()
+        finally:
+            posix_ipc.unlink_shared_memory(f"/{name}")
 
 
 def test_an_entry_of_dev_shm_that_another_process_has_open_is_none() -> None:
     name = f"/tradechat-test-open-{os.getpid()}"
-    memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, size=4096)
-    try:
-        assert name not in _told_by_another_process()
-        memory.close_fd()
-        assert name in _told_by_another_process()
-    finally:
-        posix_ipc.unlink_shared_memory(name)
+    with Another() as another:
+        memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, size=4096)
+        try:
+            assert name not in another.told()
+            memory.close_fd()
+            assert name in another.told()
+        finally:
+            posix_ipc.unlink_shared_memory(name)
 
 
 def test_an_entry_of_dev_shm_that_another_bench_is_named_in_is_none() -> None:
     """It kills its servers and starts them again; meanwhile nobody has the region open."""
-    with subprocess.Popen(SLEEPER) as bench:
+    with Another() as another, subprocess.Popen(SLEEPER) as bench:
         name = f"faults-crash-{bench.pid}"
         posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, size=4096).close_fd()
         try:
-            assert name not in _told_by_another_process()
+            assert name not in another.told()
             everything = leaks.leaks_since(leaks.snapshot()._replace(shm=frozenset()), 0)
             assert f"{leaks.SHM}/{name}" in everything, "it is a child of ours"
             bench.kill()
             bench.wait()
-            assert name in _told_by_another_process(), "it has ended"
+            assert name in another.told(), "it has ended"
         finally:
             posix_ipc.unlink_shared_memory(f"/{name}")
 
@@ -198,13 +233,14 @@ def test_an_entry_of_dev_shm_of_another_user_is_none(monkeypatch: pytest.MonkeyP
 def test_an_entry_of_dev_shm_that_another_process_has_mapped_is_none() -> None:
     """A named semaphore is mapped, and no descriptor stays open on it."""
     name = f"tradechat-test-mapped-{os.getpid()}"
-    semaphore = posix_ipc.Semaphore(f"/{name}", posix_ipc.O_CREX)
-    try:
-        assert name not in _told_by_another_process()
-        semaphore.close()
-        assert name in _told_by_another_process()
-    finally:
-        posix_ipc.unlink_semaphore(f"/{name}")
+    with Another() as another:
+        semaphore = posix_ipc.Semaphore(f"/{name}", posix_ipc.O_CREX)
+        try:
+            assert name not in another.told()
+            semaphore.close()
+            assert name in another.told()
+        finally:
+            posix_ipc.unlink_semaphore(f"/{name}")
 
 
 def _open_socket() -> Callable[[], None]:
