@@ -335,21 +335,28 @@ def run(inherited: Inherited, master: int) -> NoReturn:
 
 
 def restore(region: Region, data: DataDirectory) -> None:
-    """Bring a new region to the state on disk. JournalError, OSError.
+    """Bring a new region to the state on disk. For the main thread of a process that does nothing
+    else: every PROGRESS_S it logs how far it is. JournalError, OSError."""
+    began = time.monotonic()
+    step, done, total = "snapshot", 0, 0
 
-    Progress is logged where it takes more than a second."""
-    began = told = time.monotonic()
+    def progress(folded: int, of: int) -> None:
+        nonlocal step, done, total
+        step, done, total = "journal", folded, of
 
-    def progress(done: int, total: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= PROGRESS_S:
-            told = time.monotonic()
-            log.info("loading", transactions=done, of=max(done, total))
+    def tell(*_: object) -> None:
+        log.info("loading", step=step, transactions=done, of=max(done, total))
 
     disk = Disk()
-    loaded = load(disk, data.journal, data.snapshots, progress)
+    signal.signal(signal.SIGALRM, tell)
+    signal.setitimer(signal.ITIMER_REAL, PROGRESS_S, PROGRESS_S)
+    try:
+        loaded = load(disk, data.journal, data.snapshots, progress)
+        step = "region"
+        fill(region, loaded, now_us())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     _tell_bad(loaded.bad)
-    fill(region, loaded, now_us())
     log.info(
         "loaded",
         txn_id=loaded.books.txn,

@@ -176,6 +176,36 @@ def test_an_orderly_restart_skips_no_number_and_reads_its_snapshot(tmp_path: Pat
         assert server.stop() == 0
 
 
+def test_a_long_start_tells_how_far_it_is(tmp_path: Path) -> None:
+    data, count = tmp_path / "data", 2000
+    with serving(data, "--durability", "async") as server, entered(server, "ann", new=True) as ann:
+        ann.send_raw(b"".join(request(Opcode.DEPOSIT, 1 + n, 1) for n in range(count)))
+        for _ in range(count):
+            assert ann.answer().status == Status.OK
+        wait_until(lambda: word(server, "log", "durable") > count, "a commit")
+        kill_all(server)
+    # As the program does, but that a second is a millisecond.
+    program = (
+        "import server.journal.process as p; p.PROGRESS_S = 0.001; import server.__main__ as m"
+    )
+    flags = ("--port", "0", "--name", region_name(), "--data", str(data), "--log-format", "json")
+    with subprocess.Popen(
+        (sys.executable, "-c", f"{program}; raise SystemExit(m.main())", *flags),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("ready ")
+        process.terminate()
+        _, log = process.communicate()
+    assert process.returncode == 0
+    told = [line for line in map(json.loads, log.splitlines()) if line["event"] == "loading"]
+    assert {line["step"] for line in told} <= {"snapshot", "journal", "region"}
+    assert any(0 < line["transactions"] <= line["of"] for line in told)
+
+
 def test_memory_only_leaves_the_disk_alone(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with (
