@@ -105,14 +105,16 @@ def start(
 
 def output(command: Sequence[str], *, user: User | None = None, directory: str = "/") -> str:
     """What a program writes; it is killed where we are interrupted. LoadFailed."""
-    with start(command, output=subprocess.PIPE, directory=directory, user=user) as process:
+    with ExitStack() as undo:
+        with signals_held():  # one that has been started is known, and ends
+            process = undo.enter_context(
+                start(command, output=subprocess.PIPE, directory=directory, user=user)
+            )
+            undo.callback(process.kill)
         try:
             told, errors = process.communicate(timeout=RUN_S)
         except subprocess.TimeoutExpired:
             raise LoadFailed(f"{command[0]} does not end") from None
-        finally:
-            process.kill()
-            process.wait()
     if process.returncode:
         raise LoadFailed(f"{command[0]} failed: {(errors or told).strip()}")
     return told

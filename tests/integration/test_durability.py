@@ -268,13 +268,13 @@ class Load:
                 assert client.balance().balance == count
 
 
-def test_kills_of_everything_under_load(tmp_path: Path) -> None:
+def test_ten_kills_of_everything_under_load(tmp_path: Path) -> None:
     port, data = lasting_port(), tmp_path / "data"
     flags = (*SMALL, "--port", str(port), "--snapshot-interval", "1")
     server = RunningServer(data, *flags)
     try:
         with Load(port, 6) as load_:
-            for _ in range(4):
+            for _ in range(10):
                 before = sum(load_.acknowledged)
                 wait_until(lambda: sum(load_.acknowledged) > before + 60, "the load", 60.0)  # noqa: B023 - at once
                 kill_all(server)
