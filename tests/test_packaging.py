@@ -158,7 +158,7 @@ def test_the_wheel_holds_the_listed_packages_and_no_others(wheel: Path) -> None:
 
 
 def _is_measured(path: Path) -> bool:
-    """A result of `make real-test`: kept in the tree, and no part of a package."""
+    """A result of `make real-test` or `make compare`: kept in the tree, not packaged."""
     top, folder, *_ = path.relative_to(ROOT).parts
     return top == "bench" and re.match(r"(compared|results(-trial)?)(\.|$)", folder) is not None
 

@@ -183,9 +183,8 @@ def find_end(disk: Disk, directory: Path, beat: Callable[[], None] = lambda: Non
         fd = disk.open(path)
         try:
             head = segment_head(disk.read(fd, SEGMENT.size, 0))
-            if head is None and unborn is None:
-                if _find_batch(read_file(disk, path), 0, None) is not None:
-                    raise Damaged(path, 0, "the segment's header is damaged")
+            is_last = unborn is None
+            if head is None and is_last and _find_batch(read_file(disk, path), 0, None) is None:
                 unborn = path
                 continue
             end = _Tail(disk, fd, path, check_head(path, head, first_txn(path)), beat).end()
