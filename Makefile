@@ -61,11 +61,10 @@ check: install ## lint, format, types, import arrows, freshness of generated doc
 	$(BIN)/python -m pytest --quiet tests/test_imports.py
 	$(BIN)/python -m libproto doc --check
 	$(BIN)/python -m server.config --check
-	$(BIN)/python -m server.state doc --check
-	$(BIN)/python -m server.journal doc --check
+	$(BIN)/python -m server.documents --check
 
 crash-points: install ## die before every step of every state change and of its repair (three minutes)
-	TRADECHAT_CRASH_POINTS=all $(BIN)/python -m pytest --timeout=0 -o faulthandler_timeout=0 tests/server/state/test_crash_points.py $(ARGS)
+	TRADECHAT_CRASH_POINTS=all $(BIN)/python -m pytest --timeout=0 -o faulthandler_timeout=0 tests/server/core/test_crash_points.py $(ARGS)
 
 mutants: install ## plant known bugs, one by one, in a copy of the tree: their tests must find them (ARGS="NAME ...")
 	$(BIN)/python -m tests.mutants $(ARGS)

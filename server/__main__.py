@@ -4,7 +4,7 @@ import os
 import sys
 
 from server.config import Action, ConfigError, effective, load
-from server.master import EXIT_USAGE, serve
+from server.master.supervisor import EXIT_USAGE, serve
 
 
 def main() -> int:

@@ -32,11 +32,29 @@ LOGGING = frozenset({"logging", "structlog", "liblog"})
 FORBIDDEN: dict[str, frozenset[str]] = {
     # The wire is a function of bytes.
     "libproto": INPUT_OUTPUT | CLOCK | LOGGING,
-    # The region is a function of what is in it; the time comes in with each call. Of the server's
-    # other modules it needs none either: they stand above it.
-    "server.state": INPUT_OUTPUT | CLOCK | LOGGING | {"libnet"},
+    # The region and what happens in it depend on nothing else; the time comes in with each call.
+    "server.region": INPUT_OUTPUT | CLOCK | LOGGING | {"libnet"},
+    "server.core": INPUT_OUTPUT | CLOCK | LOGGING | {"libnet"},
 }
-SELF_CONTAINED = frozenset({"server.state"})
+
+# Room of the server -> the rooms and modules of the server that it may import, beside its own.
+SETTINGS = frozenset({"server.config", "server.child"})
+REGION = frozenset({"server.region"})
+CORE = REGION | {"server.core"}
+ARCHIVE = CORE | SETTINGS | {"server.journal"}
+ROOMS: dict[str, frozenset[str]] = {
+    "server.config": frozenset(),
+    "server.child": frozenset({"server.config"}),
+    "server.region": frozenset(),
+    "server.core": REGION,
+    "server.journal": CORE | SETTINGS,
+    "server.archive": ARCHIVE,
+    # Of the archive, workers take the questions and the client that asks them.
+    "server.worker": CORE | SETTINGS | {"server.archive.protocol", "server.archive.client"},
+    "server.master": ARCHIVE | {"server.archive", "server.worker"},
+    "server.admin": ARCHIVE | {"server.archive"},
+    "server.documents": ARCHIVE | {"server.archive", "server.admin"},
+}
 
 
 class Import(NamedTuple):
@@ -105,12 +123,20 @@ def wrong_arrows(root: Path) -> list[str]:
             for module in sorted(forbidden):
                 if _is_in(found.name, module):
                     refuse(found, f"{package} imports {module}")
-    for package in sorted(SELF_CONTAINED):
-        top = package.partition(".")[0]
-        for found in imports(root, package):
-            if _is_in(found.name, top) and found.name != top and not _is_in(found.name, package):
-                refuse(found, f"{package} imports {found.name}, which stands above it")
+    for found in imports(root, "server"):
+        room = _room(".".join(found.path.with_suffix("").parts))
+        if room is None or _room(found.name) is None:
+            continue  # the program itself stands above all rooms
+        allowed = ROOMS[room] | {room}
+        # `from server.archive import client` counts as its package too, which says nothing yet.
+        if not any(_is_in(found.name, each) or _is_in(each, found.name) for each in allowed):
+            refuse(found, f"{room} imports {found.name}")
     return wrong
+
+
+def _room(module: str) -> str | None:
+    """The room of the server that a module is in."""
+    return next((room for room in ROOMS if _is_in(module, room)), None)
 
 
 def test_the_arrows_of_the_tree() -> None:
@@ -183,39 +209,71 @@ def test_a_forbidden_module_is_found(tmp_path: Path, package: str, module: str) 
     ],
 )
 def test_every_way_of_importing_is_seen(tmp_path: Path, source: str) -> None:
-    _plant(tmp_path, "server/state/planted.py", source)
+    _plant(tmp_path, "server/core/planted.py", source)
     assert [line.partition(": ")[2] for line in wrong_arrows(tmp_path)] == [
-        "server.state imports time"
+        "server.core imports time"
     ]
 
 
 @pytest.mark.parametrize(
     ("source", "name"),
     [
-        ("from server.worker import run", "server.worker"),
+        ("from server.worker.process import run", "server.worker.process"),
         ("from server import worker", "server.worker"),
         ("from .. import worker", "server.worker"),
         ("from ..worker import run", "server.worker"),
-        ("import server.worker", "server.worker"),
+        ("import server.worker.process", "server.worker.process"),
     ],
 )
-def test_the_state_imports_nothing_above_it(tmp_path: Path, source: str, name: str) -> None:
-    _plant(tmp_path, "server/state/planted.py", source)
+def test_every_way_of_importing_a_room_is_seen(tmp_path: Path, source: str, name: str) -> None:
+    _plant(tmp_path, "server/core/planted.py", source)
+    assert wrong_arrows(tmp_path)[0] == f"server/core/planted.py:1: server.core imports {name}"
+
+
+BETWEEN_ROOMS = [
+    (room, other)
+    for room, allowed in ROOMS.items()
+    for other in sorted(ROOMS.keys() - {room})
+    if not any(_is_in(each, other) for each in allowed)
+]
+
+
+@pytest.mark.parametrize(("room", "other"), BETWEEN_ROOMS)
+def test_an_arrow_upwards_between_rooms_is_found(tmp_path: Path, room: str, other: str) -> None:
+    path = f"{room.replace('.', '/')}.py"
+    if not (ROOT / path).is_file():
+        path = f"{room.replace('.', '/')}/planted.py"
+    _plant(tmp_path, path, f"from {other} import thing\n")
+    assert f"{path}:1: {room} imports {other}" in wrong_arrows(tmp_path)
+
+
+def test_a_worker_takes_of_the_archive_its_questions_only(tmp_path: Path) -> None:
+    source = "from server.archive import client, protocol\nfrom server.archive.store import Store\n"
+    _plant(tmp_path, "server/worker/planted.py", source)
     assert wrong_arrows(tmp_path)[0] == (
-        f"server/state/planted.py:1: server.state imports {name}, which stands above it"
+        "server/worker/planted.py:2: server.worker imports server.archive.store"
     )
+
+
+def test_every_module_of_the_server_is_in_a_room() -> None:
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (ROOT / "server").rglob("*.py")
+    }
+    outside = {name for name in modules if _room(name) is None}
+    assert outside == {"server.__init__", "server.__main__"}
 
 
 @pytest.mark.parametrize(
     "source",
     [
-        "from . import locks",
-        "from .locks import LockTable",
-        "from server.state.locks import LockTable",
+        "from . import ledger",
+        "from .ledger import Ledger",
+        "from server.region.locks import Locks",
         "from libproto.errors import Status",
         "import timeit_of_ours",  # a name that only begins like a forbidden one
     ],
 )
-def test_what_the_state_may_import(tmp_path: Path, source: str) -> None:
-    _plant(tmp_path, "server/state/planted.py", source)
+def test_what_a_room_may_import(tmp_path: Path, source: str) -> None:
+    _plant(tmp_path, "server/core/planted.py", source)
     assert wrong_arrows(tmp_path) == []

@@ -146,7 +146,7 @@ class Target:
     def repairs(self) -> dict[str, Any]:
         """The server's own count of its repairs; empty where it cannot be read."""
         named = ("--name", self._name) if self._name else ("--port", str(self.port))
-        command = [sys.executable, "-m", "server.admin_cli", "inspect", "repairs", *named, "--json"]
+        command = [sys.executable, "-m", "server.admin.cli", "inspect", "repairs", *named, "--json"]
         told = subprocess.run(  # noqa: S603 - our own program
             command, stdout=subprocess.PIPE, timeout=_INSPECT_S, check=False
         )

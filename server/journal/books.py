@@ -12,8 +12,8 @@ from typing import Final
 
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, USERNAME_PATTERN
 from server.journal.errors import JournalError
-from server.state.layout import OUTCOME_FIELDS, OUTCOME_WORDS, WORD
-from server.state.records import MONEY_WORDS, OFFSETS, RECORD_SIZE, RecordKind
+from server.region.layout import OUTCOME_FIELDS, OUTCOME_WORDS, WORD
+from server.region.records import MONEY_WORDS, OFFSETS, RECORD_SIZE, RecordKind
 
 ROW_WORDS: Final = OUTCOME_WINDOW * OUTCOME_WORDS
 """Words of a client's outcomes, laid out as in the region."""

@@ -9,11 +9,11 @@ import errno
 from collections.abc import Callable, Sequence
 
 from libnet.wakeup import Wakeup
+from server.core.log import NO_JOURNAL
 from server.journal.writer import Writer
-from server.state.layout import WORD
-from server.state.log import NO_JOURNAL
-from server.state.records import RECORD_SIZE
-from server.state.region import Region
+from server.region.layout import WORD
+from server.region.records import RECORD_SIZE
+from server.region.region import Region
 
 
 def give_up(region: Region, number: int) -> None:

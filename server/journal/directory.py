@@ -1,14 +1,61 @@
 """The data directory: what stands where, and in which format version."""
 
+import fcntl
+import os
 from pathlib import Path
 from typing import Final
 
 from server.journal.disk import Disk, read_file
-from server.journal.errors import OtherFormat
-from server.journal.format import FORMAT_VERSION, IDENTITY, JOURNAL, ROOMS, SNAPSHOTS, TEMPORARY
+from server.journal.errors import JournalError, OtherFormat
+from server.journal.format import (
+    FORMAT_VERSION,
+    IDENTITY,
+    JOURNAL,
+    LOCK,
+    ROOMS,
+    SNAPSHOTS,
+    TEMPORARY,
+)
 
 _SECRET_SIZE: Final = 32  # bytes
 _FIRST: Final = "tradechat data, format "
+
+
+class DirectoryUnusable(JournalError):
+    """The directory cannot be made or opened, or a running server has it."""
+
+
+def lock_data(data: Path) -> int:
+    """Take the data directory for one server; the answer is a descriptor whose lock every child
+    inherits. Raises DirectoryUnusable."""
+    try:
+        _make_directory(data.absolute())
+        fd = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DirectoryUnusable(
+            f"the data directory {data} cannot be used: {os.strerror(error.errno or 0)}; "
+            "choose another with --data"
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise DirectoryUnusable(
+            f"the data directory {data} is in use by a running server: stop it, or choose another "
+            "with --data"
+        ) from error
+    return fd
+
+
+def _make_directory(path: Path) -> None:
+    """Make the directory and its missing parents, durably. Raises OSError."""
+    missing = [each for each in (path, *path.parents) if not each.is_dir()]
+    for each in reversed(missing):
+        if each == path:
+            Disk().make_directory(path)  # for nobody else's eyes
+        else:
+            each.mkdir(exist_ok=True)
+        Disk().sync_directory(each.parent)
 
 
 class DataDirectory:

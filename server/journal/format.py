@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 from crcmod.predefined import mkPredefinedCrcFun
 
 from libproto.messages import OUTCOME_WINDOW
-from server.state.layout import OUTCOME_FIELDS, OUTCOME_WORDS, WORD
-from server.state.records import RECORD_SIZE, RecordField
+from server.region.layout import OUTCOME_FIELDS, OUTCOME_WORDS, WORD
+from server.region.records import RECORD_SIZE, RecordField
 
 FORMAT_VERSION: Final = 1
 """Of the data directory, all its files together."""

@@ -11,16 +11,16 @@ from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
 
+from server.core.state import State
 from server.journal.books import ROW_WORDS, Books, Inconsistent
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError
 from server.journal.format import BATCH
 from server.journal.reader import Batch, End, Reader, first_txn
 from server.journal.snapshot import SnapshotHead, newest, txn_of, write
-from server.state.layout import WORD
-from server.state.records import NEW_CLIENT, RECORD_SIZE, SUPPLY, RecordKind
-from server.state.region import Region
-from server.state.state import State
+from server.region.layout import WORD
+from server.region.records import NEW_CLIENT, RECORD_SIZE, SUPPLY, RecordKind
+from server.region.region import Region
 
 _pack_opening: Final = Struct("=4Q").pack  # of a REGISTER record's payload, before the profile
 

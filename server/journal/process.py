@@ -24,6 +24,7 @@ import liblog
 from libnet.wakeup import Wakeup
 from server.child import STOP_SIGNALS, enter, follow_parent
 from server.config import Settings
+from server.core.log import NO_JOURNAL
 from server.journal.commit import Committer, give_up
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
@@ -33,9 +34,8 @@ from server.journal.reader import find_end, first_txn, segments
 from server.journal.snapshot import paths as snapshot_paths
 from server.journal.snapshot import prune, txn_of
 from server.journal.writer import Writer
-from server.state.log import NO_JOURNAL
-from server.state.records import RECORD_SIZE
-from server.state.region import Region
+from server.region.records import RECORD_SIZE
+from server.region.region import Region
 
 READY: Final = 255  # what it writes into the pipe of those who serve
 EXIT_FAILED: Final = 74  # EX_IOERR: write or sync has failed, and nothing is written any more

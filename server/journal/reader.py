@@ -24,8 +24,8 @@ from server.journal.format import (
     numbered,
     segment_head,
 )
-from server.state.layout import WORD
-from server.state.records import RECORD_SIZE, RECORD_WORDS
+from server.region.layout import WORD
+from server.region.records import RECORD_SIZE, RECORD_WORDS
 
 SUFFIX: Final = "journal"
 CHUNK: Final = 1 << 20

@@ -26,7 +26,7 @@ from server.journal.format import (
     number_in,
     numbered,
 )
-from server.state.layout import OUTCOME_WORDS, WORD
+from server.region.layout import OUTCOME_WORDS, WORD
 
 SUFFIX: Final = "snapshot"
 KEEP: Final = 2

@@ -13,8 +13,8 @@ from server.journal.disk import Disk, Piece
 from server.journal.errors import Damaged
 from server.journal.format import BATCH, FORMAT_VERSION, SEGMENT, batch_head, numbered
 from server.journal.reader import SUFFIX, End
-from server.state.layout import WORD
-from server.state.records import RECORD_SIZE
+from server.region.layout import WORD
+from server.region.records import RECORD_SIZE
 
 _SALT_SIZE: Final = WORD
 

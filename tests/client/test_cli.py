@@ -17,7 +17,7 @@ import pytest
 from client import Client
 from client.cli import COMMANDS, make_parser, read_options
 from libproto.messages import Opcode
-from server.state.region import Region
+from server.region.region import Region
 from tests.client.programs import COMMAND, PASSWORD, ROOT, Ended, Piped, Terminal, environment, run
 from tests.client.relay import Relay
 from tests.helpers.server import RunningServer, StartServer

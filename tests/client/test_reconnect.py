@@ -44,7 +44,7 @@ from libproto.messages import (
     RoomGap,
     TxnKind,
 )
-from server.state.region import Region
+from server.region.region import Region
 from tests.client.peer import (
     PASSWORD,
     USERNAME,

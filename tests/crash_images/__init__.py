@@ -1,6 +1,6 @@
 """`make crash-images`: every image that the shared region takes while a worker does one thing.
 
-The crash points of tests/server/state die before each store that Python makes. This looks below
+The crash points of tests/server/core die before each store that Python makes. This looks below
 that: a real process is stepped through an operation one machine instruction at a time (ptrace), and
 whatever stands in the region after an instruction is what a SIGKILL there would leave: blocks that
 are half copied, a semaphore that is taken, one with the count of a waiter. The real repair is run

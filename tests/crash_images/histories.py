@@ -10,13 +10,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from server.state.layout import WORD, Kind, Layout
-from server.state.region import Region
+from server.region.layout import WORD, Kind, Layout
+from server.region.region import Region
 
 Values = dict[int, list[int]]
 """By word: its values, the first being the one before the operation. Only of words that changed."""
 
-# Words that are copied in blocks, beside those whose kind says so. README.md of server/state: a
+# Words that are copied in blocks, beside those whose kind says so. README.md of server/core: a
 # block is not atomic, and stands before the commit word that publishes it.
 _BLOCKS = {
     "clients": {"outcomes"},

@@ -9,10 +9,10 @@ from itertools import count
 
 from libproto.messages import Capability, TxnKind
 from libproto.scram import Verifier
-from server.state import recovery
-from server.state.region import Region
-from server.state.session import Session
-from server.state.state import State
+from server.core import recovery
+from server.core.session import Session
+from server.core.state import State
+from server.region.region import Region
 from tests.helpers import crash
 from tests.helpers.crash import Died, Stepper
 

@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from server.state.layout import WORD
-from server.state.region import Region
+from server.region.layout import WORD
+from server.region.region import Region
 from tests.crash_images.histories import History, Words, by_bytecode
 from tests.crash_images.tracer import trace
 from tests.helpers import crash

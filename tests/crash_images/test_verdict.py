@@ -5,7 +5,7 @@ from struct import pack_into
 
 import pytest
 
-from server.state.layout import OUTCOME_WORDS, WORD
+from server.region.layout import OUTCOME_WORDS, WORD
 from tests.crash_images.operations import ANN, BY_NAME, Operation, World
 from tests.crash_images.verdict import Report, examine
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from server.state import recovery
-from server.state.errors import NameTaken
-from server.state.ledger import DONE, RECORDED, SUPERSEDED
-from server.state.locks import InsideLock
-from server.state.session import Session
+from server.core import recovery
+from server.core.errors import NameTaken
+from server.core.ledger import DONE, RECORDED, SUPERSEDED
+from server.core.session import Session
+from server.region.locks import InsideLock
 from tests.crash_images.histories import History, Words, by_bytecode
 from tests.crash_images.operations import (
     ANN,

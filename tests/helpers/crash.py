@@ -3,7 +3,7 @@
 `State` is given its view of the region, and here it is one that counts: a store of a word is a
 step, a block goes word by word, and taking or giving back a semaphore is a step too. A `Stepper`
 that is armed for step N lets nothing of that step happen: by default it raises `Died`, which
-nothing in server/state catches and after which no code of it may run (a later step would fail the
+nothing in server/core catches and after which no code of it may run (a later step would fail the
 test). A process that is killed there leaves the same bytes, which a test shows with real ones.
 """
 
@@ -21,15 +21,15 @@ import pytest
 
 from libproto.messages import OUTCOME_WINDOW, Capability, TxnKind
 from libproto.scram import Verifier
-from server.state import check, recovery
-from server.state import state as state_module
-from server.state.layout import OUTCOME_WORDS, WORD, Capacities
-from server.state.locks import CheckedLocks, Lock, fresh_semaphore, unfree_locks
-from server.state.records import OFFSETS, RECORD_WORDS, RecordKind
-from server.state.region import Region
-from server.state.rooms import SlotKind
-from server.state.session import Session
-from server.state.state import State, initialise
+from server.core import check, recovery
+from server.core import state as state_module
+from server.core.rooms import SlotKind
+from server.core.session import Session
+from server.core.state import State, initialise
+from server.region.layout import OUTCOME_WORDS, WORD, Capacities
+from server.region.locks import CheckedLocks, Lock, fresh_semaphore, unfree_locks
+from server.region.records import OFFSETS, RECORD_WORDS, RecordKind
+from server.region.region import Region
 from tests.helpers import leaks
 
 RETENTION_S = 100

@@ -21,11 +21,11 @@ from typing import Any, Generic, TypeVar, cast
 
 from libproto.messages import Capability
 from libproto.scram import Verifier
-from server.state.layout import WORD, Capacities
-from server.state.locks import TICK_NS, Lock
-from server.state.region import Region
-from server.state.session import Session
-from server.state.state import State, initialise
+from server.core.session import Session
+from server.core.state import State, initialise
+from server.region.layout import WORD, Capacities
+from server.region.locks import TICK_NS, Lock
+from server.region.region import Region
 from tests.helpers import leaks
 
 T = TypeVar("T")

@@ -21,9 +21,9 @@ from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE
 from libproto.errors import Status
 from libproto.framing import Decoder, Fault
 from libproto.messages import Flag, Opcode
-from server.state.counters import INDEX
-from server.state.region import Region
-from server.stats import totals
+from server.core.stats import totals
+from server.region.counters import INDEX
+from server.region.region import Region
 from tests.helpers.server import RunningServer
 
 DEADLINE_S = 20.0

@@ -21,13 +21,13 @@ from client import Client
 from client.errors import ClientError, ServerBusy
 from libproto.errors import Status
 from libproto.messages import Flag, Opcode
+from server.core.stats import totals
+from server.journal.directory import lock_data
 from server.journal.disk import Disk
 from server.journal.load import load
 from server.journal.reader import Reader
-from server.master import lock_data
-from server.state.layout import WORD
-from server.state.region import Region
-from server.stats import totals
+from server.region.layout import WORD
+from server.region.region import Region
 from tests.helpers.leaks import region_name, wait_gone
 from tests.helpers.server import ROOT, RunningServer, StartServer, lasting_port, wait_until
 from tests.helpers.wire import Wire, frozen, registration, request

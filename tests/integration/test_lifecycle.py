@@ -21,8 +21,8 @@ import pytest
 from libproto.errors import Status
 from libproto.messages import EventKind, Flag, Opcode
 from server.config import Settings
-from server.master import capacities
-from server.state.layout import Layout
+from server.master.supervisor import capacities
+from server.region.layout import Layout
 from tests.helpers import leaks
 from tests.helpers.server import ROOT, RunningServer, StartServer, lasting_port, wait_until
 from tests.helpers.wire import Lobby, RoomAccount, Wire, request

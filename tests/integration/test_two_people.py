@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from server.state.region import Region
+from server.region.region import Region
 from tests.client.programs import PASSWORD, Terminal
 from tests.helpers.server import RunningServer, StartServer
 

@@ -13,8 +13,8 @@ from server.journal.disk import Disk, Piece, read_file
 from server.journal.format import BATCH, SEGMENT
 from server.journal.reader import Reader, find_end
 from server.journal.writer import Writer
-from server.state.layout import WORD
-from server.state.records import RECORD_SIZE
+from server.region.layout import WORD
+from server.region.records import RECORD_SIZE
 from tests.helpers.disk import SimulatedDisk
 
 DIRECTORY: Final = Path("/data/journal")

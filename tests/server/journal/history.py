@@ -11,18 +11,18 @@ from typing import Final
 from hypothesis import strategies as st
 
 from libproto.messages import MAX_BALANCE, TxnKind
+from server.core.check import problems
+from server.core.errors import Busy
+from server.core.session import Session
+from server.core.state import State
 from server.journal.books import ROW_WORDS, Books
 from server.journal.disk import Disk
 from server.journal.load import Loaded, fill, load, make_snapshot
 from server.journal.reader import Batch, Reader
 from server.journal.writer import Writer
-from server.state.check import problems
-from server.state.errors import Busy
-from server.state.layout import WORD
-from server.state.records import RECORD_SIZE, SUPPLY
-from server.state.region import Region
-from server.state.session import Session
-from server.state.state import State
+from server.region.layout import WORD
+from server.region.records import RECORD_SIZE, SUPPLY
+from server.region.region import Region
 from tests.helpers.disk import SimulatedDisk
 from tests.helpers.region import (
     RETENTION_S,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from libproto.messages import MAX_BALANCE
 from server.journal.books import Books, Inconsistent
-from server.state.records import MONEY_WORDS, OFFSETS, RECORD_SIZE, RecordKind
+from server.region.records import MONEY_WORDS, OFFSETS, RECORD_SIZE, RecordKind
 from tests.server.journal.history import STEPS, VARIED, History, Step, folded, history, truth_of
 
 DEPOSIT, WITHDRAW, TRANSFER = RecordKind.DEPOSIT, RecordKind.WITHDRAW, RecordKind.TRANSFER

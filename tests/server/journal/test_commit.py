@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from libproto.messages import Flag, TxnKind
+from server.core.check import problems
+from server.core.ledger import DONE, FULL, FUNDS, RECORDED
+from server.core.log import NO_JOURNAL
 from server.journal.commit import Committer
 from server.journal.load import fill, load, make_snapshot
 from server.journal.reader import find_end
 from server.journal.snapshot import prune
 from server.journal.writer import Writer
-from server.state.check import problems
-from server.state.ledger import DONE, FULL, FUNDS, RECORDED
-from server.state.log import NO_JOURNAL
-from server.state.region import Region
+from server.region.region import Region
 from tests.helpers.disk import ADVERSARIES, PowerCut, SimulatedDisk
 from tests.helpers.region import STARTED_US, login, register, small_region, state_of, word
 

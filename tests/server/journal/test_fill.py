@@ -7,18 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libproto.messages import OUTCOME_WINDOW, TxnKind
+from server.admin.audit import audit
+from server.core.check import problems
+from server.core.ledger import DONE, RECORDED, TOO_OLD
+from server.core.log import NO_JOURNAL
 from server.journal.errors import JournalError
 from server.journal.format import SEGMENT, numbered
 from server.journal.load import make_snapshot
 from server.journal.reader import segments
 from server.journal.snapshot import SUFFIX, prune
-from server.state.audit import audit
-from server.state.check import problems
-from server.state.layout import OUTCOME_WORDS
-from server.state.ledger import DONE, RECORDED, TOO_OLD
-from server.state.log import NO_JOURNAL
-from server.state.records import SUPPLY, RecordKind
-from server.state.region import Region
+from server.region.layout import OUTCOME_WORDS
+from server.region.records import SUPPLY, RecordKind
+from server.region.region import Region
 from tests.helpers.region import login, register, small_region, state_of, word
 from tests.server.journal.history import (
     JOURNAL,

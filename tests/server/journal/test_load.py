@@ -13,8 +13,8 @@ from server.journal.load import load, make_snapshot
 from server.journal.reader import Reader, segments
 from server.journal.snapshot import SUFFIX, newest, paths, read
 from server.journal.writer import Writer
-from server.state.layout import WORD
-from server.state.records import OFFSETS, RECORD_SIZE, RecordKind
+from server.region.layout import WORD
+from server.region.records import OFFSETS, RECORD_SIZE, RecordKind
 from tests.helpers.disk import SimulatedDisk
 from tests.server.journal.history import (
     JOURNAL,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from server.journal.errors import Damaged, JournalError, OtherFormat
 from server.journal.format import BATCH, SEGMENT, segment_head
 from server.journal.reader import Batch, End, Reader, find_end, first_txn, segments
-from server.state.records import RECORD_SIZE, RECORD_WORDS
+from server.region.records import RECORD_SIZE, RECORD_WORDS
 from tests.helpers.disk import SimulatedDisk
 from tests.server.journal import (
     DIRECTORY,

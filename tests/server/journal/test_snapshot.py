@@ -26,8 +26,8 @@ from server.journal.format import (
     numbered,
 )
 from server.journal.snapshot import SUFFIX, Snapshot, newest, pack, paths, prune, read, write
-from server.state.layout import WORD
-from server.state.records import RECORD_SIZE
+from server.region.layout import WORD
+from server.region.records import RECORD_SIZE
 from tests.helpers.disk import ADVERSARIES, PowerCut, SimulatedDisk, at_random
 from tests.server.journal.history import (
     NOW,

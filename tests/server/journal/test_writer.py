@@ -16,7 +16,7 @@ from server.journal.errors import Damaged
 from server.journal.format import BATCH, SEGMENT, segment_head
 from server.journal.reader import find_end
 from server.journal.writer import Writer
-from server.state.records import RECORD_SIZE
+from server.region.records import RECORD_SIZE
 from tests.helpers import disk as simulated
 from tests.helpers.disk import ADVERSARIES, PowerCut, SimulatedDisk, Survivors, at_random
 from tests.server.journal import (

@@ -1,0 +1,1 @@
+"""`tradechat-admin`: looks into the live region and the data directory without taking a lock."""

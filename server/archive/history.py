@@ -1,0 +1,159 @@
+"""Single records of the journal by txn_id, for histories that go back beyond the ring.
+
+Batches are looked for from header to header, and read in runs of some that follow each other. Where
+a run begins is remembered, and the runs read last are; a batch's checksum is looked at before a
+record of it is given. What is not durable yet is not looked at.
+
+However large the journal is, and however far back it is asked for: no file stays open, and what is
+remembered are runs of at most `CACHED` bytes together (or one), and where those of `MARKED`
+segments begin.
+"""
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable
+from pathlib import Path
+from struct import Struct
+from typing import Final
+
+from server.journal.disk import Disk
+from server.journal.errors import Damaged
+from server.journal.format import BATCH, SEGMENT, batch_head, segment_head
+from server.journal.reader import first_txn, segments
+from server.region.layout import WORD
+from server.region.records import RECORD_SIZE, RECORD_WORDS
+
+CACHED: Final = 32 << 20  # bytes
+MARKED: Final = 64
+_RUN: Final = 1 << 16  # bytes in which the batches of a run begin
+_COUNTS: Final = Struct("<2Q")  # of a batch header: the first txn_id, and how many
+_COUNTS_AT: Final = 2 * WORD
+assert [field.name for field in BATCH.fields][2:4] == ["first_txn", "records"]
+
+
+class _Run:
+    """Whole batches that follow each other in a segment."""
+
+    __slots__ = ("checked", "data", "firsts", "next", "size", "starts")
+
+    def __init__(self, head: bytes, first: int, durable: int) -> None:
+        """head: the bytes that it opens with. first: its first txn_id. Only batches up to `durable`
+        belong to it."""
+        self.firsts, self.starts = array("Q"), array("Q")  # by batch: txn_id, offset in it
+        self.next, self.size = first, 0  # the txn_id after its last, bytes
+        self.data = b""
+        self.checked: set[int] = set()  # batches
+        while self.size + BATCH.size <= len(head):
+            found, count = _COUNTS.unpack_from(head, self.size + _COUNTS_AT)
+            if found != self.next or not count or found + count - 1 > durable:
+                return
+            self.firsts.append(found)
+            self.starts.append(self.size)
+            self.next += count
+            self.size += BATCH.size + count * RECORD_SIZE
+
+
+class _Segment:
+    """Where the runs of one segment begin, as far as it has been looked through."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.firsts = array("Q", [first_txn(path)])  # txn_id by run, ascending
+        self.offsets = array("Q", [SEGMENT.size])  # bytes
+        self.next = self.firsts[0]  # the first txn_id that was not found yet
+
+
+class History:
+    """Records of a journal that another process writes, and removes the oldest segments of."""
+
+    def __init__(self, disk: Disk, directory: Path, durable: Callable[[], int]) -> None:
+        """durable: the newest txn_id that may be read."""
+        self._disk, self._directory, self._durable = disk, directory, durable
+        self._paths: list[Path] = []
+        self._firsts: list[int] = []
+        # Of both, what was used last stands last.
+        self._segments: dict[Path, _Segment] = {}
+        self._runs: dict[tuple[Path, int], _Run] = {}  # by segment and number of the run in it
+        self._cached = 0  # bytes
+
+    def read(self, txn: int) -> tuple[int, ...] | None:
+        """The words of a record; None where the journal no longer has it, or not yet. Damaged,
+        OSError."""
+        durable = self._durable()
+        if not 0 < txn <= durable:
+            return None
+        segment = self._segment_of(txn)
+        if segment is None:
+            return None
+        try:
+            number, run = self._run_of(segment, txn, durable)
+        except FileNotFoundError:  # it has just been removed
+            return None
+        at = bisect_right(run.firsts, txn) - 1
+        start = run.starts[at]
+        if at not in run.checked:
+            if batch_head(run.data, start) is None:
+                offset = segment.offsets[number] + start
+                raise Damaged(segment.path, offset, "the batch is damaged")
+            run.checked.add(at)
+        start += BATCH.size + (txn - run.firsts[at]) * RECORD_SIZE
+        words = memoryview(run.data)[start : start + RECORD_WORDS * WORD].cast("Q").tolist()
+        return tuple(words)
+
+    def _segment_of(self, txn: int) -> _Segment | None:
+        at = bisect_right(self._firsts, txn) - 1
+        newest = self._segments.get(self._paths[at]) if at + 1 == len(self._firsts) > 0 else None
+        known = 0 <= at < len(self._firsts) - 1 or (newest is not None and txn < newest.next)
+        if not known:  # there may be newer segments by now
+            self._paths = segments(self._disk, self._directory)
+            self._firsts = [first_txn(path) for path in self._paths]
+            at = bisect_right(self._firsts, txn) - 1
+            if at < 0:
+                return None
+        path = self._paths[at]
+        segment = self._segments.pop(path, None) or _Segment(path)
+        self._segments[path] = segment
+        if len(self._segments) > MARKED:
+            del self._segments[next(iter(self._segments))]
+        return segment
+
+    def _run_of(self, segment: _Segment, txn: int, durable: int) -> tuple[int, _Run]:
+        """The run that has a record, and its number."""
+        number = bisect_right(segment.firsts, txn) - 1
+        key = segment.path, number
+        run = self._runs.pop(key, None)
+        if run is not None:
+            self._cached -= run.size
+        if run is None or txn >= run.next:  # more has been written behind it
+            number, run = self._load(segment, number, txn, durable)
+            key = segment.path, number
+        self._runs[key] = run
+        self._cached += run.size
+        while self._cached > CACHED and len(self._runs) > 1:
+            self._cached -= self._runs.pop(next(iter(self._runs))).size
+        return number, run
+
+    def _load(self, segment: _Segment, number: int, txn: int, durable: int) -> tuple[int, _Run]:
+        """Look for a record from a run on, and read the run that has it."""
+        read, fd = self._disk.read, self._disk.open(segment.path)
+        try:
+            if not number and segment_head(read(fd, SEGMENT.size, 0)) is None:
+                raise Damaged(segment.path, 0, "the segment's header is damaged")
+            while True:
+                offset = segment.offsets[number]
+                run = _Run(read(fd, _RUN, offset), segment.firsts[number], durable)
+                segment.next = max(segment.next, run.next)
+                full = run.size > _RUN - BATCH.size
+                if full and number + 1 == len(segment.firsts):
+                    segment.firsts.append(run.next)
+                    segment.offsets.append(offset + run.size)
+                if txn < run.next:
+                    run.data = read(fd, run.size, offset)
+                    return number, run
+                if not full:
+                    raise Damaged(
+                        segment.path, offset + run.size, f"no batch of transaction {run.next}"
+                    )
+                number += 1
+        finally:
+            self._disk.close(fd)

@@ -1,0 +1,133 @@
+"""Does the region's state hold together? Asked while all stand still: after a repair, in tests.
+
+Every problem is said in words; an empty answer means that every invariant below holds. Nothing is
+changed and no lock is taken.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from libproto.messages import MAX_BALANCE
+from server.region.locks import unfree_locks
+from server.region.records import SUPPLY
+from server.region.region import Region
+
+_MASK = 2**64 - 1
+
+
+def problems(region: Region) -> list[str]:
+    """Every invariant that does not hold."""
+    return [
+        *(f"{lock} is not free" for lock in unfree_locks(region)),
+        *_intents(region),
+        *_money(region),
+        *_log(region),
+        *events(region),
+        *people(region),
+    ]
+
+
+def _intents(region: Region) -> Iterator[str]:
+    for worker, txn in enumerate(region.column("workers", "intent")):
+        if txn:
+            yield f"worker {worker} still intends transaction {txn}"
+
+
+def _money(region: Region) -> Iterator[str]:
+    words, layout = region.words, region.layout
+    balances = region.column("accounts", "balance")
+    latest = region.column("accounts", "last_txn")
+    head = words[layout["log"].at(0, "head")]
+    ring = layout["txn_ring"]
+    supply = words[ring.at(head % ring.records) + SUPPLY]
+    if sum(balances) & _MASK != supply:
+        yield f"balances add up to {sum(balances)}, by the log to {supply}"
+    for user, (balance, last) in enumerate(zip(balances, latest, strict=True)):
+        if balance > MAX_BALANCE:
+            yield f"the balance of user {user} is {balance}"
+        if last > head:
+            yield f"account {user} ends in transaction {last}, the log in {head}"
+
+
+def _misplaced(found: list[int], head: int, first: int) -> Iterator[tuple[int, int]]:
+    """(number, what stands in its place) where a ring does not hold its latest numbers: those from
+    `first` on that there is room for; what is older was never in it.
+
+    The place of the next number may be empty: somebody died as they began to fill it.
+    """
+    size = len(found)
+    turn, last = head - head % size, head % size
+    if head < size:  # it has not gone round yet
+        found, expected = found[: head + 1], list(range(head + 1))
+    else:
+        expected = [*range(turn, head + 1), *range(turn - size + last + 1, turn)]
+    if first > head - size + 1:
+        expected = [number if number >= first else 0 for number in expected]
+    if found != expected:
+        for place, (is_, should_be) in enumerate(zip(found, expected, strict=True)):
+            if is_ != should_be and place != (head + 1) % size:
+                yield should_be, is_
+
+
+def _log(region: Region) -> Iterator[str]:
+    head = region.words[region.layout["log"].at(0, "head")]
+    first = region.words[region.layout["log"].at(0, "first")]
+    for txn, there in _misplaced(region.column("txn_ring", "record"), head, first):
+        yield f"the log holds {there} in the place of transaction {txn}"
+
+
+def events(region: Region) -> Iterator[str]:
+    """Event ring and rooms."""
+    words, layout = region.words, region.layout
+    head = words[layout["events"].at(0, "head")]
+    ring = layout["event_ring"]
+    found = region.column("event_ring", "word")
+    for number, there in _misplaced(found, head, 1):
+        yield f"the event ring holds {there} in the place of {number}"
+    room_of, seq_of = region.column("event_ring", "room"), region.column("event_ring", "seq")
+    last_event, last_seq = region.column("rooms", "last_event"), region.column("rooms", "last_seq")
+    for room, (event, seq) in enumerate(zip(last_event, last_seq, strict=True)):
+        if event > head:
+            yield f"room {room} ends in event {event}, the ring in {head}"
+        place = event % ring.records
+        if event and found[place] == event and (room_of[place], seq_of[place]) != (room, seq):
+            yield f"room {room} is at {seq}, its latest event at {seq_of[place]}"
+
+
+def people(region: Region) -> Iterator[str]:
+    """Sessions, their users, their rooms, and what is derived from them."""
+    words, layout = region.words, region.layout
+    sessions = layout["sessions"]
+    live = [slot for slot, session in enumerate(region.column("sessions", "id")) if session]
+    members: dict[int, set[int]] = {}
+    by_user: dict[int, set[int]] = {}
+    for slot in live:
+        user = words[sessions.at(slot, "user")]
+        by_user.setdefault(user, set()).add(slot)
+        at = sessions.at(slot, "rooms")
+        for place in range(sessions.lengths["rooms"]):
+            bits = words[at + place]
+            while bits:
+                bit = bits & -bits
+                members.setdefault(place * 64 + bit.bit_length() - 1, set()).add(user)
+                bits ^= bit
+    for room, count in enumerate(region.column("rooms", "members")):
+        if count != len(members.get(room, ())):
+            yield f"room {room} counts {count} members and has {len(members.get(room, ()))}"
+    following = region.column("sessions", "next")
+    for user, first in enumerate(region.column("users", "first_session")):
+        if first or user in by_user:
+            listed = _listed(following, first)
+            if sorted(listed) != sorted(by_user.get(user, ())):
+                yield f"user {user} has the sessions {by_user.get(user)}, listed are {listed}"
+    free = _listed(following, words[layout["registry"].at(0, "free_session")])
+    if set(free) & set(live) or len({*free}) + len(live) != sessions.records:
+        yield f"{len(live)} sessions live, {len(free)} are free, of {sessions.records}"
+
+
+def _listed(following: Sequence[int], first: int) -> list[int]:
+    """Session slots of a list; cut off where it goes round in a circle."""
+    out: list[int] = []
+    while first and len(out) <= len(following):
+        out.append(first - 1)
+        first = following[first - 1]
+    return out

@@ -1,0 +1,104 @@
+"""The txn log: one total order of all that must last.
+
+`append` is the middle of every durable change (step 4 of README.md): the caller holds its locks,
+has written the payload of its intent, and applies the change afterwards.
+"""
+
+from typing import Final
+
+from server.core.errors import Busy, JournalFailed, TableFull
+from server.region.layout import WORD
+from server.region.locks import Lock, Locks
+from server.region.records import RECORD_WORDS, SUPPLY
+from server.region.region import Region
+
+NO_JOURNAL = 2**64 - 1  # durable, released and limit where nothing waits for durability
+_MASK = 2**64 - 1
+
+
+class TxnLog:
+    """The log as one worker writes it."""
+
+    FULL: Final = 0
+    AGAIN: Final = -1
+
+    def __init__(self, region: Region, locks: Locks, worker: int) -> None:
+        layout = region.layout
+        self._words, self._bytes = region.words, region.bytes
+        self._wait, self._lock = locks.wait, locks.log
+        self._acquire, self._release = locks.log.acquire, locks.log.release
+        self._head = layout["log"].at(0, "head")
+        self._limit = layout["log"].at(0, "limit")
+        self._ring = layout["txn_ring"].base
+        self._mask = layout.capacities.txn_ring - 1
+        self.intent: Final = layout["workers"].at(worker, "intent")
+        assert layout["txn_ring"].stride >= RECORD_WORDS
+        self._stride = layout["txn_ring"].stride
+
+    def append(self, payload: bytes, supply_change: int, held: tuple[Lock, ...]) -> int:
+        """Commit a record. payload: all its words but the first. held: the caller's locks.
+
+        Answers the txn_id, with the intent standing: the caller applies the change and then calls
+        `done`. FULL: nothing happened, the locks are still held. AGAIN: a recovery came between,
+        the locks have been given back: begin anew.
+        """
+        words, blob, intent = self._words, self._bytes, self.intent
+        at = (intent + 1) * WORD
+        blob[at : at + len(payload)] = payload
+        if not self._acquire(False) and not self._wait(self._lock, held):
+            return self.AGAIN
+        head = words[self._head]
+        txn = head + 1
+        if txn > words[self._limit]:
+            self._release()
+            return self.FULL
+        slot = self._ring + (txn & self._mask) * self._stride
+        supply = words[self._ring + (head & self._mask) * self._stride + SUPPLY]
+        words[intent] = txn  # from here on the intent counts
+        words[slot] = 0  # whoever reads the old record sees that it goes
+        at = (slot + 1) * WORD
+        blob[at : at + len(payload)] = payload
+        words[slot + SUPPLY] = (supply + supply_change) & _MASK
+        words[slot] = txn  # the commit point
+        words[self._head] = txn
+        self._release()
+        return txn
+
+    def refusal(self) -> Busy:
+        """Why there was no place: what FULL is answered with."""
+        return TableFull("txn_ring") if self._words[self._limit] else JournalFailed()
+
+    def done(self) -> None:
+        """The change has been applied: the intent is over. Must come before the unlock, or a redo
+        would overwrite what somebody else did since."""
+        self._words[self.intent] = 0
+
+    def intended(self) -> tuple[int, ...] | None:
+        """What this worker was in the middle of when it died, if it was committed: the record. The
+        head is made to reach it. For a repair, while all others stand still.
+
+        It is asked by the head first: once that has passed it, the slot may be another's.
+        """
+        words = self._words
+        txn = words[self.intent]
+        if not txn:
+            return None
+        head = words[self._head]
+        if txn > head and words[self._ring + (txn & self._mask) * self._stride] != txn:
+            return None
+        if txn > head:
+            words[self._head] = txn
+        return tuple(words[self.intent : self.intent + RECORD_WORDS].tolist())
+
+    def head(self) -> int:
+        """The newest txn_id."""
+        return self._words[self._head]
+
+    def read(self, txn: int) -> tuple[int, ...] | None:
+        """The words of a record, or None where the ring no longer has it. Takes no lock."""
+        words = self._words
+        slot = self._ring + (txn & self._mask) * self._stride
+        if words[slot] != txn:
+            return None
+        record = words[slot : slot + RECORD_WORDS].tolist()
+        return tuple(record) if words[slot] == txn else None

@@ -1,0 +1,88 @@
+"""The repair after a worker's death. Runs in a short-lived child of the master, while every live
+worker stands still and holds nothing, and every dead one has been reaped.
+
+It may be killed at any store and started over: each step leaves the same bytes when it is done
+again, and the order of the steps is such that what a step needs is still there.
+
+1. The intents of the dead: redone where committed, else forgotten. The locks that they held are
+   still not free, so nobody has touched these accounts since.
+2. The event that stands committed beyond the ring's head is completed from its slot.
+3. If the registry's lock was held, somebody died in the middle of a change there: what is derived
+   from the slots is built anew. The lock is still held after that, so a repair that dies here
+   leaves the sign for the next.
+4. Every semaphore that has not the bytes of a fresh one is initialised to 1; never posted.
+5. The sessions of the dead are ended and their leaves announced, with the registry's lock held, so
+   that a death in the middle is seen by the next repair in step 3.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from server.core.state import State
+from server.region.layout import WORD
+from server.region.locks import init_lock, unfree_locks
+from server.region.records import RecordKind
+from server.region.region import Region
+
+
+def repair(states: Sequence[State], now: int) -> Counter[str]:
+    """Repair after the death of these workers: the state of each, made for its slot. now:
+    microseconds since the Unix epoch, the time of the leaves that are announced.
+
+    Answers what it found and did, by the names in REPAIRS, which it has added to the region.
+    """
+    done = Counter(repairs=1, deaths=len(states))
+    region = states[0].region
+    for state in states:
+        _finish_intent(state, done)
+    first = states[0]
+    done["completed"] += first.rooms.complete()
+    if "registry[0].lock" in unfree_locks(region):
+        first.users.rebuild()
+        first.sessions.rebuild()
+        done["rebuilt"] += 1
+    done["freed"] += _free_locks(region)
+    _end_sessions(states, now, done)
+    for name, count in done.items():
+        region.words[region.layout["repairs"].at(0, name)] += count
+    return done
+
+
+def _finish_intent(state: State, done: Counter[str]) -> None:
+    words, intent = state.region.words, state.log.intent
+    if not words[intent]:
+        return
+    record = state.log.intended()
+    if record is None:
+        done["discarded"] += 1
+    else:
+        done["redone"] += 1
+        payload = bytes(state.region.bytes[(intent + 1) * WORD : (intent + len(record)) * WORD])
+        if record[1] == RecordKind.REGISTER:
+            state.users.apply(payload)
+        elif record[1] == RecordKind.NEW_CLIENT:
+            state.sessions.apply_client(payload)
+        else:
+            state.ledger.redo(record)
+    state.log.done()
+
+
+def _free_locks(region: Region) -> int:
+    """Initialise every semaphore that is not as fresh."""
+    unfree = unfree_locks(region)
+    for address in unfree.values():
+        init_lock(address)
+    return len(unfree)
+
+
+def _end_sessions(states: Sequence[State], now: int, done: Counter[str]) -> None:
+    first, dead = states[0], {state.worker for state in states}
+    registry, event = first.locks.registry, first.locks.event
+    first.locks.hold(registry, event)
+    for worker in dead:
+        first.rooms.absent(worker)
+    for slot, worker in first.sessions.live():
+        if worker in dead:
+            first.sessions.end_slot(slot, now)
+            done["ended"] += 1
+    first.locks.release(registry, event)

@@ -1,0 +1,51 @@
+"""All of the shared state that one worker holds, put together."""
+
+from collections.abc import Callable
+
+from server.core.ledger import Ledger
+from server.core.log import NO_JOURNAL, TxnLog
+from server.core.rooms import Rooms
+from server.core.sessions import Sessions
+from server.core.users import Users
+from server.region.locks import CheckedLocks, Locks, init_locks
+from server.region.region import Region
+
+
+class State:
+    """The region as one worker works on it; nothing here is shared but the region."""
+
+    def __init__(
+        self,
+        region: Region,
+        worker: int,
+        clock_ns: Callable[[], int],
+        pause: Callable[[float], None],
+        retention_s: float,
+        *,
+        check_locks: bool = False,
+    ) -> None:
+        """worker: its slot. clock_ns: CLOCK_MONOTONIC in nanoseconds. pause: sleeps for seconds.
+        retention_s: see Sessions. check_locks: insist on the ranks of the locks."""
+        self.region = region
+        self.worker = worker
+        kind = CheckedLocks if check_locks else Locks
+        self.locks = kind(region, worker, clock_ns, pause)
+        self.log = TxnLog(region, self.locks, worker)
+        self.users = Users(region, self.locks, self.log)
+        self.rooms = Rooms(region, self.locks)
+        self.sessions = Sessions(region, self.locks, self.log, self.rooms, worker, retention_s)
+        self.ledger = Ledger(region, self.locks, self.log)
+        self.counters = region.layout["counters"].at(worker)
+
+
+def initialise(region: Region) -> None:
+    """Make a created region ready for workers: locks free, free list chained, no journal."""
+    init_locks(region)
+    for field in ("durable", "released", "limit"):
+        region.words[region.layout["log"].at(0, field)] = NO_JOURNAL
+    region.words[region.layout["log"].at(0, "first")] = 1
+    region.set_column("rooms", "reserved", [NO_JOURNAL] * region.layout["rooms"].records)
+    sessions = region.layout["sessions"]
+    for slot in range(sessions.records - 1):
+        region.words[sessions.at(slot, "next")] = slot + 2
+    region.words[region.layout["registry"].at(0, "free_session")] = 1

@@ -1,0 +1,80 @@
+"""The line of totals that the master logs: summed from the counters of all workers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from server.core.log import NO_JOURNAL
+from server.region.counters import COUNTERS, LOCK_KINDS, REQUESTED
+from server.region.region import Region
+
+
+def totals(region: Region) -> dict[str, int]:
+    """Every counter, summed over the workers."""
+    placed = region.layout["counters"]
+    sums = [0] * len(COUNTERS)
+    for record in range(placed.records):
+        at = placed.at(record)
+        for i, value in enumerate(region.words[at : at + len(COUNTERS)].tolist()):
+            sums[i] += value
+    return {counter.name: total for counter, total in zip(COUNTERS, sums, strict=True)}
+
+
+def by_opcode(sums: Mapping[str, int], what: str) -> dict[str, int]:
+    """`requests` or `errors` by opcode name, those that are not 0."""
+    return {m.name: n for m in REQUESTED if (n := sums[f"{what}_{m.name}"])}
+
+
+class Stats:
+    """Totals, and rates since the line before."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+        self._before: tuple[float, int] | None = None
+        self._batches = (0, 0, 0)  # as in the line before
+
+    def line(self, now_s: float) -> dict[str, Any]:
+        """The fields of one line. now_s: a monotonic clock."""
+        sums = totals(self._region)
+        words, layout = self._region.words, self._region.layout
+        requests, errors = by_opcode(sums, "requests"), by_opcode(sums, "errors")
+        total = sum(requests.values())
+        rate = 0.0
+        if self._before is not None:
+            then, before = self._before
+            rate = (total - before) / max(now_s - then, 1e-9)
+        self._before = now_s, total
+        return {
+            "connections": sums["connections"],
+            "sessions": sums["sessions"],
+            "requests": requests,
+            "errors": errors,
+            "requests_per_s": round(rate, 1),
+            "pushes": sums["pushes"],
+            "gaps": sums["gaps"],
+            "laps": sums["laps"],
+            "lock_waits": {kind: sums[f"waits_{kind}"] for kind in LOCK_KINDS},
+            "lock_waited_ms": {
+                kind: round(sums[f"waited_ns_{kind}"] / 1e6, 1) for kind in LOCK_KINDS
+            },
+            "txn_head": words[layout["log"].at(0, "head")],
+            "event_head": words[layout["events"].at(0, "head")],
+            **self._journal(),
+        }
+
+    def _journal(self) -> dict[str, Any]:
+        """What the journal has done since the line before; nothing where there is none."""
+        words, at = self._region.words, self._region.layout["journal"].at
+        durable = words[self._region.layout["log"].at(0, "durable")]
+        if durable == NO_JOURNAL:
+            return {}
+        now = tuple(words[at(0, name)] for name in ("batches", "records", "sync_us"))
+        batches, records, sync_us = (new - old for new, old in zip(now, self._batches, strict=True))
+        self._batches = now[0], now[1], now[2]
+        return {
+            "txn_durable": durable,
+            "txn_oldest": words[at(0, "oldest")],  # that TXN_HISTORY reaches
+            "txn_snapshot": words[at(0, "snapshot")],
+            "batches": batches,
+            "batch_mean": round(records / max(batches, 1), 1),
+            "sync_ms_mean": round(sync_us / max(batches, 1) / 1000, 3),
+        }

@@ -1,0 +1,154 @@
+"""Who is registered: a user's slot, found by id or through the name index, without a lock.
+
+A slot is written once, payload before its commit word; the index is derived from the slots. A
+registration is a record of the txn log, in the same order as the money.
+"""
+
+import zlib
+
+from libproto.scram import Verifier
+from server.core.errors import Busy, NameTaken, TableFull
+from server.core.log import TxnLog
+from server.region.layout import WORD
+from server.region.locks import InsideLock, Locks
+from server.region.records import REGISTER, RecordKind
+from server.region.region import Region
+
+_NAME_SIZE = 32
+
+
+class Users:
+    """The users as one worker sees them."""
+
+    def __init__(self, region: Region, locks: Locks, log: TxnLog) -> None:
+        layout = region.layout
+        self._region, self._words, self._bytes = region, region.words, region.bytes
+        self._locks, self._log = locks, log
+        users, self._sessions = layout["users"], layout["sessions"]
+        self._base, self._stride = users.base, users.stride
+        self._at = users.offsets
+        self._capacity = layout.capacities.accounts
+        self._count = layout["registry"].at(0, "users")
+        self._index = layout["name_index"].base
+        self._index_mask = layout["name_index"].records - 1
+        self._secret = layout["header"].at(0, "salt_secret") * WORD
+
+    def at(self, user: int, field: str) -> int:
+        """The word of a user's field."""
+        return self._base + user * self._stride + self._at[field]
+
+    def exists(self, user: int) -> bool:
+        return 0 < user <= self._capacity and bool(self._words[self.at(user, "word")])
+
+    def _blob(self, user: int, field: str, size: int) -> bytes:
+        at = self.at(user, field) * WORD
+        return bytes(self._bytes[at : at + size])
+
+    def _place(self, padded: bytes) -> tuple[int, int]:
+        """The user of that name and its place in the index; user 0: none, and the place is free."""
+        words, place = self._words, zlib.crc32(padded) & self._index_mask
+        while user := words[self._index + place]:
+            if self._blob(user, "name", _NAME_SIZE) == padded:
+                return user, place
+            place = (place + 1) & self._index_mask
+        return 0, place
+
+    def find(self, name: str) -> int:
+        """The user id of a valid name, or 0."""
+        return self._place(name.encode().ljust(_NAME_SIZE, b"\0"))[0]
+
+    def name(self, user: int) -> str:
+        """The name of a user who exists."""
+        return self._blob(user, "name", _NAME_SIZE).rstrip(b"\0").decode()
+
+    def verifier(self, user: int) -> Verifier:
+        return Verifier(
+            salt=self._blob(user, "salt", 16),
+            iterations=self._words[self.at(user, "iterations")],
+            stored_key=self._blob(user, "stored_key", 32),
+            server_key=self._blob(user, "server_key", 32),
+        )
+
+    def salt_secret(self) -> bytes:
+        """Key of the salts that are told for unknown names: stable while the state lives."""
+        return bytes(self._bytes[self._secret : self._secret + 32])
+
+    def presence(self, user: int, now: int) -> tuple[bool, int]:
+        """Online? and last_seen: now where online. Microseconds since the Unix epoch."""
+        words = self._words
+        session = words[self.at(user, "first_session")]
+        for _ in range(self._sessions.records):  # a list that changes meanwhile still ends
+            if not session:
+                break
+            if not words[self._sessions.at(session - 1, "mark")]:
+                return True, now
+            session = words[self._sessions.at(session - 1, "next")]
+        return False, words[self.at(user, "last_seen")]
+
+    def register(self, name: str, verifier: Verifier, now: int) -> int:
+        """A new user's id. NameTaken, Busy."""
+        padded = name.encode().ljust(_NAME_SIZE, b"\0")
+        registry = self._locks.registry
+        while True:
+            self._locks.hold(registry)
+            try:
+                user = self._register(padded, verifier, now)
+            except (NameTaken, Busy):
+                self._locks.release(registry)
+                raise
+            except Exception as error:
+                raise InsideLock("register") from error
+            if user:
+                self._locks.release(registry)
+                return user
+
+    def _register(self, padded: bytes, verifier: Verifier, now: int) -> int:
+        """Under the registry lock, which is still held afterwards; 0: a recovery came between."""
+        taken, _ = self._place(padded)
+        if taken:
+            raise NameTaken
+        user = self._words[self._count] + 1
+        if user > self._capacity:
+            raise TableFull("accounts")
+        payload = REGISTER.pack(
+            RecordKind.REGISTER, now, 0, user, verifier.iterations, padded,
+            verifier.salt, verifier.stored_key, verifier.server_key,
+        )  # fmt: skip
+        txn = self._log.append(payload, 0, (self._locks.registry,))
+        if txn == TxnLog.AGAIN:
+            return 0
+        if txn == TxnLog.FULL:
+            raise self._log.refusal()
+        self.apply(payload)
+        self._log.done()
+        return user
+
+    def apply(self, payload: bytes) -> None:
+        """Store what a REGISTER record says (all its words but the first). Idempotent."""
+        words = self._words
+        _, time, _, user, iterations, name, salt, stored, server = REGISTER.unpack(payload)
+        for field, blob in (
+            ("name", name), ("salt", salt), ("stored_key", stored), ("server_key", server)
+        ):  # fmt: skip
+            at = self.at(user, field) * WORD
+            self._bytes[at : at + len(blob)] = blob
+        words[self.at(user, "iterations")] = iterations
+        words[self.at(user, "last_seen")] = time
+        words[self.at(user, "word")] = user  # the commit word
+        found, place = self._place(name)
+        if not found:
+            words[self._index + place] = user
+        words[self._count] = user
+
+    def rebuild(self) -> None:
+        """The name index and the count, anew from the slots. For a repair, while all others stand
+        still."""
+        index, count = [0] * (self._index_mask + 1), 0
+        for user in self._region.column("users", "word"):
+            if user:
+                place = zlib.crc32(self._blob(user, "name", _NAME_SIZE)) & self._index_mask
+                while index[place]:
+                    place = (place + 1) & self._index_mask
+                index[place] = count = user
+        self._region.set_column("name_index", "user", index)
+        self._words[self._count] = count

@@ -1,0 +1,440 @@
+"""The shape of the shared region, declared once, as data: segments x records x fields, in order.
+
+Offsets are summed from this table and nowhere else; the digest that guards an attach, the
+inspector and docs/LAYOUT.md are made from it. The unit of everything here is the **word**: an
+8-aligned u64 in the machine's own byte order, which one store writes whole. A blob (a name, a
+key, a frame) is a run of words that some other word publishes.
+
+Who may write a field, and under which lock, is said beside it; README.md in this folder says why.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from libproto.messages import OUTCOME_WINDOW
+from server.region.counters import COUNTERS, REPAIRS
+from server.region.records import BY_KIND, COMMON, RECORD_WORDS
+
+MAGIC = int.from_bytes(b"trdchat\x01", "little")
+LAYOUT_VERSION = 1
+WORD = 8  # bytes
+LINE_WORDS = 8  # a cache line of 64 bytes: locks have one of their own
+
+
+class Kind(StrEnum):
+    """What a field's words mean to whoever shows them."""
+
+    U64 = "u64"
+    TIME = "time"  # microseconds since the Unix epoch
+    BLOB = "bytes"
+    TEXT = "text"  # UTF-8, zero-padded
+    SEMAPHORE = "semaphore"  # a sem_t (32 bytes with glibc on x86-64), alone on its cache line
+    BITS = "bits"
+    RECORD = "record"  # of the txn log: records.py has its fields by kind
+
+
+@dataclass(frozen=True, slots=True)
+class Capacities:
+    """How many of each thing the region holds; fixed when it is created."""
+
+    workers: int
+    accounts: int
+    rooms: int
+    clients: int
+    sessions: int
+    txn_ring: int  # records, a power of two
+    event_ring: int  # events, a power of two
+    max_message: int  # bytes of UTF-8
+    account_locks: int
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}: at least one is needed")
+        for name in ("txn_ring", "event_ring"):
+            value = getattr(self, name)
+            if value & (value - 1) or value < 2:
+                raise ValueError(f"{name} is {value}: a power of two is needed")
+
+
+Count = int | Callable[[Capacities], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a record: its length in words, which may depend on the capacities."""
+
+    name: str
+    about: str
+    kind: Kind = Kind.U64
+    words: Count = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of equal records. Records start on cache lines where `aligned` is set."""
+
+    name: str
+    about: str
+    records: Count
+    fields: tuple[Field, ...]
+    aligned: bool = True
+
+
+LOCK = Field("lock", "the semaphore", Kind.SEMAPHORE, LINE_WORDS)
+FRAME_OVERHEAD = (
+    96  # bytes of a pushed frame beside its message: header, fixed fields, sender's name
+)
+
+
+def bits_words(c: Capacities) -> int:
+    """Words of a session's room bits; bit r is room r, bit 0 is unused."""
+    return (c.rooms + 64) // 64
+
+
+def frame_words(c: Capacities) -> int:
+    return (FRAME_OVERHEAD + c.max_message + WORD - 1) // WORD
+
+
+def index_size(c: Capacities) -> int:
+    """Places of the name index: a power of two, at most half full."""
+    return 1 << (2 * c.accounts - 1).bit_length()
+
+
+OUTCOME_FIELDS = ("req_id", "txn_id", "balance", "target", "amount")
+OUTCOME_WORDS = len(OUTCOME_FIELDS)
+
+SEGMENTS: tuple[Segment, ...] = (
+    Segment(
+        "header",
+        "What the region is, and the words by which master and workers speak to each other.",
+        1,
+        (
+            Field("magic", "marks a finished region; stored last when it is created"),
+            Field("layout_version", "of this table"),
+            Field("digest", "of this table and the capacities: an attach with another is refused"),
+            Field("size", "bytes of the whole region"),
+            *(Field(f"capacity_{name}", "a capacity") for name in Capacities.__slots__),
+            Field("master_pid", "process id of the master"),
+            Field("started", "when the region was created", Kind.TIME),
+            Field("epoch", "of the rooms' numbers; answered by JOIN_ROOM"),
+            Field("state", "0 starting, 1 serving, 2 draining; master"),
+            Field("recovery", "0, or the epoch of the repair that is going on; master"),
+            Field(
+                "alarm", "worker slot + 1 of one that has waited too long for a lock; any worker"
+            ),
+            Field("salt_secret", "key of the salts told for unknown names", Kind.BLOB, 4),
+        ),
+    ),
+    Segment(
+        "registry",
+        "Users, sessions and rooms: one lock, and what is counted under it.",
+        1,
+        (
+            LOCK,
+            Field("users", "user ids handed out: 1 to this; registry lock"),
+            Field("next_session", "the session id handed out last; registry lock"),
+            Field("free_session", "first free session slot + 1; derived; registry lock"),
+            Field("clients", "client slots in use; registry lock"),
+        ),
+    ),
+    Segment(
+        "log",
+        "The txn log's lock and positions.",
+        1,
+        (
+            LOCK,
+            Field("head", "newest txn_id; log lock"),
+            Field("first", "oldest txn_id that was ever in the ring; the loader, at the start"),
+            Field("durable", "newest txn_id that is durable; 2^64-1 without a journal; journal"),
+            Field("released", "newest txn_id whose answers may leave; journal"),
+            Field("limit", "newest txn_id that has a place; 0: the journal has failed; journal"),
+        ),
+    ),
+    Segment(
+        "events",
+        "The event ring's lock and position.",
+        1,
+        (LOCK, Field("head", "number of the newest event; event lock")),
+    ),
+    Segment(
+        "journal",
+        "What the journal process tells of itself; written by it alone, but for `waiting`.",
+        1,
+        (
+            Field("pid", "process id; 0: none"),
+            Field("beat", "turns of its loop: it stands still where the process does"),
+            Field("waiting", "1 while it sleeps: who needs it sets 0 and wakes it"),
+            Field("failed", "errno of the write or sync after which nothing is written any more"),
+            Field("batches", "batches written"),
+            Field("records", "records written"),
+            Field("sync_us", "microseconds spent in writing and syncing batches"),
+            Field("sync_us_max", "the longest of these"),
+            Field("snapshot", "txn_id of the newest snapshot"),
+            Field("snapshot_time", "when it was finished", Kind.TIME),
+            Field("oldest", "oldest txn_id that TXN_HISTORY reaches; 0: only the ring's"),
+        ),
+    ),
+    Segment(
+        "archive",
+        "What the archive process tells of itself; written by it alone.",
+        1,
+        (
+            Field("pid", "process id; 0: none"),
+            Field("beat", "turns of its loop: it stands still where the process does"),
+            Field("failed", "errno of the write or sync that ended it; 0: it keeps events"),
+            Field("cursor", "number of the newest event that was looked at"),
+            Field("kept", "room events written"),
+            Field("laps", "times that the event ring lapped it"),
+            Field("queries", "questions of workers answered"),
+            Field("dropped", "room events not kept, as too many waited for the disk"),
+        ),
+    ),
+    Segment(
+        "repairs",
+        "What repairs have found and done; the repair's process, and the master for the pauses.",
+        1,
+        tuple(Field(name, about) for name, about in REPAIRS),
+    ),
+    Segment(
+        "workers",
+        "One slot per worker, written by that worker alone, but for the host.",
+        lambda c: c.workers,
+        (
+            Field("pid", "process id; 0: none"),
+            Field("ack", "the recovery epoch it has acknowledged"),
+            Field("beat", "turns of its timer: it stands still where the worker does"),
+            Field("host", "worker slot + 1 that accepts for it while it is down, or 0; master"),
+            Field("parked", "1 while answers wait for `released`: the journal then wakes it"),
+            Field("started", "when it began to serve", Kind.TIME),
+            Field("intent", "the transaction it is in the middle of", Kind.RECORD, RECORD_WORDS),
+        ),
+    ),
+    Segment(
+        "counters",
+        "One record per worker, written by that worker alone; readers sum.",
+        lambda c: c.workers,
+        tuple(Field(counter.name, counter.about) for counter in COUNTERS),
+    ),
+    Segment(
+        "users",
+        "By user id (record 0 is unused). All but the last four is fixed once the word stands.",
+        lambda c: c.accounts + 1,
+        (
+            Field("word", "commit word: the user id"),
+            Field("name", "the username, zero-padded", Kind.TEXT, 4),
+            Field("salt", "SCRAM", Kind.BLOB, 2),
+            Field("iterations", "SCRAM"),
+            Field("stored_key", "SCRAM", Kind.BLOB, 4),
+            Field("server_key", "SCRAM", Kind.BLOB, 4),
+            Field("last_seen", "end of the latest session", Kind.TIME),
+            Field("direct_seq", "number of the latest direct message; event lock"),
+            Field("first_session", "session slot + 1, head of the user's list; derived"),
+            Field("watchers", "sessions that asked for PAYMENT pushes; derived; registry lock"),
+        ),
+        aligned=False,
+    ),
+    Segment(
+        "name_index",
+        "Open addressing by a hash of the name: user id, or 0. Derived; registry lock.",
+        index_size,
+        (Field("user", "user id"),),
+        aligned=False,
+    ),
+    Segment(
+        "accounts",
+        "By user id (record 0 is unused), under the account's lock.",
+        lambda c: c.accounts + 1,
+        (
+            Field("balance", "minor units"),
+            Field("last_txn", "txn_id of the account's latest transaction"),
+        ),
+        aligned=False,
+    ),
+    Segment(
+        "account_locks",
+        "Account a is under lock a modulo their number.",
+        lambda c: c.account_locks,
+        (LOCK,),
+    ),
+    Segment(
+        "clients",
+        "Exactly-once: (user, client_id) and the outcomes of its latest req_ids, under the user's "
+        "account lock; the first five under the registry lock.",
+        lambda c: c.clients,
+        (
+            Field("user", "commit word: the user id; 0: free"),
+            Field("client_id", "chosen by the client"),
+            Field("session", "live session slot + 1, or 0"),
+            Field("idle_since", "end of its latest session", Kind.TIME),
+            Field("next", "next client slot + 1 of its bucket; derived"),
+            Field("newest", "greatest req_id executed"),
+            Field(
+                "outcomes",
+                f"by req_id modulo {OUTCOME_WINDOW}: {', '.join(OUTCOME_FIELDS)}",
+                words=OUTCOME_WINDOW * OUTCOME_WORDS,
+            ),
+        ),
+        aligned=False,
+    ),
+    Segment(
+        "client_buckets",
+        "Hash chains over clients: first client slot + 1. Derived; registry lock.",
+        lambda c: c.clients,
+        (Field("first", "client slot + 1"),),
+        aligned=False,
+    ),
+    Segment(
+        "sessions",
+        "One per logged-in connection, written by its own worker under the registry lock.",
+        lambda c: c.sessions,
+        (
+            Field("id", "commit word: the session id; 0: free"),
+            Field("mark", "1: superseded; the user's account lock"),
+            Field("user", "user id"),
+            Field("client", "client slot + 1, or 0"),
+            Field("worker", "worker slot"),
+            Field("capabilities", "granted by HELLO"),
+            Field("next", "session slot + 1 in the user's list, or in the free list; derived"),
+            Field("previous", "session slot + 1 in the user's list; derived"),
+            Field("rooms", "bit r: joined room r", Kind.BITS, bits_words),
+        ),
+        aligned=False,
+    ),
+    Segment(
+        "rooms",
+        "By room id (record 0 is unused).",
+        lambda c: c.rooms + 1,
+        (
+            Field("last_seq", "room_seq of the newest event; event lock"),
+            Field("oldest_seq", "room_seq of the oldest event still in the ring; event lock"),
+            Field("last_event", "number of the newest event in the ring; event lock"),
+            Field("members", "users joined; derived; registry lock"),
+            Field("began", "last_seq when the region was made; archive, before the workers"),
+            Field("reserved", "greatest room_seq that may be used; archive"),
+            Field("kept", "oldest room_seq in the archive; 0: none; archive"),
+        ),
+        aligned=False,
+    ),
+    Segment(
+        "presence",
+        "By room id: for each worker, how many of its connections have joined. Each worker writes "
+        "its own column.",
+        lambda c: c.rooms + 1,
+        (Field("connections", "by worker slot", words=lambda c: c.workers),),
+        aligned=False,
+    ),
+    Segment(
+        "txn_ring",
+        "The txn log: record n stands in slot n modulo the ring, which is reused once durable.",
+        lambda c: c.txn_ring,
+        (Field("record", "its first word is the commit word", Kind.RECORD, RECORD_WORDS),),
+        aligned=False,  # without a gap: a run of slots is a run of the journal
+    ),
+    Segment(
+        "event_ring",
+        "Room events, direct messages, payments: event n stands in slot n modulo the ring.",
+        lambda c: c.event_ring,
+        (
+            Field("word", "commit word: the event's number"),
+            Field("kind", "EventKind of rooms.py"),
+            Field("room", "room id; 0: to one user"),
+            Field("seq", "room_seq, or the recipient's direct_seq"),
+            Field("user", "who joins or leaves; the recipient where room is 0"),
+            Field("session", "session slot + 1 that joins, leaves or is superseded"),
+            Field("previous", "number of the event before it in the same room"),
+            Field("frame_len", "bytes"),
+            Field("frame", "the finished push frame", Kind.BLOB, frame_words),
+        ),
+        aligned=False,
+    ),
+)
+
+
+def _resolve(count: Count, capacities: Capacities) -> int:
+    return count if isinstance(count, int) else count(capacities)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A segment with its place: all in words."""
+
+    segment: Segment
+    base: int
+    stride: int
+    records: int
+    offsets: dict[str, int]  # of each field within a record
+    lengths: dict[str, int]
+
+    def at(self, record: int, field: str = "") -> int:
+        """The word index of a record, or of one of its fields."""
+        if not 0 <= record < self.records:
+            raise IndexError(f"{self.segment.name}[{record}] of {self.records}")
+        return self.base + record * self.stride + (self.offsets[field] if field else 0)
+
+
+class Layout:
+    """Where everything is, for given capacities."""
+
+    def __init__(self, capacities: Capacities) -> None:
+        self.capacities = capacities
+        self.segments: dict[str, Placed] = {}
+        at = 0
+        for segment in SEGMENTS:
+            offsets, lengths, stride = {}, {}, 0
+            for field in segment.fields:
+                length = _resolve(field.words, capacities)
+                if field.kind is Kind.SEMAPHORE:
+                    assert stride % LINE_WORDS == 0, (
+                        f"{segment.name}.{field.name} shares a cache line"
+                    )
+                offsets[field.name], lengths[field.name] = stride, length
+                stride += length
+            if segment.aligned:
+                stride += -stride % LINE_WORDS
+            records = _resolve(segment.records, capacities)
+            self.segments[segment.name] = Placed(segment, at, stride, records, offsets, lengths)
+            at += stride * records
+            at += -at % LINE_WORDS
+        self.words = at
+        self.size = at * WORD
+        self.digest = self._digest()
+
+    def __getitem__(self, name: str) -> Placed:
+        return self.segments[name]
+
+    def _digest(self) -> int:
+        """Of every name, kind, offset and length, in the records of the log too: the first 8 bytes
+        of a SHA-256."""
+        text = [f"{LAYOUT_VERSION} {asdict(self.capacities)}"]
+        for name, placed in self.segments.items():
+            text.append(f"{name} {placed.base} {placed.stride} {placed.records}")
+            text += [
+                f" {f.name} {f.kind} {placed.offsets[f.name]} {placed.lengths[f.name]}"
+                for f in placed.segment.fields
+            ]
+        text.append(f"outcomes {OUTCOME_FIELDS}")
+        for kind, fields in BY_KIND.items():
+            text.append(f"{kind!r} {[(f.name, f.words, f.text) for f in COMMON + fields]}")
+        return int.from_bytes(hashlib.sha256("\n".join(text).encode()).digest()[:WORD], "little")
+
+
+DEFAULT_CAPACITIES = Capacities(
+    workers=2,
+    accounts=4096,
+    rooms=256,
+    clients=4096,
+    sessions=8192,
+    txn_ring=65536,
+    event_ring=2048,
+    max_message=4096,
+    account_locks=4096,
+)
+
+# Relations that the rest relies on, asserted where they are declared.
+assert len({segment.name for segment in SEGMENTS}) == len(SEGMENTS)
+assert all(len({f.name for f in s.fields}) == len(s.fields) for s in SEGMENTS)
+assert Layout(DEFAULT_CAPACITIES).size <= 48 << 20, "the default region fits a 64 MB /dev/shm"
+assert Layout(DEFAULT_CAPACITIES)["header"].offsets["magic"] == 0, "an attach reads it first"

@@ -1,0 +1,280 @@
+"""Process-shared POSIX semaphores inside the region, and how a worker waits for one.
+
+posix_ipc has named semaphores only, so these are the C library's own: `sem_init(pshared=1)`.
+Taking and giving goes through CPython's binding of sem_trywait and sem_post, the one under
+multiprocessing's locks, laid over the semaphore's address: a sixth of what a ctypes call costs.
+What it lacks is called by ctypes, with PyDLL, which keeps the interpreter lock: a worker has one
+thread.
+
+Ranks are registry < account (ascending by address) < log < event: whoever holds a lock takes only
+later ones. `CheckedLocks` insists on it; the tests run with it.
+
+No wait is unbounded. It is made of ticks, and between two ticks it looks whether a recovery has
+begun (then what is held is given back and the caller begins anew, reading everything again),
+whether the master lives, and whether this has lasted far longer than any transaction.
+"""
+
+import _multiprocessing
+import ctypes
+import errno
+import os
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from server.region.counters import LOCK_KINDS, index_of
+from server.region.layout import WORD
+from server.region.region import Region
+
+REGISTRY, ACCOUNT, LOG, EVENT = range(len(LOCK_KINDS))
+
+TICK_NS = 10_000_000
+ALARM_NS = 1_000_000_000
+_CLOCK_MONOTONIC = 1
+_SEM_SIZE = 32  # sizeof(sem_t), glibc, x86-64
+_SEM_WORDS = _SEM_SIZE // WORD
+_SEMAPHORE = 1  # the kind that any process may give back, as opposed to a recursive mutex
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
+
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+_sem_init = _libc.sem_init
+_sem_init.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint)
+_sem_clockwait = _libc.sem_clockwait
+_sem_clockwait.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Timespec))
+
+
+class LockOrderError(AssertionError):
+    """A lock was taken against the ranks, or given back without being held: a bug of ours."""
+
+
+class MasterGone(BaseException):  # not an error of the request that waits: the process must end
+    """The master died while this worker waited; whatever it holds, it must end."""
+
+
+class InsideLock(BaseException):  # nothing may catch it in passing: the process must end
+    """An exception struck between a lock and its unlock: the state may be half-changed, and only
+    the end of this process, which is then repaired, keeps it from the others."""
+
+
+def init_locks(region: Region) -> None:
+    """Give every semaphore of a new region the value 1."""
+    for placed in region.layout.segments.values():
+        if "lock" in placed.offsets:
+            for record in range(placed.records):
+                init_lock(region.address + placed.at(record, "lock") * WORD)
+
+
+def init_lock(address: int) -> None:
+    """Make the semaphore at this address a fresh one of value 1."""
+    ctypes.memset(address, 0, _SEM_SIZE)
+    if _sem_init(address, 1, 1):
+        raise OSError(ctypes.get_errno(), "sem_init")
+
+
+def fresh_semaphore() -> list[int]:
+    """The words of a semaphore that was just initialised to 1."""
+    memory = (ctypes.c_uint64 * _SEM_WORDS)()
+    init_lock(ctypes.addressof(memory))
+    return list(memory)
+
+
+def unfree_locks(region: Region) -> dict[str, int]:
+    """Semaphores that have not the bytes of a fresh one, by name, with their address: taken, or
+    with the count of a waiter who was killed, which makes every post a system call."""
+    fresh, out = tuple(fresh_semaphore()), {}
+    for name, placed in region.layout.segments.items():
+        if "lock" not in placed.offsets:
+            continue
+        first = placed.base + placed.offsets["lock"]
+        end = placed.base + placed.records * placed.stride
+        columns = (
+            region.words[first + word : end : placed.stride].tolist() for word in range(_SEM_WORDS)
+        )
+        for record, found in enumerate(zip(*columns, strict=True)):
+            if found != fresh:
+                out[f"{name}[{record}].lock"] = region.address + placed.at(record, "lock") * WORD
+    return out
+
+
+class Acquire(Protocol):
+    """sem_trywait: True where it got the semaphore."""
+
+    def __call__(self, block: bool, /) -> bool: ...
+
+
+class Lock:
+    """One semaphore of the region, in the hands of one process.
+
+    `acquire(False)` tries, and answers whether it got it; `release()` gives it back, and raises
+    ValueError where nobody holds it. The hot path calls these two, and `Locks.wait` only where the
+    try failed.
+    """
+
+    __slots__ = ("acquire", "address", "kind", "release")
+
+    def __init__(self, address: int, kind: int, acquire: Acquire, release: Callable[[], object]):
+        self.address: Final = address
+        self.kind: Final = kind
+        self.acquire: Final = acquire
+        self.release: Final = release
+
+
+class Locks:
+    """The locks as one worker (or the repair) takes them."""
+
+    def __init__(
+        self,
+        region: Region,
+        worker: int,
+        clock_ns: Callable[[], int],
+        pause: Callable[[float], None],
+    ) -> None:
+        """worker: its slot. clock_ns: CLOCK_MONOTONIC, nanoseconds. pause: sleeps for seconds."""
+        layout = region.layout
+        self._words = region.words
+        self._clock_ns = clock_ns
+        self._pause = pause
+        self._master = os.getppid()
+        self._worker: Final = worker
+        self._recovery = layout["header"].at(0, "recovery")
+        self._alarm = layout["header"].at(0, "alarm")
+        self._ack = layout["workers"].at(worker, "ack")
+        counters = layout["counters"].at(worker)
+        self._waits = [counters + index_of(f"waits_{kind}") for kind in LOCK_KINDS]
+        self._waited = [counters + index_of(f"waited_ns_{kind}") for kind in LOCK_KINDS]
+        self.registry: Final = self._lock(
+            region.address + layout["registry"].at(0, "lock") * WORD, REGISTRY
+        )
+        self.log: Final = self._lock(region.address + layout["log"].at(0, "lock") * WORD, LOG)
+        self.event: Final = self._lock(
+            region.address + layout["events"].at(0, "lock") * WORD, EVENT
+        )
+        accounts = layout["account_locks"]
+        self._accounts_at = region.address + accounts.base * WORD
+        self._accounts_stride = accounts.stride * WORD
+        self._accounts: list[Lock | None] = [None] * accounts.records
+
+    def _lock(self, address: int, kind: int) -> Lock:
+        binding = _multiprocessing.SemLock._rebuild(address, _SEMAPHORE, 1, None)
+        return Lock(address, kind, binding.acquire, binding.release)
+
+    def account(self, user: int) -> Lock:
+        """The lock of a user's account: lock `user` modulo their number."""
+        number = user % len(self._accounts)
+        lock = self._accounts[number]
+        if lock is None:
+            lock = self._lock(self._accounts_at + number * self._accounts_stride, ACCOUNT)
+            self._accounts[number] = lock
+        return lock
+
+    def wait(self, lock: Lock, held: tuple[Lock, ...]) -> bool:
+        """Wait for a lock that a try did not get. `held`: what the caller holds, in order.
+
+        True: got it. False: a recovery came between; `held` has been given back and the recovery is
+        over: begin anew and read everything again. Raises MasterGone.
+        """
+        words, clock_ns = self._words, self._clock_ns
+        began = now = clock_ns()
+        until = _Timespec()
+        while True:
+            if words[self._recovery]:
+                self.release(*held)
+                self.acknowledge()
+                return False
+            until.tv_sec, until.tv_nsec = divmod(now + TICK_NS, 1_000_000_000)
+            if self._clockwait(lock, until):
+                break
+            now = clock_ns()
+            if now - began > ALARM_NS:
+                words[self._alarm] = self._worker + 1
+            self.check_master()
+        words[self._waits[lock.kind]] += 1
+        words[self._waited[lock.kind]] += clock_ns() - began
+        return True
+
+    def _clockwait(self, lock: Lock, until: _Timespec) -> bool:
+        if _sem_clockwait(lock.address, _CLOCK_MONOTONIC, until) == 0:
+            return True
+        code = ctypes.get_errno()
+        if code not in (errno.ETIMEDOUT, errno.EINTR):
+            raise OSError(code, "sem_clockwait")
+        return False
+
+    def check_master(self) -> None:
+        """MasterGone where the process that forked this one is no longer there."""
+        if os.getppid() != self._master:
+            raise MasterGone
+
+    def acknowledge(self) -> None:
+        """Holding nothing: say so for the recovery that is going on, and stand still until the
+        word changes. A newer epoch wants an acknowledgement of its own."""
+        words = self._words
+        while epoch := words[self._recovery]:
+            words[self._ack] = epoch
+            while words[self._recovery] == epoch:
+                self._pause(0.001)
+                self.check_master()
+
+    def hold(self, *locks: Lock) -> None:
+        """Take locks in the order given, all of them, however often a recovery comes between. For
+        what reads nothing before it has them all."""
+        while True:
+            held: tuple[Lock, ...] = ()
+            for lock in locks:
+                if not lock.acquire(False) and not self.wait(lock, held):
+                    break
+                held += (lock,)
+            else:
+                return
+
+    def release(self, *locks: Lock) -> None:
+        """Give them back, the last first."""
+        for lock in reversed(locks):
+            lock.release()
+
+
+class CheckedLocks(Locks):
+    """The same, insisting on the ranks. For tests: it costs a few microseconds a lock."""
+
+    def __init__(
+        self,
+        region: Region,
+        worker: int,
+        clock_ns: Callable[[], int],
+        pause: Callable[[float], None],
+    ) -> None:
+        self._taken: list[tuple[int, int]] = []  # (kind, address)
+        super().__init__(region, worker, clock_ns, pause)
+
+    def _lock(self, address: int, kind: int) -> Lock:
+        plain, rank = super()._lock(address, kind), (kind, address)
+
+        def acquire(block: bool, /) -> bool:
+            if self._taken and rank <= self._taken[-1]:
+                raise LockOrderError(f"{rank} after {self._taken[-1]}")
+            got = plain.acquire(block)
+            if got:
+                self._taken.append(rank)
+            return got
+
+        def release() -> None:
+            if rank not in self._taken:
+                raise LockOrderError(f"{rank} is given back but not held")
+            self._taken.remove(rank)
+            plain.release()
+
+        return Lock(address, kind, acquire, release)
+
+    def _clockwait(self, lock: Lock, until: _Timespec) -> bool:
+        got = super()._clockwait(lock, until)
+        if got:
+            self._taken.append((lock.kind, lock.address))
+        return got
+
+    def acknowledge(self) -> None:
+        if self._taken:
+            raise LockOrderError("acknowledged while holding a lock")
+        super().acknowledge()

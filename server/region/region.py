@@ -1,0 +1,193 @@
+"""The shared region: one posix_ipc object, mapped by every process of the server.
+
+Created by the master, inherited by its children over fork, attached read-only by the inspector.
+All memory is allocated at creation, so that a full /dev/shm is an error at the start and not a
+SIGBUS later. The object's own flock tells a live region from one that a dead server left: it is
+held by every process that inherited the descriptor.
+"""
+
+import ctypes
+import fcntl
+import mmap
+import os
+import platform
+from collections.abc import Sequence
+from typing import Final
+
+import posix_ipc
+
+from server.region.layout import LAYOUT_VERSION, MAGIC, Capacities, Layout
+
+
+class RegionError(Exception):
+    """The region cannot be created or attached; the text says why and what to do."""
+
+
+class RegionInUse(RegionError):
+    """Another live server has a region of this name."""
+
+
+def check_processor() -> None:
+    """Lock-free readers rely on x86-64's store order; RegionError elsewhere."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        raise RegionError(
+            f"this processor is {platform.machine()}: the shared region relies on the store order "
+            "of x86-64; run the server on an x86-64 machine"
+        )
+
+
+class Region:
+    """A mapped region. `words` and `bytes` are views of the same memory.
+
+    A shared word is read and written through `words` only: one machine load or store. Blobs are
+    copied through `bytes` in one slice, before the word that publishes them.
+    """
+
+    def __init__(self, name: str, layout: Layout, fd: int, *, writable: bool) -> None:
+        self.name: Final = name
+        self.layout: Final = layout
+        self.fd: Final = fd
+        access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        # Every page is there from the start: the first repair need not wait for them to be cleared.
+        flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if writable else 0)
+        self._map = mmap.mmap(fd, layout.size, flags, access)
+        self.bytes = memoryview(self._map)
+        self.words = self.bytes.cast("Q")
+        self.address: Final = (
+            ctypes.addressof(ctypes.c_char.from_buffer(self._map)) if writable else 0
+        )
+
+    @classmethod
+    def create(cls, name: str, capacities: Capacities, now_us: int) -> "Region":
+        """A new region, all of it allocated, with its header written. Mode 0600.
+
+        RegionInUse: a live server has this name. RegionError: no room in /dev/shm, or not x86-64.
+        What a dead server left under this name is removed.
+        """
+        check_processor()
+        layout = Layout(capacities)
+        remove_stale(name)
+        try:
+            shm = posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, mode=0o600)
+        except posix_ipc.ExistentialError as error:
+            raise RegionInUse(f"another server starts with the region {name!r} just now") from error
+        fd = shm.fd
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, layout.size)
+            os.posix_fallocate(fd, 0, layout.size)
+            region = cls(name, layout, fd, writable=True)
+        except OSError as error:
+            posix_ipc.unlink_shared_memory(f"/{name}")
+            os.close(fd)
+            raise RegionError(
+                f"the shared region needs {layout.size / 2**20:.1f} MiB in /dev/shm: "
+                f"{os.strerror(error.errno or 0)}; make /dev/shm larger or lower the capacities"
+            ) from error
+        words, at = region.words, layout["header"].at
+        words[at(0, "layout_version")] = LAYOUT_VERSION
+        words[at(0, "digest")] = layout.digest
+        words[at(0, "size")] = layout.size
+        for field in Capacities.__slots__:
+            words[at(0, f"capacity_{field}")] = getattr(capacities, field)
+        words[at(0, "started")] = words[at(0, "epoch")] = now_us
+        words[at(0, "master_pid")] = os.getpid()
+        secret = at(0, "salt_secret") * 8
+        region.bytes[secret : secret + 32] = os.urandom(32)
+        words[at(0, "magic")] = MAGIC
+        return region
+
+    @classmethod
+    def attach(cls, name: str) -> "Region":
+        """The live region of that name, read-only. RegionError: none, or another layout."""
+        try:
+            shm = posix_ipc.SharedMemory(f"/{name}", read_only=True)
+        except (posix_ipc.ExistentialError, posix_ipc.PermissionsError) as error:
+            raise RegionError(
+                f"no region {name!r} can be opened ({error}): is the server running, and does "
+                "--name or --port name it?"
+            ) from error
+        fd = shm.fd
+        try:
+            first = Layout(_ANY)
+            size = os.fstat(fd).st_size
+            if size < first["header"].stride * 8 or size % 8:
+                raise RegionError(f"region {name!r} is not finished; try again")
+            with mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as probe:
+                header = memoryview(probe).cast("Q")
+                try:
+                    at = first["header"].at
+                    if not header[0]:
+                        raise RegionError(f"region {name!r} is not finished; try again")
+                    if header[0] != MAGIC or header[at(0, "layout_version")] != LAYOUT_VERSION:
+                        raise RegionError(
+                            f"region {name!r} was made by another version of tradechat"
+                        )
+                    given = [header[at(0, f"capacity_{f}")] for f in Capacities.__slots__]
+                    digest = header[at(0, "digest")]
+                finally:
+                    header.release()
+            try:
+                layout = Layout(Capacities(*given))
+            except ValueError as error:
+                raise RegionError(f"region {name!r} is damaged: {error}") from error
+            if digest != layout.digest or size != layout.size:
+                raise RegionError(
+                    f"region {name!r} has another layout than this program: "
+                    "use the tradechat-admin of the version that runs the server"
+                )
+            return cls(name, layout, fd, writable=False)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def column(self, segment: str, field: str) -> list[int]:
+        """A field's first word in every record."""
+        placed = self.layout[segment]
+        first = placed.base + placed.offsets[field]
+        end = placed.base + placed.records * placed.stride
+        return self.words[first : end : placed.stride].tolist()
+
+    def set_column(self, segment: str, field: str, values: Sequence[int]) -> None:
+        """Make it these, storing only where it differs: what is rebuilt is mostly right already."""
+        placed = self.layout[segment]
+        first = placed.base + placed.offsets[field]
+        found = self.column(segment, field)
+        for record, (new, old) in enumerate(zip(values, found, strict=True)):
+            if new != old:
+                self.words[first + record * placed.stride] = new
+
+    def unlink(self) -> None:
+        """Remove the name; the memory goes with the last process that maps it."""
+        posix_ipc.unlink_shared_memory(f"/{self.name}")
+
+    def close(self) -> None:
+        """Unmap. Nothing may hold the views any more."""
+        self.words.release()
+        self.bytes.release()
+        self._map.close()
+        os.close(self.fd)
+
+
+_ANY = Capacities(1, 1, 1, 1, 1, 2, 2, 1, 1)  # the header's place does not depend on the capacities
+
+
+def remove_stale(name: str) -> None:
+    """Remove a region that no live process has; RegionInUse where one has it."""
+    try:
+        shm = posix_ipc.SharedMemory(f"/{name}")
+    except posix_ipc.ExistentialError:
+        return
+    except posix_ipc.PermissionsError as error:
+        raise RegionError(
+            f"region {name!r} belongs to another user; choose another --name"
+        ) from error
+    try:
+        fcntl.flock(shm.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        posix_ipc.unlink_shared_memory(f"/{name}")
+    except BlockingIOError as error:
+        raise RegionInUse(
+            f"a running server has the region {name!r}: stop it, or choose another --name"
+        ) from error
+    finally:
+        os.close(shm.fd)

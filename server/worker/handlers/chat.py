@@ -1,0 +1,176 @@
+"""Rooms, direct messages, and who is there."""
+
+from collections.abc import Callable
+from struct import Struct
+
+from libproto.codec import RESPONSE
+from libproto.errors import Status
+from libproto.framing import assemble
+from libproto.messages import LIST_MAX, USERNAME_PATTERN, Flag, Opcode
+from server.archive.protocol import Kind, unpack_events
+from server.worker.connection import MAX_BODY_LEN, Connection, Refused
+
+_join_response = RESPONSE[Opcode.JOIN_ROOM].frame
+_leave_response = RESPONSE[Opcode.LEAVE_ROOM].frame
+_send_response = RESPONSE[Opcode.CHAT_SEND].frame
+_list_response = RESPONSE[Opcode.ROOM_LIST].frame
+_members_response = RESPONSE[Opcode.ROOM_MEMBERS].frame
+_direct_response = RESPONSE[Opcode.DIRECT_SEND].frame
+_lookup_response = RESPONSE[Opcode.USER_LOOKUP].frame
+_name_response = RESPONSE[Opcode.USER_NAME].frame
+
+# A ROOM_HISTORY answer is made of bodies that stand in the ring: only what precedes them is packed.
+_HISTORY = Struct(">IQH")
+_RESPONSE = int(Flag.RESPONSE)
+
+
+def _check_room(connection: Connection, room: int) -> None:
+    if not 0 < room <= connection.worker.settings.rooms:
+        raise Refused(Status.ERR_NOT_FOUND, "no such room")
+
+
+def _check_joined(connection: Connection, room: int) -> None:
+    if room not in connection.joined:
+        _check_room(connection, room)
+        raise Refused(Status.ERR_UNAUTHORIZED, "join the room first")
+
+
+def _check_message(connection: Connection, message: str) -> None:
+    if not 0 < len(message.encode()) <= connection.worker.settings.max_message:
+        raise Refused(
+            Status.ERR_BAD_PACKET,
+            f"a message is 1 to {connection.worker.settings.max_message} bytes",
+        )
+
+
+def join_room(connection: Connection, req_id: int, flags: int, room: int) -> bytes:
+    del flags
+    _check_room(connection, room)
+    worker, session = connection.worker, connection.live_session()
+    fanout, rooms = worker.fanout, worker.state.rooms
+    if room in connection.joined:
+        last = fanout.position(connection, room)
+        return _join_response(req_id, 0, room, last, rooms.member_count(room), worker.epoch)
+    fanout.enter(connection, room)
+    try:
+        last, members, touched = rooms.join(session, room, connection.now)
+    except BaseException:
+        fanout.leave(connection, room)
+        raise
+    fanout.join(connection, room, last)
+    worker.wake(touched)
+    return _join_response(req_id, 0, room, last, members, worker.epoch)
+
+
+def leave_room(connection: Connection, req_id: int, flags: int, room: int) -> bytes:
+    del flags
+    session, worker = connection.live_session(), connection.worker
+    if room not in connection.joined:
+        _check_room(connection, room)
+        raise Refused(Status.ERR_NOT_FOUND, "the room is not joined")
+    worker.fanout.leave(connection, room)
+    worker.wake(worker.state.rooms.leave(session, room, connection.now))
+    return _leave_response(req_id, 0, room)
+
+
+def chat_send(connection: Connection, req_id: int, flags: int, room: int, message: str) -> bytes:
+    del flags
+    _check_message(connection, message)
+    _check_joined(connection, room)
+    worker, now = connection.worker, connection.now
+    seq, touched = worker.state.rooms.send(connection.live_session(), room, message, now)
+    worker.wake(touched)
+    return _send_response(req_id, 0, seq, now)
+
+
+def room_history(
+    connection: Connection, req_id: int, flags: int, room: int, after_seq: int, limit: int
+) -> bytes | None:
+    del flags
+    connection.live_session()
+    _check_joined(connection, room)
+    limit, space = min(limit, LIST_MAX), MAX_BODY_LEN - _HISTORY.size
+    rooms = connection.worker.state.rooms
+
+    def answer(oldest: int, bodies: list[bytes]) -> bytes:
+        body = _HISTORY.pack(room, oldest, len(bodies)) + b"".join(bodies)
+        return assemble(Opcode.ROOM_HISTORY, req_id, _RESPONSE, Status.OK, body)
+
+    def answer_older(data: bytes) -> bytes:
+        kept, bodies = unpack_events(data)
+        if bodies:
+            return answer(kept, bodies)
+        # It has nothing above after_seq: what there is, is in the ring.
+        oldest, bodies = rooms.history(room, after_seq, limit, space)
+        reaches = kept and oldest <= after_seq + 1
+        return answer(kept if reaches else oldest, bodies)
+
+    kept = rooms.kept(room)
+    oldest, bodies = rooms.history(room, after_seq, limit, space)
+    if connection.worker.archive is not None and kept and oldest > max(kept, after_seq + 1):
+        fields = (room, after_seq, limit, space)
+        return connection.ask(Kind.EVENTS, fields, Opcode.ROOM_HISTORY, req_id, answer_older)
+    return answer(min(kept, oldest) if kept else oldest, bodies)
+
+
+def room_list(connection: Connection, req_id: int, flags: int, after_room: int) -> bytes:
+    del flags
+    connection.live_session()
+    return _list_response(req_id, 0, connection.worker.state.rooms.listing(after_room, LIST_MAX))
+
+
+def room_members(
+    connection: Connection, req_id: int, flags: int, room: int, after_user: int
+) -> bytes:
+    del flags
+    connection.live_session()
+    _check_room(connection, room)
+    state = connection.worker.state
+    users = state.rooms.member_ids(room, after_user)[:LIST_MAX]
+    return _members_response(req_id, 0, [(user, state.users.name(user)) for user in users])
+
+
+def direct_send(
+    connection: Connection, req_id: int, flags: int, to_user: int, message: str
+) -> bytes:
+    del flags
+    _check_message(connection, message)
+    worker, now = connection.worker, connection.now
+    worker.wake(worker.state.rooms.direct(connection.live_session(), to_user, message, now))
+    return _direct_response(req_id, 0, now)
+
+
+def user_lookup(connection: Connection, req_id: int, flags: int, username: str) -> bytes | None:
+    del flags
+    connection.live_session()
+    users = connection.worker.state.users
+    user = users.find(username) if USERNAME_PATTERN.match(username) else 0
+    if not user:
+        raise Refused(Status.ERR_NOT_FOUND, "no such user")
+    answer = _lookup_response(req_id, 0, user, username, *users.presence(user, connection.now))
+    return connection.after(connection.worker.state.log.head(), answer)
+
+
+def user_name(connection: Connection, req_id: int, flags: int, user: int) -> bytes | None:
+    del flags
+    connection.live_session()
+    users = connection.worker.state.users
+    if not users.exists(user):
+        raise Refused(Status.ERR_NOT_FOUND, "no such user")
+    answer = _name_response(
+        req_id, 0, user, users.name(user), *users.presence(user, connection.now)
+    )
+    return connection.after(connection.worker.state.log.head(), answer)
+
+
+HANDLERS: dict[Opcode, Callable[..., bytes | None]] = {
+    Opcode.JOIN_ROOM: join_room,
+    Opcode.LEAVE_ROOM: leave_room,
+    Opcode.CHAT_SEND: chat_send,
+    Opcode.ROOM_HISTORY: room_history,
+    Opcode.ROOM_LIST: room_list,
+    Opcode.ROOM_MEMBERS: room_members,
+    Opcode.DIRECT_SEND: direct_send,
+    Opcode.USER_LOOKUP: user_lookup,
+    Opcode.USER_NAME: user_name,
+}

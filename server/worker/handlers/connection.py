@@ -1,0 +1,158 @@
+"""HELLO, REGISTER, LOGIN, LOGOUT, HEARTBEAT: who somebody is."""
+
+import hmac
+import os
+from collections.abc import Callable
+
+from libproto import scram
+from libproto.codec import REQUEST, RESPONSE
+from libproto.errors import Status
+from libproto.framing import assemble
+from libproto.messages import (
+    KEY_LEN,
+    NONCE_LEN,
+    PUBLIC_KEY_LEN,
+    SALT_LEN,
+    USERNAME_PATTERN,
+    Capability,
+    Flag,
+    Opcode,
+    State,
+)
+from server.core.errors import NameTaken
+from server.worker.connection import MAX_BODY_LEN, Connection, Greeting, Refused
+
+_hello_request = REQUEST[Opcode.HELLO].encode
+_hello_response = RESPONSE[Opcode.HELLO].encode
+_register_response = RESPONSE[Opcode.REGISTER].frame
+_login_response = RESPONSE[Opcode.LOGIN].frame
+_logout_response = RESPONSE[Opcode.LOGOUT].frame
+_heartbeat_response = RESPONSE[Opcode.HEARTBEAT].frame
+
+_NONCE_SIZE = 32
+_RESPONSE = int(Flag.RESPONSE)
+
+
+def hello(
+    connection: Connection,
+    req_id: int,
+    flags: int,
+    capabilities: int,
+    client_name: str,
+    username: str,
+    client_nonce: bytes,
+    public_key: bytes,
+) -> bytes:
+    del flags
+    if username and not USERNAME_PATTERN.match(username):
+        raise Refused(Status.ERR_BAD_PACKET, "the username is not valid")
+    if len(client_nonce) not in NONCE_LEN:
+        raise Refused(Status.ERR_BAD_PACKET, "the nonce is not of 16 to 64 bytes")
+    if len(public_key) != (PUBLIC_KEY_LEN if capabilities & Capability.ENCRYPTION else 0):
+        raise Refused(Status.ERR_BAD_PACKET, "the public key has the wrong length")
+    worker = connection.worker
+    settings, users = worker.settings, worker.state.users
+    user = users.find(username) if username else 0
+    if user:
+        verifier = users.verifier(user)
+        salt, iterations = verifier.salt, verifier.iterations
+    else:
+        salt = hmac.digest(users.salt_secret(), username.encode(), "sha256")[:SALT_LEN]
+        iterations = settings.scram_iterations
+    granted = capabilities & worker.capabilities
+    body = _hello_response(
+        granted,
+        worker.server_name,
+        MAX_BODY_LEN,
+        settings.heartbeat,
+        settings.idle_timeout,
+        os.urandom(_NONCE_SIZE),
+        salt,
+        iterations,
+        b"",
+    )
+    request = _hello_request(capabilities, client_name, username, client_nonce, public_key)
+    connection.greeting = Greeting(username, request, body)
+    connection.capabilities = granted
+    connection.enter(State.GREETED)
+    return assemble(Opcode.HELLO, req_id, _RESPONSE, Status.OK, body)
+
+
+def register(
+    connection: Connection,
+    req_id: int,
+    flags: int,
+    username: str,
+    salt: bytes,
+    iterations: int,
+    stored_key: bytes,
+    server_key: bytes,
+) -> bytes | None:
+    del flags
+    worker = connection.worker
+    if not USERNAME_PATTERN.match(username):
+        raise Refused(Status.ERR_BAD_PACKET, "the username is not valid")
+    if len(salt) != SALT_LEN or len(stored_key) != KEY_LEN or len(server_key) != KEY_LEN:
+        raise Refused(Status.ERR_BAD_PACKET, "salt or keys have the wrong length")
+    if iterations != worker.settings.scram_iterations:
+        raise Refused(Status.ERR_BAD_PACKET, "the iterations are not those that HELLO answered")
+    if worker.settings.registration != "open":
+        raise Refused(Status.ERR_UNAUTHORIZED, "registration is closed")
+    verifier = scram.Verifier(salt, iterations, stored_key, server_key)
+    try:
+        user = worker.state.users.register(username, verifier, connection.now)
+    except NameTaken as error:
+        raise Refused(error.status, str(error), after_txn=worker.state.log.head()) from error
+    answer = _register_response(req_id, 0, user)
+    # Nobody logs in, or is looked up, who might not be there after a power cut.
+    return connection.resume_after(worker.state.log.head(), Opcode.REGISTER, req_id, lambda: answer)
+
+
+def login(
+    connection: Connection, req_id: int, flags: int, username: str, proof: bytes, client_id: int
+) -> bytes | None:
+    del flags
+    worker = connection.worker
+    users = worker.state.users
+    greeting, connection.greeting = connection.greeting, None  # a nonce is good for one LOGIN
+    user = users.find(username) if USERNAME_PATTERN.match(username) else 0
+    verifier = users.verifier(user) if user else worker.nobody
+    valid = False
+    if greeting is not None:
+        message = scram.auth_message(greeting.request_body, greeting.response_body, username)
+        proved = scram.proof_is_valid(verifier.stored_key, message, proof)
+        valid = proved and user != 0 and greeting.username == username
+    if not valid:
+        connection.enter(State.CONNECTED)
+        raise Refused(Status.ERR_UNAUTHORIZED, "wrong username or password")
+    new = client_id != 0 and worker.state.sessions.introduce(user, client_id, connection.now)
+    signature = scram.server_signature(verifier.server_key, message)
+
+    def enter() -> bytes | None:
+        session = worker.login(connection, user, username, client_id)
+        session.resumed = session.resumed and not new
+        return _login_response(req_id, 0, user, session.id, session.resumed, signature)
+
+    # That there is this user, and this client, must be durable before anybody can rely on it.
+    return connection.resume_after(worker.state.log.head(), Opcode.LOGIN, req_id, enter)
+
+
+def logout(connection: Connection, req_id: int, flags: int) -> bytes:
+    del flags
+    connection.live_session()
+    connection.end_session()
+    return _logout_response(req_id, 0)
+
+
+def heartbeat(connection: Connection, req_id: int, flags: int, client_time: int) -> bytes:
+    del flags
+    return _heartbeat_response(req_id, 0, client_time, connection.now)
+
+
+HANDLERS: dict[Opcode, Callable[..., bytes | None]] = {
+    Opcode.HELLO: hello,
+    Opcode.REGISTER: register,
+    Opcode.LOGIN: login,
+    Opcode.LOGOUT: logout,
+    Opcode.HEARTBEAT: heartbeat,
+}

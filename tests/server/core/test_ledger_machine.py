@@ -1,0 +1,433 @@
+"""The ledger against a plain model of it: whatever is done in whatever order, both say the same.
+
+The model knows nothing of slots, chains or rings: balances by user, outcomes by client, and the
+list of all that was committed. The region is small, so that slots are reused, the ring laps, and
+where a journal is played the log is full now and then.
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import event, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, TxnKind
+from server.core.errors import TableFull
+from server.core.ledger import (
+    DONE,
+    FULL,
+    FUNDS,
+    LIMIT,
+    MISMATCH,
+    NO_USER,
+    RECORDED,
+    SUPERSEDED,
+    TOO_OLD,
+)
+from server.core.session import Session
+from server.core.state import State
+from server.region.layout import OUTCOME_FIELDS
+from server.region.records import OFFSETS, RecordKind
+from tests.helpers.region import (
+    SMALL,
+    VERIFIER,
+    check_quiet,
+    set_durable,
+    small_region,
+    state_of,
+    word,
+)
+
+RING = 16
+DEPOSIT, WITHDRAW, TRANSFER = TxnKind.DEPOSIT, TxnKind.WITHDRAW, TxnKind.TRANSFER
+WORDS = 2**64
+
+
+@dataclass
+class Executed:
+    """A request and its outcome."""
+
+    kind: int
+    other: int
+    amount: int
+    txn: int
+    balance: int
+
+
+@dataclass(eq=False)
+class Client:
+    """One that the server knows: all that was ever executed under it, by req_id."""
+
+    user: int
+    id: int
+    newest: int = 0
+    executed: dict[int, Executed] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Login:
+    """A session that was opened, live or not."""
+
+    session: Session
+    state: State
+    user: int
+    client: Client | None
+    resumed: bool
+    live: bool = True
+
+
+Record = dict[str, int]  # the numbers of a record of the log, by field
+
+users = st.integers(1, 4)
+workers = st.integers(0, 2)
+logins = st.integers(0, SMALL.sessions - 1)  # modulo how many there are
+amounts = st.one_of(
+    st.integers(1, 100),
+    st.sampled_from([MAX_BALANCE // 2, MAX_BALANCE, MAX_BALANCE + 1, WORDS - 1]),
+)
+kinds = st.sampled_from([DEPOSIT, WITHDRAW, TRANSFER])
+flags = st.booleans()
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cleanup = ExitStack()
+        self.now = 1_000
+        self.balances: dict[int, int] = {}
+        self.names: dict[str, int] = {}
+        self.clients: dict[tuple[int, int], Client] = {}
+        self.logins: list[Login] = []
+        self.log: list[Record] = []
+        self.supply = 0
+        self.last: dict[int, int] = {}
+        self.durable: int | None = None
+
+    @initialize(account_locks=st.sampled_from([SMALL.accounts + 1, 1, 3]), journal=st.booleans())
+    def begin(self, account_locks: int, journal: bool) -> None:
+        self.region = self.cleanup.enter_context(
+            small_region(txn_ring=RING, account_locks=account_locks, accounts=5, clients=32)
+        )
+        self.states = [state_of(self.region, worker) for worker in range(3)]
+        for user in range(1, 4):
+            self._register(f"user{user}")
+        for user in range(1, 4):
+            self._log_in(user, 7, self.states[user % 3])
+            # so that there is something to spend, and a whole window below the newest
+            self._request(self.logins[-1], DEPOSIT, 0, 100, 100, False)
+        if journal:
+            self._set_durable(0)
+
+    def teardown(self) -> None:
+        self.cleanup.close()
+
+    # ---- the model
+
+    @property
+    def head(self) -> int:
+        return len(self.log)
+
+    def _full(self) -> bool:
+        return self.durable is not None and self.head + 1 - RING > self.durable
+
+    def _set_durable(self, txn: int) -> None:
+        self.durable = txn
+        set_durable(self.region, txn)
+
+    def _commit(self, kind: int, **fields: int) -> int:
+        self.log.append(
+            {"txn_id": self.head + 1, "kind": kind, "time": self.now, "supply": self.supply}
+            | fields
+        )
+        return self.head
+
+    def _expected(
+        self, login: Login, kind: int, other: int, amount: int, req_id: int, flagged: bool
+    ) -> tuple[int, int, int]:
+        """What the protocol says of a request, in its own order."""
+        client = login.client
+        if not login.live:
+            return SUPERSEDED, 0, 0
+        if client is None:
+            if flagged:
+                return TOO_OLD, 0, 0
+        elif req_id <= client.newest - OUTCOME_WINDOW:
+            return TOO_OLD, 0, 0
+        elif (found := client.executed.get(req_id)) is not None:
+            if (found.kind, found.other, found.amount) != (kind, other, amount):
+                return MISMATCH, 0, 0
+            return RECORDED, found.txn, found.balance
+        elif flagged and not login.resumed:
+            return TOO_OLD, 0, 0
+        payer = 0 if kind == DEPOSIT else login.user
+        payee = login.user if kind == DEPOSIT else other
+        if kind == TRANSFER and payee not in self.balances:
+            return NO_USER, 0, 0
+        if payer and self.balances[payer] < amount:
+            return FUNDS, 0, self.balances[payer]
+        if payee and self.balances[payee] + amount > MAX_BALANCE:
+            return LIMIT, 0, 0
+        if self._full():
+            return FULL, 0, 0
+        return DONE, self.head + 1, self.balances[login.user] + (amount if not payer else -amount)
+
+    def _apply(self, login: Login, kind: int, other: int, amount: int, req_id: int) -> None:
+        payer = 0 if kind == DEPOSIT else login.user
+        payee = login.user if kind == DEPOSIT else other
+        before = {"from_previous": self.last.get(payer, 0), "to_previous": self.last.get(payee, 0)}
+        if payer:
+            self.balances[payer] -= amount
+        else:
+            self.supply = (self.supply + amount) % WORDS
+        if payee:
+            self.balances[payee] += amount
+        else:
+            self.supply = (self.supply - amount) % WORDS
+        txn = self._commit(
+            kind,
+            from_user=payer,
+            to_user=payee,
+            amount=amount,
+            from_balance=self.balances.get(payer, 0),
+            to_balance=self.balances.get(payee, 0),
+            client_id=login.client.id if login.client else 0,
+            req_id=req_id,
+            **before,
+        )
+        self.last |= {user: txn for user in (payer, payee) if user}
+        if login.client:
+            login.client.newest = max(login.client.newest, req_id)
+            login.client.executed[req_id] = Executed(
+                kind, other, amount, txn, self.balances[login.user]
+            )
+
+    # ---- users and sessions
+
+    def _register(self, name: str) -> None:
+        user = len(self.balances) + 1
+        assert self.states[0].users.register(name, VERIFIER, self.now) == user
+        self.balances[user] = 0
+        self._commit(RecordKind.REGISTER, user_id=user)
+
+    @rule()
+    def register(self) -> None:
+        if len(self.balances) == 5 or self._full():
+            with pytest.raises(TableFull):
+                self.states[1].users.register("another", VERIFIER, self.now)
+        else:
+            self._register(f"user{len(self.balances) + 1}")
+
+    def _log_in(self, user: int, client_id: int, state: State) -> None:
+        self.now += 1
+        client = self.clients.get((user, client_id))
+        no_room = len(self.logins) == SMALL.sessions
+        if no_room or (client_id and client is None and self._full()):
+            with pytest.raises(TableFull) as caught:
+                state.sessions.login(user, "", client_id, 0, self.now)
+            assert caught.value.setting == ("sessions" if no_room else "txn_ring")
+            return
+        session, _ = state.sessions.login(user, "", client_id, 0, self.now)
+        resumed = client is not None
+        assert session.resumed == resumed
+        if client_id and client is None:
+            client = self.clients[user, client_id] = Client(user, client_id)
+            self._commit(RecordKind.NEW_CLIENT, user_id=user, client_id=client_id)
+        for login in self.logins:
+            login.live = login.live and (client is None or login.client is not client)
+        self.logins.append(Login(session, state, user, client, resumed))
+
+    @rule(user=users, client_id=st.sampled_from([0, 7, 7, WORDS - 1]), worker=workers)
+    def log_in(self, user: int, client_id: int, worker: int) -> None:
+        self._log_in(min(user, len(self.balances)), client_id, self.states[worker])
+
+    @precondition(lambda self: len(self.logins) > 1)
+    @rule(which=logins)
+    def log_out(self, which: int) -> None:
+        self.now += 1
+        login = self.logins.pop(which % len(self.logins))
+        login.state.sessions.end(login.session, self.now)
+
+    # ---- money
+
+    def _request(
+        self, login: Login, kind: int, other: int, amount: int, req_id: int, flagged: bool
+    ) -> None:
+        self.now += 1
+        expected = self._expected(login, kind, other, amount, req_id, flagged)
+        answer = login.state.ledger.execute(
+            login.session, kind, other, amount, req_id, flagged, self.now
+        )
+        event(f"outcome {answer[0]}")
+        assert answer[0] == expected[0]
+        if answer[0] in (DONE, RECORDED):
+            assert answer == expected
+        if answer[0] == FUNDS:
+            assert answer[2] == expected[2]
+        if answer[0] == DONE:
+            self._apply(login, kind, other, amount, req_id)
+
+    @rule(
+        which=logins, kind=kinds, other=st.integers(0, 6), amount=amounts, ahead=st.integers(1, 3)
+    )
+    def next_request(self, which: int, kind: int, other: int, amount: int, ahead: int) -> None:
+        """What a client does: its next req_id."""
+        login = self.logins[which % len(self.logins)]
+        newest = login.client.newest if login.client else self.now
+        other = other if kind == TRANSFER and other != login.user else 0
+        self._request(login, kind, other, amount, newest + ahead, False)
+
+    @rule(
+        which=logins, kind=kinds, other=st.integers(0, 6), amount=amounts, flagged=flags,
+        away=st.one_of(st.integers(-70, 70), st.sampled_from([-65, -64, -63, 64, 1000])),
+    )  # fmt: skip
+    def some_request(
+        self, which: int, kind: int, other: int, amount: int, away: int, flagged: bool
+    ) -> None:
+        """Any req_id around the newest, flagged or not."""
+        login = self.logins[which % len(self.logins)]
+        newest = login.client.newest if login.client else self.now
+        other = other if kind == TRANSFER and other != login.user else 0
+        self._request(login, kind, other, amount, max(1, newest + away), flagged)
+
+    @rule(
+        which=logins, nth=st.integers(0, 9), flagged=flags,
+        change=st.sampled_from(["", "", "", "amount", "other", "kind"]),
+    )  # fmt: skip
+    def retry(self, which: int, nth: int, flagged: bool, change: str) -> None:
+        """A req_id that was executed, the same or nearly."""
+        login = self.logins[which % len(self.logins)]
+        if login.client is None or not login.client.executed:
+            return
+        req_ids = sorted(login.client.executed, reverse=True)
+        req_id = req_ids[nth % len(req_ids)]
+        found = login.client.executed[req_id]
+        kind, other, amount = found.kind, found.other, found.amount
+        if change == "amount":
+            amount += 1
+        elif change == "kind":
+            kind, other = (WITHDRAW, 0) if kind == DEPOSIT else (DEPOSIT, 0)
+        elif change == "other" and kind == TRANSFER:
+            other = next(user for user in range(1, 4) if user not in (login.user, other))
+        self._request(login, kind, other, amount, req_id, flagged)
+
+    @rule(which=logins, amount=st.integers(1, 100), count=st.integers(1, RING))
+    def deposits(self, which: int, amount: int, count: int) -> None:
+        """A run of them: the log goes on, and the window of the client."""
+        login = self.logins[which % len(self.logins)]
+        for _ in range(count):
+            newest = login.client.newest if login.client else self.now
+            self._request(login, DEPOSIT, 0, amount, newest + 1, False)
+
+    @precondition(lambda self: self.durable is not None)
+    @rule(behind=st.integers(0, 2 * RING))
+    def journal(self, behind: int) -> None:
+        """The journal has come so far, and never goes back."""
+        self._set_durable(max(self.durable or 0, self.head - behind))
+
+    # ---- reading
+
+    @rule(which=logins)
+    def balance(self, which: int) -> None:
+        login = self.logins[which % len(self.logins)]
+        shown = self.balances[login.user], self.last.get(login.user, 0)
+        assert login.state.ledger.balance(login.session) == (shown if login.live else None)
+
+    @rule(
+        user=users, before=st.one_of(st.just(0), st.integers(1, 200)), limit=st.integers(0, 20),
+        worker=workers,
+    )  # fmt: skip
+    def history(self, user: int, before: int, limit: int, worker: int) -> None:
+        expected = []
+        for record in self.log[: -RING - 1 : -1]:
+            if user not in (record.get("from_user"), record.get("to_user")):
+                continue
+            if before and record["txn_id"] >= before:
+                continue
+            payer = record["from_user"]
+            expected.append(
+                (
+                    *(record[name] for name in ("txn_id", "time", "kind", "from_user", "to_user")),
+                    record["amount"],
+                    record["from_balance" if payer == user else "to_balance"],
+                    record["req_id"] if payer in (0, user) else 0,
+                )
+            )
+        shown, _ = self.states[worker].ledger.history(user, before, limit)
+        assert shown == expected[:limit]
+
+    # ---- at every step
+
+    @invariant()
+    def accounts_are_the_models(self) -> None:
+        for user in range(SMALL.accounts - 2):
+            assert word(self.region, "accounts", user, "balance") == self.balances.get(user, 0)
+            assert word(self.region, "accounts", user, "last_txn") == self.last.get(user, 0)
+        assert sum(self.balances.values()) % WORDS == self.supply
+
+    @invariant()
+    def the_log_has_no_hole(self) -> None:
+        read = self.states[0].log.read
+        assert self.states[0].log.head() == self.head
+        assert read(self.head + 1) is None
+        for txn in range(max(1, self.head - RING - 1), self.head + 1):
+            words = read(txn)
+            if txn <= self.head - RING:
+                assert words is None
+                continue
+            assert words is not None
+            expected = self.log[txn - 1]
+            at = OFFSETS[RecordKind(expected["kind"])]
+            assert {name: words[at[name]] for name in expected} == expected
+
+    @invariant()
+    def chains_lead_through_the_whole_ring(self) -> None:
+        for user in self.balances:
+            chain, txn = [], word(self.region, "accounts", user, "last_txn")
+            while txn and (record := self.states[0].log.read(txn)) is not None:
+                chain.append(txn)
+                at = OFFSETS[RecordKind(record[1])]
+                payer = record[at["from_user"]] == user
+                txn = record[at["from_previous" if payer else "to_previous"]]
+            assert chain == [
+                record["txn_id"]
+                for record in self.log[: -RING - 1 : -1]
+                if user in (record.get("from_user"), record.get("to_user"))
+            ]
+
+    @invariant()
+    def outcomes_are_the_models(self) -> None:
+        clients = self.region.layout["clients"]
+        for login in self.logins:
+            if login.client is None:
+                continue
+            slot, model = login.session.client_slot - 1, login.client
+            at = clients.at(slot, "outcomes")
+            words = self.region.words[at : at + clients.lengths["outcomes"]].tolist()
+            rows = [words[n : n + 5] for n in range(0, len(words), len(OUTCOME_FIELDS))]
+            assert word(self.region, "clients", slot, "newest") == model.newest
+            kept = {
+                row[0]: Executed(row[3] >> 32, row[3] & 0xFFFFFFFF, row[4], row[1], row[2])
+                for row in rows
+                if row[0] > max(0, model.newest - OUTCOME_WINDOW)
+            }
+            assert kept == {
+                req_id: executed
+                for req_id, executed in model.executed.items()
+                if req_id > model.newest - OUTCOME_WINDOW
+            }
+
+    @invariant()
+    def nobody_is_in_the_middle_of_anything(self) -> None:
+        check_quiet(self.region)
+
+
+TestLedgerMachine = LedgerMachine.TestCase
+TestLedgerMachine.settings = settings(max_examples=150, stateful_step_count=60)

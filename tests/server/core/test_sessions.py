@@ -1,0 +1,485 @@
+"""Sessions and clients: slots, lists and what a later login takes over."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from libproto.messages import TxnKind
+from server.core.errors import TableFull
+from server.core.ledger import DONE, RECORDED, SUPERSEDED, TOO_OLD
+from server.core.rooms import SlotKind
+from server.core.session import Session
+from server.core.state import State
+from server.region.records import OFFSETS, RecordKind
+from server.region.region import Region
+from tests.helpers.region import (
+    RETENTION_S,
+    STARTED_US,
+    Recovery,
+    check_quiet,
+    image,
+    login,
+    register,
+    set_durable,
+    small_region,
+    state_of,
+    word,
+)
+
+RETENTION_US = RETENTION_S * 1_000_000
+NAMES = ("ann", "bob", "cyd")
+
+
+def sessions_of(region: Region, user: int) -> list[int]:
+    """Slots of a user's list, which is checked in both directions."""
+    slots: list[int] = []
+    following = word(region, "users", user, "first_session")
+    previous = 0
+    while following:
+        slots.append(following - 1)
+        assert word(region, "sessions", following - 1, "previous") == previous
+        assert word(region, "sessions", following - 1, "user") == user
+        previous, following = following, word(region, "sessions", following - 1, "next")
+    return slots
+
+
+def end(state: State, session: Session, now: int = STARTED_US) -> None:
+    state.sessions.end(session, now)
+
+
+def deposit(state: State, session: Session, req_id: int, *, flagged: bool = False) -> int:
+    return state.ledger.execute(session, TxnKind.DEPOSIT, 0, 5, req_id, flagged, STARTED_US)[0]
+
+
+# ---- sessions
+
+
+def test_a_session_says_whose_it_is() -> None:
+    with small_region() as region:
+        state = state_of(region, 2)
+        register(state, *NAMES)
+        session, touched = state.sessions.login(2, "bob", 9, 5, STARTED_US)
+        assert (session.user, session.name, session.client_id) == (2, "bob", 9)
+        assert not session.resumed
+        assert touched == frozenset()
+        shown = {
+            field: word(region, "sessions", session.slot, field)
+            for field in ("id", "mark", "user", "client", "worker", "capabilities")
+        }
+        assert shown == {
+            "id": session.id,
+            "mark": 0,
+            "user": 2,
+            "client": session.client_slot,
+            "worker": 2,
+            "capabilities": 5,
+        }
+        assert state.sessions.is_live(session)
+        check_quiet(region)
+
+
+def test_no_session_id_is_given_twice() -> None:
+    with small_region() as region:
+        states = [state_of(region, worker) for worker in range(3)]
+        register(states[0], "ann")
+        ids = []
+        for n in range(30):
+            session = login(states[n % 3], 1)
+            ids.append(session.id)
+            end(states[n % 3], session)
+        assert len(set(ids)) == len(ids)
+        assert 0 not in ids
+
+
+def test_a_full_table_of_sessions_names_its_setting_and_changes_nothing() -> None:
+    with small_region(sessions=3) as region:
+        state = state_of(region)
+        register(state, *NAMES)
+        mine = login(state, 1, 7)
+        others = [login(state, 2), login(state, 2)]
+        before = image(region)
+        for client_id in (0, 7, 8):  # 7 is live, and stays what it is
+            with pytest.raises(TableFull) as caught:
+                login(state, 1, client_id)
+            assert caught.value.setting == "sessions"
+        assert image(region) == before
+        assert state.sessions.is_live(mine)
+        check_quiet(region)
+        end(state, others[0])
+        assert login(state, 1, 7).resumed
+
+
+def test_every_slot_is_used_again() -> None:
+    with small_region(sessions=4) as region:
+        state = state_of(region)
+        register(state, "ann")
+        for _ in range(3):
+            made = [login(state, 1) for _ in range(4)]
+            assert sorted(session.slot for session in made) == [0, 1, 2, 3]
+            for session in (made[1], made[3], made[0], made[2]):
+                end(state, session)
+
+
+def test_an_ended_session_is_not_live_though_its_slot_is_used_again() -> None:
+    with small_region(sessions=1) as region:
+        state = state_of(region)
+        register(state, "ann")
+        old = login(state, 1)
+        end(state, old)
+        assert not state.sessions.is_live(old)
+        new = login(state, 1)
+        assert new.slot == old.slot
+        assert not state.sessions.is_live(old)
+        assert state.sessions.is_live(new)
+        assert deposit(state, old, 1) == SUPERSEDED
+        assert deposit(state, new, 1) == DONE
+
+
+def test_a_free_slot_is_made_anew_whatever_it_holds() -> None:
+    """What a session that was not ended in order has left behind."""
+    with small_region() as region:
+        state = state_of(region)
+        register(state, "ann", "bob")
+        login(state, 1, 7)
+        slot = word(region, "registry", 0, "free_session") - 1
+        sessions = region.layout["sessions"]
+        for place in range(sessions.at(slot, "mark"), sessions.at(slot, "next")):
+            region.words[place] = 1
+        for place in range(sessions.lengths["rooms"]):
+            region.words[sessions.at(slot, "rooms") + place] = 2**64 - 1
+        session = login(state, 2)
+        assert session.slot == slot
+        assert state.sessions.is_live(session)
+        assert deposit(state, session, 1) == DONE
+        assert [state.rooms.member_ids(room, 0) for room in (1, 63, 64, 70)] == [[]] * 4
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 11)), max_size=60))
+def test_the_lists_of_sessions_by_user(steps: list[tuple[int, int]]) -> None:
+    """A step logs a user in (1, 2), or ends one of the sessions there are (0)."""
+    with small_region() as region:
+        state = state_of(region)
+        register(state, "ann", "bob")
+        live: list[Session] = []
+        for user, which in steps:
+            if user and len(live) < region.layout.capacities.sessions:
+                live.append(login(state, user))
+            elif live and not user:
+                end(state, live.pop(which % len(live)))
+            for each in (1, 2):
+                expected = {session.slot for session in live if session.user == each}
+                slots = sessions_of(region, each)
+                assert set(slots) == expected
+                assert len(slots) == len(expected)
+                assert state.users.presence(each, 9)[0] == bool(expected)
+
+
+def test_who_watches_for_payments_is_counted() -> None:
+    with small_region() as region:
+        state = state_of(region)
+        register(state, "ann", "bob")
+        assert not state.rooms.watched(1)
+        first, second = login(state, 1, watches=True), login(state, 1, watches=True)
+        login(state, 1)
+        assert state.rooms.watched(1)
+        assert not state.rooms.watched(2)
+        state.sessions.end(first, STARTED_US)
+        assert state.rooms.watched(1)
+        state.sessions.end(second, STARTED_US)
+        assert not state.rooms.watched(1)
+
+
+# ---- clients
+
+
+def test_a_client_is_known_from_its_first_login_on() -> None:
+    with small_region() as region:
+        state, other = state_of(region), state_of(region, 1)
+        register(state, *NAMES)
+        first = login(state, 1, 7)
+        assert not first.resumed
+        end(state, first)
+        assert login(other, 1, 7).resumed
+        assert not login(state, 2, 7).resumed, "of another user"
+        assert not login(state, 1, 8).resumed, "with another id"
+        assert not login(state, 1, 0).resumed
+        assert not login(state, 1, 0).resumed, "0 is no client"
+        assert login(state, 2, 7).resumed
+
+
+def test_a_new_client_is_a_record_of_the_log_and_a_known_one_is_not() -> None:
+    with small_region() as region:
+        state = state_of(region)
+        register(state, *NAMES)
+        head = state.log.head()
+        session = login(state, 2, 2**64 - 1, now=777)
+        record = state.log.read(head + 1)
+        assert record is not None
+        at = OFFSETS[RecordKind.NEW_CLIENT]
+        assert {name: record[at[name]] for name in at} == {
+            "txn_id": head + 1,
+            "kind": RecordKind.NEW_CLIENT,
+            "time": 777,
+            "supply": 0,
+            "user_id": 2,
+            "client_id": 2**64 - 1,
+            "client_slot": session.client_slot,
+        }
+        login(state, 2, 2**64 - 1)
+        login(state, 2, 0)
+        assert state.log.head() == head + 1
+
+
+def test_a_full_table_of_clients_names_its_setting_and_changes_nothing() -> None:
+    with small_region(clients=2) as region:
+        state = state_of(region)
+        register(state, *NAMES)
+        live = login(state, 1, 7)
+        end(state, login(state, 1, 8))
+        before = image(region)
+        for now in (STARTED_US, STARTED_US + RETENTION_US):
+            with pytest.raises(TableFull) as caught:
+                login(state, 2, 7, now)
+            assert caught.value.setting == "clients"
+        assert image(region) == before
+        assert state.sessions.is_live(live)
+        check_quiet(region)
+        assert login(state, 1, 8).resumed, "those that are known come in"
+        assert login(state, 2, 0), "and those that want no client"
+
+
+def test_a_full_log_names_its_setting_and_changes_nothing() -> None:
+    with small_region(txn_ring=4) as region:
+        state = state_of(region)
+        register(state, *NAMES)
+        login(state, 1, 7)
+        set_durable(region, 0)
+        before = image(region)
+        with pytest.raises(TableFull) as caught:
+            login(state, 1, 8)
+        assert caught.value.setting == "txn_ring"
+        assert image(region) == before
+        check_quiet(region)
+        assert login(state, 1, 7).resumed
+
+
+@pytest.mark.parametrize("account_locks", [9, 1])
+def test_the_slot_that_was_idle_the_longest_is_given_away(account_locks: int) -> None:
+    with small_region(clients=4, account_locks=account_locks) as region:
+        state = state_of(region)
+        register(state, *NAMES)
+        made = {client_id: login(state, 1, client_id, now=0) for client_id in (5, 6, 7, 8)}
+        for client_id, ended in ((6, 10), (5, 20), (8, 30)):  # 7 stays
+            end(state, made[client_id], ended)
+        with pytest.raises(TableFull):
+            login(state, 2, 1, RETENTION_US + 10)
+        taken = login(state, 2, 1, RETENTION_US + 11)
+        assert taken.client_slot == made[6].client_slot
+        with pytest.raises(TableFull):
+            login(state, 2, 2, RETENTION_US + 20)
+        assert login(state, 2, 2, RETENTION_US + 21).client_slot == made[5].client_slot
+        with pytest.raises(TableFull):
+            login(state, 2, 3, RETENTION_US + 30)
+        assert login(state, 1, 7, 10 * RETENTION_US).resumed, "a live one is never given away"
+        assert login(state, 1, 8, 10 * RETENTION_US).resumed
+        for client_id in (5, 6):
+            with pytest.raises(TableFull):
+                login(state, 1, client_id, 10 * RETENTION_US)
+        check_quiet(region)
+
+
+def test_a_client_in_a_slot_used_again_has_no_outcomes_of_the_one_before() -> None:
+    with small_region(clients=1) as region:
+        state = state_of(region)
+        register(state, *NAMES)
+        old = login(state, 1, 7)
+        for req_id in range(100, 200):
+            assert deposit(state, old, req_id) == DONE
+        end(state, old)
+        new = login(state, 2, 7, STARTED_US + RETENTION_US + 1)
+        assert not new.resumed
+        assert deposit(state, new, 1) == DONE
+        assert deposit(state, new, 199) == DONE
+        assert deposit(state, new, 150) == DONE
+        assert deposit(state, new, 199) == RECORDED
+        end(state, new, STARTED_US + RETENTION_US + 2)
+        back = login(state, 1, 7, STARTED_US + 3 * RETENTION_US)
+        assert not back.resumed, "it was forgotten, and is told so"
+        assert deposit(state, back, 199, flagged=True) == TOO_OLD
+        assert deposit(state, back, 200) == DONE
+
+
+def test_the_idle_time_counts_from_the_end_of_the_latest_session() -> None:
+    with small_region(clients=1) as region:
+        state = state_of(region)
+        register(state, *NAMES)
+        end(state, login(state, 1, 7, now=0), 10)
+        end(state, login(state, 1, 7, now=50), 60)
+        with pytest.raises(TableFull):
+            login(state, 2, 7, RETENTION_US + 60)
+        assert not login(state, 2, 7, RETENTION_US + 61).resumed
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(1, 2), st.integers(1, 6)), max_size=40),
+    st.sampled_from([1, 2, 4]),
+)
+def test_every_client_is_found_after_slots_were_used_again(
+    logins: list[tuple[int, int]], capacity: int
+) -> None:
+    """Few slots and few buckets: clients share chains, and leave them from everywhere."""
+    with small_region(clients=capacity) as region:
+        state = state_of(region)
+        register(state, "ann", "bob")
+        known: list[tuple[int, int]] = []  # idle the longest first
+        now = STARTED_US
+        for client in logins:
+            now += RETENTION_US + 1
+            session = login(state, *client, now)
+            assert session.resumed == (client in known)
+            end(state, session, now)
+            if client in known:
+                known.remove(client)
+            known = [*known, client][-capacity:]
+            chained = []
+            for bucket in range(capacity):
+                following = word(region, "client_buckets", bucket, "first")
+                while following:
+                    chained.append(following)
+                    assert len(chained) <= capacity, "a chain that leads back into itself"
+                    following = word(region, "clients", following - 1, "next")
+            assert sorted(chained) == list(range(1, len(known) + 1))
+
+
+# ---- superseding
+
+
+def test_a_later_login_of_the_client_supersedes() -> None:
+    with small_region() as region:
+        state, other = state_of(region), state_of(region, 1)
+        register(state, *NAMES)
+        old, also = login(state, 1, 7), login(state, 1, 8)
+        free = login(state, 1, 0)
+        bobs = login(state, 2, 7)
+        before = state.rooms.head()
+        new, touched = other.sessions.login(1, "ann", 7, 0, STARTED_US)
+        assert new.resumed
+        assert touched == {0}, "the worker of the old one is told"
+        live = [state.sessions.is_live(session) for session in (old, also, free, bobs, new)]
+        assert live == [False, True, True, True, True]
+        assert [deposit(state, session, 1) for session in (old, also, free, bobs)] == [
+            SUPERSEDED, DONE, DONE, DONE,
+        ]  # fmt: skip
+        assert state.rooms.head() == before + 1
+        event = state.rooms.read(before + 1)
+        assert event is not None
+        assert (event.kind, event.room, event.session) == (SlotKind.SUPERSEDED, 0, old.slot + 1)
+        check_quiet(region)
+
+
+def test_client_0_supersedes_nothing() -> None:
+    with small_region() as region:
+        state = state_of(region)
+        register(state, "ann")
+        made = [login(state, 1, 0) for _ in range(4)]
+        assert all(state.sessions.is_live(session) for session in made)
+        assert state.rooms.head() == 0
+
+
+def test_the_end_of_a_superseded_session_leaves_its_successor() -> None:
+    with small_region(clients=1) as region:
+        state, other = state_of(region), state_of(region, 1)
+        register(state, *NAMES)
+        old = login(state, 1, 7)
+        new = login(other, 1, 7)
+        end(state, old, 5)
+        assert other.sessions.is_live(new)
+        assert deposit(other, new, 1) == DONE
+        assert state.users.presence(1, 9) == (True, 9)
+        with pytest.raises(TableFull):
+            login(state, 2, 7, STARTED_US + 2 * RETENTION_US)
+        newest = login(state, 1, 7)
+        assert not other.sessions.is_live(new), "it was still known as the live one"
+        assert state.sessions.is_live(newest)
+        assert sessions_of(region, 1) == [newest.slot, new.slot]
+
+
+def test_one_after_the_other_supersedes_the_one_before() -> None:
+    with small_region() as region:
+        states = [state_of(region, worker) for worker in range(3)]
+        register(states[0], "ann")
+        made = [login(states[n % 3], 1, 7) for n in range(6)]
+        live = [states[0].sessions.is_live(session) for session in made]
+        assert live == [False] * 5 + [True]
+        for n, session in enumerate(made):
+            end(states[n % 3], session)
+        assert sessions_of(region, 1) == []
+        check_quiet(region)
+
+
+# ---- a recovery in the middle
+
+
+def come_first(other: State) -> None:
+    login(other, 1, 7)
+
+
+def nobody_comes(other: State) -> None:
+    del other
+
+
+@pytest.mark.parametrize(("meanwhile", "resumed"), [(come_first, True), (nobody_comes, False)])
+@pytest.mark.parametrize("lock", ["registry", "account", "log"])
+def test_a_login_that_a_recovery_interrupts_begins_anew(
+    meanwhile: Callable[[State], None], resumed: bool, lock: str
+) -> None:
+    with small_region() as region:
+        other = state_of(region, 1)
+        register(other, "ann")
+        taken = {
+            "registry": other.locks.registry,
+            "account": other.locks.account(1),
+            "log": other.locks.log,
+        }[lock]
+
+        def happens() -> None:
+            other.locks.release(taken)
+            check_quiet(region)
+            meanwhile(other)
+
+        recovery = Recovery(region, 0, happens)
+        other.locks.hold(taken)
+        session = login(recovery.state, 1, 7)
+        assert recovery.came
+        assert session.resumed == resumed
+        assert deposit(recovery.state, session, 1) == DONE
+        assert len(sessions_of(region, 1)) == 1 + resumed
+        check_quiet(region)
+
+
+@pytest.mark.parametrize("goes", [False, True])
+def test_a_superseding_login_that_a_recovery_interrupts_begins_anew(goes: bool) -> None:
+    """It waits for the event ring; while it stands still the old session goes, or stays."""
+    with small_region() as region:
+        other = state_of(region, 1)
+        register(other, "ann")
+        old = login(other, 1, 7)
+
+        def meanwhile() -> None:
+            other.locks.release(other.locks.event)
+            assert other.sessions.is_live(old)
+            if goes:
+                end(other, old)
+
+        recovery = Recovery(region, 0, meanwhile)
+        other.locks.hold(other.locks.event)
+        new = login(recovery.state, 1, 7)
+        assert recovery.came
+        assert new.resumed
+        assert not other.sessions.is_live(old)
+        assert other.rooms.head() == (0 if goes else 1), "nobody is told of what had gone"
+        check_quiet(region)
