@@ -2,7 +2,7 @@
 
 import sys
 
-from bench import cpu
+from bench.cpu import cli as cpu
 from bench.stress import cli
 
 

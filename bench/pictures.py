@@ -29,7 +29,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from bench.process import signals_held
+from bench.lab.process import signals_held
 
 PROGRAM: Final = "python -m bench.pictures"
 EXIT_GOOD: Final = 0

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench.caller import CallFailed
 from bench.compare import nats, postgres, redis, tradechat
 from bench.compare.contender import PAYLOAD, Contender, LoadFailed
 from bench.compare.fanout import Fanout
@@ -25,8 +24,10 @@ from bench.compare.report import (
     table,
     write_csv,
 )
-from bench.generator import RunFailed
-from bench.process import ServerFailed, signals_held
+from bench.lab.caller import CallFailed
+from bench.lab.generator import RunFailed
+from bench.lab.process import signals_held
+from bench.lab.target import ServerFailed
 from libnet.errors import NetError
 
 PROGRAM: Final = "python -m bench.compare"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from bench.process import CpuTime
+from bench.lab.process import CpuTime
 
 LOCALHOST: Final = "127.0.0.1"
 PAYLOAD: Final = 64

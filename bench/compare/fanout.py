@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bench.compare.contender import LOCALHOST, PAYLOAD, Contender, Figures, LoadFailed, figures
-from bench.process import CpuTime
+from bench.lab.process import CpuTime
 
 _TIMEOUT_S: Final = 30.0
 _WARM_UP_S: Final = 0.5

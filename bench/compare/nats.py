@@ -9,7 +9,7 @@ from typing import Final
 from bench.compare.contender import LOCALHOST, PAYLOAD, LoadFailed
 from bench.compare.fanout import Dialect, Members, connect, receive, text_of
 from bench.compare.programs import Daemon, directory, find, free_port
-from bench.process import CpuTime
+from bench.lab.process import CpuTime
 
 SERVER: Final = ("nats-server", "nats-server")
 _SUBJECT: Final = b"room"

@@ -26,7 +26,7 @@ from bench.compare.programs import (
     start,
     unprivileged,
 )
-from bench.faults.processes import children_of, title
+from bench.lab.process import children_of, title
 
 PACKAGE: Final = "postgresql"
 FUNDS: Final = 10**12

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.compare.contender import LOCALHOST, LoadFailed
-from bench.process import CpuTime, cpu_of_server, signals_held
+from bench.lab.process import CpuTime, cpu_of_server, signals_held
 
 START_S: Final = 30.0
 STOP_S: Final = 30.0

@@ -22,7 +22,7 @@ from bench.compare.programs import (
     free_port,
     output,
 )
-from bench.process import CpuTime
+from bench.lab.process import CpuTime
 
 SERVER: Final = ("redis-server", "redis-server")
 BENCHMARK: Final = ("redis-benchmark", "redis-tools")

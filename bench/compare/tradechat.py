@@ -4,11 +4,12 @@ import time
 from contextlib import ExitStack, closing
 from typing import Final
 
-from bench.caller import Caller
 from bench.compare.contender import LOCALHOST, PAYLOAD, Counted, Figures, LoadFailed, figures
 from bench.compare.fanout import Dialect, Members, text_of
-from bench.generator import Generator
-from bench.process import CpuTime, Server
+from bench.lab.caller import Caller
+from bench.lab.generator import Generator
+from bench.lab.process import CpuTime
+from bench.lab.target import Server
 from libproto.codec import PUSH, REQUEST
 from libproto.framing import Decoder
 from libproto.messages import EventKind, Opcode

@@ -5,17 +5,10 @@ server's user_id.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
+from bench.lab.target import Crash
 from libproto.errors import Status
 from libproto.messages import ChatBroadcast, RoomGap, Transaction, TxnKind
-
-
-class Crash(NamedTuple):
-    """SIGKILL to all processes of the server at once."""
-
-    time: float
-    wall_us: int  # the same moment on the clock of room events: microseconds since the Unix epoch
 
 
 @dataclass(slots=True)

@@ -23,9 +23,8 @@ from typing import Any, Final, NamedTuple
 
 import uvloop
 
-from bench.faults.processes import workers_of
 from bench.faults.wire import Answer, Lost, Refused, Wire
-from bench.process import signals_held
+from bench.lab.process import signals_held, workers_of
 from libproto.messages import Opcode
 
 EVERY_S: Final = 0.001

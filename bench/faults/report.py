@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import median, quantiles
 from typing import Any, Final
 
-from bench.faults.verdict import CHECKS, NEED_END, Problem
+from bench.lab.verdict import CHECKS, NEED_END, Problem
 
 PROBLEMS_MAX: Final = 20  # that are printed
 _WIDTH: Final = 52

@@ -17,7 +17,9 @@ import uvloop
 
 from bench.faults.load import Load, RunFailed
 from bench.faults.probe import Fault, Probe, Sample, pauses
-from bench.faults.processes import (
+from bench.faults.report import Report
+from bench.faults.verdict import judge
+from bench.lab.process import (
     ARCHIVE_TITLE,
     JOURNAL_TITLE,
     Victims,
@@ -27,10 +29,8 @@ from bench.faults.processes import (
     title,
     titled,
 )
-from bench.faults.report import Report
-from bench.faults.target import OwnServer, Target, steady_port
-from bench.faults.verdict import Problem, judge
-from bench.process import ServerFailed
+from bench.lab.target import OwnServer, ServerFailed, Target, steady_port
+from bench.lab.verdict import Problem
 from libnet.errors import NetError
 from libnet.sockets import probe_port
 

@@ -18,44 +18,15 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Final, NamedTuple
 
 from bench.faults.forgotten import Forgotten
 from bench.faults.history import History, Membership, Message, Missed, Read, Request
+from bench.lab.verdict import CHECKS, Problem
 from libproto.errors import Status
 from libproto.messages import MAX_BALANCE, ChatBroadcast, EventKind, RoomGap, Transaction, TxnKind
 
-CHECKS: Final = {
-    "lost": "acknowledged transactions lost",
-    "twice": "transactions executed twice",
-    "unasked": "transactions that nobody asked for",
-    "disagreeing": "answers that disagree with the log",
-    "conserved": "totals not conserved",
-    "negative": "negative balances",
-    "serial": "balances not those of a serial replay",
-    "real_time": "answers against the order of real time",
-    "messages_lost": "acknowledged chat messages lost",
-    "events_missing": "room events missing without ROOM_GAP",
-    "events_twice": "room events twice or out of order",
-    "events_differing": "room events that differ between members",
-    "members": "joined and left events that do not alternate",
-    "unexpected": "answers and pushes against the protocol",
-    "unfinished": "runs that did not come to their end",
-    "left": "processes, regions, ports or files left behind",
-}
-"""What is checked, by a short name: what is counted as wrong. All must be 0."""
-NEED_END: Final = frozenset({"lost", "unasked", "conserved", "negative", "serial", "messages_lost"})
-"""Those that can only be checked of a server that still runs when the load has ended."""
-
 Events = dict[tuple[int, int], ChatBroadcast]
 """The events of all rooms, by room and number."""
-
-
-class Problem(NamedTuple):
-    """A promise that was broken."""
-
-    check: str
-    text: str
 
 
 @dataclass(slots=True)

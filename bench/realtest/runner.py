@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from bench.process import signals_held
+from bench.lab.process import signals_held
 from bench.realtest.data import COUNTED, FAILED, OPERATIONS, RUNS, SECONDS, Row, append
 from bench.realtest.scenarios import KNEE, REFERENCE, Scenario
 from bench.stress.cli import EXIT_GOOD, EXIT_VIOLATED

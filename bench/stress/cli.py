@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from bench.caller import CallFailed
-from bench.process import ServerFailed
+from bench.lab.caller import CallFailed
+from bench.lab.target import ServerFailed
 from bench.stress.files import Tables, run_as_json, write_hgrm
 from bench.stress.fleet import FleetFailed
 from bench.stress.options import PROGRAM, Options, parse

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
-from bench.caller import CLIENT_NAME, MAX_BODY_LEN, client_key
+from bench.lab.caller import CLIENT_NAME, MAX_BODY_LEN, client_key
 from bench.stress.record import (
     ANSWER,
     KIND_OF,

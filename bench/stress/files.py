@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TextIO
 
-from bench.faults.verdict import CHECKS
+from bench.lab.verdict import CHECKS
 from bench.stress import counted
 from bench.stress.options import Options
 from bench.stress.record import ERRORS

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Self
 
-from bench.process import signals_held
+from bench.lab.process import signals_held
 from bench.stress.lines import Lines, Told, anything, say
 from bench.stress.options import Options
 from bench.stress.worker import SETTLE_S

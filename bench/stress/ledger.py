@@ -25,7 +25,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
 
-from bench.faults.verdict import CHECKS, Problem
+from bench.lab.verdict import CHECKS, Problem
 from bench.stress.record import ANSWER, READ, VIEW, Answer, Refusal, Unknown, View
 from libproto.messages import MAX_BALANCE, TxnKind
 

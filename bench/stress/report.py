@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, Final
 
-from bench.faults.verdict import CHECKS
+from bench.lab.verdict import CHECKS
 from bench.stress import counted
 from bench.stress.files import run_as_object
 from bench.stress.options import Options

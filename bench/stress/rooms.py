@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from zlib import crc32
 
-from bench.faults.verdict import Problem
+from bench.lab.verdict import Problem
 from libproto.codec import PUSH
 from libproto.messages import EventKind, Opcode
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from bench.caller import Caller, CallFailed
-from bench.faults.processes import Victims
-from bench.faults.target import OwnServer, Target
-from bench.process import CpuTime, cpu_of_server
+from bench.lab.caller import Caller, CallFailed
+from bench.lab.process import CpuTime, Victims, cpu_of_server
+from bench.lab.target import OwnServer, Target
 from bench.stress import counted
 from bench.stress.fleet import Fleet, Stop, free_name
 from bench.stress.ledger import Accounts, Findings, Holding, Replay, Told, answers_of, views_of

@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from bench.caller import Caller, CallFailed
+from bench.lab.caller import Caller, CallFailed
 from bench.stress.connection import Member
 from bench.stress.lines import Lines, Told, say
 from bench.stress.load import Begin, Load

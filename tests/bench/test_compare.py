@@ -21,7 +21,7 @@ from bench.compare import fanout, nats, postgres, programs, redis, tradechat
 from bench.compare.contender import PAYLOAD, Contender, Figures, LoadFailed, figures, quantile
 from bench.compare.fanout import Dialect, Fanout, Members, text_of
 from bench.compare.report import COLUMNS, Row, ratios, summary, table, write_csv
-from bench.process import CpuTime
+from bench.lab.process import CpuTime
 from tests.helpers import leaks
 from tests.helpers.server import ROOT, wait_until
 

@@ -12,14 +12,15 @@ from dataclasses import replace
 
 import pytest
 
-from bench.faults.history import Crash, History, Membership, Message, Missed, Read, Request
+from bench.faults.history import History, Membership, Message, Missed, Read, Request
 from bench.faults.probe import Fault, Sample, pauses
-from bench.faults.processes import Held, children_of, family_of, workers_of
 from bench.faults.report import FIGURES, Report
 from bench.faults.scripts import SCRIPTS, Traces
-from bench.faults.target import Target
-from bench.faults.verdict import CHECKS, judge
+from bench.faults.verdict import judge
 from bench.faults.wire import Wire
+from bench.lab.process import Held, children_of, family_of, workers_of
+from bench.lab.target import Crash, Target
+from bench.lab.verdict import CHECKS
 from libproto.codec import REQUEST
 from libproto.errors import Status
 from libproto.messages import ChatBroadcast, EventKind, Opcode, RoomGap, Transaction, TxnKind

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench.faults.processes import family_of
+from bench.lab.process import family_of
 from bench.pictures import PictureFailed, Stage, draw, make, plain
 from tests.helpers.server import ROOT, wait_until
 

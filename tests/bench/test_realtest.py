@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench.faults.processes import children_of
+from bench.lab.process import children_of
 from bench.realtest import __main__ as program
 from bench.realtest import data, findings
 from bench.realtest.data import COUNTED, FAILED, GOOD, OPERATIONS, RUNS, SECONDS, VIOLATED, Results

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hdrh.histogram import HdrHistogram
 
-from bench.process import CpuTime
+from bench.lab.process import CpuTime
 from bench.stress import counted
 from bench.stress.files import (
     COUNTED_COLUMNS,

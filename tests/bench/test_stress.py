@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bench.faults.processes import children_of, family_of, workers_of
+from bench.lab.process import children_of, family_of, workers_of
 from bench.stress.fleet import members_of
 from bench.stress.lines import Lines, say
 from bench.stress.options import parse

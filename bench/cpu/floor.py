@@ -14,8 +14,8 @@ from typing import cast
 
 import uvloop
 
-from bench.generator import ANSWER_SIZE, REQUEST_SIZE
-from bench.process import CpuTime, cpu_of
+from bench.lab.generator import ANSWER_SIZE, REQUEST_SIZE
+from bench.lab.process import CpuTime, cpu_of
 from libnet.sockets import listen, tune
 
 _USER_TIMEOUT_MS = 30_000

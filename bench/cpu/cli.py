@@ -13,10 +13,11 @@ import sys
 from contextlib import ExitStack
 from statistics import median
 
-from bench.caller import CallFailed
-from bench.floor import Floor
-from bench.generator import Generator, Round, RunFailed
-from bench.process import CpuTime, Server, ServerFailed
+from bench.cpu.floor import Floor
+from bench.lab.caller import CallFailed
+from bench.lab.generator import Generator, Round, RunFailed
+from bench.lab.process import CpuTime
+from bench.lab.target import Server, ServerFailed
 
 EXIT_FAILED = 1
 _WARM_UP = 10  # a tenth of the requests

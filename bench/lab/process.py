@@ -1,4 +1,5 @@
-"""The processes of a server, seen from outside: by /proc, and by the titles they give themselves.
+"""The processes of a server, seen from outside: by /proc, and by the titles they give themselves;
+and the CPU time that they take.
 
 A process is held by a pidfd while something is done to it, so that nobody else is hit who gets its
 number later.
@@ -7,13 +8,15 @@ number later.
 import os
 import random
 import signal
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 WORKER_TITLE: Final = b"tradechat: worker"
 JOURNAL_TITLE: Final = b"tradechat: journal"
 ARCHIVE_TITLE: Final = b"tradechat: archive"
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 def children_of(pid: int) -> list[int]:
@@ -111,3 +114,50 @@ class Victims:
                 return False
             self.killed.add(victim.pid)
             return True
+
+
+class CpuTime(NamedTuple):
+    """Seconds of CPU."""
+
+    user: float
+    system: float
+
+    def since(self, before: "CpuTime") -> "CpuTime":
+        return CpuTime(self.user - before.user, self.system - before.system)
+
+
+def cpu_of(processes: Iterable[int]) -> CpuTime:
+    """What these processes, and the children that they have waited for, have used so far; nothing
+    of one that has ended."""
+    user = system = 0
+    for process in processes:
+        try:
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        user += int(fields[11]) + int(fields[13])
+        system += int(fields[12]) + int(fields[14])
+    return CpuTime(user / _TICKS, system / _TICKS)
+
+
+def cpu_of_server(master: int) -> CpuTime:
+    """What a server's processes have used so far, those included that have died."""
+    return cpu_of([master, *children_of(master)])
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """SIGINT and SIGTERM wait for the end of the `with`: a process that is being started is then
+    known, and can be ended. For the main thread."""
+    came: list[int] = []
+    handlers = {
+        each: signal.signal(each, lambda number, _: came.append(number))
+        for each in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)

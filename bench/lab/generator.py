@@ -12,8 +12,8 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 
-from bench.caller import Caller
-from bench.process import CpuTime
+from bench.lab.caller import Caller
+from bench.lab.process import CpuTime
 from libproto.codec import REQUEST, RESPONSE
 from libproto.messages import Opcode
 

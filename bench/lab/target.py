@@ -1,21 +1,33 @@
-"""The server that a script breaks: one of its own, or one that is named."""
+"""The server that is measured or broken: one of the program's own, or one that is named."""
 
 import asyncio
 import ctypes
+import itertools
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Final, Self
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
 
-from bench.faults.history import Crash
-from bench.faults.processes import family_of, shared_memory_of, started
-from bench.process import START_S, Server, ServerFailed, signals_held
+from bench.lab.process import (
+    CpuTime,
+    cpu_of_server,
+    family_of,
+    shared_memory_of,
+    signals_held,
+    started,
+)
+
+START_S: Final = 30.0  # the longest that a server may take to serve
+_STOP_S: Final = 30.0
 
 _INSPECT_S: Final = 20.0
 _END_S: Final = 30.0
@@ -23,6 +35,7 @@ _ERRORS_MAX: Final = 10
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST_PORT: Final = 10_000
+_numbers = itertools.count()  # of servers, which have a name each
 
 
 def steady_port() -> int:
@@ -40,6 +53,82 @@ def steady_port() -> int:
     raise ServerFailed(f"no port is free below those of {_PORT_RANGE}")
 
 
+class ServerFailed(Exception):
+    """The server did not start; the text is what it said."""
+
+
+class Server:
+    """A server in a temporary directory, on a free port; ended by the end of the `with`."""
+
+    def __init__(self, *flags: str) -> None:
+        """flags: of tradechat-server; --port among them is taken for the free one."""
+        self._directory = tempfile.TemporaryDirectory(prefix="tradechat-bench-")
+        self._log = Path(self._directory.name) / "log"
+        self._command = [
+            sys.executable, "-m", "server", "--port", "0",
+            "--name", f"bench-{os.getpid()}-{next(_numbers)}",
+            "--data", f"{self._directory.name}/data", "--log-file", str(self._log),
+            "--stats-interval", "0", *flags,
+        ]  # fmt: skip
+        with ExitStack() as undo:
+            undo.callback(self._directory.cleanup)
+            with signals_held():
+                self._process = self._begun()
+                undo.callback(self._end)
+            assert self._process.stdout is not None
+            ready, _, _ = select.select([self._process.stdout], [], [], START_S)
+            self.port = self._read_ready(bool(ready))
+            self._undo = undo.pop_all()
+
+    def _begun(self) -> "subprocess.Popen[str]":
+        # In a process group of its own: Ctrl-C is for us, and we end it.
+        return subprocess.Popen(  # noqa: S603 - our own server, our own flags
+            self._command, stdout=subprocess.PIPE, text=True, process_group=0
+        )
+
+    def _read_ready(self, said: bool) -> int:
+        """The port in the line that it has said, or has ended without; said: it has done either in
+        time. ServerFailed."""
+        assert self._process.stdout is not None
+        words = self._process.stdout.readline().split() if said else []
+        if not words or words[0] != "ready":
+            text = self._log.read_text() if self._log.exists() else ""
+            raise ServerFailed(text or "the server did not start in time")
+        return int(dict(word.split("=") for word in words[1:])["port"])
+
+    def cpu(self) -> CpuTime:
+        """What all processes of the server have used so far."""
+        return cpu_of_server(self._process.pid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._undo.close()
+
+    def _end(self) -> None:
+        try:
+            self._process.terminate()
+            self._process.communicate(timeout=_STOP_S)
+        except subprocess.TimeoutExpired:
+            pass  # it is killed
+        finally:
+            self._process.kill()
+            self._process.communicate()
+
+
+class Crash(NamedTuple):
+    """SIGKILL to all processes of the server at once."""
+
+    time: float
+    wall_us: int  # the same moment on the clock of room events: microseconds since the Unix epoch
+
+
 class OwnServer(Server):
     """A server of the script's own, in a temporary directory."""
 
@@ -52,9 +141,6 @@ class OwnServer(Server):
     def pid(self) -> int:
         """Process id of its master."""
         return self._process.pid
-
-    def __enter__(self) -> Self:
-        return self
 
     def ended(self) -> bool:
         return self._process.poll() is not None

@@ -1,0 +1,1 @@
+"""`tradechat-bench cpu`: the server's CPU time per request."""
