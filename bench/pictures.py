@@ -29,13 +29,11 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
+from bench.lab import cli
+from bench.lab.cli import EXIT_GOOD, BenchFailed
 from bench.lab.process import signals_held
 
-PROGRAM: Final = "python -m bench.pictures"
-EXIT_GOOD: Final = 0
-EXIT_FAILED: Final = 1
-EXIT_INTERRUPTED: Final = 130
-EXIT_TERMINATED: Final = 143
+PROGRAM: Final = cli.Program("python -m bench.pictures")
 
 COLUMNS: Final = 80
 ROWS: Final = 50
@@ -86,7 +84,7 @@ _SVG: Final = """\
 """
 
 
-class PictureFailed(Exception):
+class PictureFailed(BenchFailed):
     """A picture cannot be made, or may not be shown; the text says why and what to do."""
 
 
@@ -326,7 +324,7 @@ def make(directory: Path, port: int, stress: Sequence[str] = STRESS) -> dict[str
 
 def _parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog=PROGRAM,
+        prog=PROGRAM.name,
         description="Draw the pictures of the README (server.svg, stress.svg, metrics.svg) from a "
         "server, a stress run on it and a look into it, which are really run.",
         epilog="exit codes: 0 all pictures are written, 1 none is: a program failed, or a picture "
@@ -349,21 +347,18 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Answers the exit code."""
     options = _parser().parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
-    try:
+
+    def body() -> int:
         with tempfile.TemporaryDirectory(prefix="tradechat-pictures-") as directory:
             pictures = make(Path(directory), options.port)
         options.out.mkdir(parents=True, exist_ok=True)
         for name, svg in pictures.items():
             path = options.out / f"{name}.svg"
             path.write_text(svg)
-            print(path)  # noqa: T201 - the output
-    except (PictureFailed, OSError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)  # noqa: T201 - a message
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    return EXIT_GOOD
+            PROGRAM.tell(str(path))
+        return EXIT_GOOD
+
+    return PROGRAM.run(body)
 
 
 if __name__ == "__main__":

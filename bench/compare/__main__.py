@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.compare import nats, postgres, redis, tradechat
-from bench.compare.contender import PAYLOAD, Contender, LoadFailed
+from bench.compare.contender import PAYLOAD, Contender
 from bench.compare.fanout import Fanout
 from bench.compare.programs import Missing, find, version
 from bench.compare.report import (
@@ -24,23 +23,16 @@ from bench.compare.report import (
     table,
     write_csv,
 )
-from bench.lab.caller import CallFailed
-from bench.lab.generator import RunFailed
+from bench.lab.cli import EXIT_FAILED, EXIT_GOOD, EXIT_VIOLATED, BenchFailed, Program
 from bench.lab.process import signals_held
-from bench.lab.target import ServerFailed
 from libnet.errors import NetError
 
-PROGRAM: Final = "python -m bench.compare"
-EXIT_GOOD: Final = 0
-EXIT_FAILED: Final = 1
-EXIT_NOTHING: Final = 3
-EXIT_INTERRUPTED: Final = 130
-EXIT_TERMINATED: Final = 143
+PROGRAM: Final = Program("python -m bench.compare")
 OURS: Final = "tradechat"
 OTHERS: Final = ("redis", "postgresql", "nats")
 TRANSFERS: Final = "transfers"
 FANOUT: Final = "fan-out"
-_FAILURES: Final = (LoadFailed, RunFailed, CallFailed, ServerFailed, NetError, OSError)
+_FAILURES: Final = (BenchFailed, NetError, OSError)
 
 _ABOUT: Final = """\
 Compare tradechat with Redis and PostgreSQL in transfers of money, and with Redis pub/sub and NATS
@@ -115,7 +107,7 @@ ENTRIES: Final = (
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog=PROGRAM,
+        prog=PROGRAM.name,
         description=_ABOUT,
         epilog=_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -175,14 +167,6 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     return found
 
 
-def _tell(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - the output
-
-
-def _warn(text: str) -> None:
-    print(f"{PROGRAM}: {text}", file=sys.stderr)  # noqa: T201 - a message
-
-
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{text}")
@@ -205,7 +189,7 @@ def installed(options: argparse.Namespace) -> tuple[list[Entry], dict[str, str]]
         versions.update((Path(each).name, version(each)) for each in found)
         entries.append(entry)
     for text in missing:
-        _warn(f"{text}; left out")
+        PROGRAM.warn(f"{text}; left out")
     compared = {entry.workload for entry in entries if entry.kind != OURS}
     return [entry for entry in entries if entry.workload in compared], versions
 
@@ -275,7 +259,7 @@ def _round(
 
 def _failed(entry: Entry, error: Exception) -> None:
     _progress("")
-    _warn(f"{entry.server} ({entry.workload}): {error}; left out from now on")
+    PROGRAM.warn(f"{entry.server} ({entry.workload}): {error}; left out from now on")
 
 
 def _in_order(rows: list[Row]) -> list[Row]:
@@ -306,34 +290,30 @@ def _as_json(options: argparse.Namespace, head: str, rows: Sequence[Row]) -> str
 def main(words: Sequence[str] | None = None) -> int:
     """Answers the exit code."""
     options = _options(words)
-    ended = EXIT_INTERRUPTED
+    return PROGRAM.run(lambda: _compare(options))
 
-    def terminate(*_: object) -> None:
-        """As Ctrl-C."""
-        nonlocal ended
-        ended = EXIT_TERMINATED
-        raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, terminate)
+def _compare(options: argparse.Namespace) -> int:
+    """Answers the exit code; an interrupt ends the measuring, and what was done is told."""
     rows: list[Row] = []
+    entries, versions = installed(options)
+    if not entries:
+        PROGRAM.warn("there is nothing to compare with")
+        return EXIT_FAILED
+    head = heading(
+        f"{options.runs} runs of {options.seconds:g} s; {options.connections} connections, "
+        f"{options.accounts} accounts; a room of {options.members}, messages of {PAYLOAD} B; "
+        f"tradechat with {options.workers} workers",
+        versions,
+    )
     try:
-        entries, versions = installed(options)
-        if not entries:
-            _warn("there is nothing to compare with")
-            return EXIT_NOTHING
-        head = heading(
-            f"{options.runs} runs of {options.seconds:g} s; {options.connections} connections, "
-            f"{options.accounts} accounts; a room of {options.members}, messages of {PAYLOAD} B; "
-            f"tradechat with {options.workers} workers",
-            versions,
-        )
-        code = EXIT_GOOD if measure(options, entries, rows) else EXIT_FAILED
+        code = EXIT_GOOD if measure(options, entries, rows) else EXIT_VIOLATED
     except KeyboardInterrupt:
         _progress("")
-        code = ended
+        code = PROGRAM.code
     rows = _in_order(rows)
     if rows:
-        _tell(_as_json(options, head, rows) if options.json else f"{head}\n\n{table(rows)}")
+        PROGRAM.tell(_as_json(options, head, rows) if options.json else f"{head}\n\n{table(rows)}")
     if rows and options.out is not None:
         out = Path(options.out)
         (out / "compare.md").write_text(document(head, rows))

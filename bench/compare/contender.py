@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
+from bench.lab.cli import BenchFailed
 from bench.lab.process import CpuTime
 
 LOCALHOST: Final = "127.0.0.1"
@@ -15,7 +16,7 @@ _FIRST: Final = 200  # requests, from which the first rate is taken
 _WARM_UP: Final = 0.2  # of the seconds that are measured
 
 
-class LoadFailed(Exception):
+class LoadFailed(BenchFailed):
     """A server did not do what it was asked to, or a load program failed; the text says which."""
 
 

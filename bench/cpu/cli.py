@@ -9,23 +9,22 @@ from moment to moment; CPU time per request differs least, and its multiple of t
 
 import argparse
 import json
-import sys
 from contextlib import ExitStack
 from statistics import median
 
 from bench.cpu.floor import Floor
-from bench.lab.caller import CallFailed
-from bench.lab.generator import Generator, Round, RunFailed
+from bench.lab.cli import EXIT_GOOD, Program
+from bench.lab.generator import Generator, Round
 from bench.lab.process import CpuTime
-from bench.lab.target import Server, ServerFailed
+from bench.lab.target import Server
 
-EXIT_FAILED = 1
+PROGRAM = Program("tradechat-bench cpu")
 _WARM_UP = 10  # a tenth of the requests
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog="tradechat-bench cpu",
+        prog=PROGRAM.name,
         description="Measure the server's CPU time per TRANSFER.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
@@ -93,7 +92,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, float | str]]:
                     done = load.run(pipeline, each)
                     rows.append(_row(what, pipeline, done, measured.cpu().since(before)))
                     if arguments.json:
-                        print(json.dumps(rows[-1]), flush=True)  # noqa: T201 - the output
+                        PROGRAM.tell(json.dumps(rows[-1]))
         for load in loads:
             load.close()
     return rows
@@ -122,13 +121,11 @@ def main(words: list[str]) -> int:
         parser().error("--accounts must be at least 2, and not less than --connections")
     if min(*arguments.pipeline, arguments.requests, arguments.runs) < 1:
         parser().error("--pipeline, --requests and --runs must be at least 1")
-    try:
+
+    def body() -> int:
         rows = measure(arguments)
-    except (RunFailed, CallFailed, ServerFailed, OSError) as error:
-        print(f"tradechat-bench cpu: {error}", file=sys.stderr)  # noqa: T201 - a message
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        return 130
-    if not arguments.json:
-        print(table(rows))  # noqa: T201 - the output
-    return 0
+        if not arguments.json:
+            PROGRAM.tell(table(rows))
+        return EXIT_GOOD
+
+    return PROGRAM.run(body)

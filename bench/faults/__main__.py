@@ -2,20 +2,14 @@
 
 import argparse
 import json
-import signal
 import sys
 from typing import Final
 
-from bench.faults.load import RunFailed
 from bench.faults.report import Report
 from bench.faults.scripts import SCRIPTS, Options
+from bench.lab.cli import EXIT_GOOD, EXIT_VIOLATED, Program
 
-PROGRAM: Final = "python -m bench.faults"
-EXIT_GOOD: Final = 0
-EXIT_VIOLATED: Final = 1
-EXIT_FAILED: Final = 3
-EXIT_INTERRUPTED: Final = 130
-EXIT_TERMINATED: Final = 143
+PROGRAM: Final = Program("python -m bench.faults")
 ALL: Final = "all"
 
 _ABOUT: Final = """\
@@ -40,7 +34,7 @@ ended in order in both cases
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog=PROGRAM,
+        prog=PROGRAM.name,
         description=_ABOUT,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -112,8 +106,7 @@ def _options(made: argparse.ArgumentParser, arguments: argparse.Namespace) -> Op
 
 
 def _show(report: Report, *, as_json: bool) -> None:
-    text = json.dumps(report.as_object()) if as_json else report.as_table() + "\n"
-    print(text, flush=True)  # noqa: T201 - the output
+    PROGRAM.tell(json.dumps(report.as_object()) if as_json else report.as_table() + "\n")
 
 
 def main() -> int:
@@ -121,31 +114,19 @@ def main() -> int:
     made = parser()
     arguments = made.parse_args()
     options = _options(made, arguments)
-    code, ended = EXIT_GOOD, EXIT_INTERRUPTED
 
-    def terminate(*_: object) -> None:
-        """As Ctrl-C: the loop makes a cancellation of that. An exception would be lost in it, where
-        it comes up in a callback."""
-        nonlocal ended
-        ended = EXIT_TERMINATED
-        signal.raise_signal(signal.SIGINT)
-
-    signal.signal(signal.SIGTERM, terminate)
-    try:
+    def body() -> int:
+        code = EXIT_GOOD
         for script in SCRIPTS:
             if arguments.script == ALL and options.port and script.needs_own:
-                text = f"{PROGRAM}: {script.name} is left out: it starts servers of its own"
-                print(text, file=sys.stderr)  # noqa: T201 - a message
+                PROGRAM.warn(f"{script.name} is left out: it starts servers of its own")
             elif arguments.script in (script.name, ALL):
                 report = script.run(options)
                 _show(report, as_json=arguments.json)
                 code = code if report.good else EXIT_VIOLATED
-    except RunFailed as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)  # noqa: T201 - a message
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        return ended
-    return code
+        return code
+
+    return PROGRAM.run(body)
 
 
 if __name__ == "__main__":

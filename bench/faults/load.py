@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from bench.faults.history import History, Membership, Message, Missed, Read, Request
 from bench.faults.wire import Answer, Lost, Refused, Wire
+from bench.lab.cli import BenchFailed
 from client.gaps import read_range
 from libproto.errors import Status
 from libproto.messages import (
@@ -47,7 +48,7 @@ _OPCODES: Final = {kind: Opcode[kind.name] for kind in TxnKind}
 _FINE: Final = (Status.OK, Status.ERR_INSUFFICIENT_FUNDS)
 
 
-class RunFailed(Exception):
+class RunFailed(BenchFailed):
     """The run could not be made; nothing can be said about the server."""
 
 

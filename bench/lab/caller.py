@@ -9,6 +9,7 @@ import os
 import time
 from typing import Any, Final
 
+from bench.lab.cli import BenchFailed
 from libnet.sockets import connect
 from libproto import scram
 from libproto.codec import ERROR, REQUEST, RESPONSE
@@ -24,7 +25,7 @@ _BUSY_S: Final = 0.01  # the least pause after ERR_SERVER_BUSY
 _RESPONSE: Final = int(Flag.RESPONSE)
 
 
-class CallFailed(Exception):
+class CallFailed(BenchFailed):
     """A request was refused, or not answered."""
 
 

@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from bench.lab.caller import Caller
+from bench.lab.cli import BenchFailed
 from bench.lab.process import CpuTime
 from libproto.codec import REQUEST, RESPONSE
 from libproto.messages import Opcode
@@ -24,7 +25,7 @@ REQUEST_SIZE = len(_transfer(1, 0, 1, 1))
 ANSWER_SIZE = len(RESPONSE[Opcode.TRANSFER].frame(1, 0, 1, 1))
 
 
-class RunFailed(Exception):
+class RunFailed(BenchFailed):
     """An answer was not what it had to be, or did not come in time."""
 
 

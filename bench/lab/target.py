@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
+from bench.lab.cli import BenchFailed
 from bench.lab.process import (
     CpuTime,
     cpu_of_server,
@@ -53,7 +54,7 @@ def steady_port() -> int:
     raise ServerFailed(f"no port is free below those of {_PORT_RANGE}")
 
 
-class ServerFailed(Exception):
+class ServerFailed(BenchFailed):
     """The server did not start; the text is what it said."""
 
 

@@ -6,16 +6,14 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from bench.lab.cli import EXIT_GOOD, EXIT_VIOLATED, Program
 from bench.realtest import machine
 from bench.realtest.data import MACHINE, REPORT, RUNS, Results, write_machine
 from bench.realtest.report import write_report
 from bench.realtest.runner import CannotRun, Runner, allow_files
 from bench.realtest.scenarios import SCENARIOS, SECTIONS, Scenario
 
-PROGRAM: Final = "python -m bench.realtest"
-EXIT_GOOD: Final = 0
-EXIT_VIOLATED: Final = 1
-EXIT_FAILED: Final = 3
+PROGRAM: Final = Program("python -m bench.realtest")
 FULL_S: Final = 30.0
 """Seconds of a run, below which it is a trial: its results are not kept in the place of others."""
 RESULTS: Final = Path("bench/results")
@@ -41,17 +39,9 @@ they are, and tells where those of the runs until then are
 """
 
 
-def _tell(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - the output
-
-
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - a message
-
-
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog=PROGRAM,
+        prog=PROGRAM.name,
         description=_ABOUT,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -129,20 +119,20 @@ def run(out: Path, seconds: float, scenarios: list[Scenario]) -> int:
     new.mkdir(parents=True)
     write_machine(new, machine.describe(seconds))
     minutes = len(scenarios) * (seconds + _OVERHEAD_S) / 60
-    _warn(f"{len(scenarios)} runs of {seconds:g} s: about {minutes:.0f} minutes")
-    runner = Runner(new, seconds, _warn)
+    PROGRAM.warn(f"{len(scenarios)} runs of {seconds:g} s: about {minutes:.0f} minutes")
+    runner = Runner(new, seconds, PROGRAM.warn)
     runner.run_all(scenarios)
     if not (new / RUNS).exists():  # interrupted in the first one
         shutil.rmtree(new)
         return runner.code
     results = publish(new)
     if runner.code:
-        _warn(f"interrupted: {out} is as it was; what was run until then is in {new}")
+        PROGRAM.warn(f"interrupted: {out} is as it was; what was run until then is in {new}")
         return runner.code
     _replace(out, new)
-    _tell(str(out / REPORT))
+    PROGRAM.tell(str(out / REPORT))
     for row in results.bad:
-        _warn(f"{row['key']}: {row['verdict']}: {row['problem']}")
+        PROGRAM.warn(f"{row['key']}: {row['verdict']}: {row['problem']}")
     return EXIT_VIOLATED if results.bad else EXIT_GOOD
 
 
@@ -155,25 +145,32 @@ def _connections(scenario: Scenario) -> int:
 def main() -> int:
     """Answers the exit code."""
     arguments = parser().parse_args()
+    return PROGRAM.run(lambda: _do(arguments))
+
+
+def _do(arguments: argparse.Namespace) -> int:
     scenarios = [each for each in SCENARIOS if each.section in arguments.only]
     if arguments.list:
         for each in scenarios:
             rate = f" at {each.share} % of the closed loop" if each.share else ""
-            _tell(f"{each.key:26}{' '.join(each.words)}{rate}")
+            PROGRAM.tell(f"{each.key:26}{' '.join(each.words)}{rate}")
         return EXIT_GOOD
+    if arguments.redraw is not None:
+        _publish_again(arguments.redraw)
+        return EXIT_GOOD
+    is_trial = arguments.seconds < FULL_S or len(arguments.only) < len(SECTIONS)
+    out = arguments.out or (TRIAL if is_trial else RESULTS)
+    if is_trial and arguments.out is None:
+        PROGRAM.warn(f"a trial: its results go to {TRIAL}, those in {RESULTS} stay")
+    return run(out, arguments.seconds, scenarios)
+
+
+def _publish_again(folder: Path) -> None:
     try:
-        if arguments.redraw is not None:
-            publish(arguments.redraw)
-            _tell(str(arguments.redraw / REPORT))
-            return EXIT_GOOD
-        is_trial = arguments.seconds < FULL_S or len(arguments.only) < len(SECTIONS)
-        out = arguments.out or (TRIAL if is_trial else RESULTS)
-        if is_trial and arguments.out is None:
-            _warn(f"a trial: its results go to {TRIAL}, those in {RESULTS} stay")
-        return run(out, arguments.seconds, scenarios)
-    except (CannotRun, OSError, ValueError) as error:
-        _warn(f"{PROGRAM}: {error}")
-        return EXIT_FAILED
+        publish(folder)
+    except ValueError as error:
+        raise CannotRun(f"{folder}: {error}") from error
+    PROGRAM.tell(str(folder / REPORT))
 
 
 if __name__ == "__main__":

@@ -12,21 +12,25 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from bench.lab.cli import (
+    EXIT_GOOD,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    EXIT_VIOLATED,
+    BenchFailed,
+)
 from bench.lab.process import signals_held
 from bench.realtest.data import COUNTED, FAILED, OPERATIONS, RUNS, SECONDS, Row, append
 from bench.realtest.scenarios import KNEE, REFERENCE, Scenario
-from bench.stress.cli import EXIT_GOOD, EXIT_VIOLATED
 from bench.stress.results import ALL
 
-EXIT_INTERRUPTED: Final = 130
-EXIT_TERMINATED: Final = 143
 WARMUP_S: Final = 2.0
 """At most, and no longer than the run."""
 _SPARE_FILES: Final = 256
 _PROBLEM_MAX: Final = 500  # characters
 
 
-class CannotRun(Exception):
+class CannotRun(BenchFailed):
     """This machine does not allow what is to be run; the text says what to do."""
 
 

@@ -1,30 +1,24 @@
 """`tradechat-bench`: the stress client, from its options to its exit code."""
 
 import json
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from bench.lab.caller import CallFailed
-from bench.lab.target import ServerFailed
+from bench.lab.cli import (
+    EXIT_FAILED,
+    EXIT_GOOD,
+    EXIT_THRESHOLD,
+    EXIT_VIOLATED,
+    BenchFailed,
+    Program,
+)
 from bench.stress.files import Tables, run_as_json, write_hgrm
-from bench.stress.fleet import FleetFailed
 from bench.stress.options import PROGRAM, Options, parse
 from bench.stress.report import as_table, missed_thresholds, setting, spread, spread_as_table
 from bench.stress.run import Interrupts, Run, Stress
+from libnet.errors import NetError
 
-EXIT_GOOD = 0
-EXIT_VIOLATED = 1
-EXIT_FAILED = 3
-EXIT_THRESHOLD = 4
-
-
-def _tell(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - the output
-
-
-def _warn(text: str) -> None:
-    print(f"{PROGRAM}: {text}", file=sys.stderr)  # noqa: T201 - a message
+_PROGRAM = Program(PROGRAM)
 
 
 def _measure(options: Options, interrupts: Interrupts, done: Callable[[Run], None]) -> None:
@@ -55,13 +49,13 @@ def main(words: list[str]) -> int:
                 if options.hgrm:
                     write_hgrm(options.hgrm, run.number, run.figures)
                 if not options.json:
-                    _tell(as_table(options, run) + "\n")
+                    _PROGRAM.tell(as_table(options, run) + "\n")
 
             if not options.json:
-                _tell(setting(options) + "\n")
+                _PROGRAM.tell(setting(options) + "\n")
             _measure(options, interrupts, done)
-        except (ServerFailed, CallFailed, FleetFailed, OSError) as error:
-            _warn(str(error))
+        except (BenchFailed, NetError, OSError) as error:
+            _PROGRAM.warn(str(error))
             return EXIT_FAILED
         except KeyboardInterrupt:
             return interrupts.code
@@ -72,11 +66,11 @@ def main(words: list[str]) -> int:
             "spread": spread(options, runs),
             "missed_thresholds": missed,
         }
-        _tell(json.dumps(found))
+        _PROGRAM.tell(json.dumps(found))
     elif len(runs) > 1:
-        _tell(spread_as_table(options, runs))
+        _PROGRAM.tell(spread_as_table(options, runs))
     for text in missed:
-        _warn(text)
+        _PROGRAM.warn(text)
     if interrupts.code:
         return interrupts.code
     if not all(run.findings.good for run in runs):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Self
 
+from bench.lab.cli import BenchFailed
 from bench.lab.process import signals_held
 from bench.stress.lines import Lines, Told, anything, say
 from bench.stress.options import Options
@@ -20,7 +21,7 @@ COLLECT_S: Final = 600.0
 TICK_S: Final = 0.02
 
 
-class FleetFailed(Exception):
+class FleetFailed(BenchFailed):
     """A load process has ended, or says that there can be no load."""
 
 

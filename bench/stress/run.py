@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Final
 
 from bench.lab.caller import Caller, CallFailed
+from bench.lab.cli import EXIT_INTERRUPTED, EXIT_TERMINATED
 from bench.lab.process import CpuTime, Victims, cpu_of_server
 from bench.lab.target import OwnServer, Target
 from bench.stress import counted
@@ -26,8 +27,6 @@ from bench.stress.results import Figures, Row, gather
 from bench.stress.rooms import Seen
 from libproto.messages import Opcode
 
-EXIT_INTERRUPTED: Final = 130
-EXIT_TERMINATED: Final = 143
 RING: Final = (1 << 16, 1 << 20)
 """The least and the most transactions that our own server's ring keeps."""
 RING_RECORD: Final = 160

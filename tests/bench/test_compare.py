@@ -21,6 +21,7 @@ from bench.compare import fanout, nats, postgres, programs, redis, tradechat
 from bench.compare.contender import PAYLOAD, Contender, Figures, LoadFailed, figures, quantile
 from bench.compare.fanout import Dialect, Fanout, Members, text_of
 from bench.compare.report import COLUMNS, Row, ratios, summary, table, write_csv
+from bench.lab import cli
 from bench.lab.process import CpuTime
 from tests.helpers import leaks
 from tests.helpers.server import ROOT, wait_until
@@ -226,7 +227,7 @@ def test_what_is_missing_is_named(
 ) -> None:
     monkeypatch.setattr(programs, "PLACES", [])
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert compare.main([]) == compare.EXIT_NOTHING
+    assert compare.main([]) == cli.EXIT_FAILED
     told = capsys.readouterr()
     assert told.out == ""
     for package in ("redis-server", "postgresql", "nats-server"):
@@ -331,7 +332,7 @@ def test_a_whole_run_with_one_of_two(
     monkeypatch.setattr(programs, "PLACES", [])
     monkeypatch.setenv("PATH", str(tmp_path))
     words = (*SMALL, f"--seconds={SECONDS}", "--workload=fan-out", "--pipeline=4")
-    assert compare.main([*words, "--json", f"--out={tmp_path}/made/out"]) == compare.EXIT_GOOD
+    assert compare.main([*words, "--json", f"--out={tmp_path}/made/out"]) == cli.EXIT_GOOD
     told = capsys.readouterr()
     assert told.err.count("apt-get install nats-server") == 1
     found = json.loads(told.out)

@@ -1,0 +1,67 @@
+"""What every program of bench does the same way at its edge: exit codes, messages, signals.
+
+Results go to standard output, messages to standard error under the program's name. SIGTERM ends a
+program as Ctrl-C does: in order, with whatever it started. A reader that closes standard output
+early has seen enough.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from libnet.errors import NetError
+
+EXIT_GOOD: Final = 0
+EXIT_VIOLATED: Final = 1
+"""A promise of the server was broken, or a part of what was asked for failed."""
+EXIT_USAGE: Final = 2
+"""argparse's own."""
+EXIT_FAILED: Final = 3
+"""Nothing can be said: the server did not start, or the load could not be made."""
+EXIT_THRESHOLD: Final = 4
+EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
+EXIT_TERMINATED: Final = 128 + signal.SIGTERM
+EXIT_CLOSED_PIPE: Final = 128 + signal.SIGPIPE
+
+
+class BenchFailed(Exception):
+    """The program cannot do what was asked for; the text says why."""
+
+
+class Program:
+    """A program by its name, as its messages have it; `code` is that of the signal that came."""
+
+    def __init__(self, name: str) -> None:
+        self.name: Final = name
+        self.code = EXIT_INTERRUPTED
+
+    def tell(self, text: str) -> None:
+        """A line of results."""
+        print(text, flush=True)  # noqa: T201 - the output
+
+    def warn(self, text: str) -> None:
+        """A message about the run."""
+        print(f"{self.name}: {text}", file=sys.stderr, flush=True)  # noqa: T201 - a message
+
+    def _terminate(self, *_: object) -> None:
+        # As Ctrl-C: a running event loop makes a cancellation of that. An exception raised here
+        # could be lost in a callback of the loop.
+        self.code = EXIT_TERMINATED
+        signal.raise_signal(signal.SIGINT)
+
+    def run(self, body: Callable[[], int]) -> int:
+        """The exit code of the body, or of what ended it. For the main thread."""
+        signal.signal(signal.SIGTERM, self._terminate)
+        try:
+            return body()
+        except BrokenPipeError:
+            # Nobody reads any more; what Python still holds for standard output goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_CLOSED_PIPE
+        except (BenchFailed, NetError, OSError) as error:
+            self.warn(str(error))
+            return EXIT_FAILED
+        except KeyboardInterrupt:
+            return self.code
