@@ -327,7 +327,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=PROGRAM.name,
         description="Draw the pictures of the README (server.svg, stress.svg, metrics.svg) from a "
         "server, a stress run on it and a look into it, which are really run.",
-        epilog="exit codes: 0 all pictures are written, 1 none is: a program failed, or a picture "
+        epilog="exit codes: 0 all pictures are written, 3 none is: a program failed, or a picture "
         "would show a path of this machine; 2 wrong usage, 130 interrupted, 143 terminated",
         allow_abbrev=False,
     )

@@ -129,7 +129,7 @@ def test_nothing_is_written_where_the_server_does_not_start(tmp_path: Path) -> N
             [*SCRIPT, "--port", port, "--out", str(tmp_path / "out")],
             cwd=ROOT, capture_output=True, text=True, timeout=RUN_S, check=False,
         )  # fmt: skip
-    assert run.returncode == 1
+    assert run.returncode == 3
     assert f"tradechat-server --port {port}" in run.stderr
     assert "Traceback" not in run.stderr
     assert run.stdout == ""
