@@ -60,6 +60,7 @@ check: install ## lint, format, types, import arrows, freshness of generated doc
 	$(BIN)/mypy --strict
 	$(BIN)/python -m pytest --quiet tests/test_imports.py
 	$(BIN)/python -m libproto doc --check
+	$(BIN)/python -m client.facades --check
 	$(BIN)/python -m server.config --check
 	$(BIN)/python -m server.documents --check
 

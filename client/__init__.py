@@ -2,7 +2,8 @@
 
 from client.aio import AsyncClient
 from client.blocking import Client
-from client.core import PUSHES_MAX, Push, RoomRefused, RoomRestarted
+from client.core.pushes import Push, RoomRefused, RoomRestarted
+from client.core.session import PUSHES_MAX
 from client.errors import (
     AlreadyExists,
     BadPacket,

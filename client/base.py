@@ -1,12 +1,19 @@
 """What both shells are: what a client is told, and what it knows."""
 
+import time
 from collections.abc import Callable
 
-from client.core import CLIENT_NAME, TIMEOUT_S_MAX, ClientCore, Push
+from client.core.pushes import Push
+from client.core.resume import ResumingCore
+from client.core.session import CLIENT_NAME, TIMEOUT_S_MAX, ClientCore
 from client.errors import ClientError
-from client.resume import ResumingCore
 from libproto.errors import MisuseError
 from libproto.messages import State
+
+
+def now_us() -> int:
+    """The time of the wire: microseconds since the Unix epoch."""
+    return time.time_ns() // 1000
 
 
 class ClientBase:

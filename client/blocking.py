@@ -1,42 +1,13 @@
-"""The blocking client: calls from any number of threads, and one thread that reads.
+"""The calls of `Client`, written by `python -m client.facades`.
 
-A call writes its frame from its own thread and waits for the answer; the reader thread reads,
-hands out answers and pushes, and sends the heartbeats. So the calls of several threads are
-pipelined on the one connection.
-
-Two locks. `_sending` is held while frames are numbered and written, so that they leave in the order
-of their req_ids; the write may block, until the caller's deadline, while the server does not read.
-`_lock` guards everything else and is never held over anything that blocks. The reader takes
-`_sending` only if it is free: were it to wait for a writer that waits for the server to read, the
-server might be waiting for us to read. What it has to send when it cannot is left in the core's
-outbox, which whoever held `_sending` looks into afterwards.
-
-With a core that goes on over lost connections the reader thread makes the new connection too; the
-calls that wait, and the pushes that nobody took yet, stay where they are.
+Change them where they are described: in `client.core.calls` and `client.core.login`.
 """
 
-import math
-import select
-import socket
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import suppress
-from types import TracebackType
-from typing import Any, TypeVar
-
-from client import core
-from client.base import ClientBase
-from client.core import MAX_BODY_LEN, PUSHES_MAX, Answered, Call, Calls, Greeting, Push
-from client.errors import CallTimeout, ClientError, ConnectionLost
-from client.resume import ATTEMPT_S
-from libnet import sockets
-from libnet.errors import ConnectFailed, DeadlineExceeded, NetError
-from libproto.errors import MisuseError
-from libproto.framing import Decoder
+from client.base import now_us
+from client.core import calls, login
+from client.io.blocking import BlockingBase
 from libproto.messages import (
+    LIST_MAX,
     BalanceResponse,
     ChatSendResponse,
     DepositResponse,
@@ -47,7 +18,6 @@ from libproto.messages import (
     Member,
     RoomEntry,
     RoomHistoryResponse,
-    State,
     Transaction,
     TransferResponse,
     UserLookupResponse,
@@ -55,359 +25,8 @@ from libproto.messages import (
     WithdrawResponse,
 )
 
-_RECEIVE_SIZE = 64 * 1024  # bytes
-_FLUSH_S = 5.0  # how long the server may take to read what the core sends by itself
 
-R = TypeVar("R")
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
-
-
-def _left(deadline: float) -> float:
-    return max(0.0, deadline - time.monotonic())
-
-
-class _Connection:
-    """A connection, and those that take its place; it ends with its reader thread."""
-
-    def __init__(
-        self,
-        sock: socket.socket,
-        address: tuple[str, int],
-        client_core: core.ClientCore,
-        on_push: Callable[[Push], object] | None,
-        on_reconnect: Callable[[ClientError | None], object] | None,
-    ) -> None:
-        self._sock = sock
-        self._address = address
-        self._core = client_core
-        self._on_push = on_push
-        self._on_reconnect = on_reconnect
-        self._decoder = Decoder(MAX_BODY_LEN)
-        self._lock = threading.Lock()
-        self._sending = threading.Lock()
-        self._window = threading.Condition(self._lock)  # a ledger request was answered, or the end
-        self._pushed = threading.Condition(self._lock)  # a push came, or the end
-        self._drained = threading.Condition(self._lock)  # pushes were taken, or the end
-        self._pushes: deque[Push] = deque()
-        self._held = False  # too many of them: nothing is read
-        self._waiting: dict[int, Future[Any]] = {}
-        self._beat_at = math.inf  # time.monotonic() seconds
-        self._again_at = math.inf  # when the core has something to send again
-        self._login_by = math.inf  # until when a new connection has to be logged in
-        self._resuming = False  # another connection is wanted, or not yet what the lost one was
-        self._dialing = False
-        self.closed = False
-        client_core.begin(self._decoder)
-        self._reader = threading.Thread(target=self._run, name="tradechat-client", daemon=True)
-        self._reader.start()
-
-    # ---- calls, in the threads of the program
-
-    def call(
-        self, call: Call[R], deadline: float, req_id: int | None, possible_duplicate: bool
-    ) -> R:
-        if threading.current_thread() is self._reader:
-            raise MisuseError("a call from on_push would wait for itself: make it elsewhere")
-        number, future = self._send(call, deadline, req_id, possible_duplicate)
-        try:
-            result: R = future.result(_left(deadline))
-        except TimeoutError:
-            with self._lock:
-                if not future.done():
-                    self._core.abandon(number)
-                    del self._waiting[number]
-                    self._window.notify_all()
-                    raise _timed_out(call, number) from None
-            result = future.result()  # the answer came just then
-        return result
-
-    def _send(
-        self, call: Call[Any], deadline: float, req_id: int | None, possible_duplicate: bool
-    ) -> tuple[int, Future[Any]]:
-        def may_send() -> bool:
-            return self._core.loss is not None or self._core.may_send(call, req_id)
-
-        while True:
-            if not self._sending.acquire(timeout=_left(deadline)):
-                raise _timed_out(call, 0)
-            try:
-                with self._lock:
-                    if free := may_send():
-                        number, frame = self._core.request(call, req_id, possible_duplicate)
-                        future = self._waiting[number] = Future()
-                if free:
-                    self._write(call, number, frame, deadline)
-                    return number, future
-            finally:
-                self._sending.release()
-                self._flush()
-            with self._lock:
-                if not self._window.wait_for(may_send, _left(deadline)):
-                    raise _timed_out(call, 0)
-
-    def _write(self, call: Call[Any], number: int, frame: bytes, deadline: float) -> None:
-        try:
-            sockets.writen(self._sock, frame, deadline)
-        except DeadlineExceeded as error:
-            with self._lock:
-                if error.transferred:
-                    self._lose(ConnectionLost("the server did not read: a request was cut off"))
-                elif self._waiting.pop(number, None) is not None:
-                    self._core.retract(number)
-            if not error.transferred:
-                raise _timed_out(call, 0) from None
-        except NetError:
-            # What the server said before it closed is still to be read, and that tells the reason.
-            self._shutdown()
-
-    def _flush(self) -> None:
-        """Send what the core has to send by itself, unless somebody else sends just now, who will
-        do this afterwards."""
-        while self._core.outbox and self._sending.acquire(blocking=False):
-            try:
-                with self._lock:
-                    data = b"".join(self._core.outbox)
-                    self._core.outbox.clear()
-                sockets.writen(self._sock, data, time.monotonic() + _FLUSH_S)
-            except DeadlineExceeded:
-                with self._lock:
-                    self._lose(ConnectionLost("the server does not read"))
-            except NetError:
-                self._shutdown()  # as in _write
-            finally:
-                self._sending.release()
-
-    def next_push(self, deadline: float | None) -> Push:
-        """The oldest push; None waits for ever."""
-        if threading.current_thread() is self._reader:
-            raise MisuseError("to wait for a push in the thread that reads is to wait for ever")
-        with self._lock:
-            self._pushed.wait_for(
-                lambda: self._pushes or self._core.loss is not None,
-                None if deadline is None else _left(deadline),
-            )
-            if not self._pushes:
-                if self._core.loss is not None:
-                    raise self._core.failure()
-                raise CallTimeout("no push came in time")
-            push = self._pushes.popleft()
-            if self._held and len(self._pushes) <= PUSHES_MAX // 2:
-                self._held = False
-                self._drained.notify_all()
-            return push
-
-    # ---- the end
-
-    def close(self) -> None:
-        with self._lock:
-            self.closed = True
-            self._end(ConnectionLost("the client was closed"))
-            # A connection that is being made may take its time, and will be closed at once.
-            join = not self._dialing and threading.current_thread() is not self._reader
-        if join:
-            self._reader.join()
-
-    def _lose(self, reason: ClientError) -> None:
-        """The connection is lost, or has to be given up; under `_lock`. The reader sees the end of
-        the stream, and makes another connection if the core wants one."""
-        self._fail(self._core.lose(reason))
-
-    def _end(self, reason: ClientError) -> None:
-        """The client is down, whatever the core wants; under `_lock`."""
-        self._fail(self._core.end(reason))
-
-    def _fail(self, req_ids: list[int]) -> None:
-        for req_id in req_ids:
-            self._waiting.pop(req_id).set_exception(self._core.failure())
-        for condition in (self._window, self._pushed, self._drained):
-            condition.notify_all()
-        self._shutdown()
-
-    def _shutdown(self) -> None:
-        with suppress(OSError):  # the server was faster
-            self._sock.shutdown(socket.SHUT_RDWR)
-
-    # ---- the reader thread
-
-    def _run(self) -> None:
-        reason = ConnectionLost("on_push or on_reconnect raised an exception")
-        try:
-            while True:
-                lost = self._read()
-                with self._lock:
-                    self._lose(lost)
-                if self._core.loss is not None:
-                    return
-                if not self._resuming:
-                    self._resuming = True
-                    self._tell(self._core.failure())
-                if not self._reconnect():
-                    return
-        finally:
-            with self._lock:
-                self._end(reason)
-            with self._sending:  # nobody writes to a descriptor that may be another's by then
-                self._sock.close()
-
-    def _tell(self, reason: ClientError | None) -> None:
-        if self._on_reconnect is not None:
-            self._on_reconnect(reason)
-
-    def _reconnect(self) -> bool:
-        """Make another connection; False if there is to be none any more."""
-        while True:
-            with self._lock:
-                self._drained.wait_for(lambda: not self._held or self._core.loss is not None)
-                pause_s = self._core.pause_s(time.monotonic())
-                if self._window.wait_for(lambda: self._core.loss is not None, pause_s):
-                    return False
-                self._dialing = True
-            sock = None
-            with suppress(ConnectFailed):
-                sock = sockets.connect(*self._address, ATTEMPT_S)
-            with self._sending, self._lock:
-                self._dialing = False
-                if sock is None:
-                    continue
-                if self._core.loss is not None:
-                    sock.close()
-                    return False
-                self._sock.close()
-                self._sock = sock
-                self._decoder = Decoder(MAX_BODY_LEN)
-                self._core.begin(self._decoder)
-                self._beat_at = self._again_at = math.inf
-                self._login_by = time.monotonic() + ATTEMPT_S
-            self._flush()
-            return True
-
-    def _read(self) -> ClientError:
-        """Until the connection ends; gives the reason."""
-        poller = select.poll()
-        poller.register(self._sock, select.POLLIN)
-        while self._core.linked:
-            due = min(self._beat_at, self._again_at, self._login_by)
-            if self._held:
-                with self._lock:
-                    self._drained.wait_for(
-                        lambda: not self._held or not self._core.linked,
-                        None if due == math.inf else _left(due),
-                    )
-            elif poller.poll(None if due == math.inf else math.ceil(_left(due) * 1000)):
-                reason = self._receive()
-                if reason is not None:
-                    return reason
-            if self._resuming:
-                reason = self._resume()
-                if reason is not None:
-                    return reason
-            if time.monotonic() >= self._beat_at or self._beat_at == math.inf:
-                reason = self._beat()
-                if reason is not None:
-                    return reason
-        return ConnectionLost("closed")
-
-    def _resume(self) -> ClientError | None:
-        """Do what a new connection has to do before it is what the lost one was."""
-        now = time.monotonic()
-        with self._lock:
-            if now >= self._again_at:
-                self._core.again()
-            after_s = self._core.again_after_s
-            if after_s is None:
-                self._again_at = math.inf
-            elif self._again_at == math.inf or now >= self._again_at:
-                self._again_at = now + after_s
-            if self._core.state == State.AUTHENTICATED:
-                self._login_by = math.inf
-            elif now >= self._login_by:
-                return ConnectionLost(f"no login within {ATTEMPT_S:g} s")
-            if steady := self._core.steady and self._core.linked:
-                self._resuming = False
-                self._window.notify_all()
-        self._flush()
-        if steady:
-            self._tell(None)
-        return None
-
-    def _receive(self) -> ClientError | None:
-        """Take what has arrived; gives the reason if that is the end."""
-        try:
-            data = self._sock.recv(_RECEIVE_SIZE)
-        except OSError as error:
-            return ConnectionLost(f"the connection was lost: {error.strerror}")
-        if not data:
-            return ConnectionLost("the server closed the connection")
-        reason = None
-        pushes: list[Push] = []
-        with self._lock:
-            self._decoder.feed(data)
-            try:
-                while self._core.linked and (frame := self._decoder.next()) is not None:
-                    for event in self._core.take(frame):
-                        if isinstance(event, Answered):
-                            self._answer(event)
-                        else:
-                            pushes.append(event)
-            except ClientError as error:
-                reason = error
-            if pushes and self._on_push is None:
-                self._pushes += pushes
-                self._held = len(self._pushes) >= PUSHES_MAX
-                self._pushed.notify_all()
-        if self._on_push is not None:
-            for push in pushes:
-                self._on_push(push)
-        return reason
-
-    def _answer(self, answered: Answered) -> None:
-        future = self._waiting.pop(answered.req_id)
-        if answered.error is not None:
-            future.set_exception(answered.error)
-        else:
-            future.set_result(answered.result)
-        self._window.notify_all()
-
-    def _beat(self) -> ClientError | None:
-        """Send a heartbeat that is due, and say when the next is; gives the reason of an end."""
-        beat_s = self._core.beat_s
-        if not beat_s:
-            return None
-        now = time.monotonic()
-        first = self._beat_at == math.inf
-        self._beat_at = now + beat_s
-        if first or not self._sending.acquire(blocking=False):
-            return None  # what another thread is sending just now is a sign of life as well
-        try:
-            with self._lock:
-                if not self._core.linked:
-                    return None
-                req_id, frame = self._core.beat(_now_us(), self._held)
-            sockets.writen(self._sock, frame, now)
-        except ClientError as error:
-            return error
-        except DeadlineExceeded as error:
-            if error.transferred:
-                return ConnectionLost("the server does not read: a heartbeat was cut off")
-            with self._lock:
-                self._core.retract(req_id)
-        except NetError:
-            self._shutdown()  # as in _write
-        finally:
-            self._sending.release()
-        self._flush()
-        return None
-
-
-def _timed_out(call: Call[Any], req_id: int) -> CallTimeout:
-    what = "got no answer in time" if req_id else "could not be sent in time"
-    return CallTimeout(f"{call.opcode.name} {what}", req_id, call.opcode)
-
-
-class Client(ClientBase):
+class Client(BlockingBase):
     """A blocking client; `with Client(...) as client` connects and closes.
 
     Every method takes `timeout_s`, seconds, by default the client's own, and raises what
@@ -419,99 +38,6 @@ class Client(ClientBase):
     reading, answers included; the server tells later by RoomGap what was missed by that.
     """
 
-    _connection: _Connection | None = None
-
-    def connect(self, *, timeout_s: float | None = None) -> None:
-        """Connect; again after a loss, too. Raises ConnectionLost if that fails."""
-        timeout_s = self._timeout(timeout_s)
-        if self._core.loss is None:
-            raise MisuseError("the client is connected, or reconnects by itself")
-        self.close()
-        try:
-            sock = sockets.connect(self.host, self.port, timeout_s)
-        except ConnectFailed as error:
-            raise ConnectionLost(str(error), self._core.unanswered_req_ids) from error
-        self._connection = _Connection(
-            sock, (self.host, self.port), self._core, self._on_push, self._on_reconnect
-        )
-
-    def close(self) -> None:
-        """Close the connection, and make no other; calls under way fail with ConnectionLost. May be
-        repeated."""
-        if self._connection is not None:
-            self._connection.close()
-
-    def __enter__(self) -> "Client":
-        self.connect()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    # ---- how every call is made
-
-    def _deadline(self, timeout_s: float | None) -> float:
-        return time.monotonic() + self._timeout(timeout_s)
-
-    def _call(
-        self,
-        call: Call[R],
-        timeout_s: float | None,
-        req_id: int | None = None,
-        possible_duplicate: bool = False,
-    ) -> R:
-        return self._call_by(call, self._deadline(timeout_s), req_id, possible_duplicate)
-
-    def _call_by(
-        self,
-        call: Call[R],
-        deadline: float,
-        req_id: int | None = None,
-        possible_duplicate: bool = False,
-    ) -> R:
-        return self._connected().call(call, deadline, req_id, possible_duplicate)
-
-    def _connected(self) -> _Connection:
-        if self._connection is None:
-            raise self._core.failure()
-        return self._connection
-
-    # ---- pushes
-
-    def next_push(self, timeout_s: float | None = None) -> Push:
-        """The next push. Raises CallTimeout if none comes, ConnectionLost if none can."""
-        self._check_pushes()
-        return self._connected().next_push(self._deadline(timeout_s))
-
-    def pushes(self, timeout_s: float | None = None) -> Iterator[Push]:
-        """Pushes as they come, until `close`, or until none came for `timeout_s` (None: for ever).
-
-        Raises ConnectionLost when the connection was lost for good, after the last push.
-        """
-        self._check_pushes()
-        silence_s = None if timeout_s is None else self._timeout(timeout_s)
-        return self._iterate(self._connected(), silence_s)
-
-    @staticmethod
-    def _iterate(connection: _Connection, silence_s: float | None) -> Iterator[Push]:
-        while True:
-            try:
-                push = connection.next_push(
-                    None if silence_s is None else time.monotonic() + silence_s
-                )
-            except CallTimeout:
-                return
-            except ConnectionLost:
-                if connection.closed:
-                    return
-                raise
-            yield push
-
     # ---- who one is
 
     def register(self, username: str, password: str, *, timeout_s: float | None = None) -> int:
@@ -519,10 +45,7 @@ class Client(ClientBase):
 
         Raises AlreadyExists, and Unauthorized where registration is closed.
         """
-        deadline = self._deadline(timeout_s)
-        greeting = self._greet(username, deadline)
-        call = core.register(greeting, password)
-        return self._call_by(call, deadline)
+        return self._run(login.register(self._core, username, password), timeout_s)
 
     def login(
         self, username: str, password: str, *, timeout_s: float | None = None
@@ -532,73 +55,70 @@ class Client(ClientBase):
         Raises Unauthorized if user or password are wrong, ProtocolViolation if the server's own
         proof is; the connection is closed then. Another session with this client_id ends.
         """
-        deadline = self._deadline(timeout_s)
-        greeting = self._greet(username, deadline)
-        call = self._core.login(greeting, core.derive(greeting, password))
-        return self._call_by(call, deadline)
-
-    def _greet(self, username: str, deadline: float) -> Greeting:
-        call = core.hello(username, self._core.client_name, self._core.capabilities)
-        return self._call_by(call, deadline)
+        return self._run(login.login(self._core, username, password), timeout_s)
 
     def logout(self, *, timeout_s: float | None = None) -> None:
         """End the session and leave all rooms; the connection stays, for another login."""
-        self._call(Calls.LOGOUT(), timeout_s)
+        self._call(calls.logout(), timeout_s)
 
     def heartbeat(self, *, timeout_s: float | None = None) -> HeartbeatResponse:
         """Ask for the server's time. What keeps the connection alive is sent without this."""
-        return self._call(Calls.HEARTBEAT(_now_us()), timeout_s)
+        return self._call(calls.heartbeat(now_us()), timeout_s)
 
     # ---- chat
 
     def join(self, room_id: int, *, timeout_s: float | None = None) -> JoinRoomResponse:
         """Join a room: its events after `last_seq` will be pushed. NotFound: no such room."""
-        return self._call(Calls.JOIN(room_id), timeout_s)
+        return self._call(calls.join(room_id), timeout_s)
 
     def leave(self, room_id: int, *, timeout_s: float | None = None) -> None:
         """Leave a room. NotFound if it is not joined."""
-        self._call(Calls.LEAVE(room_id), timeout_s)
+        self._call(calls.leave(room_id), timeout_s)
 
     def send(
         self, room_id: int, message: str, *, timeout_s: float | None = None
     ) -> ChatSendResponse:
         """Say something in a joined room; Unauthorized if it is not joined."""
-        return self._call(Calls.SEND(room_id, message), timeout_s)
+        return self._call(calls.send(room_id, message), timeout_s)
 
     def history(
-        self, room_id: int, after_seq: int = 0, limit: int = 256, *, timeout_s: float | None = None
+        self,
+        room_id: int,
+        after_seq: int = 0,
+        limit: int = LIST_MAX,
+        *,
+        timeout_s: float | None = None,
     ) -> RoomHistoryResponse:
         """Events of a joined room after `after_seq`, ascending, at most 256; none is the end."""
-        return self._call(Calls.HISTORY(room_id, after_seq, limit), timeout_s)
+        return self._call(calls.history(room_id, after_seq, limit), timeout_s)
 
     def rooms(
         self, after_room_id: int = 0, *, timeout_s: float | None = None
     ) -> tuple[RoomEntry, ...]:
         """Rooms with members or events, ascending, at most 256; none is the end."""
-        return self._call(Calls.ROOMS(after_room_id), timeout_s)
+        return self._call(calls.rooms(after_room_id), timeout_s)
 
     def members(
         self, room_id: int, after_user_id: int = 0, *, timeout_s: float | None = None
     ) -> tuple[Member, ...]:
         """Members of a room by ascending user_id, at most 256; none is the end."""
-        return self._call(Calls.MEMBERS(room_id, after_user_id), timeout_s)
+        return self._call(calls.members(room_id, after_user_id), timeout_s)
 
     def direct(
         self, to_user: int, message: str, *, timeout_s: float | None = None
     ) -> DirectSendResponse:
         """Say something to one user, on all their connections; NotFound if there is none."""
-        return self._call(Calls.DIRECT(to_user, message), timeout_s)
+        return self._call(calls.direct(to_user, message), timeout_s)
 
     def lookup(self, username: str, *, timeout_s: float | None = None) -> UserLookupResponse:
         """Find a user by name; NotFound."""
-        return self._call(Calls.LOOKUP(username), timeout_s)
+        return self._call(calls.lookup(username), timeout_s)
 
     def user_name(self, user_id: int, *, timeout_s: float | None = None) -> UserNameResponse:
         """Find a user by id; NotFound."""
-        return self._call(Calls.USER_NAME(user_id), timeout_s)
+        return self._call(calls.user_name(user_id), timeout_s)
 
-    # ---- ledger: amounts are in minor units. `req_id` and `possible_duplicate` repeat a request
-    # whose answer never came: it is executed if it was not, and its outcome is told if it was.
+    # ---- ledger: amounts are in minor units
 
     def deposit(
         self,
@@ -609,7 +129,7 @@ class Client(ClientBase):
         timeout_s: float | None = None,
     ) -> DepositResponse:
         """Bring money in from outside."""
-        return self._call(Calls.DEPOSIT(amount), timeout_s, req_id, possible_duplicate)
+        return self._call(calls.deposit(amount), timeout_s, req_id, possible_duplicate)
 
     def withdraw(
         self,
@@ -620,7 +140,7 @@ class Client(ClientBase):
         timeout_s: float | None = None,
     ) -> WithdrawResponse:
         """Take money out; InsufficientFunds."""
-        return self._call(Calls.WITHDRAW(amount), timeout_s, req_id, possible_duplicate)
+        return self._call(calls.withdraw(amount), timeout_s, req_id, possible_duplicate)
 
     def transfer(
         self,
@@ -632,15 +152,14 @@ class Client(ClientBase):
         timeout_s: float | None = None,
     ) -> TransferResponse:
         """Pay another user; InsufficientFunds, NotFound."""
-        call = Calls.TRANSFER(to_user, amount)
-        return self._call(call, timeout_s, req_id, possible_duplicate)
+        return self._call(calls.transfer(to_user, amount), timeout_s, req_id, possible_duplicate)
 
     def balance(self, *, timeout_s: float | None = None) -> BalanceResponse:
         """One's own balance, and the last transaction that changed it."""
-        return self._call(Calls.BALANCE(), timeout_s)
+        return self._call(calls.balance(), timeout_s)
 
     def transactions(
-        self, before_txn_id: int = 0, limit: int = 256, *, timeout_s: float | None = None
+        self, before_txn_id: int = 0, limit: int = LIST_MAX, *, timeout_s: float | None = None
     ) -> tuple[Transaction, ...]:
         """One's own transactions, newest first, at most 256; 0: from the newest."""
-        return self._call(Calls.TRANSACTIONS(before_txn_id, limit), timeout_s)
+        return self._call(calls.transactions(before_txn_id, limit), timeout_s)

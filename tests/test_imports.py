@@ -35,14 +35,30 @@ FORBIDDEN: dict[str, frozenset[str]] = {
     # The region and what happens in it depend on nothing else; the time comes in with each call.
     "server.region": INPUT_OUTPUT | CLOCK | LOGGING | {"libnet"},
     "server.core": INPUT_OUTPUT | CLOCK | LOGGING | {"libnet"},
+    # What both clients have in common moves no bytes and keeps no time.
+    "client.core": INPUT_OUTPUT | CLOCK | LOGGING | {"libnet", "threading"},
 }
 
-# Room of the server -> the rooms and modules of the server that it may import, beside its own.
+# Room of the server or the client -> those there that it may import, beside its own.
 SETTINGS = frozenset({"server.config", "server.child"})
 REGION = frozenset({"server.region"})
 CORE = REGION | {"server.core"}
 ARCHIVE = CORE | SETTINGS | {"server.journal"}
+SHELL = frozenset({"client.errors", "client.core", "client.base"})
+FACADES = SHELL | {"client.io"}
+SHOWN = frozenset({"client.errors", "client.amounts", "client.core", "client.terminal"})
 ROOMS: dict[str, frozenset[str]] = {
+    "client.errors": frozenset(),
+    "client.amounts": frozenset(),
+    "client.core": frozenset({"client.errors"}),
+    "client.base": frozenset({"client.errors", "client.core"}),
+    "client.io": SHELL,
+    "client.facades": frozenset({"client.core"}),
+    "client.blocking": FACADES,
+    "client.aio": FACADES,
+    "client.terminal": SHOWN,
+    "client.chat": SHOWN | {"client.aio"},
+    "client.cli": SHOWN | {"client.aio", "client.blocking", "client.chat"},
     "server.config": frozenset(),
     "server.child": frozenset({"server.config"}),
     "server.region": frozenset(),
@@ -123,7 +139,7 @@ def wrong_arrows(root: Path) -> list[str]:
             for module in sorted(forbidden):
                 if _is_in(found.name, module):
                     refuse(found, f"{package} imports {module}")
-    for found in imports(root, "server"):
+    for found in [*imports(root, "client"), *imports(root, "server")]:
         room = _room(".".join(found.path.with_suffix("").parts))
         if room is None or _room(found.name) is None:
             continue  # the program itself stands above all rooms
@@ -135,7 +151,7 @@ def wrong_arrows(root: Path) -> list[str]:
 
 
 def _room(module: str) -> str | None:
-    """The room of the server that a module is in."""
+    """The room of the server or the client that a module is in."""
     return next((room for room in ROOMS if _is_in(module, room)), None)
 
 
@@ -255,13 +271,16 @@ def test_a_worker_takes_of_the_archive_its_questions_only(tmp_path: Path) -> Non
     )
 
 
-def test_every_module_of_the_server_is_in_a_room() -> None:
+def test_every_module_of_the_server_and_the_client_is_in_a_room() -> None:
     modules = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for path in (ROOT / "server").rglob("*.py")
+        for package in ("client", "server")
+        for path in (ROOT / package).rglob("*.py")
     }
     outside = {name for name in modules if _room(name) is None}
-    assert outside == {"server.__init__", "server.__main__"}
+    assert outside == {
+        f"{package}.{name}" for package in ("client", "server") for name in ("__init__", "__main__")
+    }
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typing import Any, Final
 from bench.faults.history import History, Membership, Message, Missed, Read, Request
 from bench.faults.wire import Answer, Lost, Refused, Wire
 from bench.lab.cli import BenchFailed
-from client.gaps import read_range
+from client.core.gaps import read_range
 from libproto.errors import Status
 from libproto.messages import (
     LIST_MAX,

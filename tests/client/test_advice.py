@@ -4,8 +4,6 @@ import asyncio
 
 import pytest
 
-from client.advice import explain, hint, money_at_stake
-from client.display import Screen
 from client.errors import (
     CallTimeout,
     ClientError,
@@ -18,6 +16,8 @@ from client.errors import (
     ServerBusy,
     Unauthorized,
 )
+from client.terminal.advice import explain, hint, money_at_stake
+from client.terminal.display import Screen
 
 
 def _made(kind: type[RequestFailed]) -> RequestFailed:

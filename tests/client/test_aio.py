@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 
-import client.aio
+import client.io.aio
 from client import (
     AlreadyExists,
     AsyncClient,
@@ -536,7 +536,7 @@ def test_a_program_that_takes_no_pushes_stops_the_reading(
     monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     """Heartbeats go on meanwhile; afterwards nothing is missing."""
-    monkeypatch.setattr(client.aio, "PUSHES_MAX", 100)
+    monkeypatch.setattr(client.io.aio, "PUSHES_MAX", 100)
     stuck = threading.Event()
     sent = []
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from client.arguments import read_count, read_room, read_text, read_user
+from client.terminal.arguments import read_count, read_room, read_text, read_user
 
 
 @pytest.mark.parametrize(("text", "count"), [("1", 1), ("20", 20), ("007", 7)])

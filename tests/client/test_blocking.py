@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-import client.blocking
+import client.io.blocking
 from client import (
     AlreadyExists,
     BadPacket,
@@ -542,7 +542,7 @@ def send_until_stuck(wire: Wire, at_most: int) -> int:
 
 def test_a_program_that_takes_no_pushes_stops_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heartbeats go on meanwhile; afterwards nothing is missing."""
-    monkeypatch.setattr(client.blocking, "PUSHES_MAX", 100)
+    monkeypatch.setattr(client.io.blocking, "PUSHES_MAX", 100)
     stuck = threading.Event()
     sent = []
 
@@ -646,7 +646,7 @@ def test_a_request_that_could_not_be_sent_leaves_nothing() -> None:
 def test_what_arrived_is_read_though_a_request_finds_the_connection_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client.blocking, "PUSHES_MAX", 1)
+    monkeypatch.setattr(client.io.blocking, "PUSHES_MAX", 1)
     held = threading.Event()
 
     def script(wire: Wire) -> None:

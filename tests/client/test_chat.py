@@ -13,7 +13,7 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
 from client import AsyncClient, Client
-from client.chat import (
+from client.chat.program import (
     COMMANDS,
     LINE_MAX,
     Chat,
@@ -23,7 +23,7 @@ from client.chat import (
     UsageError,
     parse,
 )
-from client.display import Screen
+from client.terminal.display import Screen
 from libproto.errors import Status
 from libproto.messages import Opcode
 from tests.client.peer import PASSWORD as PEER_PASSWORD

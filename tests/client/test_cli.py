@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from client import Client
-from client.cli import COMMANDS, make_parser, read_options
+from client.cli.program import COMMANDS, make_parser, read_options
 from libproto.messages import Opcode
 from server.region.region import Region
 from tests.client.programs import COMMAND, PASSWORD, ROOT, Ended, Piped, Terminal, environment, run
@@ -661,7 +661,11 @@ def test_letters_that_the_output_lacks(shared: RunningServer) -> None:
 def test_commands_do_not_load_the_chat() -> None:
     """The editor of input lines takes longer to load than a command takes."""
     done = subprocess.run(
-        [sys.executable, "-c", "import client.cli, sys; print('prompt_toolkit' in sys.modules)"],
+        [
+            sys.executable,
+            "-c",
+            "import client.cli.program, sys; print('prompt_toolkit' in sys.modules)",
+        ],
         cwd=ROOT,
         env=dict(os.environ),
         capture_output=True,

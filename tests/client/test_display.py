@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client import display
-from client.display import OutputClosed, Screen, Style, escape
+from client.terminal import display
+from client.terminal.display import OutputClosed, Screen, Style, escape
 from libproto.messages import (
     ChatBroadcast,
     DirectMessage,

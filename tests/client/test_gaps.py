@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.gaps import Ask, Found, read_range
+from client.core.gaps import Ask, Found, read_range
 from libproto.messages import LIST_MAX, ChatBroadcast, EventKind, RoomGap, RoomHistoryResponse
 
 ROOM = 7

@@ -20,9 +20,9 @@ from typing import Any, Self
 import pytest
 import uvloop
 
-import client.aio
-import client.blocking
-import client.resume
+import client.core.resume
+import client.io.aio
+import client.io.blocking
 from client import (
     AsyncClient,
     CallTimeout,
@@ -214,8 +214,8 @@ def test_many_losses(make: Make) -> None:
 
 
 def test_a_server_that_accepts_and_is_silent(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client.aio, "ATTEMPT_S", 0.2)
-    monkeypatch.setattr(client.blocking, "ATTEMPT_S", 0.2)
+    monkeypatch.setattr(client.io.aio, "ATTEMPT_S", 0.2)
+    monkeypatch.setattr(client.io.blocking, "ATTEMPT_S", 0.2)
     scripts: list[Script] = [then(ENDS[2]), Wire.wait_closed, back(answer_the_repeated)]
     with serving(*scripts) as port, make(port=port) as ann:
         ann.login(USERNAME, PASSWORD)
@@ -398,8 +398,8 @@ def test_a_room_that_began_anew(make: Make) -> None:
 
 def test_a_program_that_takes_no_pushes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection waits until it does; nothing is missing."""
-    monkeypatch.setattr(client.aio, "PUSHES_MAX", 10)
-    monkeypatch.setattr(client.blocking, "PUSHES_MAX", 10)
+    monkeypatch.setattr(client.io.aio, "PUSHES_MAX", 10)
+    monkeypatch.setattr(client.io.blocking, "PUSHES_MAX", 10)
 
     def flood(wire: Wire) -> None:
         _join(wire, 0)
@@ -423,7 +423,7 @@ def test_a_loss_that_shows_though_nothing_is_read(
     loop_factory: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sign of life could not be sent. Another connection has to wait for the program as well."""
-    monkeypatch.setattr(client.aio, "PUSHES_MAX", 10)
+    monkeypatch.setattr(client.io.aio, "PUSHES_MAX", 10)
     held = threading.Event()
 
     def flood(wire: Wire) -> None:
@@ -490,7 +490,7 @@ def test_close_ends_an_attempt(make: Make) -> None:
         assert trying.wait(WAIT_S)
         began = time.monotonic()
         ann.close()
-        assert time.monotonic() - began < client.resume.ATTEMPT_S / 2
+        assert time.monotonic() - began < client.core.resume.ATTEMPT_S / 2
         assert not ann.reconnecting
         with pytest.raises(ConnectionLost, match="closed"):
             ann.balance()
@@ -560,7 +560,7 @@ def test_on_reconnect_that_raises_ends_the_asyncio_client() -> None:
 def test_a_superseded_client_stays_down(
     make: Make, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client.resume, "PROBE_S", 1)
+    monkeypatch.setattr(client.core.resume, "PROBE_S", 1)
     with (
         make(port=server.port, client_id=5) as old,
         make(port=server.port, client_id=5) as new,

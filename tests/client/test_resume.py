@@ -10,16 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client import core
-from client.core import (
-    OTHER_REQ_IDS,
-    Answered,
-    Call,
-    Calls,
-    Push,
-    RoomRefused,
-    RoomRestarted,
-)
+from client.core import auth, calls
+from client.core.backoff import PAUSE_S_FIRST, PAUSE_S_MAX, RESET_S, Backoff
+from client.core.calls import Call
+from client.core.pushes import Push, RoomRefused, RoomRestarted
+from client.core.resume import AGAIN_S, PROBE_S, ResumingCore
+from client.core.session import OTHER_REQ_IDS, Answered
 from client.errors import (
     ClientError,
     ConnectionLost,
@@ -29,15 +25,6 @@ from client.errors import (
     ServerBusy,
     Superseded,
     Unauthorized,
-)
-from client.resume import (
-    AGAIN_S,
-    PAUSE_S_FIRST,
-    PAUSE_S_MAX,
-    PROBE_S,
-    RESET_S,
-    Backoff,
-    ResumingCore,
 )
 from libproto import scram
 from libproto.errors import Status
@@ -75,7 +62,7 @@ class Link:
         self.core = ResumingCore(client_id, False, "test")
         self.handshake = Handshake()
         self.begin()
-        keys = core.derive(self.greet(), PASSWORD)
+        keys = auth.derive(self.greet(), PASSWORD)
         greeting = self.greet()
         self.answered(self.handshake.respond(self.send(self.core.login(greeting, keys))))
         assert self.core.state == State.AUTHENTICATED
@@ -85,9 +72,9 @@ class Link:
         self.reader = Decoder(MAX_BODY_LEN)
         self.core.begin(self.decoder)
 
-    def greet(self) -> core.Greeting:
-        call = core.hello(USERNAME, "test", 0)
-        result: core.Greeting = self.answered(self.handshake.respond(self.send(call))).result
+    def greet(self) -> auth.Greeting:
+        call = auth.hello(USERNAME, "test", 0)
+        result: auth.Greeting = self.answered(self.handshake.respond(self.send(call))).result
         return result
 
     def send(self, call: Call[Any]) -> Request:
@@ -121,7 +108,7 @@ class Link:
         return event
 
     def join(self, room: int, last_seq: int, epoch: int = EPOCH) -> None:
-        self.receive(answer(self.send(Calls.JOIN(room)), room, last_seq, 1, epoch))
+        self.receive(answer(self.send(calls.join(room)), room, last_seq, 1, epoch))
 
     def reconnect(self, reason: ClientError | None = None) -> list[int]:
         """Lose the connection and log in again; the req_ids of the calls that failed."""
@@ -157,10 +144,10 @@ def test_the_same_user_and_client_log_in_again_without_the_password() -> None:
     assert (login.opcode, login.fields[0], login.fields[2]) == (Opcode.LOGIN, USERNAME, 99)
     assert link.core.reconnects == 0
     assert not link.core.steady
-    assert not link.core.may_send(Calls.BALANCE(), None)
+    assert not link.core.may_send(calls.balance(), None)
     assert link.receive(link.handshake.respond(login)) == []
     assert link.core.reconnects == 1
-    assert link.core.may_send(Calls.BALANCE(), None)
+    assert link.core.may_send(calls.balance(), None)
     assert PASSWORD.encode() not in repr(vars(link.core)).encode()
 
 
@@ -171,8 +158,8 @@ def test_before_a_login_and_after_a_logout_a_loss_is_a_loss(lost: ClientError) -
     assert fresh.lose(lost) == []
     assert fresh.loss is lost
     link = Link()
-    link.receive(answer(link.send(Calls.LOGOUT())))
-    waiting = link.send(Calls.HEARTBEAT(1))
+    link.receive(answer(link.send(calls.logout())))
+    waiting = link.send(calls.heartbeat(1))
     assert link.core.lose(lost) == [waiting.req_id]
     assert link.core.loss is lost
     assert type(link.core.failure()) is type(lost)
@@ -180,7 +167,7 @@ def test_before_a_login_and_after_a_logout_a_loss_is_a_loss(lost: ClientError) -
 
 def test_what_is_not_the_protocol_is_the_end() -> None:
     link = Link()
-    waiting = link.send(Calls.DEPOSIT(1))
+    waiting = link.send(calls.deposit(1))
     assert link.core.lose(ProtocolViolation("what")) == [waiting.req_id]
     assert isinstance(link.core.loss, ProtocolViolation)
     assert link.core.unanswered_req_ids == (1,)
@@ -251,7 +238,7 @@ def test_a_server_without_the_key_is_found_out_again() -> None:
 
 def test_another_user_of_the_same_name() -> None:
     link = Link()
-    link.send(Calls.DEPOSIT(1))
+    link.send(calls.deposit(1))
     link.handshake.login = {"user_id": USER_ID + 1}
     with pytest.raises(ReloginFailed, match="another user"):
         _relogin(link, link.handshake.respond)
@@ -263,10 +250,10 @@ def test_another_user_of_the_same_name() -> None:
 
 def test_ledger_requests_first_and_by_req_id() -> None:
     link = Link()
-    balance = link.send(Calls.BALANCE())
-    deposits = [link.send(Calls.DEPOSIT(amount)) for amount in (1, 2, 3)]
+    balance = link.send(calls.balance())
+    deposits = [link.send(calls.deposit(amount)) for amount in (1, 2, 3)]
     link.answered(answer(deposits[1], 8, 2))
-    lookup = link.send(Calls.LOOKUP("bob"))
+    lookup = link.send(calls.lookup("bob"))
     assert link.reconnect() == []
     first, third = link.own()
     assert [(r.req_id, r.flags, r.fields) for r in (first, third)] == [
@@ -280,14 +267,14 @@ def test_ledger_requests_first_and_by_req_id() -> None:
     assert link.own() == [balance, lookup]
     assert link.answered(answer(balance, 6, 9)).result == (6, 9)
     assert link.core.unanswered == {}
-    assert link.send(Calls.DEPOSIT(4)).req_id == 4
+    assert link.send(calls.deposit(4)).req_id == 4
 
 
 def test_what_was_said_is_not_said_twice() -> None:
     link = Link()
     link.join(1, 0)
-    sent, direct = link.send(Calls.SEND(1, "hi")), link.send(Calls.DIRECT(3, "psst"))
-    deposit = link.send(Calls.DEPOSIT(1))
+    sent, direct = link.send(calls.send(1, "hi")), link.send(calls.direct(3, "psst"))
+    deposit = link.send(calls.deposit(1))
     gone = ConnectionLost("gone")
     assert link.reconnect(gone) == [sent.req_id, direct.req_id]
     failure = link.core.failure()
@@ -301,15 +288,15 @@ def test_what_was_said_is_not_said_twice() -> None:
 
 def test_client_id_0_repeats_no_ledger_request() -> None:
     link = Link(client_id=0)
-    deposit, balance = link.send(Calls.DEPOSIT(1)), link.send(Calls.BALANCE())
+    deposit, balance = link.send(calls.deposit(1)), link.send(calls.balance())
     assert link.reconnect() == [deposit.req_id]
     assert link.own() == [balance]
 
 
 def test_a_call_that_was_given_up_is_not_repeated() -> None:
     link = Link()
-    deposits = [link.send(Calls.DEPOSIT(1)) for _ in range(3)]
-    balance = link.send(Calls.BALANCE())
+    deposits = [link.send(calls.deposit(1)) for _ in range(3)]
+    balance = link.send(calls.balance())
     link.core.abandon(1)
     link.core.lose(ConnectionLost("gone"))
     link.core.abandon(2)
@@ -323,7 +310,7 @@ def test_a_call_that_was_given_up_is_not_repeated() -> None:
     link.answered(answer(third, 1, 1))
     assert link.own() == []
     assert link.core.unanswered_req_ids == (1, 2)
-    again = link.read(link.core.request(Calls.DEPOSIT(1), 2, True)[1])[0]
+    again = link.read(link.core.request(calls.deposit(1), 2, True)[1])[0]
     assert again == deposits[1]._replace(flags=Flag.POSSIBLE_DUPLICATE)
     link.answered(answer(again, 1, 1))
     assert link.core.unanswered.keys() == {1}
@@ -335,7 +322,7 @@ def test_a_call_that_was_given_up_is_not_repeated() -> None:
 def test_a_refusal_that_does_not_tell_is_not_told(status: Status) -> None:
     """The request may have been executed on the lost connection: it is repeated later."""
     link = Link()
-    link.send(Calls.DEPOSIT(1))
+    link.send(calls.deposit(1))
     link.reconnect()
     [again] = link.own()
     assert link.receive(refuse(again, status, "later", 300)) == []
@@ -350,7 +337,7 @@ def test_a_refusal_that_does_not_tell_is_not_told(status: Status) -> None:
 
 def test_a_request_that_waits_to_be_repeated_may_be_given_up() -> None:
     link = Link()
-    link.send(Calls.DEPOSIT(1))
+    link.send(calls.deposit(1))
     link.reconnect()
     [again] = link.own()
     link.receive(refuse(again, Status.ERR_SERVER_BUSY))
@@ -360,13 +347,13 @@ def test_a_request_that_waits_to_be_repeated_may_be_given_up() -> None:
     assert link.own() == []
     assert link.core.steady
     assert link.core.unanswered_req_ids == (1,)
-    [again] = link.read(link.core.request(Calls.DEPOSIT(1), 1, True)[1])
+    [again] = link.read(link.core.request(calls.deposit(1), 1, True)[1])
     assert link.answered(answer(again, 1, 1)).result == (1, 1)
 
 
 def test_a_request_may_be_given_up_while_it_is_lost_again() -> None:
     link = Link()
-    link.send(Calls.DEPOSIT(1))
+    link.send(calls.deposit(1))
     link.reconnect()
     assert [again.req_id for again in link.own()] == [1]
     link.core.lose(ConnectionLost("gone"))
@@ -384,7 +371,7 @@ def test_a_request_may_be_given_up_while_it_is_lost_again() -> None:
 )
 def test_a_refusal_that_tells_is_told(status: Status) -> None:
     link = Link()
-    link.send(Calls.WITHDRAW(1))
+    link.send(calls.withdraw(1))
     link.reconnect()
     [again] = link.own()
     error = link.answered(refuse(again, status)).error
@@ -494,7 +481,7 @@ def test_a_room_that_cannot_be_joined_again() -> None:
     got = link.receive(refuse(join, Status.ERR_NOT_FOUND, "no such room"))
     assert got == [RoomRefused(5, Status.ERR_NOT_FOUND, "no such room")]
     assert link.core.steady
-    sent = link.send(Calls.SEND(5, "hi"))
+    sent = link.send(calls.send(5, "hi"))
     error = link.answered(refuse(sent, Status.ERR_UNAUTHORIZED)).error
     assert isinstance(error, Unauthorized), "not joined, and not superseded"
 
@@ -503,8 +490,8 @@ def test_rooms_that_were_left_are_not_joined_again() -> None:
     link = Link()
     for room in (1, 2, 3):
         link.join(room, 0)
-    link.receive(answer(link.send(Calls.LEAVE(2)), 2))
-    leaving = link.send(Calls.LEAVE(3))
+    link.receive(answer(link.send(calls.leave(2)), 2))
+    leaving = link.send(calls.leave(3))
     link.reconnect()
     joins = link.own()
     assert [(join.opcode, *join.fields) for join in joins] == [
@@ -555,13 +542,13 @@ def test_missed_direct_messages_are_named_where_their_numbers_tell() -> None:
 
 @pytest.mark.parametrize(
     "call",
-    [Calls.BALANCE(), Calls.DEPOSIT(1), Calls.JOIN(1), Calls.LEAVE(2), Calls.SEND(2, "hi")],
+    [calls.balance(), calls.deposit(1), calls.join(1), calls.leave(2), calls.send(2, "hi")],
     ids=lambda call: call.opcode.name,
 )
 def test_a_superseded_session_stays_down(call: Call[Any]) -> None:
     link = Link()
     link.join(2, 0)
-    waiting = link.send(Calls.WITHDRAW(1))
+    waiting = link.send(calls.withdraw(1))
     request = link.send(call)
     with pytest.raises(Superseded, match="say HELLO first") as caught:
         link.receive(refuse(request, Status.ERR_UNAUTHORIZED, "say HELLO first"))
@@ -587,7 +574,7 @@ def test_an_idle_session_asks_whether_it_was_superseded() -> None:
 
 def test_not_being_a_member_is_not_being_superseded() -> None:
     link = Link()
-    for call in (Calls.SEND(1, "hi"), Calls.HISTORY(1, 0, 1)):
+    for call in (calls.send(1, "hi"), calls.history(1, 0, 1)):
         error = link.answered(refuse(link.send(call), Status.ERR_UNAUTHORIZED)).error
         assert isinstance(error, Unauthorized)
 
@@ -702,13 +689,13 @@ class World:
 
     def log_in(self) -> None:
         self.begin()
-        number, frame = self.core.request(core.hello(USERNAME, "test", 0))
+        number, frame = self.core.request(auth.hello(USERNAME, "test", 0))
         self.transmit(frame)
         self.serve(1)
         [greeted] = self.take(len(self.stream))
         assert isinstance(greeted, Answered)
         assert greeted.req_id == number
-        keys = core.derive(greeted.result, PASSWORD)
+        keys = auth.derive(greeted.result, PASSWORD)
         self.transmit(self.core.request(self.core.login(greeted.result, keys))[1])
         self.serve(1)
         self.take(len(self.stream))
@@ -732,19 +719,19 @@ class World:
             self.transmit(frame)
 
     def deposit(self, number: int) -> None:
-        self.call(Calls.DEPOSIT(1 + number % 9))
+        self.call(calls.deposit(1 + number % 9))
 
     def ask_for_the_balance(self, _: int) -> None:
-        self.call(Calls.BALANCE())
+        self.call(calls.balance())
 
     def join(self, number: int) -> None:
-        self.call(Calls.JOIN(_room(number)))
+        self.call(calls.join(_room(number)))
 
     def leave(self, number: int) -> None:
-        self.call(Calls.LEAVE(_room(number)))
+        self.call(calls.leave(_room(number)))
 
     def say(self, number: int) -> None:
-        self.call(Calls.SEND(_room(number), "own"))
+        self.call(calls.send(_room(number), "own"))
 
     def give_up(self, number: int) -> None:
         sure = {Opcode.JOIN_ROOM, Opcode.LEAVE_ROOM}

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from client.display import Screen
 from client.errors import (
     AlreadyExists,
     BadPacket,
@@ -22,6 +21,7 @@ from client.errors import (
     Superseded,
     Unauthorized,
 )
+from client.terminal.display import Screen
 
 # Class -> sentence, of what str() of the error or its detail says.
 _SENTENCES: dict[type[ClientError], str] = {

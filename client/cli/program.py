@@ -17,11 +17,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from client import display
-from client.advice import explain, hint, money_at_stake
 from client.aio import AsyncClient
 from client.amounts import parse_amount
-from client.arguments import (
+from client.blocking import Client
+from client.core.gaps import Found, read_range
+from client.errors import ClientError, ConnectionLost, Unauthorized
+from client.terminal import display
+from client.terminal.advice import explain, hint, money_at_stake
+from client.terminal.arguments import (
     HISTORY_COUNT,
     TXNS_COUNT,
     read_count,
@@ -29,10 +32,7 @@ from client.arguments import (
     read_text,
     read_user,
 )
-from client.blocking import Client
-from client.display import OutputClosed, Screen
-from client.errors import ClientError, ConnectionLost, Unauthorized
-from client.gaps import Found, read_range
+from client.terminal.display import OutputClosed, Screen
 from libproto import __version__
 from libproto.errors import MisuseError
 from libproto.messages import LIST_MAX, ChatBroadcast, RoomGap
@@ -432,7 +432,10 @@ def _run(command: Command, options: argparse.Namespace, password: str, screen: S
 
 
 async def _chat(options: argparse.Namespace, password: str, screen: Screen) -> int:
-    from client.chat import Outage, converse  # takes a while to load, and no command needs it
+    from client.chat.program import (  # takes a while to load, and no command needs it
+        Outage,
+        converse,
+    )
 
     client = AsyncClient(
         options.host,

@@ -30,26 +30,23 @@ ends the client with `Superseded`.
 """
 
 import copy
-import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from client import core, gaps
-from client.core import (
+from client.core import auth, calls
+from client.core.auth import Greeting, Keys
+from client.core.backoff import Backoff
+from client.core.calls import Call
+from client.core.pushes import Push, RoomRefused
+from client.core.rooms import Rooms
+from client.core.session import (
     FLAGGED,
     LEDGER,
     REFUSED_BEFORE_THE_RECORD,
     Answered,
-    Call,
-    Calls,
     ClientCore,
-    Greeting,
-    Keys,
-    Push,
     Request,
-    RoomRefused,
-    RoomRestarted,
 )
 from client.errors import (
     BadPacket,
@@ -65,25 +62,15 @@ from client.errors import (
 from libproto.codec import REQUEST
 from libproto.framing import Decoder, Frame
 from libproto.messages import (
-    ChatBroadcast,
-    DirectMessage,
     JoinRoomResponse,
     LoginResponse,
     Opcode,
-    RoomGap,
     RoomHistoryResponse,
     State,
 )
 
 ATTEMPT_S = 5.0
 """How long one attempt may take, from the first packet to the answer to LOGIN."""
-PAUSE_S_FIRST = 0.05
-"""Longest pause before the second attempt in a row; it doubles with each."""
-PAUSE_S_MAX = 5.0
-"""Longest pause, if the server does not ask for more."""
-RESET_S = 1.0
-"""A connection that lasted so long is followed by an attempt at once, a shorter one by the first
-pause, so that a server which takes every login and then fails is not overrun."""
 PROBE_S = 5
 """Longest time between two signs of life: half of the time a server leaves a superseded session."""
 AGAIN_S = 0.1
@@ -95,144 +82,8 @@ _NOT_REPEATED = frozenset(
 _OF_MEMBERS = frozenset({Opcode.CHAT_SEND, Opcode.ROOM_HISTORY})
 """Requests that are ERR_UNAUTHORIZED in a room that is not joined, too."""
 
-_random = secrets.SystemRandom()
-
 Step = Callable[[Any, RequestFailed | None], None]
 """What is done with the answer to one of the core's own requests: its result, or its error."""
-
-
-class Backoff:
-    """The pauses between attempts: none, then between half and all of a time that doubles from
-    PAUSE_S_FIRST to PAUSE_S_MAX. By how much is drawn, so that the clients of a server that went
-    away do not all come back at the same moments."""
-
-    def __init__(self, draw: Callable[[], float] = _random.random) -> None:
-        """draw: gives a number from 0 to 1."""
-        self._draw = draw
-        self._attempts = 0
-        self._last_at_s = 0.0
-
-    def pause_s(self, now_s: float, succeeded: bool, at_least_s: float) -> float:
-        """The pause before the next attempt. `succeeded`: the last attempt led to a connection that
-        has been in use; `now_s` is monotonic."""
-        if succeeded:
-            self._attempts = 0 if now_s - self._last_at_s >= RESET_S else 1
-        pause_s = 0.0
-        if self._attempts:
-            longest = min(PAUSE_S_MAX, PAUSE_S_FIRST * 2 ** min(self._attempts - 1, 16))
-            pause_s = longest * (1 + self._draw()) / 2
-        self._attempts += 1
-        pause_s = max(pause_s, at_least_s)
-        self._last_at_s = now_s + pause_s
-        return pause_s
-
-
-class _Room:
-    """A joined room: its epoch, and the number up to which the program was given its events.
-    While it catches up to `target`, what is pushed waits in `held`."""
-
-    __slots__ = ("epoch", "held", "seen", "target")
-
-    def __init__(self, epoch: int, seen: int) -> None:
-        self.epoch = epoch
-        self.seen = seen
-        self.target: int | None = None
-        self.held: list[ChatBroadcast | RoomGap] = []
-
-
-class Rooms:
-    """What the program was given of each joined room, and what it is still to be given."""
-
-    def __init__(self) -> None:
-        self._rooms: dict[int, _Room] = {}
-        self._direct_seen = 0  # number of the latest direct message; 0 before the first
-
-    def __contains__(self, room_id: int) -> bool:
-        return room_id in self._rooms
-
-    def joined_ids(self) -> list[int]:
-        return sorted(self._rooms)
-
-    def joined(self, room_id: int, answer: JoinRoomResponse) -> None:
-        """The program has joined a room; a second time changes nothing."""
-        self._rooms.setdefault(room_id, _Room(answer.epoch, answer.last_seq))
-
-    def left(self, room_id: int) -> None:
-        self._rooms.pop(room_id, None)
-
-    def clear(self) -> None:
-        self._rooms.clear()
-        self._direct_seen = 0
-
-    def interrupt(self) -> None:
-        """The connection was lost: what was held back will be in the history."""
-        for room in self._rooms.values():
-            room.target = None
-            room.held.clear()
-
-    def pushed(self, push: Push) -> Sequence[Push]:
-        """What the program is given by a push, just now."""
-        match push:
-            case ChatBroadcast() | RoomGap() if room := self._rooms.get(push.room_id):
-                if room.target is not None:
-                    room.held.append(push)
-                    return ()
-                return self._new(room, push)
-            case DirectMessage(seq=last) | RoomGap(room_id=0, last_seq=last):
-                first = last if isinstance(push, DirectMessage) else push.first_seq
-                missed = RoomGap(0, self._direct_seen + 1, first - 1)
-                known, self._direct_seen = self._direct_seen, last
-                return (missed, push) if known and missed.first_seq <= missed.last_seq else (push,)
-        return (push,)
-
-    @staticmethod
-    def _new(room: _Room, push: ChatBroadcast | RoomGap) -> Sequence[ChatBroadcast | RoomGap]:
-        """As much of a push as the program was not given before."""
-        last = push.room_seq if isinstance(push, ChatBroadcast) else push.last_seq
-        if last <= room.seen:
-            return ()
-        if isinstance(push, RoomGap):
-            push = push._replace(first_seq=max(push.first_seq, room.seen + 1))
-        room.seen = last
-        return (push,)
-
-    # ---- after a reconnection
-
-    def rejoined(self, room_id: int, answer: JoinRoomResponse) -> Sequence[Push]:
-        """The room was joined again: what the program is given by that."""
-        room = self._rooms[room_id]
-        if answer.epoch != room.epoch:
-            self._rooms[room_id] = _Room(answer.epoch, answer.last_seq)
-            return (RoomRestarted(room_id, answer.epoch, answer.last_seq),)
-        if answer.last_seq > room.seen:
-            room.target = answer.last_seq
-        return ()
-
-    def wanted(self, room_id: int) -> gaps.Ask | None:
-        """What to ask the room's history for; None where nothing is missing."""
-        room = self._rooms[room_id]
-        return None if room.target is None else gaps.ask(room.seen, room.target)
-
-    def answered(self, room_id: int, answer: RoomHistoryResponse) -> Sequence[Push]:
-        """What was `wanted` has come: what the program is given by that."""
-        room = self._rooms[room_id]
-        assert room.target is not None
-        found, seen = gaps.read_answer(room_id, room.seen, room.target, answer)
-        return [*found, *self._caught_up(room, seen)]
-
-    def not_told(self, room_id: int) -> Sequence[Push]:
-        """What was `wanted` cannot be had: the program is told so."""
-        room = self._rooms[room_id]
-        assert room.target is not None
-        gap = RoomGap(room_id, room.seen + 1, room.target)
-        return [gap, *self._caught_up(room, room.target)]
-
-    def _caught_up(self, room: _Room, seen: int) -> Iterable[Push]:
-        room.seen = seen
-        if seen != room.target:
-            return []
-        held, room.held, room.target = room.held, [], None
-        return [event for push in held for event in self._new(room, push)]
 
 
 class ResumingCore(ClientCore):
@@ -266,13 +117,13 @@ class ResumingCore(ClientCore):
     def _sign_of_life(self, client_time: int) -> Call[Any]:
         if self.state != State.AUTHENTICATED:
             return super()._sign_of_life(client_time)
-        return Calls.USER_NAME(self.user_id)
+        return calls.user_name(self.user_id)
 
     def begin(self, decoder: Decoder) -> None:
         super().begin(decoder)
         self._has_link = True
         if not self.steady:
-            call = core.hello(self.username, self.client_name, self.capabilities)
+            call = auth.hello(self.username, self.client_name, self.capabilities)
             self._ask(call, self._greeted)
 
     def lose(self, reason: ClientError) -> list[int]:
@@ -417,7 +268,7 @@ class ResumingCore(ClientCore):
                 f"the salt of user {self.username!r} is another one now: the user was registered "
                 "anew, or is not known any more"
             )
-        self._ask(core.login(greeting, keys, self.client_id), self._logged_in)
+        self._ask(auth.login(greeting, keys, self.client_id), self._logged_in)
 
     def _logged_in(self, _: LoginResponse, error: RequestFailed | None) -> None:
         self._check(error)
@@ -439,7 +290,7 @@ class ResumingCore(ClientCore):
             raise ConnectionLost(str(error))
 
     def _rejoin(self, room_id: int) -> None:
-        self._ask(Calls.JOIN(room_id), partial(self._rejoined, room_id))
+        self._ask(calls.join(room_id), partial(self._rejoined, room_id))
 
     def _rejoined(
         self, room_id: int, result: JoinRoomResponse, error: RequestFailed | None
@@ -456,7 +307,7 @@ class ResumingCore(ClientCore):
     def _fetch(self, room_id: int) -> None:
         ask = self.rooms.wanted(room_id)
         if ask is not None:
-            self._ask(Calls.HISTORY(room_id, *ask), partial(self._fetched, room_id))
+            self._ask(calls.history(room_id, *ask), partial(self._fetched, room_id))
 
     def _fetched(
         self, room_id: int, result: RoomHistoryResponse, error: RequestFailed | None

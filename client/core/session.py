@@ -1,11 +1,8 @@
 """The client without any input or output, and without a clock; both shells are thin around it.
 
 The core encodes requests and gives out their req_ids, matches responses to them, decodes pushes,
-does the SCRAM computations, and follows the session with `libproto.session`. A shell moves bytes,
-keeps time, and wakes whoever waits for an answer.
-
-What the methods of both shells ask for is said once, in the rows of `Calls`: opcode, and what the
-caller gets of the answer. A row that is called with the fields of the request gives a `Call`.
+and follows the session with `libproto.session`. A shell moves bytes, keeps time, and wakes whoever
+waits for an answer.
 
 **Req_ids.** Those of ledger requests (DEPOSIT, WITHDRAW, TRANSFER) count from 1: the server keeps
 the outcomes of the last 64 of them, so other requests must not use them up; these count from
@@ -19,16 +16,19 @@ is repeated on the same connection, two answers bear the same req_id; the first 
 became of them, so that they can be repeated. The refusal of a repeated one does not always tell:
 it may have been refused for a reason that came before the look at the recorded outcome.
 
-`client.resume` is a core that goes on over a lost connection; what it does otherwise than this one
-stands there.
+`client.core.resume` is a core that goes on over a lost connection; what it does otherwise than this
+one stands there.
 """
 
 import copy
-import hmac
 import secrets
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
 
+from client.core import auth, calls
+from client.core.auth import Greeting, Keys
+from client.core.calls import Call
+from client.core.pushes import MAKERS, Push
 from client.errors import (
     ClientError,
     ConnectionLost,
@@ -36,41 +36,19 @@ from client.errors import (
     RequestFailed,
     ServerBusy,
 )
-from libproto import __version__, scram
+from libproto import __version__
 from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE
 from libproto.errors import MisuseError, PeerError, Status
 from libproto.framing import Decoder, Fault, Frame
 from libproto.messages import (
     BY_OPCODE,
     HEADER_LEN,
-    MIN_ITERATIONS,
-    NONCE_LEN,
     OUTCOME_WINDOW,
-    SALT_LEN,
-    BalanceResponse,
     Capability,
-    ChatBroadcast,
-    ChatSendResponse,
-    DepositResponse,
-    DirectMessage,
-    DirectSendResponse,
     Flag,
-    HeartbeatResponse,
-    HelloResponse,
-    JoinRoomResponse,
     LoginResponse,
-    Member,
     Opcode,
-    Payment,
-    RoomEntry,
-    RoomGap,
-    RoomHistoryResponse,
     State,
-    Transaction,
-    TransferResponse,
-    UserLookupResponse,
-    UserNameResponse,
-    WithdrawResponse,
 )
 from libproto.session import after
 
@@ -79,44 +57,11 @@ MAX_BODY_LEN = 65536
 """Longest body, in bytes, until HELLO has told the server's own limit."""
 PUSHES_MAX = 65536
 """Pushes that wait for the program; at that number a client stops reading until half are taken."""
-MAX_ITERATIONS = 10_000_000
-"""Of PBKDF2. A computation that cannot be stopped must not be as long as a server likes."""
 TIMEOUT_S_MAX = 1e8
 """Longest timeout; waits of operating systems have limits of their own."""
 OTHER_REQ_IDS = 1 << 63
 """Where the req_ids of requests that are not of the ledger begin."""
 
-
-class RoomRestarted(NamedTuple):
-    """After a reconnection: the server began anew without its old state. The room counts its events
-    from 1 again, in another epoch; what is given next comes after `last_seq`."""
-
-    room_id: int
-    epoch: int
-    last_seq: int
-
-
-class RoomRefused(NamedTuple):
-    """After a reconnection: the server did not let this client join the room again. It is not
-    joined any more; `status` and `detail` say why."""
-
-    room_id: int
-    status: Status
-    detail: str
-
-
-Push = ChatBroadcast | RoomGap | DirectMessage | Payment | RoomRestarted | RoomRefused
-"""What comes unasked. The last two are said by a client that reconnects, not by the server."""
-
-_PUSHES: dict[int, Callable[[Iterable[Any]], Push]] = {
-    Opcode.CHAT_BROADCAST: ChatBroadcast._make,
-    Opcode.ROOM_GAP: RoomGap._make,
-    Opcode.DIRECT_MESSAGE: DirectMessage._make,
-    Opcode.PAYMENT: Payment._make,
-}
-assert _PUSHES.keys() == PUSH.keys()
-
-R = TypeVar("R")
 
 _RESPONSE = int(Flag.RESPONSE)
 FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
@@ -129,128 +74,6 @@ REFUSED_BEFORE_THE_RECORD = frozenset(
         Status.ERR_INTERNAL,
     }
 )
-
-# --- Calls ------------------------------------------------------------------------------------
-
-
-class Call(NamedTuple, Generic[R]):
-    """One request, and what the caller gets of the fields of its OK response."""
-
-    opcode: Opcode
-    fields: tuple[Any, ...]
-    result: Callable[[tuple[Any, ...]], R]
-
-
-def _row(opcode: Opcode, result: Callable[[tuple[Any, ...]], R]) -> Callable[..., Call[R]]:
-    return lambda *fields: Call(opcode, fields, result)
-
-
-def _nothing(_: tuple[Any, ...]) -> None:
-    return None
-
-
-def _first(fields: tuple[Any, ...]) -> Any:
-    return fields[0]
-
-
-class Calls:
-    """THE TABLE of calls. HELLO, REGISTER and LOGIN need more than fields: see `hello` below."""
-
-    LOGOUT: Callable[..., Call[None]] = _row(Opcode.LOGOUT, _nothing)
-    HEARTBEAT = _row(Opcode.HEARTBEAT, HeartbeatResponse._make)
-    JOIN = _row(Opcode.JOIN_ROOM, JoinRoomResponse._make)
-    LEAVE: Callable[..., Call[None]] = _row(Opcode.LEAVE_ROOM, _nothing)
-    SEND = _row(Opcode.CHAT_SEND, ChatSendResponse._make)
-    HISTORY = _row(Opcode.ROOM_HISTORY, RoomHistoryResponse._make)
-    ROOMS: Callable[..., Call[tuple[RoomEntry, ...]]] = _row(Opcode.ROOM_LIST, _first)
-    MEMBERS: Callable[..., Call[tuple[Member, ...]]] = _row(Opcode.ROOM_MEMBERS, _first)
-    DIRECT = _row(Opcode.DIRECT_SEND, DirectSendResponse._make)
-    LOOKUP = _row(Opcode.USER_LOOKUP, UserLookupResponse._make)
-    USER_NAME = _row(Opcode.USER_NAME, UserNameResponse._make)
-    DEPOSIT = _row(Opcode.DEPOSIT, DepositResponse._make)
-    WITHDRAW = _row(Opcode.WITHDRAW, WithdrawResponse._make)
-    TRANSFER = _row(Opcode.TRANSFER, TransferResponse._make)
-    BALANCE = _row(Opcode.BALANCE, BalanceResponse._make)
-    TRANSACTIONS: Callable[..., Call[tuple[Transaction, ...]]] = _row(Opcode.TXN_HISTORY, _first)
-
-
-class Greeting(NamedTuple):
-    """What HELLO gives to the REGISTER and the LOGIN after it."""
-
-    username: str
-    answer: HelloResponse
-    auth_message: bytes
-
-
-def hello(username: str, client_name: str, capabilities: int) -> Call[Greeting]:
-    """The HELLO that comes before a REGISTER or a LOGIN of this user, with a fresh nonce."""
-    fields = (capabilities, client_name, username, secrets.token_bytes(32), b"")
-
-    def result(answered: tuple[Any, ...]) -> Greeting:
-        answer = HelloResponse._make(answered)
-        if answer.capabilities & ~capabilities:
-            raise ProtocolViolation("HELLO granted capabilities that were not asked for")
-        if len(answer.server_nonce) not in NONCE_LEN or len(answer.salt) != SALT_LEN:
-            raise ProtocolViolation("HELLO answered a nonce or a salt of the wrong length")
-        request_body = REQUEST[Opcode.HELLO].encode(*fields)
-        response_body = RESPONSE[Opcode.HELLO].encode(*answer)
-        message = scram.auth_message(request_body, response_body, username)
-        return Greeting(username, answer, message)
-
-    return Call(Opcode.HELLO, fields, result)
-
-
-def register(greeting: Greeting, password: str) -> Call[int]:
-    """The REGISTER of a password, under a fresh salt; gives the user_id. Slow: it is PBKDF2."""
-    _check_iterations(greeting)
-    salt = secrets.token_bytes(SALT_LEN)
-    verifier = scram.make_verifier(password, salt, greeting.answer.iterations)
-    return Call(Opcode.REGISTER, (greeting.username, *verifier), _first)
-
-
-class Keys(NamedTuple):
-    """What proves a password, and the server's knowledge of it, under one salt."""
-
-    salt: bytes
-    iterations: int
-    client_key: bytes
-    server_key: bytes
-
-
-def derive(greeting: Greeting, password: str) -> Keys:
-    """The keys of a password under the salt of a HELLO. Slow: it is PBKDF2."""
-    _check_iterations(greeting)
-    salt, iterations = greeting.answer.salt, greeting.answer.iterations
-    salted = scram.salted_password(password, salt, iterations)
-    return Keys(salt, iterations, scram.client_key(salted), scram.server_key(salted))
-
-
-def login(greeting: Greeting, keys: Keys, client_id: int) -> Call[LoginResponse]:
-    """The LOGIN that proves the password and checks the server's own proof."""
-    proof = scram.client_proof(keys.client_key, greeting.auth_message)
-    signature = scram.server_signature(keys.server_key, greeting.auth_message)
-
-    def result(answered: tuple[Any, ...]) -> LoginResponse:
-        response = LoginResponse._make(answered)
-        if not hmac.compare_digest(response.server_signature, signature):
-            raise ProtocolViolation(
-                "the server's signature is wrong: it does not know this user's key, so it is not "
-                "the server that the user registered with"
-            )
-        return response
-
-    return Call(Opcode.LOGIN, (greeting.username, proof, client_id), result)
-
-
-def _check_iterations(greeting: Greeting) -> None:
-    if not MIN_ITERATIONS <= greeting.answer.iterations <= MAX_ITERATIONS:
-        raise ProtocolViolation(
-            f"the server asks for {greeting.answer.iterations} iterations of PBKDF2, allowed are "
-            f"{MIN_ITERATIONS} to {MAX_ITERATIONS}"
-        )
-
-
-# --- The core ---------------------------------------------------------------------------------
 
 
 class Answered(NamedTuple):
@@ -387,11 +210,11 @@ class ClientCore:
         return req_id, frame
 
     def _sign_of_life(self, client_time: int) -> Call[Any]:
-        return Calls.HEARTBEAT(client_time)
+        return calls.heartbeat(client_time)
 
     def login(self, greeting: Greeting, keys: Keys) -> Call[LoginResponse]:
         """The LOGIN of this client after a HELLO."""
-        return login(greeting, keys, self.client_id)
+        return auth.login(greeting, keys, self.client_id)
 
     # ---- requests
 
@@ -491,7 +314,7 @@ class ClientCore:
                 return self._response(opcode, req_id, flags, status, buf, start, end)
             if flags or req_id or status or opcode not in PUSH:
                 _violation(f"neither a response nor a push: opcode {opcode:#06x}")
-            return _PUSHES[opcode](PUSH[opcode].decode(buf, start, end))
+            return MAKERS[opcode](PUSH[opcode].decode(buf, start, end))
         except PeerError as error:
             raise ProtocolViolation(f"the server sent {error.detail}") from error
 

@@ -25,11 +25,14 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 
-from client import display
-from client.advice import explain, money_at_stake
 from client.aio import AsyncClient
 from client.amounts import parse_amount
-from client.arguments import (
+from client.core.gaps import Found, read_range
+from client.core.pushes import RoomRefused, RoomRestarted
+from client.errors import CallTimeout, ClientError, ConnectionLost, RequestFailed
+from client.terminal import display
+from client.terminal.advice import explain, money_at_stake
+from client.terminal.arguments import (
     HISTORY_COUNT,
     TXNS_COUNT,
     read_count,
@@ -37,10 +40,7 @@ from client.arguments import (
     read_text,
     read_user,
 )
-from client.core import RoomRefused, RoomRestarted
-from client.display import Screen, Style
-from client.errors import CallTimeout, ClientError, ConnectionLost, RequestFailed
-from client.gaps import Found, read_range
+from client.terminal.display import Screen, Style
 from libproto.errors import MisuseError
 from libproto.messages import (
     LIST_MAX,

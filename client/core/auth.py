@@ -1,0 +1,99 @@
+"""HELLO, REGISTER and LOGIN: their requests, the SCRAM computations, and what is checked of the
+answers. `client.core.login` says in which order they are sent.
+"""
+
+import hmac
+import secrets
+from typing import Any, NamedTuple
+
+from client.core.calls import Call
+from client.errors import ProtocolViolation
+from libproto import scram
+from libproto.codec import REQUEST, RESPONSE
+from libproto.messages import (
+    MIN_ITERATIONS,
+    NONCE_LEN,
+    SALT_LEN,
+    HelloResponse,
+    LoginResponse,
+    Opcode,
+)
+
+MAX_ITERATIONS = 10_000_000
+"""Of PBKDF2. A computation that cannot be stopped must not be as long as a server likes."""
+
+
+class Greeting(NamedTuple):
+    """What HELLO gives to the REGISTER and the LOGIN after it."""
+
+    username: str
+    answer: HelloResponse
+    auth_message: bytes
+
+
+def hello(username: str, client_name: str, capabilities: int) -> Call[Greeting]:
+    """The HELLO that comes before a REGISTER or a LOGIN of this user, with a fresh nonce."""
+    fields = (capabilities, client_name, username, secrets.token_bytes(32), b"")
+
+    def result(answered: tuple[Any, ...]) -> Greeting:
+        answer = HelloResponse._make(answered)
+        if answer.capabilities & ~capabilities:
+            raise ProtocolViolation("HELLO granted capabilities that were not asked for")
+        if len(answer.server_nonce) not in NONCE_LEN or len(answer.salt) != SALT_LEN:
+            raise ProtocolViolation("HELLO answered a nonce or a salt of the wrong length")
+        request_body = REQUEST[Opcode.HELLO].encode(*fields)
+        response_body = RESPONSE[Opcode.HELLO].encode(*answer)
+        message = scram.auth_message(request_body, response_body, username)
+        return Greeting(username, answer, message)
+
+    return Call(Opcode.HELLO, fields, result)
+
+
+def register(greeting: Greeting, password: str) -> Call[int]:
+    """The REGISTER of a password, under a fresh salt; gives the user_id. Slow: it is PBKDF2."""
+    _check_iterations(greeting)
+    salt = secrets.token_bytes(SALT_LEN)
+    verifier = scram.make_verifier(password, salt, greeting.answer.iterations)
+    return Call(Opcode.REGISTER, (greeting.username, *verifier), lambda fields: fields[0])
+
+
+class Keys(NamedTuple):
+    """What proves a password, and the server's knowledge of it, under one salt."""
+
+    salt: bytes
+    iterations: int
+    client_key: bytes
+    server_key: bytes
+
+
+def derive(greeting: Greeting, password: str) -> Keys:
+    """The keys of a password under the salt of a HELLO. Slow: it is PBKDF2."""
+    _check_iterations(greeting)
+    salt, iterations = greeting.answer.salt, greeting.answer.iterations
+    salted = scram.salted_password(password, salt, iterations)
+    return Keys(salt, iterations, scram.client_key(salted), scram.server_key(salted))
+
+
+def login(greeting: Greeting, keys: Keys, client_id: int) -> Call[LoginResponse]:
+    """The LOGIN that proves the password and checks the server's own proof."""
+    proof = scram.client_proof(keys.client_key, greeting.auth_message)
+    signature = scram.server_signature(keys.server_key, greeting.auth_message)
+
+    def result(answered: tuple[Any, ...]) -> LoginResponse:
+        response = LoginResponse._make(answered)
+        if not hmac.compare_digest(response.server_signature, signature):
+            raise ProtocolViolation(
+                "the server's signature is wrong: it does not know this user's key, so it is not "
+                "the server that the user registered with"
+            )
+        return response
+
+    return Call(Opcode.LOGIN, (greeting.username, proof, client_id), result)
+
+
+def _check_iterations(greeting: Greeting) -> None:
+    if not MIN_ITERATIONS <= greeting.answer.iterations <= MAX_ITERATIONS:
+        raise ProtocolViolation(
+            f"the server asks for {greeting.answer.iterations} iterations of PBKDF2, allowed are "
+            f"{MIN_ITERATIONS} to {MAX_ITERATIONS}"
+        )

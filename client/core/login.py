@@ -1,0 +1,43 @@
+"""REGISTER and LOGIN: calls of several requests, and a computation that takes long.
+
+A call of this kind is a generator. It yields what it wants done, a `Call` to be answered or a
+function to be computed, and is sent the result; what goes wrong is thrown into it. Each client does
+these in its own way. The deadline is one for all of it.
+"""
+
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any, TypeVar
+
+from client.core import auth
+from client.core.calls import Call
+from client.core.session import ClientCore
+from libproto.messages import LoginResponse
+
+R = TypeVar("R")
+
+Step = Call[Any] | Callable[[], Any]
+Steps = Generator[Step, Any, R]
+
+
+def register(core: ClientCore, username: str, password: str) -> Steps[int]:
+    """Create a user; gives its user_id. The connection is not logged in by that.
+
+    Raises AlreadyExists, and Unauthorized where registration is closed.
+    """
+    greeting = yield auth.hello(username, core.client_name, core.capabilities)
+    call = yield partial(auth.register, greeting, password)
+    user_id: int = yield call
+    return user_id
+
+
+def login(core: ClientCore, username: str, password: str) -> Steps[LoginResponse]:
+    """Log in, and check that the server knows the user's key too.
+
+    Raises Unauthorized if user or password are wrong, ProtocolViolation if the server's own
+    proof is; the connection is closed then. Another session with this client_id ends.
+    """
+    greeting = yield auth.hello(username, core.client_name, core.capabilities)
+    keys = yield partial(auth.derive, greeting, password)
+    session: LoginResponse = yield core.login(greeting, keys)
+    return session

@@ -1,0 +1,39 @@
+"""What comes unasked: the server's pushes, and what a client that reconnects says by itself."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from libproto.codec import PUSH
+from libproto.errors import Status
+from libproto.messages import ChatBroadcast, DirectMessage, Opcode, Payment, RoomGap
+
+
+class RoomRestarted(NamedTuple):
+    """After a reconnection: the server began anew without its old state. The room counts its events
+    from 1 again, in another epoch; what is given next comes after `last_seq`."""
+
+    room_id: int
+    epoch: int
+    last_seq: int
+
+
+class RoomRefused(NamedTuple):
+    """After a reconnection: the server did not let this client join the room again. It is not
+    joined any more; `status` and `detail` say why."""
+
+    room_id: int
+    status: Status
+    detail: str
+
+
+Push = ChatBroadcast | RoomGap | DirectMessage | Payment | RoomRestarted | RoomRefused
+"""What comes unasked. The last two are said by a client that reconnects, not by the server."""
+
+MAKERS: dict[int, Callable[[Iterable[Any]], Push]] = {
+    Opcode.CHAT_BROADCAST: ChatBroadcast._make,
+    Opcode.ROOM_GAP: RoomGap._make,
+    Opcode.DIRECT_MESSAGE: DirectMessage._make,
+    Opcode.PAYMENT: Payment._make,
+}
+"""What makes a push of the fields of its body, by opcode."""
+assert MAKERS.keys() == PUSH.keys()

@@ -1,0 +1,224 @@
+"""The two clients, written from the one description of the calls: `python -m client.facades` writes
+`blocking.py` and `aio.py` beside this file, `--check` says which of them is not what it would
+write.
+
+What differs between them is in the two rows of `FACADES`; a method is made of the source of its
+description: name, arguments, result and docstring.
+"""
+
+import argparse
+import ast
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from client.core import calls, login
+from libproto import messages
+
+HERE = Path(__file__).parent
+LINE_MAX = 100
+
+SECTIONS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
+    ("who one is", (login.register, login.login, calls.logout, calls.heartbeat)),
+    (
+        "chat",
+        (
+            calls.join,
+            calls.leave,
+            calls.send,
+            calls.history,
+            calls.rooms,
+            calls.members,
+            calls.direct,
+            calls.lookup,
+            calls.user_name,
+        ),
+    ),
+    (
+        "ledger: amounts are in minor units",
+        (
+            calls.deposit,
+            calls.withdraw,
+            calls.transfer,
+            calls.balance,
+            calls.transactions,
+        ),
+    ),
+)
+"""The methods, in their order."""
+
+LEDGER = frozenset({"deposit", "withdraw", "transfer"})
+"""Those whose requests may be repeated under their req_id."""
+
+FILLED = {"core": "self._core", "client_time": "now_us()"}
+"""Arguments of a description that no caller gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facade:
+    """What one of the two clients has of its own."""
+
+    file: str
+    name: str
+    base: str
+    home: str
+    about: str
+    define: str = "def"
+    wait: str = ""
+
+
+FACADES = (
+    Facade(
+        "blocking.py",
+        "Client",
+        "BlockingBase",
+        "client.io.blocking",
+        """\
+A blocking client; `with Client(...) as client` connects and closes.
+
+Every method takes `timeout_s`, seconds, by default the client's own, and raises what
+`client.errors` lists. Methods may be called from several threads, but for `connect`,
+`register` and `login`; from `on_push` and `on_reconnect`, which run in the reader thread, only
+`close`.
+
+At most about PUSHES_MAX pushes wait for the program. If it takes none then, the client stops
+reading, answers included; the server tells later by RoomGap what was missed by that.
+""",
+    ),
+    Facade(
+        "aio.py",
+        "AsyncClient",
+        "AsyncBase",
+        "client.io.aio",
+        """\
+A client for asyncio; `async with AsyncClient(...) as client` connects and closes.
+
+Every method takes `timeout_s`, seconds, by default the client's own, and raises what
+`client.errors` lists. Calls of several tasks are pipelined; `connect`, `register` and `login`
+come one at a time. A call that is cancelled may have been executed. `on_push` and
+`on_reconnect` are plain functions, called in the loop.
+
+At most about PUSHES_MAX pushes wait for the program. If it takes none then, the client stops
+reading, answers included; the server tells later by RoomGap what was missed by that.
+""",
+        define="async def",
+        wait="await ",
+    ),
+)
+
+
+def write(facade: Facade) -> str:
+    """Return the source of a client."""
+    body: list[str] = []
+    names: set[str] = set()
+    for title, functions in SECTIONS:
+        body.append(_comment(f"---- {title}"))
+        for function in functions:
+            source = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+            assert isinstance(source, ast.FunctionDef)
+            names |= {node.id for node in ast.walk(source.args) if isinstance(node, ast.Name)}
+            names |= {node.id for node in ast.walk(_result(source)) if isinstance(node, ast.Name)}
+            body.append(_method(facade, source, function.__module__.rpartition(".")[2]))
+    imported = sorted((name for name in names if hasattr(messages, name)), key=_import_order)
+    head = [
+        f'"""The calls of `{facade.name}`, written by `python -m client.facades`.',
+        "",
+        "Change them where they are described: in `client.core.calls` and `client.core.login`.",
+        '"""',
+        "",
+        "from client.base import now_us",
+        "from client.core import calls, login",
+        f"from {facade.home} import {facade.base}",
+        "from libproto.messages import (",
+        *(f"    {name}," for name in imported),
+        ")",
+        "",
+        "",
+        f"class {facade.name}({facade.base}):",
+        textwrap.indent(f'"""{facade.about}"""', "    "),
+        "",
+    ]
+    return "\n".join([*head, "\n\n".join(body), ""])
+
+
+def _import_order(name: str) -> tuple[bool, str]:
+    return not name.isupper(), name
+
+
+def _comment(text: str) -> str:
+    return textwrap.indent(text, "    # ")
+
+
+def _result(source: ast.FunctionDef) -> ast.expr:
+    """What is inside of `Call[...]` or `Steps[...]`."""
+    assert isinstance(source.returns, ast.Subscript)
+    return source.returns.slice
+
+
+def _method(facade: Facade, source: ast.FunctionDef, module: str) -> str:
+    defaults = [None] * (len(source.args.args) - len(source.args.defaults)) + source.args.defaults
+    arguments, passed = ["self"], []
+    for argument, default in zip(source.args.args, defaults, strict=True):
+        passed.append(FILLED.get(argument.arg, argument.arg))
+        if argument.arg not in FILLED:
+            assert argument.annotation is not None
+            written = f"{argument.arg}: {ast.unparse(argument.annotation)}"
+            arguments.append(written + (f" = {ast.unparse(default)}" if default else ""))
+    arguments.append("*")
+    also = "timeout_s"
+    if source.name in LEDGER:
+        arguments += ["req_id: int | None = None", "possible_duplicate: bool = False"]
+        also = "timeout_s, req_id, possible_duplicate"
+    arguments.append("timeout_s: float | None = None")
+    result = ast.unparse(_result(source))
+    text = ast.get_docstring(source)
+    assert text is not None
+    does = "_run" if module == "login" else "_call"
+    call = f"{module}.{source.name}({', '.join(passed)})"
+    start = ("" if result == "None" else "return ") + facade.wait
+    statements = [f"{start}self.{does}({call}, {also})"]
+    if len(f"        {statements[0]}") > LINE_MAX:
+        statements = [f"call = {call}", f"{start}self.{does}(call, {also})"]
+    lines = [
+        *_signature(f"{facade.define} {source.name}", arguments, result),
+        *textwrap.indent(f'"""{text}' + ('\n"""' if "\n" in text else '"""'), "    ").split("\n"),
+        *(f"    {statement}" for statement in statements),
+    ]
+    return textwrap.indent("\n".join(lines), "    ")
+
+
+def _signature(start: str, arguments: list[str], result: str) -> Iterator[str]:
+    """As the formatter of the project breaks it."""
+    inside, end = ", ".join(arguments), f") -> {result}:"
+    if len(f"    {start}({inside}{end}") <= LINE_MAX:
+        yield f"{start}({inside}{end}"
+    elif len(f"        {inside}") <= LINE_MAX:
+        yield from (f"{start}(", f"    {inside}", end)
+    else:
+        yield from (f"{start}(", *(f"    {argument}," for argument in arguments), end)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the two files, or with --check say which is stale; answers the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m client.facades", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    options = parser.parse_args(arguments)
+    stale = []
+    for facade in FACADES:
+        path, wanted = HERE / facade.file, write(facade)
+        if options.check:
+            if not path.exists() or path.read_text(encoding="utf-8") != wanted:
+                stale.append(path.name)
+        else:
+            path.write_text(wanted, encoding="utf-8")
+    if stale:
+        sys.stderr.write(f"stale: {', '.join(stale)}: run `python -m client.facades`\n")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
