@@ -33,7 +33,7 @@ from bench.lab import cli
 from bench.lab.cli import EXIT_GOOD, BenchFailed
 from bench.lab.process import signals_held
 
-PROGRAM: Final = cli.Program("python -m bench.pictures")
+PROGRAM: Final = cli.Program(f"python -m {__spec__.name}")
 
 COLUMNS: Final = 80
 ROWS: Final = 50

@@ -4,14 +4,18 @@ import argparse
 import io
 import sys
 from pathlib import Path
+from typing import Final
 
+import libproto
 from libproto.describe import document, explain
+
+PROGRAM: Final = f"python -m {libproto.__name__}"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; gives the exit code: 0 good, 1 bad frames or a stale document, 2 usage."""
     parser = argparse.ArgumentParser(
-        prog="python -m libproto", description="The tradechat wire protocol, for people."
+        prog=PROGRAM, description="The tradechat wire protocol, for people."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     decode = commands.add_parser("decode", help="explain a frame, or a stream of frames")
@@ -48,7 +52,7 @@ def _doc(parser: argparse.ArgumentParser, path: Path, check: bool) -> int:
         if check:
             if path.exists() and path.read_text(encoding="utf-8") == text:
                 return 0
-            sys.stderr.write(f"{path} is not what the table says: run `python -m libproto doc`\n")
+            sys.stderr.write(f"{path} is not what the table says: run `{PROGRAM} doc`\n")
             return 1
         path.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -10,6 +10,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+import libproto
 from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE, Codec
 from libproto.errors import LibprotoError, PeerError, Status
 from libproto.fields import Body, fields_of
@@ -256,7 +257,7 @@ _STATUS_MEANINGS = {
 def document() -> str:
     """The protocol document, Markdown. LibprotoError if the template misses a part."""
     parts = _parts()
-    text = files("libproto").joinpath("protocol_template.md").read_text(encoding="utf-8")
+    text = files(libproto).joinpath("protocol_template.md").read_text(encoding="utf-8")
     template = Template(text)
     named = set(template.get_identifiers())
     if named != parts.keys():

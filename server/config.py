@@ -28,6 +28,7 @@ from libproto.messages import MIN_ITERATIONS
 from server import __version__
 
 PROGRAM = "tradechat-server"
+_DOCUMENT_PROGRAM = f"python -m {__spec__.name}"
 ENVIRONMENT_PREFIX = "TRADECHAT_"
 WORKERS_MAX = 64
 
@@ -647,7 +648,7 @@ def document() -> str:
     lines = [
         "# Settings of the server",
         "",
-        "<!-- Made from server/config.py by `python -m server.config --write`. Do not edit. -->",
+        f"<!-- Made from server/config.py by `{_DOCUMENT_PROGRAM} --write`. Do not edit. -->",
         "",
         f"A value is taken from the first of: flag, environment (`{ENVIRONMENT_PREFIX}...`),",
         "file, default. The file is TOML, one `name = value` a line without sections; in names",
@@ -681,7 +682,7 @@ def document() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write or check the document; return 1 where it is stale."""
-    made = argparse.ArgumentParser(prog="python -m server.config", description=main.__doc__)
+    made = argparse.ArgumentParser(prog=_DOCUMENT_PROGRAM, description=main.__doc__)
     what = made.add_mutually_exclusive_group(required=True)
     what.add_argument("--write", action="store_true", help="write the document")
     what.add_argument("--check", action="store_true", help="fail if it is not up to date")
@@ -691,7 +692,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if chosen.write:
         output.write_text(document(), encoding="utf-8")
     elif not output.exists() or output.read_text(encoding="utf-8") != document():
-        sys.stderr.write(f"{output} is stale: run python -m server.config --write\n")
+        sys.stderr.write(f"{output} is stale: run {_DOCUMENT_PROGRAM} --write\n")
         return 1
     return 0
 

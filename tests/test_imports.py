@@ -21,6 +21,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "client": frozenset({"libnet", "libproto"}),
     "server": frozenset({"libnet", "libproto", "liblog"}),
     "bench": frozenset({"client", "libnet", "libproto"}),
+    "tradechat": frozenset({"client", "libproto"}),
 }
 # Never to be imported by what is installed.
 TESTS = "tests"

@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NOT_SOURCES = shutil.ignore_patterns(
     ".*", "__pycache__", "*.egg-info", "build", "dist", "data", "docs"
 )
-TOP_LEVEL = {"libproto", "libnet", "liblog", "server", "client", "bench"}
-LIBRARIES = {"libproto", "libnet", "liblog", "client"}
+TOP_LEVEL = {"libproto", "libnet", "liblog", "server", "client", "bench", "tradechat"}
+LIBRARIES = {"libproto", "libnet", "liblog", "client", "tradechat"}
 # A HEARTBEAT request, req_id 7.
 FRAME = "4e530100002000000008000400000000000000000007c4d6e36100000000000000060a24181e4000"
 
@@ -134,7 +134,7 @@ def test_every_package_of_the_tree_is_listed() -> None:
     assert _listed_packages() == found
 
 
-def test_the_top_level_packages_are_these_six() -> None:
+def test_the_top_level_packages_are_these_seven() -> None:
     assert {name.partition(".")[0] for name in _listed_packages()} == TOP_LEVEL
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from bench import compare
 from bench.compare import nats, postgres, redis, tradechat
 from bench.compare.contender import PAYLOAD, Contender
 from bench.compare.fanout import Fanout
@@ -27,7 +28,7 @@ from bench.lab.cli import EXIT_FAILED, EXIT_GOOD, EXIT_VIOLATED, BenchFailed, Pr
 from bench.lab.process import signals_held
 from libnet.errors import NetError
 
-PROGRAM: Final = Program("python -m bench.compare")
+PROGRAM: Final = Program(f"python -m {compare.__name__}")
 OURS: Final = "tradechat"
 OTHERS: Final = ("redis", "postgresql", "nats")
 TRANSFERS: Final = "transfers"

@@ -5,11 +5,12 @@ import json
 import sys
 from typing import Final
 
+from bench import faults
 from bench.faults.report import Report
 from bench.faults.scripts import SCRIPTS, Options
 from bench.lab.cli import EXIT_GOOD, EXIT_VIOLATED, Program
 
-PROGRAM: Final = Program("python -m bench.faults")
+PROGRAM: Final = Program(f"python -m {faults.__name__}")
 ALL: Final = "all"
 
 _ABOUT: Final = """\
@@ -18,11 +19,11 @@ twice or not conserved, room events lost without being told. A server is started
 or name one of your own with --port and --pid. Do that only with one that nobody else uses: users
 are registered, rooms 1 to 8 are talked in, and the server is really broken.
 """
-_EXAMPLES: Final = """\
+_EXAMPLES: Final = f"""\
 examples:
-  python -m bench.faults all                       each script for a minute
-  python -m bench.faults kill9 --every 0.1         more kills
-  python -m bench.faults stop --port 7878 --pid 4242
+  {PROGRAM.name} all                       each script for a minute
+  {PROGRAM.name} kill9 --every 0.1         more kills
+  {PROGRAM.name} stop --port 7878 --pid 4242
                                                    a server of yours; the pid of its master is in
                                                    the line that it prints when it is ready
 

@@ -190,7 +190,7 @@ class Probe:
 
     def __init__(self, host: str, port: int, master: int, *, deposits: bool = False) -> None:
         """deposits: what it asks for changes something."""
-        command = [sys.executable, "-m", "bench.faults.probe"]
+        command = [sys.executable, "-m", __spec__.name]
         asked = json.dumps({"host": host, "port": port, "master": master, "deposits": deposits})
         with signals_held():
             # In a process group of its own: Ctrl-C is for us, and the end of its input ends it.

@@ -27,6 +27,8 @@ from bench.lab.process import (
     started,
 )
 
+SERVER: Final = f"{__name__.partition('bench.')[0]}server"
+"""The server's package: it is beside bench, in a checkout at the top and installed in tradechat."""
 START_S: Final = 30.0  # the longest that a server may take to serve
 _STOP_S: Final = 30.0
 
@@ -66,7 +68,7 @@ class Server:
         self._directory = tempfile.TemporaryDirectory(prefix="tradechat-bench-")
         self._log = Path(self._directory.name) / "log"
         self._command = [
-            sys.executable, "-m", "server", "--port", "0",
+            sys.executable, "-m", SERVER, "--port", "0",
             "--name", f"bench-{os.getpid()}-{next(_numbers)}",
             "--data", f"{self._directory.name}/data", "--log-file", str(self._log),
             "--stats-interval", "0", *flags,
@@ -233,7 +235,10 @@ class Target:
     def repairs(self) -> dict[str, Any]:
         """The server's own count of its repairs; empty where it cannot be read."""
         named = ("--name", self._name) if self._name else ("--port", str(self.port))
-        command = [sys.executable, "-m", "server.admin.cli", "inspect", "repairs", *named, "--json"]
+        command = [
+            *(sys.executable, "-m", f"{SERVER}.admin.cli", "inspect", "repairs"),
+            *(*named, "--json"),
+        ]
         told = subprocess.run(  # noqa: S603 - our own program
             command, stdout=subprocess.PIPE, timeout=_INSPECT_S, check=False
         )

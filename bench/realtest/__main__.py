@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from bench import realtest
 from bench.lab.cli import EXIT_GOOD, EXIT_VIOLATED, Program
 from bench.realtest import machine
 from bench.realtest.data import MACHINE, REPORT, RUNS, Results, write_machine
@@ -13,7 +14,7 @@ from bench.realtest.report import write_report
 from bench.realtest.runner import CannotRun, Runner, allow_files
 from bench.realtest.scenarios import SCENARIOS, SECTIONS, Scenario
 
-PROGRAM: Final = Program("python -m bench.realtest")
+PROGRAM: Final = Program(f"python -m {realtest.__name__}")
 FULL_S: Final = 30.0
 """Seconds of a run, below which it is a trial: its results are not kept in the place of others."""
 RESULTS: Final = Path("bench/results")
@@ -27,10 +28,10 @@ are written beside the directory of the former ones, and take their place at the
 """
 _EXAMPLES: Final = f"""\
 examples:
-  python -m bench.realtest                     all, of {FULL_S:g} s each, into {RESULTS}
-  python -m bench.realtest --seconds 5         a trial, into {TRIAL}
-  python -m bench.realtest --only knee,locks --out out/knee
-  python -m bench.realtest --redraw bench/results
+  {PROGRAM.name}                     all, of {FULL_S:g} s each, into {RESULTS}
+  {PROGRAM.name} --seconds 5         a trial, into {TRIAL}
+  {PROGRAM.name} --only knee,locks --out out/knee
+  {PROGRAM.name} --redraw bench/results
                                                charts and report anew, from the figures there
 
 exit codes: 0 all runs good, 1 the verdict of one is bad, or it could not be made, 2 wrong usage,

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+import bench
 from bench.lab.cli import (
     EXIT_GOOD,
     EXIT_INTERRUPTED,
@@ -101,7 +102,7 @@ class Runner:
         words = [*scenario.words, *([f"--rate={rate:.1f}"] if rate else [])]
         with tempfile.TemporaryDirectory(prefix="tradechat-realtest-") as spool:
             command = [
-                *(sys.executable, "-m", "bench", "--json", f"--csv={spool}/run"),
+                *(sys.executable, "-m", bench.__name__, "--json", f"--csv={spool}/run"),
                 *(f"--duration={self._seconds:g}", f"--warmup={min(WARMUP_S, self._seconds):g}"),
                 *words,
             ]

@@ -46,8 +46,8 @@ class Fleet:
         with signals_held():
             for _ in range(options.processes):
                 # In a process group of its own: Ctrl-C is for us, and we end it.
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "bench.stress.worker"],
+                process = subprocess.Popen(  # noqa: S603 - our own program
+                    [sys.executable, "-m", f"{__spec__.parent}.worker"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     bufsize=0,

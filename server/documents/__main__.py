@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from server import documents
 from server.documents import journal, layout
 
 DOCUMENTS: Final[dict[str, tuple[Path, Callable[[], str]]]] = {
@@ -16,7 +17,7 @@ DOCUMENTS: Final[dict[str, tuple[Path, Callable[[], str]]]] = {
 }
 """Name -> where it is in a checkout, and what makes its text."""
 
-PROGRAM: Final = "python -m server.documents"
+PROGRAM: Final = f"python -m {documents.__name__}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -36,7 +36,7 @@ from server.journal.snapshot import SUFFIX as SNAPSHOT_SUFFIX
 from server.region.layout import OUTCOME_FIELDS, OUTCOME_WORDS, WORD
 from server.region.records import BY_KIND, COMMON, OFFSETS, RECORD_SIZE, RecordField, RecordKind
 
-COMMAND: Final = "python -m server.documents journal"
+COMMAND: Final = f"python -m {__spec__.parent} journal"
 
 _SETTINGS: Final = (
     "data",

@@ -24,7 +24,7 @@ from server.region.layout import (
 )
 from server.region.records import BY_KIND, COMMON, OFFSETS, RECORD_WORDS, RecordField, RecordKind
 
-COMMAND: Final = "python -m server.documents layout"
+COMMAND: Final = f"python -m {__spec__.parent} layout"
 
 # For each segment who stores into it, and under what; the fields' own words go into the detail.
 WRITERS: Final = {
