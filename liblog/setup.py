@@ -4,8 +4,9 @@ An event becomes one line and one line is one `os.write`. On a file opened with 
 puts each such write whole at the end, so lines of different processes never mix, and neither a
 lock nor a logging process is needed. Every process opens the file itself, after its fork.
 
-Logging never stops the program: a line that cannot be written (disk full, standard error closed)
-is counted in `dropped` and the program goes on.
+Logging never stops the program and never makes it wait: a line that cannot be written at once (disk
+full, a pipe that nobody reads, standard error closed) is dropped and counted. The next line that
+gets through is preceded by `log_lines_dropped` with the count. `liblog.sink` has the how and why.
 """
 
 import os
@@ -19,45 +20,18 @@ import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from liblog.sink import STDERR_FD, Sink
+
 LEVELS = ("debug", "info", "warning", "error")
 """Levels that `configure` takes, from the most talkative to the quietest."""
 
 FORMATS = ("auto", "json", "console")
 """Formats that `configure` takes; auto is console on a terminal, else json."""
 
-_STDERR_FD = 2
-
-
-class _Sink:
-    """Where lines go. It outlives every `configure`, so that loggers made earlier follow it."""
-
-    def __init__(self) -> None:
-        self.fd: int | None = _STDERR_FD
-        self.pid = os.getpid()
-        self.dropped = 0
-        self.torn = False
-
-    def write(self, line: bytes) -> None:
-        """Write one line; count it as dropped where that fails."""
-        if self.torn:
-            line = b"\n" + line  # the rest of a torn line must not swallow this one
-        try:
-            if self.fd is not None and os.write(self.fd, line) == len(line):
-                self.torn = False
-                return
-            self.torn = self.fd is not None
-        except OSError:
-            pass  # counted below; there is nowhere left to say it
-        self.dropped += 1
-
-    # The names under which structlog calls the logger at the end of its chain.
-    debug = info = warning = error = critical = write
-
-
-_sink = _Sink()
 _bound: dict[str, Any] = {}
 # One list for ever, changed in place: bound loggers hold a reference to it.
 _processors: list[Processor] = []
+_rendering: list[Processor] = []  # those of them that make bytes of an event
 
 
 def _assemble(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -108,6 +82,22 @@ def _console(colors: bool) -> list[Processor]:
     return [encode]
 
 
+def _report(count: int) -> bytes:
+    """The line that tells of dropped ones. It is written at every level: lines are missing."""
+    line: Any = {
+        "level": "warning",
+        "event": "log_lines_dropped",
+        "logger_name": "liblog",
+        "count": count,
+    }
+    for step in (_assemble, *_rendering):
+        line = step(None, "warning", line)
+    return cast(bytes, line)
+
+
+_sink = Sink(_report)
+
+
 def configure(
     level: str = "info",
     fmt: str = "auto",
@@ -128,26 +118,20 @@ def configure(
         raise ValueError(f"log level {level!r} is none of {', '.join(LEVELS)}")
     if fmt not in FORMATS:
         raise ValueError(f"log format {fmt!r} is none of {', '.join(FORMATS)}")
-    fd: int | None
     if path is not None:
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        _sink.use_file(path)
     elif sys.__stderr__ is not None:
-        fd = _STDERR_FD
+        _sink.use_stderr()
     else:
-        fd = None  # closed when the program started: its number may be a socket's by now
-    former, _sink.fd = _sink.fd, fd
-    if former not in (None, _STDERR_FD):
-        os.close(former)
-    _sink.torn = False
-    if _sink.pid != os.getpid():
-        _sink.pid, _sink.dropped = os.getpid(), 0
+        _sink.use_nothing()  # closed when the program started: its number may be a socket's by now
+    _sink.begin_process()
 
-    terminal = fd == _STDERR_FD and os.isatty(fd)
+    terminal = path is None and sys.__stderr__ is not None and os.isatty(STDERR_FD)
     if fmt == "console" or (fmt == "auto" and terminal):
-        rendering = _console(colors=terminal and not os.environ.get("NO_COLOR"))
+        _rendering[:] = _console(colors=terminal and not os.environ.get("NO_COLOR"))
     else:
-        rendering = [structlog.processors.format_exc_info, _render_json]
-    _processors[:] = [structlog.processors.add_log_level, _assemble, *rendering]
+        _rendering[:] = [structlog.processors.format_exc_info, _render_json]
+    _processors[:] = [structlog.processors.add_log_level, _assemble, *_rendering]
     _bound.clear()
     _bound.update(bound)
     structlog.configure(

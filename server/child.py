@@ -16,6 +16,8 @@ STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 """Blocked over a fork, so that one that comes before the child can act on it is kept for it."""
 _PR_SET_PDEATHSIG: Final = 1
 
+log = liblog.get("child")
+
 
 def follow_parent(parent: int, number: signal.Signals) -> None:
     """Get this signal when the parent ends; end at once where it has ended before. parent: its
@@ -30,4 +32,20 @@ def enter(settings: Settings, title: str, master: int, **bound: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     follow_parent(master, signal.SIGTERM)
     setproctitle.setproctitle(f"tradechat: {title}")
-    liblog.configure(settings.log_level, settings.log_format, settings.log_file, **bound)
+    open_log(settings, **bound)
+
+
+def open_log(settings: Settings, **bound: Any) -> None:
+    """Set up the log of this process. Where --log-file cannot be opened any more (its directory was
+    removed, say) the process does its work all the same, and logs to standard error."""
+    try:
+        liblog.configure(settings.log_level, settings.log_format, settings.log_file, **bound)
+    except OSError as error:
+        liblog.configure(settings.log_level, settings.log_format, None, **bound)
+        log.error(
+            "log_file_unusable",
+            path=str(settings.log_file),
+            reason=error.strerror,
+            advice="make the file writable and restart the server: until then this process logs to "
+            "standard error",
+        )

@@ -276,7 +276,9 @@ def test_full_disk_is_counted_and_goes_on(tmp_path: Path) -> None:
     liblog.configure("info", "json", path)
     log.info("three")
     assert liblog.dropped() == before + 2
-    assert [line["event"] for line in lines_of(path)] == ["three"]
+    told, line = lines_of(path)
+    assert (told["level"], told["event"], told["count"]) == ("warning", "log_lines_dropped", 2)
+    assert line["event"] == "three"
 
 
 def test_torn_line_is_counted_and_does_not_swallow_the_next(tmp_path: Path) -> None:
@@ -295,9 +297,10 @@ def test_torn_line_is_counted_and_does_not_swallow_the_next(tmp_path: Path) -> N
     )
     path = tmp_path / "log"
     assert run(code, f"'{path}'").stdout == b"1\n"
-    short, long, after, last = path.read_text().splitlines()
+    short, long, told, after, last = path.read_text().splitlines()
     assert json.loads(short)["event"] == "short"
     assert '"event":"long"' in long
+    assert json.loads(told)["event"] == "log_lines_dropped"
     assert json.loads(after)["event"] == "after"
     assert json.loads(last)["event"] == "last"
 
