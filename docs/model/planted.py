@@ -60,6 +60,10 @@ def numbers(m, **more):
     return m.archive(**more)
 
 
+def retries(m, **more):
+    return m.clients(**more)
+
+
 HOLD = [
     (opposite, dict(kills=2, child_kills=1)),
     (opposite, dict(kills=1, stops=1)),
@@ -90,6 +94,10 @@ HOLD = [
     (numbers, dict(stops=1, kills=1, archive_kills=1)),
     (numbers, dict(failures=1, crashes=1, drops=1, cuts=1)),
     (numbers, dict(orphans=1, kills=1, stops=1)),
+    (retries, dict(drops=2, flags=False, jumps=1)),
+    (retries, dict(drops=1, crashes=1)),
+    (retries, dict(drops=1, forgets=1, shares=1)),
+    (retries, dict(drops=1, stops=1)),
 ]
 DEEP = [
     (opposite, dict(kills=3, child_kills=2)),
@@ -112,6 +120,10 @@ DEEP = [
     (pay, dict(workers=2, journal_kills=1)),
     (pay, dict(kills=1, cuts=1, order="tso")),
     (numbers, dict(kills=1, archive_kills=1, cuts=1, stops=1)),
+    (retries, dict(drops=2, crashes=1)),
+    (retries, dict(drops=1, stops=2)),
+    (retries, dict(drops=2, crashes=1, forgets=1)),
+    (retries, dict(payments=1, slots=2, drops=1, crashes=1, others=3)),
 ]
 
 ALARM, HEARS = 'out.append(("too long", {"alarm": 1}))', 'out.append(("recovery", {}))'
@@ -154,6 +166,11 @@ COVERED, SYNCED = "if txn <= released:", "done = yield file.sync()"
 WRITTEN, FOUND_END = "yield from file.write(entries, batch)", "entries, last, newest, torn = yield locked("
 SLEEPS = 'yield write("waiting", 1)\n                head = yield read("head")'
 ASKED, RESERVED = "ceiling = last + BLOCK + SESSIONS", 'yield write("reserved", ceiling - SESSIONS)'
+BELOW, GIVEN = "if req_id < record.floor:", "slot not in live and record.idle and not"
+ASKS = 'if m["next"] <= record.newest or m["next"] < record.floor:  # {} half'
+FIRST, SECOND, MADE = ASKS.format("first"), ASKS.format("second"), '(("new", slot, who, floor),)'
+GRACE, AGAIN = ' and not (record.kept and m["grace"])', 'slot = find(m, m["client"])\n        if slot is None:'
+RESUMES, STARTS = '("record", slot): record._replace(idle=0)}\n        changes', "r._replace(idle=0, kept=1)"
 
 
 def then(*statements, indent):
@@ -228,6 +245,37 @@ PLANTED = [  # what is wrong; where that shows; the texts that are replaced
         "if no_worker(m):\n            return [((": 'if m["ending"]:\n            return [(('}),
     ("planted: the archive waits no longer, and settles", numbers, dict(orphans=1), {
         'if what == "settle":': "if True:"}),
+    ("planted: known is who has a record, however new it is", retries, dict(drops=2), {
+        BELOW: "if flagged and not session.resumed:"}),
+    ("planted: the floor is not in the log", retries, dict(drops=1, crashes=1), {MADE: '(("new", slot, who, 1),)'}),
+    ("planted: each LOGIN brings a floor of its own", retries, dict(drops=1), {
+        RESUMES: RESUMES.replace("idle=0", 'idle=0, floor=m["next"]')}),
+    ("planted: the floor counts for flagged requests only", retries, dict(drops=2, flags=False), {
+        BELOW: BELOW.replace("if", "if flagged and")}),
+    ("planted: a LOGIN does not ask for the newest req_id", retries, dict(drops=1, forgets=1), {
+        half: half.replace('m["next"] <= record.newest or ', "") for half in (FIRST, SECOND)}),
+    ("planted: a LOGIN does not ask for the floor", retries, dict(drops=2, forgets=1), {
+        half: half.replace(' or m["next"] < record.floor', "") for half in (FIRST, SECOND)}),
+    ("planted: a LOGIN does not ask once more when it begins", retries, dict(shares=1), {
+        SECOND: "if False:"}),
+    ("planted: what is unanswered goes on under the new client_id", retries, dict(drops=1, shares=1), {
+        'if m["unanswered"]:\n': "if False:\n"}),
+    ("planted: a record is given away that has a session", retries, dict(drops=1), {
+        GIVEN: "record.idle and not", ' - {s.slot for s in m["sessions"]}': ""}),
+    ("planted: a record is given away that was in use just now", retries, dict(drops=1), {
+        GIVEN: "slot not in live and not"}),
+    ("planted: the grace after a start is ignored", retries, dict(drops=1, crashes=1), {GRACE: ""}),
+    ("planted: the same, after an orderly stop", retries, dict(drops=1, stops=1), {GRACE: ""}),
+    ("planted: idle time goes by a clock that jumps", retries, dict(drops=1, jumps=1), {
+        '"the clock jumps", {})': '"the clock jumps", older(m))'}),
+    ("planted: idle times of an earlier stop count after a crash", retries, dict(drops=1, crashes=1), {
+        STARTS: "r._replace(idle=1)"}),
+    ("planted: a LOGIN is answered before its record is durable", retries, dict(drops=1, crashes=1), {
+        '[("durable", {})] * (m["durable"] >= txn)': '[("durable", {})]'}),
+    ("planted: a LOGIN begins in the place that its record had", retries, dict(drops=1), {
+        AGAIN: AGAIN.replace('find(m, m["client"])', "0")}),
+    ("as written: the floor is of the session that made the record", retries, dict(drops=2), {
+        BELOW: BELOW.replace(":", " and not session.resumed:")}),
     ("as written: no-ops, and the repair is run again", opposite, dict(kills=1, child_kills=1), {
         COMMITTED: "if word == txn:", DONE: NO_OP, REPLAY: REPLAY_SOME}),
     ("as written: the slot alone tells, and the ring goes round", small_ring, dict(kills=1), {
