@@ -73,12 +73,11 @@ def _records(region: Region, first: int, last: int) -> dict[int, list[int]]:
 
 
 def _money(region: Region, done: Audit) -> None:
-    words, layout = region.words, region.layout
-    head = layout["log"].at(0, "head")
+    layout = region.layout
     size = layout["txn_ring"].records
-    done.txn = top = words[head]
+    done.txn = top = region.log.head
     balances = region.column("accounts", "balance")
-    end = words[head] + 1  # one more may be committed while the head lags
+    end = region.log.head + 1  # one more may be committed while the head lags
     records = _records(region, max(1, top + 1 - size), end)
     last: dict[int, tuple[int, int]] = {}  # by user: its newest txn_id so far, the balance after it
     at_top: dict[int, int] = {}

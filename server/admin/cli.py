@@ -279,14 +279,14 @@ def _summary(region: Region, *, as_json: bool) -> None:
         "capacities": asdict(layout.capacities),
         "use": {setting: len(used_indices(region, name)) for setting, name in _TABLES.items()},
         "txn_ring": {"head": log["head"], "durable": log["durable"]},
-        "event_ring": {"head": words[layout["events"].at(0, "head")]},
+        "event_ring": {"head": region.events.head},
         "counters": sums,
     }
     if as_json:
         _write_json(summary)
     else:
         _write_summary(summary, sums)
-    master = words[layout["header"].at(0, "master_pid")]
+    master = region.header.master_pid
     if not _is_running(master):
         sys.stderr.write(
             f"{PROGRAM}: there is no process {master}, the master: this is what a server left that "

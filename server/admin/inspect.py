@@ -17,7 +17,15 @@ from typing import Final, TypeAlias
 
 from server.core.log import NO_JOURNAL
 from server.core.rooms import SlotKind
-from server.region.layout import OUTCOME_FIELDS, OUTCOME_WORDS, WORD, Field, Kind, Placed
+from server.region.layout import (
+    OUTCOME_FIELDS,
+    OUTCOME_WORDS,
+    WORD,
+    Field,
+    Kind,
+    Placed,
+    ServerState,
+)
 from server.region.records import BY_KIND, COMMON, OFFSETS, RecordField, RecordKind
 from server.region.region import Region
 
@@ -31,14 +39,6 @@ class Mark(Enum):
 
 class Time(int):
     """Microseconds since the Unix epoch."""
-
-
-class ServerState(IntEnum):
-    """The header's `state`."""
-
-    STARTING = 0
-    SERVING = 1
-    DRAINING = 2
 
 
 Value: TypeAlias = "int | str | bytes | Mark | Sequence[Value] | Mapping[str, Value] | None"

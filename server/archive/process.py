@@ -52,6 +52,7 @@ from server.journal.process import (
     Stop,
     now_us,
 )
+from server.region.layout import ServerState
 from server.region.region import Region
 
 READY: Final = 254  # what it writes into the pipe of those who serve
@@ -86,12 +87,12 @@ class Keeper:
         self.state: Final = State(region, 0, time.monotonic_ns, time.sleep, 0.0)
         self._ring = region.layout.capacities.event_ring
         self._margin = region.layout.capacities.sessions
-        rooms, archive = region.layout["rooms"], region.layout["archive"]
+        rooms = region.layout["rooms"]
         self._count = rooms.records
         self._at = {name: rooms.offsets[name] for name in rooms.offsets}
         self._base, self._stride = rooms.base, rooms.stride
         self._cursor_at, self._kept, self._laps, self._dropped = (
-            archive.at(0, name) for name in ("cursor", "kept", "laps", "dropped")
+            region.archive.index(name) for name in ("cursor", "kept", "laps", "dropped")
         )
         self._expected: list[int] = []  # by room: the room_seq that comes next
         self._touched: set[int] = set()  # rooms with something that is not written yet
@@ -105,7 +106,7 @@ class Keeper:
     def begin(self) -> None:
         """In a new region: the rooms go on above what may have been used, and all is reserved."""
         words, store = self._words, self._store
-        words[self._region.layout["header"].at(0, "epoch")] = store.epoch
+        self._region.header.epoch = store.epoch
         for room in range(1, self._count):
             last = store.ceiling(room)
             words[self._word(room, "began")] = words[self._word(room, "last_seq")] = last
@@ -350,7 +351,7 @@ def _serve(inherited: Inherited) -> None:
         keep=settings.room_history,
         segment_size=SEGMENT_SIZE,
         now=now_us,
-        new_epoch=region.words[region.layout["header"].at(0, "epoch")],
+        new_epoch=region.header.epoch,
     )
     if store.torn is not None:
         log.warning(
@@ -359,18 +360,17 @@ def _serve(inherited: Inherited) -> None:
             torn=str(store.torn),
         )
     keeper = Keeper(region, store)
-    words, layout, header = region.words, region.layout["archive"], region.layout["header"]
-    if words[header.at(0, "state")]:
+    words, archive = region.words, region.archive
+    if region.header.state != ServerState.STARTING:
         keeper.go_on()
     else:
         keeper.begin()
-    durable = region.layout["log"].at(0, "durable")
-    history = History(disk, data.journal, lambda: words[durable])
+    history = History(disk, data.journal, lambda: region.log.durable)
     answers = Answers(keeper.state, store, history)
     stop = Stop(inherited.workers, settings.graceful_timeout + LAST_S)
-    words[layout.at(0, "pid")] = os.getpid()
-    beat, queries = layout.at(0, "beat"), layout.at(0, "queries")
-    words[layout.at(0, "failed")] = 0  # what ended the one before has been mended
+    archive.pid = os.getpid()
+    beat, queries = archive.index("beat"), archive.index("queries")
+    archive.failed = 0  # what ended the one before has been mended
     os.write(inherited.ready, bytes([READY]))
     due, syncing, before = 0.0, cast("Future[None] | None", None), words[queries]
     with ThreadPoolExecutor(1) as disk_thread, ThreadPoolExecutor(1) as reading:
@@ -420,7 +420,7 @@ def _send(sock: socket.socket, queue: deque[bytes]) -> None:
 
 def _fail(region: Region, number: int) -> None:
     """Nobody need wait for an answer; number: the errno."""
-    region.words[region.layout["archive"].at(0, "failed")] = number
+    region.archive.failed = number
 
 
 def run(inherited: Inherited, master: int) -> NoReturn:

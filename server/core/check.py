@@ -36,7 +36,7 @@ def _money(region: Region) -> Iterator[str]:
     words, layout = region.words, region.layout
     balances = region.column("accounts", "balance")
     latest = region.column("accounts", "last_txn")
-    head = words[layout["log"].at(0, "head")]
+    head = region.log.head
     ring = layout["txn_ring"]
     supply = words[ring.at(head % ring.records) + SUPPLY]
     if sum(balances) & _MASK != supply:
@@ -69,17 +69,15 @@ def _misplaced(found: list[int], head: int, first: int) -> Iterator[tuple[int, i
 
 
 def _log(region: Region) -> Iterator[str]:
-    head = region.words[region.layout["log"].at(0, "head")]
-    first = region.words[region.layout["log"].at(0, "first")]
+    head, first = region.log.head, region.log.first
     for txn, there in _misplaced(region.column("txn_ring", "record"), head, first):
         yield f"the log holds {there} in the place of transaction {txn}"
 
 
 def events(region: Region) -> Iterator[str]:
     """Event ring and rooms."""
-    words, layout = region.words, region.layout
-    head = words[layout["events"].at(0, "head")]
-    ring = layout["event_ring"]
+    head = region.events.head
+    ring = region.layout["event_ring"]
     found = region.column("event_ring", "word")
     for number, there in _misplaced(found, head, 1):
         yield f"the event ring holds {there} in the place of {number}"
@@ -119,7 +117,7 @@ def people(region: Region) -> Iterator[str]:
             listed = _listed(following, first)
             if sorted(listed) != sorted(by_user.get(user, ())):
                 yield f"user {user} has the sessions {by_user.get(user)}, listed are {listed}"
-    free = _listed(following, words[layout["registry"].at(0, "free_session")])
+    free = _listed(following, region.registry.free_session)
     if set(free) & set(live) or len({*free}) + len(live) != sessions.records:
         yield f"{len(live)} sessions live, {len(free)} are free, of {sessions.records}"
 

@@ -44,7 +44,7 @@ def repair(states: Sequence[State], now: int) -> Counter[str]:
     done["freed"] += _free_locks(region)
     _end_sessions(states, now, done)
     for name, count in done.items():
-        region.words[region.layout["repairs"].at(0, name)] += count
+        setattr(region.repairs, name, getattr(region.repairs, name) + count)
     return done
 
 

@@ -42,10 +42,10 @@ def initialise(region: Region) -> None:
     """Make a created region ready for workers: locks free, free list chained, no journal."""
     init_locks(region)
     for field in ("durable", "released", "limit"):
-        region.words[region.layout["log"].at(0, field)] = NO_JOURNAL
-    region.words[region.layout["log"].at(0, "first")] = 1
+        setattr(region.log, field, NO_JOURNAL)
+    region.log.first = 1
     region.set_column("rooms", "reserved", [NO_JOURNAL] * region.layout["rooms"].records)
     sessions = region.layout["sessions"]
     for slot in range(sessions.records - 1):
         region.words[sessions.at(slot, "next")] = slot + 2
-    region.words[region.layout["registry"].at(0, "free_session")] = 1
+    region.registry.free_session = 1

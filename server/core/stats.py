@@ -35,7 +35,6 @@ class Stats:
     def line(self, now_s: float) -> dict[str, Any]:
         """The fields of one line. now_s: a monotonic clock."""
         sums = totals(self._region)
-        words, layout = self._region.words, self._region.layout
         requests, errors = by_opcode(sums, "requests"), by_opcode(sums, "errors")
         total = sum(requests.values())
         rate = 0.0
@@ -56,24 +55,23 @@ class Stats:
             "lock_waited_ms": {
                 kind: round(sums[f"waited_ns_{kind}"] / 1e6, 1) for kind in LOCK_KINDS
             },
-            "txn_head": words[layout["log"].at(0, "head")],
-            "event_head": words[layout["events"].at(0, "head")],
+            "txn_head": self._region.log.head,
+            "event_head": self._region.events.head,
             **self._journal(),
         }
 
     def _journal(self) -> dict[str, Any]:
         """What the journal has done since the line before; nothing where there is none."""
-        words, at = self._region.words, self._region.layout["journal"].at
-        durable = words[self._region.layout["log"].at(0, "durable")]
+        journal, durable = self._region.journal, self._region.log.durable
         if durable == NO_JOURNAL:
             return {}
-        now = tuple(words[at(0, name)] for name in ("batches", "records", "sync_us"))
+        now = journal.batches, journal.records, journal.sync_us
         batches, records, sync_us = (new - old for new, old in zip(now, self._batches, strict=True))
-        self._batches = now[0], now[1], now[2]
+        self._batches = now
         return {
             "txn_durable": durable,
-            "txn_oldest": words[at(0, "oldest")],  # that TXN_HISTORY reaches
-            "txn_snapshot": words[at(0, "snapshot")],
+            "txn_oldest": journal.oldest,  # that TXN_HISTORY reaches
+            "txn_snapshot": journal.snapshot,
             "batches": batches,
             "batch_mean": round(records / max(batches, 1), 1),
             "sync_ms_mean": round(sync_us / max(batches, 1) / 1000, 3),

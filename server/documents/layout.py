@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Final
 
 from libproto.messages import OUTCOME_WINDOW
-from server.admin.inspect import SECRETS, ServerState
+from server.admin.inspect import SECRETS
 from server.core.rooms import SlotKind
 from server.documents.tables import kinds_by_fields, table
 from server.region.counters import COUNTERS
@@ -21,6 +21,7 @@ from server.region.layout import (
     Kind,
     Layout,
     Placed,
+    ServerState,
 )
 from server.region.records import BY_KIND, COMMON, OFFSETS, RECORD_WORDS, RecordField, RecordKind
 

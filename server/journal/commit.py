@@ -19,9 +19,8 @@ from server.region.region import Region
 def give_up(region: Region, number: int) -> None:
     """Tell the workers that nothing becomes durable any more: no transaction gets a place, and no
     answer that waits leaves. number: the errno, for whoever looks."""
-    words, layout = region.words, region.layout
-    words[layout["log"].at(0, "limit")] = 0
-    words[layout["journal"].at(0, "failed")] = number
+    region.log.limit = 0
+    region.journal.failed = number
 
 
 class Committer:

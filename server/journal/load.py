@@ -188,7 +188,7 @@ def _fill_clients(state: State, books: Books, now: int) -> None:
 
 
 def _fill_log(region: Region, loaded: Loaded) -> None:
-    words, ring, log = region.words, region.layout["txn_ring"], region.layout["log"]
+    words, ring = region.words, region.layout["txn_ring"]
     head = loaded.books.txn
     reader = Reader(loaded.disk, loaded.journal)
     oldest = max(head + 1 - ring.records, first_txn(reader.paths[0]) if reader.paths else 1)
@@ -199,5 +199,5 @@ def _fill_log(region: Region, loaded: Loaded) -> None:
         for txn in range(batch.first, batch.last + 1):  # older ones go under
             at, record = ring.at(txn % ring.records) * WORD, (txn - batch.first) * RECORD_SIZE
             region.bytes[at : at + RECORD_SIZE] = batch.records[record : record + RECORD_SIZE]
-    words[log.at(0, "head")] = head
-    words[log.at(0, "first")] = oldest
+    region.log.head = head
+    region.log.first = oldest

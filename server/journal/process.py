@@ -87,31 +87,27 @@ class Snapshots:
         self._every_s = settings.snapshot_interval
         self._keep = settings.history_size * _MIB
         self._ring = inherited.region.layout.capacities.txn_ring
-        words = inherited.region.layout["journal"]
-        self._snapshot, self._time = words.at(0, "snapshot"), words.at(0, "snapshot_time")
-        self._oldest = words.at(0, "oldest")
         self._child = 0  # process id; 0: none
         self._tried_at = time.monotonic()
         self._tried = self._tell()
 
     def _tell(self) -> int:
         """Tell in the region what there is; the txn_id of the newest snapshot, 0: none."""
-        words = self._region.words
+        journal = self._region.journal
         txn = max(map(txn_of, snapshot_paths(self._disk, self._data.snapshots)), default=0)
-        if words[self._snapshot] != txn:
-            words[self._snapshot], words[self._time] = txn, now_us()
+        if journal.snapshot != txn:
+            journal.snapshot, journal.snapshot_time = txn, now_us()
         paths = segments(self._disk, self._data.journal)
-        words[self._oldest] = first_txn(paths[0]) if paths else 0
+        journal.oldest = first_txn(paths[0]) if paths else 0
         return txn
 
     def _remove_segments(self, older: int) -> None:
         """Remove those that neither a restart nor the history needs any more.
 
         A restart needs what comes after the older of two snapshots, and the ring's records."""
-        words, log = self._region.words, self._region.layout["log"]
         disk, directory = self._disk, self._data.journal
         paths = segments(disk, directory)
-        needed = min(older, words[log.at(0, "head")] - self._ring)
+        needed = min(older, self._region.log.head - self._ring)
         sizes = []
         for path in paths:
             fd = disk.open(path)
@@ -124,7 +120,7 @@ class Snapshots:
             and first_txn(paths[gone + 1]) - 1 <= needed
         ):
             gone += 1
-        words[self._oldest] = first_txn(paths[gone]) if paths else 0  # before they go
+        self._region.journal.oldest = first_txn(paths[gone]) if paths else 0  # before they go
         for path in paths[:gone]:
             disk.remove(path)
         if gone:
@@ -139,7 +135,7 @@ class Snapshots:
             log.error("a snapshot cannot be begun", reason=str(error))
 
     def _look(self, durable: int) -> None:
-        if durable and not self._region.words[self._oldest]:
+        if durable and not self._region.journal.oldest:
             self._tell()
         if self._child:
             pid, status = os.waitpid(self._child, os.WNOHANG)
@@ -195,7 +191,7 @@ class Snapshots:
         if self._child:
             os.waitpid(self._child, 0)
             self._child = 0
-        if durable > self._region.words[self._snapshot]:
+        if durable > self._region.journal.snapshot:
             try:
                 self.make(durable)
             except (JournalError, OSError) as error:
@@ -236,15 +232,15 @@ class Stop:
 
 def _serve(inherited: Inherited) -> None:
     settings, region = inherited.settings, inherited.region
-    words, layout = region.words, region.layout["journal"]
-    beat, waiting = layout.at(0, "beat"), layout.at(0, "waiting")
+    words, journal = region.words, region.journal
+    beat, waiting = journal.index("beat"), journal.index("waiting")
 
     def alive() -> None:
         words[beat] += 1
 
     disk = Disk()
     end = find_end(disk, inherited.data.journal, alive)
-    durable = words[region.layout["log"].at(0, "durable")]  # by the process before this one
+    durable = region.log.durable  # by the process before this one
     if end.last < durable != NO_JOURNAL:
         raise Damaged(
             end.path or inherited.data.journal,
@@ -268,8 +264,8 @@ def _serve(inherited: Inherited) -> None:
     committer.publish()
     snapshots = Snapshots(inherited, disk)
     stop = Stop(inherited.workers, settings.graceful_timeout + LAST_S)
-    words[layout.at(0, "pid")] = os.getpid()
-    words[layout.at(0, "failed")] = 0  # what ended the one before has been mended
+    journal.pid = os.getpid()
+    journal.failed = 0  # what ended the one before has been mended
     os.write(inherited.ready, bytes([READY]))
     poll = select.poll()
     poll.register(inherited.wakeup.fileno(), select.POLLIN)

@@ -11,7 +11,7 @@ Who may write a field, and under which lock, is said beside it; README.md in thi
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from libproto.messages import OUTCOME_WINDOW
 from server.region.counters import COUNTERS, REPAIRS
@@ -33,6 +33,14 @@ class Kind(StrEnum):
     SEMAPHORE = "semaphore"  # a sem_t (32 bytes with glibc on x86-64), alone on its cache line
     BITS = "bits"
     RECORD = "record"  # of the txn log: records.py has its fields by kind
+
+
+class ServerState(IntEnum):
+    """The header's `state`."""
+
+    STARTING = 0
+    SERVING = 1
+    DRAINING = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Final
 import posix_ipc
 
 from server.region.layout import LAYOUT_VERSION, MAGIC, Capacities, Layout
+from server.region.views import Record
 
 
 class RegionError(Exception):
@@ -84,17 +85,17 @@ class Region:
                 f"the shared region needs {layout.size / 2**20:.1f} MiB in /dev/shm: "
                 f"{os.strerror(error.errno or 0)}; make /dev/shm larger or lower the capacities"
             ) from error
-        words, at = region.words, layout["header"].at
-        words[at(0, "layout_version")] = LAYOUT_VERSION
-        words[at(0, "digest")] = layout.digest
-        words[at(0, "size")] = layout.size
+        header = region.header
+        header.layout_version = LAYOUT_VERSION
+        header.digest = layout.digest
+        header.size = layout.size
         for field in Capacities.__slots__:
-            words[at(0, f"capacity_{field}")] = getattr(capacities, field)
-        words[at(0, "started")] = words[at(0, "epoch")] = now_us
-        words[at(0, "master_pid")] = os.getpid()
-        secret = at(0, "salt_secret") * 8
+            setattr(header, f"capacity_{field}", getattr(capacities, field))
+        header.started = header.epoch = now_us
+        header.master_pid = os.getpid()
+        secret = header.index("salt_secret") * 8
         region.bytes[secret : secret + 32] = os.urandom(32)
-        words[at(0, "magic")] = MAGIC
+        header.magic = MAGIC
         return region
 
     @classmethod
@@ -140,6 +141,38 @@ class Region:
         except BaseException:
             os.close(fd)
             raise
+
+    def record(self, segment: str, number: int = 0) -> Record:
+        """A record as attributes. KeyError, IndexError: there is none."""
+        return Record(self, self.layout[segment], number)
+
+    @property
+    def header(self) -> Record:
+        return self.record("header")
+
+    @property
+    def registry(self) -> Record:
+        return self.record("registry")
+
+    @property
+    def log(self) -> Record:
+        return self.record("log")
+
+    @property
+    def events(self) -> Record:
+        return self.record("events")
+
+    @property
+    def journal(self) -> Record:
+        return self.record("journal")
+
+    @property
+    def archive(self) -> Record:
+        return self.record("archive")
+
+    @property
+    def repairs(self) -> Record:
+        return self.record("repairs")
 
     def column(self, segment: str, field: str) -> list[int]:
         """A field's first word in every record."""
