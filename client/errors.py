@@ -75,6 +75,10 @@ class AlreadyExists(RequestFailed, status=Status.ERR_ALREADY_EXISTS):
     """The username is taken."""
 
 
+class LimitReached(RequestFailed, status=Status.ERR_LIMIT):
+    """The change would pass a limit, the receiver's included; nothing changed."""
+
+
 class InternalError(RequestFailed, status=Status.ERR_INTERNAL):
     """The server failed."""
 

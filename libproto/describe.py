@@ -27,6 +27,7 @@ from libproto.messages import (
     NONCE_LEN,
     OUTCOME_WINDOW,
     PUBLIC_KEY_LEN,
+    RESERVED,
     SALT_LEN,
     USERNAME_PATTERN,
     VERSION,
@@ -250,6 +251,8 @@ _STATUS_MEANINGS = {
     Status.ERR_TIMEOUT: "not done in time; in the ledger: whether it was ever executed "
     "cannot be told any more",
     Status.ERR_ALREADY_EXISTS: "the username is taken",
+    Status.ERR_LIMIT: "an amount or a balance would pass its limit, the receiver's included; "
+    "nothing changed",
     Status.ERR_INTERNAL: "the server failed; the fault is not the client's",
 }
 
@@ -267,7 +270,6 @@ def document() -> str:
 
 def _parts() -> dict[str, str]:
     nonce_len = f"{NONCE_LEN.start} to {NONCE_LEN.stop - 1}"
-    used = {message.opcode for message in MESSAGES}
     return {
         "version": f"{VERSION}",
         "header_len": f"{HEADER_LEN}",
@@ -320,10 +322,8 @@ def _parts() -> dict[str, str]:
         "event_kinds": ", ".join(f"{kind.value} {kind.name.lower()}" for kind in EventKind),
         "txn_kinds": ", ".join(f"{kind.value} {kind.name.lower()}" for kind in TxnKind),
         "ledger_requests": ", ".join(message.name for message in MESSAGES if message.ledger),
-        "retired": "\n".join(
-            f"- {_hex(opcode, 4)} is reserved: it has no message, and gets none."
-            for opcode in Opcode
-            if opcode not in used
+        "reserved_table": _rows(
+            ("opcode", "reserved for"), [(_hex(o, 4), name) for o, name in RESERVED.items()]
         ),
         **{f"message_{message.name}": _message(message) for message in MESSAGES},
     }

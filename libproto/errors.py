@@ -22,6 +22,7 @@ class Status(IntEnum):
     ERR_TIMEOUT = 7
     ERR_ALREADY_EXISTS = 8
     ERR_INTERNAL = 9
+    ERR_LIMIT = 10
 
 
 class LibprotoError(Exception):

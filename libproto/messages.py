@@ -77,7 +77,7 @@ class TxnKind(IntEnum):
 
 
 class Opcode(IntEnum):
-    """What a frame is about. Numbers that are not in use but taken stay in this list."""
+    """What a frame is about."""
 
     HELLO = 0x0001
     LOGIN = 0x0002
@@ -101,8 +101,31 @@ class Opcode(IntEnum):
     TRANSFER = 0x0203
     BALANCE = 0x0204
     TXN_HISTORY = 0x0205
-    RESERVED_0206 = 0x0206  # no message, and not to be given to one
     PAYMENT = 0x0207
+
+
+RESERVED: dict[int, str] = {
+    0x0006: "GOING_AWAY",
+    0x0007: "PASSWORD",
+    0x010D: "INBOX_HISTORY",
+    0x010E: "ROOM_OPEN",
+    0x010F: "ROOM_INFO",
+    0x0110: "ROOM_SET",
+    0x0111: "ROOM_ROLE",
+    0x0112: "BLOCK",
+    0x0113: "CHAT_DELETE",
+    0x0206: "TRANSFER_IN_ROOM",
+    0x0301: "BOARD_ADD",
+    0x0302: "BOARD_LIST",
+    0x0303: "BOARD_REMOVE",
+    0x0304: "BOARD_TAKE",
+    0x0401: "FILE_BEGIN",
+    0x0402: "FILE_PUT",
+    0x0403: "FILE_END",
+    0x0404: "FILE_GET",
+    0x0405: "LINK_FETCH",
+}
+"""Opcodes that are kept for messages to come, by number: no other message may have them."""
 
 
 # --- Connection -------------------------------------------------------------------------------
@@ -133,18 +156,22 @@ class HelloResponse(NamedTuple):
     salt: Bytes
     iterations: U32
     public_key: Bytes
+    identity: Bytes
+    signature: Bytes
 
 
 class LoginRequest(NamedTuple):
     username: Str
     client_proof: Bytes
     client_id: U64
+    next_req_id: U64
 
 
 class LoginResponse(NamedTuple):
     user_id: U32
     session_id: U64
     resumed: U8
+    log_id: U64
     server_signature: Bytes
 
 
@@ -235,6 +262,7 @@ class RoomHistoryRequest(NamedTuple):
 
 class RoomHistoryResponse(NamedTuple):
     room_id: U32
+    epoch: U64
     oldest_seq: U64
     events: tuple[ChatBroadcast, ...]
 
@@ -363,6 +391,7 @@ class Transaction(NamedTuple):
 
 
 class TxnHistoryResponse(NamedTuple):
+    oldest_txn_id: U64
     transactions: tuple[Transaction, ...]
 
 

@@ -7,10 +7,13 @@ with no normalisation. Keys, proofs and signatures are 32 bytes each.
 
 import hashlib
 import hmac
+from struct import Struct
 from typing import NamedTuple
 
 from libproto.errors import MisuseError
 from libproto.messages import KEY_LEN, MIN_ITERATIONS, SALT_LEN
+
+_CLIENT = Struct(">2Q")
 
 
 class Verifier(NamedTuple):
@@ -55,9 +58,10 @@ def make_verifier(password: str, salt: bytes, iterations: int) -> Verifier:
     return Verifier(salt, iterations, stored_key(client_key(salted)), server_key(salted))
 
 
-def auth_message(hello_request_body: bytes, hello_response_body: bytes, username: str) -> bytes:
-    """AuthMessage: both HELLO bodies as transmitted, and the username of the LOGIN."""
-    return hello_request_body + hello_response_body + username.encode()
+def auth_message(hello_bodies: bytes, username: str, client_id: int, next_req_id: int) -> bytes:
+    """AuthMessage: both HELLO bodies as transmitted (the request's, then the response's), and the
+    username, client_id and next_req_id of the LOGIN."""
+    return hello_bodies + username.encode() + _CLIENT.pack(client_id, next_req_id)
 
 
 def client_proof(client: bytes, message: bytes) -> bytes:

@@ -93,7 +93,7 @@ class User:
             try:
                 async with asyncio.timeout(LOGIN_S):
                     wire = await Wire.open(*self._load.address, self._push, self._load.unexpected)
-                    login = await wire.login(self.name, self._client_id)
+                    login = await wire.login(self.name, self._client_id, self._next_req_id)
             except (OSError, Lost, Refused, TimeoutError) as error:
                 if wire is not None:
                     wire.cut(reset=False)
@@ -271,7 +271,7 @@ class User:
         known, before, new = log[-1].txn_id if log else 0, 0, []
         limit = NEW_MAX  # what is new since the last time is few, and older ones cost the server
         while True:
-            (page,) = await wire.call(Opcode.TXN_HISTORY, before, limit)
+            _, page = await wire.call(Opcode.TXN_HISTORY, before, limit)
             limit = LIST_MAX
             new += [item for item in page if item.txn_id > known]
             if not page or page[-1].txn_id <= known:

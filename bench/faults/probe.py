@@ -167,7 +167,7 @@ class _Prober:
 
     async def _connect(self) -> None:
         wire = await self._open()
-        await wire.login(self._user, 0)
+        await wire.login(self._user, 0, 1)
         sock = wire.transport.get_extra_info("socket")
         wanted = [pid for pid in workers_of(self._master) if pid not in self._wires]
         worker = _holder(sock, wanted)

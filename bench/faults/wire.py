@@ -194,7 +194,7 @@ class Wire(asyncio.Protocol):
         fields = (0, CLIENT_NAME, username, os.urandom(16), b"")
         answer = await self.call(Opcode.HELLO, *fields)
         bodies = REQUEST[Opcode.HELLO].encode(*fields), RESPONSE[Opcode.HELLO].encode(*answer)
-        return HelloResponse._make(answer), scram.auth_message(*bodies, username)
+        return HelloResponse._make(answer), b"".join(bodies)
 
     async def register(self, usernames: list[str]) -> list[int]:
         """Register users; their ids."""
@@ -202,10 +202,13 @@ class Wire(asyncio.Protocol):
         verifier = _verifier(answer.iterations)
         return [(await self.call(Opcode.REGISTER, name, *verifier))[0] for name in usernames]
 
-    async def login(self, username: str, client_id: int) -> LoginResponse:
-        answer, message = await self._hello(username)
+    async def login(self, username: str, client_id: int, next_req_id: int) -> LoginResponse:
+        """next_req_id: greater than every req_id of the ledger under this client_id so far."""
+        answer, hello = await self._hello(username)
+        client = client_id, next_req_id
+        message = scram.auth_message(hello, username, *client)
         proof = scram.client_proof(_key(answer.salt, answer.iterations), message)
-        return LoginResponse._make(await self.call(Opcode.LOGIN, username, proof, client_id))
+        return LoginResponse._make(await self.call(Opcode.LOGIN, username, proof, *client))
 
     def waiting_s(self, now: float) -> float:
         """How long the oldest request has waited for its answer."""

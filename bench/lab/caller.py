@@ -83,12 +83,12 @@ class Caller:
         return RESPONSE[opcode].decode(*self.frame(opcode, *fields)[4:7])
 
     def hello(self, username: str) -> tuple[HelloResponse, bytes]:
-        """The answer, and the AuthMessage."""
+        """The answer, and the bodies of both, for the AuthMessage."""
         fields = (0, CLIENT_NAME, username, os.urandom(16), b"")
         _, _, _, _, buf, start, end, _ = self.frame(Opcode.HELLO, *fields)
         body = REQUEST[Opcode.HELLO].encode(*fields)
         answer = HelloResponse._make(RESPONSE[Opcode.HELLO].decode(buf, start, end))
-        return answer, scram.auth_message(body, buf[start:end], username)
+        return answer, body + buf[start:end]
 
     def register(self, usernames: list[str]) -> list[int]:
         """Register users; their ids."""
@@ -97,10 +97,13 @@ class Caller:
         return [self.call(Opcode.REGISTER, name, *made)[0] for name in usernames]
 
     def login(self, username: str, client_id: int) -> LoginResponse:
-        """HELLO and LOGIN of a user that `register` has made."""
-        answer, message = self.hello(username)
+        """HELLO and LOGIN of a user that `register` has made, under a client_id that is new to the
+        server, or 0."""
+        answer, hello = self.hello(username)
+        client = client_id, 1
+        message = scram.auth_message(hello, username, *client)
         proof = scram.client_proof(client_key(answer.salt, answer.iterations), message)
-        return LoginResponse._make(self.call(Opcode.LOGIN, username, proof, client_id))
+        return LoginResponse._make(self.call(Opcode.LOGIN, username, proof, *client))
 
     def close(self) -> None:
         self.sock.close()

@@ -425,9 +425,10 @@ class Connection:
             answer = RESPONSE[opcode].body._make(fields)  # type: ignore[attr-defined]
             self.heartbeat_s = answer.heartbeat_s
             asked = REQUEST[Opcode.HELLO].encode(*self._hello)
-            message = scram.auth_message(asked, body, self.name)
+            client = self._client_id, self._next_ledger
+            message = scram.auth_message(asked + body, self.name, *client)
             proof = scram.client_proof(client_key(answer.salt, answer.iterations), message)
-            self._own(Opcode.LOGIN, (self.name, proof, self._client_id), now)
+            self._own(Opcode.LOGIN, (self.name, proof, *client), now)
         elif opcode == Opcode.LOGIN:
             for room in self.rooms:
                 self._own(Opcode.JOIN_ROOM, (room,), now)

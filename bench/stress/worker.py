@@ -205,7 +205,7 @@ class Process:
                 finals.append([user, *caller.call(Opcode.BALANCE)])
                 before = 0
                 while True:
-                    (page,) = caller.call(Opcode.TXN_HISTORY, before, LIST_MAX)
+                    _, page = caller.call(Opcode.TXN_HISTORY, before, LIST_MAX)
                     for transaction in map(Transaction._make, page):
                         if transaction.txn_id > base:
                             views += VIEW.pack(*_view(user, transaction))

@@ -28,7 +28,7 @@ class Greeting(NamedTuple):
 
     username: str
     answer: HelloResponse
-    auth_message: bytes
+    hello_bodies: bytes
 
 
 def hello(username: str, client_name: str, capabilities: int) -> Call[Greeting]:
@@ -43,8 +43,7 @@ def hello(username: str, client_name: str, capabilities: int) -> Call[Greeting]:
             raise ProtocolViolation("HELLO answered a nonce or a salt of the wrong length")
         request_body = REQUEST[Opcode.HELLO].encode(*fields)
         response_body = RESPONSE[Opcode.HELLO].encode(*answer)
-        message = scram.auth_message(request_body, response_body, username)
-        return Greeting(username, answer, message)
+        return Greeting(username, answer, request_body + response_body)
 
     return Call(Opcode.HELLO, fields, result)
 
@@ -74,10 +73,14 @@ def derive(greeting: Greeting, password: str) -> Keys:
     return Keys(salt, iterations, scram.client_key(salted), scram.server_key(salted))
 
 
-def login(greeting: Greeting, keys: Keys, client_id: int) -> Call[LoginResponse]:
-    """The LOGIN that proves the password and checks the server's own proof."""
-    proof = scram.client_proof(keys.client_key, greeting.auth_message)
-    signature = scram.server_signature(keys.server_key, greeting.auth_message)
+def login(greeting: Greeting, keys: Keys, client_id: int, next_req_id: int) -> Call[LoginResponse]:
+    """The LOGIN that proves the password and checks the server's own proof.
+
+    next_req_id: greater than every req_id of a ledger request under this client_id so far.
+    """
+    message = scram.auth_message(greeting.hello_bodies, greeting.username, client_id, next_req_id)
+    proof = scram.client_proof(keys.client_key, message)
+    signature = scram.server_signature(keys.server_key, message)
 
     def result(answered: tuple[Any, ...]) -> LoginResponse:
         response = LoginResponse._make(answered)
@@ -88,7 +91,8 @@ def login(greeting: Greeting, keys: Keys, client_id: int) -> Call[LoginResponse]
             )
         return response
 
-    return Call(Opcode.LOGIN, (greeting.username, proof, client_id), result)
+    fields = (greeting.username, proof, client_id, next_req_id)
+    return Call(Opcode.LOGIN, fields, result)
 
 
 def _check_iterations(greeting: Greeting) -> None:

@@ -268,7 +268,7 @@ class ResumingCore(ClientCore):
                 f"the salt of user {self.username!r} is another one now: the user was registered "
                 "anew, or is not known any more"
             )
-        self._ask(auth.login(greeting, keys, self.client_id), self._logged_in)
+        self._ask(super().login(greeting, keys), self._logged_in)
 
     def _logged_in(self, _: LoginResponse, error: RequestFailed | None) -> None:
         self._check(error)

@@ -214,7 +214,7 @@ class ClientCore:
 
     def login(self, greeting: Greeting, keys: Keys) -> Call[LoginResponse]:
         """The LOGIN of this client after a HELLO."""
-        return auth.login(greeting, keys, self.client_id)
+        return auth.login(greeting, keys, self.client_id, self._next_ledger)
 
     # ---- requests
 

@@ -4,6 +4,7 @@ A slot is written once, payload before its commit word; the index is derived fro
 registration is a record of the txn log, in the same order as the money.
 """
 
+import hmac
 import zlib
 
 from libproto.scram import Verifier
@@ -72,6 +73,11 @@ class Users:
     def salt_secret(self) -> bytes:
         """Key of the salts that are told for unknown names: stable while the state lives."""
         return bytes(self._bytes[self._secret : self._secret + 32])
+
+    def log_id(self) -> int:
+        """Identity of the log, not 0: the same as long as the state lives. No name is hashed to it:
+        a username has no blank."""
+        return int.from_bytes(hmac.digest(self.salt_secret(), b"log id", "sha256")[:WORD]) or 1
 
     def presence(self, user: int, now: int) -> tuple[bool, int]:
         """Online? and last_seen: now where online. Microseconds since the Unix epoch."""

@@ -47,8 +47,7 @@ class Greeting(NamedTuple):
     """What a HELLO leaves for the LOGIN after it."""
 
     username: str
-    request_body: bytes
-    response_body: bytes
+    hello_bodies: bytes
 
 
 class Connection(FrameProtocol):

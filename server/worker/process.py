@@ -93,6 +93,7 @@ class Worker:
         self.watched: Final = self.state.rooms.watched
         header = inherited.region.layout["header"]
         self.epoch: Final = self.words[header.at(0, "epoch")]
+        self.log_id: Final = self.state.users.log_id()
         self.released: Final = inherited.region.layout["log"].at(0, "released")
         self.archive: Final = ArchiveClient(inherited.archive, loop) if inherited.archive else None
         self.archive_failed: Final = inherited.region.layout["archive"].at(0, "failed")

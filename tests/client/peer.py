@@ -20,6 +20,7 @@ from libproto.messages import MIN_ITERATIONS, HelloResponse, LoginResponse, Opco
 USERNAME = "ann"
 PASSWORD = "correct horse"  # noqa: S105 - of a user that there is in tests alone
 USER_ID = 7
+LOG_ID = 0x0102030405060708
 MAX_BODY_LEN = 65536
 WAIT_S = 10.0
 VERIFIER = scram.make_verifier(PASSWORD, bytes(range(16)), MIN_ITERATIONS)
@@ -68,7 +69,8 @@ class Handshake:
         self.hello = hello or {}
         self.login = login or {}
         self.verifier = VERIFIER
-        self.message = b""
+        self.hello_bodies = b""
+        self.next_req_id = 0  # of the latest LOGIN
 
     def respond(self, request: Request) -> bytes:
         if request.opcode == Opcode.HELLO:
@@ -82,23 +84,25 @@ class Handshake:
                 salt=self.verifier.salt,
                 iterations=self.verifier.iterations,
                 public_key=b"",
+                identity=b"",
+                signature=b"",
             )._replace(**self.hello)
-            self.message = scram.auth_message(
-                REQUEST[Opcode.HELLO].encode(*request.fields),
-                RESPONSE[Opcode.HELLO].encode(*answered),
-                request.fields[2],
-            )
+            bodies = REQUEST[Opcode.HELLO].encode(*request.fields)
+            self.hello_bodies = bodies + RESPONSE[Opcode.HELLO].encode(*answered)
             return answer(request, *answered)
         if request.opcode == Opcode.REGISTER:
             self.verifier = scram.Verifier(*request.fields[1:])
             return answer(request, USER_ID)
         assert request.opcode == Opcode.LOGIN
-        username, proof, _ = request.fields
-        valid = scram.proof_is_valid(self.verifier.stored_key, self.message, proof)
+        username, proof, client_id, self.next_req_id = request.fields
+        client = client_id, self.next_req_id
+        message = scram.auth_message(self.hello_bodies, username, *client)
+        valid = scram.proof_is_valid(self.verifier.stored_key, message, proof)
         if not valid or username != USERNAME:
             return refuse(request, Status.ERR_UNAUTHORIZED, "wrong username or password")
-        signature = scram.server_signature(self.verifier.server_key, self.message)
-        return answer(request, *LoginResponse(USER_ID, 1, 0, signature)._replace(**self.login))
+        signature = scram.server_signature(self.verifier.server_key, message)
+        response = LoginResponse(USER_ID, 1, 0, LOG_ID, signature)
+        return answer(request, *response._replace(**self.login))
 
 
 class Wire:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from client.core.gaps import Ask, Found, read_range
 from libproto.messages import LIST_MAX, ChatBroadcast, EventKind, RoomGap, RoomHistoryResponse
 
-ROOM = 7
+ROOM, EPOCH = 7, 1
 
 
 def _event(seq: int) -> ChatBroadcast:
@@ -31,7 +31,7 @@ class History:
         after, limit = ask
         kept = [seq for seq in self.seqs if seq > after and seq >= self.oldest]
         events = tuple(map(_event, kept[: min(limit, self.page)]))
-        return RoomHistoryResponse(ROOM, self.oldest, events)
+        return RoomHistoryResponse(ROOM, EPOCH, self.oldest, events)
 
 
 def _drive(
@@ -98,7 +98,7 @@ def test_what_goes_while_it_is_read() -> None:
 def test_an_answer_that_goes_back_ends_it() -> None:
     def answer(ask: Ask) -> RoomHistoryResponse:
         del ask
-        return RoomHistoryResponse(ROOM, 1, (_event(1), _event(2)))
+        return RoomHistoryResponse(ROOM, EPOCH, 1, (_event(1), _event(2)))
 
     assert _drive(read_range(ROOM, 1, 9), answer) == [_event(1), _event(2)]
 

@@ -286,6 +286,19 @@ def test_what_was_said_is_not_said_twice() -> None:
     assert join.opcode == Opcode.JOIN_ROOM
 
 
+def test_next_req_id_is_above_all_that_were_drawn() -> None:
+    link = Link()
+    assert link.handshake.next_req_id == 1
+    for number in (1, 2, 3):
+        link.answered(answer(link.send(Calls.DEPOSIT(number)), number, 10))
+        link.send(Calls.BALANCE())
+    link.reconnect()
+    assert link.handshake.next_req_id == 4
+    link.core.request(Calls.DEPOSIT(1), 100)
+    link.reconnect()
+    assert link.handshake.next_req_id == 101
+
+
 def test_client_id_0_repeats_no_ledger_request() -> None:
     link = Link(client_id=0)
     deposit, balance = link.send(calls.deposit(1)), link.send(calls.balance())
@@ -830,7 +843,9 @@ class World:
                 _, after, limit = fields
                 here = self.rooms[room]
                 found = [e for n, e in here.events.items() if n > after and n >= here.oldest]
-                self.stream += answer(request, room, here.oldest, found[: min(limit, 3)])
+                self.stream += answer(
+                    request, room, self.epoch, here.oldest, found[: min(limit, 3)]
+                )
             case _:
                 raise AssertionError(request)
 

@@ -20,7 +20,7 @@ from libproto import scram
 from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE
 from libproto.errors import Status
 from libproto.framing import Decoder, Fault
-from libproto.messages import Flag, Opcode
+from libproto.messages import MESSAGES, Flag, Opcode
 from server.core.stats import totals
 from server.region.counters import INDEX
 from server.region.region import Region
@@ -65,15 +65,24 @@ def request(opcode: int, req_id: int, *fields: object, flags: int = 0) -> bytes:
     return REQUEST[opcode].frame(req_id, flags, *fields)
 
 
+Client = tuple[str, int]
+"""A username and a client_id."""
+LEDGER = frozenset(message.opcode for message in MESSAGES if message.ledger)
+
+
 class Wire:
     """One connection. Answers are expected in the order of the requests; pushes that come before
     an answer wait in `pushes`."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, drawn: dict[Client, int] | None = None) -> None:
+        """drawn: the greatest req_id of a ledger request by client, kept over its connections."""
         self.sock = sock
+        self._drawn = {} if drawn is None else drawn
+        self._client: Client = ("", 0)  # that is logged in
         self.pushes: deque[Received] = deque()
         self.session = 0  # its id, once logged in
         self.user = 0
+        self.log_id = 0
         self._decoder = Decoder(1 << 20)
         self._last_req_id = 0
         self._hello = b""  # the bodies of the latest HELLO and its response
@@ -102,6 +111,9 @@ class Wire:
     def send(self, opcode: int, *fields: object, flags: int = 0, req_id: int = 0) -> int:
         """Send a request; answers its req_id, the next one if none is given."""
         self._last_req_id = req_id or self._last_req_id + 1
+        if opcode in LEDGER:
+            drawn = self._drawn.get(self._client, 0)
+            self._drawn[self._client] = max(drawn, self._last_req_id)
         self.send_raw(request(opcode, self._last_req_id, *fields, flags=flags))
         return self._last_req_id
 
@@ -190,24 +202,45 @@ class Wire:
             Opcode.REGISTER, *registration(username, iterations or self._iterations, password)
         )
 
-    def proof(self, username: str, password: str = PASSWORD, salt: bytes = b"") -> bytes:
+    def proof(
+        self,
+        username: str,
+        password: str = PASSWORD,
+        *,
+        client_id: int = 0,
+        next_req_id: int = 1,
+        salt: bytes = b"",
+    ) -> bytes:
         """The client_proof for the latest HELLO. salt: as it answered, if none is given."""
         salted = _salted(password, salt or self._salt, self._iterations)
-        return scram.client_proof(scram.client_key(salted), self._hello + username.encode())
+        message = scram.auth_message(self._hello, username, client_id, next_req_id)
+        return scram.client_proof(scram.client_key(salted), message)
 
     def login(
-        self, username: str, password: str = PASSWORD, *, client_id: int = 0, salt: bytes = b""
+        self,
+        username: str,
+        password: str = PASSWORD,
+        *,
+        client_id: int = 0,
+        next_req_id: int | None = None,
+        salt: bytes = b"",
     ) -> Received:
-        """LOGIN after a HELLO; the server's signature is verified."""
-        proof = self.proof(username, password, salt)
-        answer = self.call(Opcode.LOGIN, username, proof, client_id)
+        """LOGIN after a HELLO; the server's signature is verified. next_req_id: above what was
+        drawn under this client_id, if none is given."""
+        client = username, client_id
+        if next_req_id is None:
+            next_req_id = self._drawn.get(client, 0) + 1
+        proof = self.proof(
+            username, password, client_id=client_id, next_req_id=next_req_id, salt=salt
+        )
+        answer = self.call(Opcode.LOGIN, username, proof, client_id, next_req_id)
         if answer.status == Status.OK:
             salted = _salted(password, salt or self._salt, self._iterations)
-            signature = scram.server_signature(
-                scram.server_key(salted), self._hello + username.encode()
-            )
+            message = scram.auth_message(self._hello, username, client_id, next_req_id)
+            signature = scram.server_signature(scram.server_key(salted), message)
             assert answer.body.server_signature == signature
             self.session, self.user = answer.body.session_id, answer.body.user_id
+            self._client, self.log_id = client, answer.body.log_id
         return answer
 
 
@@ -237,6 +270,7 @@ class Lobby:
         self.server = server
         self._region = Region.attach(server.name)
         self._wires: list[Wire] = []
+        self._drawn: dict[Client, int] = {}
         self._users = 0
         self._prefix = os.urandom(3).hex()
 
@@ -260,7 +294,7 @@ class Lobby:
 
     def open(self) -> Wire:
         """A connection, in CONNECTED."""
-        wire = Wire(self.server.connect(DEADLINE_S))
+        wire = Wire(self.server.connect(DEADLINE_S), self._drawn)
         self._wires.append(wire)
         return wire
 

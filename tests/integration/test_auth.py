@@ -61,14 +61,72 @@ def test_whatever_is_wrong_the_answer_is_the_same(lobby: Lobby) -> None:
     for proof in (b"", KEY[:31], KEY + b"\0"):
         wire = lobby.open()
         wire.hello(known)
-        answers.append(wire.call(Opcode.LOGIN, known, proof, 0))
+        answers.append(wire.call(Opcode.LOGIN, known, proof, 0, 1))
     for name in ("", "no such name", "x" * 33, "ü"):
         wire = lobby.open()
         wire.hello(known)
-        answers.append(wire.call(Opcode.LOGIN, name, wire.proof(known), 0))
+        answers.append(wire.call(Opcode.LOGIN, name, wire.proof(known), 0, 1))
     assert {(answer.status, answer.raw) for answer in answers} == {
         (Status.ERR_UNAUTHORIZED, answers[0].raw)
     }
+
+
+def test_the_proof_is_for_its_client_and_its_next_req_id(lobby: Lobby) -> None:
+    """Nobody in between changes them."""
+    username = lobby.new_user()
+    for sent in ((7, 6), (6, 5), (5, 7), (0, 5)):
+        wire = lobby.open()
+        wire.hello(username)
+        proof = wire.proof(username, client_id=7, next_req_id=5)
+        assert wire.status(Opcode.LOGIN, username, proof, *sent) == Status.ERR_UNAUTHORIZED
+    wire = lobby.open()
+    wire.hello(username)
+    proof = wire.proof(username, client_id=7, next_req_id=5)
+    wire.ok(Opcode.LOGIN, username, proof, 7, 5)
+
+
+@pytest.mark.parametrize("client_id", [0, 7])
+def test_next_req_id_0(lobby: Lobby, client_id: int) -> None:
+    """Refused after a right proof only; it supersedes nobody, and makes no client known."""
+    username = lobby.new_user()
+    there = lobby.enter(username, client_id=client_id)
+    for _ in range(2):
+        wire = lobby.open()
+        for _ in range(5):  # it does not count toward the third
+            wire.hello(username)
+            refused = wire.login(username, client_id=client_id, next_req_id=0)
+            assert refused.status == Status.ERR_BAD_PACKET
+            assert wire.status(Opcode.BALANCE) == Status.ERR_UNAUTHORIZED
+            wire.hello(username)
+            refused = wire.login(username, client_id=client_id + 1, next_req_id=0)
+            assert refused.status == Status.ERR_BAD_PACKET
+        # the nonce is spent
+        proof = wire.proof(username, client_id=client_id)
+        assert wire.status(Opcode.LOGIN, username, proof, client_id, 1) == Status.ERR_UNAUTHORIZED
+    wrong = lobby.open()
+    wrong.hello(username)
+    refused = wrong.login(username, "wrong", client_id=client_id, next_req_id=0)
+    assert refused.status == Status.ERR_UNAUTHORIZED
+    there.ok(Opcode.BALANCE)
+    wire = lobby.open()
+    wire.hello(username)
+    assert wire.login(username, client_id=client_id + 1).body.resumed == 0
+
+
+def test_log_id_is_the_servers(lobby: Lobby, start_server: StartServer) -> None:
+    """One for everybody on every worker, and not another server's."""
+    found = set()
+    for worker in range(4):
+        wire = lobby.open_on(worker)
+        username = lobby.new_user()
+        wire.hello(username)
+        found.add(wire.login(username).body.log_id)
+    assert len(found) == 1
+    assert 0 not in found
+    with Lobby(start_server()) as other:
+        username, wire = other.new_user(), other.open()
+        wire.hello(username)
+        assert wire.login(username).body.log_id not in found
 
 
 # ---- the nonce
@@ -89,16 +147,16 @@ def test_a_nonce_is_good_for_one_login(lobby: Lobby) -> None:
     wire.hello(username)
     proof = wire.proof(username)
     thief.hello(username)
-    assert thief.status(Opcode.LOGIN, username, proof, 0) == Status.ERR_UNAUTHORIZED
-    wire.ok(Opcode.LOGIN, username, proof, 0)
+    assert thief.status(Opcode.LOGIN, username, proof, 0, 1) == Status.ERR_UNAUTHORIZED
+    wire.ok(Opcode.LOGIN, username, proof, 0, 1)
     wire.ok(Opcode.LOGOUT)
-    assert wire.status(Opcode.LOGIN, username, proof, 0) == Status.ERR_UNAUTHORIZED
+    assert wire.status(Opcode.LOGIN, username, proof, 0, 1) == Status.ERR_UNAUTHORIZED
 
     again = lobby.open()
     again.hello(username)
     proof = again.proof(username)
-    assert again.status(Opcode.LOGIN, username, KEY, 0) == Status.ERR_UNAUTHORIZED
-    assert again.status(Opcode.LOGIN, username, proof, 0) == Status.ERR_UNAUTHORIZED
+    assert again.status(Opcode.LOGIN, username, KEY, 0, 1) == Status.ERR_UNAUTHORIZED
+    assert again.status(Opcode.LOGIN, username, proof, 0, 1) == Status.ERR_UNAUTHORIZED
 
 
 def test_the_proof_covers_both_hello_bodies(lobby: Lobby) -> None:
@@ -109,7 +167,7 @@ def test_the_proof_covers_both_hello_bodies(lobby: Lobby) -> None:
     relay.hello(username, capabilities=0)
     proof = relay.proof(username)
     relay.hello(username, capabilities=4)
-    assert relay.status(Opcode.LOGIN, username, proof, 0) == Status.ERR_UNAUTHORIZED
+    assert relay.status(Opcode.LOGIN, username, proof, 0, 1) == Status.ERR_UNAUTHORIZED
     assert honest.login(username).status == Status.OK
 
 

@@ -35,6 +35,7 @@ from tests.helpers.wire import Wire, frozen, registration, request
 DAMAGED, JOURNAL_FAILED = 5, 6
 PASSWORD = "sesame"  # noqa: S105 - of users who live as long as the test
 CLIENT = 0xC11E27
+ABOVE_ALL = 1 << 32  # req_ids that a test draws
 SMALL = ("--txn-ring", "64", "--event-ring", "16", "--accounts", "64", "--clients", "64")
 Restart = Callable[..., RunningServer]
 
@@ -69,7 +70,9 @@ def entered(server: RunningServer, name: str, *, new: bool = False) -> Wire:
         register(server, name)
     wire = Wire(server.connect())
     wire.hello(name)
-    assert wire.login(name, client_id=CLIENT).status == Status.OK
+    next_req_id = 1 if new else ABOVE_ALL
+    login = wire.login(name, client_id=CLIENT, next_req_id=next_req_id)
+    assert login.status == Status.OK
     return wire
 
 
@@ -107,13 +110,14 @@ def test_everything_is_there_after_a_kill_of_everything(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with serving(data, *SMALL) as server, entered(server, "ann", new=True) as ann:
         register(server, "bob")
-        epoch = ann.ok(Opcode.JOIN_ROOM, 7).epoch
+        epoch, log_id = ann.ok(Opcode.JOIN_ROOM, 7).epoch, ann.log_id
         deposits = [ann.call(Opcode.DEPOSIT, n, req_id=100 + n).body for n in range(1, 151)]
         paid = ann.call(Opcode.TRANSFER, 2, 30, req_id=300).body
         sent = [ann.ok(Opcode.CHAT_SEND, 7, f"m{n}").room_seq for n in range(5)]
         wait_until(lambda: kept(server) == 6, "the archive has them")
         kill_all(server)
     with serving(data, *SMALL) as server, entered(server, "ann") as ann:
+        assert ann.log_id == log_id
         assert ann.ok(Opcode.BALANCE) == (deposits[-1].balance - 30, paid.txn_id)
         again = ann.call(Opcode.TRANSFER, 2, 30, req_id=300, flags=Flag.POSSIBLE_DUPLICATE)
         assert again.body == paid
@@ -127,7 +131,7 @@ def test_everything_is_there_after_a_kill_of_everything(tmp_path: Path) -> None:
         assert [item.amount for item in shown] == [*range(1, 151), 30]
         assert ann.ok(Opcode.USER_LOOKUP, "bob").user_id == 2
         joined = ann.ok(Opcode.JOIN_ROOM, 7)
-        assert joined.epoch == epoch
+        assert joined.epoch == ann.ok(Opcode.ROOM_HISTORY, 7, 0, 1).epoch == epoch
         assert joined.last_seq > sent[-1], "what may have been used is skipped"
         after = ann.ok(Opcode.CHAT_SEND, 7, "after").room_seq
         assert after > joined.last_seq

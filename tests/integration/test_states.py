@@ -87,6 +87,7 @@ def test_every_request_in_every_state(lobby: Lobby, opcode: Opcode, state: State
             username,
             wire.proof(username) if state != State.CONNECTED else bytes(32),
             0,
+            1,
         ),
         Opcode.HEARTBEAT: lambda: (1,),
         Opcode.JOIN_ROOM: lambda: (ROOM + 1,),
@@ -123,7 +124,7 @@ def test_hello_again_makes_a_fresh_nonce(lobby: Lobby) -> None:
     second = wire.hello(username)
     assert first.body.server_nonce != second.body.server_nonce
     assert first.body.salt == second.body.salt
-    assert wire.status(Opcode.LOGIN, username, old_proof, 0) == NO
+    assert wire.status(Opcode.LOGIN, username, old_proof, 0, 1) == NO
     wire.hello(username)
     assert wire.login(username).status == OK
 
@@ -132,7 +133,7 @@ def test_a_failed_login_leads_to_connected(lobby: Lobby) -> None:
     username = lobby.new_user()
     wire = lobby.open()
     wire.hello(username)
-    assert wire.status(Opcode.LOGIN, username, bytes(32), 0) == NO
+    assert wire.status(Opcode.LOGIN, username, bytes(32), 0, 1) == NO
     assert state_of(wire) == State.CONNECTED
     wire.hello(username)
     assert wire.login(username).status == OK
@@ -146,7 +147,7 @@ def test_the_third_failed_login_closes_after_the_answer(lobby: Lobby, greeted: b
     for attempt in range(1, 4):
         if greeted:
             wire.hello(username)
-        assert wire.status(Opcode.LOGIN, username, bytes(32), 0) == NO
+        assert wire.status(Opcode.LOGIN, username, bytes(32), 0, 1) == NO
         if attempt < 3:
             wire.ok(Opcode.HEARTBEAT, 1)
     wire.expect_end()
@@ -158,12 +159,12 @@ def test_failed_logins_of_a_connection_add_up(lobby: Lobby) -> None:
     wire = lobby.open()
     for _ in range(2):
         wire.hello(username)
-        assert wire.status(Opcode.LOGIN, username, bytes(32), 0) == NO
+        assert wire.status(Opcode.LOGIN, username, bytes(32), 0, 1) == NO
     wire.hello(username)
     assert wire.login(username).status == OK
     wire.ok(Opcode.LOGOUT)
     wire.hello(username)
-    assert wire.status(Opcode.LOGIN, username, bytes(32), 0) == NO
+    assert wire.status(Opcode.LOGIN, username, bytes(32), 0, 1) == NO
     wire.expect_end()
 
 

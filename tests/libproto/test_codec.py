@@ -11,11 +11,21 @@ from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE, Codec, error_frame
 from libproto.errors import MisuseError, PeerError, Status
 from libproto.fields import fields_of
 from libproto.framing import Decoder, assemble, checksum
-from libproto.messages import LIST_MAX, MESSAGES, Flag, Member, Opcode, RoomEntry
+from libproto.messages import LIST_MAX, MESSAGES, RESERVED, Flag, Member, Opcode, RoomEntry
 from tests.libproto.strategies import CODECS, values
-from tests.libproto.vectors import VALID, codec_of, name_of, values_of
+from tests.libproto.vectors import EVERY_VALID, VALID, codec_of, name_of, values_of
 
 every_codec = pytest.mark.parametrize("codec", [row[2] for row in CODECS.values()], ids=CODECS)
+
+
+def test_every_codec_has_a_vector_and_only_reserved_opcodes_wait_for_theirs() -> None:
+    missing = {id(codec): name for name, (_, _, codec) in CODECS.items()}
+    for vector in VALID:
+        missing.pop(id(codec_of(vector)), None)
+    assert not missing
+    waiting = {v["opcode"] for v in EVERY_VALID if v not in VALID}
+    assert waiting == RESERVED.keys()
+    assert (len(VALID), len(EVERY_VALID)) == (59, 94)
 
 
 @pytest.mark.parametrize("vector", VALID, ids=name_of)

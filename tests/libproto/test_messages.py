@@ -9,6 +9,7 @@ from libproto.messages import (
     MESSAGES,
     NEVER,
     NONCE_LEN,
+    RESERVED,
     USERNAME_PATTERN,
     Capability,
     Flag,
@@ -17,10 +18,11 @@ from libproto.messages import (
 )
 
 
-def test_every_opcode_but_the_reserved_one_has_a_row() -> None:
+def test_every_opcode_has_a_row_and_no_reserved_one() -> None:
     opcodes = [message.opcode for message in MESSAGES]
     assert len(opcodes) == len(set(opcodes))
-    assert set(Opcode) - set(opcodes) == {Opcode.RESERVED_0206}
+    assert set(Opcode) == set(opcodes)
+    assert not RESERVED.keys() & set(opcodes)
     assert opcodes == sorted(opcodes)
     assert {opcode: BY_OPCODE[opcode] for opcode in opcodes} == BY_OPCODE
 

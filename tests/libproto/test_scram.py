@@ -12,9 +12,10 @@ PASSWORD: str = SCRAM["password"]
 SALT = bytes.fromhex(SCRAM["salt"])
 ITERATIONS: int = SCRAM["iterations"]
 MESSAGE = scram.auth_message(
-    bytes.fromhex(SCRAM["hello_request"]),
-    bytes.fromhex(SCRAM["hello_response"]),
+    bytes.fromhex(SCRAM["hello_request"]) + bytes.fromhex(SCRAM["hello_response"]),
     SCRAM["username"],
+    SCRAM["client_id"],
+    SCRAM["next_req_id"],
 )
 
 
@@ -70,7 +71,9 @@ def test_what_must_not_verify() -> None:
 
 
 def test_auth_message_is_joined_in_order() -> None:
-    assert scram.auth_message(b"request", b"response", "bób") == b"requestresponseb\xc3\xb3b"
+    client = bytes.fromhex("0102030405060708 0000000000000009")
+    message = scram.auth_message(b"bodies", "bób", 0x0102030405060708, 9)
+    assert message == b"bodiesb\xc3\xb3b" + client
 
 
 def test_weak_parameters_are_refused() -> None:

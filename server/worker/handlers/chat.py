@@ -20,7 +20,7 @@ _lookup_response = RESPONSE[Opcode.USER_LOOKUP].frame
 _name_response = RESPONSE[Opcode.USER_NAME].frame
 
 # A ROOM_HISTORY answer is made of bodies that stand in the ring: only what precedes them is packed.
-_HISTORY = Struct(">IQH")
+_HISTORY = Struct(">IQQH")
 _RESPONSE = int(Flag.RESPONSE)
 
 
@@ -90,10 +90,10 @@ def room_history(
     connection.live_session()
     _check_joined(connection, room)
     limit, space = min(limit, LIST_MAX), MAX_BODY_LEN - _HISTORY.size
-    rooms = connection.worker.state.rooms
+    rooms, epoch = connection.worker.state.rooms, connection.worker.epoch
 
     def answer(oldest: int, bodies: list[bytes]) -> bytes:
-        body = _HISTORY.pack(room, oldest, len(bodies)) + b"".join(bodies)
+        body = _HISTORY.pack(room, epoch, oldest, len(bodies)) + b"".join(bodies)
         return assemble(Opcode.ROOM_HISTORY, req_id, _RESPONSE, Status.OK, body)
 
     def answer_older(data: bytes) -> bytes:

@@ -70,9 +70,11 @@ def hello(
         salt,
         iterations,
         b"",
+        b"",
+        b"",
     )
     request = _hello_request(capabilities, client_name, username, client_nonce, public_key)
-    connection.greeting = Greeting(username, request, body)
+    connection.greeting = Greeting(username, request + body)
     connection.capabilities = granted
     connection.enter(State.GREETED)
     return assemble(Opcode.HELLO, req_id, _RESPONSE, Status.OK, body)
@@ -109,7 +111,13 @@ def register(
 
 
 def login(
-    connection: Connection, req_id: int, flags: int, username: str, proof: bytes, client_id: int
+    connection: Connection,
+    req_id: int,
+    flags: int,
+    username: str,
+    proof: bytes,
+    client_id: int,
+    next_req_id: int,
 ) -> bytes | None:
     del flags
     worker = connection.worker
@@ -119,19 +127,23 @@ def login(
     verifier = users.verifier(user) if user else worker.nobody
     valid = False
     if greeting is not None:
-        message = scram.auth_message(greeting.request_body, greeting.response_body, username)
+        message = scram.auth_message(greeting.hello_bodies, username, client_id, next_req_id)
         proved = scram.proof_is_valid(verifier.stored_key, message, proof)
         valid = proved and user != 0 and greeting.username == username
     if not valid:
         connection.enter(State.CONNECTED)
         raise Refused(Status.ERR_UNAUTHORIZED, "wrong username or password")
+    if not next_req_id:
+        connection.enter(State.CONNECTED)
+        raise Refused(Status.ERR_BAD_PACKET, "next_req_id is 0: it is 1 for a new client")
     new = client_id != 0 and worker.state.sessions.introduce(user, client_id, connection.now)
     signature = scram.server_signature(verifier.server_key, message)
 
     def enter() -> bytes | None:
         session = worker.login(connection, user, username, client_id)
         session.resumed = session.resumed and not new
-        return _login_response(req_id, 0, user, session.id, session.resumed, signature)
+        resumed = session.resumed
+        return _login_response(req_id, 0, user, session.id, resumed, worker.log_id, signature)
 
     # That there is this user, and this client, must be durable before anybody can rely on it.
     return connection.resume_after(worker.state.log.head(), Opcode.LOGIN, req_id, enter)

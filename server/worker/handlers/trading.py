@@ -30,7 +30,7 @@ _REFUSALS = {
     ledger.TOO_OLD: (Status.ERR_TIMEOUT, "outcome unknown"),
     ledger.NO_USER: (Status.ERR_NOT_FOUND, "no such user"),
     ledger.FUNDS: (Status.ERR_INSUFFICIENT_FUNDS, "the balance is too low"),
-    ledger.LIMIT: (Status.ERR_BAD_PACKET, "the balance would pass its limit"),
+    ledger.LIMIT: (Status.ERR_LIMIT, "the balance would pass its limit"),
 }
 
 
@@ -109,7 +109,7 @@ def txn_history(
     def answer(data: bytes = b"") -> bytes | None:
         found = items + (unpack_txns(data) if data else [])
         newest = found[0][0] if found else 0
-        return connection.after(newest, _history_response(req_id, 0, found))
+        return connection.after(newest, _history_response(req_id, 0, 0, found))
 
     if older and worker.archive is not None:
         fields = (user, older, before, limit - len(items))
