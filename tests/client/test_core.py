@@ -263,7 +263,7 @@ def _balance_with(flags: int, *, status: int = 0) -> bytes:
         (_damaged(_balance_with(Flag.RESPONSE)), "bad checksum"),
         (_balance_with(Flag.RESPONSE | Flag.ENCRYPTED), "flags 0x05"),
         (_balance_with(Flag.RESPONSE | Flag.COMPRESSED), "flags 0x06"),
-        (_balance_with(Flag.RESPONSE, status=10), "status 10"),
+        (_balance_with(Flag.RESPONSE, status=11), "status 11"),
         (_balance_with(Flag.RESPONSE, status=1), "left over|missing|ends inside"),
         (_balance_with(0), "neither a response nor a push"),
         (RESPONSE[Opcode.BALANCE].frame(OTHER_REQ_IDS + 1, 0, 1, 2), "response to nothing"),

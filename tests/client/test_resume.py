@@ -414,7 +414,7 @@ def test_what_was_missed_comes_before_what_is_new() -> None:
     assert history.fields == (5, 11, 3)
     assert link.receive(said(message(5, 15)), said(message(6, 1))) == [message(6, 1)]
     missed = [message(5, seq) for seq in (12, 13, 14)]
-    got = link.receive(answer(history, 5, 1, missed))
+    got = link.receive(answer(history, 5, EPOCH, 1, missed))
     assert got == [*missed, message(5, 15)]
     assert link.core.steady
     assert link.receive(said(message(5, 15)), said(message(5, 16))) == [message(5, 16)]
@@ -427,13 +427,13 @@ def test_a_long_absence_is_read_by_pages() -> None:
     history = _fetch(link, 5, 300)
     assert history.fields == (5, 0, 256)
     # what one body holds may be less than was asked for
-    assert len(link.receive(answer(history, 5, 1, [message(5, n) for n in range(1, 201)]))) == 200
+    assert len(link.receive(answer(history, 5, EPOCH, 1, [message(5, n) for n in range(1, 201)]))) == 200
     [history] = link.own()
     assert history.fields == (5, 200, 100)
     link.reconnect()
     history = _fetch(link, 5, 301)
     assert history.fields == (5, 200, 101)
-    link.receive(answer(history, 5, 1, [message(5, n) for n in range(201, 302)]))
+    link.receive(answer(history, 5, EPOCH, 1, [message(5, n) for n in range(201, 302)]))
     assert link.core.steady
 
 
@@ -442,11 +442,11 @@ def test_what_the_history_holds_no_longer_is_a_gap() -> None:
     link.join(5, 3)
     link.reconnect()
     history = _fetch(link, 5, 9)
-    got = link.receive(answer(history, 5, 8, [message(5, 8), message(5, 9)]))
+    got = link.receive(answer(history, 5, EPOCH, 8, [message(5, 8), message(5, 9)]))
     assert got == [RoomGap(5, 4, 7), message(5, 8), message(5, 9)]
     link.reconnect()
     history = _fetch(link, 5, 12)
-    assert link.receive(answer(history, 5, 99, [])) == [RoomGap(5, 10, 12)]
+    assert link.receive(answer(history, 5, EPOCH, 99, [])) == [RoomGap(5, 10, 12)]
     assert link.core.steady
 
 

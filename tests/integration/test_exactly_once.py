@@ -100,7 +100,7 @@ def test_refused_requests_leave_no_outcome(lobby: Lobby) -> None:
         ((Opcode.TRANSFER, 0, 1), Status.ERR_NOT_FOUND),
         ((Opcode.TRANSFER, wire.user, 1), Status.ERR_BAD_PACKET),
         ((Opcode.DEPOSIT, 0), Status.ERR_BAD_PACKET),
-        ((Opcode.DEPOSIT, 2**63 - 1), Status.ERR_BAD_PACKET),
+        ((Opcode.DEPOSIT, 2**63 - 1), Status.ERR_LIMIT),
     )
     for (opcode, *fields), status in refusals:
         assert wire.call(opcode, *fields, req_id=5000).status == status

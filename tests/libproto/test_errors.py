@@ -15,6 +15,7 @@ def test_statuses_are_those_of_the_wire() -> None:
         ("ERR_TIMEOUT", 7),
         ("ERR_ALREADY_EXISTS", 8),
         ("ERR_INTERNAL", 9),
+        ("ERR_LIMIT", 10),
     ]
 
 
