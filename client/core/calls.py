@@ -47,6 +47,10 @@ def _first(fields: tuple[Any, ...]) -> Any:
     return fields[0]
 
 
+def _second(fields: tuple[Any, ...]) -> Any:
+    return fields[1]
+
+
 # ---- the session
 
 
@@ -133,4 +137,4 @@ def balance() -> Call[BalanceResponse]:
 
 def transactions(before_txn_id: int = 0, limit: int = LIST_MAX) -> Call[tuple[Transaction, ...]]:
     """One's own transactions, newest first, at most 256; 0: from the newest."""
-    return Call(Opcode.TXN_HISTORY, (before_txn_id, limit), _first)
+    return Call(Opcode.TXN_HISTORY, (before_txn_id, limit), _second)

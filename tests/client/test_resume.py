@@ -290,11 +290,11 @@ def test_next_req_id_is_above_all_that_were_drawn() -> None:
     link = Link()
     assert link.handshake.next_req_id == 1
     for number in (1, 2, 3):
-        link.answered(answer(link.send(Calls.DEPOSIT(number)), number, 10))
-        link.send(Calls.BALANCE())
+        link.answered(answer(link.send(calls.deposit(number)), number, 10))
+        link.send(calls.balance())
     link.reconnect()
     assert link.handshake.next_req_id == 4
-    link.core.request(Calls.DEPOSIT(1), 100)
+    link.core.request(calls.deposit(1), 100)
     link.reconnect()
     assert link.handshake.next_req_id == 101
 
@@ -427,7 +427,10 @@ def test_a_long_absence_is_read_by_pages() -> None:
     history = _fetch(link, 5, 300)
     assert history.fields == (5, 0, 256)
     # what one body holds may be less than was asked for
-    assert len(link.receive(answer(history, 5, EPOCH, 1, [message(5, n) for n in range(1, 201)]))) == 200
+    assert (
+        len(link.receive(answer(history, 5, EPOCH, 1, [message(5, n) for n in range(1, 201)])))
+        == 200
+    )
     [history] = link.own()
     assert history.fields == (5, 200, 100)
     link.reconnect()
