@@ -24,7 +24,7 @@ INSTALLED := $(VENV)/.installed-$(PYVERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help python install run test check crash-points mutants bench real-test compare pictures model faults crash-images fmt lock clean
+.PHONY: help python install run test check crash-points mutants bench real-test compare pictures session model faults crash-images fmt lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ compare: install ## beside Redis, PostgreSQL and NATS, where they are installed 
 
 pictures: install ## draw docs/pictures anew, from a server and a stress run (ARGS="--port 7879 ...")
 	$(BIN)/python -m bench.pictures $(ARGS)
+
+session: install ## put the first session of two people into README.md, as it really goes
+	$(BIN)/python -m bench.session $(ARGS)
 
 real-test: install ## 41 runs of the stress client, charts and a report in bench/results (SECONDS=30, of each)
 	$(BIN)/python -m bench.realtest $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)

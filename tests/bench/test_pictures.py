@@ -13,7 +13,8 @@ from xml.etree import ElementTree
 import pytest
 
 from bench.lab.process import family_of
-from bench.pictures import PictureFailed, Stage, draw, make, plain
+from bench.lab.terminal import Stage, TerminalFailed, plain
+from bench.pictures import PictureFailed, draw, make
 from tests.helpers.server import ROOT, wait_until
 
 RUN_S = 90.0  # a run that hangs
@@ -77,7 +78,7 @@ def test_a_line_that_is_rewritten_and_coloured(stage: Stage) -> None:
 
 
 def test_a_program_that_moves_about_is_refused() -> None:
-    with pytest.raises(PictureFailed, match="moves about"):
+    with pytest.raises(TerminalFailed, match="moves about"):
         plain("two\x1b[1Aone")
 
 
@@ -112,13 +113,13 @@ def test_a_path_in_the_command_is_refused(stage: Stage) -> None:
 
 def test_a_program_that_fails(stage: Stage) -> None:
     program = stage.start("sh", "-c", "echo it is broken; exit 7")
-    with pytest.raises(PictureFailed, match=r"(?s)exit code 7.*it is broken"):
+    with pytest.raises(TerminalFailed, match=r"(?s)exit code 7.*it is broken"):
         stage.await_end(program)
     program = stage.start("sh", "-c", "echo it is broken; exit 7")
-    with pytest.raises(PictureFailed, match="exit code 7 before 'ready'"):
+    with pytest.raises(TerminalFailed, match="exit code 7 before 'ready'"):
         stage.await_text(program, "ready")
     program = stage.start("no-such-program")
-    with pytest.raises(PictureFailed, match="No such file"):
+    with pytest.raises(TerminalFailed, match="No such file"):
         stage.await_end(program)
 
 
