@@ -61,7 +61,6 @@ check: install ## lint, format, types, import arrows, freshness of generated doc
 	$(BIN)/python -m pytest --quiet tests/test_imports.py
 	$(BIN)/python -m libproto doc --check
 	$(BIN)/python -m client.facades --check
-	$(BIN)/python -m server.config --check
 	$(BIN)/python -m server.documents --check
 
 crash-points: install ## die before every step of every state change and of its repair (three minutes)

@@ -16,11 +16,12 @@ ROOT = Path(__file__).resolve().parents[1]
 # Package -> those of our packages that its modules may import, beside its own.
 ARROWS: dict[str, frozenset[str]] = {
     "libproto": frozenset(),
+    "libcli": frozenset(),
     "liblog": frozenset(),
     "libnet": frozenset({"libproto"}),
-    "client": frozenset({"libnet", "libproto"}),
-    "server": frozenset({"libnet", "libproto", "liblog"}),
-    "bench": frozenset({"client", "libnet", "libproto"}),
+    "client": frozenset({"libcli", "libnet", "libproto"}),
+    "server": frozenset({"libcli", "libnet", "libproto", "liblog"}),
+    "bench": frozenset({"client", "libcli", "libnet", "libproto"}),
     "tradechat": frozenset({"client", "libproto"}),
 }
 # Never to be imported by what is installed.
@@ -33,6 +34,8 @@ LOGGING = frozenset({"logging", "structlog", "liblog"})
 FORBIDDEN: dict[str, frozenset[str]] = {
     # The wire is a function of bytes.
     "libproto": INPUT_OUTPUT | CLOCK | LOGGING,
+    # Of the edge of a program: below everything, and for every program.
+    "libcli": INPUT_OUTPUT | CLOCK | LOGGING,
     # The region and what happens in it depend on nothing else; the time comes in with each call.
     "server.region": INPUT_OUTPUT | CLOCK | LOGGING | {"libnet"},
     "server.core": INPUT_OUTPUT | CLOCK | LOGGING | {"libnet"},

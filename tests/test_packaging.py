@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NOT_SOURCES = shutil.ignore_patterns(
     ".*", "__pycache__", "*.egg-info", "build", "dist", "data", "docs"
 )
-TOP_LEVEL = {"libproto", "libnet", "liblog", "server", "client", "bench", "tradechat"}
-LIBRARIES = {"libproto", "libnet", "liblog", "client", "tradechat"}
+TOP_LEVEL = {"libproto", "libcli", "libnet", "liblog", "server", "client", "bench", "tradechat"}
+LIBRARIES = {"libproto", "libcli", "libnet", "liblog", "client", "tradechat"}
 # A HEARTBEAT request, req_id 7.
 FRAME = "4e530100002000000008000400000000000000000007c4d6e36100000000000000060a24181e4000"
 

@@ -2,10 +2,7 @@
 
 import dataclasses
 import math
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -26,14 +23,12 @@ from server.config import (
     ConfigError,
     Setting,
     Settings,
-    document,
     effective,
     is_loopback,
     load,
-    main,
 )
+from server.config.cores import cores_available
 
-ROOT = Path(__file__).parents[2]
 SOURCES = ("flag", "environment", "file")
 BY_NAME = {row.name: row for row in SETTINGS}
 NUMBERS = [row for row in SETTINGS if row.kind in (int, float)]
@@ -97,7 +92,7 @@ def test_names_and_defaults_are_as_agreed() -> None:
     assert dataclasses.asdict(load([], {}).settings) == {
         "host": "127.0.0.1",
         "port": 7878,
-        "workers": min(len(os.sched_getaffinity(0)), WORKERS_MAX),
+        "workers": min(cores_available(), WORKERS_MAX),
         "data": Path("./data"),
         "name": "",
         "durability": "sync",
@@ -224,6 +219,40 @@ def test_variables_of_other_programs_are_none_of_ours() -> None:
     assert load([], {"TRADECHAT_PASSWORD": "x", "PORT": "1"}) == load([], {})
 
 
+@pytest.mark.parametrize("row", SETTINGS, ids=name_of)
+def test_an_empty_variable_is_passed_over(row: Setting, given_: Given) -> None:
+    """The next source is taken, and it is said."""
+    value = a_value(row, 1)
+    given_.put("file", row, value)
+    given_.put("environment", row, "")
+    loaded = load(given_.argv, given_.environ)
+    assert getattr(loaded.settings, row.name) == value
+    assert [(each.variable, each.reason) for each in loaded.passed_over] == [
+        (row.variable, "it is empty")
+    ]
+
+
+def test_an_empty_name_of_the_file_is_passed_over() -> None:
+    loaded = load([], {"TRADECHAT_CONFIG": ""})
+    assert [each.variable for each in loaded.passed_over] == ["TRADECHAT_CONFIG"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("TRADECHAT_PROT", "TRADECHAT_PORT"),
+        ("TRADECHAT_MAX-MESSAGE", "TRADECHAT_MAX_MESSAGE"),
+        ("tradechat_workers", "TRADECHAT_WORKERS"),
+        ("TRADECHAT_CONFG", "TRADECHAT_CONFIG"),
+    ],
+)
+def test_a_misspelt_variable_is_warned_of_with_the_nearest(variable: str, nearest: str) -> None:
+    loaded = load([], {variable: "5", "TRADECHAT_ROOMS": "7"})
+    assert loaded.settings == load(["--rooms=7"], {}).settings
+    (warned,) = loaded.passed_over
+    assert (warned.variable, warned.advice) == (variable, f"did you mean {nearest}?")
+
+
 # Bounds
 
 
@@ -272,9 +301,15 @@ def test_bounds_themselves_are_allowed(row: Setting, source: str, tmp_path: Path
             assert getattr(given.settings(), row.name) == value
 
 
-@pytest.mark.parametrize("source", SOURCES)
+def given_texts(*texts: str) -> list[tuple[str, str]]:
+    """Each text from each source; an empty variable of the environment is passed over."""
+    return [(source, text) for source in SOURCES for text in texts if text or source != SOURCES[1]]
+
+
+@pytest.mark.parametrize(
+    ("source", "text"), given_texts("", "ten", "1.5.2", "0x10", "10s", "ten" * 5000)
+)
 @pytest.mark.parametrize("row", NUMBERS, ids=name_of)
-@pytest.mark.parametrize("text", ["", "ten", "1.5.2", "0x10", "10s", "ten" * 5000])
 def test_text_that_is_no_number_is_refused(
     row: Setting, source: str, text: str, given_: Given
 ) -> None:
@@ -315,9 +350,8 @@ def test_wrong_type_in_the_file_is_refused(row: Setting, written: str, given_: G
     assert re.fullmatch(rf"{row.name} is .* \(file .*\): it must be .*", given_.refusal())
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(("source", "value"), given_texts("", "loud", "OPEN", "Info"))
 @pytest.mark.parametrize("row", [row for row in SETTINGS if row.spec.choices], ids=name_of)
-@pytest.mark.parametrize("value", ["", "loud", "OPEN", "Info"])
 def test_only_listed_choices_are_allowed(
     row: Setting, source: str, value: str, given_: Given
 ) -> None:
@@ -326,18 +360,16 @@ def test_only_listed_choices_are_allowed(
     assert given_.refusal() == f"{row.name} is {value!r} {origin}: it must be one of {choices}"
 
 
-@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "source", "value"),
     [
-        ("host", ""),
-        ("host", "a b"),
-        ("name", "."),
-        ("name", "-x"),
-        ("name", "a/b"),
-        ("name", "é"),
-        ("name", "x" * 65),
-        ("data", ""),
+        (name, source, value)
+        for name, values in (
+            ("host", ("", "a b")),
+            ("name", (".", "-x", "a/b", "é", "x" * 65)),
+            ("data", ("",)),
+        )
+        for source, value in given_texts(*values)
     ],
 )
 def test_unfit_text_is_refused(source: str, name: str, value: str, given_: Given) -> None:
@@ -618,43 +650,3 @@ def test_printed_settings_load_back_from_a_file_with_an_odd_name(tmp_path: Path)
     path.write_text("rooms = 3\n")
     printed = effective(load(["--config", str(path)], {}))
     assert tomllib.loads(printed)["port"] == 7878
-
-
-# The document
-
-
-def test_document_is_up_to_date_and_complete() -> None:
-    text = (ROOT / "docs" / "SETTINGS.md").read_text(encoding="utf-8")
-    assert text == document()
-    for row in SETTINGS:
-        assert text.count(f"| `{row.flag}` | `{row.variable}` |") == 1
-    for rule in RULES:
-        assert rule.text in text
-
-
-def test_document_does_not_depend_on_the_machine() -> None:
-    code = (
-        "import os, sys; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]);"
-        "from server.config import document; sys.stdout.write(document())"
-    )
-    made = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={"TRADECHAT_PORT": "1", "PATH": os.environ["PATH"]},
-        capture_output=True,
-        timeout=60,
-        check=True,
-    )
-    assert made.stdout.decode() == document()
-
-
-def test_document_is_written_and_checked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "SETTINGS.md"
-    assert main(["--check", "--output", str(path)]) == 1
-    assert "stale" in capsys.readouterr().err
-    assert main(["--write", "--output", str(path)]) == 0
-    assert main(["--check", "--output", str(path)]) == 0
-    path.write_text(path.read_text() + "\n")
-    assert main(["--check", "--output", str(path)]) == 1

@@ -1,0 +1,113 @@
+"""Standard output and standard error, and what a program does where they cannot be written to.
+
+Data goes to standard output, messages to standard error. Either may be closed, a full disk or a
+pipe that nobody reads any more; each of these is an ordinary end of a program, with a documented
+exit code and at most one sentence, never a traceback:
+
+- A reader that closed its end (`| head`) has seen enough: EXIT_PIPE, and nothing is said.
+- Output that cannot be written for another reason is lost, and the program has failed: EXIT_FAILED.
+- A message that cannot be written is dropped. There is nobody to tell, and the exit code tells it.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, TextIO
+
+EXIT_FAILED: Final = 1
+EXIT_INTERRUPTED: Final = 130  # as a shell shows a program that SIGINT ended
+EXIT_PIPE: Final = 141  # as a shell shows a program that SIGPIPE ended
+
+
+class OutputFailed(Exception):
+    """Standard output cannot be written; the text says why."""
+
+
+class OutputClosed(OutputFailed):
+    """Nobody reads standard output any more."""
+
+
+def put(text: str) -> None:
+    """Write to standard output; see `flush`. OutputClosed, OutputFailed."""
+    _write(lambda stream: stream.write(text))
+
+
+def put_line(text: str) -> None:
+    """Write a line to standard output, at once. OutputClosed, OutputFailed."""
+    put(text + "\n")
+    flush()
+
+
+def flush() -> None:
+    """Write what `put` has kept so far. OutputClosed, OutputFailed."""
+    if sys.stdout is not None:
+        _write(lambda stream: stream.flush())
+
+
+def _write(write: Callable[[TextIO], object]) -> None:
+    # By name and late: a program may put another stream in its place.
+    if sys.stdout is None:  # the program was started without
+        raise OutputFailed("it is closed")
+    try:
+        write(sys.stdout)
+    except BrokenPipeError as error:
+        raise OutputClosed("nobody reads it any more") from error
+    except OSError as error:
+        raise OutputFailed(error.strerror or str(error)) from error
+
+
+def complain(text: str) -> None:
+    """Write a message, as a line, to standard error; it is dropped if that cannot be written."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO | None) -> None:
+    """Drop what is kept for this stream, and what follows: it would fail again when Python ends,
+    which then makes an exit code and a message of its own."""
+    if stream is None:
+        return
+    with suppress(OSError, ValueError):  # it is no file (io.UnsupportedOperation), or none is left
+        number = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+
+
+def run(program: str, body: Callable[[], int]) -> int:
+    """Run a program; its exit code, which is that of the body if all could be written.
+
+    program: its name, in front of its messages. SystemExit, as of argparse, is the end of the body.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack the letters
+    try:
+        try:
+            code = body()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        flush()
+    except OutputClosed:
+        discard(sys.stdout)
+        code = EXIT_PIPE
+    except OutputFailed as error:
+        discard(sys.stdout)
+        complain(f"{program}: cannot write to standard output: {error}")
+        code = EXIT_FAILED
+    except KeyboardInterrupt:
+        discard(sys.stdout)
+        code = EXIT_INTERRUPTED
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()  # argparse does not look whether its message could be written
+    except OSError:
+        discard(sys.stderr)
+    return code

@@ -1,0 +1,369 @@
+"""The server's settings: one table, from which everything else about them is made.
+
+The table is the dataclass `Settings`. Each field carries its bounds, unit and help text; from it
+come the flags of `tradechat-server`, the names in the environment and in the configuration file
+(sources.py), the checks, and docs/SETTINGS.md (`python -m server.documents settings`).
+
+Whatever is wrong is said at once, each problem with the setting, where its value came from, and
+what is allowed.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import InitVar, dataclass, fields
+from pathlib import Path
+from typing import NamedTuple, get_args, get_type_hints
+
+import liblog
+from libproto.messages import MIN_ITERATIONS
+from server.config.cores import cores_available
+from server.config.spec import DEFAULT, ConfigError, Setting, Source, Spec, setting
+
+WORKERS_MAX = 64
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` surely means this machine only; a name other than localhost may not."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _default_workers() -> int:
+    return min(cores_available(), WORKERS_MAX)
+
+
+LISTENING = "Listening"
+SERVER = "Server"
+DURABILITY = "Durability"
+CAPACITY = "Capacity of the shared region"
+PEOPLE = "People and chat"
+TIMES = "Times and limits"
+LOG = "Log"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every setting of the server, checked: an object of this class never holds a wrong value.
+
+    Making one raises ConfigError. `sources` says, for its message, where the values came from.
+    """
+
+    host: str = setting(
+        "127.0.0.1",
+        LISTENING,
+        "address to listen on, IPv4, IPv6 or a name; 0.0.0.0 and :: are all addresses",
+        pattern=r"[^\s/]+",
+        pattern_text="an address or a host name",
+    )
+    port: int = setting(
+        7878,
+        LISTENING,
+        "TCP port to listen on",
+        minimum=1,
+        maximum=65535,
+        zero="a free port, named in the line `ready`",
+    )
+    max_connections: int = setting(
+        4096,
+        LISTENING,
+        "connections at a time over all workers; one more is answered ERR_SERVER_BUSY",
+        unit="connections",
+        minimum=1,
+        maximum=1 << 20,
+    )
+    workers: int = setting(
+        _default_workers,
+        SERVER,
+        "worker processes",
+        unit="processes",
+        minimum=1,
+        maximum=WORKERS_MAX,
+        default_text=f"the cores that it may use, at most {WORKERS_MAX}",
+    )
+    data: Path = setting(  # noqa: RUF009 - it makes a field
+        Path("data"),
+        SERVER,
+        "directory of everything the server keeps on disk; a relative one starts where the"
+        " server is started",
+    )
+    name: str = setting(
+        "",
+        SERVER,
+        "name of the shared region in /dev/shm; empty is the default",
+        pattern=r"(?:[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?",
+        pattern_text="up to 64 of A-Z a-z 0-9 _ . -, the first a letter or a digit",
+        default_text="tradechat-PORT",
+    )
+    durability: str = setting(
+        "sync",
+        DURABILITY,
+        "sync: an answer leaves once it would survive a power cut; async: within flush_interval"
+        " after it; none: memory only, nothing is written or read",
+        choices=("sync", "async", "none"),
+    )
+    flush_interval: float = setting(
+        0.01,
+        DURABILITY,
+        "how long chat, and with async money, may be in memory only, beside one write",
+        unit="s",
+        minimum=0.001,
+        maximum=10.0,
+    )
+    segment_size: int = setting(
+        16, DURABILITY, "size of a journal file", unit="MiB", minimum=1, maximum=1024
+    )
+    snapshot_size: int = setting(
+        64,
+        DURABILITY,
+        "a snapshot is made after so much of journal",
+        unit="MiB",
+        minimum=1,
+        maximum=1 << 20,
+    )
+    snapshot_interval: float = setting(
+        300.0,
+        DURABILITY,
+        "a snapshot is made after so long, if anything has changed",
+        unit="s",
+        minimum=1.0,
+        maximum=86400.0,
+        zero="only by snapshot_size, and at the end",
+    )
+    history_size: int = setting(
+        1024,
+        DURABILITY,
+        "journal that is kept for TXN_HISTORY; what a restart needs is kept in any case",
+        unit="MiB",
+        minimum=1,
+        maximum=1 << 20,
+    )
+    room_history: int = setting(
+        1000,
+        DURABILITY,
+        "events of each room that are kept for ROOM_HISTORY",
+        unit="events",
+        minimum=1,
+        maximum=1_000_000,
+    )
+    accounts: int = setting(
+        4096, CAPACITY, "users that can register", unit="users", minimum=1, maximum=1 << 20
+    )
+    clients: int = setting(
+        4096,
+        CAPACITY,
+        "clients (a user's client_id) whose last outcomes are kept for exactly-once retries",
+        unit="clients",
+        minimum=1,
+        maximum=1 << 20,
+    )
+    client_retention: float = setting(
+        86400.0,
+        CAPACITY,
+        "how long a client without a session keeps its outcomes once another wants its place",
+        unit="s",
+        minimum=1.0,
+        maximum=31_536_000.0,
+    )
+    sessions: int = setting(
+        8192,
+        CAPACITY,
+        "sessions; not less than max_connections",
+        unit="sessions",
+        minimum=1,
+        maximum=1 << 20,
+    )
+    rooms: int = setting(
+        256, CAPACITY, "rooms, numbered from 1", unit="rooms", minimum=1, maximum=1 << 16
+    )
+    txn_ring: int = setting(
+        65536,
+        CAPACITY,
+        "transactions kept in memory: the queue to the journal, and recent history",
+        unit="records",
+        minimum=64,
+        maximum=1 << 24,
+        power_of_two=True,
+    )
+    event_ring: int = setting(
+        2048,
+        CAPACITY,
+        "chat events kept in memory: how far a worker may lag, and recent history of rooms",
+        unit="events",
+        minimum=16,
+        maximum=1 << 20,
+        power_of_two=True,
+    )
+    account_locks: int = setting(
+        0,
+        CAPACITY,
+        "locks that the accounts share; not more than accounts",
+        unit="locks",
+        minimum=1,
+        maximum=1 << 20,
+        zero="one for each account",
+    )
+    registration: str = setting(
+        "",
+        PEOPLE,
+        "whether anybody who can connect may register",
+        choices=("open", "closed"),
+        default_text="open where host is a loopback address, else closed",
+    )
+    scram_iterations: int = setting(
+        MIN_ITERATIONS,
+        PEOPLE,
+        "iterations of PBKDF2 over a new password; higher is slower to guess and slower to log in",
+        unit="iterations",
+        minimum=MIN_ITERATIONS,
+        maximum=10_000_000,
+    )
+    max_message: int = setting(
+        4096, PEOPLE, "longest chat message", unit="bytes", minimum=1, maximum=32768
+    )
+    heartbeat: int = setting(
+        15,
+        TIMES,
+        "how often clients are told to send HEARTBEAT; less than idle_timeout",
+        unit="s",
+        minimum=1,
+        maximum=65535,
+    )
+    idle_timeout: int = setting(
+        60,
+        TIMES,
+        "a connection that sends no valid frame for so long is closed",
+        unit="s",
+        minimum=1,
+        maximum=65535,
+    )
+    handshake_timeout: float = setting(
+        10.0,
+        TIMES,
+        "a connection that has not logged in for so long is closed",
+        unit="s",
+        minimum=0.1,
+        maximum=3600.0,
+    )
+    graceful_timeout: float = setting(
+        10.0,
+        TIMES,
+        "time to answer and flush after SIGTERM or SIGINT, before workers are killed",
+        unit="s",
+        minimum=0.1,
+        maximum=3600.0,
+    )
+    worker_timeout: float = setting(
+        10.0,
+        TIMES,
+        "a worker that stands still for so long is killed and replaced",
+        unit="s",
+        minimum=1.0,
+        maximum=3600.0,
+    )
+    rate_limit: int = setting(
+        0,
+        TIMES,
+        "requests of one session; more are answered ERR_SERVER_BUSY",
+        unit="requests per second",
+        minimum=1,
+        maximum=1_000_000,
+        zero="no limit",
+    )
+    stats_interval: float = setting(
+        5.0,
+        TIMES,
+        "how often the master logs a line of totals",
+        unit="s",
+        minimum=0.1,
+        maximum=86400.0,
+        zero="never",
+    )
+    log_level: str = setting(
+        "info", LOG, "the least grave events that are logged", choices=liblog.LEVELS
+    )
+    log_format: str = setting(
+        "auto",
+        LOG,
+        "form of the lines; auto is console on a terminal, else json",
+        choices=liblog.FORMATS,
+    )
+    log_file: Path | None = setting(  # noqa: RUF009 - it makes a field
+        None,
+        LOG,
+        "file that log lines are added to; empty is standard error",
+        default_text="standard error",
+    )
+    sources: InitVar[Mapping[str, Source] | None] = None
+
+    def __post_init__(self, sources: Mapping[str, Source] | None) -> None:
+        if not self.registration and (sources is None or sources["registration"] == DEFAULT):
+            chosen = "open" if is_loopback(self.host) else "closed"
+            object.__setattr__(self, "registration", chosen)
+        problems = list(_problems(self, sources))
+        if problems:
+            raise ConfigError("\n".join(problems))
+
+    def name_on(self, port: int) -> str:
+        """Return the server's name, given the port it listens on (known late where that is 0)."""
+        return self.name or f"tradechat-{port}"
+
+
+def _rows() -> Iterator[Setting]:
+    hints = get_type_hints(Settings)
+    for each in fields(Settings):
+        hint = hints[each.name]
+        kind, *none = get_args(hint) or (hint,)
+        spec: Spec = each.metadata["spec"]
+        yield Setting(each.name, kind, bool(none), spec.default_text or str(each.default), spec)
+
+
+SETTINGS: tuple[Setting, ...] = tuple(_rows())
+
+
+class Rule(NamedTuple):
+    """What must hold between settings; `text` says so, and what it is good for."""
+
+    names: tuple[str, ...]
+    holds: Callable[[Settings], bool]
+    text: str
+
+
+RULES = (
+    Rule(
+        ("heartbeat", "idle_timeout"),
+        lambda s: s.heartbeat < s.idle_timeout,
+        "heartbeat must be less than idle_timeout: clients that keep to it would be closed as idle",
+    ),
+    Rule(
+        ("sessions", "max_connections"),
+        lambda s: s.sessions >= s.max_connections,
+        "sessions must not be less than max_connections: there would be connections that cannot"
+        " log in",
+    ),
+    Rule(
+        ("account_locks", "accounts"),
+        lambda s: s.account_locks <= s.accounts,
+        "account_locks must not be more than accounts: the rest would never be used",
+    ),
+)
+
+
+def _problems(settings: Settings, sources: Mapping[str, Source] | None) -> Iterator[str]:
+    def shown(name: str) -> str:
+        value = getattr(settings, name)
+        try:
+            text = repr(str(value) if isinstance(value, Path) else value)
+        except ValueError:  # Python writes no whole number of thousands of digits
+            text = "far too large"
+        text = text if len(text) <= 80 else text[:80] + "..."
+        return f"{name} is {text}" + (f" ({sources[name]})" if sources else "")
+
+    wrong = [row for row in SETTINGS if not row.accepts(getattr(settings, row.name))]
+    for row in wrong:
+        yield f"{shown(row.name)}: it must be {row.allowed}"
+    if not wrong:
+        for rule in RULES:
+            if not rule.holds(settings):
+                yield f"{' and '.join(map(shown, rule.names))}: {rule.text}"
