@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from bench.faults.history import History, Membership, Message, Missed, Read, Request
-from bench.faults.wire import Answer, Lost, Refused, Wire
 from bench.lab.cli import BenchFailed
+from bench.lab.wire import Answer, Lost, Refused, Wire
 from client.core.gaps import read_range
 from libproto.errors import Status
 from libproto.messages import (

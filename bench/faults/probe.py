@@ -23,8 +23,8 @@ from typing import Any, Final, NamedTuple
 
 import uvloop
 
-from bench.faults.wire import Answer, Lost, Refused, Wire
 from bench.lab.process import signals_held, workers_of
+from bench.lab.wire import Answer, Lost, Refused, Wire
 from libproto.messages import Opcode
 
 EVERY_S: Final = 0.001

@@ -1,44 +1,26 @@
 """A blocking connection for what comes before and after a load: registering, logging in, reading.
 
-One request at a time, each answer waited for. All users of a benchmark have one password, so that
-setting up a thousand of them does not cost a thousand PBKDF2.
+One request at a time, each answer waited for. See wire.py for one of an event loop.
 """
 
-import functools
-import os
 import time
 from typing import Any, Final
 
 from bench.lab.cli import BenchFailed
+from bench.lab.login import MAX_BODY_LEN, greet, verifier
 from libnet.sockets import connect
-from libproto import scram
 from libproto.codec import ERROR, REQUEST, RESPONSE
 from libproto.errors import Status
 from libproto.framing import Decoder, Frame
-from libproto.messages import SALT_LEN, Flag, HelloResponse, LoginResponse, Opcode
+from libproto.messages import Flag, HelloResponse, LoginResponse, Opcode
 
 TIMEOUT_S: Final = 30.0
-MAX_BODY_LEN: Final = 1 << 20
-CLIENT_NAME: Final = "tradechat-bench"
-_PASSWORD: Final = "benchmark"  # noqa: S105 - of accounts that live as long as the benchmark
 _BUSY_S: Final = 0.01  # the least pause after ERR_SERVER_BUSY
 _RESPONSE: Final = int(Flag.RESPONSE)
 
 
 class CallFailed(BenchFailed):
     """A request was refused, or not answered."""
-
-
-@functools.cache
-def client_key(salt: bytes, iterations: int) -> bytes:
-    """ClientKey of every user that `verifier` was made for."""
-    return scram.client_key(scram.salted_password(_PASSWORD, salt, iterations))
-
-
-@functools.cache
-def verifier(iterations: int) -> scram.Verifier:
-    """What every user is registered with."""
-    return scram.make_verifier(_PASSWORD, os.urandom(SALT_LEN), iterations)
 
 
 class Caller:
@@ -82,28 +64,20 @@ class Caller:
         """One request; the fields of the answer."""
         return RESPONSE[opcode].decode(*self.frame(opcode, *fields)[4:7])
 
-    def hello(self, username: str) -> tuple[HelloResponse, bytes]:
-        """The answer, and the bodies of both, for the AuthMessage."""
-        fields = (0, CLIENT_NAME, username, os.urandom(16), b"")
-        _, _, _, _, buf, start, end, _ = self.frame(Opcode.HELLO, *fields)
-        body = REQUEST[Opcode.HELLO].encode(*fields)
-        answer = HelloResponse._make(RESPONSE[Opcode.HELLO].decode(buf, start, end))
-        return answer, body + buf[start:end]
-
     def register(self, usernames: list[str]) -> list[int]:
         """Register users; their ids."""
-        answer, _ = self.hello("")
+        answer = HelloResponse._make(self.call(Opcode.HELLO, *greet("").fields))
         made = verifier(answer.iterations)
         return [self.call(Opcode.REGISTER, name, *made)[0] for name in usernames]
 
     def login(self, username: str, client_id: int) -> LoginResponse:
         """HELLO and LOGIN of a user that `register` has made, under a client_id that is new to the
         server, or 0."""
-        answer, hello = self.hello(username)
-        client = client_id, 1
-        message = scram.auth_message(hello, username, *client)
-        proof = scram.client_proof(client_key(answer.salt, answer.iterations), message)
-        return LoginResponse._make(self.call(Opcode.LOGIN, username, proof, *client))
+        greeting = greet(username)
+        _, _, _, _, buf, start, end, _ = self.frame(Opcode.HELLO, *greeting.fields)
+        answer = HelloResponse._make(RESPONSE[Opcode.HELLO].decode(buf, start, end))
+        fields = greeting.login(buf[start:end], answer, client_id, 1)
+        return LoginResponse._make(self.call(Opcode.LOGIN, *fields))
 
     def close(self) -> None:
         self.sock.close()

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
-from bench.lab.caller import CLIENT_NAME, MAX_BODY_LEN, client_key
+from bench.lab.login import MAX_BODY_LEN, OTHER_REQ_IDS, Greeting, greet
 from bench.stress.record import (
     ANSWER,
     KIND_OF,
@@ -26,18 +26,15 @@ from bench.stress.record import (
 )
 from bench.stress.rooms import Rooms, Stream
 from libnet.sockets import USER_TIMEOUT_MS, is_self_connected, tune
-from libproto import scram
 from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE
 from libproto.errors import PeerError, Status
 from libproto.framing import Decoder, Frame
-from libproto.messages import Flag, Opcode
+from libproto.messages import Flag, HelloResponse, Opcode
 
 LOGIN_S: Final = 5.0
 """After that another connection is tried: who has accepted this one may have been killed."""
 BACK_OFF_S: Final = (0.01, 1.0)
 """The first pause, and the longest, before jitter; each is twice the one before."""
-OTHER_REQ_IDS: Final = 1 << 63
-"""Where the req_ids of requests that are not of the ledger begin."""
 SLOW_BUFFER: Final = 4096
 # Numbers in place of names: what is looked at for every frame is compared as plain integers.
 _BROADCAST: Final = int(Opcode.CHAT_BROADCAST)
@@ -131,7 +128,7 @@ class Connection:
         self._next_other = OTHER_REQ_IDS
         self._repeat: dict[int, Request] = {}  # ledger requests to send again when live
         self._joining: set[int] = set()  # rooms, before it is live
-        self._hello: tuple[Any, ...] = ()
+        self._greeting: Greeting | None = None
 
     # ---- the connection
 
@@ -167,8 +164,8 @@ class Connection:
                 self.lost(os.strerror(code), now)
                 return
             self._connecting = False
-            self._hello = (0, CLIENT_NAME, self.name, os.urandom(16), b"")
-            self._own(Opcode.HELLO, self._hello, now)
+            self._greeting = greet(self.name)
+            self._own(Opcode.HELLO, self._greeting.fields, now)
         self._flush(now)
 
     def close(self) -> None:
@@ -422,13 +419,11 @@ class Connection:
                 self._host.recorder.failure(opcode, "auth", now)
             self.lost(f"{opcode.name}: {Status(status).name}, {fields[1]}", now)
         elif opcode == Opcode.HELLO:
-            answer = RESPONSE[opcode].body._make(fields)  # type: ignore[attr-defined]
+            assert self._greeting is not None  # it was sent
+            answer = HelloResponse._make(fields)
             self.heartbeat_s = answer.heartbeat_s
-            asked = REQUEST[Opcode.HELLO].encode(*self._hello)
-            client = self._client_id, self._next_ledger
-            message = scram.auth_message(asked + body, self.name, *client)
-            proof = scram.client_proof(client_key(answer.salt, answer.iterations), message)
-            self._own(Opcode.LOGIN, (self.name, proof, *client), now)
+            login = self._greeting.login(body, answer, self._client_id, self._next_ledger)
+            self._own(Opcode.LOGIN, login, now)
         elif opcode == Opcode.LOGIN:
             for room in self.rooms:
                 self._own(Opcode.JOIN_ROOM, (room,), now)

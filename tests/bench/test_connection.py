@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.lab.caller import verifier
+from bench.lab.login import verifier
 from bench.stress.connection import Member
 from bench.stress.load import Begin, Load
 from bench.stress.options import parse

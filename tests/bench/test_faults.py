@@ -17,10 +17,10 @@ from bench.faults.probe import Fault, Sample, pauses
 from bench.faults.report import FIGURES, Report
 from bench.faults.scripts import SCRIPTS, Traces
 from bench.faults.verdict import judge
-from bench.faults.wire import Wire
 from bench.lab.process import Held, children_of, family_of, workers_of
 from bench.lab.target import Crash, Target
 from bench.lab.verdict import CHECKS
+from bench.lab.wire import Wire
 from libproto.codec import REQUEST
 from libproto.errors import Status
 from libproto.messages import ChatBroadcast, EventKind, Opcode, RoomGap, Transaction, TxnKind

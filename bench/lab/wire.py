@@ -1,32 +1,22 @@
-"""A connection of the load: frames in and out, at the protocol's own level, nothing retried."""
+"""A connection of an event loop: frames in and out, at the protocol's own level, nothing retried.
+
+See caller.py for one that waits for each answer.
+"""
 
 import asyncio
-import functools
-import os
 import socket
 import struct
 import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, cast
 
+from bench.lab.login import MAX_BODY_LEN, OTHER_REQ_IDS, greet, verifier
 from libnet.sockets import is_self_connected
-from libproto import scram
 from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE
 from libproto.errors import PeerError, Status
 from libproto.framing import Decoder, Frame
-from libproto.messages import (
-    SALT_LEN,
-    Flag,
-    HelloResponse,
-    LoginResponse,
-    Opcode,
-)
+from libproto.messages import Flag, HelloResponse, LoginResponse, Opcode
 
-CLIENT_NAME: Final = "tradechat-faults"
-PASSWORD: Final = "faults"  # noqa: S105 - of accounts that live as long as a run
-OTHER_REQ_IDS: Final = 1 << 63
-"""Where the req_ids of requests that are not of the ledger begin."""
-_MAX_BODY_LEN: Final = 1 << 20
 _RESPONSE: Final = int(Flag.RESPONSE)
 _DUPLICATE: Final = int(Flag.POSSIBLE_DUPLICATE)
 _LINGER_0: Final = struct.pack("ii", 1, 0)  # a close that resets
@@ -58,17 +48,6 @@ class Pending(NamedTuple):
     settle: Callable[[Answer], None]
 
 
-@functools.cache
-def _key(salt: bytes, iterations: int) -> bytes:
-    """All users have one password, so that a run does not consist of PBKDF2."""
-    return scram.client_key(scram.salted_password(PASSWORD, salt, iterations))
-
-
-@functools.cache
-def _verifier(iterations: int) -> scram.Verifier:
-    return scram.make_verifier(PASSWORD, os.urandom(SALT_LEN), iterations)
-
-
 class Wire(asyncio.Protocol):
     """One connection. `push` gets opcode and fields of every push, `unexpected` a text for what no
     server may send; `closed` is set at the end."""
@@ -83,7 +62,7 @@ class Wire(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._push = push
         self._unexpected = unexpected
-        self._decoder = Decoder(_MAX_BODY_LEN)
+        self._decoder = Decoder(MAX_BODY_LEN)
         self._next_req_id = OTHER_REQ_IDS
         self._is_half = False  # the last frame was: nothing may follow it
         self._futures: set[asyncio.Future[Answer]] = set()
@@ -190,25 +169,20 @@ class Wire(asyncio.Protocol):
             raise Refused(opcode, answer.status, answer.fields[1])
         return answer.fields
 
-    async def _hello(self, username: str) -> tuple[HelloResponse, bytes]:
-        fields = (0, CLIENT_NAME, username, os.urandom(16), b"")
-        answer = await self.call(Opcode.HELLO, *fields)
-        bodies = REQUEST[Opcode.HELLO].encode(*fields), RESPONSE[Opcode.HELLO].encode(*answer)
-        return HelloResponse._make(answer), b"".join(bodies)
-
     async def register(self, usernames: list[str]) -> list[int]:
         """Register users; their ids."""
-        answer, _ = await self._hello("")
-        verifier = _verifier(answer.iterations)
-        return [(await self.call(Opcode.REGISTER, name, *verifier))[0] for name in usernames]
+        answer = HelloResponse._make(await self.call(Opcode.HELLO, *greet("").fields))
+        made = verifier(answer.iterations)
+        return [(await self.call(Opcode.REGISTER, name, *made))[0] for name in usernames]
 
     async def login(self, username: str, client_id: int, next_req_id: int) -> LoginResponse:
-        """next_req_id: greater than every req_id of the ledger under this client_id so far."""
-        answer, hello = await self._hello(username)
-        client = client_id, next_req_id
-        message = scram.auth_message(hello, username, *client)
-        proof = scram.client_proof(_key(answer.salt, answer.iterations), message)
-        return LoginResponse._make(await self.call(Opcode.LOGIN, username, proof, *client))
+        """HELLO and LOGIN. next_req_id: greater than every req_id of the ledger under this
+        client_id so far."""
+        greeting = greet(username)
+        answer = HelloResponse._make(await self.call(Opcode.HELLO, *greeting.fields))
+        body = RESPONSE[Opcode.HELLO].encode(*answer)
+        fields = greeting.login(body, answer, client_id, next_req_id)
+        return LoginResponse._make(await self.call(Opcode.LOGIN, *fields))
 
     def waiting_s(self, now: float) -> float:
         """How long the oldest request has waited for its answer."""
