@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bench.stress.mix import NAMES, RATIO, mix_of
 from libproto import __version__
@@ -106,6 +106,114 @@ def _number(least: float, most: float, kind: type[int] | type[float] = int) -> C
     return parse
 
 
+class _Flag(NamedTuple):
+    """An option: `--name METAVAR`, what reads its value, its default, its help."""
+
+    flag: str
+    kind: Callable[[str], Any]
+    default: Any
+    about: str
+
+
+_POSITIVE: Final = _number(0.001, 1e7, float)
+_GROUPS: Final[dict[str, tuple[_Flag, ...]]] = {
+    "the load": (
+        _Flag("--connections N", _number(1, 100_000), 100, "one user each, over all threads"),
+        _Flag("--threads N", _number(1, 1024), 8, "over all processes"),
+        _Flag("--processes N", _number(1, 64), min(os.cpu_count() or 1, 8), "load processes"),
+        _Flag(
+            "--pipeline N",
+            _number(1, OUTCOME_WINDOW),
+            None,
+            "requests in flight on a connection, at most (default 1; with --rate, 64)",
+        ),
+        _Flag(
+            "--rate N",
+            _POSITIVE,
+            0,
+            "open loop: so many requests per second, over all; latency counts from when a request "
+            "was due. Without it, closed loop: the next request follows the answer",
+        ),
+        _Flag(
+            "--mix MIX",
+            str,
+            "mixed",
+            f"{', '.join(NAMES)}, or a TOML file of `OPERATION = weight`",
+        ),
+        _Flag(
+            "--ratio T:W:D:B",
+            str,
+            RATIO,
+            "of TRANSFER:WITHDRAW:DEPOSIT:BALANCE in trade-heavy, mixed",
+        ),
+        _Flag("--payload BYTES", _number(PAYLOAD[0], PAYLOAD[-1]), 64, "bytes of a chat message"),
+        _Flag(
+            "--timeout S", _POSITIVE, 5.0, "seconds, then a connection that owes an answer is cut"
+        ),
+        _Flag("--seed N", int, 1, "of what is random"),
+    ),
+    "how long": (
+        _Flag("--duration S", _POSITIVE, 10.0, "seconds that are measured, of a run"),
+        _Flag("--warmup S", _number(0, 1e6, float), 2.0, "seconds before them, of each run"),
+        _Flag("--runs N", _number(1, 1000), 1, "one after the other; their spread is told"),
+    ),
+    "money": (
+        _Flag("--accounts N", _number(2, 1_000_000), 1000, "that are paid; not less than users"),
+        _Flag("--zipf S", _number(0, 10, float), 0.0, "account n is paid in proportion to 1/n**S"),
+        _Flag("--hot-accounts N", _number(0, 1_000_000), 0, "only the first so many are paid"),
+        _Flag("--funds CENTS", _number(1, 10**12), 10**9, "cents that each user has at first"),
+    ),
+    "chat": (
+        _Flag(
+            "--fanout N",
+            _number(1, 100_000),
+            None,
+            "members of a room (default: 10, or the connections over --rooms)",
+        ),
+        _Flag(
+            "--rooms N",
+            _number(1, 65536),
+            None,
+            "rooms (default: as few as give everybody one)",
+        ),
+        _Flag(
+            "--slow-consumers N",
+            _number(0, 10_000),
+            0,
+            "further members, who read slower than is sent",
+        ),
+    ),
+    "the server": (
+        _Flag("--host ADDRESS", str, "127.0.0.1", "address of a server that runs already"),
+        _Flag("--port N", _number(1, 65535), 0, "its port"),
+        _Flag("--pid N", _number(1, 2**22), 0, "its master's process id, to measure its CPU time"),
+        _Flag("--workers N", _number(1, 64), 2, "worker processes of our own server"),
+        _Flag("--kill-every S", _POSITIVE, 0, "SIGKILL a random worker every so many seconds"),
+    ),
+    "what is told": (
+        _Flag(
+            "--csv PREFIX",
+            str,
+            "",
+            "write PREFIX-runs.csv, PREFIX-seconds.csv and PREFIX-counted.csv",
+        ),
+        _Flag(
+            "--hgrm PREFIX",
+            str,
+            "",
+            "write PREFIX-runN-OPERATION.hgrm, for HdrHistogram's tools",
+        ),
+        _Flag("--max-p99 MS", _POSITIVE, 0, "milliseconds; a run above them ends with exit code 4"),
+        _Flag(
+            "--min-rate N",
+            _POSITIVE,
+            0,
+            "successes per second; a run below ends with exit code 4",
+        ),
+    ),
+}
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=PROGRAM,
@@ -115,78 +223,23 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-
-    def add(group: Any, flag: str, kind: Callable[[str], Any], default: Any, about: str) -> None:
-        name, _, metavar = flag.partition(" ")
-        known = "" if default in (None, "", 0) else f" (default {default})"
-        group.add_argument(name, type=kind, default=default, help=about + known, metavar=metavar)
-
-    load = made.add_argument_group("the load")
-    positive = _number(0.001, 1e7, float)
-    add(load, "--connections N", _number(1, 100_000), 100, "one user each, over all threads")
-    add(load, "--threads N", _number(1, 1024), 8, "over all processes")
-    add(load, "--processes N", _number(1, 64), min(os.cpu_count() or 1, 8), "load processes")
-    add(load, "--pipeline N", _number(1, OUTCOME_WINDOW), None,
-        "requests in flight on a connection, at most (default 1; with --rate, 64)")  # fmt: skip
-    add(load, "--rate N", positive, 0,
-        "open loop: so many requests per second, over all; latency counts from when a request was "
-        "due. Without it, closed loop: the next request follows the answer")  # fmt: skip
-    add(
-        load,
-        "--mix MIX",
-        str,
-        "mixed",
-        f"{', '.join(NAMES)}, or a TOML file of `OPERATION = weight`",
+    groups = {title: made.add_argument_group(title) for title in _GROUPS}
+    for title, flags in _GROUPS.items():
+        for flag, kind, default, about in flags:
+            name, _, metavar = flag.partition(" ")
+            known = "" if default in (None, "", 0) else f" (default {default})"
+            groups[title].add_argument(
+                name, type=kind, default=default, help=about + known, metavar=metavar
+            )
+    groups["the server"].add_argument(
+        "--server-flag",
+        action="append",
+        default=[],
+        metavar="FLAG",
+        help="of our own server, as --server-flag=--account-locks=1; may be repeated",
     )
-    add(
-        load,
-        "--ratio T:W:D:B",
-        str,
-        RATIO,
-        "of TRANSFER:WITHDRAW:DEPOSIT:BALANCE in trade-heavy, mixed",
-    )
-    add(load, "--payload BYTES", _number(PAYLOAD[0], PAYLOAD[-1]), 64, "bytes of a chat message")
-    add(load, "--timeout S", positive, 5.0, "seconds, then a connection that owes an answer is cut")
-    add(load, "--seed N", int, 1, "of what is random")
-    time = made.add_argument_group("how long")
-    add(time, "--duration S", positive, 10.0, "seconds that are measured, of a run")
-    add(time, "--warmup S", _number(0, 1e6, float), 2.0, "seconds before them, of each run")
-    add(time, "--runs N", _number(1, 1000), 1, "one after the other; their spread is told")
-    money = made.add_argument_group("money")
-    add(money, "--accounts N", _number(2, 1_000_000), 1000, "that are paid; not less than users")
-    add(money, "--zipf S", _number(0, 10, float), 0.0, "account n is paid in proportion to 1/n**S")
-    add(money, "--hot-accounts N", _number(0, 1_000_000), 0, "only the first so many are paid")
-    add(money, "--funds CENTS", _number(1, 10**12), 10**9, "cents that each user has at first")
-    chat = made.add_argument_group("chat")
-    add(chat, "--fanout N", _number(1, 100_000), None,
-        "members of a room (default: 10, or the connections over --rooms)")  # fmt: skip
-    add(chat, "--rooms N", _number(1, 65536), None,
-        "rooms (default: as few as give everybody one)")  # fmt: skip
-    add(chat, "--slow-consumers N", _number(0, 10_000), 0,
-        "further members, who read slower than is sent")  # fmt: skip
-    server = made.add_argument_group("the server")
-    add(server, "--host ADDRESS", str, "127.0.0.1", "address of a server that runs already")
-    add(server, "--port N", _number(1, 65535), 0, "its port")
-    add(server, "--pid N", _number(1, 2**22), 0, "its master's process id, to measure its CPU time")
-    add(server, "--workers N", _number(1, 64), 2, "worker processes of our own server")
-    server.add_argument("--server-flag", action="append", default=[], metavar="FLAG",
-        help="of our own server, as --server-flag=--account-locks=1; may be repeated")  # fmt: skip
-    add(server, "--kill-every S", positive, 0, "SIGKILL a random worker every so many seconds")
-    told = made.add_argument_group("what is told")
-    told.add_argument("--json", action="store_true", help="one JSON object, not a table")
-    add(
-        told,
-        "--csv PREFIX",
-        str,
-        "",
-        "write PREFIX-runs.csv, PREFIX-seconds.csv and PREFIX-counted.csv",
-    )
-    add(
-        told, "--hgrm PREFIX", str, "", "write PREFIX-runN-OPERATION.hgrm, for HdrHistogram's tools"
-    )
-    add(told, "--max-p99 MS", positive, 0, "milliseconds; a run above them ends with exit code 4")
-    add(
-        told, "--min-rate N", positive, 0, "successes per second; a run below ends with exit code 4"
+    groups["what is told"].add_argument(
+        "--json", action="store_true", help="one JSON object, not a table"
     )
     return made
 

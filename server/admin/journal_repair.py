@@ -25,7 +25,7 @@ from server.journal.format import (
     segment_head,
 )
 from server.journal.load import fold, load
-from server.journal.reader import SUFFIX, Reader, first_txn
+from server.journal.reader import SUFFIX, Batch, Reader, first_txn
 from server.journal.snapshot import Snapshot, write
 from server.journal.snapshot import paths as snapshot_paths
 from server.journal.snapshot import read as read_snapshot
@@ -96,6 +96,31 @@ def repair(disk: Disk, data: DataDirectory, until: int, now: int, stamp: str) ->
 
 def _plan(disk: Disk, data: DataDirectory, until: int, now: int) -> _Plan:
     """What is to be done. Refused."""
+    good, drop, rewrite = _snapshots(disk, data, until)
+    reader = Reader(disk, data.journal)
+    if not reader.paths:
+        raise Refused(f"there is no journal in {data.journal}")
+    books = good[0].books if good else Books()
+    batch = _followed(disk, data, reader, books, until)
+    kept = max((path for path in reader.paths if first_txn(path) <= until), default=None)
+    later = [path for path in reversed(reader.paths) if kept is None or path > kept]
+    if kept is None:  # all of it is after `until`: the first begins anew, without a batch
+        only = read_file(disk, reader.paths[0])
+        if len(later) == 1 and segment_head(only) and not only[SEGMENT.size :].strip(b"\0"):
+            return _Plan(None, (), 0, [], drop, rewrite, is_same=True)
+        salt = int.from_bytes(os.urandom(WORD), "little")
+        header = SEGMENT.pack(FORMAT_VERSION, until + 1, salt, now)
+        return _Plan(None, (header,), len(header), later, drop, rewrite, is_same=False)
+    assert batch is not None, "the one that `until` is in"
+    pieces, used, is_same = _shortened(read_file(disk, kept), batch, until)
+    return _Plan(kept, pieces, used, later, drop, rewrite, is_same)
+
+
+def _snapshots(
+    disk: Disk, data: DataDirectory, until: int
+) -> tuple[list[Snapshot], list[Path], list[Path]]:
+    """The good ones up to `until`, newest first; those to drop; those whose header says that more
+    was durable."""
     good, drop, rewrite = [], [], []
     for path in snapshot_paths(disk, data.snapshots):
         try:
@@ -109,61 +134,61 @@ def _plan(disk: Disk, data: DataDirectory, until: int, now: int) -> _Plan:
         good.append(found)
         if found.head.durable > until:
             rewrite.append(path)
-    reader = Reader(disk, data.journal)
-    if not reader.paths:
-        raise Refused(f"there is no journal in {data.journal}")
+    return good, drop, rewrite
+
+
+def _followed(
+    disk: Disk, data: DataDirectory, reader: Reader, books: Books, until: int
+) -> Batch | None:
+    """Fold the journal into the books up to `until`; the batch that it is in, if it is in one.
+    Refused where that cannot be done."""
     first = first_txn(reader.paths[0])
-    books = good[0].books if good else Books()
     if books.txn < first - 1:
         oldest = min((found.books.txn for found in _all_good(disk, data)), default=0)
-        why = f"the oldest state that is there is of transaction {oldest}" if oldest else (
-            "there is no snapshot that is good"
-        )  # fmt: skip
+        why = "there is no snapshot that is good"
+        if oldest:
+            why = f"the oldest state that is there is of transaction {oldest}"
         raise Refused(
             f"the state at transaction {until} cannot be made: the journal begins with {first}, "
             f"and {why}"
         )
     before, batch = first - 1, None
-    if until > before:
-        try:
-            for batch in reader.batches(before):
-                fold(books, batch, min(batch.last, until))
-                before = batch.last
-                if before >= until:
-                    break
-        except Damaged as error:
-            reached = max(before, good_to(error))
-            raise Refused(
-                f"transaction {until} is behind the damage ({error}): the journal is good up to "
-                f"{reached}"
-            ) from error
-        if before < until:
-            raise Refused(f"the journal ends with transaction {before}")
-    kept = max((path for path in reader.paths if first_txn(path) <= until), default=None)
-    later = [path for path in reversed(reader.paths) if kept is None or path > kept]
-    if kept is None:  # all of it is after `until`: the first begins anew, without a batch
-        only = read_file(disk, reader.paths[0])
-        if len(later) == 1 and segment_head(only) and not only[SEGMENT.size :].strip(b"\0"):
-            return _Plan(None, (), 0, [], drop, rewrite, is_same=True)
-        salt = int.from_bytes(os.urandom(WORD), "little")
-        header = SEGMENT.pack(FORMAT_VERSION, until + 1, salt, now)
-        return _Plan(None, (header,), len(header), later, drop, rewrite, is_same=False)
-    assert batch is not None, "the one that `until` is in"
-    data_of = read_file(disk, kept)
-    head = segment_head(data_of)
+    if until <= before:
+        return None
+    try:
+        for batch in reader.batches(before):
+            fold(books, batch, min(batch.last, until))
+            before = batch.last
+            if before >= until:
+                break
+    except Damaged as error:
+        reached = max(before, good_to(error))
+        raise Refused(
+            f"transaction {until} is behind the damage ({error}): the journal is good up to "
+            f"{reached}"
+        ) from error
+    if before < until:
+        raise Refused(f"the journal ends with transaction {before}")
+    return batch
+
+
+def _shortened(data: bytes, batch: Batch, until: int) -> tuple[tuple[Piece, ...], int, bool]:
+    """The segment up to `until`, as long as it was; the bytes used of it; whether it is the same as
+    before."""
+    head = segment_head(data)
     assert head is not None, "a batch was read from it"
-    pieces: list[Piece] = [data_of[: batch.offset]]
+    pieces: list[Piece] = [data[: batch.offset]]
     records = batch.records[: (until + 1 - batch.first) * RECORD_SIZE]
     if batch.last > until:
         count = until + 1 - batch.first
         header = BATCH.pack(head.salt, batch.first, count, batch.time, rest=(records,))
     else:
-        header = data_of[batch.offset : batch.offset + BATCH.size]
+        header = data[batch.offset : batch.offset + BATCH.size]
     pieces += [header, records]
     used = sum(map(len, pieces))
-    is_same = batch.last == until and not data_of[used:].strip(b"\0")
-    pieces.append(bytes(len(data_of) - used))
-    return _Plan(kept, tuple(pieces), used, later, drop, rewrite, is_same)
+    is_same = batch.last == until and not data[used:].strip(b"\0")
+    pieces.append(bytes(len(data) - used))
+    return tuple(pieces), used, is_same
 
 
 def _all_good(disk: Disk, data: DataDirectory) -> Iterator[Snapshot]:

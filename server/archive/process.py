@@ -26,6 +26,7 @@ from typing import Final, NoReturn, cast
 
 import liblog
 from libnet.wakeup import Wakeup
+from libproto.messages import HEADER_LEN
 from server.archive.history import History
 from server.archive.protocol import (
     DATAGRAM_MAX,
@@ -40,7 +41,6 @@ from server.archive.store import RoomStore
 from server.child import enter
 from server.config import Settings
 from server.core.ledger import follow
-from server.core.rooms import HEADER_LEN
 from server.core.state import State
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk

@@ -15,7 +15,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from libproto.codec import PUSH
-from libproto.messages import EventKind, Opcode
+from libproto.messages import HEADER_LEN, EventKind, Opcode
 from server.core.errors import NotOnline, RoomsBehind, Superseded
 from server.core.session import Session
 from server.region.layout import WORD
@@ -57,7 +57,6 @@ _HEAD_WORDS = 8  # with the word before them
 _broadcast = PUSH[Opcode.CHAT_BROADCAST].frame
 _direct = PUSH[Opcode.DIRECT_MESSAGE].frame
 _payment = PUSH[Opcode.PAYMENT].frame
-HEADER_LEN = 32  # of a frame: its body follows
 
 
 class Rooms:

@@ -16,10 +16,9 @@ from typing import NamedTuple, TypeVar
 import pytest
 
 from libproto.codec import PUSH
-from libproto.messages import EventKind, Opcode, TxnKind
+from libproto.messages import HEADER_LEN, EventKind, Opcode, TxnKind
 from server.core.errors import NameTaken
 from server.core.ledger import DONE, FUNDS, RECORDED, SUPERSEDED
-from server.core.rooms import HEADER_LEN
 from server.core.session import Session
 from server.core.state import State
 from server.region.records import OFFSETS, RecordKind
