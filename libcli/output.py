@@ -81,10 +81,12 @@ def discard(stream: TextIO | None) -> None:
         os.close(nowhere)
 
 
-def run(program: str, body: Callable[[], int]) -> int:
+def run(program: str, body: Callable[[], int], *, failed: int = EXIT_FAILED) -> int:
     """Run a program; its exit code, which is that of the body if all could be written.
 
-    program: its name, in front of its messages. SystemExit, as of argparse, is the end of the body.
+    program: its name, in front of its messages. failed: the code for output that cannot be written,
+    where the program's own table of codes has EXIT_FAILED for something else. SystemExit, as of
+    argparse, is the end of the body.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -101,7 +103,7 @@ def run(program: str, body: Callable[[], int]) -> int:
     except OutputFailed as error:
         discard(sys.stdout)
         complain(f"{program}: cannot write to standard output: {error}")
-        code = EXIT_FAILED
+        code = failed
     except KeyboardInterrupt:
         discard(sys.stdout)
         code = EXIT_INTERRUPTED
