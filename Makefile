@@ -24,7 +24,7 @@ INSTALLED := $(VENV)/.installed-$(PYVERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help python install run test check crash-points mutants bench real-test compare pictures session model faults crash-images fmt lock clean
+.PHONY: help python install run test check installed crash-points mutants bench real-test compare pictures session model faults crash-images fmt lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,7 +42,7 @@ $(LOCKED): requirements/build.txt requirements/lock.txt | python
 	$(PIP) install --quiet --require-hashes --no-deps --no-build-isolation --use-pep517 -r requirements/lock.txt
 	@touch $@
 
-$(INSTALLED): $(LOCKED) pyproject.toml
+$(INSTALLED): $(LOCKED) pyproject.toml $(wildcard build_backend/*.py)
 	$(PIP) install --quiet --no-index --no-deps --no-build-isolation --editable .
 	$(PIP) check
 	@touch $@
@@ -58,10 +58,13 @@ check: install ## lint, format, types, import arrows, freshness of generated doc
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict
-	$(BIN)/python -m pytest --quiet tests/test_imports.py
+	$(BIN)/python -m pytest --quiet tests/test_imports.py tests/packaging/test_moved_imports.py
 	$(BIN)/python -m libproto doc --check
 	$(BIN)/python -m client.facades --check
 	$(BIN)/python -m server.documents --check
+
+installed: install ## run all tests of the client against the wheel, installed (five minutes)
+	TRADECHAT_INSTALLED=all $(BIN)/python -m pytest --timeout=0 -o faulthandler_timeout=0 tests/packaging/test_client_tests.py $(ARGS)
 
 crash-points: install ## die before every step of every state change and of its repair (three minutes)
 	TRADECHAT_CRASH_POINTS=all $(BIN)/python -m pytest --timeout=0 -o faulthandler_timeout=0 tests/server/core/test_crash_points.py $(ARGS)

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from bench.lab.cli import EXIT_GOOD, EXIT_VIOLATED, BenchFailed, Program
 from bench.lab.terminal import Stage
 
-PROGRAM: Final = Program("python -m bench.session")
+PROGRAM: Final = Program(f"python -m {__spec__.name}")
 README: Final = Path("README.md")
 BEGIN: Final = "<!-- A real session, by `make session`. Do not edit up to its end. -->\n"
 END: Final = "<!-- The end of the session. -->\n"

@@ -20,6 +20,8 @@ from client.core import calls, login
 from libproto import messages
 
 HERE = Path(__file__).parent
+PACKAGE = calls.__name__.removesuffix(".core.calls")
+PROGRAM = f"python -m {PACKAGE}.facades"
 LINE_MAX = 100
 
 SECTIONS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
@@ -76,7 +78,7 @@ FACADES = (
         "blocking.py",
         "Client",
         "BlockingBase",
-        "client.io.blocking",
+        "io.blocking",
         """\
 A blocking client; `with Client(...) as client` connects and closes.
 
@@ -93,7 +95,7 @@ reading, answers included; the server tells later by RoomGap what was missed by 
         "aio.py",
         "AsyncClient",
         "AsyncBase",
-        "client.io.aio",
+        "io.aio",
         """\
 A client for asyncio; `async with AsyncClient(...) as client` connects and closes.
 
@@ -125,15 +127,15 @@ def write(facade: Facade) -> str:
             body.append(_method(facade, source, function.__module__.rpartition(".")[2]))
     imported = sorted((name for name in names if hasattr(messages, name)), key=_import_order)
     head = [
-        f'"""The calls of `{facade.name}`, written by `python -m client.facades`.',
+        f'"""The calls of `{facade.name}`, written by `{PROGRAM}`.',
         "",
         "Change them where they are described: in `client.core.calls` and `client.core.login`.",
         '"""',
         "",
-        "from client.base import now_us",
-        "from client.core import calls, login",
-        f"from {facade.home} import {facade.base}",
-        "from libproto.messages import (",
+        f"from {PACKAGE}.base import now_us",
+        f"from {PACKAGE}.core import calls, login",
+        f"from {PACKAGE}.{facade.home} import {facade.base}",
+        f"from {messages.__name__} import (",
         *(f"    {name}," for name in imported),
         ")",
         "",
@@ -204,7 +206,7 @@ def _signature(start: str, arguments: list[str], result: str) -> Iterator[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the two files, or with --check say which is stale; answers the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m client.facades", description=__doc__)
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args(arguments)
     stale = []
@@ -216,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             path.write_text(wanted, encoding="utf-8")
     if stale:
-        sys.stderr.write(f"stale: {', '.join(stale)}: run `python -m client.facades`\n")
+        sys.stderr.write(f"stale: {', '.join(stale)}: run `{PROGRAM}`\n")
     return 1 if stale else 0
 
 

@@ -73,10 +73,12 @@ def tune(sock: socket.socket, user_timeout_ms: int) -> None:
     """Send without delay, and give the connection up when sent bytes stay unacknowledged so long.
 
     TCP_NODELAY, because a response is written whole and Nagle would only hold it back;
-    TCP_USER_TIMEOUT (RFC 5482), because the default is a quarter of an hour.
+    TCP_USER_TIMEOUT (RFC 5482), because the default is a quarter of an hour. A system without it
+    (any but Linux) keeps its own limit.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout_ms)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout_ms)
 
 
 def connect(

@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 import pexpect
 
+import client
+
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = (sys.executable, "-m", "client")
+COMMAND = (sys.executable, "-m", client.__name__)
 DEADLINE_S = 30.0
 PASSWORD = "correct horse"  # noqa: S105 - of the tests' users
 

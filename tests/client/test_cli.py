@@ -664,7 +664,7 @@ def test_commands_do_not_load_the_chat() -> None:
         [
             sys.executable,
             "-c",
-            "import client.cli.program, sys; print('prompt_toolkit' in sys.modules)",
+            f"import {make_parser.__module__}, sys; print('prompt_toolkit' in sys.modules)",
         ],
         cwd=ROOT,
         env=dict(os.environ),

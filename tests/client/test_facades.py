@@ -63,7 +63,7 @@ def test_a_method_is_as_it_is_described(function: Callable[..., Any]) -> None:
 
 def _check(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "client.facades", "--check"],
+        [sys.executable, "-m", facades.__name__, "--check"],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -71,6 +71,7 @@ def _check(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.checkout
 def test_the_files_are_fresh_and_a_stale_one_is_found(tmp_path: Path) -> None:
     for package in ("client", "libnet", "libproto"):
         shutil.copytree(ROOT / package, tmp_path / package)

@@ -13,13 +13,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 import pytest
 
+import server as server_package
 from tests.helpers import leaks
 
 START_S = 30.0
@@ -30,6 +31,10 @@ ROOT = Path(__file__).resolve().parents[2]
 class RunningServer:
     """A server process that serves on `host`, `port`."""
 
+    program: Sequence[str] = (sys.executable, "-m", server_package.__name__)
+    folder = ROOT
+    """Its working directory."""
+
     def __init__(self, data: Path, *flags: str, workers: int = 2, **environment: str) -> None:
         """flags: further ones of tradechat-server. environment: further variables."""
         self.host = "127.0.0.1"
@@ -37,13 +42,13 @@ class RunningServer:
         self.data = data
         self.log = data.parent / f"{self.name}.log"
         command = [
-            sys.executable, "-m", "server", "--port", "0", "--name", self.name,
+            *self.program, "--port", "0", "--name", self.name,
             "--data", str(data), "--workers", str(workers), "--log-file", str(self.log),
             "--log-format", "json", "--segment-size", "1", *flags,
         ]  # fmt: skip
         self.process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=self.folder,
             env={**os.environ, "TRADECHAT_CHECK_LOCKS": "1", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,0 +1,1 @@
+"""How the wheel is made: the packages of the tree, moved into one. It is not installed."""
