@@ -17,7 +17,7 @@ USER_TIMEOUT_MS = 30_000
 """How long sent bytes may stay unacknowledged on a client's connection before it is given up."""
 
 
-def _reason(error: OSError | UnicodeError) -> str:
+def reason(error: Exception) -> str:
     """Say in words what went wrong; a host that is no name at all fails as UnicodeError."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
@@ -29,7 +29,7 @@ def _bound(host: str, port: int, share: bool) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (socket.gaierror, UnicodeError) as error:
-        raise NetError(f"host {host!r} cannot be resolved: {_reason(error)}") from error
+        raise NetError(f"host {host!r} cannot be resolved: {reason(error)}") from error
     sock = socket.socket(family, kind, proto)
     try:
         # Connections of an earlier server that linger in TIME_WAIT are no obstacle.
@@ -41,7 +41,7 @@ def _bound(host: str, port: int, share: bool) -> socket.socket:
         sock.close()
         if error.errno == errno.EADDRINUSE:
             raise AddressInUse(f"{host} port {port} is in use by another process") from error
-        raise NetError(f"cannot bind to {host} port {port}: {_reason(error)}") from error
+        raise NetError(f"cannot bind to {host} port {port}: {reason(error)}") from error
     return sock
 
 
@@ -56,7 +56,7 @@ def listen(host: str, port: int, backlog: int = 1024) -> socket.socket:
         sock.listen(backlog)
     except OSError as error:
         sock.close()
-        raise NetError(f"cannot listen on {host} port {port}: {_reason(error)}") from error
+        raise NetError(f"cannot listen on {host} port {port}: {reason(error)}") from error
     sock.setblocking(False)
     return sock
 
@@ -77,7 +77,7 @@ def tune(sock: socket.socket, user_timeout_ms: int) -> None:
     (any but Linux) keeps its own limit.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # else an unanswered heartbeat shows the loss
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout_ms)
 
 
@@ -91,10 +91,10 @@ def connect(
     try:
         sock = socket.create_connection((host, port), timeout=timeout_s)
     except TimeoutError as error:
-        reason = f"no answer within {timeout_s:g} s"
-        raise ConnectFailed(f"cannot connect to {host} port {port}: {reason}") from error
+        why = f"no answer within {timeout_s:g} s"
+        raise ConnectFailed(f"cannot connect to {host} port {port}: {why}") from error
     except (OSError, UnicodeError) as error:
-        raise ConnectFailed(f"cannot connect to {host} port {port}: {_reason(error)}") from error
+        raise ConnectFailed(f"cannot connect to {host} port {port}: {reason(error)}") from error
     if is_self_connected(sock):
         sock.close()
         raise ConnectFailed(f"cannot connect to {host} port {port}: nobody listens there")
@@ -188,6 +188,6 @@ _LOST = {
 def _lost(error: OSError, transferred: int) -> NetError:
     if error.errno in _LOST:
         return PeerClosed(
-            f"connection lost after {transferred} bytes: {_reason(error)}", transferred
+            f"connection lost after {transferred} bytes: {reason(error)}", transferred
         )
-    return NetError(f"socket cannot be used: {_reason(error)}")
+    return NetError(f"socket cannot be used: {reason(error)}")
