@@ -2,8 +2,7 @@
 
 from client.aio import AsyncClient
 from client.blocking import Client
-from client.core.pushes import Push, RoomRefused, RoomRestarted
-from client.core.session import PUSHES_MAX
+from client.core.pushes import PaymentGap, Push, RoomRefused, RoomRestarted
 from client.errors import (
     AlreadyExists,
     BadPacket,
@@ -25,7 +24,6 @@ from client.errors import (
 )
 
 __all__ = [
-    "PUSHES_MAX",
     "AlreadyExists",
     "AsyncClient",
     "BadPacket",
@@ -39,6 +37,7 @@ __all__ = [
     "LimitReached",
     "NotFound",
     "OutcomeUnknown",
+    "PaymentGap",
     "ProtocolViolation",
     "Push",
     "ReloginFailed",

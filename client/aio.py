@@ -34,8 +34,8 @@ class AsyncClient(AsyncBase):
     come one at a time. A call that is cancelled may have been executed. `on_push` and
     `on_reconnect` are plain functions, called in the loop.
 
-    At most about PUSHES_MAX pushes wait for the program. If it takes none then, the client stops
-    reading, answers included; the server tells later by RoomGap what was missed by that.
+    Pushes wait for the program in at most `pushes_max_bytes`, and answers are not behind them: what
+    does not fit is dropped, and named by a RoomGap or a PaymentGap in its place.
     """
 
     # ---- who one is

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from client.core.inbox import LIMIT, Inbox, Notice
 from client.core.pushes import Push
 from client.core.resume import ResumingCore
 from client.core.session import CLIENT_NAME, TIMEOUT_S_MAX, ClientCore
@@ -19,6 +20,8 @@ def now_us() -> int:
 class ClientBase:
     """What a client is told, and what it knows: the attributes of both shells."""
 
+    _inbox: Inbox | None = None  # of the last `connect`
+
     def __init__(
         self,
         host: str = "127.0.0.1",
@@ -31,6 +34,7 @@ class ClientBase:
         client_name: str = CLIENT_NAME,
         reconnect: bool = False,
         on_reconnect: Callable[[ClientError | None], object] | None = None,
+        pushes_max_bytes: int = LIMIT,
     ) -> None:
         """Say where the server is; `connect` goes there.
 
@@ -39,11 +43,14 @@ class ClientBase:
         which are else kept for `pushes` and `next_push`. reconnect: from a login to a logout, a
         connection that is lost is established again; `client.resume` says what that means for
         calls, rooms and pushes. on_reconnect: gets the reason when it is lost, and None when it is
-        there again; called where on_push is, with the same limits.
+        there again; called where on_push is. pushes_max_bytes: of memory, about, for pushes that
+        wait for the program (or for on_push); what does not fit is dropped, and named by a RoomGap
+        or a PaymentGap in its place.
         """
         self.host = host
         self.port = port
         self.timeout_s = self._checked(timeout_s)
+        self.pushes_max_bytes = pushes_max_bytes
         self._on_push = on_push
         self._on_reconnect = on_reconnect
         kind = ResumingCore if reconnect else ClientCore
@@ -57,6 +64,13 @@ class ClientBase:
 
     def _timeout(self, timeout_s: float | None) -> float:
         return self.timeout_s if timeout_s is None else self._checked(timeout_s)
+
+    def _call_back(self, item: Push | Notice) -> object:
+        """Give a push to on_push, or a notice to on_reconnect; what that returned."""
+        if isinstance(item, Notice):
+            return None if self._on_reconnect is None else self._on_reconnect(item.reason)
+        assert self._on_push is not None, "else the pushes wait for the program to take them"
+        return self._on_push(item)
 
     def _check_pushes(self) -> None:
         if self._on_push is not None:
@@ -76,6 +90,11 @@ class ClientBase:
     def reconnects(self) -> int:
         """How often the connection was lost and established again, all that was missed included."""
         return self._core.reconnects
+
+    @property
+    def pushes_dropped(self) -> int:
+        """How many pushes since `connect` did not fit into `pushes_max_bytes` and were dropped."""
+        return 0 if self._inbox is None else self._inbox.dropped
 
     @property
     def state(self) -> State:

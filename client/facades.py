@@ -84,11 +84,12 @@ A blocking client; `with Client(...) as client` connects and closes.
 
 Every method takes `timeout_s`, seconds, by default the client's own, and raises what
 `client.errors` lists. Methods may be called from several threads, but for `connect`,
-`register` and `login`; from `on_push` and `on_reconnect`, which run in the reader thread, only
-`close`.
+`register` and `login`. `on_push` and `on_reconnect` are called in a thread of their own, and
+may make calls. A signal handler that raises may come at any moment of a call: the client is as
+it would be if the call had timed out.
 
-At most about PUSHES_MAX pushes wait for the program. If it takes none then, the client stops
-reading, answers included; the server tells later by RoomGap what was missed by that.
+Pushes wait for the program in at most `pushes_max_bytes`, and answers are not behind them: what
+does not fit is dropped, and named by a RoomGap or a PaymentGap in its place.
 """,
     ),
     Facade(
@@ -104,8 +105,8 @@ Every method takes `timeout_s`, seconds, by default the client's own, and raises
 come one at a time. A call that is cancelled may have been executed. `on_push` and
 `on_reconnect` are plain functions, called in the loop.
 
-At most about PUSHES_MAX pushes wait for the program. If it takes none then, the client stops
-reading, answers included; the server tells later by RoomGap what was missed by that.
+Pushes wait for the program in at most `pushes_max_bytes`, and answers are not behind them: what
+does not fit is dropped, and named by a RoomGap or a PaymentGap in its place.
 """,
         define="async def",
         wait="await ",

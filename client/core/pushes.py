@@ -26,8 +26,16 @@ class RoomRefused(NamedTuple):
     detail: str
 
 
-Push = ChatBroadcast | RoomGap | DirectMessage | Payment | RoomRestarted | RoomRefused
-"""What comes unasked. The last two are said by a client that reconnects, not by the server."""
+class PaymentGap(NamedTuple):
+    """The program took its pushes too slowly, and payments from one txn_id to another were dropped;
+    TXN_HISTORY has them."""
+
+    first_txn_id: int
+    last_txn_id: int
+
+
+Push = ChatBroadcast | RoomGap | DirectMessage | Payment | RoomRestarted | RoomRefused | PaymentGap
+"""What comes unasked. The last three are said by the client, not by the server."""
 
 MAKERS: dict[int, Callable[[Iterable[Any]], Push]] = {
     Opcode.CHAT_BROADCAST: ChatBroadcast._make,

@@ -55,8 +55,6 @@ from libproto.session import after
 CLIENT_NAME = f"tradechat/{__version__}"
 MAX_BODY_LEN = 65536
 """Longest body, in bytes, until HELLO has told the server's own limit."""
-PUSHES_MAX = 65536
-"""Pushes that wait for the program; at that number a client stops reading until half are taken."""
 TIMEOUT_S_MAX = 1e8
 """Longest timeout; waits of operating systems have limits of their own."""
 OTHER_REQ_IDS = 1 << 63
@@ -193,14 +191,11 @@ class ClientCore:
         assert self.loss is not None
         return copy.copy(self.loss)
 
-    def beat(self, client_time: int, held: bool) -> tuple[int, bytes]:
+    def beat(self, client_time: int) -> tuple[int, bytes]:
         """The req_id and frame of a sign of life that is due, whose answer nobody waits for.
 
-        `held`: we do not read just now, so that nothing was heard means nothing. Raises
-        ConnectionLost if the server was silent for longer than it lets a client be.
+        Raises ConnectionLost if the server was silent for longer than it lets a client be.
         """
-        if held:
-            self._silent_beats = 0
         silent_s = self._silent_beats * self.beat_s
         if silent_s > self.idle_timeout_s:
             raise ConnectionLost(f"the server was silent for {silent_s} s")

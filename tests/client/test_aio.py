@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import uvloop
 
-import client.io.aio
 from client import (
     AlreadyExists,
     AsyncClient,
@@ -61,7 +60,6 @@ from tests.client.test_blocking import (
     VIOLATIONS,
     greet_and_push,
     send_one_and_wait,
-    send_until_stuck,
     then,
 )
 from tests.helpers.server import RunningServer, StartServer
@@ -532,34 +530,55 @@ def test_pushes_end_when_none_came_in_time(run: Run) -> None:
         run(main(port))
 
 
-def test_a_program_that_takes_no_pushes_stops_the_reading(
-    monkeypatch: pytest.MonkeyPatch, run: Run
-) -> None:
-    """Heartbeats go on meanwhile; afterwards nothing is missing."""
-    monkeypatch.setattr(client.io.aio, "PUSHES_MAX", 100)
-    stuck = threading.Event()
-    sent = []
+def test_answers_are_not_behind_pushes(run: Run) -> None:
+    """A program that takes none: what does not fit is named by gaps, in its place."""
+    bulk = 50_000
 
     def script(wire: Wire) -> None:
-        wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-        wire.log_in(Handshake(hello={"heartbeat_s": 1, "idle_timeout_s": 1}))
-        sent.append(send_until_stuck(wire, 1_000_000))
-        for _ in range(3):  # more of them than a client waits for answers
-            assert wire.request().opcode == Opcode.HEARTBEAT
-        stuck.set()
-        balance = wire.request()
-        wire.send(answer(balance, 1, 1))
+        for first in range(1, bulk, 100):
+            wire.send(*(push(Opcode.ROOM_GAP, 1, seq, seq) for seq in range(first, first + 100)))
+        wire.send(answer(wire.request(), 1, 1))
         wire.wait_closed()
 
     async def main(port: int) -> None:
+        async with logged_in(port, pushes_max_bytes=1_000_000) as ann:
+            assert await ann.balance() == (1, 1)
+            expected = 1
+            while expected <= bulk:
+                gap = await ann.next_push()
+                assert isinstance(gap, RoomGap)
+                assert gap.first_seq == expected
+                expected = gap.last_seq + 1
+            assert bulk - 4000 < ann.pushes_dropped < bulk
+
+    with serving(then(script)) as port:
+        run(main(port))
+
+
+def test_what_arrived_is_read_though_a_request_finds_the_connection_gone(run: Run) -> None:
+    """The reset and what was sent before it have come before the loop looks."""
+    gone = threading.Event()
+
+    def script(wire: Wire) -> None:
+        wire.log_in()
+        assert wire.request().opcode == Opcode.HEARTBEAT
+        wire.send(push(Opcode.ROOM_GAP, 1, 1, 1))
+        wire.sock.shutdown(socket.SHUT_RD)  # what comes now is answered with a reset
+        wire.sock.close()
+        gone.set()
+
+    async def main(port: int) -> None:
         async with logged_in(port) as ann:
-            await wait_for(stuck)
-            assert ann._connection is not None
-            assert len(ann._connection._pushes) < 100 + 64
-            call = asyncio.create_task(ann.balance())
-            for seq in range(sent[0]):
-                assert await ann.next_push() == RoomGap(1, seq, seq)
-            assert await call == (1, 1)
+            beat = asyncio.create_task(outcome(ann.heartbeat()))
+            while not gone.is_set():
+                await asyncio.sleep(0)
+                assert gone.wait(0.01) or not beat.done()
+            for _ in range(3):
+                assert isinstance(await outcome(ann.balance(timeout_s=0.05)), ClientError)
+            assert isinstance(await beat, ConnectionLost)
+            assert await ann.next_push() == RoomGap(1, 1, 1)
+            with pytest.raises(ConnectionLost):
+                await ann.next_push()
 
     with serving(script) as port:
         run(main(port))
@@ -581,9 +600,13 @@ def test_both_ends_write_before_they_read(run: Run) -> None:
 
     async def main(port: int) -> None:
         got: list[Push] = []
-        async with logged_in(port, on_push=got.append, timeout_s=3 * WAIT_S) as ann:
+        async with logged_in(
+            port, on_push=got.append, pushes_max_bytes=1 << 26, timeout_s=3 * WAIT_S
+        ) as ann:
             said = await asyncio.gather(*(ann.send(1, message) for _ in range(calls)))
             assert len(said) == calls
+            while len(got) < pushes:
+                await asyncio.sleep(0)
             assert len(got) == pushes
 
     with serving(script) as port:
@@ -591,7 +614,7 @@ def test_both_ends_write_before_they_read(run: Run) -> None:
 
 
 def test_a_server_that_does_not_read(run: Run) -> None:
-    """What waits to be sent is bounded: calls that find it full are not sent."""
+    """Calls time out while whole frames are unsent; one that is cut off ends the connection."""
     enough = threading.Event()
 
     def script(wire: Wire) -> None:
@@ -600,13 +623,13 @@ def test_a_server_that_does_not_read(run: Run) -> None:
 
     async def main(port: int) -> None:
         async with logged_in(port) as ann:
-            req_id = 1
-            while req_id:
-                with pytest.raises(CallTimeout) as caught:
+            seen: set[type[ClientError]] = set()
+            while ConnectionLost not in seen:
+                with pytest.raises(ClientError) as caught:
                     await ann.send(1, "x" * 60_000, timeout_s=0.01)
-                req_id = caught.value.req_id
-            assert "could not be sent" in str(caught.value)
-            assert ann.connected
+                seen.add(type(caught.value))
+            assert seen == {CallTimeout, ConnectionLost}
+            assert "did not read" in str(caught.value)
         enough.set()
 
     with serving(script) as port:

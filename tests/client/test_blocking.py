@@ -3,18 +3,17 @@
 `test_aio.py` asks the same of the other client.
 """
 
-import select
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
-import client.io.blocking
 from client import (
     AlreadyExists,
     BadPacket,
@@ -32,6 +31,7 @@ from client import (
 )
 from libproto.errors import MisuseError, Status
 from libproto.messages import (
+    BalanceResponse,
     ChatBroadcast,
     DirectMessage,
     EventKind,
@@ -528,43 +528,39 @@ def send_one_and_wait(wire: Wire) -> None:
     wire.wait_closed()
 
 
-def send_until_stuck(wire: Wire, at_most: int) -> int:
-    """Send numbered pushes until the client does not read; how many went out."""
-    poller = select.poll()
-    poller.register(wire.sock, select.POLLOUT)
-    sent = 0
-    while poller.poll(300):
-        assert sent < at_most, "the client goes on reading"
-        wire.send(*(push(Opcode.ROOM_GAP, 1, seq, seq) for seq in range(sent, sent + 100)))
-        sent += 100
-    return sent
-
-
-def test_a_program_that_takes_no_pushes_stops_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heartbeats go on meanwhile; afterwards nothing is missing."""
-    monkeypatch.setattr(client.io.blocking, "PUSHES_MAX", 100)
-    stuck = threading.Event()
-    sent = []
+def test_answers_are_not_behind_pushes() -> None:
+    """A program that takes none: what does not fit is named by gaps, in its place."""
+    bulk = 50_000
+    chat = partial(ChatBroadcast, 1, time=5, kind=EventKind.MESSAGE, from_user=3, from_name="bob")
 
     def script(wire: Wire) -> None:
-        wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-        wire.log_in(Handshake(hello={"heartbeat_s": 1, "idle_timeout_s": 1}))
-        sent.append(send_until_stuck(wire, 1_000_000))
-        for _ in range(3):  # more of them than a client waits for answers
-            assert wire.request().opcode == Opcode.HEARTBEAT
-        stuck.set()
-        balance = wire.request()
-        wire.send(answer(balance, 1, 1))
+        for first in range(1, bulk, 100):
+            wire.send(
+                *(
+                    push(Opcode.CHAT_BROADCAST, *chat(room_seq=seq, message="x" * 100))
+                    for seq in range(first, first + 100)
+                )
+            )
+        wire.send(answer(wire.request(), 1, 1))
+        wire.send(push(Opcode.CHAT_BROADCAST, *chat(room_seq=bulk + 1, message="last")))
+        wire.send(answer(wire.request(), 2, 1))
         wire.wait_closed()
 
-    with serving(script) as port, logged_in(port) as ann:
-        assert stuck.wait(2 * WAIT_S)
-        assert ann._connection is not None
-        assert len(ann._connection._pushes) < 100 + 65536 // 32
-        call = in_thread(lambda: ann.balance(timeout_s=WAIT_S))
-        for seq in range(sent[0]):
-            assert ann.next_push() == RoomGap(1, seq, seq)
-        assert call.result() == (1, 1)
+    with serving(then(script)) as port, logged_in(port, pushes_max_bytes=1_000_000) as ann:
+        assert ann.balance() == (1, 1)
+        assert ann.balance() == (2, 1)
+        expected = 1
+        for event in ann.pushes():
+            first, last = (
+                (event.first_seq, event.last_seq)
+                if isinstance(event, RoomGap)
+                else (event.room_seq, event.room_seq)  # type: ignore[union-attr] # there is nothing else
+            )
+            assert first == expected
+            expected = last + 1
+            if last == bulk + 1:
+                break
+        assert bulk - 3000 < ann.pushes_dropped < bulk
 
 
 def test_both_ends_write_before_they_read() -> None:
@@ -584,11 +580,11 @@ def test_both_ends_write_before_they_read() -> None:
     got: list[Push] = []
     with (
         serving(script) as port,
-        logged_in(port, on_push=got.append, timeout_s=3 * WAIT_S) as ann,
+        logged_in(port, on_push=got.append, pushes_max_bytes=1 << 26, timeout_s=3 * WAIT_S) as ann,
         ThreadPoolExecutor(8) as pool,
     ):
         assert len(list(pool.map(lambda _: ann.send(1, message), range(calls)))) == calls
-        assert len(got) == pushes
+        wait_until(lambda: len(got) == pushes, "all pushes")
 
 
 def test_a_server_that_does_not_read() -> None:
@@ -610,81 +606,51 @@ def test_a_server_that_does_not_read() -> None:
         enough.set()
 
 
-def fill(sock: socket.socket) -> None:
-    """Send bytes until neither end's buffers take another one."""
-    poller = select.poll()
-    poller.register(sock, select.POLLOUT)
-    settled = False
-    while True:
-        try:
-            sock.send(bytes(65536), socket.MSG_DONTWAIT)
-            settled = False
-        except BlockingIOError:
-            if settled:
-                return
-            settled = not poller.poll(200)
-
-
 def test_a_request_that_could_not_be_sent_leaves_nothing() -> None:
+    """It is behind others, of which the server reads none."""
     enough = threading.Event()
 
     def script(wire: Wire) -> None:
         wire.log_in()
         assert enough.wait(WAIT_S)
+        wire.wait_closed()
 
-    with serving(script) as port, logged_in(port) as ann:
-        assert ann._connection is not None
-        fill(ann._connection._sock)
+    with serving(script) as port, logged_in(port) as ann, ThreadPoolExecutor(200) as pool:
+        said = [pool.submit(ann.send, 1, "x" * 60_000) for _ in range(200)]
+        assert ann._session is not None
+        connection: Any = ann._session._connection
+        wait_until(lambda: connection._link.full, "a server that does not read")
         with pytest.raises(CallTimeout, match="could not be sent") as caught:
             ann.deposit(1, timeout_s=0.01)
         assert caught.value.req_id == 0
         assert ann.connected
         assert ann._core.unanswered_req_ids == ()
         enough.set()
+        ann.close()
+        assert {type(each.exception(WAIT_S)) for each in said} == {ConnectionLost}
 
 
-def test_what_arrived_is_read_though_a_request_finds_the_connection_gone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(client.io.blocking, "PUSHES_MAX", 1)
-    held = threading.Event()
+def test_on_push_may_make_calls_and_close() -> None:
+    """What it waits for keeps no answer back."""
+    done: Future[BalanceResponse] = Future()
+
+    def on_push(_: Push) -> None:
+        try:
+            balance = ann.balance()
+            ann.close()
+            done.set_result(balance)
+        except BaseException as error:  # noqa: BLE001 - raised by the test's own thread
+            done.set_exception(error)
 
     def script(wire: Wire) -> None:
         wire.log_in()
-        wire.send(push(Opcode.ROOM_GAP, 1, 1, 1))
-        assert held.wait(WAIT_S)
-        wire.send(push(Opcode.ROOM_GAP, 1, 2, 2))
+        wire.send(push(Opcode.ROOM_GAP, 1, 2, 3))
+        wire.send(answer(wire.request(), 1, 1))
+        wire.wait_closed()
 
-    with serving(script) as port, logged_in(port) as ann:
-        connection = ann._connection
-        assert connection is not None
-        wait_until(lambda: connection._held, "the reading to stop")
-        held.set()
-        for _ in range(3):  # the first may be sent; the server's kernel answers it with a reset
-            with pytest.raises(CallTimeout):
-                ann.balance(timeout_s=0.05)
-        assert ann.next_push() == RoomGap(1, 1, 1)
-        assert ann.next_push() == RoomGap(1, 2, 2)
-        with pytest.raises(ConnectionLost):
-            ann.next_push()
-
-
-def test_a_call_from_on_push_is_misuse_and_close_is_not() -> None:
-    errors: list[BaseException] = []
-    done = threading.Event()
-
-    def on_push(_: Push) -> None:
-        for call in (ann.balance, ann.heartbeat):
-            with pytest.raises(MisuseError, match="on_push") as caught:
-                call()
-            errors.append(caught.value)
-        ann.close()
-        done.set()
-
-    with serving(greet_and_push) as port, Client(port=port, on_push=on_push) as ann:
+    with serving(script) as port, Client(port=port, on_push=on_push) as ann:
         ann.login(USERNAME, PASSWORD)
-        assert done.wait(WAIT_S)
-        assert len(errors) == 2
+        assert done.result(WAIT_S) == (1, 1)
         assert not ann.connected
 
 

@@ -396,8 +396,8 @@ def test_a_timeout_that_is_none_is_refused(timeout_s: float) -> None:
 # --- heartbeats -------------------------------------------------------------------------------
 
 
-def _beat(pair: Pair, held: bool = False) -> Request:
-    req_id, frame = pair.core.beat(123, held)
+def _beat(pair: Pair) -> Request:
+    req_id, frame = pair.core.beat(123)
     decoder = Decoder(MAX_BODY_LEN)
     decoder.feed(frame)
     read = decoder.next()
@@ -426,13 +426,6 @@ def test_whatever_is_heard_is_a_sign_of_life() -> None:
     for _ in range(5):
         _beat(pair)
         pair.one(push(Opcode.ROOM_GAP, 1, 1, 1))
-
-
-def test_a_client_that_does_not_read_does_not_judge() -> None:
-    pair = Pair()
-    pair.log_in(Handshake(hello={"heartbeat_s": 15, "idle_timeout_s": 15}))
-    for _ in range(5):
-        _beat(pair, held=True)
 
 
 # --- ledger requests --------------------------------------------------------------------------

@@ -6,8 +6,6 @@ import asyncio
 import inspect
 import os
 import signal
-import socket
-import struct
 import threading
 import time
 from collections import Counter
@@ -21,8 +19,7 @@ import pytest
 import uvloop
 
 import client.core.resume
-import client.io.aio
-import client.io.blocking
+import client.io.connection
 from client import (
     AsyncClient,
     CallTimeout,
@@ -34,6 +31,7 @@ from client import (
     RoomRestarted,
     Superseded,
 )
+from client.core.inbox import size_of
 from libproto.codec import error_frame
 from libproto.errors import MisuseError, Status
 from libproto.messages import (
@@ -214,8 +212,7 @@ def test_many_losses(make: Make) -> None:
 
 
 def test_a_server_that_accepts_and_is_silent(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client.io.aio, "ATTEMPT_S", 0.2)
-    monkeypatch.setattr(client.io.blocking, "ATTEMPT_S", 0.2)
+    monkeypatch.setattr(client.io.connection, "ATTEMPT_S", 0.2)
     scripts: list[Script] = [then(ENDS[2]), Wire.wait_closed, back(answer_the_repeated)]
     with serving(*scripts) as port, make(port=port) as ann:
         ann.login(USERNAME, PASSWORD)
@@ -351,7 +348,7 @@ def _member_again(wire: Wire) -> None:
     wire.send(_said(5))
     history = wire.request()
     assert history.fields == (ROOM, 1, 3)
-    wire.send(_said(6), answer(history, ROOM, 3, [message(3), message(4)]))
+    wire.send(_said(6), answer(history, ROOM, 7, 3, [message(3), message(4)]))
     wire.wait_closed()
 
 
@@ -396,10 +393,8 @@ def test_a_room_that_began_anew(make: Make) -> None:
         ]
 
 
-def test_a_program_that_takes_no_pushes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection waits until it does; nothing is missing."""
-    monkeypatch.setattr(client.io.aio, "PUSHES_MAX", 10)
-    monkeypatch.setattr(client.io.blocking, "PUSHES_MAX", 10)
+def test_a_program_that_takes_no_pushes(make: Make) -> None:
+    """What did not fit is named by a gap, and the connection is not the slower for it."""
 
     def flood(wire: Wire) -> None:
         _join(wire, 0)
@@ -410,47 +405,15 @@ def test_a_program_that_takes_no_pushes(make: Make, monkeypatch: pytest.MonkeyPa
         wire.send(_said(21))
         wire.wait_closed()
 
-    with serving(then(flood), back(again)) as port, make(port=port) as ann:
-        ann.login(USERNAME, PASSWORD)
-        ann.join(ROOM)
-        wait_until(lambda: bool(ann._connection._held), "the reading to stop")
-        assert [ann.next_push() for _ in range(21)] == [message(seq) for seq in range(1, 22)]
-        assert ann.reconnects == 1
-
-
-@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_a_loss_that_shows_though_nothing_is_read(
-    loop_factory: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A sign of life could not be sent. Another connection has to wait for the program as well."""
-    monkeypatch.setattr(client.io.aio, "PUSHES_MAX", 10)
-    held = threading.Event()
-
-    def flood(wire: Wire) -> None:
-        wire.log_in(Handshake(hello={"heartbeat_s": 1}))
-        _join(wire, 0)
-        wire.send(*(_said(seq) for seq in range(1, 21)))
-        assert held.wait(WAIT_S)
-        wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-    def again(wire: Wire) -> None:
-        _join(wire, 20)
-        wire.wait_closed()
-
     with (
-        serving(flood, back(again)) as port,
-        OnALoop(loop_factory, port=port, reconnect=True) as ann,
+        serving(then(flood), back(again)) as port,
+        make(port=port, pushes_max_bytes=10 * size_of(message(10))) as ann,
     ):
         ann.login(USERNAME, PASSWORD)
         ann.join(ROOM)
-        wait_until(lambda: bool(ann._connection._held), "the reading to stop")
-        held.set()
-        wait_until(lambda: bool(ann.reconnecting), "the loss")
-        given = [ann.next_push() for _ in range(4)]
-        assert ann._core.backoff._attempts == 0
-        given += [ann.next_push() for _ in range(16)]
-        wait_until(lambda: ann.reconnects == 1, "another connection")
-        assert given == [message(seq) for seq in range(1, 21)]
+        wait_until(lambda: ann.reconnects == 1 and ann.pushes_dropped == 11, "all pushes")
+        given = [ann.next_push() for _ in range(11)]
+        assert given == [*(message(seq) for seq in range(1, 11)), RoomGap(ROOM, 11, 21)]
 
 
 # --- the end ----------------------------------------------------------------------------------

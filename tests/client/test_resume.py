@@ -577,10 +577,10 @@ def test_a_superseded_session_stays_down(call: Call[Any]) -> None:
 def test_an_idle_session_asks_whether_it_was_superseded() -> None:
     link = Link()
     assert link.core.beat_s == PROBE_S
-    [probe] = link.read(link.core.beat(123, False)[1])
+    [probe] = link.read(link.core.beat(123)[1])
     assert (probe.opcode, probe.fields) == (Opcode.USER_NAME, (USER_ID,))
     assert link.receive(answer(probe, USER_ID, USERNAME, 1, 0)) == []
-    [probe] = link.read(link.core.beat(123, False)[1])
+    [probe] = link.read(link.core.beat(123)[1])
     with pytest.raises(Superseded):
         link.receive(refuse(probe, Status.ERR_UNAUTHORIZED))
     fresh = ResumingCore(None, False, "test")

@@ -1,0 +1,380 @@
+"""A client's connection, and those that take its place, on one event loop.
+
+Both clients are thin around this: `client.io.aio` awaits it, `client.io.blocking` has a thread that
+runs it. All of it happens in the loop's thread and nothing in it waits for the program, so it is
+never half way through a change when a call is cancelled, times out or is interrupted.
+
+A call is a `Waiter`. It waits in a queue until it may be sent, then for its answer, and is told
+once what became of it: a result, an error, or its deadline. Whoever loses interest withdraws it.
+
+- Nothing of its frame was sent: it is taken back, and it is known that nothing happened.
+- It was sent: its late answer is taken and given to nobody. What it did is unknown until then.
+- It was cut off: the server does not read, and a frame cannot be taken back by halves. The
+  connection is lost.
+
+With a core that goes on over lost connections, one link takes the place of another; the calls that
+wait, and the pushes that nobody took yet, stay where they are.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from client.base import now_us
+from client.core.calls import Call
+from client.core.inbox import Inbox, TooManyRooms
+from client.core.resume import ATTEMPT_S
+from client.core.session import LEDGER, MAX_BODY_LEN, Answered, ClientCore
+from client.errors import CallTimeout, ClientError, ConnectionLost, ProtocolViolation
+from client.io.link import Link, Sent
+from libnet.dial import dial
+from libnet.errors import ConnectFailed
+from libproto.framing import Decoder, Frame
+from libproto.messages import State
+
+CLOSED: Final = "the client was closed"
+
+
+class Waiter:
+    """A call of the program. `tell` is called once, in the loop's thread, with a result or an
+    error."""
+
+    __slots__ = ("call", "number", "possible_duplicate", "req_id", "tell", "timer")
+
+    def __init__(
+        self,
+        call: Call[Any],
+        req_id: int | None,
+        possible_duplicate: bool,
+        tell: Callable[[Any, BaseException | None], object],
+    ) -> None:
+        self.call = call
+        self.req_id = req_id
+        self.possible_duplicate = possible_duplicate
+        self.tell: Callable[[Any, BaseException | None], object] | None = tell
+        self.number = 0  # the req_id it was sent under
+        self.timer: asyncio.TimerHandle | None = None
+
+    def settle(self, result: Any, error: BaseException | None = None) -> None:
+        """It has ended; only the first end counts."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        tell, self.tell = self.tell, None
+        if tell is not None:
+            tell(result, error)
+
+
+class Connection:
+    """One `connect` and what follows from it, until `over`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        address: tuple[str, int],
+        client_core: ClientCore,
+        inbox: Inbox,
+        on_reconnect: Callable[[ClientError | None], object],
+        on_over: Callable[[], object],
+    ) -> None:
+        """on_reconnect: gets why the connection was lost, and None when there is another. on_over:
+        called when there will be none any more."""
+        self.loop: Final = loop
+        self._address = address
+        self._core = client_core
+        self.inbox: Final = inbox
+        self._on_reconnect = on_reconnect
+        self._on_over = on_over
+        self._link: Link | None = None
+        self._decoder = Decoder(MAX_BODY_LEN)
+        self._waiting: dict[int, Waiter] = {}  # by req_id: sent, or to be repeated
+        # Not sent yet. New ledger requests may have to wait for older ones; the others need not.
+        self._others: deque[Waiter] = deque()
+        self._ledger: deque[Waiter] = deque()
+        self._beat: asyncio.TimerHandle | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._resuming = False  # another connection is wanted, or not yet what the lost one was
+        self._decided = asyncio.Event()  # a new connection is logged in, or lost
+        self._dialing: asyncio.Timeout | None = None
+        self._resumer: asyncio.Task[None] | None = None
+        self._began = False  # the core is in our hands
+        self.over = False
+
+    # ---- the first connection
+
+    @property
+    def dialing(self) -> bool:
+        """Whether the first connection is being made."""
+        return self._dialing is not None
+
+    async def open(self, deadline: float) -> None:
+        """Connect by the deadline (the loop's time). Raises ConnectionLost; whatever happened, a
+        client that did not get its connection by this can make another."""
+        try:
+            async with asyncio.timeout_at(deadline) as self._dialing:
+                self._adopt(await dial(*self._address, None))
+        except (ConnectFailed, TimeoutError) as error:
+            reason = CLOSED if self.over else str(error)
+            if not reason:
+                host, port = self._address
+                reason = f"cannot connect to {host} port {port}: no answer in time"
+            raise ConnectionLost(reason, self._core.unanswered_req_ids) from error
+        finally:
+            self._dialing = None
+            if self._link is None:
+                self._finish()
+
+    def _adopt(self, sock: Any) -> None:
+        self._decoder = Decoder(MAX_BODY_LEN)
+        self._link = Link(self.loop, sock, self._received, self._ended, self._pump)
+        self._began = True
+        self._core.begin(self._decoder)
+        self._send_own()
+
+    # ---- calls
+
+    def submit(self, waiter: Waiter, deadline: float) -> None:
+        """Make a call, to be answered by the deadline (the loop's time)."""
+        if self._core.loss is not None:
+            waiter.settle(None, self._core.failure())
+            return
+        waiter.timer = self.loop.call_at(deadline, self._expire, waiter)
+        is_new = waiter.call.opcode in LEDGER and waiter.req_id is None
+        (self._ledger if is_new else self._others).append(waiter)
+        self._pump()
+
+    def withdraw(self, waiter: Waiter) -> bool:
+        """Nobody waits for it any more. Tells whether it was sent, as far as is known."""
+        waiter.tell = None
+        waiter.settle(None)
+        number = waiter.number
+        if self._waiting.get(number) is not waiter:
+            for queue in (self._others, self._ledger):
+                with suppress(ValueError):
+                    queue.remove(waiter)
+            return number != 0
+        del self._waiting[number]
+        sent = Sent.ALL if self._link is None else self._link.take_back(number)
+        if sent is Sent.NOTHING:
+            self._core.retract(number)
+        else:
+            self._core.abandon(number)
+        if sent is Sent.PART:
+            self._lose(ConnectionLost("the server did not read: a request was cut off"))
+        self._pump()
+        return sent is not Sent.NOTHING
+
+    def _expire(self, waiter: Waiter) -> None:
+        tell, number = waiter.tell, waiter.number
+        if not self.withdraw(waiter):
+            number = 0
+        assert tell is not None, "its timer ends with it"
+        what = "got no answer in time" if number else "could not be sent in time"
+        if self.inbox.overflowing:
+            what += f"; {self.inbox.dropped} pushes were dropped, as the program takes none"
+        opcode = waiter.call.opcode
+        tell(None, CallTimeout(f"{opcode.name} {what}", number, opcode))
+
+    def _pump(self) -> None:
+        """Send what may be sent."""
+        for queue in (self._others, self._ledger):
+            while queue and self._may_send(queue[0]):
+                self._send(queue.popleft())
+
+    def _may_send(self, waiter: Waiter) -> bool:
+        if self._core.loss is not None:
+            return True  # to be told so
+        link = self._link
+        return (
+            link is not None and not link.full and self._core.may_send(waiter.call, waiter.req_id)
+        )
+
+    def _send(self, waiter: Waiter) -> None:
+        try:
+            number, frame = self._core.request(
+                waiter.call, waiter.req_id, waiter.possible_duplicate
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is for who made the call
+            waiter.settle(None, error)
+            return
+        waiter.number = number
+        self._waiting[number] = waiter
+        assert self._link is not None, "request() raises where there is no connection"
+        self._link.send(frame, number)
+
+    # ---- what the server sends
+
+    def _received(self, data: bytes) -> None:
+        decoder = self._decoder
+        try:
+            decoder.feed(data)
+            while decoder is self._decoder and self._link is not None:
+                frame = decoder.next()
+                if frame is None:
+                    break
+                self._handle(frame)
+        except ClientError as error:
+            self._lose(error)
+        except BaseException:  # of a signal handler: what it came between is unknown
+            self.end(ConnectionLost("the client was interrupted"))
+            raise
+
+    def _handle(self, frame: Frame) -> None:
+        for event in self._core.take(frame):
+            if isinstance(event, Answered):
+                self._answer(event)
+                continue
+            try:
+                self.inbox.put(event)
+            except TooManyRooms as error:
+                raise ProtocolViolation(f"the server sent {error}") from error
+        if self._resuming:
+            self._resume()
+
+    def _answer(self, answered: Answered) -> None:
+        self._waiting.pop(answered.req_id).settle(answered.result, answered.error)
+        if self._beat is None:
+            self._time_beat()
+        if self._ledger:
+            self._pump()
+
+    def _ended(self, reason: str) -> None:
+        self._lose(ConnectionLost(reason))
+
+    # ---- signs of life
+
+    def _time_beat(self) -> None:
+        if self._core.beat_s:
+            self._beat = self.loop.call_later(self._core.beat_s, self._send_beat)
+
+    def _send_beat(self) -> None:
+        self._time_beat()
+        if self._link is None or self._link.full:
+            return  # as many requests as there are to read are a sign of life
+        try:
+            _, frame = self._core.beat(now_us())
+        except ClientError as error:
+            self._lose(error)
+        else:
+            self._link.send(frame)
+
+    # ---- another connection
+
+    async def _reconnect(self) -> None:
+        """Until there is one that is logged in; the core does the rest by itself."""
+        try:
+            while self._core.loss is None and self._link is None:
+                await asyncio.sleep(self._core.pause_s(self.loop.time()))
+                await self._try_again(self.loop.time() + ATTEMPT_S)
+        finally:
+            if self._link is None:  # somebody cancelled this task, as asyncio.run() does
+                self.end(ConnectionLost("reconnecting was cancelled"))
+
+    async def _try_again(self, deadline: float) -> None:
+        self._decided.clear()
+        with suppress(ConnectFailed, TimeoutError):
+            self._adopt(await dial(*self._address, deadline))
+            async with asyncio.timeout_at(deadline):
+                await self._decided.wait()
+        if self._core.state != State.AUTHENTICATED:
+            self._lose(ConnectionLost(f"no login within {ATTEMPT_S:g} s"))
+
+    def _resume(self) -> None:
+        """Do what a new connection has to do before it is what the lost one was."""
+        self._send_own()
+        if self._core.state == State.AUTHENTICATED:
+            self._decided.set()
+            if self._beat is None:
+                self._time_beat()
+        if self._core.again_after_s is not None and self._again is None:
+            self._again = self.loop.call_later(self._core.again_after_s, self._do_again)
+        if self._core.steady and self._link is not None:
+            self._resuming = False
+            self._on_reconnect(None)
+            self._pump()
+
+    def _do_again(self) -> None:
+        self._again = None
+        self._core.again()
+        self._resume()
+
+    def _send_own(self) -> None:
+        for frame in self._core.outbox:
+            assert self._link is not None, "the core has nothing to say without a connection"
+            self._link.send(frame)
+        self._core.outbox.clear()
+
+    # ---- the end
+
+    def end(self, reason: ClientError) -> None:
+        """The client is down, whatever the core wants."""
+        if self.over:
+            return  # the core may be another connection's by now
+        if self._began:
+            self._fail(self._core.end(reason))
+        self._finish()
+
+    async def wait_over(self) -> None:
+        """After `end`: until no task of this connection is left."""
+        if self._resumer is not None:
+            await asyncio.wait({self._resumer})
+
+    def drop(self, reason: ClientError, *, forked: bool = False) -> None:
+        """The loop is closed, or (forked) this is a child process and the connection its parent's:
+        let go of what there is. Nobody can be waiting on that loop any more."""
+        if self.over:
+            return
+        self.over = True
+        if self._began:
+            self._core.end(reason)
+        self._resumer = None
+        for each in (self._waiting, self._others, self._ledger):
+            each.clear()
+        link, self._link = self._link, None
+        if link is not None:
+            if forked:
+                link.forget()
+            else:
+                link.close()
+        self.inbox.end()
+
+    def _lose(self, reason: ClientError) -> None:
+        """The connection is lost, or has to be given up; another one is made if the core wants."""
+        if self.over:
+            return
+        self._fail(self._core.lose(reason))
+        if self._core.loss is not None:
+            self._finish()
+            return
+        self._decided.set()
+        if self._resumer is None or self._resumer.done():
+            self._resumer = self.loop.create_task(self._reconnect())
+        if not self._resuming:
+            self._resuming = True
+            self._on_reconnect(self._core.failure())
+
+    def _fail(self, req_ids: list[int]) -> None:
+        """These calls fail, and the link ends."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+        for timer in (self._beat, self._again):
+            if timer is not None:
+                timer.cancel()
+        self._beat = self._again = None
+        for req_id in req_ids:
+            self._waiting.pop(req_id).settle(None, self._core.failure())
+
+    def _finish(self) -> None:
+        if self.over:
+            return
+        self.over = True
+        self._pump()  # what was not sent fails
+        if self._dialing is not None:
+            self._dialing.reschedule(self.loop.time())
+        if self._resumer is not None:
+            self._resumer.cancel()
+        self.inbox.end()
+        self._on_over()
