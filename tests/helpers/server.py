@@ -23,8 +23,8 @@ import pytest
 import server as server_package
 from tests.helpers import leaks
 
-START_S = 30.0
-STOP_S = 30.0
+START_S = 60.0
+STOP_S = 60.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -171,8 +171,9 @@ def lasting_port() -> int:
     raise AssertionError
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
-    """Poll until the condition holds; AssertionError past the deadline."""
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+    """Poll until the condition holds; AssertionError past the deadline, which no machine that works
+    comes near: how fast it is must not decide what a test says."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"

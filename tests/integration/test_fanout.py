@@ -3,7 +3,6 @@
 import socket
 import struct
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,6 +16,7 @@ from tests.helpers.wire import Lobby, RoomAccount, Wire, request
 WORKERS = 4
 PER_WORKER = 4
 PAYMENTS = int(Capability.PAYMENTS)
+AT_ONCE_S = 20.0  # on any machine; a third of the idle timeout, which would end it too
 
 
 @pytest.fixture
@@ -170,7 +170,8 @@ def test_joined_and_left_name_users_and_not_connections(lobby: Lobby) -> None:
 
 @pytest.mark.parametrize("how", ["fin", "reset", "half-close"])
 def test_a_client_that_goes_away_has_left(lobby: Lobby, how: str) -> None:
-    """Within a second, in every room that it was in, seen on another worker."""
+    """At once, in every room that it was in, seen on another worker: not by any timeout, which are
+    of a minute here."""
     rooms = (42, 43)
     watcher, gone = lobby.enter(worker=2), lobby.enter(worker=3)
     accounts = {}
@@ -179,7 +180,6 @@ def test_a_client_that_goes_away_has_left(lobby: Lobby, how: str) -> None:
         gone.ok(Opcode.JOIN_ROOM, room)
         for _ in range(2):
             accounts[room].take(watcher.push())
-    began = time.monotonic()
     if how == "half-close":
         gone.sock.shutdown(socket.SHUT_WR)
     else:
@@ -187,9 +187,8 @@ def test_a_client_that_goes_away_has_left(lobby: Lobby, how: str) -> None:
             gone.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         gone.close()
     for _ in rooms:
-        push = watcher.push(timeout_s=1.0)
+        push = watcher.push(timeout_s=AT_ONCE_S)
         accounts[push.body.room_id].take(push)
-    assert time.monotonic() - began < 1.0
     for account in accounts.values():
         assert account.events[account.last] == (EventKind.LEFT, gone.user, "")
     assert not watcher.ok(Opcode.USER_NAME, gone.user).online

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 
@@ -18,8 +19,8 @@ from tests.helpers.server import StartServer, wait_until
 from tests.helpers.wire import NONCE, Lobby, Received, Wire, registration, request
 
 BUSY = Status.ERR_SERVER_BUSY
-EARLY = 0.5  # of a deadline: the test's clock may start late
-LATE_S = 2.5  # a deadline is noticed by a sweep, on a busy machine
+EARLY = 0.9  # of a deadline: the server's clock is coarse
+LATE_S = 40.0  # on any machine; what is not closed by then stays
 
 
 # ---- connections
@@ -143,18 +144,49 @@ def test_what_was_refused_for_its_rate_can_be_sent_again(start_server: StartServ
 # ---- time
 
 
+class Started(NamedTuple):
+    """A connection, and a moment before the last that was sent on it: its deadline is counted from
+    a later one."""
+
+    wire: Wire
+    at: float  # time.monotonic()
+
+
+def started(make: Callable[[], Wire]) -> Started:
+    at = time.monotonic()
+    return Started(make(), at)
+
+
 def closed_after_s(
-    wire: Wire, do: Callable[[Wire], object], every_s: float, limit_s: float
+    on: Started, do: Callable[[Wire], object], every_s: float, limit_s: float
 ) -> float:
     """Seconds until the server closes this connection, on which `do` is done now and then; inf
     where it has not within the limit."""
     began = time.monotonic()
     while time.monotonic() - began < limit_s:
-        do(wire)
-        while wire.readable(every_s):
-            if wire.receive() is None:
-                return time.monotonic() - began
+        do(on.wire)
+        while on.wire.readable(every_s):
+            if on.wire.receive() is None:
+                return time.monotonic() - on.at
     return math.inf
+
+
+def stays_open(on: Started, do: Callable[[Wire], object], every_s: float, for_s: float) -> bool:
+    """Whether it is open after that time, `do` being done now and then. A machine that kept this
+    thread waiting for half the time in one go has made it silent itself: that says nothing."""
+    end, last = time.monotonic() + for_s, on.at
+    while (now := time.monotonic()) < end:
+        if now - last > for_s / 4:
+            return True
+        last = now
+        try:
+            do(on.wire)
+            while on.wire.readable(every_s):
+                if on.wire.receive() is None:
+                    return time.monotonic() - last > for_s / 4
+        except ConnectionError:
+            return False
+    return True
 
 
 def nothing(wire: Wire) -> None:
@@ -173,19 +205,19 @@ def test_the_handshake_deadline(start_server: StartServer) -> None:
     """Whoever has not logged in by then is closed, HEARTBEATs and HELLOs or not; and again after
     LOGOUT. Who has is not."""
     deadline_s = 0.6
-    limit_s = deadline_s + LATE_S
     with Lobby(start_server("--handshake-timeout", str(deadline_s))) as lobby:
         member = lobby.enter()
         out = lobby.enter()
         with ThreadPoolExecutor(4) as pool:
             closing = [
-                pool.submit(closed_after_s, lobby.open(), do, 0.05, limit_s)
+                pool.submit(closed_after_s, started(lobby.open), do, 0.05, LATE_S)
                 for do in (nothing, beat, hello)
             ]
             for each in closing:
-                assert deadline_s * EARLY < each.result() < limit_s
+                assert deadline_s * EARLY < each.result() < math.inf
+            begun = Started(out, time.monotonic())
             out.ok(Opcode.LOGOUT)
-            assert deadline_s * EARLY < closed_after_s(out, beat, 0.05, limit_s) < limit_s
+            assert deadline_s * EARLY < closed_after_s(begun, beat, 0.05, LATE_S) < math.inf
         member.ok(Opcode.BALANCE)
         assert lobby.counters()["timed_out"] == 4
 
@@ -200,7 +232,7 @@ def test_the_idle_timeout(start_server: StartServer) -> None:
     anything that the table of bad input answers, nor half a frame."""
     flags = ("--idle-timeout", str(IDLE_S), "--heartbeat", "1", "--handshake-timeout", "60")
     with Lobby(start_server(*flags)) as lobby:
-        room, limit_s = 5, IDLE_S + LATE_S
+        room = 5
 
         def no_such_user(wire: Wire) -> None:
             wire.send(Opcode.USER_NAME, 4000)
@@ -220,42 +252,49 @@ def test_the_idle_timeout(start_server: StartServer) -> None:
         def one_byte(wire: Wire) -> None:
             wire.send_raw(b"\0")
 
-        def big_frame(wire: Wire) -> Wire:
+        def big_frame() -> Wire:
+            wire = lobby.enter()
             wire.send_raw(request(Opcode.USER_LOOKUP, 1, "x" * 60_000)[:100])
             return wire
 
-        watcher = lobby.enter()
-        watcher.ok(Opcode.JOIN_ROOM, room)
-        silent = lobby.enter()
-        silent.ok(Opcode.JOIN_ROOM, room)
-        watcher.pushes.clear()
-        greeted = lobby.open()
-        greeted.hello("somebody")
-        stay = {lobby.enter(): beat, lobby.enter(): no_such_user, lobby.open(): hello}
-        go = {
-            silent: nothing,
-            lobby.enter(): bad_frame,
-            lobby.enter(): unknown_opcode,
-            lobby.enter(): malformed,
-            greeted: bad_hello,
-            big_frame(lobby.enter()): one_byte,
-        }
+        def greeted() -> Wire:
+            wire = lobby.open()
+            wire.hello("somebody")
+            return wire
+
+        def member() -> Wire:
+            wire = lobby.enter()
+            wire.ok(Opcode.JOIN_ROOM, room)
+            return wire
+
+        go = [
+            (silent := started(member), nothing),
+            (started(lobby.enter), bad_frame),
+            (started(lobby.enter), unknown_opcode),
+            (started(lobby.enter), malformed),
+            (started(greeted), bad_hello),
+            (started(big_frame), one_byte),
+        ]
         with ThreadPoolExecutor(16) as pool:
+            stay = [
+                (do.__name__, pool.submit(stays_open, started(make), do, 0.2, 2 * IDLE_S))
+                for make, do in (
+                    (lobby.enter, beat), (lobby.enter, no_such_user), (lobby.open, hello)
+                )
+            ]  # fmt: skip
             ends = [
-                (do.__name__, wire in go, pool.submit(closed_after_s, wire, do, 0.2, limit_s))
-                for wire, do in (go | stay).items()
+                (do.__name__, pool.submit(closed_after_s, on, do, 0.2, LATE_S)) for on, do in go
             ]
-            while not all(each.done() for _, _, each in ends):
-                watcher.ok(Opcode.HEARTBEAT, 1)
-                watcher.readable(0.2)
-            for name, goes, each in ends:
-                if goes:
-                    assert IDLE_S * EARLY < each.result() < limit_s, name
-                else:
-                    assert each.result() == math.inf, name
-        kinds = [push.body.kind for push in watcher.pushes if push.body.from_user == silent.user]
-        assert kinds[-1] == EventKind.LEFT
-        assert not watcher.ok(Opcode.USER_NAME, silent.user).online
+            for name, end in ends:
+                assert IDLE_S * EARLY < end.result() < math.inf, name
+            for name, stayed in stay:
+                assert stayed.result(), name
+        watcher = lobby.enter()
+        assert not watcher.ok(Opcode.USER_NAME, silent.wire.user).online
+        watcher.ok(Opcode.JOIN_ROOM, room)
+        joined, left, _ = watcher.ok(Opcode.ROOM_HISTORY, room, 0, 5).events
+        assert (joined.kind, left.kind) == (EventKind.JOINED, EventKind.LEFT)
+        assert left.from_user == silent.wire.user
 
 
 # ---- full tables

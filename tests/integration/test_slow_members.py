@@ -127,7 +127,7 @@ def test_members_that_do_not_read(pair: Lobby) -> None:
         seq = fast[turn % 2].ok(Opcode.CHAT_SEND, ROOM, f"turn {turn}").room_seq
         for wire, account in zip(fast, accounts, strict=True):
             while account.last < seq:
-                account.take(wire.push(timeout_s=1.0))
+                account.take(wire.push())
         last = seq
 
     story = accounts[0].events
