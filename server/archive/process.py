@@ -176,9 +176,10 @@ class Keeper:
         self._words[self._dropped] += dropped
         self._events = 0
         log.error(
-            "the disk takes no room events, and too many wait for it: they are not kept, nor what "
-            "is older in their rooms; look at the disk of the data directory",
+            "room_events_dropped",
             events=dropped,
+            advice="too many waited for the disk: they are not kept, nor what is older in their "
+            "rooms; look at the disk of the data directory",
         )
 
     @property
@@ -334,7 +335,7 @@ class Desk:
         try:
             answer = found()
         except (JournalError, OSError) as error:
-            log.error("older history cannot be read", reason=str(error))
+            log.error("history_unreadable", reason=str(error))
             answer = pack_failure(asked.token)
         if answer:
             self._out[asked.sock].append(answer)
@@ -355,8 +356,7 @@ def _serve(inherited: Inherited) -> None:
     )
     if store.torn is not None:
         log.warning(
-            "the end of the rooms' events was not written wholly when the server ended, and is "
-            "cut off",
+            "rooms_end_cut",  # it was being written when the server ended
             torn=str(store.torn),
         )
     keeper = Keeper(region, store)
@@ -432,18 +432,24 @@ def run(inherited: Inherited, master: int) -> NoReturn:
         code = 0
     except JournalError as error:
         _fail(inherited.region, errno.EIO)
-        log.error("the rooms' events cannot be used", reason=str(error))
+        log.error(
+            "rooms_unusable",
+            reason=str(error),
+            advice="look at the disk, then at docs/JOURNAL.md: what the server says and how to "
+            "repair",
+        )
         code = EXIT_REFUSED
     except OSError as error:
         _fail(inherited.region, error.errno or errno.EIO)
         log.error(
-            "the rooms' events cannot be written: rooms go on until their reserved numbers are "
-            "used up, and what is said now is not kept; mend the disk or make room on it",
+            "rooms_unwritable",
             directory=str(inherited.data.rooms),
             reason=error.strerror,
             errno=error.errno,
+            advice="rooms carry on until their reserved numbers are used up, and what is said now "
+            "is not kept: mend the disk or make space on it",
         )
     except BaseException as error:
-        log.error("the archive process fails", exc_info=error)
+        log.error("archive_crashed", exc_info=error)
     finally:
         os._exit(code)

@@ -12,7 +12,6 @@ import errno
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,6 +49,14 @@ PROGRESS_S: Final = 1.0
 NICENESS: Final = 10  # of a snapshot's process
 LAST_S: Final = 5.0  # beside the graceful timeout: how long workers are waited for at the end
 _MIB: Final = 1 << 20
+_SNAPSHOT_ADVICE: Final = (
+    "the journal is kept whole, and grows, until a snapshot succeeds: is there space in the data "
+    "directory?"
+)
+_DAMAGED_ADVICE: Final = (
+    "run `tradechat-admin journal verify`: it names the last transaction that is good, and "
+    "docs/JOURNAL.md says how to repair"
+)
 
 log = liblog.get("journal")
 
@@ -132,7 +139,7 @@ class Snapshots:
         try:
             self._look(durable)
         except OSError as error:
-            log.error("a snapshot cannot be begun", reason=str(error))
+            log.error("snapshot_failed", reason=str(error), advice=_SNAPSHOT_ADVICE)
 
     def _look(self, durable: int) -> None:
         if durable and not self._region.journal.oldest:
@@ -144,10 +151,7 @@ class Snapshots:
                 if status == 0:
                     self._tell()
                 else:
-                    log.error(
-                        "a snapshot cannot be made: the journal is kept whole, and grows, until "
-                        "one can; is there room in the data directory?"
-                    )
+                    log.error("snapshot_failed", advice=_SNAPSHOT_ADVICE)
             return
         new, age = durable - self._tried, time.monotonic() - self._tried_at
         if new >= self._every_txns or (new > 0 and self._every_s and age >= self._every_s):
@@ -167,11 +171,11 @@ class Snapshots:
             self.make(durable)
             code = 0
         except JournalError as error:
-            log.error("the journal does not hold together", reason=str(error))
+            log.error("journal_damaged", reason=str(error), advice=_DAMAGED_ADVICE)
         except OSError as error:
-            log.error("writing a snapshot fails", reason=str(error))
+            log.error("snapshot_unwritable", reason=str(error))
         except BaseException as error:
-            log.error("a snapshot fails", exc_info=error)
+            log.error("snapshot_crashed", exc_info=error)
         finally:
             os._exit(code)
 
@@ -184,7 +188,7 @@ class Snapshots:
         )
         _tell_bad(made.bad)
         self._remove_segments(prune(self._disk, self._data.snapshots))
-        log.info("snapshot", txn_id=made.txn, seconds=round(time.monotonic() - began, 3))
+        log.info("snapshot_made", txn_id=made.txn, seconds=round(time.monotonic() - began, 3))
 
     def last(self, durable: int) -> None:
         """At the end: of all that is durable, so that the next start is a short one."""
@@ -195,14 +199,23 @@ class Snapshots:
             try:
                 self.make(durable)
             except (JournalError, OSError) as error:
-                log.error("no snapshot at the end; the journal has it all", reason=str(error))
+                log.error(
+                    "snapshot_failed",
+                    reason=str(error),
+                    advice="nothing is lost, since the journal has it all: the next start takes "
+                    "longer",
+                )
                 return
         self._tell()
 
 
 def _tell_bad(bad: Sequence[Damaged]) -> None:
     for error in bad:
-        log.warning("a snapshot is damaged; the one before it is used", reason=str(error))
+        log.warning(
+            "snapshot_damaged",
+            reason=str(error),
+            advice="the snapshot before it is used and nothing is lost; look at the disk",
+        )
 
 
 class Stop:
@@ -249,9 +262,8 @@ def _serve(inherited: Inherited) -> None:
         )
     if end.torn or end.unborn:
         log.warning(
-            "the journal's end was not written wholly when the server ended, and is cut off: "
-            "nothing of it was answered",
-            file=str(end.unborn or end.path),
+            "journal_end_cut",  # it was being written when the server ended; nobody had an answer
+            path=str(end.unborn or end.path),
             offset=end.offset,
             bytes=end.torn,
             last_txn=end.last,
@@ -288,7 +300,7 @@ def _serve(inherited: Inherited) -> None:
             inherited.wakeup.clear()
     if not stop.alone:
         give_up(region, errno.ETIMEDOUT)
-        log.warning("a worker does not end, and can make no transaction any more")
+        log.warning("worker_outlived_journal")  # it can make no transaction any more
     snapshots.last(writer.last)
     writer.close()
 
@@ -310,23 +322,22 @@ def run(inherited: Inherited, master: int) -> NoReturn:
         code = 0
     except JournalError as error:
         give_up(inherited.region, errno.EIO)
-        log.error("the journal cannot be used", reason=str(error))
+        log.error("journal_unusable", reason=str(error), advice=_DAMAGED_ADVICE)
         code = EXIT_REFUSED
     except OSError as error:
         give_up(inherited.region, error.errno or errno.EIO)
         log.error(
-            "the journal cannot be written, and nothing more is made durable: no transaction is "
-            "taken any more, what was answered is safe; mend the disk or make room on it, and "
-            "start the server again",
+            "journal_unwritable",
             directory=str(inherited.data.journal),
             reason=error.strerror,
             errno=error.errno,
+            advice="no transaction is accepted any more, and what was answered is safe: mend the "
+            "disk or make space on it, and start the server again",
         )
         code = EXIT_FAILED
     except BaseException as error:
-        log.error("the journal process fails", exc_info=error)
+        log.error("journal_crashed", exc_info=error)
     finally:
-        sys.stderr.flush()
         os._exit(code)
 
 

@@ -444,7 +444,7 @@ def test_what_was_durable_and_is_damaged_is_no_torn_end(tmp_path: Path) -> None:
             file.write(b"\xff")
         os.kill(server.journal_pid(), signal.SIGKILL)
         assert server.wait() == JOURNAL_FAILED
-        (told,) = events(server, "the journal cannot be used")
+        (told,) = events(server, "journal_unusable")
         assert str(last.path) in told["reason"]
         assert "were durable" in told["reason"]
 
@@ -514,12 +514,7 @@ def test_a_disk_that_takes_no_more_ends_the_server_and_loses_nothing(tmp_path: P
                     answered = answer.body.balance if status == Status.OK else answered
             assert status in (Status.OK, Status.ERR_SERVER_BUSY)
         assert server.wait() == JOURNAL_FAILED
-        (told,) = events(
-            server,
-            "the journal cannot be written, and nothing more is made durable: no transaction is "
-            "taken any more, what was answered is safe; mend the disk or make room on it, and "
-            "start the server again",
-        )
+        (told,) = events(server, "journal_unwritable")
         assert told["errno"] == 27  # EFBIG
     assert answered > 1
     with serving(data, *flags, workers=1) as server, entered(server, "ann") as ann:
@@ -565,12 +560,8 @@ def test_a_torn_end_is_cut_off_and_told(stopped: Path) -> None:
         file.write(b"\xff" * 10)
     with serving(stopped) as server, entered(server, "ann") as ann:
         assert ann.ok(Opcode.BALANCE).balance == 20
-        (told,) = events(
-            server,
-            "the journal's end was not written wholly when the server ended, and is cut off: "
-            "nothing of it was answered",
-        )
-        assert (told["file"], told["offset"], told["last_txn"]) == (str(path), last.offset, 6)
+        (told,) = events(server, "journal_end_cut")
+        assert (told["path"], told["offset"], told["last_txn"]) == (str(path), last.offset, 6)
         assert ann.call(Opcode.DEPOSIT, 5, req_id=1000).body == (7, 25)
         assert server.stop() == 0
 
@@ -688,7 +679,7 @@ def test_history_that_cannot_be_read_is_refused(start_server: StartServer) -> No
         assert answer.status == Status.ERR_SERVER_BUSY
         assert answer.body.retry_after_ms > 0
         assert ann.ok(Opcode.DEPOSIT, 1).balance == 101
-        assert events(server, "older history cannot be read")
+        assert events(server, "history_unreadable")
         with path.open("r+b") as file:  # for the snapshot at the end
             file.seek(batches[3].offset)
             file.write(whole[batches[3].offset : batches[4].offset])
