@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from server import documents
-from server.documents import journal, layout, settings
+from server.documents import events, journal, layout, settings
 
 DOCUMENTS: Final[dict[str, tuple[Path, Callable[[], str]]]] = {
     "layout": (Path("docs/LAYOUT.md"), layout.document),
+    "events": (Path("docs/EVENTS.md"), events.document),
     "settings": (Path("docs/SETTINGS.md"), settings.document),
     "journal": (Path("docs/JOURNAL.md"), journal.document),
 }

@@ -177,7 +177,7 @@ _TOOL: Final = f"""
 `tradechat-admin journal verify --data DIR [--json]` reads everything, folds the journal, compares
 each snapshot with it, and tells of each file what it holds. It changes nothing. It works beside a
 running server; the batch that is being written then looks like a torn end, which is good. Exit code
-0: all is good; 1: something is damaged, or cannot be read.
+0: all is good; 1: something is damaged; 3: it cannot be read.
 
 `tradechat-admin journal dump --data DIR [--from TXN] [--to TXN] [--user NAME_OR_ID] [--limit N]
 [--json]` shows the records, oldest first, secrets hidden. It works beside a running server.
