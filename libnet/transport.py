@@ -1,17 +1,22 @@
-"""The asyncio transport of framed connections, for servers and clients alike.
+"""The asyncio transport of framed connections.
 
 What a peer can make us hold is bounded: output over its high mark stops the reading and the
 handling of frames until the peer has read, and one connection handles only a fair share of frames
 before the others have their turn. All that a turn produces leaves in one write.
 
+Where a connection stands is its phase; why it is not read just now is a set of reasons. Reading
+follows from these two in one place, `_update`, and nothing else pauses or resumes the transport.
+
 An answer may come later than its turn. `pending` counts those: the connection does not end in order
-before they are sent. `held` keeps the frames after one unhandled, where an answer must not be
-overtaken, or too much is owed.
+before they are sent. Where an answer must not be overtaken, or too many are owed, the frames after
+it wait: `pause(ANSWER_FIRST)`.
 
 Subclasses say what to do with a frame; this module knows nothing of opcodes.
 """
 
 import asyncio
+from collections.abc import Callable
+from enum import IntEnum
 from time import time_ns
 from typing import Final, cast
 
@@ -24,6 +29,21 @@ FLUSH_S: Final = 10.0  # after a half-close: how long a slow reader may take for
 LINGER_S: Final = 1.0  # after a half-close: how long what still arrives is discarded
 
 
+class Phase(IntEnum):
+    """Where a connection stands; it only goes forward."""
+
+    OPEN = 0  # frames are handled
+    FINISHING = 1  # no frame is handled any more; the answers that are owed are sent first
+    CLOSING = 2  # half-closed or aborted: what still arrives is discarded
+    CLOSED = 3  # gone
+
+
+# Reasons not to read, as bits of a set. While there is one, no frame is handled either.
+OUTPUT_FULL: Final = 1  # the peer does not read: output is over its high mark
+ANSWER_FIRST: Final = 2  # an answer must come before the next frame
+OTHERS_FIRST: Final = 4  # a further turn is due, after those of the other connections
+
+
 class FrameProtocol(asyncio.Protocol):
     """One connection: bytes in, frames handled, frames out."""
 
@@ -31,22 +51,24 @@ class FrameProtocol(asyncio.Protocol):
         self.loop: Final = loop
         self.decoder: Final = Decoder(max_body_len)
         self.transport: asyncio.Transport | None = None
-        self.out: list[bytes] = []
+        self.out: Final[list[bytes]] = []
+        # Adds a frame to what the next `flush` sends.
+        self.push: Final[Callable[[bytes], None]] = self.out.append
         self.now = 0  # wall clock of this turn, microseconds since the Unix epoch: one look for all
-        self.choked = False  # the output is over its high mark
-        self.ending = False  # set by `handle`: this answer is the last one
-        self.closing = False  # half-closed or closed: nothing is handled any more
+        self.phase = Phase.OPEN
         self.pending = 0  # answers that come later
-        self.held = False  # frames wait until an answer has come
-        self._finishing = False  # nothing is handled any more, but answers are owed
-        self._ended = False  # the peer has sent its last byte
-        self._scheduled = False  # a further turn is due
+        self._reasons = 0  # not to read
+        self._peer_ended = False  # the peer has sent its last byte
+        # What follows from the phase and the reasons; set with them, in `_update`.
+        self._stopped = False  # no frame is handled now
+        self.closing = False  # half-closed, aborted or gone: nothing can be sent
+        self.choked = False  # the output is over its high mark
 
     # ---- for subclasses
 
     def handle(self, frame: Frame) -> bytes | None:
         """What one frame is answered with: whole frames, or None. Called in order of arrival.
-        May set `ending`: the answer is sent, and the connection is finished."""
+        After `last` in it the answer is sent, and the connection is finished."""
         raise NotImplementedError
 
     def opened(self) -> None:
@@ -57,6 +79,39 @@ class FrameProtocol(asyncio.Protocol):
 
     def lost(self) -> None:
         """The connection is gone. Called once."""
+
+    # ---- the phase, the reasons not to read, and what follows from them
+
+    def _update(self, phase: Phase, reasons: int) -> None:
+        """Change phase and reasons, and read or do not read accordingly."""
+        self.phase, self._reasons = phase, reasons
+        self._stopped = bool(phase or reasons)
+        self.closing = phase >= Phase.CLOSING
+        self.choked = bool(reasons & OUTPUT_FULL)
+        transport = self.transport
+        if transport is None or self._peer_ended or transport.is_closing():
+            return
+        reads = phase == Phase.CLOSING or (phase == Phase.OPEN and not reasons)
+        if reads != transport.is_reading():
+            if reads:
+                transport.resume_reading()
+            else:
+                transport.pause_reading()
+
+    def pause(self, reason: int) -> None:
+        """Read no more, and handle no frame after this one, until `resume` with the same reason."""
+        self._update(self.phase, self._reasons | reason)
+
+    def resume(self, reason: int) -> None:
+        """This reason is gone: read on, and handle the frames that wait, unless there is another.
+        Nothing where it was not paused for that reason."""
+        if not self._reasons & reason:
+            return
+        reasons = self._reasons & ~reason
+        if self.phase == Phase.OPEN and not reasons:
+            reasons = OTHERS_FIRST
+            self.loop.call_soon(self._next_turn)
+        self._update(self.phase, reasons)
 
     # ---- asyncio
 
@@ -70,13 +125,12 @@ class FrameProtocol(asyncio.Protocol):
         if self.closing:
             return
         self.decoder.feed(data)
-        if not self._scheduled and not self.choked and not self.held:
+        if not self._stopped:
             self.turn()
 
     def turn(self) -> None:
         """Handle a fair share of the frames that are there, and send the answers in one write."""
-        self._scheduled = False
-        if self.closing or self.choked or self.held or self._finishing:
+        if self._stopped:
             return
         self.now = time_ns() // 1000
         out, following, handle = self.out, self.decoder.next, self.handle
@@ -84,7 +138,7 @@ class FrameProtocol(asyncio.Protocol):
         for _ in range(FAIR_FRAMES):
             frame = following()
             if frame is None:
-                if self._ended:
+                if self._peer_ended:
                     self.finish()
                 break
             answer = handle(frame)
@@ -94,115 +148,99 @@ class FrameProtocol(asyncio.Protocol):
                 if size > HIGH_MARK:
                     self._again()
                     break
-            if self.ending or self.held:
+            if self._stopped:
                 break
         else:
             self._again()
-        if self.ending:
+        if self.phase == Phase.FINISHING:
             self.finish()
         elif out:
             self.flush()
 
     def _again(self) -> None:
         """There may be more frames here: let the others have their turn first."""
-        if not self._scheduled and self.transport is not None and not self.closing:
-            self._scheduled = True
-            if not self._ended:
-                self.transport.pause_reading()
+        if not self.phase and not self._reasons & OTHERS_FIRST:
+            self.pause(OTHERS_FIRST)
             self.loop.call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
+        self._reasons &= ~OTHERS_FIRST
+        self._stopped = bool(self.phase or self._reasons)
         self.turn()
-        if not (self._scheduled or self.choked or self.held or self.closing or self._ended):
-            assert self.transport is not None
-            self.transport.resume_reading()
-
-    def hold(self) -> None:
-        """Handle no frame after this one until `release`."""
-        if not self.held:
-            self.held = True
-            if self.transport is not None and not self.closing and not self._ended:
-                self.transport.pause_reading()
-
-    def release(self) -> None:
-        """Go on with the frames that wait."""
-        if self.held:
-            self.held = False
-            if not self.closing and not self._scheduled:
-                self._scheduled = True
-                self.loop.call_soon(self._next_turn)
-
-    def settle(self) -> None:
-        """Answers that were owed have been sent, or will never be: go on where it was for them."""
-        if self.pending:
-            return
-        if self._finishing:
-            self._finishing = False
-            self.finish()
-        else:
-            self.release()
+        self._update(self.phase, self._reasons)  # not before: the transport would read meanwhile
 
     def flush(self) -> None:
         """Send what waits in `out`, in one write."""
-        if self.out and self.transport is not None:
+        transport = self.transport
+        if self.out and transport is not None and not self.closing:
             data = self.out[0] if len(self.out) == 1 else b"".join(self.out)
             self.out.clear()
-            self.transport.write(data)
+            transport.write(data)
 
     def pause_writing(self) -> None:
-        self.choked = True
-        if self.transport is not None and not self.closing:
-            self.transport.pause_reading()
+        self.pause(OUTPUT_FULL)
 
     def resume_writing(self) -> None:
-        self.choked = False
-        if self.closing:
-            return
-        self.relieved()
-        self._scheduled = True
-        self.loop.call_soon(self._next_turn)
+        self.resume(OUTPUT_FULL)
+        if not self.closing:
+            self.relieved()
 
     def eof_received(self) -> bool:
         """The peer half-closed: what it sent is still answered."""
-        self._ended = True
+        self._peer_ended = True
         if self.closing:
             self.abort()  # we half-closed before: now both ends are done
-        elif not self._scheduled and not self.choked and not self.held:
+        elif not self._reasons:
             self.finish()
         return True
 
     @property
     def busy(self) -> bool:
         """Frames that have arrived still wait for their turn, or answers are owed."""
-        return self._scheduled or self.held or self.pending > 0
+        return bool(self._reasons & (OTHERS_FIRST | ANSWER_FIRST)) or self.pending > 0
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self.closing = True
         self.transport = None
+        self._update(Phase.CLOSED, self._reasons)
         self.out.clear()
         self.lost()
 
+    # ---- answers that come later
+
+    def settle(self) -> None:
+        """Answers that were owed have been sent, or will never be: when none is owed any more,
+        finish what was to be finished, or handle the frames that waited for them."""
+        if self.pending:
+            return
+        if self.phase == Phase.FINISHING:
+            self.finish()
+        else:
+            self.resume(ANSWER_FIRST)
+
     # ---- ending
+
+    def last(self) -> None:
+        """For `handle`: its answer is the last one; the connection is finished after it."""
+        if self.phase == Phase.OPEN:
+            self._update(Phase.FINISHING, self._reasons)
 
     def finish(self) -> None:
         """Send what waits, half-close, and discard what still arrives for a moment, so that the
-        last answer is not lost to a reset."""
+        last answer is not lost to a reset. Where answers are owed: once they are sent."""
         if self.closing:
             return
         if self.pending:
-            self._finishing = True
-            if self.transport is not None:
-                self.transport.pause_reading()  # what comes now waits in the kernel
+            self._update(Phase.FINISHING, self._reasons)  # what comes now waits in the kernel
             return
-        self.closing = True
         transport = self.transport
         if transport is None:
+            self._update(Phase.CLOSING, self._reasons)
             return
         self.flush()
-        if self._ended or not transport.can_write_eof():
+        self._update(Phase.CLOSING, self._reasons)
+        if self._peer_ended or not transport.can_write_eof():
             transport.close()
             return
-        transport.resume_reading()
         transport.write_eof()
         self.loop.call_later(LINGER_S, self._lingered, self.loop.time() + FLUSH_S)
 
@@ -216,7 +254,13 @@ class FrameProtocol(asyncio.Protocol):
         else:
             transport.abort()
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
+
     def abort(self) -> None:
-        """End at once; what waits is lost."""
+        """End at once; what waits is lost, and nothing is handled any more."""
         if self.transport is not None:
+            self._update(max(self.phase, Phase.CLOSING), self._reasons)
             self.transport.abort()

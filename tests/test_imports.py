@@ -1,11 +1,13 @@
-"""The import arrows: packages import downwards only, and the lower ones keep clear of the outside.
+"""The import arrows: packages import downwards only, the lower ones keep clear of the outside, and
+no modules import each other in a circle.
 
 The check reads the sources and runs none of them, so it sees an import in a function, in a branch
 for another platform or under TYPE_CHECKING as well. What is allowed is said by the tables below.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,6 +160,84 @@ def wrong_arrows(root: Path) -> list[str]:
 def _room(module: str) -> str | None:
     """The room of the server or the client that a module is in."""
     return next((room for room in ROOMS if _is_in(module, room)), None)
+
+
+def _modules(root: Path) -> dict[str, Path]:
+    """Every module of the tree, those of the tests too, by its dotted name; a package is one."""
+    found = {}
+    for package in (*ARROWS, TESTS):
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def _imported_modules(path: Path, package: str, modules: Collection[str]) -> set[str]:
+    """Those of the modules that a module names in its imports, at run time or for types only. That
+    a package's `__init__` runs before its modules is no import of theirs."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
+        names = list(_imported(node, package))
+        if isinstance(node, ast.ImportFrom):
+            base, *below = names
+            # The package itself is meant where what is taken of it is no module.
+            names = [name if name in modules else base for name in below]
+        found.update(name for name in names if name in modules)
+    return found
+
+
+def import_circle(root: Path) -> list[str]:
+    """Modules of which each imports the next, and the last is the first; empty: there are none."""
+    modules = _modules(root)
+    graph = {
+        name: _imported_modules(path, ".".join(path.relative_to(root).parent.parts), modules)
+        for name, path in modules.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        return circle[::-1]  # graphlib names a node before those that need it
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert import_circle(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "import server.core.planted",
+        "from server.core import planted",
+        "from server.core.planted import thing",
+        "from ..core.planted import thing",
+        "def late():\n    from server.core import planted",
+        "if TYPE_CHECKING:\n    from server.core.planted import Thing",
+        "import importlib\nimportlib.import_module('server.core.planted')",
+    ],
+)
+def test_a_circle_is_found(tmp_path: Path, back: str) -> None:
+    """Three modules: of one room, of another, and a package that gives the name of a module on."""
+    _plant(tmp_path, "server/core/planted.py", "from server.region import Thing\n")
+    _plant(tmp_path, "server/region/__init__.py", "from server.region.deep import Thing\n")
+    _plant(tmp_path, "server/region/deep.py", f"{back}\n")
+    circle = import_circle(tmp_path)
+    assert set(circle) == {"server.core.planted", "server.region", "server.region.deep"}
+    assert circle[0] == circle[-1]
+
+
+def test_a_module_that_imports_itself_is_a_circle(tmp_path: Path) -> None:
+    _plant(tmp_path, "libproto/planted.py", "import libproto.planted\n")
+    assert import_circle(tmp_path) == ["libproto.planted", "libproto.planted"]
+
+
+def test_what_is_no_circle(tmp_path: Path) -> None:
+    """A package that exports what its modules have, and modules that use each other's downwards."""
+    _plant(tmp_path, "server/core/planted.py", "from server.core import lower\nimport server\n")
+    _plant(tmp_path, "server/core/lower.py", "import ast\n")
+    (tmp_path / "server/core/__init__.py").write_text("from server.core.planted import thing\n")
+    assert import_circle(tmp_path) == []
 
 
 def test_the_arrows_of_the_tree() -> None:

@@ -42,6 +42,7 @@ from server.journal.errors import JournalError
 from server.region.layout import Capacities
 from server.region.region import Region, RegionError
 from server.worker import process as worker
+from server.worker.fatal import EXIT_FAILED
 
 EXIT_OK: Final = 0
 EXIT_USAGE: Final = 2
@@ -237,7 +238,7 @@ class Master:
             )
             worker.run(inherited, slot, master)
         finally:
-            os._exit(worker.EXIT_FAILED)  # whatever happens, a child never runs the master's code
+            os._exit(EXIT_FAILED)  # whatever happens, a child never runs the master's code
 
     def _become_journal(self, master: int) -> NoReturn:
         assert self._data is not None

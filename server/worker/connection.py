@@ -1,46 +1,48 @@
-"""One client's connection as its worker holds it: where it stands, and what it is owed."""
+"""One client's connection: from its frames to their responses, and what it waits for. Hot path.
+
+The checks come in the order that the protocol gives: the frame (framing has done the first ones),
+encryption as agreed, flags and reserved bits, opcode, state, body. Here, and nowhere else, an
+error becomes a frame.
+"""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from libnet.transport import FrameProtocol
-from libproto.codec import PUSH
-from libproto.errors import Status
-from libproto.messages import Opcode, State
+from libnet.transport import ANSWER_FIRST, FrameProtocol
+from libproto.codec import error_frame
+from libproto.errors import PeerError, Status
+from libproto.framing import Fault, Frame
+from libproto.messages import BY_OPCODE, Capability, Flag, Opcode, State
+from libproto.session import verdict
 from server.archive.protocol import Kind
-from server.core.errors import Superseded
+from server.core.errors import Busy, StateRefusal, Superseded
 from server.core.session import Session
-
-if TYPE_CHECKING:
-    from server.worker.process import Worker
-
-_gap = PUSH[Opcode.ROOM_GAP].frame
+from server.worker.fatal import FATAL, die
+from server.worker.refusal import Refused, history_unreadable
+from server.worker.requests import ERRORS, REQUESTS, Table
+from server.worker.services import Services
 
 MAX_BODY_LEN: Final = 65536  # bytes
-PENDING_MAX: Final = 1024  # answers that wait for durability: with more no further request is taken
+FAILED_LOGINS_MAX: Final = 3
+BAD_CHECKSUMS_MAX: Final = 3
 RETRY_ASK_MS: Final = 100
-RETRY_UNREADABLE_MS: Final = 5000
-DIRECT: Final = 0  # the "room" of direct messages in what a connection is owed
+RETRY_FULL_MS: Final = 1000
+RETRY_SHUTDOWN_MS: Final = 1000
+RETRY_CONNECT_MS: Final = 1000
 
+_FLAGGED: Final = int(Flag.POSSIBLE_DUPLICATE)
+_ENCRYPTED: Final = int(Flag.ENCRYPTED)
+_LOGIN: Final = int(Opcode.LOGIN)
 
-class Refused(Exception):
-    """A handler's refusal: becomes the error response in dispatch, and nowhere else."""
-
-    def __init__(
-        self, status: int, detail: str, retry_after_ms: int = 0, after_txn: int = 0
-    ) -> None:
-        """after_txn: what it shows must be durable before it leaves: everything up to there."""
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-        self.retry_after_ms = retry_after_ms
-        self.after_txn = after_txn
-
-
-def _unreadable() -> Refused:
-    return Refused(
-        Status.ERR_SERVER_BUSY, "older history cannot be read just now", RETRY_UNREADABLE_MS
-    )
+# What is answered with these does not keep an idle connection open.
+_NOT_VALID: Final = (Status.ERR_BAD_PACKET, Status.ERR_SERVER_BUSY)
+_STATE_DETAIL: Final = {
+    State.CONNECTED: "say HELLO first",
+    State.GREETED: "LOGIN first",
+    State.AUTHENTICATED: "already logged in",
+}
+_ANSWERED: Final = (Refused, PeerError, StateRefusal)  # with an error response
+_Error = Refused | PeerError | StateRefusal
 
 
 class Greeting(NamedTuple):
@@ -51,74 +53,78 @@ class Greeting(NamedTuple):
 
 
 class Connection(FrameProtocol):
-    """The state of one connection. `Peer` in dispatch.py handles its frames."""
+    """A connection of this worker."""
 
-    def __init__(self, worker: "Worker") -> None:
-        super().__init__(worker.loop, MAX_BODY_LEN)
-        self.worker: Final = worker
+    def __init__(self, services: Services, table: Table) -> None:
+        """table: the requests that are allowed, by state; see dispatch.py."""
+        super().__init__(services.loop, MAX_BODY_LEN)
+        self.services: Final = services
+        self._table = table
+        self._words = services.state.region.words
+        self._connections = services.connections
         self.enter(State.CONNECTED)
         self.session: Session | None = None
         self.greeting: Greeting | None = None
         self.capabilities = 0
-        self.failed_logins = 0
-        self.bad_checksums = 0
-        self.active = True  # a valid frame has come since the last sweep
-        self.quiet_since = self.outside_since = worker.loop.time()
-        self.tokens = float(worker.settings.rate_limit)  # of the session's request rate
-        self.tokens_at = 0  # microseconds
-        self.joined: set[int] = set()  # rooms
-        self.owed: dict[int, int] = {}  # by room: the first event missed while it did not read
-        self.direct_told = 0  # number of the latest direct message told
+        self._failed_logins = 0
+        self._bad_checksums = 0
+        self._active = True  # a valid frame has come since the last look at the deadlines
+        self._quiet_since = self._outside_since = services.loop.time()
+        self._tokens = float(services.settings.rate_limit)  # of the session's request rate
+        self._tokens_at = 0  # microseconds
 
     # ---- FrameProtocol
 
     def opened(self) -> None:
-        self.worker.connected(self)
+        if not self._connections.add(self):
+            status, detail = Status.ERR_SERVER_BUSY, "too many connections"
+            self.push(error_frame(Opcode.HELLO, 0, status, detail, RETRY_CONNECT_MS))
+            self.finish()
 
     def lost(self) -> None:
-        self.worker.disconnected(self)
+        self.end_session()
+        self._connections.remove(self)
 
     def relieved(self) -> None:
-        """It reads again: name exactly what it missed, and go on."""
-        fanout = self.worker.fanout
-        for room, first in self.owed.items():
-            last = self.direct_told if room == DIRECT else fanout.delivered(room)
-            self.out.append(_gap(0, 0, room, first, last))
-            fanout.gaps += 1
-        self.owed.clear()
+        self.services.subscriptions.relieved(self)
         self.flush()
 
-    # ---- answers that wait for durability
-
-    def park(self, txn: int, answer: bytes) -> None:
-        """The answer leaves once everything up to `txn` is durable; later ones may overtake it."""
-        self.pending += 1
-        self.worker.park(txn, self, answer)
-        if self.pending >= PENDING_MAX:
-            self.hold()
-
-    def after(self, txn: int, answer: bytes) -> bytes | None:
-        """The answer, if everything up to `txn` is durable and none is parked before it."""
-        worker = self.worker
-        if not self.pending and txn <= worker.words[worker.released]:
+    def handle(self, frame: Frame) -> bytes | None:
+        # No error overtakes an answer that is parked: it goes through `when_durable` as well.
+        opcode, req_id, flags, status, buf, start, end, fault = frame
+        if fault or flags & ~_FLAGGED or status or not req_id:
+            return self._when_durable(0, self._bad_frame(opcode, req_id, flags, fault))
+        entry = self._allowed.get(opcode)
+        if entry is None:
+            return self._when_durable(0, self._not_allowed(opcode, req_id))
+        decode, handler, counter = entry
+        self._words[counter] += 1
+        try:
+            if self._connections.guarded:
+                self._guard()
+            answer = handler(self.services, self, req_id, flags, *decode(buf, start, end))
+            self._active = True
             return answer
-        self.park(txn, answer)
-        return None
+        except _ANSWERED as error:
+            return self._error_response(opcode, req_id, error)
+        except FATAL as error:
+            die(error)
 
-    def resume_after(
+    # ---- answers that come later
+
+    def _when_durable(self, txn: int, answer: bytes) -> bytes | None:
+        return self.services.durable.when_durable(self, txn, answer)
+
+    def resume_when_durable(
         self, txn: int, opcode: int, req_id: int, then: Callable[[], bytes | None]
     ) -> bytes | None:
         """What `then` answers, once everything up to `txn` is durable. No frame is handled before;
         where the connection is lost before, `then` is not called."""
-        worker = self.worker
-        if txn <= worker.words[worker.released]:
-            return then()
-        self.pending += 1
-        self.hold()
-        worker.park(txn, self, lambda: self.complete(opcode, req_id, then))
-        return None
+        return self.services.durable.resume_when_durable(
+            self, txn, lambda: self._complete(opcode, req_id, then)
+        )
 
-    def ask(
+    def resume_when_answered(
         self,
         kind: Kind,
         fields: tuple[int, int, int, int],
@@ -131,66 +137,180 @@ class Connection(FrameProtocol):
 
         def answer(data: bytes) -> bytes | None:
             if not data:
-                raise _unreadable()
+                raise history_unreadable()
             return then(data)
 
         def answered(data: bytes) -> None:
             self.pending -= 1
-            frame = self.complete(opcode, req_id, lambda: answer(data))
+            frame = self._complete(opcode, req_id, lambda: answer(data))
             if frame:
-                self.out.append(frame)
+                self.push(frame)
             self.flush()
             self.settle()
 
-        worker = self.worker
-        assert worker.archive is not None, "who asks has looked"
-        if worker.words[worker.archive_failed]:
-            raise _unreadable()
-        if not worker.archive.ask(kind, fields, answered):
+        services = self.services
+        assert services.archive is not None, "who asks has looked"
+        if self._words[services.archive_failed]:
+            raise history_unreadable()
+        if not services.archive.ask(kind, fields, answered):
             raise Refused(Status.ERR_SERVER_BUSY, "too many ask for older history", RETRY_ASK_MS)
         self.pending += 1
-        self.hold()
+        self.pause(ANSWER_FIRST)
         return None
 
-    def complete(self, opcode: int, req_id: int, then: Callable[[], bytes | None]) -> bytes | None:
+    def _complete(self, opcode: int, req_id: int, then: Callable[[], bytes | None]) -> bytes | None:
         """Do what a request has waited for."""
-        raise NotImplementedError
+        if self.transport is None:
+            return None
+        self.now = self.services.now()
+        try:
+            return then()
+        except _ANSWERED as error:
+            return self._error_response(opcode, req_id, error)
+        except FATAL as error:
+            die(error)
+
+    # ---- errors
+
+    def _not_allowed(self, opcode: int, req_id: int) -> bytes:
+        """No request at all, or not one of this state."""
+        counters = self.services.counters
+        counter = REQUESTS.get(opcode)
+        if counter is None:
+            counters.count("unknown_opcode")
+            return error_frame(opcode, req_id, Status.ERR_BAD_PACKET, "no such request")
+        self._words[counters.base + counter] += 1
+        return self._refuse(opcode, req_id, verdict(self.state, opcode), _STATE_DETAIL[self.state])
+
+    def _guard(self) -> None:
+        """What stands in the way of requests that are otherwise in order."""
+        counters = self.services.counters
+        if self._connections.draining:
+            counters.count("shed")
+            raise Refused(Status.ERR_SERVER_BUSY, "the server is stopping", RETRY_SHUTDOWN_MS)
+        rate = self.services.settings.rate_limit
+        if rate and self.session is not None:
+            elapsed_us = max(0, self.now - self._tokens_at)
+            self._tokens = min(float(rate), self._tokens + elapsed_us * rate / 1e6)
+            self._tokens_at = self.now
+            if self._tokens < 1:
+                counters.count("rate_limited")
+                wait_ms = int((1 - self._tokens) * 1000 / rate) + 1
+                raise Refused(Status.ERR_SERVER_BUSY, "rate limit", wait_ms)
+            self._tokens -= 1
+
+    def _refuse(
+        self, opcode: int, req_id: int, status: int, detail: str, retry_after_ms: int = 0
+    ) -> bytes:
+        services, session = self.services, self.session
+        self._words[services.counters.base + ERRORS[opcode]] += 1
+        if status not in _NOT_VALID:
+            self._active = True
+        services.log.debug(
+            "refused",
+            session=session and session.id,
+            user=session and session.user,
+            req_id=req_id,
+            opcode=BY_OPCODE[opcode].name,
+            status=Status(status).name,
+            detail=detail,
+        )
+        if opcode == _LOGIN and status == Status.ERR_UNAUTHORIZED:
+            self._failed_logins += 1
+            if self._failed_logins == FAILED_LOGINS_MAX:
+                self.last()
+        return error_frame(opcode, req_id, status, detail, retry_after_ms)
+
+    def _error_response(self, opcode: int, req_id: int, error: _Error) -> bytes | None:
+        if isinstance(error, Refused):
+            answer = self._refuse(opcode, req_id, error.status, error.detail, error.retry_after_ms)
+            return self._when_durable(error.after_txn, answer)
+        if isinstance(error, Superseded):
+            self.end_session()
+        retry = RETRY_FULL_MS if isinstance(error, Busy) else 0
+        detail = error.detail if isinstance(error, PeerError) else str(error)
+        return self._when_durable(0, self._refuse(opcode, req_id, error.status, detail, retry))
+
+    def _bad_frame(self, opcode: int, req_id: int, flags: int, fault: int) -> bytes:
+        """The rows of "Bad input" that concern the frame itself."""
+        counters = self.services.counters
+        status, detail = Status.ERR_BAD_PACKET, "flags, status, reserved bytes or req_id"
+        if fault == Fault.HEADER:
+            counters.count("bad_header")
+            detail = "magic, version, header_len or body_len"
+            self.last()
+        elif fault == Fault.CHECKSUM:
+            counters.count("bad_checksum")
+            status, detail = Status.ERR_CHECKSUM_FAIL, "dropped"
+            self._bad_checksums += 1
+            if self._bad_checksums == BAD_CHECKSUMS_MAX:
+                self.last()
+        elif flags & _ENCRYPTED:
+            counters.count("bad_sealing")
+            detail = "encryption was not agreed"
+            self.last()
+        else:
+            counters.count("bad_frame")
+            if flags & Flag.COMPRESSED:
+                detail = "compression was not granted"
+        return error_frame(opcode, req_id, status, detail)
 
     # ---- the session
 
     def enter(self, state: State) -> None:
         """Be in another state of the protocol's session (libproto.session)."""
         self.state = state
-
-    @property
-    def watches(self) -> bool:
-        """Wants PAYMENT pushes."""
-        return self.worker.wants_payments(self.capabilities)
+        self._allowed = self._table[state]
 
     def live_session(self) -> Session:
         """Its session, for a request that needs one. Superseded where a later LOGIN took its
         place, of which this worker may not have heard yet."""
         session = self.session
         assert session is not None, "the table of states lets nobody else come here"
-        if not self.worker.state.sessions.is_live(session):
+        if not self.services.state.sessions.is_live(session):
             raise Superseded
         return session
 
     def begin_session(self, session: Session) -> None:
+        """It is logged in."""
+        services = self.services
         self.session = session
         self.enter(State.AUTHENTICATED)
-        self.worker.fanout.add(self, session)
+        services.subscriptions.add(self, session, bool(self.capabilities & Capability.PAYMENTS))
+        services.counters.count("sessions")
+        services.log.debug("login", session=session.id, user=session.user, username=session.name)
 
     def end_session(self) -> None:
         """Out of all rooms, in CONNECTED again; nothing where there is no session."""
-        session = self.session
+        session, services = self.session, self.services
         if session is None:
             return
-        worker = self.worker
-        worker.fanout.remove(self, session)
+        services.subscriptions.remove(self)
         self.session = None
-        self.owed.clear()
         self.enter(State.CONNECTED)
         self.greeting = None
-        self.outside_since = worker.loop.time()
-        worker.end_session(session)
+        self._outside_since = services.loop.time()
+        services.log.debug("end of session", session=session.id, user=session.user)
+        services.subscriptions.wake(services.state.sessions.end(session, services.now()))
+        services.counters.count("sessions", -1)
+
+    def superseded(self) -> None:
+        self.end_session()
+
+    # ---- deadlines
+
+    def check_deadlines(self, now: float) -> bool:
+        """Finish it where it is idle for too long, or not logged in in time; True the first time.
+        now: the loop's seconds."""
+        settings = self.services.settings
+        if self._active:
+            self._active = False
+            self._quiet_since = now
+        outside = self.state != State.AUTHENTICATED
+        if now - self._quiet_since <= settings.idle_timeout and not (
+            outside and now - self._outside_since > settings.handshake_timeout
+        ):
+            return False
+        first = not self.closing
+        self.finish()
+        return first

@@ -1,15 +1,12 @@
 """What each request does: one function per opcode.
 
-A handler takes the connection, the req_id, the flags and the fields of the body, and gives the
-whole response frame, or None where that comes later. It refuses by raising; dispatch makes that a
-frame.
+A handler takes the services, the connection, the req_id, the flags and the fields of the body, and
+gives the whole response frame, or None where that comes later. It refuses by raising; the
+connection makes that a frame.
 """
-
-from collections.abc import Callable
 
 from libproto.messages import Opcode
 from server.worker.handlers import chat, connection, trading
-
-Handler = Callable[..., bytes | None]
+from server.worker.requests import Handler
 
 HANDLERS: dict[Opcode, Handler] = connection.HANDLERS | chat.HANDLERS | trading.HANDLERS

@@ -1,6 +1,5 @@
 """Rooms, direct messages, and who is there."""
 
-from collections.abc import Callable
 from struct import Struct
 
 from libproto.codec import RESPONSE
@@ -8,7 +7,10 @@ from libproto.errors import Status
 from libproto.framing import assemble
 from libproto.messages import LIST_MAX, USERNAME_PATTERN, Flag, Opcode
 from server.archive.protocol import Kind, unpack_events
-from server.worker.connection import MAX_BODY_LEN, Connection, Refused
+from server.worker.connection import MAX_BODY_LEN, Connection
+from server.worker.refusal import Refused
+from server.worker.requests import Handler
+from server.worker.services import Services
 
 _join_response = RESPONSE[Opcode.JOIN_ROOM].frame
 _leave_response = RESPONSE[Opcode.LEAVE_ROOM].frame
@@ -24,73 +26,73 @@ _HISTORY = Struct(">IQQH")
 _RESPONSE = int(Flag.RESPONSE)
 
 
-def _check_room(connection: Connection, room: int) -> None:
-    if not 0 < room <= connection.worker.settings.rooms:
+def _check_room(services: Services, room: int) -> None:
+    if not 0 < room <= services.settings.rooms:
         raise Refused(Status.ERR_NOT_FOUND, "no such room")
 
 
-def _check_joined(connection: Connection, room: int) -> None:
-    if room not in connection.joined:
-        _check_room(connection, room)
+def _check_joined(services: Services, connection: Connection, room: int) -> None:
+    if not services.subscriptions.is_member(connection, room):
+        _check_room(services, room)
         raise Refused(Status.ERR_UNAUTHORIZED, "join the room first")
 
 
-def _check_message(connection: Connection, message: str) -> None:
-    if not 0 < len(message.encode()) <= connection.worker.settings.max_message:
+def _check_message(services: Services, message: str) -> None:
+    if not 0 < len(message.encode()) <= services.settings.max_message:
         raise Refused(
             Status.ERR_BAD_PACKET,
-            f"a message is 1 to {connection.worker.settings.max_message} bytes",
+            f"a message is 1 to {services.settings.max_message} bytes",
         )
 
 
-def join_room(connection: Connection, req_id: int, flags: int, room: int) -> bytes:
+def join_room(
+    services: Services, connection: Connection, req_id: int, flags: int, room: int
+) -> bytes:
     del flags
-    _check_room(connection, room)
-    worker, session = connection.worker, connection.live_session()
-    fanout, rooms = worker.fanout, worker.state.rooms
-    if room in connection.joined:
-        last = fanout.position(connection, room)
-        return _join_response(req_id, 0, room, last, rooms.member_count(room), worker.epoch)
-    fanout.enter(connection, room)
-    try:
-        last, members, touched = rooms.join(session, room, connection.now)
-    except BaseException:
-        fanout.leave(connection, room)
-        raise
-    fanout.join(connection, room, last)
-    worker.wake(touched)
-    return _join_response(req_id, 0, room, last, members, worker.epoch)
+    _check_room(services, room)
+    connection.live_session()
+    last, members = services.subscriptions.join(connection, room, connection.now)
+    return _join_response(req_id, 0, room, last, members, services.rooms_epoch)
 
 
-def leave_room(connection: Connection, req_id: int, flags: int, room: int) -> bytes:
+def leave_room(
+    services: Services, connection: Connection, req_id: int, flags: int, room: int
+) -> bytes:
     del flags
-    session, worker = connection.live_session(), connection.worker
-    if room not in connection.joined:
-        _check_room(connection, room)
+    connection.live_session()
+    if not services.subscriptions.is_member(connection, room):
+        _check_room(services, room)
         raise Refused(Status.ERR_NOT_FOUND, "the room is not joined")
-    worker.fanout.leave(connection, room)
-    worker.wake(worker.state.rooms.leave(session, room, connection.now))
+    services.subscriptions.leave(connection, room, connection.now)
     return _leave_response(req_id, 0, room)
 
 
-def chat_send(connection: Connection, req_id: int, flags: int, room: int, message: str) -> bytes:
+def chat_send(
+    services: Services, connection: Connection, req_id: int, flags: int, room: int, message: str
+) -> bytes:
     del flags
-    _check_message(connection, message)
-    _check_joined(connection, room)
-    worker, now = connection.worker, connection.now
-    seq, touched = worker.state.rooms.send(connection.live_session(), room, message, now)
-    worker.wake(touched)
+    _check_message(services, message)
+    _check_joined(services, connection, room)
+    now = connection.now
+    seq, touched = services.state.rooms.send(connection.live_session(), room, message, now)
+    services.subscriptions.wake(touched)
     return _send_response(req_id, 0, seq, now)
 
 
 def room_history(
-    connection: Connection, req_id: int, flags: int, room: int, after_seq: int, limit: int
+    services: Services,
+    connection: Connection,
+    req_id: int,
+    flags: int,
+    room: int,
+    after_seq: int,
+    limit: int,
 ) -> bytes | None:
     del flags
     connection.live_session()
-    _check_joined(connection, room)
+    _check_joined(services, connection, room)
     limit, space = min(limit, LIST_MAX), MAX_BODY_LEN - _HISTORY.size
-    rooms, epoch = connection.worker.state.rooms, connection.worker.epoch
+    rooms, epoch = services.state.rooms, services.rooms_epoch
 
     def answer(oldest: int, bodies: list[bytes]) -> bytes:
         body = _HISTORY.pack(room, epoch, oldest, len(bodies)) + b"".join(bodies)
@@ -107,63 +109,73 @@ def room_history(
 
     kept = rooms.kept(room)
     oldest, bodies = rooms.history(room, after_seq, limit, space)
-    if connection.worker.archive is not None and kept and oldest > max(kept, after_seq + 1):
+    if services.archive is not None and kept and oldest > max(kept, after_seq + 1):
         fields = (room, after_seq, limit, space)
-        return connection.ask(Kind.EVENTS, fields, Opcode.ROOM_HISTORY, req_id, answer_older)
+        return connection.resume_when_answered(
+            Kind.EVENTS, fields, Opcode.ROOM_HISTORY, req_id, answer_older
+        )
     return answer(min(kept, oldest) if kept else oldest, bodies)
 
 
-def room_list(connection: Connection, req_id: int, flags: int, after_room: int) -> bytes:
-    del flags
-    connection.live_session()
-    return _list_response(req_id, 0, connection.worker.state.rooms.listing(after_room, LIST_MAX))
-
-
-def room_members(
-    connection: Connection, req_id: int, flags: int, room: int, after_user: int
+def room_list(
+    services: Services, connection: Connection, req_id: int, flags: int, after_room: int
 ) -> bytes:
     del flags
     connection.live_session()
-    _check_room(connection, room)
-    state = connection.worker.state
+    return _list_response(req_id, 0, services.state.rooms.listing(after_room, LIST_MAX))
+
+
+def room_members(
+    services: Services, connection: Connection, req_id: int, flags: int, room: int, after_user: int
+) -> bytes:
+    del flags
+    connection.live_session()
+    _check_room(services, room)
+    state = services.state
     users = state.rooms.member_ids(room, after_user)[:LIST_MAX]
     return _members_response(req_id, 0, [(user, state.users.name(user)) for user in users])
 
 
 def direct_send(
-    connection: Connection, req_id: int, flags: int, to_user: int, message: str
+    services: Services, connection: Connection, req_id: int, flags: int, to_user: int, message: str
 ) -> bytes:
     del flags
-    _check_message(connection, message)
-    worker, now = connection.worker, connection.now
-    worker.wake(worker.state.rooms.direct(connection.live_session(), to_user, message, now))
+    _check_message(services, message)
+    now = connection.now
+    services.subscriptions.wake(
+        services.state.rooms.direct(connection.live_session(), to_user, message, now)
+    )
     return _direct_response(req_id, 0, now)
 
 
-def user_lookup(connection: Connection, req_id: int, flags: int, username: str) -> bytes | None:
+def user_lookup(
+    services: Services, connection: Connection, req_id: int, flags: int, username: str
+) -> bytes | None:
     del flags
     connection.live_session()
-    users = connection.worker.state.users
+    users = services.state.users
     user = users.find(username) if USERNAME_PATTERN.match(username) else 0
     if not user:
         raise Refused(Status.ERR_NOT_FOUND, "no such user")
     answer = _lookup_response(req_id, 0, user, username, *users.presence(user, connection.now))
-    return connection.after(connection.worker.state.log.head(), answer)
+    return services.durable.when_durable(connection, services.state.log.head(), answer)
 
 
-def user_name(connection: Connection, req_id: int, flags: int, user: int) -> bytes | None:
+def user_name(
+    services: Services, connection: Connection, req_id: int, flags: int, user: int
+) -> bytes | None:
     del flags
     connection.live_session()
-    users = connection.worker.state.users
+    users = services.state.users
     if not users.exists(user):
         raise Refused(Status.ERR_NOT_FOUND, "no such user")
     answer = _name_response(
         req_id, 0, user, users.name(user), *users.presence(user, connection.now)
     )
-    return connection.after(connection.worker.state.log.head(), answer)
+    return services.durable.when_durable(connection, services.state.log.head(), answer)
 
 
-HANDLERS: dict[Opcode, Callable[..., bytes | None]] = {
+HANDLERS: dict[Opcode, Handler] = {
     Opcode.JOIN_ROOM: join_room,
     Opcode.LEAVE_ROOM: leave_room,
     Opcode.CHAT_SEND: chat_send,

@@ -2,7 +2,6 @@
 
 import hmac
 import os
-from collections.abc import Callable
 
 from libproto import scram
 from libproto.codec import REQUEST, RESPONSE
@@ -19,8 +18,12 @@ from libproto.messages import (
     Opcode,
     State,
 )
+from server import __version__
 from server.core.errors import NameTaken
-from server.worker.connection import MAX_BODY_LEN, Connection, Greeting, Refused
+from server.worker.connection import MAX_BODY_LEN, Connection, Greeting
+from server.worker.refusal import Refused
+from server.worker.requests import Handler
+from server.worker.services import Services
 
 _hello_request = REQUEST[Opcode.HELLO].encode
 _hello_response = RESPONSE[Opcode.HELLO].encode
@@ -29,11 +32,14 @@ _login_response = RESPONSE[Opcode.LOGIN].frame
 _logout_response = RESPONSE[Opcode.LOGOUT].frame
 _heartbeat_response = RESPONSE[Opcode.HEARTBEAT].frame
 
+CAPABILITIES = int(Capability.PAYMENTS)  # that are granted
+SERVER_NAME = f"tradechat/{__version__}"
 _NONCE_SIZE = 32
 _RESPONSE = int(Flag.RESPONSE)
 
 
 def hello(
+    services: Services,
     connection: Connection,
     req_id: int,
     flags: int,
@@ -50,8 +56,7 @@ def hello(
         raise Refused(Status.ERR_BAD_PACKET, "the nonce is not of 16 to 64 bytes")
     if len(public_key) != (PUBLIC_KEY_LEN if capabilities & Capability.ENCRYPTION else 0):
         raise Refused(Status.ERR_BAD_PACKET, "the public key has the wrong length")
-    worker = connection.worker
-    settings, users = worker.settings, worker.state.users
+    settings, users = services.settings, services.state.users
     user = users.find(username) if username else 0
     if user:
         verifier = users.verifier(user)
@@ -59,10 +64,10 @@ def hello(
     else:
         salt = hmac.digest(users.salt_secret(), username.encode(), "sha256")[:SALT_LEN]
         iterations = settings.scram_iterations
-    granted = capabilities & worker.capabilities
+    granted = capabilities & CAPABILITIES
     body = _hello_response(
         granted,
-        worker.server_name,
+        SERVER_NAME,
         MAX_BODY_LEN,
         settings.heartbeat,
         settings.idle_timeout,
@@ -81,6 +86,7 @@ def hello(
 
 
 def register(
+    services: Services,
     connection: Connection,
     req_id: int,
     flags: int,
@@ -91,26 +97,27 @@ def register(
     server_key: bytes,
 ) -> bytes | None:
     del flags
-    worker = connection.worker
     if not USERNAME_PATTERN.match(username):
         raise Refused(Status.ERR_BAD_PACKET, "the username is not valid")
     if len(salt) != SALT_LEN or len(stored_key) != KEY_LEN or len(server_key) != KEY_LEN:
         raise Refused(Status.ERR_BAD_PACKET, "salt or keys have the wrong length")
-    if iterations != worker.settings.scram_iterations:
+    if iterations != services.settings.scram_iterations:
         raise Refused(Status.ERR_BAD_PACKET, "the iterations are not those that HELLO answered")
-    if worker.settings.registration != "open":
+    if services.settings.registration != "open":
         raise Refused(Status.ERR_UNAUTHORIZED, "registration is closed")
     verifier = scram.Verifier(salt, iterations, stored_key, server_key)
     try:
-        user = worker.state.users.register(username, verifier, connection.now)
+        user = services.state.users.register(username, verifier, connection.now)
     except NameTaken as error:
-        raise Refused(error.status, str(error), after_txn=worker.state.log.head()) from error
+        raise Refused(error.status, str(error), after_txn=services.state.log.head()) from error
     answer = _register_response(req_id, 0, user)
     # Nobody logs in, or is looked up, who might not be there after a power cut.
-    return connection.resume_after(worker.state.log.head(), Opcode.REGISTER, req_id, lambda: answer)
+    head = services.state.log.head()
+    return connection.resume_when_durable(head, Opcode.REGISTER, req_id, lambda: answer)
 
 
 def login(
+    services: Services,
     connection: Connection,
     req_id: int,
     flags: int,
@@ -120,11 +127,10 @@ def login(
     next_req_id: int,
 ) -> bytes | None:
     del flags
-    worker = connection.worker
-    users = worker.state.users
+    users = services.state.users
     greeting, connection.greeting = connection.greeting, None  # a nonce is good for one LOGIN
     user = users.find(username) if USERNAME_PATTERN.match(username) else 0
-    verifier = users.verifier(user) if user else worker.nobody
+    verifier = users.verifier(user) if user else services.nobody
     valid = False
     if greeting is not None:
         message = scram.auth_message(greeting.hello_bodies, username, client_id, next_req_id)
@@ -136,32 +142,39 @@ def login(
     if not next_req_id:
         connection.enter(State.CONNECTED)
         raise Refused(Status.ERR_BAD_PACKET, "next_req_id is 0: it is 1 for a new client")
-    new = client_id != 0 and worker.state.sessions.introduce(user, client_id, connection.now)
+    new = client_id != 0 and services.state.sessions.introduce(user, client_id, connection.now)
     signature = scram.server_signature(verifier.server_key, message)
 
     def enter() -> bytes | None:
-        session = worker.login(connection, user, username, client_id)
+        session, touched = services.state.sessions.login(
+            user, username, client_id, connection.capabilities, connection.now
+        )
+        connection.begin_session(session)
+        services.subscriptions.wake(touched)
         session.resumed = session.resumed and not new
         resumed = session.resumed
-        return _login_response(req_id, 0, user, session.id, resumed, worker.log_id, signature)
+        return _login_response(req_id, 0, user, session.id, resumed, services.log_id, signature)
 
     # That there is this user, and this client, must be durable before anybody can rely on it.
-    return connection.resume_after(worker.state.log.head(), Opcode.LOGIN, req_id, enter)
+    head = services.state.log.head()
+    return connection.resume_when_durable(head, Opcode.LOGIN, req_id, enter)
 
 
-def logout(connection: Connection, req_id: int, flags: int) -> bytes:
-    del flags
+def logout(services: Services, connection: Connection, req_id: int, flags: int) -> bytes:
+    del services, flags
     connection.live_session()
     connection.end_session()
     return _logout_response(req_id, 0)
 
 
-def heartbeat(connection: Connection, req_id: int, flags: int, client_time: int) -> bytes:
-    del flags
+def heartbeat(
+    services: Services, connection: Connection, req_id: int, flags: int, client_time: int
+) -> bytes:
+    del services, flags
     return _heartbeat_response(req_id, 0, client_time, connection.now)
 
 
-HANDLERS: dict[Opcode, Callable[..., bytes | None]] = {
+HANDLERS: dict[Opcode, Handler] = {
     Opcode.HELLO: hello,
     Opcode.REGISTER: register,
     Opcode.LOGIN: login,

@@ -1,0 +1,23 @@
+"""The end of a worker that must not run on."""
+
+import os
+from typing import Final, NoReturn
+
+import liblog
+from server.region.locks import InsideLock, MasterGone
+
+EXIT_FAILED: Final = 70  # EX_SOFTWARE: the state may be half-changed
+FATAL: Final = (InsideLock, MasterGone)
+
+log = liblog.get("worker")
+
+
+def die(error: BaseException) -> NoReturn:
+    """The state may be half-changed, or the master is gone: no code of this process may run on.
+    Not even an exit handler."""
+    if not isinstance(error, MasterGone):
+        log.error(
+            "worker fails inside a lock: ends, so that nobody works on half a change",
+            exc_info=error,
+        )
+    os._exit(EXIT_FAILED)

@@ -1,0 +1,26 @@
+"""A handler's refusal of a request, as an exception."""
+
+from libproto.errors import Status
+
+RETRY_UNREADABLE_MS = 5000
+
+
+class Refused(Exception):
+    """A request is refused; its connection makes that an error response."""
+
+    def __init__(
+        self, status: int, detail: str, retry_after_ms: int = 0, after_txn: int = 0
+    ) -> None:
+        """after_txn: what it shows must be durable before it leaves: everything up to there."""
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.retry_after_ms = retry_after_ms
+        self.after_txn = after_txn
+
+
+def history_unreadable() -> Refused:
+    """The archive cannot answer, or not in time."""
+    return Refused(
+        Status.ERR_SERVER_BUSY, "older history cannot be read just now", RETRY_UNREADABLE_MS
+    )

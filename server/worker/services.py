@@ -1,0 +1,38 @@
+"""What connections and the handlers of their requests work with."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from libproto.scram import Verifier
+from server.archive.client import ArchiveClient
+from server.config import Settings
+from server.core.state import State
+from server.worker.connections import Connections
+from server.worker.counters import Counters
+from server.worker.durable import Durable
+from server.worker.subscriptions import Subscriptions
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One of each, in a worker."""
+
+    settings: Settings
+    loop: asyncio.AbstractEventLoop
+    state: State
+    durable: Durable
+    subscriptions: Subscriptions
+    connections: Connections
+    counters: Counters
+    archive: ArchiveClient | None  # None: nothing is kept on disk
+    archive_failed: int  # word: not 0 where the archive answers no more
+    rooms_epoch: int
+    log_id: int
+    nobody: Verifier  # who is not registered is checked against it: same work, and no proof fits
+    log: Any  # bound once, after `configure`: a call below the level then costs next to nothing
+
+    def now(self) -> int:
+        """Microseconds since the Unix epoch."""
+        return time.time_ns() // 1000

@@ -1,0 +1,319 @@
+"""From the event ring to this worker's own subscribers: members, gaps and cursors.
+
+One cursor goes through the ring; every event is read once and its finished frame copied into the
+output of each member. A member that does not read misses events and is told exactly which; a
+worker that was lapped reads the head first and then the rooms' counters, and tells every member
+what it missed. Nobody waits for anybody.
+
+Of a connection it knows no more than `Subscriber` says.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from libnet.wakeup import Wakeup
+from libproto.codec import PUSH
+from libproto.messages import Opcode
+from server.core.rooms import Event, SlotKind, Touched
+from server.core.session import Session
+from server.core.state import State
+from server.worker.counters import Counters
+
+_gap = PUSH[Opcode.ROOM_GAP].frame
+
+SLICE: Final = 64  # events, between two writes to a member: they bound what its output may grow by
+DIRECT: Final = 0  # the "room" of direct messages, where gaps are kept
+
+
+class Subscriber(Protocol):
+    """What is known here of a connection."""
+
+    @property
+    def choked(self) -> bool:
+        """Its client does not read: what is pushed now is missed."""
+
+    @property
+    def closing(self) -> bool:
+        """Nothing can be sent any more."""
+
+    @property
+    def push(self) -> "Push":
+        """Adds a frame to what the next flush sends."""
+
+    def flush(self) -> None:
+        """Send what was pushed, in one write."""
+
+    def superseded(self) -> None:
+        """A later login has taken the place of its session."""
+
+
+class Push(Protocol):
+    """How a frame is pushed."""
+
+    def __call__(self, frame: bytes, /) -> None: ...
+
+
+class _Subscription:
+    """A subscriber's session, and what it has been pushed."""
+
+    __slots__ = ("direct_seq", "gaps", "payments", "rooms", "session")
+
+    def __init__(self, session: Session, direct_seq: int, payments: bool) -> None:
+        self.session: Final = session
+        self.payments: Final = payments  # PAYMENT is pushed
+        self.rooms: set[int] = set()  # joined
+        self.gaps: dict[int, int] = {}  # by room: the first event missed while it did not read
+        self.direct_seq = direct_seq  # of the latest direct message, pushed or missed
+
+
+class _LocalRoom:
+    """A room that this worker has members in."""
+
+    __slots__ = ("delivered", "members")
+
+    def __init__(self, delivered: int) -> None:
+        self.delivered = delivered  # room_seq up to which every member was served
+        self.members: dict[Subscriber, int] = {}  # with the room_seq that its join answered
+
+
+class Subscriptions:
+    """This worker's cursor in the event ring, and who is pushed what it finds there."""
+
+    def __init__(
+        self,
+        state: State,
+        counters: Counters,
+        wakeups: Sequence[Wakeup],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """wakeups: of all workers, by slot."""
+        self._state, self._counters = state, counters
+        self._wakeups, self._loop = wakeups, loop
+        self._ring: Final = state.rooms
+        self._cursor = state.rooms.head()
+        self._of: dict[Subscriber, _Subscription] = {}
+        self._rooms: dict[int, _LocalRoom] = {}
+        self._users: dict[int, dict[Subscriber, _Subscription]] = {}
+        self._sessions: dict[int, Subscriber] = {}  # by session slot
+        self._gaps = 0  # pushed since the last poll
+        self._touched: dict[Subscriber, None] = {}
+        self._waking: set[int] = set()  # slots of workers
+        self._wake_scheduled = False
+
+    # ---- who is there
+
+    def add(self, subscriber: Subscriber, session: Session, payments: bool) -> None:
+        """It is pushed what concerns the session's user. payments: PAYMENT too."""
+        subscription = _Subscription(session, self._ring.direct_seq(session.user), payments)
+        self._of[subscriber] = subscription
+        self._users.setdefault(session.user, {})[subscriber] = subscription
+        self._sessions[session.slot] = subscriber
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Its session is over: no more pushes. What the shared state has of the session is not
+        changed by this."""
+        subscription = self._of.pop(subscriber)
+        for room in subscription.rooms:
+            self._forget(subscriber, room)
+        session = subscription.session
+        others = self._users[session.user]
+        del others[subscriber]
+        if not others:
+            del self._users[session.user]
+        del self._sessions[session.slot]
+
+    def _forget(self, subscriber: Subscriber, room: int) -> None:
+        local = self._rooms[room]
+        del local.members[subscriber]
+        if not local.members:
+            del self._rooms[room]
+        self._ring.present(room, self._state.worker, -1)
+
+    def is_member(self, subscriber: Subscriber, room: int) -> bool:
+        """Has its session joined the room?"""
+        return room in self._of[subscriber].rooms
+
+    def join(self, subscriber: Subscriber, room: int, now: int) -> tuple[int, int]:
+        """Join a room: the events after the room_seq that this answers are pushed; answers the
+        number of members, too. The same again in a room that is joined. Superseded, RoomsBehind."""
+        subscription = self._of[subscriber]
+        if room in subscription.rooms:
+            return self._position(subscriber, room), self._ring.member_count(room)
+        # First, so that whoever speaks after the join wakes this worker.
+        self._ring.present(room, self._state.worker, 1)
+        try:
+            last, members, touched = self._ring.join(subscription.session, room, now)
+        except BaseException:
+            self._ring.present(room, self._state.worker, -1)
+            raise
+        local = self._rooms.get(room)
+        if local is None:
+            local = self._rooms[room] = _LocalRoom(last)
+        local.members[subscriber] = last
+        subscription.rooms.add(room)
+        self.wake(touched)
+        return last, members
+
+    def leave(self, subscriber: Subscriber, room: int, now: int) -> None:
+        """Leave a room that is joined."""
+        subscription = self._of[subscriber]
+        subscription.rooms.remove(room)
+        subscription.gaps.pop(room, None)
+        self._forget(subscriber, room)
+        self.wake(self._ring.leave(subscription.session, room, now))
+
+    def _position(self, subscriber: Subscriber, room: int) -> int:
+        """The room_seq up to which a member has been served, or told what it missed."""
+        gaps = self._of[subscriber].gaps
+        if room in gaps:
+            return gaps[room] - 1
+        local = self._rooms[room]
+        return max(local.delivered, local.members[subscriber])
+
+    def relieved(self, subscriber: Subscriber) -> None:
+        """It reads again: name exactly what it missed."""
+        subscription = self._of.get(subscriber)
+        if subscription is None:
+            return
+        for room, first in subscription.gaps.items():
+            last = subscription.direct_seq if room == DIRECT else self._rooms[room].delivered
+            subscriber.push(_gap(0, 0, room, first, last))
+        self._counters.count("gaps", len(subscription.gaps))
+        subscription.gaps.clear()
+
+    # ---- waking
+
+    def wake(self, touched: Touched) -> None:
+        """Workers have something new to push: wake them at the end of this loop turn, and push what
+        is this worker's own."""
+        if touched:
+            self._waking |= touched
+            if not self._wake_scheduled:
+                self._wake_scheduled = True
+                self._loop.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._wake_scheduled = False
+        for slot in self._waking:
+            if slot != self._state.worker:
+                self._wakeups[slot].set()
+        self._waking.clear()
+        self.poll()
+
+    # ---- what is new
+
+    def poll(self) -> None:
+        """Push all that was published before. Not a part of it: a worker that takes more requests
+        in a loop turn than it pushes events would be lapped under load that it can bear."""
+        head = self._ring.head()
+        while self._cursor < head:
+            self._push_slice(min(head, self._cursor + SLICE))
+        if self._gaps:
+            self._counters.count("gaps", self._gaps)
+            self._gaps = 0
+
+    def _push_slice(self, last: int) -> None:
+        ring, cursor = self._ring, self._cursor
+        while cursor < last:
+            event = ring.read(cursor + 1, self._rooms)
+            if event is None:
+                cursor = self._lapped()
+                break
+            cursor += 1
+            if event.room:
+                self._room_event(event)
+            elif event.kind == SlotKind.SUPERSEDED:
+                self._superseded(event.session - 1)
+            else:
+                self._to_user(event)
+        self._cursor = cursor
+        for subscriber in self._touched:
+            subscriber.flush()
+        self._touched.clear()
+
+    def _push(self, subscriber: Subscriber, frame: bytes) -> None:
+        if subscriber.closing:
+            return
+        self._touched[subscriber] = None
+        subscriber.push(frame)
+
+    def _room_event(self, event: Event) -> None:
+        local = self._rooms.get(event.room)
+        if local is None or event.seq <= local.delivered:
+            return
+        seq, frame, touched = event.seq, event.frame, self._touched
+        if seq != local.delivered + 1:  # numbers that were never used for an event
+            self._missed(event.room, local, seq - 1)
+        for subscriber, told in local.members.items():
+            if seq <= told or subscriber.closing:
+                continue
+            if subscriber.choked:
+                self._of[subscriber].gaps.setdefault(event.room, seq)
+                continue
+            touched[subscriber] = None
+            subscriber.push(frame)
+        local.delivered = seq
+        self._counters.count("pushes", len(local.members))
+
+    def _missed(self, room: int, local: _LocalRoom, last: int) -> None:
+        """Tell every member what it will not get, up to `last`."""
+        for subscriber, told in local.members.items():
+            first = max(told, local.delivered) + 1
+            if first <= last:
+                self._push_gap(subscriber, self._of[subscriber], room, first, last)
+        local.delivered = max(local.delivered, last)
+
+    def _push_gap(
+        self, subscriber: Subscriber, subscription: _Subscription, room: int, first: int, last: int
+    ) -> None:
+        if subscriber.choked:
+            subscription.gaps.setdefault(room, first)
+        else:
+            self._push(subscriber, _gap(0, 0, room, first, last))
+            self._gaps += 1
+
+    def _to_user(self, event: Event) -> None:
+        for subscriber, subscription in self._users.get(event.user, {}).items():
+            if event.kind == SlotKind.PAYMENT:
+                if subscription.payments and not subscriber.choked:
+                    self._push(subscriber, event.frame)
+            elif event.seq > subscription.direct_seq:
+                if subscriber.choked:
+                    subscription.gaps.setdefault(DIRECT, event.seq)
+                else:
+                    self._push(subscriber, event.frame)
+                subscription.direct_seq = event.seq
+
+    def _lapped(self) -> int:
+        """The ring has gone past the cursor. First the head, then the counters: what is published
+        in between is in both, and told once."""
+        head = self._ring.head()
+        self._counters.count("laps")
+        self.end_superseded()  # before the gaps: these are told nothing any more
+        for room, local in self._rooms.items():
+            last = self._ring.last_seq(room)
+            if last > local.delivered:
+                self._missed(room, local, last)
+        for user, subscribers in self._users.items():
+            last = self._ring.direct_seq(user)
+            for subscriber, subscription in subscribers.items():
+                if last > subscription.direct_seq:
+                    first = subscription.direct_seq + 1
+                    self._push_gap(subscriber, subscription, DIRECT, first, last)
+                    subscription.direct_seq = last
+        return head
+
+    # ---- sessions that another login has ended
+
+    def _superseded(self, slot: int) -> None:
+        subscriber = self._sessions.get(slot)
+        if subscriber is None or self._state.sessions.is_live(self._of[subscriber].session):
+            return  # the slot is another session's by now
+        subscriber.superseded()
+        self._counters.count("superseded")
+
+    def end_superseded(self) -> None:
+        """Look at every session's mark: where the event that tells of it may have been missed."""
+        for slot in tuple(self._sessions):
+            self._superseded(slot)
