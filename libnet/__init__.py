@@ -4,7 +4,7 @@ It moves bytes and knows nothing of frames' meaning; `libproto` knows the meanin
 """
 
 from libnet.errors import AddressInUse, ConnectFailed, DeadlineExceeded, NetError, PeerClosed
-from libnet.sockets import connect, listen, probe_port, readn, tune, writen
+from libnet.sockets import connect, listen, listen_first, probe_port, readn, tune, writen
 from libnet.wakeup import Wakeup
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Wakeup",
     "connect",
     "listen",
+    "listen_first",
     "probe_port",
     "readn",
     "tune",

@@ -1,17 +1,24 @@
 """TCP sockets: listening ones that share a port, tuned connections, and whole reads and writes.
 
 Each worker has a listener of its own on the one port (SO_REUSEPORT), so the kernel spreads
-connections and no worker waits for another to accept. The price is that a second server binds to
-the same port without an error: `probe_port` finds that out before.
+connections and no worker waits for another to accept. The price is that a second server could bind
+to the same port without an error. So the first listener is made without sharing (`listen_first`):
+the kernel lets one process have it, at whatever instant, with overlapping addresses too. After
+that it shares.
 """
 
+import encodings.idna  # noqa: F401 - else getaddrinfo loads it, which fails without descriptors
 import errno
 import math
+import random
 import select
 import socket
 import time
 
 from libnet.errors import AddressInUse, ConnectFailed, DeadlineExceeded, NetError, PeerClosed
+
+_RACES_MAX = 8  # lost in a row, each against another that begins at the same instant
+_RACE_S = 0.02
 
 USER_TIMEOUT_MS = 30_000
 """How long sent bytes may stay unacknowledged on a client's connection before it is given up."""
@@ -30,7 +37,10 @@ def _bound(host: str, port: int, share: bool) -> socket.socket:
         )[0]
     except (socket.gaierror, UnicodeError) as error:
         raise NetError(f"host {host!r} cannot be resolved: {reason(error)}") from error
-    sock = socket.socket(family, kind, proto)
+    try:
+        sock = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise NetError(f"cannot make a socket for {host}: {reason(error)}") from error
     try:
         # Connections of an earlier server that linger in TIME_WAIT are no obstacle.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -49,15 +59,51 @@ def listen(host: str, port: int, backlog: int = 1024) -> socket.socket:
     """Return a non-blocking listener, IPv4 or IPv6, that shares its port (SO_REUSEPORT).
 
     `port` 0 takes a free one. Raises AddressInUse where a process that does not share has the
-    port, else NetError. One that shares is not noticed: see `probe_port`.
+    port, else NetError. One that shares is not noticed: see `listen_first`.
     """
-    sock = _bound(host, port, share=True)
+    return _listening(_bound(host, port, share=True), host, backlog)
+
+
+def listen_first(host: str, port: int, backlog: int = 1024) -> socket.socket:
+    """Return a listener as `listen` does, if nobody else listens on the port; it shares then.
+
+    Raises AddressInUse if any process listens on an address that overlaps, one that shares it
+    included, else NetError. Of several processes that call it at the same instant one succeeds.
+    """
+    for attempt in range(_RACES_MAX):
+        # Several may bind before one listens, and the kernel may then refuse each of them. Who
+        # comes again finds out whether another one has it.
+        try:
+            sock = _listening(_bound(host, port, share=False), host, backlog)
+        except _RaceLost as error:
+            if attempt == _RACES_MAX - 1:
+                raise AddressInUse(str(error)) from error
+            time.sleep(random.uniform(0, _RACE_S))  # noqa: S311 - only to be apart
+            continue
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        except OSError as error:
+            sock.close()
+            raise NetError(f"cannot share {host} port {port}: {reason(error)}") from error
+        return sock
+    raise AssertionError
+
+
+class _RaceLost(AddressInUse):
+    """Bound, but another one listens meanwhile."""
+
+
+def _listening(sock: socket.socket, host: str, backlog: int) -> socket.socket:
+    """The bound socket, listening; closed where that fails."""
     try:
         sock.listen(backlog)
+        sock.setblocking(False)
     except OSError as error:
+        port = sock.getsockname()[1]
         sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise _RaceLost(f"{host} port {port} is in use by another process") from error
         raise NetError(f"cannot listen on {host} port {port}: {reason(error)}") from error
-    sock.setblocking(False)
     return sock
 
 

@@ -1,22 +1,47 @@
-"""What every process that the master forks does first, and what ends it: so that none outlives the
-master, and a terminal's SIGINT, which goes to the whole group, is the master's alone.
+"""What every process that the master forks has in common: it is forked with all signals held, it
+ends with the master, and it tells the master that it serves, or why it cannot.
 """
 
 import ctypes
+import errno
 import os
 import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 import setproctitle
 
 import liblog
 from server.config import Settings
-
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-"""Blocked over a fork, so that one that comes before the child can act on it is kept for it."""
-_PR_SET_PDEATHSIG: Final = 1
+from server.early import HELD
 
 log = liblog.get("child")
+
+_PR_SET_PDEATHSIG: Final = 1
+REPORT_MAX: Final = 2048  # bytes of one report
+
+DRAIN_SHARE: Final = 0.7
+"""Of the graceful timeout, the part that workers have for their clients. It bounds the whole stop;
+what is left is for the workers' end, and for the journal and the archive to bring all to disk."""
+WORKERS_SHARE: Final = 0.8
+"""Of the graceful timeout, the part after which workers that still run are killed."""
+
+
+def fork() -> int:
+    """os.fork, with every signal in HELD blocked in the child until it unblocks what it handles:
+    one that comes early is kept, and none reaches a handler of the parent's. OSError."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        if pid != 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid
 
 
 def follow_parent(parent: int, number: signal.Signals) -> None:
@@ -49,3 +74,54 @@ def open_log(settings: Settings, **bound: Any) -> None:
             advice="make the file writable and restart the server: until then this process logs to "
             "standard error",
         )
+
+
+@dataclass(slots=True)
+class Report:
+    """A child's word to the master, one message each: that it serves, or why it cannot."""
+
+    fd: int  # of a socket that keeps messages apart
+    place: int  # which child: the slot of a worker, or READY of the journal or the archive
+    served: bool = False
+
+    def serves(self) -> None:
+        """Tell that it serves. OSError."""
+        os.write(self.fd, bytes([self.place]))
+        self.served = True
+
+    def fails(self, reason: str) -> None:
+        """Tell why it ends; the master logs it. It may have ended itself, or be too busy."""
+        with suppress(OSError):
+            os.write(self.fd, bytes([self.place]) + reason.encode(errors="replace")[:REPORT_MAX])
+
+
+_LIMITS: Final = {
+    errno.EMFILE: "the process may not have more files open; raise `ulimit -n`, or lower --workers",
+    errno.ENFILE: "the system has no more open files to give; see fs.file-max",
+    errno.ENOMEM: "there is not enough memory, or `ulimit -v` allows no more; raise it, or "
+    "lower the capacities",
+}
+_NO_PROCESSES: Final = (
+    "no more processes or threads are allowed; raise `ulimit -u` or pids.max of the control group, "
+    "or lower --workers"
+)
+
+
+def limit_of(error: BaseException | None) -> str:
+    """Which limit of the system an error comes from, and what to do; "" if it is not a limit."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return _LIMITS[errno.ENOMEM]
+        if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+            return _NO_PROCESSES
+        if isinstance(error, OSError) and error.errno is not None:
+            return _LIMITS.get(error.errno, "")
+        error = error.__cause__
+    return ""
+
+
+def fork_failure(error: OSError) -> str:
+    """Why a fork has failed, and what to do."""
+    if error.errno == errno.EAGAIN:
+        return _NO_PROCESSES
+    return limit_of(error) or str(error.strerror)

@@ -47,7 +47,7 @@ FORBIDDEN: dict[str, frozenset[str]] = {
 }
 
 # Room of the server or the client -> those there that it may import, beside its own.
-SETTINGS = frozenset({"server.config", "server.child"})
+SETTINGS = frozenset({"server.config", "server.child", "server.early", "server.exits"})
 REGION = frozenset({"server.region"})
 CORE = REGION | {"server.core"}
 ARCHIVE = CORE | SETTINGS | {"server.journal"}
@@ -67,7 +67,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "client.chat": SHOWN | {"client.aio"},
     "client.cli": SHOWN | {"client.aio", "client.blocking", "client.chat"},
     "server.config": frozenset(),
-    "server.child": frozenset({"server.config"}),
+    "server.early": frozenset(),
+    "server.exits": frozenset(),
+    "server.child": frozenset({"server.config", "server.early"}),
     "server.region": frozenset(),
     "server.core": REGION,
     "server.journal": CORE | SETTINGS,
@@ -75,6 +77,7 @@ ROOMS: dict[str, frozenset[str]] = {
     # Of the archive, workers take the questions and the client that asks them.
     "server.worker": CORE | SETTINGS | {"server.archive.protocol", "server.archive.client"},
     "server.master": ARCHIVE | {"server.archive", "server.worker"},
+    "server.program": SETTINGS | {"server.master"},
     "server.admin": ARCHIVE | {"server.archive"},
     "server.documents": ARCHIVE | {"server.archive", "server.admin"},
 }

@@ -38,15 +38,15 @@ from server.archive.protocol import (
     pack_txns,
 )
 from server.archive.store import RoomStore
-from server.child import enter
+from server.child import Report, enter, limit_of
 from server.config import Settings
 from server.core.ledger import follow
 from server.core.state import State
+from server.exits import Exit
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import JournalError
 from server.journal.process import (
-    EXIT_REFUSED,
     LAST_S,
     POLL_S,
     Stop,
@@ -343,7 +343,7 @@ class Desk:
         return bool(answer)
 
 
-def _serve(inherited: Inherited) -> None:
+def _serve(inherited: Inherited, report: Report) -> None:
     settings, region = inherited.settings, inherited.region
     disk, data = Disk(), inherited.data
     store = RoomStore(
@@ -371,7 +371,7 @@ def _serve(inherited: Inherited) -> None:
     archive.pid = os.getpid()
     beat, queries = archive.index("beat"), archive.index("queries")
     archive.failed = 0  # what ended the one before has been mended
-    os.write(inherited.ready, bytes([READY]))
+    report.serves()
     due, syncing, before = 0.0, cast("Future[None] | None", None), words[queries]
     with ThreadPoolExecutor(1) as disk_thread, ThreadPoolExecutor(1) as reading:
         desk = Desk(inherited.sockets, answers, reading)
@@ -425,22 +425,29 @@ def _fail(region: Region, number: int) -> None:
 
 def run(inherited: Inherited, master: int) -> NoReturn:
     """The whole life of an archive process, after its fork. Ends the process."""
-    settings, code = inherited.settings, 1
+    settings, code = inherited.settings, Exit.FAILED
+    report = Report(inherited.ready, READY)
     try:
         enter(settings, "archive", master)
-        _serve(inherited)
-        code = 0
+        _serve(inherited, report)
+        code = Exit.OK
     except JournalError as error:
         _fail(inherited.region, errno.EIO)
-        log.error(
-            "rooms_unusable",
-            reason=str(error),
-            advice="look at the disk, then at docs/JOURNAL.md: what the server says and how to "
-            "repair",
-        )
-        code = EXIT_REFUSED
+        report.fails(str(error))
+        if report.served:
+            log.error(
+                "rooms_unusable",
+                reason=str(error),
+                advice="look at the disk, then at docs/JOURNAL.md: what the server says and how to "
+                "repair",
+            )
+        code = Exit.DATA_REFUSED
     except OSError as error:
         _fail(inherited.region, error.errno or errno.EIO)
+        if not report.served:
+            reason = limit_of(error) or error.strerror
+            report.fails(f"{inherited.data.rooms} cannot be written: {reason}")
+            os._exit(Exit.FAILED)
         log.error(
             "rooms_unwritable",
             directory=str(inherited.data.rooms),

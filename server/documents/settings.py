@@ -3,7 +3,7 @@
 from typing import Final
 
 from libcli.environment import PREFIX
-from server import documents
+from server import documents, exits
 from server.config import (
     ACTIONS,
     CONFIG_ABOUT,
@@ -53,4 +53,5 @@ def document() -> str:
         cells = (f"`{row.flag}`", f"`{row.variable}`", row.default, spec.unit, row.allowed)
         lines.append("| " + " | ".join(map(cell, (*cells, spec.about))) + " |")
     lines += ["", "## Between settings", "", *(f"- {rule.text}." for rule in RULES)]
+    lines += ["", "## Exit codes", "", *exits.table().splitlines()]
     return "\n".join(lines) + "\n"

@@ -44,6 +44,9 @@ def lock_data(data: Path) -> int:
             f"the data directory {data} is in use by a running server: stop it, or choose another "
             "with --data"
         ) from error
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 

@@ -67,7 +67,11 @@ class Disk:
 
     def sync_directory(self, path: Path) -> None:
         """Make the names in a directory last."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except PermissionError:
+            os.sync()  # it may be entered and not read, as a parent may: so all that there is
+            return
         try:
             os.fsync(fd)
         finally:

@@ -21,9 +21,11 @@ import setproctitle
 
 import liblog
 from libnet.wakeup import Wakeup
-from server.child import STOP_SIGNALS, enter, follow_parent
+from server.child import Report, enter, follow_parent, fork, limit_of
 from server.config import Settings
 from server.core.log import NO_JOURNAL
+from server.early import STOP_SIGNALS
+from server.exits import Exit
 from server.journal.commit import Committer, give_up
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
@@ -37,9 +39,6 @@ from server.region.records import RECORD_SIZE
 from server.region.region import Region
 
 READY: Final = 255  # what it writes into the pipe of those who serve
-EXIT_FAILED: Final = 74  # EX_IOERR: write or sync has failed, and nothing is written any more
-EXIT_REFUSED: Final = 65  # EX_DATAERR: what is on disk cannot be used
-FINAL: Final = (EXIT_FAILED, EXIT_REFUSED)  # another journal process would do no better
 
 POLL_S: Final = 0.01  # a wake-up that was lost costs this much
 COMPANY: Final = 8  # records in a batch: with as many the next one waits for company
@@ -157,14 +156,13 @@ class Snapshots:
         if new >= self._every_txns or (new > 0 and self._every_s and age >= self._every_s):
             self._tried, self._tried_at = durable, time.monotonic()
             parent = os.getpid()
-            self._child = os.fork()
+            self._child = fork()
             if self._child == 0:
                 self._become_snapshot(durable, parent)
 
     def _become_snapshot(self, durable: int, parent: int) -> NoReturn:
         code = 1
         try:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             follow_parent(parent, signal.SIGKILL)
             os.nice(NICENESS)
             setproctitle.setproctitle("tradechat: snapshot")
@@ -243,7 +241,7 @@ class Stop:
         return bool(poll.poll(0))
 
 
-def _serve(inherited: Inherited) -> None:
+def _serve(inherited: Inherited, report: Report) -> None:
     settings, region = inherited.settings, inherited.region
     words, journal = region.words, region.journal
     beat, waiting = journal.index("beat"), journal.index("waiting")
@@ -278,7 +276,7 @@ def _serve(inherited: Inherited) -> None:
     stop = Stop(inherited.workers, settings.graceful_timeout + LAST_S)
     journal.pid = os.getpid()
     journal.failed = 0  # what ended the one before has been mended
-    os.write(inherited.ready, bytes([READY]))
+    report.serves()
     poll = select.poll()
     poll.register(inherited.wakeup.fileno(), select.POLLIN)
     while True:
@@ -315,17 +313,24 @@ def _sleep(seconds: float, stop: Stop, alive: Callable[[], None]) -> None:
 
 def run(inherited: Inherited, master: int) -> NoReturn:
     """The whole life of a journal process, after its fork. Ends the process."""
-    settings, code = inherited.settings, 1
+    settings, code = inherited.settings, Exit.FAILED
+    report = Report(inherited.ready, READY)
     try:
         enter(settings, "journal", master)
-        _serve(inherited)
-        code = 0
+        _serve(inherited, report)
+        code = Exit.OK
     except JournalError as error:
         give_up(inherited.region, errno.EIO)
-        log.error("journal_unusable", reason=str(error), advice=_DAMAGED_ADVICE)
-        code = EXIT_REFUSED
+        report.fails(str(error))
+        if report.served:
+            log.error("journal_unusable", reason=str(error), advice=_DAMAGED_ADVICE)
+        code = Exit.DATA_REFUSED
     except OSError as error:
         give_up(inherited.region, error.errno or errno.EIO)
+        if not report.served:
+            reason = limit_of(error) or error.strerror
+            report.fails(f"{inherited.data.journal} cannot be written: {reason}")
+            os._exit(Exit.IO_FAILED)
         log.error(
             "journal_unwritable",
             directory=str(inherited.data.journal),
@@ -334,7 +339,7 @@ def run(inherited: Inherited, master: int) -> NoReturn:
             advice="no transaction is accepted any more, and what was answered is safe: mend the "
             "disk or make space on it, and start the server again",
         )
-        code = EXIT_FAILED
+        code = Exit.IO_FAILED
     except BaseException as error:
         log.error("journal_crashed", exc_info=error)
     finally:
@@ -356,6 +361,7 @@ def restore(region: Region, data: DataDirectory) -> None:
 
     disk = Disk()
     signal.signal(signal.SIGALRM, tell)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     signal.setitimer(signal.ITIMER_REAL, PROGRESS_S, PROGRESS_S)
     try:
         loaded = load(disk, data.journal, data.snapshots, progress)

@@ -4,13 +4,20 @@ Created by the master, inherited by its children over fork, attached read-only b
 All memory is allocated at creation, so that a full /dev/shm is an error at the start and not a
 SIGBUS later. The object's own flock tells a live region from one that a dead server left: it is
 held by every process that inherited the descriptor.
+
+A name says nothing about whose it is: it may have been removed and taken by another. So a name is
+removed only where it is that of the object that is meant (the same inode), and an object only where
+it is a region of this user that nobody holds.
 """
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
 import platform
+import stat
+import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -18,6 +25,8 @@ import posix_ipc
 
 from server.region.layout import LAYOUT_VERSION, MAGIC, Capacities, Layout
 from server.region.views import Record
+
+SHM: Final = "/dev/shm"  # noqa: S108 - where the system keeps shared memory
 
 
 class RegionError(Exception):
@@ -67,23 +76,20 @@ class Region:
         """
         check_processor()
         layout = Layout(capacities)
-        remove_stale(name)
+        fd = _create(name)
         try:
-            shm = posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, mode=0o600)
-        except posix_ipc.ExistentialError as error:
-            raise RegionInUse(f"another server starts with the region {name!r} just now") from error
-        fd = shm.fd
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(fd, layout.size)
             os.posix_fallocate(fd, 0, layout.size)
             region = cls(name, layout, fd, writable=True)
-        except OSError as error:
-            posix_ipc.unlink_shared_memory(f"/{name}")
+        except BaseException as error:
+            _unlink(name, fd)
             os.close(fd)
+            if not isinstance(error, OSError | MemoryError):
+                raise
+            code = getattr(error, "errno", None) or errno.ENOMEM
             raise RegionError(
-                f"the shared region needs {layout.size / 2**20:.1f} MiB in /dev/shm: "
-                f"{os.strerror(error.errno or 0)}; make /dev/shm larger or lower the capacities"
+                f"the shared region needs {layout.size / 2**20:.1f} MiB in {SHM}: "
+                f"{os.strerror(code)}; make {SHM} larger or lower the capacities"
             ) from error
         header = region.header
         header.layout_version = LAYOUT_VERSION
@@ -204,8 +210,9 @@ class Region:
         return False
 
     def unlink(self) -> None:
-        """Remove the name; the memory goes with the last process that maps it."""
-        posix_ipc.unlink_shared_memory(f"/{self.name}")
+        """Remove the name, if it is still this region's; the memory goes with the last process that
+        maps it."""
+        _unlink(self.name, self.fd)
 
     def close(self) -> None:
         """Unmap. Nothing may hold the views any more."""
@@ -218,22 +225,120 @@ class Region:
 _ANY = Capacities(1, 1, 1, 1, 1, 2, 2, 1, 1)  # the header's place does not depend on the capacities
 
 
-def remove_stale(name: str) -> None:
-    """Remove a region that no live process has; RegionInUse where one has it."""
+def _open(name: str) -> int | None:
+    """A descriptor of the object of that name; None: there is none. RegionError."""
     try:
-        shm = posix_ipc.SharedMemory(f"/{name}")
+        return int(posix_ipc.SharedMemory(f"/{name}").fd)
     except posix_ipc.ExistentialError:
-        return
+        return None
     except posix_ipc.PermissionsError as error:
         raise RegionError(
             f"region {name!r} belongs to another user; choose another --name"
         ) from error
+    except ValueError as error:
+        raise _not_ours(name) from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _not_ours(name) from error
+        raise _failed(name, error) from error
+
+
+def _not_ours(name: str) -> RegionError:
+    return RegionError(
+        f"{SHM}/{name} is not a region of tradechat: remove it, or choose another --name"
+    )
+
+
+# posix_ipc says these without an errno.
+_WITHOUT_ERRNO: Final = {"process": errno.EMFILE, "system": errno.ENFILE}
+
+
+def _failed(name: str, error: OSError) -> RegionError:
+    """A RegionError whose cause carries the errno."""
+    if error.errno is None:
+        code = next((c for word, c in _WITHOUT_ERRNO.items() if word in str(error)), errno.EIO)
+        error.errno, error.strerror = code, os.strerror(code)
+    return RegionError(f"the region {name!r} cannot be made in {SHM}: {error.strerror}")
+
+
+def _is_named(name: str, fd: int) -> bool:
+    """Is this object still the one of that name?"""
     try:
-        fcntl.flock(shm.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = os.lstat(f"{SHM}/{name}")
+    except OSError:
+        return False
+    ours = os.fstat(fd)
+    return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _unlink(name: str, fd: int) -> None:
+    if _is_named(name, fd):
         posix_ipc.unlink_shared_memory(f"/{name}")
+
+
+def _create(name: str) -> int:
+    """A new, empty object, held; its descriptor. RegionInUse, RegionError."""
+    remove_stale(name)
+    try:
+        fd = int(posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, mode=0o600).fd)
+    except posix_ipc.ExistentialError as error:
+        if not os.path.isdir(SHM):
+            raise RegionError(
+                f"there is no {SHM}, which shared memory needs: mount a tmpfs there"
+            ) from error
+        raise _starting(name) from error
+    except posix_ipc.PermissionsError as error:
+        raise RegionError(
+            f"{SHM} may not be written by this user: shared memory needs mode 1777"
+        ) from error
+    except OSError as error:
+        raise _failed(name, error) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_named(name, fd):
+            return fd
+        os.close(fd)
+        raise _starting(name)
+    except BlockingIOError as error:  # one that starts takes it for what a dead server left
+        os.close(fd)
+        raise _starting(name) from error
+    except OSError as error:
+        _unlink(name, fd)
+        os.close(fd)
+        raise _failed(name, error) from error
+
+
+def _starting(name: str) -> RegionInUse:
+    return RegionInUse(f"another server starts with the region {name!r} just now")
+
+
+def _is_region(fd: int) -> bool:
+    """Has tradechat made this object, or begun to? Its first word is MAGIC at the end, 0 before."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        return False
+    first = os.pread(fd, 8, 0)
+    if int.from_bytes(first, sys.byteorder) == MAGIC:
+        return True
+    return not any(first) and stat.S_IMODE(status.st_mode) == 0o600
+
+
+def remove_stale(name: str) -> None:
+    """Remove a region that no live process has; RegionInUse where one has it. RegionError: what is
+    there is not a region of this user."""
+    fd = _open(name)
+    if fd is None:
+        return
+    try:
+        if not _is_region(fd):
+            raise _not_ours(name)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _unlink(name, fd)
     except BlockingIOError as error:
         raise RegionInUse(
             f"a running server has the region {name!r}: stop it, or choose another --name"
         ) from error
+    except OSError as error:
+        raise _failed(name, error) from error
     finally:
-        os.close(shm.fd)
+        os.close(fd)

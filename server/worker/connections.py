@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from server.child import DRAIN_SHARE
 from server.config import Settings
 from server.region.counters import index_of
 from server.region.region import Region
@@ -16,7 +17,6 @@ DRAIN_S: Final = 0.001  # at a stop: between looks whether all is answered
 SHED_S: Final = 0.1  # at a stop: how long requests that come later are still answered
 END_S: Final = 0.01  # at a stop: between looks whether all connections are closed
 STALLED_S: Final = 1.0  # at a stop: a client that takes nothing for so long is waited for no more
-MARGIN: Final = 0.9  # the part of graceful_timeout after which a worker waits for nobody
 
 
 class OpenConnection(Protocol):
@@ -89,7 +89,7 @@ class Connections:
     ) -> None:
         """Answer what was received, refuse what comes later, send what waits, close; all within
         graceful_timeout. waits: does any answer wait that may still become durable?"""
-        deadline = loop.time() + self._settings.graceful_timeout * MARGIN
+        deadline = loop.time() + self._settings.graceful_timeout * DRAIN_SHARE
         while any(connection.busy for connection in self._open) and loop.time() < deadline:
             await asyncio.sleep(DRAIN_S)
         self.draining = self.guarded = True

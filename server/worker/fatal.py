@@ -4,9 +4,9 @@ import os
 from typing import Final, NoReturn
 
 import liblog
+from server.exits import Exit
 from server.region.locks import InsideLock, MasterGone
 
-EXIT_FAILED: Final = 70  # EX_SOFTWARE: the state may be half-changed
 FATAL: Final = (InsideLock, MasterGone)
 
 log = liblog.get("worker")
@@ -20,4 +20,4 @@ def die(error: BaseException) -> NoReturn:
             "worker fails inside a lock: ends, so that nobody works on half a change",
             exc_info=error,
         )
-    os._exit(EXIT_FAILED)
+    os._exit(Exit.INSIDE_LOCK)

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import os
-import resource
 import signal
 import socket
 import time
@@ -18,9 +17,11 @@ from libnet.wakeup import Wakeup
 from libproto.messages import KEY_LEN
 from libproto.scram import Verifier
 from server.archive.client import ArchiveClient
-from server.child import STOP_SIGNALS, enter
+from server.child import Report, enter, limit_of
 from server.config import Settings
 from server.core.state import State
+from server.early import STOP_SIGNALS
+from server.exits import Exit
 from server.region.region import Region
 from server.worker.connection import Connection
 from server.worker.connections import Connections
@@ -47,7 +48,7 @@ class Inherited:
     region: Region
     listeners: Sequence[socket.socket]
     wakeups: Sequence[Wakeup]
-    ready: int  # a pipe: one byte is written when this worker serves
+    ready: int  # for its Report
     journal: Wakeup  # of the journal process
     archive: socket.socket | None  # to the archive process; None: there is none
 
@@ -101,7 +102,7 @@ class Worker:
         self._ack = self._workers.at(slot, "ack")
         self._recovered = self._words[self._ack]
 
-    async def serve(self) -> None:
+    async def serve(self, report: Report) -> None:
         """Until SIGTERM, and then in order to the end."""
         loop, words, slot = self._loop, self._words, self._slot
         stop = asyncio.Event()
@@ -114,7 +115,7 @@ class Worker:
         self._sweep()
         words[self._workers.at(slot, "pid")] = os.getpid()
         words[self._workers.at(slot, "started")] = self._services.now()
-        os.write(self._inherited.ready, bytes([slot]))
+        report.serves()
         await stop.wait()
         self._listeners.close()
         connections, durable = self._services.connections, self._services.durable
@@ -158,7 +159,7 @@ class Worker:
 
 def run(inherited: Inherited, slot: int, master: int) -> NoReturn:
     """The whole life of a worker process, after its fork. Ends the process."""
-    code = 0
+    code, report = Exit.OK, Report(inherited.ready, slot)
     try:
         enter(inherited.settings, f"worker {slot}", master, worker=slot)
         # What the master made stays as it is: no collection walks it, no page of it is copied.
@@ -174,26 +175,15 @@ def run(inherited: Inherited, slot: int, master: int) -> NoReturn:
             log.error("error in a callback", message=context.get("message"), exc_info=error)
 
         loop.set_exception_handler(failed)
-        loop.run_until_complete(worker.serve())
+        loop.run_until_complete(worker.serve(report))
         loop.close()
     except FATAL as error:
         die(error)
     except BaseException as error:
-        log.error("worker fails", exc_info=error)
-        code = 1
+        code = Exit.FAILED
+        if not report.served and (limit := limit_of(error)):
+            report.fails(limit)
+        else:
+            log.error("worker fails", exc_info=error)
     finally:
         os._exit(code)
-
-
-def open_files_needed(settings: Settings) -> int:
-    """Descriptors that one worker may need: its share is not known before, so all of them."""
-    return settings.max_connections + len(os.listdir("/proc/self/fd")) + 64
-
-
-def raise_open_files(needed: int) -> int:
-    """Raise the soft limit of open files as far as allowed and needed; answers the limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return needed if soft == resource.RLIM_INFINITY else soft

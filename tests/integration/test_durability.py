@@ -444,7 +444,7 @@ def test_what_was_durable_and_is_damaged_is_no_torn_end(tmp_path: Path) -> None:
             file.write(b"\xff")
         os.kill(server.journal_pid(), signal.SIGKILL)
         assert server.wait() == JOURNAL_FAILED
-        (told,) = events(server, "journal_unusable")
+        (told,) = events(server, "the server stops, as it can make nothing durable any more")
         assert str(last.path) in told["reason"]
         assert "were durable" in told["reason"]
 

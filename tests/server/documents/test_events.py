@@ -13,7 +13,7 @@ from server.documents.events import EVENTS
 ROOT = Path(__file__).parents[3]
 LEVELS = ("debug", "info", "warning", "error")
 BY_NAME = {event.name: event for event in EVENTS}
-ROOMS = ("server/__main__.py", "server/child.py", "server/journal", "server/archive")
+ROOMS = ("server/program.py", "server/child.py", "server/journal", "server/archive")
 OF_LIBLOG = "log_lines_dropped"  # made without a logger
 
 
@@ -58,7 +58,7 @@ def test_calls_are_found() -> None:
     (call,) = calls(ast.parse("self.log.info('a_b', n=1, **more)"), "x")
     assert call == ("x:1", "info", "a_b", ("n", None))
     assert {call.place.partition(":")[0] for call in CALLS} >= {
-        "server/__main__.py", "server/child.py",
+        "server/program.py", "server/child.py",
         "server/journal/process.py", "server/archive/process.py",
     }  # fmt: skip
 

@@ -1,0 +1,38 @@
+"""Exit codes, in one home: those of the server, and those by which its processes tell the master
+how they ended. docs/SETTINGS.md has the first group as a table.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+
+class Exit(IntEnum):
+    """How a process of the server ended."""
+
+    OK = 0
+    FAILED = 1  # of a child: an error of the program, logged with its traceback
+    USAGE = 2
+    NOT_STARTED = 3
+    DAMAGED = 5
+    JOURNAL = 6
+    DATA_REFUSED = 65  # EX_DATAERR; of the journal and the archive
+    INSIDE_LOCK = 70  # EX_SOFTWARE; of a worker: the state may be half-changed
+    IO_FAILED = 74  # EX_IOERR; of the journal
+    INTERRUPTED = 130
+
+
+OF_THE_SERVER: Final = {
+    Exit.OK: "stopped in order",
+    Exit.USAGE: "wrong usage or configuration; nothing was started",
+    Exit.NOT_STARTED: "could not start: the reason is on standard error, nothing is left behind",
+    Exit.DAMAGED: "the shared state was found damaged, and there is no journal to rebuild it from",
+    Exit.JOURNAL: "the journal cannot be written; everything that was answered is safe",
+    Exit.INTERRUPTED: "interrupted a second time while stopping",
+}
+"""What a user of the server is told, by exit code."""
+
+
+def table() -> str:
+    """The exit codes of the server, as a table of Markdown."""
+    rows = [f"| {code:d} | {meaning} |" for code, meaning in OF_THE_SERVER.items()]
+    return "\n".join(["| exit code | meaning |", "|-----------|---------|", *rows]) + "\n"

@@ -1,0 +1,234 @@
+"""Everything that the master acquires before it forks: all of it, or nothing.
+
+Each step enters an ExitStack, so that one that fails gives back those before it, in reverse order;
+what was wrong is said in one sentence. Each thing belongs to a `Part`, and a child closes the parts
+that it has no use for: what a process does not have it can neither damage nor keep alive.
+"""
+
+import os
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from enum import Enum, auto
+from typing import Final, Protocol, TypeVar
+
+import liblog
+from libnet.errors import AddressInUse
+from libnet.sockets import USER_TIMEOUT_MS, listen, listen_first, tune
+from libnet.wakeup import Wakeup
+from server.child import limit_of
+from server.config import Settings
+from server.core.state import initialise
+from server.early import write_line
+from server.journal.directory import DataDirectory, lock_data
+from server.journal.disk import Disk
+from server.journal.errors import JournalError
+from server.master.signals import SignalQueue
+from server.region.layout import Capacities
+from server.region.region import Region, RegionError
+
+log = liblog.get("master")
+
+
+class CannotStart(Exception):
+    """The server cannot start; the text is one sentence that says why and what to do."""
+
+
+def refuse(settings: Settings, reason: str) -> None:
+    """Say why there is no start: in the log, and on standard error where the log is elsewhere."""
+    log.error("cannot start", reason=reason)
+    if settings.log_file is not None:
+        write_line(2, f"tradechat-server: cannot start: {reason}")
+
+
+class Part(Enum):
+    """What the master has, by who else needs it."""
+
+    LOCK = auto()  # of the data directory: held as long as any process lives
+    REGION = auto()
+    LISTENERS = auto()
+    WAKEUPS = auto()  # of the workers
+    JOURNAL_WAKEUP = auto()
+    QUESTIONS = auto()  # the workers' ends of the sockets to the archive
+    ANSWERS = auto()  # the archive's ends
+    WORKERS_ALIVE = auto()  # the end of a pipe that every worker has
+    WORKERS_WATCHED = auto()  # the other one: it is at its end when no worker is left
+    REPORTS = auto()  # the end that children write to
+    SUPERVISION = auto()  # signals, and the end that reports are read from
+
+
+_EVERY_CHILD: Final = frozenset({Part.LOCK, Part.REGION})
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_Closing = TypeVar("_Closing", bound=_Closable)
+
+
+class Descriptor:
+    """A file descriptor that is closed once."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """The descriptor; -1 when closed."""
+        return self._fd
+
+    def close(self) -> None:
+        """Close it. May be repeated."""
+        fd, self._fd = self._fd, -1
+        if fd != -1:
+            os.close(fd)
+
+
+def capacities(settings: Settings) -> Capacities:
+    """The region's capacities, from the settings."""
+    return Capacities(
+        workers=settings.workers,
+        accounts=settings.accounts,
+        rooms=settings.rooms,
+        clients=settings.clients,
+        sessions=settings.sessions,
+        txn_ring=settings.txn_ring,
+        event_ring=settings.event_ring,
+        max_message=settings.max_message,
+        account_locks=settings.account_locks or settings.accounts,
+    )
+
+
+@contextmanager
+def _step(what: str) -> Iterator[None]:
+    """One acquisition; `what` it is for, after "cannot". CannotStart."""
+    try:
+        yield
+    except (OSError, MemoryError, JournalError, RegionError) as error:
+        if limit := limit_of(error):
+            raise CannotStart(f"cannot {what}: {limit}") from error
+        if isinstance(error, OSError) and error.strerror:
+            raise CannotStart(f"cannot {what}: {error.strerror}") from error
+        raise CannotStart(str(error)) from error
+
+
+class Resources:
+    """What the master shares with its children. CannotStart: nothing of it is left then."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings: Final = settings
+        self._parts: Final = defaultdict[Part, list[Callable[[], None]]](list)
+        self.data: DataDirectory | None = None
+        with ExitStack() as stack, _step("acquire what the server needs"):
+            self._acquire(stack)
+            self._stack: Final = stack.pop_all()
+
+    def _acquire(self, stack: ExitStack) -> None:
+        settings = self.settings
+
+        def keep(part: Part, *made: _Closing) -> _Closing:
+            for each in made:
+                stack.callback(each.close)
+                self._parts[part].append(each.close)
+            return made[0]
+
+        with _step("read signals"):
+            self.signals = keep(Part.SUPERVISION, SignalQueue())
+        with _step(f"lock the data directory {settings.data}"):
+            keep(Part.LOCK, Descriptor(lock_data(settings.data)))
+        self.listeners: list[socket.socket] = []
+        for sock in _listeners(settings):
+            self.listeners.append(keep(Part.LISTENERS, sock))
+            with _step("set up the listening sockets"):
+                tune(sock, USER_TIMEOUT_MS)  # inherited by what it accepts
+        self.port: int = self.listeners[0].getsockname()[1]
+        with _step("make the shared region"):
+            self.region = Region.create(
+                settings.name_on(self.port), capacities(settings), time.time_ns() // 1000
+            )
+        stack.callback(self.region.close)
+        stack.callback(self.region.unlink)
+        initialise(self.region)
+        if settings.durability != "none":
+            with _step(f"use the data directory {settings.data}"):
+                self.data = _opened(self.region, DataDirectory(settings.data))
+        with _step("make the wake-ups between the processes"):
+            self.wakeups = [keep(Part.WAKEUPS, Wakeup()) for _ in range(settings.workers)]
+            self.journal_wakeup = keep(Part.JOURNAL_WAKEUP, Wakeup())
+        with _step("connect the workers with the archive"):
+            # Both ends stay, whoever dies.
+            self.questions: list[socket.socket] = []
+            self.answers: list[socket.socket] = []
+            for _ in range(settings.workers if self.data else 0):
+                asking, answering = _message_pair()
+                self.questions.append(keep(Part.QUESTIONS, asking))
+                self.answers.append(keep(Part.ANSWERS, answering))
+        with _step("make the pipes to the children"):
+            watched, alive = os.pipe2(os.O_CLOEXEC)
+            self.workers_watched = keep(Part.WORKERS_WATCHED, Descriptor(watched))
+            self.workers_alive = keep(Part.WORKERS_ALIVE, Descriptor(alive))
+            reading, writing = _message_pair()
+            self.reports = keep(Part.SUPERVISION, reading)
+            self.reports_to = keep(Part.REPORTS, writing)
+
+    def keep_only(self, parts: Collection[Part]) -> None:
+        """In a child: close all but these and what every child has."""
+        for part, closing in self._parts.items():
+            if part not in _EVERY_CHILD and part not in parts:
+                for close in closing:
+                    close()
+
+    def stop_listening(self) -> None:
+        """Nobody can connect any more, at once, whatever the workers do: the sockets themselves
+        stop, of which they only have other descriptors."""
+        for sock in self.listeners:
+            if sock.fileno() >= 0:
+                sock.shutdown(socket.SHUT_RDWR)
+                sock.close()
+
+    def close(self) -> None:
+        """Give back everything; the lock of the data directory last."""
+        self._stack.close()
+
+
+def _listeners(settings: Settings) -> Iterator[socket.socket]:
+    """A listening socket for each worker, all on one port. CannotStart."""
+    host, port = settings.host, settings.port
+    for number in range(settings.workers):
+        try:
+            with _step(f"listen on {host} port {port}"):
+                sock = listen(host, port) if number else listen_first(host, port)
+        except CannotStart as error:
+            if isinstance(error.__cause__, AddressInUse):
+                raise CannotStart(
+                    f"port {port} of {host} is in use: stop what listens there, or choose another "
+                    "with --port"
+                ) from error
+            if not limit_of(error):
+                raise CannotStart(f"cannot listen on {host}: {error}; see --host") from error
+            raise
+        yield sock
+        if not port:
+            port = sock.getsockname()[1]
+
+
+def _message_pair() -> tuple[socket.socket, socket.socket]:
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for sock in pair:
+        sock.setblocking(False)
+    return pair
+
+
+def _opened(region: Region, data: DataDirectory) -> DataDirectory:
+    """The data directory, in use for this region. JournalError, OSError."""
+    at = region.layout["header"].at(0, "salt_secret") * 8
+    try:
+        secret = data.open(Disk(), bytes(region.bytes[at : at + 32]))
+    except JournalError as error:
+        raise JournalError(f"the data directory {data.path} cannot be used: {error}") from error
+    region.bytes[at : at + 32] = secret
+    return data

@@ -1,0 +1,88 @@
+"""One run of `tradechat-server`: its log, its limits, and a server; a new one where the region of
+the one before was damaged and there is a journal to begin anew from.
+"""
+
+import errno
+import resource
+from contextlib import closing
+from dataclasses import replace
+from typing import Final
+
+import setproctitle
+
+import liblog
+from server.child import limit_of
+from server.config import Settings
+from server.early import open_streams, reset_signals, write_line
+from server.exits import Exit
+from server.master.resources import CannotStart, Resources, refuse
+from server.master.supervisor import Supervisor
+
+REBUILDS_MAX: Final = 3  # times that a server begins anew after damage
+OF_A_WORKER: Final = 4  # descriptors: a listener, a wake-up, both ends to the archive
+OTHER_FILES: Final = 64  # descriptors of a process, for all else
+
+log = liblog.get("master")
+
+
+def serve(settings: Settings) -> Exit:
+    """Run a server; answers its exit code."""
+    try:
+        reset_signals()
+        open_streams()
+        setproctitle.setproctitle("tradechat: master")
+        _open_log(settings)
+    except CannotStart as error:
+        write_line(2, f"tradechat-server: cannot start: {error}")
+        return Exit.NOT_STARTED
+    _raise_limits(settings)
+    for _ in range(1 + REBUILDS_MAX):
+        try:
+            resources = Resources(settings)
+        except CannotStart as error:
+            refuse(settings, str(error))
+            return Exit.NOT_STARTED
+        with closing(resources):
+            code = Supervisor(resources).run()
+        if code is not Exit.DAMAGED or settings.durability == "none":
+            break
+        settings = replace(settings, port=resources.port, sources=None)
+    return code
+
+
+def _open_log(settings: Settings) -> None:
+    """CannotStart: the log cannot be written where it should be."""
+    path = settings.log_file
+    try:
+        liblog.configure(settings.log_level, settings.log_format, path)
+    except OSError as error:
+        reason = limit_of(error) or error.strerror
+        if error.errno == errno.ENXIO:
+            reason = "it is a FIFO or a socket that nobody reads"
+        raise CannotStart(f"cannot open the log file {path}: {reason}; see --log-file") from error
+
+
+def open_files_needed(settings: Settings) -> int:
+    """Descriptors that one process may need. A worker's share of the connections is not known
+    before, so all of them; listeners, wake-ups and sockets to the archive are of every worker."""
+    return settings.max_connections + OF_A_WORKER * settings.workers + OTHER_FILES
+
+
+def _raise_limits(settings: Settings) -> None:
+    """Have as many open files as connections need, or say that it is not so."""
+    needed = open_files_needed(settings)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    except OSError:  # a container may forbid the call
+        allowed = soft
+    if allowed < needed:
+        log.warning(
+            "fewer open files are allowed than max_connections needs: connections over it will be "
+            "refused by the system; raise `ulimit -n` or lower --max-connections",
+            allowed=allowed,
+            needed=needed,
+        )
