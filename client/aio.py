@@ -91,7 +91,7 @@ class AsyncClient(AsyncBase):
         *,
         timeout_s: float | None = None,
     ) -> RoomHistoryResponse:
-        """Events of a joined room after `after_seq`, ascending, at most 256; none is the end."""
+        """Events of a room after `after_seq`, ascending, at most 256; none is the end."""
         return await self._call(calls.history(room_id, after_seq, limit), timeout_s)
 
     async def rooms(

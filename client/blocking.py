@@ -90,7 +90,7 @@ class Client(BlockingBase):
         *,
         timeout_s: float | None = None,
     ) -> RoomHistoryResponse:
-        """Events of a joined room after `after_seq`, ascending, at most 256; none is the end."""
+        """Events of a room after `after_seq`, ascending, at most 256; none is the end."""
         return self._call(calls.history(room_id, after_seq, limit), timeout_s)
 
     def rooms(

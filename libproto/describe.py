@@ -40,6 +40,7 @@ from libproto.messages import (
     TxnKind,
 )
 from libproto.session import TRANSITIONS
+from libproto.texts import CLIENT_NAME_MAX, RESERVED_NAMES
 
 _LONGEST_BODY_LEN = 2**32 - 1
 _OPCODE_NAMES = {int(opcode): opcode.name for opcode in Opcode}
@@ -268,6 +269,13 @@ def document() -> str:
     return template.substitute(parts)
 
 
+def _answers_by_move() -> dict[tuple[State, Opcode, State], list[str]]:
+    moves: dict[tuple[State, Opcode, State], list[str]] = {}
+    for (state, opcode, status), state_after in TRANSITIONS.items():
+        moves.setdefault((state, opcode, state_after), []).append(status.name)
+    return moves
+
+
 def _parts() -> dict[str, str]:
     nonce_len = f"{NONCE_LEN.start} to {NONCE_LEN.stop - 1}"
     return {
@@ -301,7 +309,10 @@ def _parts() -> dict[str, str]:
         "rules_table": _rules_table(),
         "transitions_table": _rows(
             ("state", "request", "answer", "state after it"),
-            [(s.name, o.name, a.name, n.name) for (s, o, a), n in TRANSITIONS.items()],
+            [
+                (state.name, opcode.name, ", ".join(answers), state_after.name)
+                for (state, opcode, state_after), answers in _answers_by_move().items()
+            ],
         ),
         "capabilities_table": _rows(
             ("bit", "value", "name", "meaning"),
@@ -317,6 +328,8 @@ def _parts() -> dict[str, str]:
         "public_key_len": f"{PUBLIC_KEY_LEN}",
         "min_iterations": f"{MIN_ITERATIONS}",
         "max_balance": f"{MAX_BALANCE}",
+        "client_name_max": f"{CLIENT_NAME_MAX}",
+        "reserved_names": ", ".join(f"`{name}`" for name in RESERVED_NAMES),
         "outcome_window": f"{OUTCOME_WINDOW}",
         "outcome_window_less_one": f"{OUTCOME_WINDOW - 1}",
         "event_kinds": ", ".join(f"{kind.value} {kind.name.lower()}" for kind in EventKind),

@@ -6,15 +6,17 @@ fresh nonces; with its answer the connection is GREETED and the user may prove w
 REGISTER belongs here too, since it takes the salt and the iterations that HELLO spoke of, and it
 leaves the connection GREETED so that LOGIN may follow with the salt just registered. A LOGIN that
 is answered OK makes the connection AUTHENTICATED, and everything else is open to it. A LOGIN that
-is refused has used up the nonce, so the connection is back in CONNECTED. LOGOUT ends the session
-but not the connection: that is CONNECTED again.
+is refused, for whatever reason, has used up the nonce, so the connection is back in CONNECTED.
+LOGOUT ends the session but not the connection: that is CONNECTED again.
 
 What moves the machine is an answered request: the state before, the opcode, and the status of the
 answer. The server moves when it has decided the answer, the client when it reads it; since
 answers to these requests keep the order of the requests, both ends pass through the same states.
-An answer that is in no row below leaves the state as it was, errors in particular. One thing acts
-on a session from outside: a LOGIN elsewhere with the same client_id supersedes it, and then its
-connection is as in CONNECTED.
+An answer that is in no row below leaves the state as it was. A LOGIN whose frame or body is wrong
+is refused before the server looks at it, and the server stays in GREETED; a client cannot tell that
+from the answer, takes itself to be in CONNECTED, and says HELLO, which is right in both. One thing
+acts on a session from outside: a LOGIN elsewhere with the same client_id supersedes it, and then
+its connection is as in CONNECTED.
 
 Whether a request is allowed in a state is a column of the table of messages; here is only where
 it leads.
@@ -27,7 +29,12 @@ TRANSITIONS: dict[tuple[State, Opcode, Status], State] = {
     (State.CONNECTED, Opcode.HELLO, Status.OK): State.GREETED,
     (State.GREETED, Opcode.HELLO, Status.OK): State.GREETED,  # with a fresh nonce
     (State.GREETED, Opcode.LOGIN, Status.OK): State.AUTHENTICATED,
-    (State.GREETED, Opcode.LOGIN, Status.ERR_UNAUTHORIZED): State.CONNECTED,
+    # The nonce is spent. A frame that was dropped was not looked at.
+    **{
+        (State.GREETED, Opcode.LOGIN, status): State.CONNECTED
+        for status in Status
+        if status not in (Status.OK, Status.ERR_CHECKSUM_FAIL)
+    },
     (State.AUTHENTICATED, Opcode.LOGOUT, Status.OK): State.CONNECTED,
 }
 

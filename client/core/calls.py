@@ -83,7 +83,7 @@ def send(room_id: int, message: str) -> Call[ChatSendResponse]:
 
 
 def history(room_id: int, after_seq: int = 0, limit: int = LIST_MAX) -> Call[RoomHistoryResponse]:
-    """Events of a joined room after `after_seq`, ascending, at most 256; none is the end."""
+    """Events of a room after `after_seq`, ascending, at most 256; none is the end."""
     return Call(Opcode.ROOM_HISTORY, (room_id, after_seq, limit), RoomHistoryResponse._make)
 
 

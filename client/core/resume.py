@@ -79,7 +79,7 @@ AGAIN_S = 0.1
 _NOT_REPEATED = frozenset(
     {Opcode.HELLO, Opcode.REGISTER, Opcode.LOGIN, Opcode.CHAT_SEND, Opcode.DIRECT_SEND}
 )
-_OF_MEMBERS = frozenset({Opcode.CHAT_SEND, Opcode.ROOM_HISTORY})
+_OF_MEMBERS = frozenset({Opcode.CHAT_SEND})
 """Requests that are ERR_UNAUTHORIZED in a room that is not joined, too."""
 
 Step = Callable[[Any, RequestFailed | None], None]

@@ -21,7 +21,6 @@ from server.region.region import Region
 
 LOOKS: Final = 20
 LOOK_S: Final = 0.05
-_MASK = 2**64 - 1
 _AT = OFFSETS[RecordKind.TRANSFER]
 _MONEY = (RecordKind.DEPOSIT, RecordKind.WITHDRAW, RecordKind.TRANSFER)
 
@@ -91,11 +90,11 @@ def _money(region: Region, done: Audit) -> None:
             supply = record[SUPPLY]
         if txn - 1 in records:
             change = _change(record)
-            if (records[txn - 1][SUPPLY] + change) & _MASK != record[SUPPLY]:
+            if records[txn - 1][SUPPLY] + change != record[SUPPLY]:
                 done.problems.append(f"the supply of transaction {txn} does not follow")
     for user, balance in enumerate(balances):
         at_top.setdefault(user, balance)
-    if (top in records or not top) and sum(at_top.values()) & _MASK != supply:
+    if (top in records or not top) and sum(at_top.values()) != supply:
         total = sum(at_top.values())
         done.problems.append(
             f"at transaction {top} the balances add up to {total}, by the log to {supply}"

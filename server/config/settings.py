@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, get_args, get_type_hints
 
 import liblog
-from libproto.messages import MIN_ITERATIONS
+from libproto.messages import MAX_BALANCE, MIN_ITERATIONS
 from server.config.cores import cores_available
 from server.config.spec import DEFAULT, ConfigError, Setting, Source, Spec, setting
 
@@ -218,6 +218,14 @@ class Settings:
         unit="iterations",
         minimum=MIN_ITERATIONS,
         maximum=10_000_000,
+    )
+    max_balance: int = setting(
+        MAX_BALANCE,
+        PEOPLE,
+        "most money that one account may have; what would pass it is refused",
+        unit="minor units",
+        minimum=1,
+        maximum=MAX_BALANCE,
     )
     max_message: int = setting(
         4096, PEOPLE, "longest chat message", unit="bytes", minimum=1, maximum=32768

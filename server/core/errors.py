@@ -13,9 +13,14 @@ class StateRefusal(Exception):
 
 
 class NameTaken(StateRefusal):
-    """The username is registered."""
+    """The username is registered, or (not `same`) one that looks like it."""
 
     status = Status.ERR_ALREADY_EXISTS
+
+    def __init__(self, *, same: bool) -> None:
+        super().__init__(
+            "the username is taken" if same else "a username that looks like this one is taken"
+        )
 
 
 class Busy(StateRefusal):

@@ -20,6 +20,7 @@ from server.region.region import Region
 DONE, RECORDED, SUPERSEDED, MISMATCH, TOO_OLD, NO_USER, FUNDS, LIMIT, FULL = range(9)
 
 _DEPOSIT, _TRANSFER = int(TxnKind.DEPOSIT), int(TxnKind.TRANSFER)
+_AGAIN = TxnLog.AGAIN
 _pack_money = MONEY.pack
 _pack_outcome = Struct(f"={OUTCOME_WORDS}Q").pack
 _KIND_SHIFT = 32  # an outcome's target: kind << 32 | to_user
@@ -30,8 +31,12 @@ Outcome = tuple[int, int, int]  # what became of it, txn_id, balance of the call
 class Ledger:
     """The ledger as one worker works it."""
 
-    def __init__(self, region: Region, locks: Locks, log: TxnLog) -> None:
+    def __init__(
+        self, region: Region, locks: Locks, log: TxnLog, max_balance: int = MAX_BALANCE
+    ) -> None:
+        """max_balance: the most that an account may have, minor units; at most MAX_BALANCE."""
         layout = region.layout
+        self._max_balance: Final = max_balance
         self._words, self._bytes = region.words, region.bytes
         self._locks, self._log = locks, log
         self._wait = locks.wait
@@ -112,7 +117,7 @@ class Ledger:
                         answer = NO_USER
                     elif kind == _DEPOSIT:
                         balance += amount
-                        if balance > MAX_BALANCE:
+                        if balance > self._max_balance:
                             answer = LIMIT
                     elif balance < amount:
                         answer = FUNDS
@@ -120,7 +125,7 @@ class Ledger:
                         balance -= amount
                         if payee:
                             payee_after, payee_last = words[payee] + amount, words[payee + 1]
-                            if payee_after > MAX_BALANCE:
+                            if payee_after > self._max_balance:
                                 answer = LIMIT
                 if answer:
                     break
@@ -140,9 +145,9 @@ class Ledger:
                         payload, 0 if payee else -amount, (low,) if high is None else (low, high)
                     )
                 if txn <= 0:
-                    if txn:  # a recovery came between
+                    if txn == _AGAIN:  # a recovery came between
                         continue
-                    answer = FULL
+                    answer = LIMIT if txn else FULL
                     break
                 # 5. the after-values
                 words[account] = balance

@@ -6,6 +6,7 @@ has written the payload of its intent, and applies the change afterwards.
 
 from typing import Final
 
+from libproto.messages import MAX_BALANCE
 from server.core.errors import Busy, JournalFailed, TableFull
 from server.region.layout import WORD
 from server.region.locks import Lock, Locks
@@ -13,7 +14,6 @@ from server.region.records import RECORD_WORDS, SUPPLY
 from server.region.region import Region
 
 NO_JOURNAL = 2**64 - 1  # durable, released and limit where nothing waits for durability
-_MASK = 2**64 - 1
 
 
 class TxnLog:
@@ -21,6 +21,7 @@ class TxnLog:
 
     FULL: Final = 0
     AGAIN: Final = -1
+    LIMIT: Final = -2
 
     def __init__(self, region: Region, locks: Locks, worker: int) -> None:
         layout = region.layout
@@ -39,8 +40,8 @@ class TxnLog:
         """Commit a record. payload: all its words but the first. held: the caller's locks.
 
         Answers the txn_id, with the intent standing: the caller applies the change and then calls
-        `done`. FULL: nothing happened, the locks are still held. AGAIN: a recovery came between,
-        the locks have been given back: begin anew.
+        `done`. FULL, and LIMIT where the supply would pass MAX_BALANCE: nothing happened, the locks
+        are still held. AGAIN: a recovery came between, the locks have been given back: begin anew.
         """
         words, blob, intent = self._words, self._bytes, self.intent
         at = (intent + 1) * WORD
@@ -49,16 +50,19 @@ class TxnLog:
             return self.AGAIN
         head = words[self._head]
         txn = head + 1
+        supply = words[self._ring + (head & self._mask) * self._stride + SUPPLY] + supply_change
+        if supply > MAX_BALANCE:
+            self._release()
+            return self.LIMIT
         if txn > words[self._limit]:
             self._release()
             return self.FULL
         slot = self._ring + (txn & self._mask) * self._stride
-        supply = words[self._ring + (head & self._mask) * self._stride + SUPPLY]
         words[intent] = txn  # from here on the intent counts
         words[slot] = 0  # whoever reads the old record sees that it goes
         at = (slot + 1) * WORD
         blob[at : at + len(payload)] = payload
-        words[slot + SUPPLY] = (supply + supply_change) & _MASK
+        words[slot + SUPPLY] = supply
         words[slot] = txn  # the commit point
         words[self._head] = txn
         self._release()

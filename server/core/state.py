@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from libproto.messages import MAX_BALANCE
 from server.core.ledger import Ledger
 from server.core.log import NO_JOURNAL, TxnLog
 from server.core.rooms import Rooms
@@ -22,10 +23,12 @@ class State:
         pause: Callable[[float], None],
         retention_s: float,
         *,
+        max_balance: int = MAX_BALANCE,
         check_locks: bool = False,
     ) -> None:
         """worker: its slot. clock_ns: CLOCK_MONOTONIC in nanoseconds. pause: sleeps for seconds.
-        retention_s: see Sessions. check_locks: insist on the ranks of the locks."""
+        retention_s: see Sessions. max_balance: see Ledger. check_locks: insist on the ranks of the
+        locks."""
         self.region = region
         self.worker = worker
         kind = CheckedLocks if check_locks else Locks
@@ -34,7 +37,7 @@ class State:
         self.users = Users(region, self.locks, self.log)
         self.rooms = Rooms(region, self.locks)
         self.sessions = Sessions(region, self.locks, self.log, self.rooms, worker, retention_s)
-        self.ledger = Ledger(region, self.locks, self.log)
+        self.ledger = Ledger(region, self.locks, self.log, max_balance)
         self.counters = region.layout["counters"].at(worker)
 
 

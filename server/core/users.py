@@ -6,8 +6,10 @@ registration is a record of the txn log, in the same order as the money.
 
 import hmac
 import zlib
+from collections.abc import Iterator
 
 from libproto.scram import Verifier
+from libproto.texts import skeleton
 from server.core.errors import Busy, NameTaken, TableFull
 from server.core.log import TxnLog
 from server.region.layout import WORD
@@ -45,18 +47,23 @@ class Users:
         at = self.at(user, field) * WORD
         return bytes(self._bytes[at : at + size])
 
-    def _place(self, padded: bytes) -> tuple[int, int]:
-        """The user of that name and its place in the index; user 0: none, and the place is free."""
-        words, place = self._words, zlib.crc32(padded) & self._index_mask
+    def _first_place(self, likeness: str) -> int:
+        """Where in the index the search for names of that skeleton begins."""
+        return zlib.crc32(likeness.encode()) & self._index_mask
+
+    def _alike(self, likeness: str) -> Iterator[tuple[int, str]]:
+        """Users whose names have that skeleton, with their names. A directory that was written
+        before names were compared so may have several."""
+        words, place = self._words, self._first_place(likeness)
         while user := words[self._index + place]:
-            if self._blob(user, "name", _NAME_SIZE) == padded:
-                return user, place
+            name = self.name(user)
+            if skeleton(name) == likeness:
+                yield user, name
             place = (place + 1) & self._index_mask
-        return 0, place
 
     def find(self, name: str) -> int:
         """The user id of a valid name, or 0."""
-        return self._place(name.encode().ljust(_NAME_SIZE, b"\0"))[0]
+        return next((user for user, its in self._alike(skeleton(name)) if its == name), 0)
 
     def name(self, user: int) -> str:
         """The name of a user who exists."""
@@ -92,13 +99,12 @@ class Users:
         return False, words[self.at(user, "last_seen")]
 
     def register(self, name: str, verifier: Verifier, now: int) -> int:
-        """A new user's id. NameTaken, Busy."""
-        padded = name.encode().ljust(_NAME_SIZE, b"\0")
+        """A new user's id. NameTaken: also where the name looks like another's. Busy."""
         registry = self._locks.registry
         while True:
             self._locks.hold(registry)
             try:
-                user = self._register(padded, verifier, now)
+                user = self._register(name, verifier, now)
             except (NameTaken, Busy):
                 self._locks.release(registry)
                 raise
@@ -108,16 +114,15 @@ class Users:
                 self._locks.release(registry)
                 return user
 
-    def _register(self, padded: bytes, verifier: Verifier, now: int) -> int:
+    def _register(self, name: str, verifier: Verifier, now: int) -> int:
         """Under the registry lock, which is still held afterwards; 0: a recovery came between."""
-        taken, _ = self._place(padded)
-        if taken:
-            raise NameTaken
+        for _, taken in self._alike(skeleton(name)):
+            raise NameTaken(same=taken == name)
         user = self._words[self._count] + 1
         if user > self._capacity:
             raise TableFull("accounts")
         payload = REGISTER.pack(
-            RecordKind.REGISTER, now, 0, user, verifier.iterations, padded,
+            RecordKind.REGISTER, now, 0, user, verifier.iterations, name.encode(),
             verifier.salt, verifier.stored_key, verifier.server_key,
         )  # fmt: skip
         txn = self._log.append(payload, 0, (self._locks.registry,))
@@ -141,9 +146,10 @@ class Users:
         words[self.at(user, "iterations")] = iterations
         words[self.at(user, "last_seen")] = time
         words[self.at(user, "word")] = user  # the commit word
-        found, place = self._place(name)
-        if not found:
-            words[self._index + place] = user
+        place = self._first_place(skeleton(self.name(user)))
+        while words[self._index + place] not in (0, user):
+            place = (place + 1) & self._index_mask
+        words[self._index + place] = user
         words[self._count] = user
 
     def rebuild(self) -> None:
@@ -152,7 +158,7 @@ class Users:
         index, count = [0] * (self._index_mask + 1), 0
         for user in self._region.column("users", "word"):
             if user:
-                place = zlib.crc32(self._blob(user, "name", _NAME_SIZE)) & self._index_mask
+                place = self._first_place(skeleton(self.name(user)))
                 while index[place]:
                     place = (place + 1) & self._index_mask
                 index[place] = count = user

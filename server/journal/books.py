@@ -18,7 +18,6 @@ from server.region.records import MONEY_WORDS, OFFSETS, RECORD_SIZE, RecordKind
 ROW_WORDS: Final = OUTCOME_WINDOW * OUTCOME_WORDS
 """Words of a client's outcomes, laid out as in the region."""
 
-_MASK: Final = 2**64 - 1
 _DEPOSIT, _WITHDRAW, _TRANSFER, _REGISTER, _NEW_CLIENT = map(int, RecordKind)
 _KIND_SHIFT: Final = 32  # an outcome's target: kind << 32 | to_user
 _NO_OUTCOMES: Final = array("Q", bytes(ROW_WORDS * WORD))
@@ -54,7 +53,7 @@ class Books:
     def __init__(self) -> None:
         """Those of a server that nobody has used."""
         self.txn = 0  # the newest txn_id in it
-        self.supply = 0  # modulo 2^64
+        self.supply = 0
         # by user id
         self.profiles = [b""]
         self.registered = [0]  # microseconds since the Unix epoch
@@ -104,11 +103,13 @@ class Books:
             elif kind == _DEPOSIT:
                 if payer or not payee:
                     raise Inconsistent(txn, f"a deposit from user {payer} to user {payee}")
-                supply = (supply + amount) & _MASK
+                supply += amount
+                if supply > MAX_BALANCE:
+                    raise Inconsistent(txn, f"a supply of {supply} is above its limit")
             elif kind == _WITHDRAW:
                 if not payer or payee:
                     raise Inconsistent(txn, f"a withdrawal from user {payer} to user {payee}")
-                supply = (supply - amount) & _MASK
+                supply -= amount
             elif kind not in (_REGISTER, _NEW_CLIENT):
                 raise Inconsistent(txn, f"there is no kind {kind}")
             if supply_after != supply:

@@ -147,7 +147,7 @@ SNAPSHOT: Final = Header(
         _MAGIC,
         HeaderField("format", "the format version"),
         HeaderField("txn_id", "of the newest transaction in it, as in the file's name"),
-        HeaderField("supply", "deposits minus withdrawals, modulo 2^64: the sum of the balances"),
+        HeaderField("supply", "deposits minus withdrawals: the sum of the balances"),
         HeaderField("time", "when it was made, microseconds since the Unix epoch"),
         HeaderField("durable", "newest txn_id that was durable then: the journal must reach it"),
         HeaderField("users", "how many"),

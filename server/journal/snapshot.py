@@ -32,7 +32,6 @@ SUFFIX: Final = "snapshot"
 KEEP: Final = 2
 """How many snapshots there are, once as many have been made."""
 
-_MASK: Final = 2**64 - 1
 _HEADER: Final = Struct(f"<{len(SNAPSHOT.fields)}Q")
 _PROFILE_WORDS: Final = sum(f.words for f in SNAPSHOT_USER) - 4
 _USER: Final = Struct(f"<4Q{_PROFILE_WORDS * WORD}s")
@@ -210,7 +209,7 @@ def _unpack(head: SnapshotHead, users: memoryview, clients: memoryview) -> Books
 
 def _problems(books: Books) -> Iterator[str]:
     """What no CRC tells: a snapshot that was wrong when it was written."""
-    if sum(books.balances) & _MASK != books.supply:
+    if sum(books.balances) != books.supply:
         yield f"the balances add up to {sum(books.balances)}, by the header to {books.supply}"
     if max(books.balances) > MAX_BALANCE:
         yield f"a balance is {max(books.balances)}"

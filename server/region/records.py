@@ -34,7 +34,7 @@ COMMON = (
     RecordField("txn_id", "commit word, and the place in the total order"),
     RecordField("kind", "RecordKind"),
     RecordField("time", "microseconds since the Unix epoch"),
-    RecordField("supply", "deposits minus withdrawals after it, modulo 2^64"),
+    RecordField("supply", "deposits minus withdrawals after it"),
 )
 _MONEY = (
     RecordField("from_user", "0: the world"),

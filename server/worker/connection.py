@@ -34,8 +34,6 @@ _FLAGGED: Final = int(Flag.POSSIBLE_DUPLICATE)
 _ENCRYPTED: Final = int(Flag.ENCRYPTED)
 _LOGIN: Final = int(Opcode.LOGIN)
 
-# What is answered with these does not keep an idle connection open.
-_NOT_VALID: Final = (Status.ERR_BAD_PACKET, Status.ERR_SERVER_BUSY)
 _STATE_DETAIL: Final = {
     State.CONNECTED: "say HELLO first",
     State.GREETED: "LOGIN first",
@@ -180,6 +178,7 @@ class Connection(FrameProtocol):
             counters.count("unknown_opcode")
             return error_frame(opcode, req_id, Status.ERR_BAD_PACKET, "no such request")
         self._words[counters.base + counter] += 1
+        self._active = True
         return self._refuse(opcode, req_id, verdict(self.state, opcode), _STATE_DETAIL[self.state])
 
     def _guard(self) -> None:
@@ -196,7 +195,7 @@ class Connection(FrameProtocol):
             if self._tokens < 1:
                 counters.count("rate_limited")
                 wait_ms = int((1 - self._tokens) * 1000 / rate) + 1
-                raise Refused(Status.ERR_SERVER_BUSY, "rate limit", wait_ms)
+                raise Refused(Status.ERR_SERVER_BUSY, "rate limit", wait_ms, bad_input=True)
             self._tokens -= 1
 
     def _refuse(
@@ -204,8 +203,6 @@ class Connection(FrameProtocol):
     ) -> bytes:
         services, session = self.services, self.session
         self._words[services.counters.base + ERRORS[opcode]] += 1
-        if status not in _NOT_VALID:
-            self._active = True
         services.log.debug(
             "refused",
             session=session and session.id,
@@ -222,6 +219,12 @@ class Connection(FrameProtocol):
         return error_frame(opcode, req_id, status, detail, retry_after_ms)
 
     def _error_response(self, opcode: int, req_id: int, error: _Error) -> bytes | None:
+        if opcode == _LOGIN and self.state == State.GREETED and self.greeting is None:
+            self.enter(State.CONNECTED)  # the nonce is spent
+        if not isinstance(error, PeerError) and not (
+            isinstance(error, Refused) and error.bad_input
+        ):
+            self._active = True
         if isinstance(error, Refused):
             answer = self._refuse(opcode, req_id, error.status, error.detail, error.retry_after_ms)
             return self._when_durable(error.after_txn, answer)

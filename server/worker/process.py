@@ -62,6 +62,7 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         time.monotonic_ns,
         time.sleep,
         settings.client_retention,
+        max_balance=settings.max_balance,
         check_locks=bool(os.environ.get(_CHECK_LOCKS)),
     )
     counters = Counters(region, slot)

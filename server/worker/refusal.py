@@ -9,14 +9,22 @@ class Refused(Exception):
     """A request is refused; its connection makes that an error response."""
 
     def __init__(
-        self, status: int, detail: str, retry_after_ms: int = 0, after_txn: int = 0
+        self,
+        status: int,
+        detail: str,
+        retry_after_ms: int = 0,
+        after_txn: int = 0,
+        *,
+        bad_input: bool = False,
     ) -> None:
-        """after_txn: what it shows must be durable before it leaves: everything up to there."""
+        """after_txn: what it shows must be durable before it leaves: everything up to there.
+        bad_input: the protocol's table "Bad input" has it, so the frame was not a valid one."""
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.retry_after_ms = retry_after_ms
         self.after_txn = after_txn
+        self.bad_input = bad_input
 
 
 def history_unreadable() -> Refused:

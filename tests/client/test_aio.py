@@ -210,7 +210,6 @@ def test_errors_by_status(server: RunningServer, run: Run) -> None:
                 (ann.join(0), NotFound),
                 (ann.leave(1), NotFound),
                 (ann.send(1, "hi"), Unauthorized),
-                (ann.history(1), Unauthorized),
                 (ann.lookup("nobody"), NotFound),
                 (ann.user_name(99), NotFound),
                 (ann.direct(99, "hi"), NotFound),

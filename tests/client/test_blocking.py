@@ -185,7 +185,6 @@ def test_errors_by_status(server: RunningServer) -> None:
             (lambda: ann.join(0), NotFound),
             (lambda: ann.leave(1), NotFound),
             (lambda: ann.send(1, "hi"), Unauthorized),
-            (lambda: ann.history(1), Unauthorized),
             (lambda: ann.lookup("nobody"), NotFound),
             (lambda: ann.user_name(99), NotFound),
             (lambda: ann.direct(99, "hi"), NotFound),

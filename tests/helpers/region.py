@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from typing import Any, Generic, TypeVar, cast
 
-from libproto.messages import Capability
+from libproto.messages import MAX_BALANCE, Capability
 from libproto.scram import Verifier
 from server.core.session import Session
 from server.core.state import State, initialise
@@ -72,9 +72,13 @@ def state_of(
     worker: int = 0,
     clock_ns: Callable[[], int] = time.monotonic_ns,
     pause: Callable[[float], None] = pause,
+    *,
+    max_balance: int = MAX_BALANCE,
 ) -> State:
     """The region as this worker sees it, insisting on the ranks of the locks."""
-    return State(region, worker, clock_ns, pause, RETENTION_S, check_locks=True)
+    return State(
+        region, worker, clock_ns, pause, RETENTION_S, max_balance=max_balance, check_locks=True
+    )
 
 
 def register(state: State, *names: str) -> list[int]:

@@ -199,7 +199,7 @@ def test_register_on_a_hello_without_a_name(lobby: Lobby) -> None:
 
 def test_usernames_are_case_sensitive_and_may_be_anything_allowed(lobby: Lobby) -> None:
     suffix = os.urandom(4).hex()
-    names = [f"Aa.-_{suffix}", f"aa.-_{suffix}", f"{suffix:_<32}", f".{suffix}", f"-{suffix}"]
+    names = [f"Aa.-_{suffix}", f"{suffix:_<32}", f"_{suffix}-", f"{suffix}.X"]
     wire = lobby.open()
     wire.hello("")
     users = [wire.register(name).body.user_id for name in names]
@@ -207,6 +207,42 @@ def test_usernames_are_case_sensitive_and_may_be_anything_allowed(lobby: Lobby) 
     reader = lobby.enter()
     for name, user in zip(names, users, strict=True):
         assert reader.ok(Opcode.USER_LOOKUP, name)[:2] == (user, name)
+        assert reader.status(Opcode.USER_LOOKUP, name.swapcase()) == Status.ERR_NOT_FOUND
+        login = lobby.open()
+        login.hello(name.swapcase())
+        assert login.login(name.swapcase()).status == Status.ERR_UNAUTHORIZED
+
+
+def test_a_name_that_looks_like_anothers(lobby: Lobby) -> None:
+    """On whichever worker; it is not the other one either, and is not told from one that nobody
+    has in anything but REGISTER."""
+    suffix = os.urandom(4).hex()
+    lobby.open().hello("")
+    wire = lobby.open_on(0)
+    wire.hello("")
+    assert wire.register(f"Corn-il0.{suffix}").status == Status.OK
+    for worker in range(4):
+        other = lobby.open_on(worker)
+        for name in (f"corn-il0.{suffix}", f"Com-ILO.{suffix}", f"com-1lo.{suffix}"):
+            other.hello(name)
+            assert other.register(name).status == Status.ERR_ALREADY_EXISTS
+            assert other.login(name).status == Status.ERR_UNAUTHORIZED
+            if name[:3] == "Com":  # before the third
+                other = lobby.open_on(worker)
+        reader = lobby.enter()
+        assert reader.status(Opcode.USER_LOOKUP, f"com-1lo.{suffix}") == Status.ERR_NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    "name", ["-a", ".a", "a.", "Admin", "system", "tradechat", "SERVER", "adrnin"]
+)
+def test_a_name_that_nobody_may_have(lobby: Lobby, name: str) -> None:
+    """Nobody registers it; and to say HELLO with it, or to look for it, is not wrong."""
+    wire = lobby.open()
+    assert wire.hello(name).status == Status.OK
+    assert wire.register(name).status == Status.ERR_BAD_PACKET
+    assert wire.login(name).status == Status.ERR_UNAUTHORIZED
+    assert lobby.enter().status(Opcode.USER_LOOKUP, name) == Status.ERR_NOT_FOUND
 
 
 NAME = "somebody"

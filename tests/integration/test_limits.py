@@ -222,6 +222,32 @@ def test_the_handshake_deadline(start_server: StartServer) -> None:
         assert lobby.counters()["timed_out"] == 4
 
 
+def test_no_account_holds_more_than_it_may(start_server: StartServer) -> None:
+    """The payee's as well; and nothing changes. The money of all has a limit of its own."""
+    with Lobby(start_server("--max-balance", "1000")) as lobby:
+        ann, bob = lobby.enter(), lobby.enter()
+        ann.ok(Opcode.DEPOSIT, 1000)
+        bob.ok(Opcode.DEPOSIT, 999)
+        for wire, opcode, *fields in (
+            (ann, Opcode.DEPOSIT, 1),
+            (ann, Opcode.DEPOSIT, 2**64 - 1),
+            (ann, Opcode.TRANSFER, bob.user, 2),
+            (bob, Opcode.DEPOSIT, 2),
+        ):
+            answer = wire.call(opcode, *fields)
+            assert (answer.status, answer.body.retry_after_ms) == (Status.ERR_LIMIT, 0)
+        assert ann.ok(Opcode.TRANSFER, bob.user, 1).balance == 999
+        assert bob.ok(Opcode.BALANCE).balance == 1000
+    with Lobby(start_server()) as lobby:
+        ann, bob = lobby.enter(), lobby.enter()
+        ann.ok(Opcode.DEPOSIT, 2**63 - 2)
+        assert bob.status(Opcode.DEPOSIT, 2) == Status.ERR_LIMIT
+        bob.ok(Opcode.DEPOSIT, 1)
+        assert bob.status(Opcode.DEPOSIT, 1) == Status.ERR_LIMIT
+        assert ann.ok(Opcode.TRANSFER, bob.user, 2**63 - 2).balance == 0
+        assert bob.ok(Opcode.WITHDRAW, 2**63 - 1).balance == 0
+
+
 IDLE_S = 2
 UNKNOWN = assemble(0x0777, 1, 0, 0, b"")
 MALFORMED = assemble(Opcode.HEARTBEAT, 1, 0, 0, b"short")
@@ -236,6 +262,12 @@ def test_the_idle_timeout(start_server: StartServer) -> None:
 
         def no_such_user(wire: Wire) -> None:
             wire.send(Opcode.USER_NAME, 4000)
+
+        def amount_0(wire: Wire) -> None:
+            wire.send(Opcode.DEPOSIT, 0)
+
+        def login_again(wire: Wire) -> None:
+            wire.send(Opcode.LOGIN, "somebody", b"", 0, 1)
 
         def bad_frame(wire: Wire) -> None:
             wire.send_raw(request(Opcode.HEARTBEAT, 0, 1))
@@ -279,9 +311,13 @@ def test_the_idle_timeout(start_server: StartServer) -> None:
             stay = [
                 (do.__name__, pool.submit(stays_open, started(make), do, 0.2, 2 * IDLE_S))
                 for make, do in (
-                    (lobby.enter, beat), (lobby.enter, no_such_user), (lobby.open, hello)
+                    (lobby.enter, beat),
+                    (lobby.enter, no_such_user),
+                    (lobby.enter, amount_0),
+                    (lobby.enter, login_again),
+                    (lobby.open, hello),
                 )
-            ]  # fmt: skip
+            ]
             ends = [
                 (do.__name__, pool.submit(closed_after_s, on, do, 0.2, LATE_S)) for on, do in go
             ]

@@ -7,7 +7,7 @@ import pytest
 from libproto.errors import Status
 from libproto.messages import EventKind, Opcode
 from tests.helpers.server import StartServer, wait_until
-from tests.helpers.wire import Lobby, RoomAccount, Wire
+from tests.helpers.wire import NONCE, Lobby, RoomAccount, Wire
 
 ROOMS = 256
 WORKERS = 4
@@ -46,9 +46,81 @@ def test_a_room_not_joined(lobby: Lobby) -> None:
     lobby.enter(username).ok(Opcode.JOIN_ROOM, room)
     wire = lobby.enter(username)
     assert wire.status(Opcode.CHAT_SEND, room, "hello") == Status.ERR_UNAUTHORIZED
-    assert wire.status(Opcode.ROOM_HISTORY, room, 0, 1) == Status.ERR_UNAUTHORIZED
     assert wire.status(Opcode.LEAVE_ROOM, room) == Status.ERR_NOT_FOUND
     assert wire.ok(Opcode.ROOM_MEMBERS, room, 0).members == ((wire.user, username),)
+
+
+def test_the_history_of_a_room_is_open_to_every_user(lobby: Lobby) -> None:
+    """On every worker, without joining and without an event, also where nobody is in the room any
+    more; but not to who has not logged in."""
+    room = 61
+    wire = lobby.enter(worker=0)
+    joined = wire.ok(Opcode.JOIN_ROOM, room)
+    said = wire.ok(Opcode.CHAT_SEND, room, "hello")
+    shown = wire.ok(Opcode.ROOM_HISTORY, room, 0, 256)
+    assert shown.epoch == joined.epoch
+    readers = [lobby.enter(worker=worker) for worker in range(4)]
+    for reader in readers:
+        assert reader.ok(Opcode.ROOM_HISTORY, room, 0, 256) == shown
+        assert not reader.pushes
+    assert wire.ok(Opcode.ROOM_HISTORY, room, said.room_seq, 256).events == ()
+    wire.ok(Opcode.LEAVE_ROOM, room)
+    for reader in readers:
+        answer = reader.ok(Opcode.ROOM_HISTORY, room, said.room_seq, 256)
+        assert [event.kind for event in answer.events] == [EventKind.LEFT]
+        assert reader.ok(Opcode.ROOM_LIST, room - 1).rooms[0] == (room, 0, said.room_seq + 1)
+        assert reader.status(Opcode.CHAT_SEND, room, "hello") == Status.ERR_UNAUTHORIZED
+    outside = lobby.open()
+    assert outside.status(Opcode.ROOM_HISTORY, room, 0, 1) == Status.ERR_UNAUTHORIZED
+
+
+def test_the_history_of_a_room_without_events(lobby: Lobby) -> None:
+    wire = lobby.enter()
+    empty = wire.ok(Opcode.ROOM_HISTORY, 62, 0, 256)
+    assert (empty.room_id, empty.oldest_seq, empty.events) == (62, 1, ())
+    assert wire.ok(Opcode.ROOM_HISTORY, 62, 7, 0) == empty
+    assert 62 not in [entry.room_id for entry in wire.ok(Opcode.ROOM_LIST, 0).rooms]
+    wire.ok(Opcode.JOIN_ROOM, 62)
+    answer = wire.ok(Opcode.ROOM_HISTORY, 62, 0, 0)  # limit 0
+    assert (answer.oldest_seq, answer.events) == (1, ())
+
+
+# ---- texts
+
+TURNED = "\u202eabc"  # an override that is not closed
+BAD_TEXTS = ("a\0", "\x1b[2J", "a\rb", "\x7f", "\x85", "\u2028", "a\ufffe", "\U0010ffff", TURNED)
+GOOD_TEXTS = ("a\tb\nc", TURNED + "\u202c", "\u2067a\u2069", "a\u200fb", "\u0378")
+
+
+def test_texts_that_would_disturb_others_are_refused(lobby: Lobby) -> None:
+    """To the room and to one user, and nothing of them is kept; those that only look so are not."""
+    room = 63
+    wire, other = lobby.enter(), lobby.enter()
+    first = wire.ok(Opcode.JOIN_ROOM, room).last_seq
+    for text in BAD_TEXTS:
+        assert wire.status(Opcode.CHAT_SEND, room, text) == Status.ERR_BAD_PACKET
+        assert wire.status(Opcode.DIRECT_SEND, other.user, text) == Status.ERR_BAD_PACKET
+        # before it is looked at where it goes
+        assert wire.status(Opcode.CHAT_SEND, 0, text) == Status.ERR_BAD_PACKET
+    for text in GOOD_TEXTS:
+        wire.ok(Opcode.CHAT_SEND, room, text)
+        wire.ok(Opcode.DIRECT_SEND, other.user, text)
+    events = wire.ok(Opcode.ROOM_HISTORY, room, first, 256).events
+    assert [event.message for event in events] == ["", *GOOD_TEXTS]
+    assert [other.push().body.message for _ in GOOD_TEXTS] == list(GOOD_TEXTS)
+
+
+def test_the_client_name_is_a_text_of_at_most_64_bytes(lobby: Lobby) -> None:
+    wire = lobby.open()
+    for name, status in (
+        ("", Status.OK),
+        ("x" * 64, Status.OK),
+        ("é" * 32, Status.OK),
+        ("é" * 33, Status.ERR_BAD_PACKET),
+        ("x" * 65, Status.ERR_BAD_PACKET),
+        *((text, Status.ERR_BAD_PACKET) for text in (*BAD_TEXTS, "a\tb", "a\nb")),
+    ):
+        assert wire.status(Opcode.HELLO, 0, name, "", NONCE, b"") == status
 
 
 # ---- joining and leaving
@@ -120,7 +192,8 @@ def test_many_rooms_of_one_connection(lobby: Lobby) -> None:
 
 
 @pytest.mark.parametrize(
-    "message", ["x", "x" * MAX_MESSAGE, "é" * (MAX_MESSAGE // 2), "\0", "✓ 漢字 🎉\n\r\t\x1b[0m"]
+    "message",
+    ["x", "x" * MAX_MESSAGE, "é" * (MAX_MESSAGE // 2), "✓ 漢字 🎉\n\t\u202b\u05d0\u05d1\u202c"],
 )
 def test_messages_arrive_as_they_were_sent(lobby: Lobby, message: str) -> None:
     """To rooms and to users, on another worker and from the history."""

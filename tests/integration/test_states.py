@@ -5,9 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
+from libproto.codec import REQUEST
 from libproto.errors import Status
-from libproto.messages import BY_OPCODE, Opcode, State
+from libproto.messages import BY_OPCODE, Flag, Opcode, State
+from tests.helpers.server import StartServer
 from tests.helpers.wire import SALT, Lobby, Wire, registration
+from tests.integration.test_bad_input import frame, spoiled
 
 ITERATIONS = 4096
 ROOM = 3
@@ -137,6 +140,47 @@ def test_a_failed_login_leads_to_connected(lobby: Lobby) -> None:
     assert state_of(wire) == State.CONNECTED
     wire.hello(username)
     assert wire.login(username).status == OK
+
+
+def test_a_login_that_is_not_looked_at_leaves_the_state(lobby: Lobby) -> None:
+    """What the table of bad input refuses spends no nonce, and does not count."""
+    username = lobby.new_user()
+    wire = lobby.open()
+    wire.hello(username)
+    body = REQUEST[Opcode.LOGIN].encode(username, wire.proof(username), 0, 1)
+    good = frame(Opcode.LOGIN, body)
+    for bad, status in (
+        (frame(Opcode.LOGIN, body[:-1]), BAD),
+        (frame(Opcode.LOGIN, body + b"\0"), BAD),
+        (frame(Opcode.LOGIN, body, flags=Flag.COMPRESSED), BAD),
+        (frame(Opcode.LOGIN, body, status=1), BAD),
+        (spoiled(good), Status.ERR_CHECKSUM_FAIL),
+        (spoiled(good), Status.ERR_CHECKSUM_FAIL),
+    ):
+        wire.send_raw(bad)
+        assert wire.answer().status == status
+    wire.send_raw(good)
+    assert wire.answer().status == OK
+
+
+def test_a_login_without_a_place_leads_to_connected(start_server: StartServer) -> None:
+    """However it is refused: the nonce is spent, no record is made, and it does not count; with a
+    wrong proof nobody learns that there is no place."""
+    with Lobby(start_server("--clients", "1")) as lobby:
+        username = lobby.new_user()
+        there = lobby.enter(username, client_id=1)
+        wire = lobby.open()
+        for _ in range(4):
+            wire.hello(username)
+            answer = wire.login(username, client_id=2)
+            assert answer.status == Status.ERR_SERVER_BUSY
+            assert answer.body.retry_after_ms
+            assert state_of(wire) == State.CONNECTED
+        wire.hello(username)
+        assert wire.login(username, "wrong", client_id=2).status == NO
+        there.ok(Opcode.BALANCE)
+        wire.hello(username)
+        assert wire.login(username, client_id=1).body.resumed == 1
 
 
 @pytest.mark.parametrize("greeted", [True, False], ids=["wrong proof", "without HELLO"])

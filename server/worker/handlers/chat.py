@@ -6,6 +6,7 @@ from libproto.codec import RESPONSE
 from libproto.errors import Status
 from libproto.framing import assemble
 from libproto.messages import LIST_MAX, USERNAME_PATTERN, Flag, Opcode
+from libproto.texts import may_be_shown
 from server.archive.protocol import Kind, unpack_events
 from server.worker.connection import MAX_BODY_LEN, Connection
 from server.worker.refusal import Refused
@@ -42,6 +43,11 @@ def _check_message(services: Services, message: str) -> None:
         raise Refused(
             Status.ERR_BAD_PACKET,
             f"a message is 1 to {services.settings.max_message} bytes",
+        )
+    if not may_be_shown(message, lines=True):
+        raise Refused(
+            Status.ERR_BAD_PACKET,
+            "a message has no control characters, and closes what turns the direction of its lines",
         )
 
 
@@ -90,7 +96,7 @@ def room_history(
 ) -> bytes | None:
     del flags
     connection.live_session()
-    _check_joined(services, connection, room)
+    _check_room(services, room)
     limit, space = min(limit, LIST_MAX), MAX_BODY_LEN - _HISTORY.size
     rooms, epoch = services.state.rooms, services.rooms_epoch
 

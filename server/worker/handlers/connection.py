@@ -18,6 +18,7 @@ from libproto.messages import (
     Opcode,
     State,
 )
+from libproto.texts import CLIENT_NAME_MAX, may_be_registered, may_be_shown
 from server import __version__
 from server.core.errors import NameTaken
 from server.worker.connection import MAX_BODY_LEN, Connection, Greeting
@@ -38,6 +39,10 @@ _NONCE_SIZE = 32
 _RESPONSE = int(Flag.RESPONSE)
 
 
+def _bad(detail: str) -> Refused:
+    return Refused(Status.ERR_BAD_PACKET, detail, bad_input=True)
+
+
 def hello(
     services: Services,
     connection: Connection,
@@ -51,11 +56,13 @@ def hello(
 ) -> bytes:
     del flags
     if username and not USERNAME_PATTERN.match(username):
-        raise Refused(Status.ERR_BAD_PACKET, "the username is not valid")
+        raise _bad("the username is not valid")
     if len(client_nonce) not in NONCE_LEN:
-        raise Refused(Status.ERR_BAD_PACKET, "the nonce is not of 16 to 64 bytes")
+        raise _bad("the nonce is not of 16 to 64 bytes")
     if len(public_key) != (PUBLIC_KEY_LEN if capabilities & Capability.ENCRYPTION else 0):
-        raise Refused(Status.ERR_BAD_PACKET, "the public key has the wrong length")
+        raise _bad("the public key has the wrong length")
+    if len(client_name.encode()) > CLIENT_NAME_MAX or not may_be_shown(client_name):
+        raise _bad("the client_name is too long, or not a text to be shown")
     settings, users = services.settings, services.state.users
     user = users.find(username) if username else 0
     if user:
@@ -97,8 +104,8 @@ def register(
     server_key: bytes,
 ) -> bytes | None:
     del flags
-    if not USERNAME_PATTERN.match(username):
-        raise Refused(Status.ERR_BAD_PACKET, "the username is not valid")
+    if not may_be_registered(username):
+        raise Refused(Status.ERR_BAD_PACKET, "the username is not valid, or reserved")
     if len(salt) != SALT_LEN or len(stored_key) != KEY_LEN or len(server_key) != KEY_LEN:
         raise Refused(Status.ERR_BAD_PACKET, "salt or keys have the wrong length")
     if iterations != services.settings.scram_iterations:
@@ -137,10 +144,8 @@ def login(
         proved = scram.proof_is_valid(verifier.stored_key, message, proof)
         valid = proved and user != 0 and greeting.username == username
     if not valid:
-        connection.enter(State.CONNECTED)
         raise Refused(Status.ERR_UNAUTHORIZED, "wrong username or password")
     if not next_req_id:
-        connection.enter(State.CONNECTED)
         raise Refused(Status.ERR_BAD_PACKET, "next_req_id is 0: it is 1 for a new client")
     new = client_id != 0 and services.state.sessions.introduce(user, client_id, connection.now)
     signature = scram.server_signature(verifier.server_key, message)

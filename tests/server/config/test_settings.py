@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import liblog
-from libproto.messages import MIN_ITERATIONS
+from libproto.messages import MAX_BALANCE, MIN_ITERATIONS
 from server.config import (
     PROGRAM,
     RULES,
@@ -112,6 +112,7 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "sessions": 8192,
         "txn_ring": 65536,
         "event_ring": 2048,
+        "max_balance": MAX_BALANCE,
         "max_message": 4096,
         "account_locks": 0,
         "scram_iterations": 4096,

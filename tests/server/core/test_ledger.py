@@ -27,6 +27,7 @@ from server.core.ledger import (
     RECORDED,
     SUPERSEDED,
     TOO_OLD,
+    Ledger,
 )
 from server.core.log import NO_JOURNAL
 from server.core.session import Session
@@ -53,7 +54,14 @@ from tests.helpers.region import (
 RING = 4
 USERS = {"world": 0, "ann": 1, "bob": 2, "cyd": 3, "nobody": 4, "beyond": SMALL.accounts + 1}
 USERS["far"] = 2**32 - 1
-AMOUNTS = {"max": MAX_BALANCE, "max+1": MAX_BALANCE + 1, "huge": 2**64 - 1}
+# Two accounts may be full: the supply has a limit of its own.
+FULL_ACCOUNT = MAX_BALANCE // 2
+AMOUNTS = {
+    "max": FULL_ACCOUNT,
+    "max-1": FULL_ACCOUNT - 1,
+    "max+1": FULL_ACCOUNT + 1,
+    "huge": 2**64 - 1,
+}
 KINDS = {"deposit": TxnKind.DEPOSIT, "withdraw": TxnKind.WITHDRAW, "pay": TxnKind.TRANSFER}
 SUPPLY = OFFSETS[RecordKind.DEPOSIT]["supply"]
 
@@ -100,9 +108,31 @@ TABLES = {
         b  deposit 1            #1   DONE 1
         b  pay ann 1            #2   LIMIT
         a  pay bob max          #2   LIMIT
-        a  withdraw 1           #2   DONE 9223372036854775806
+        a  withdraw 1           #2   DONE max-1
         b  pay ann 1            #2   DONE 0
         = ann max, bob 0
+    """,
+    "the supply has a limit": """
+        a  is ann/7
+        b  is bob/7
+        c  is cyd/7
+        a  deposit max          #1   DONE max
+        b  deposit max          #1   DONE max
+        c  deposit 2            #1   LIMIT
+        c  deposit 1            #1   DONE 1
+        c  deposit 1            #2   LIMIT
+        c  deposit 1            #1   RECORDED 1
+        c  pay ann 1            #2   LIMIT
+        a  withdraw max         #2   DONE 0
+        c  deposit max-1        #2   DONE max
+        c  deposit 1            #3   LIMIT
+        a  deposit 1            #3   DONE 1
+        a  deposit 1            #4   LIMIT
+        log full
+        a  deposit 1            #4   LIMIT
+        log drained
+        c  pay ann max-1        #3   DONE 1
+        = ann max, bob max, cyd 1
     """,
     "only users are paid": """
         a  is ann/7
@@ -273,7 +303,7 @@ TABLES = {
         a  deposit max          #1?  RECORDED max
         a  deposit 1            #1   MISMATCH
         b  deposit 2            #1   DONE 2
-        a  withdraw 1           #2   DONE 9223372036854775806
+        a  withdraw 1           #2   DONE max-1
         b  pay ann 1            #2   DONE 1
         b  pay ann 1            #2?  RECORDED 1
         = ann max, bob 1
@@ -369,7 +399,7 @@ class Table:
 
     def __init__(self, region: Region) -> None:
         self.region = region
-        self.states = [state_of(region, worker) for worker in range(3)]
+        self.states = [state_of(region, worker, max_balance=FULL_ACCOUNT) for worker in range(3)]
         self.sessions: dict[str, tuple[State, Session]] = {}
         self.recorded: dict[tuple[int, int, int], tuple[int, int]] = {}
         register(self.states[0], "ann", "bob", "cyd")
@@ -634,7 +664,7 @@ def spend(other: State, session: Session) -> None:
 def fill(other: State, session: Session) -> None:
     del session
     rich = login(other, 2, 9)
-    assert other.ledger.execute(rich, TxnKind.DEPOSIT, 0, MAX_BALANCE, 1, False, 1)[0] == DONE
+    assert other.ledger.execute(rich, TxnKind.DEPOSIT, 0, FULL_ACCOUNT, 1, False, 1)[0] == DONE
 
 
 def take_over(other: State, session: Session) -> None:
@@ -665,6 +695,9 @@ def test_a_transfer_that_a_recovery_interrupts_reads_everything_again(
             happens(other, also_ann)
 
         recovery = Recovery(region, 0, meanwhile)
+        recovery.state.ledger = Ledger(
+            region, recovery.state.locks, recovery.state.log, FULL_ACCOUNT
+        )
         ann, also_ann = login(recovery.state, 1, 7), login(other, 1, 8)
         recovery.state.ledger.execute(ann, TxnKind.DEPOSIT, 0, 100, 1, False, 1)
         taken = {
@@ -677,6 +710,6 @@ def test_a_transfer_that_a_recovery_interrupts_reads_everything_again(
         assert recovery.came
         assert answer[0] == what
         paid = 60 if what == DONE else 0
-        assert word(region, "accounts", 2, "balance") == (MAX_BALANCE if happens is fill else paid)
+        assert word(region, "accounts", 2, "balance") == (FULL_ACCOUNT if happens is fill else paid)
         assert word(region, "accounts", 1, "balance") == (0 if happens is spend else 100 - paid)
         check_quiet(region)

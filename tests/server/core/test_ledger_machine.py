@@ -86,12 +86,14 @@ class Login:
 
 Record = dict[str, int]  # the numbers of a record of the log, by field
 
+FULL_ACCOUNT = MAX_BALANCE // 2  # so that two may be full, and a third one then gets nothing
+
 users = st.integers(1, 4)
 workers = st.integers(0, 2)
 logins = st.integers(0, SMALL.sessions - 1)  # modulo how many there are
 amounts = st.one_of(
     st.integers(1, 100),
-    st.sampled_from([MAX_BALANCE // 2, MAX_BALANCE, MAX_BALANCE + 1, WORDS - 1]),
+    st.sampled_from([FULL_ACCOUNT - 1, FULL_ACCOUNT, FULL_ACCOUNT + 1, MAX_BALANCE, WORDS - 1]),
 )
 kinds = st.sampled_from([DEPOSIT, WITHDRAW, TRANSFER])
 flags = st.booleans()
@@ -116,7 +118,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.region = self.cleanup.enter_context(
             small_region(txn_ring=RING, account_locks=account_locks, accounts=5, clients=32)
         )
-        self.states = [state_of(self.region, worker) for worker in range(3)]
+        self.states = [
+            state_of(self.region, worker, max_balance=FULL_ACCOUNT) for worker in range(3)
+        ]
         for user in range(1, 4):
             self._register(f"user{user}")
         for user in range(1, 4):
@@ -173,7 +177,9 @@ class LedgerMachine(RuleBasedStateMachine):
             return NO_USER, 0, 0
         if payer and self.balances[payer] < amount:
             return FUNDS, 0, self.balances[payer]
-        if payee and self.balances[payee] + amount > MAX_BALANCE:
+        if payee and self.balances[payee] + amount > FULL_ACCOUNT:
+            return LIMIT, 0, 0
+        if not payer and self.supply + amount > MAX_BALANCE:
             return LIMIT, 0, 0
         if self._full():
             return FULL, 0, 0
@@ -186,11 +192,11 @@ class LedgerMachine(RuleBasedStateMachine):
         if payer:
             self.balances[payer] -= amount
         else:
-            self.supply = (self.supply + amount) % WORDS
+            self.supply += amount
         if payee:
             self.balances[payee] += amount
         else:
-            self.supply = (self.supply - amount) % WORDS
+            self.supply -= amount
         txn = self._commit(
             kind,
             from_user=payer,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from libproto.messages import MAX_BALANCE
 from server.core.log import NO_JOURNAL, TxnLog
 from server.core.state import State
 from server.region.records import MONEY, MONEY_WORDS, OFFSETS, RECORD_WORDS, RecordKind
@@ -72,17 +73,22 @@ def test_a_record_is_read_back_as_it_was_appended() -> None:
             }
 
 
-def test_the_supply_goes_down_and_wraps() -> None:
+def test_the_supply_goes_down_and_has_a_limit() -> None:
     with small_region(txn_ring=RING) as region:
         log = state_of(region).log
-        supplies = []
-        for change in (5, -3, 2**63, 2**63 - 1, -1, 0):
+        supplies: list[int] = []
+        for change in (5, -3, MAX_BALANCE - 2, -1, 0):
+            supply, head = sum(supplies[-1:]), log.head()
+            for too_much in (MAX_BALANCE + 1 - supply, 2**64 - 1 - supply):
+                assert log.append(deposit(1), too_much, ()) == log.LIMIT
+                assert log.intended() is None
+            assert log.head() == head
             txn = log.append(deposit(1), change, ())
             log.done()
             record = log.read(txn)
             assert record is not None
             supplies.append(record[AT["supply"]])
-        assert supplies == [5, 2, 2**63 + 2, 1, 0, 0]
+        assert supplies == [5, 2, MAX_BALANCE, MAX_BALANCE - 1, MAX_BALANCE - 1]
 
 
 def test_the_ring_keeps_the_newest() -> None:
