@@ -110,7 +110,6 @@ class _Session:
 
     def drop(self) -> None:
         """The loop was closed."""
-        self.closed = True
         self.connection.drop(
             ConnectionLost("the event loop that the client was connected in was closed: connect()")
         )

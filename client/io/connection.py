@@ -17,6 +17,7 @@ wait, and the pushes that nobody took yet, stay where they are.
 """
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -126,7 +127,10 @@ class Connection:
             if self._link is None:
                 self._finish()
 
-    def _adopt(self, sock: Any) -> None:
+    def _adopt(self, sock: socket.socket) -> None:
+        if self.over:  # closed in the very turn in which the connection came about
+            sock.close()
+            raise ConnectFailed(CLOSED)
         self._decoder = Decoder(MAX_BODY_LEN)
         self._link = Link(self.loop, sock, self._received, self._ended, self._pump)
         self._began = True
@@ -264,13 +268,16 @@ class Connection:
 
     async def _reconnect(self) -> None:
         """Until there is one that is logged in; the core does the rest by itself."""
-        try:
-            while self._core.loss is None and self._link is None:
-                await asyncio.sleep(self._core.pause_s(self.loop.time()))
-                await self._try_again(self.loop.time() + ATTEMPT_S)
-        finally:
-            if self._link is None:  # somebody cancelled this task, as asyncio.run() does
-                self.end(ConnectionLost("reconnecting was cancelled"))
+        while self._core.loss is None and self._link is None:
+            await asyncio.sleep(self._core.pause_s(self.loop.time()))
+            await self._try_again(self.loop.time() + ATTEMPT_S)
+
+    def _reconnected(self, task: asyncio.Task[None]) -> None:
+        if task is self._resumer and self._link is None:
+            # Somebody has cancelled it, as asyncio.run() does at its end; perhaps before it began.
+            self.end(ConnectionLost("reconnecting was cancelled"))
+        if not task.cancelled():
+            task.result()  # nothing that was not foreseen is swallowed
 
     async def _try_again(self, deadline: float) -> None:
         self._decided.clear()
@@ -351,6 +358,7 @@ class Connection:
         self._decided.set()
         if self._resumer is None or self._resumer.done():
             self._resumer = self.loop.create_task(self._reconnect())
+            self._resumer.add_done_callback(self._reconnected)
         if not self._resuming:
             self._resuming = True
             self._on_reconnect(self._core.failure())

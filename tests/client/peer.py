@@ -177,6 +177,58 @@ def serving(*scripts: Script) -> Iterator[int]:
 
 
 @contextmanager
+def serving_everybody(script: Script) -> Iterator[int]:
+    """A port that runs the script for each connection, beside the others; it sees their ends."""
+    stop = threading.Event()
+    threads: list[threading.Thread] = []
+    failures: list[BaseException] = []
+
+    def serve(sock: socket.socket) -> None:
+        try:
+            with sock:
+                sock.settimeout(WAIT_S)
+                script(Wire(sock))
+        except (EOFError, ConnectionError):
+            pass  # the client has gone
+        except BaseException as error:  # noqa: BLE001 - raised by the test's own thread
+            failures.append(error)
+
+    def run(listener: socket.socket) -> None:
+        while True:
+            sock, _ = listener.accept()
+            if stop.is_set():
+                sock.close()
+                return
+            threads.append(threading.Thread(target=serve, args=(sock,), name="peer"))
+            threads[-1].start()
+
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        accepting = threading.Thread(target=run, args=(listener,), name="peer")
+        accepting.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            stop.set()
+            socket.create_connection(listener.getsockname(), WAIT_S).close()
+            for thread in (accepting, *threads):
+                thread.join(2 * WAIT_S)
+                assert not thread.is_alive(), "the peer's script has not ended"
+    if failures:
+        raise failures[0]
+
+
+def answer_all(wire: Wire) -> None:
+    """Log in whoever asks for it, as often as they like, and answer the rest with two ones."""
+    handshake = Handshake()
+    while True:
+        request = wire.request()
+        if request.opcode in (Opcode.HELLO, Opcode.LOGIN):
+            wire.send(handshake.respond(request))
+        else:
+            wire.send(answer(request, 1, 1))
+
+
+@contextmanager
 def silence() -> Iterator[int]:
     """A port that accepts connections, in its backlog, and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
