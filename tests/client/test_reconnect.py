@@ -175,6 +175,7 @@ def test_a_deposit_outlives_its_connection(make: Make, end: Script) -> None:
         assert ann.deposit(5) == (9, 5)
         assert ann.balance() == (5, 9)
         assert (ann.reconnects, ann.connected, ann.reconnecting) == (1, True, False)
+        wait_until(lambda: len(told) == 2, "both notices")
         assert [type(each) for each in told] == [ConnectionLost, type(None)]
         assert ann.resumed
 
@@ -208,7 +209,7 @@ def test_many_losses(make: Make) -> None:
         assert ann.deposit(5) == (9, 5)
         assert ann.balance() == (5, 9)
         assert ann.reconnects == 1
-        assert len(told) == 2
+        wait_until(lambda: len(told) == 2, "both notices")
 
 
 def test_a_server_that_accepts_and_is_silent(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
