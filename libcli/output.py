@@ -6,6 +6,8 @@ exit code and at most one sentence, never a traceback:
 
 - A reader that closed its end (`| head`) has seen enough: EXIT_PIPE, and nothing is said.
 - Output that cannot be written for another reason is lost, and the program has failed: EXIT_FAILED.
+- A program that was started without standard output (`>&-`) is not asked to show anything: what it
+  would show is dropped, as if it went to /dev/null.
 - A message that cannot be written is dropped. There is nobody to tell, and the exit code tells it.
 """
 
@@ -42,14 +44,13 @@ def put_line(text: str) -> None:
 
 def flush() -> None:
     """Write what `put` has kept so far. OutputClosed, OutputFailed."""
-    if sys.stdout is not None:
-        _write(lambda stream: stream.flush())
+    _write(lambda stream: stream.flush())
 
 
 def _write(write: Callable[[TextIO], object]) -> None:
     # By name and late: a program may put another stream in its place.
-    if sys.stdout is None:  # the program was started without
-        raise OutputFailed("it is closed")
+    if sys.stdout is None:
+        return
     try:
         write(sys.stdout)
     except BrokenPipeError as error:

@@ -5,12 +5,11 @@ program as Ctrl-C does: in order, with whatever it started. A reader that closes
 early has seen enough.
 """
 
-import os
 import signal
-import sys
 from collections.abc import Callable
 from typing import Final
 
+from libcli import output
 from libnet.errors import NetError
 
 EXIT_GOOD: Final = 0
@@ -23,7 +22,7 @@ EXIT_FAILED: Final = 3
 EXIT_THRESHOLD: Final = 4
 EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
 EXIT_TERMINATED: Final = 128 + signal.SIGTERM
-EXIT_CLOSED_PIPE: Final = 128 + signal.SIGPIPE
+EXIT_CLOSED_PIPE: Final = output.EXIT_PIPE
 
 
 class BenchFailed(Exception):
@@ -38,12 +37,12 @@ class Program:
         self.code = EXIT_INTERRUPTED
 
     def tell(self, text: str) -> None:
-        """A line of results."""
-        print(text, flush=True)  # noqa: T201 - the output
+        """A line of results. OutputFailed."""
+        output.put_line(text)
 
     def warn(self, text: str) -> None:
         """A message about the run."""
-        print(f"{self.name}: {text}", file=sys.stderr, flush=True)  # noqa: T201 - a message
+        output.complain(f"{self.name}: {text}")
 
     def _terminate(self, *_: object) -> None:
         # As Ctrl-C: a running event loop makes a cancellation of that. An exception raised here
@@ -53,13 +52,12 @@ class Program:
 
     def run(self, body: Callable[[], int]) -> int:
         """The exit code of the body, or of what ended it. For the main thread."""
+        return output.run(self.name, lambda: self._run(body), failed=EXIT_FAILED)
+
+    def _run(self, body: Callable[[], int]) -> int:
         signal.signal(signal.SIGTERM, self._terminate)
         try:
             return body()
-        except BrokenPipeError:
-            # Nobody reads any more; what Python still holds for standard output goes nowhere.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return EXIT_CLOSED_PIPE
         except (BenchFailed, NetError, OSError) as error:
             self.warn(str(error))
             return EXIT_FAILED

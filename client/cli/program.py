@@ -10,7 +10,6 @@ of the machine could read in the list of processes.
 import argparse
 import asyncio
 import getpass
-import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -32,17 +31,17 @@ from client.terminal.arguments import (
     read_text,
     read_user,
 )
-from client.terminal.display import OutputClosed, Screen
+from client.terminal.display import Screen
+from libcli import output
+from libcli.arguments import EXIT_USAGE, Parser
+from libcli.environment import sift
+from libcli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PIPE
 from libproto import __version__
 from libproto.errors import MisuseError
 from libproto.messages import LIST_MAX, ChatBroadcast, RoomGap
 
 PROGRAM = "tradechat-cli"
 EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
-EXIT_OUTPUT_CLOSED = 141  # what a shell shows for a program that ended by SIGPIPE
 
 HOST = "127.0.0.1"
 PORT = 7878
@@ -51,6 +50,8 @@ HOST_VARIABLE = "TRADECHAT_HOST"
 PORT_VARIABLE = "TRADECHAT_PORT"
 USER_VARIABLE = "TRADECHAT_USER"
 PASSWORD_VARIABLE = "TRADECHAT_PASSWORD"  # noqa: S105 - its name
+VARIABLES = (HOST_VARIABLE, PORT_VARIABLE, USER_VARIABLE, PASSWORD_VARIABLE)
+LIKE_A_MISSPELLING = 0.7  # of one of these; the server's settings, which are many, are not
 
 CHECK_COMMAND = "`tradechat-cli txns`"
 LOGIN_HINT = "check both, or create the user with --register"
@@ -66,7 +67,8 @@ examples:
   printf '/join 7\\nhello\\n' | {PROGRAM} --user alice --password-file FILE
 
 exit codes: {EXIT_OK} done; {EXIT_FAILED} the server refused it, or there is no connection;
-{EXIT_USAGE} usage; {EXIT_INTERRUPTED} Ctrl-C; {EXIT_OUTPUT_CLOSED} nobody reads the output any more
+or the output cannot be written; {EXIT_USAGE} usage; {EXIT_INTERRUPTED} Ctrl-C;
+{EXIT_PIPE} nobody reads the output any more
 """
 
 
@@ -319,9 +321,9 @@ def _add_options(parser: argparse.ArgumentParser, *, again: bool) -> None:
     add("--json", "one JSON object per line", default=False, action="store_true")
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         description="Chat in rooms and move money. Without a command: a chat, at a terminal or"
         " through pipes; /help in it lists what it can do.",
@@ -346,15 +348,22 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> argparse.Namespace:
-    """Return what flags and environment say. SystemExit comes from argparse."""
+    """Return what flags and environment say. SystemExit comes from argparse.
+
+    Variables that were not meant for this program are passed over, and said on standard error.
+    """
     parser = make_parser()
     options = parser.parse_args(arguments)
+    environ, passed_over = sift(environ, VARIABLES, cutoff=LIKE_A_MISSPELLING)
+    for variable in passed_over:
+        if variable.variable != PASSWORD_VARIABLE:  # an empty one is refused where it is read
+            output.complain(f"{PROGRAM}: {variable}")
 
     def from_environment(name: str, variable: str, read: Callable[[str], Any], default: Any) -> Any:
         given = getattr(options, name)
         if given is not None:
             return given
-        if not environ.get(variable):
+        if variable not in environ:
             return default
         try:
             return read(environ[variable])
@@ -455,18 +464,12 @@ async def _chat(options: argparse.Namespace, password: str, screen: Screen) -> i
         return await converse(client, screen, options.join, outage)
 
 
-def _discard_output() -> None:
-    """Nobody reads it: what is still buffered must not fail when Python ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script. Answers the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal may lack a chat's letters
+    return output.run(PROGRAM, lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = read_options(arguments, os.environ)
     screen = Screen(as_json=options.json)
 
@@ -485,11 +488,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(str(error), EXIT_USAGE)
     except ClientError as error:
         return fail(explain(error), EXIT_FAILED)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except OutputClosed:
-        _discard_output()
-        return EXIT_OUTPUT_CLOSED
     return EXIT_OK
 
 

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any, TextIO
 
 from client.amounts import format_amount
+from libcli.output import complain, put_line
 from libproto.messages import (
     ChatBroadcast,
     DirectMessage,
@@ -39,10 +40,6 @@ class Style(Enum):
 
 Part = str | tuple[Style, str]
 Line = list[Part]
-
-
-class OutputClosed(Exception):
-    """Nobody reads our output any more, as with `| head`."""
 
 
 # Control, format and separator characters, and halves of surrogate pairs. Two joiners that
@@ -82,7 +79,7 @@ class Screen:
         }
 
     def result(self, line: Line, fields: Mapping[str, Any]) -> None:
-        """Show what was asked for: the line, or the fields as JSON. OutputClosed."""
+        """Show what was asked for: the line, or the fields as JSON. OutputFailed."""
         if self.as_json:
             # All of ASCII: JSON may hold the terminal's control characters, and a C1 or a
             # bidirectional override written out would steer it.
@@ -91,7 +88,7 @@ class Screen:
             self.show(line)
 
     def show(self, line: Line) -> None:
-        """Show a line on standard output. OutputClosed."""
+        """Show a line on standard output. OutputFailed."""
         self._write("stdout", self._paint("stdout", line))
 
     def remark(self, *line: Part) -> None:
@@ -113,12 +110,10 @@ class Screen:
         return "".join(parts)
 
     def _write(self, name: str, text: str) -> None:
-        # By name and late: while a prompt stands, these are what prompt_toolkit put in place.
-        try:
-            print(text, file=getattr(sys, name), flush=True)
-        except BrokenPipeError as error:
-            if name == "stdout":  # else there is nobody to tell
-                raise OutputClosed from error
+        if name == "stdout":
+            put_line(text)
+        else:
+            complain(text)
 
 
 # ---- lines

@@ -518,6 +518,24 @@ def test_the_environment_is_checked_too(
     assert said in capsys.readouterr().err
 
 
+def test_a_port_that_a_container_platform_set_is_passed_over(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    environ = {
+        "TRADECHAT_USER": "alice",
+        "TRADECHAT_PORT": "tcp://10.96.0.12:7878",
+        "TRADECHAT_PORT_7878_TCP": "tcp://10.96.0.12:7878",
+        "TRADECHAT_SERVICE_HOST": "10.96.0.12",
+        "TRADECHAT_HOTS": "example.org",
+        "TRADECHAT_WORKERS": "4",
+    }
+    options = read_options(["balance"], environ)
+    assert (options.host, options.port) == ("127.0.0.1", 7878)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in said] == ["TRADECHAT_PORT", "TRADECHAT_HOTS"]
+    assert said[1].endswith("did you mean TRADECHAT_HOST?")
+
+
 def test_usage_of_the_program() -> None:
     done = run(1, "balance")
     _failed(done, 2, "who are you?")
@@ -627,6 +645,24 @@ def test_a_standard_stream_is_missing(start_server: StartServer, closed: str) ->
     assert done.returncode == 0
     assert done.stderr == ""
     assert done.stdout == ("" if closed == ">&-" else "balance 0.00\n")
+
+
+@pytest.mark.parametrize("asked", ["--user bob balance", "--user bob --json balance", "--help"])
+def test_an_output_that_cannot_be_written(shared: RunningServer, asked: str) -> None:
+    program = shlex.join([*COMMAND, *asked.split()])
+    done = subprocess.run(
+        ["bash", "-c", f"{program} >/dev/full"],
+        cwd=ROOT,
+        env=environment(shared.port),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "tradechat-cli: cannot write to standard output: No space left on device\n"
+    )
 
 
 def test_a_chat_without_standard_input(shared: RunningServer) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.terminal import display
-from client.terminal.display import OutputClosed, Screen, Style, escape
+from client.terminal.display import Screen, Style, escape
+from libcli.output import OutputClosed
 from libproto.messages import (
     ChatBroadcast,
     DirectMessage,
