@@ -142,7 +142,7 @@ def _before(record: Sequence[int], at_top: dict[int, int]) -> None:
 
 
 def _clients(region: Region) -> list[str]:
-    """Each client's newest req_id is that of an outcome that it has."""
+    """Each client's newest req_id is that of an outcome that it has; none is below its floor."""
     clients, words, out = region.layout["clients"], region.words, []
     for slot, user in enumerate(region.column("clients", "user")):
         if user:
@@ -150,6 +150,9 @@ def _clients(region: Region) -> list[str]:
             end = at + clients.lengths["outcomes"]
             outcomes = words[at:end:OUTCOME_WORDS].tolist()
             newest = words[clients.at(slot, "newest")]
+            floor = words[clients.at(slot, "floor")]
+            if any(0 < req_id < floor for req_id in outcomes):
+                out.append(f"client {slot} has an outcome below its floor, {floor}")
             if max(outcomes) != newest:
                 out.append(f"client {slot} is at req_id {newest}, its outcomes at {max(outcomes)}")
     return out

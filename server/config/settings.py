@@ -161,7 +161,17 @@ class Settings:
     client_retention: float = setting(
         86400.0,
         CAPACITY,
-        "how long a client without a session keeps its outcomes once another wants its place",
+        "how long a client without a session keeps its outcomes once another user's client wants "
+        "its place; counted while the server runs",
+        unit="s",
+        minimum=1.0,
+        maximum=31_536_000.0,
+    )
+    client_grace: float = setting(
+        600.0,
+        CAPACITY,
+        "how long after a start no client loses its outcomes that was there within "
+        "client_retention before it",
         unit="s",
         minimum=1.0,
         maximum=31_536_000.0,

@@ -23,6 +23,7 @@ def problems(region: Region) -> list[str]:
         *_log(region),
         *events(region),
         *people(region),
+        *_floors(region),
     ]
 
 
@@ -120,6 +121,13 @@ def people(region: Region) -> Iterator[str]:
     free = _listed(following, region.registry.free_session)
     if set(free) & set(live) or len({*free}) + len(live) != sessions.records:
         yield f"{len(live)} sessions live, {len(free)} are free, of {sessions.records}"
+
+
+def _floors(region: Region) -> Iterator[str]:
+    columns = map(region.column, ["clients"] * 3, ("user", "floor", "newest"))
+    for slot, (user, floor, newest) in enumerate(zip(*columns, strict=True)):
+        if user and (not floor or 0 < newest < floor):
+            yield f"client {slot} has the floor {floor}, its newest req_id is {newest}"
 
 
 def _listed(following: Sequence[int], first: int) -> list[int]:

@@ -1,7 +1,7 @@
 """What the state can refuse, each with the status that it is answered with. None of these has
 changed anything."""
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from libproto.errors import Status
 
@@ -10,6 +10,7 @@ class StateRefusal(Exception):
     """A refusal that a request is answered with."""
 
     status: ClassVar[Status]
+    retry_after_ms = 0  # until the same request may be taken; 0: not unchanged
 
 
 class NameTaken(StateRefusal):
@@ -23,18 +24,38 @@ class NameTaken(StateRefusal):
         )
 
 
+class ClientTaken(StateRefusal):
+    """The client's record says that its client_id was used for what this LOGIN does not know of."""
+
+    status = Status.ERR_ALREADY_EXISTS
+
+    def __init__(self) -> None:
+        super().__init__(
+            "requests from next_req_id on were sent under this client_id before: draw a new one"
+        )
+
+
+class GivenAway(Exception):
+    """The client's record was given away between the halves of a LOGIN."""
+
+
+RETRY_MS: Final = 1000
+
+
 class Busy(StateRefusal):
     """There is no place now; the same request may be taken later."""
 
     status = Status.ERR_SERVER_BUSY
+    retry_after_ms = RETRY_MS
 
 
 class TableFull(Busy):
     """A table of the region is full; `setting` is the one that sizes it."""
 
-    def __init__(self, setting: str) -> None:
+    def __init__(self, setting: str, retry_after_ms: int = RETRY_MS) -> None:
         super().__init__(f"the server's table is full: its operator can raise {setting}")
         self.setting = setting
+        self.retry_after_ms = retry_after_ms
 
 
 class JournalFailed(Busy):

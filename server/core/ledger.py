@@ -69,8 +69,9 @@ class Ledger:
         """One ledger request of a session.
 
         kind: TxnKind. other: the payee of a transfer, else 0. amount: > 0, minor units. flagged:
-        POSSIBLE_DUPLICATE. now: microseconds since the Unix epoch. The caller has checked the
-        arguments alone (amount, transfer to oneself).
+        POSSIBLE_DUPLICATE; it matters only in a session without a client, as a client's record
+        tells what was executed. now: microseconds since the Unix epoch. The caller has checked
+        the arguments alone (amount, transfer to oneself).
 
         DONE and RECORDED tell the txn_id and the caller's balance after it, FUNDS the balance that
         is too low; beside the other outcomes they mean nothing. All but DONE changed nothing.
@@ -108,7 +109,7 @@ class Ledger:
                         _, txn, balance, target, before = words[outcome : outcome + 5]
                         same = target == kind << _KIND_SHIFT | other and before == amount
                         answer = RECORDED if same else MISMATCH
-                    elif flagged and not session.resumed:
+                    elif req_id < session.floor:
                         answer = TOO_OLD
                 elif flagged:
                     answer = TOO_OLD

@@ -61,7 +61,7 @@ def _finish_intent(state: State, done: Counter[str]) -> None:
         if record[1] == RecordKind.REGISTER:
             state.users.apply(payload)
         elif record[1] == RecordKind.NEW_CLIENT:
-            state.sessions.apply_client(payload)
+            state.clients.apply(payload)
         else:
             state.ledger.redo(record)
     state.log.done()

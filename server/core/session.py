@@ -14,6 +14,7 @@ class Session:
         "client",
         "client_id",
         "client_slot",
+        "floor",
         "id",
         "lock",
         "name",
@@ -37,4 +38,5 @@ class Session:
         self.outcomes = 0  # word of the client's outcomes
         self.client_slot = 0  # slot + 1
         self.client_id = 0
-        self.resumed = False
+        self.floor = 0  # of the client: it never changes
+        self.resumed = False  # the client had a record when it logged in

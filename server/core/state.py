@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from libproto.messages import MAX_BALANCE
+from server.core.clients import Clients
 from server.core.ledger import Ledger
 from server.core.log import NO_JOURNAL, TxnLog
 from server.core.rooms import Rooms
@@ -24,10 +25,12 @@ class State:
         retention_s: float,
         *,
         max_balance: int = MAX_BALANCE,
+        clock_us: Callable[[], int] | None = None,
         check_locks: bool = False,
     ) -> None:
         """worker: its slot. clock_ns: CLOCK_MONOTONIC in nanoseconds. pause: sleeps for seconds.
-        retention_s: see Sessions. max_balance: see Ledger. check_locks: insist on the ranks of the
+        retention_s: see Clients. max_balance: see Ledger. clock_us: in microseconds, for lived
+        time, where that is to go by another clock. check_locks: insist on the ranks of the
         locks."""
         self.region = region
         self.worker = worker
@@ -36,7 +39,9 @@ class State:
         self.log = TxnLog(region, self.locks, worker)
         self.users = Users(region, self.locks, self.log)
         self.rooms = Rooms(region, self.locks)
-        self.sessions = Sessions(region, self.locks, self.log, self.rooms, worker, retention_s)
+        clock_us = clock_us or (lambda: clock_ns() // 1000)
+        self.clients = Clients(region, self.log, retention_s, clock_us)
+        self.sessions = Sessions(region, self.locks, self.clients, self.rooms, worker)
         self.ledger = Ledger(region, self.locks, self.log, max_balance)
         self.counters = region.layout["counters"].at(worker)
 

@@ -27,6 +27,9 @@ EVENTS: Final = (
     Event("variable_passed_over", "warning", "an environment variable is not used"),
     Event("loading", "info", "how far the start is in reading the state from disk"),
     Event("loaded", "info", "the state on disk is in the region, as of `txn_id`"),
+    Event("idle_times_unknown", "warning", "the file of a stop is passed over: all clients begin to"
+          " be idle at the start"),
+    Event("idle_times_unwritable", "warning", "a stop cannot keep how long clients were idle"),
     Event("snapshot_made", "info", "a snapshot of the state as of `txn_id`"),
     Event("snapshot_failed", "error", "no snapshot could be made; the journal has it all"),
     Event("snapshot_unwritable", "error", "why a snapshot could not be made: the disk"),

@@ -29,7 +29,7 @@ _PROFILE: Final = OFFSETS[RecordKind.REGISTER]["iterations"] * WORD
 _NAME: Final = slice(WORD, WORD + 32)  # of a profile
 assert list(OFFSETS[RecordKind.TRANSFER])[4:7] == ["from_user", "to_user", "amount"]
 assert list(OFFSETS[RecordKind.REGISTER])[4:7] == ["user_id", "iterations", "name"]
-assert list(OFFSETS[RecordKind.NEW_CLIENT])[4:7] == ["user_id", "client_id", "client_slot"]
+assert list(OFFSETS[RecordKind.NEW_CLIENT])[4:8] == ["user_id", "client_id", "client_slot", "floor"]
 assert OUTCOME_FIELDS == ("req_id", "txn_id", "balance", "target", "amount"), "stored by place"
 
 
@@ -65,6 +65,7 @@ class Books:
         self.client_users: list[int] = []
         self.client_ids: list[int] = []
         self.newest: list[int] = []
+        self.floors: list[int] = []
         self.outcomes = array("Q")  # ROW_WORDS each
         self.slots: dict[tuple[int, int], int] = {}  # by user and client_id
 
@@ -89,7 +90,7 @@ class Books:
         start, txn, supply = self.txn, self.txn, self.supply
         balances, last_txn, users = self.balances, self.last_txn, self.users
         client_users, client_ids, newest = self.client_users, self.client_ids, self.newest
-        outcomes = self.outcomes
+        outcomes, floors = self.outcomes, self.floors
         for (
             number, kind, time, supply_after, payer, payee, amount, payer_after, payee_after,
             payer_previous, payee_previous, client_id, req_id, client,
@@ -121,7 +122,7 @@ class Books:
                     self.register(txn, time, payer, profile)
                     users += 1
                 else:
-                    self.new_client(txn, payer, payee, amount)
+                    self.new_client(txn, payer, payee, amount, payer_after)
                 continue
             if not amount:
                 raise Inconsistent(txn, "an amount of 0")
@@ -163,6 +164,10 @@ class Books:
                 at = slot * ROW_WORDS + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
                 if req_id + OUTCOME_WINDOW <= newest[slot] or outcomes[at] == req_id:
                     raise Inconsistent(txn, f"request {req_id} was over, or too old to be executed")
+                if req_id < floors[slot]:
+                    raise Inconsistent(
+                        txn, f"request {req_id} is older than its client's record ({floors[slot]})"
+                    )
                 if payer:
                     target, balance = kind << _KIND_SHIFT | payee, payer_after
                 else:
@@ -190,7 +195,7 @@ class Books:
         self.balances.append(0)
         self.last_txn.append(0)
 
-    def new_client(self, txn: int, user: int, client_id: int, client: int) -> None:
+    def new_client(self, txn: int, user: int, client_id: int, client: int, floor: int) -> None:
         """Give a client the slot `client` - 1, which may be another's, without any outcome.
         Inconsistent with `txn`, and nothing is changed."""
         slot = client - 1
@@ -200,14 +205,17 @@ class Books:
             raise Inconsistent(txn, f"client {client_id} of user {user} is not new")
         if not 0 <= slot <= self.clients:
             raise Inconsistent(txn, f"slot {slot} is used after {self.clients} slots")
+        if not floor:
+            raise Inconsistent(txn, f"client {client_id} of user {user} has no floor")
         if slot < self.clients:
             del self.slots[self.client_users[slot], self.client_ids[slot]]
             self.client_users[slot], self.client_ids[slot] = user, client_id
-            self.newest[slot] = 0
+            self.newest[slot], self.floors[slot] = 0, floor
             self.outcomes[slot * ROW_WORDS : client * ROW_WORDS] = _NO_OUTCOMES
         else:
             self.client_users.append(user)
             self.client_ids.append(client_id)
             self.newest.append(0)
+            self.floors.append(floor)
             self.outcomes.extend(_NO_OUTCOMES)
         self.slots[user, client_id] = slot

@@ -10,6 +10,7 @@ from server.journal.errors import JournalError, OtherFormat
 from server.journal.format import (
     FORMAT_VERSION,
     IDENTITY,
+    IDLE_FILE,
     JOURNAL,
     LOCK,
     ROOMS,
@@ -70,6 +71,7 @@ class DataDirectory:
         self.journal: Final = path / JOURNAL
         self.snapshots: Final = path / SNAPSHOTS
         self.rooms: Final = path / ROOMS
+        self.idle: Final = path / IDLE_FILE
 
     def open(self, disk: Disk, secret: bytes) -> bytes:
         """Make what is missing, and refuse another format. secret: 32 random bytes for a new

@@ -20,7 +20,7 @@ from libproto.messages import OUTCOME_WINDOW
 from server.region.layout import OUTCOME_FIELDS, OUTCOME_WORDS, WORD
 from server.region.records import RECORD_SIZE, RecordField
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Of the data directory, all its files together."""
 
 crc64 = mkPredefinedCrcFun("crc-64-we")
@@ -170,12 +170,34 @@ SNAPSHOT_USER: Final = (
 SNAPSHOT_CLIENT: Final = (
     RecordField("user", "user id"),
     RecordField("client_id", "chosen by the client"),
+    RecordField("floor", "next_req_id of the LOGIN that made it"),
     RecordField("newest", "greatest req_id executed"),
     RecordField(
         "outcomes",
         f"by req_id modulo {OUTCOME_WINDOW}: {', '.join(OUTCOME_FIELDS)}",
         OUTCOME_WINDOW * OUTCOME_WORDS,
     ),
+)
+
+IDLE: Final = Header(
+    "idle header",
+    "How long each client had been idle at an orderly stop; its clients follow. The next start "
+    "removes it: after a crash there is none, and all begin to be idle at the start.",
+    magic("trdidle1"),
+    (
+        _MAGIC,
+        HeaderField("format", "the format version"),
+        HeaderField(
+            "txn_id", "of the newest transaction then: to another state it does not belong"
+        ),
+        HeaderField("clients", "how many"),
+        _CRC,
+    ),
+)
+IDLE_CLIENT: Final = (
+    RecordField("user", "user id"),
+    RecordField("client_id", "chosen by the client"),
+    RecordField("idle", "microseconds since the end of its latest session; lived time"),
 )
 
 
@@ -247,6 +269,7 @@ IDENTITY: Final = "identity"
 JOURNAL: Final = "journal"
 SNAPSHOTS: Final = "snapshots"
 ROOMS: Final = "rooms"
+IDLE_FILE: Final = "idle"
 TEMPORARY: Final = ".new"
 REMOVED: Final = "removed-"
 """How the directory begins that `repair` puts aside what it takes away in."""

@@ -16,6 +16,7 @@ from server.journal.books import ROW_WORDS, Books, Inconsistent
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError
 from server.journal.format import BATCH
+from server.journal.idle import Idle
 from server.journal.reader import Batch, End, Reader, first_txn
 from server.journal.snapshot import SnapshotHead, newest, txn_of, write
 from server.region.layout import WORD
@@ -139,9 +140,18 @@ def _short(end: End, journal: Path, required: int) -> Damaged:
 # ---- into a region
 
 
-def fill(region: Region, loaded: Loaded, now: int) -> None:
+class Idleness(NamedTuple):
+    """What a start knows of the time that clients were idle, and what it grants them."""
+
+    times: Idle
+    retention_us: int
+    grace_us: int  # for which none that had not been idle for the retention time is given away
+    clock_us: int  # CLOCK_MONOTONIC at the start
+
+
+def fill(region: Region, loaded: Loaded, now: int, idleness: Idleness) -> None:
     """Put the state into a region fresh from `create` and `initialise`, and the newest records into
-    its txn ring. Every client is idle from `now` on, microseconds since the Unix epoch.
+    its txn ring. now: microseconds since the Unix epoch.
 
     JournalError: the region is smaller than the state; its settings are named. What the journal
     process tells (`durable`, `released`, `limit`) stays as it is.
@@ -156,9 +166,10 @@ def fill(region: Region, loaded: Loaded, now: int) -> None:
                 f"the data directory has {there_are} {setting}, and there is room for {room}: "
                 f"set {setting} to {there_are} or more"
             )
-    state = State(region, 0, int, lambda _: None, 0)  # it is alone, and never waits
+    # It is alone, and never waits.
+    state = State(region, 0, int, lambda _: None, 0, clock_us=lambda: idleness.clock_us)
     _fill_users(state, books)
-    _fill_clients(state, books, now)
+    _fill_clients(state, books, now, idleness)
     _fill_log(region, loaded)
 
 
@@ -173,15 +184,22 @@ def _fill_users(state: State, books: Books) -> None:
     region.set_column("accounts", "last_txn", books.last_txn + empty)
 
 
-def _fill_clients(state: State, books: Books, now: int) -> None:
-    region, clients = state.region, state.region.layout["clients"]
-    outcomes = memoryview(books.outcomes)
-    for slot, (user, client_id, req_id) in enumerate(
-        zip(books.client_users, books.client_ids, books.newest, strict=True)
+def _fill_clients(state: State, books: Books, now: int, idleness: Idleness) -> None:
+    region, clients, times = state.region, state.region.layout["clients"], idleness.times
+    # So far ahead that whoever was idle was so since a time above 0.
+    longest = max(times.values(), default=0)
+    region.words[region.layout["header"].at(0, "lived")] = max(0, longest - idleness.clock_us)
+    lived, outcomes = state.clients.lived(), memoryview(books.outcomes)
+    for slot, (user, client_id, floor, req_id) in enumerate(
+        zip(books.client_users, books.client_ids, books.floors, books.newest, strict=True)
     ):
-        state.sessions.apply_client(
-            NEW_CLIENT.pack(RecordKind.NEW_CLIENT, now, 0, user, client_id, slot + 1)
+        state.clients.apply(
+            NEW_CLIENT.pack(RecordKind.NEW_CLIENT, now, 0, user, client_id, slot + 1, floor)
         )
+        idle = times.get((user, client_id), 0)
+        region.words[clients.at(slot, "idle_since")] = lived - idle
+        if idle < idleness.retention_us:
+            region.words[clients.at(slot, "kept_until")] = lived + idleness.grace_us
         region.words[clients.at(slot, "newest")] = req_id
         at = clients.at(slot, "outcomes")
         region.words[at : at + ROW_WORDS] = outcomes[slot * ROW_WORDS : (slot + 1) * ROW_WORDS]

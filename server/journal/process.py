@@ -26,11 +26,12 @@ from server.config import Settings
 from server.core.log import NO_JOURNAL
 from server.early import STOP_SIGNALS
 from server.exits import Exit
+from server.journal import idle
 from server.journal.commit import Committer, give_up
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError
-from server.journal.load import fill, load, make_snapshot
+from server.journal.load import Idleness, fill, load, make_snapshot
 from server.journal.reader import find_end, first_txn, segments
 from server.journal.snapshot import paths as snapshot_paths
 from server.journal.snapshot import prune, txn_of
@@ -301,6 +302,15 @@ def _serve(inherited: Inherited, report: Report) -> None:
         log.warning("worker_outlived_journal")  # it can make no transaction any more
     snapshots.last(writer.last)
     writer.close()
+    if stop.alone:
+        _keep_idle_times(region, inherited.data, disk, writer.last)
+
+
+def _keep_idle_times(region: Region, data: DataDirectory, disk: Disk, txn: int) -> None:
+    try:
+        idle.write(disk, data.idle, txn, idle.of_region(region, clock_us()))
+    except OSError as error:
+        log.warning("idle_times_unwritable", file=str(data.idle), reason=str(error))
 
 
 def _sleep(seconds: float, stop: Stop, alive: Callable[[], None]) -> None:
@@ -346,9 +356,10 @@ def run(inherited: Inherited, master: int) -> NoReturn:
         os._exit(code)
 
 
-def restore(region: Region, data: DataDirectory) -> None:
+def restore(region: Region, data: DataDirectory, retention_s: float, grace_s: float) -> None:
     """Bring a new region to the state on disk. For the main thread of a process that does nothing
-    else: every PROGRESS_S it logs how far it is. JournalError, OSError."""
+    else: every PROGRESS_S it logs how far it is. retention_s, grace_s: the settings
+    client_retention and client_grace. JournalError, OSError."""
     began = time.monotonic()
     step, done, total = "snapshot", 0, 0
 
@@ -366,10 +377,14 @@ def restore(region: Region, data: DataDirectory) -> None:
     try:
         loaded = load(disk, data.journal, data.snapshots, progress)
         step = "region"
-        fill(region, loaded, now_us())
+        times, why = idle.take(disk, data.idle, loaded.books.txn)
+        retention_us, grace_us = int(retention_s * 1e6), int(grace_s * 1e6)
+        fill(region, loaded, now_us(), Idleness(times, retention_us, grace_us, clock_us()))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     _tell_bad(loaded.bad)
+    if why:
+        log.warning("idle_times_unknown", file=str(data.idle), reason=why)
     log.info(
         "loaded",
         txn_id=loaded.books.txn,

@@ -35,7 +35,7 @@ KEEP: Final = 2
 _HEADER: Final = Struct(f"<{len(SNAPSHOT.fields)}Q")
 _PROFILE_WORDS: Final = sum(f.words for f in SNAPSHOT_USER) - 4
 _USER: Final = Struct(f"<4Q{_PROFILE_WORDS * WORD}s")
-_CLIENT: Final = Struct(f"<3Q{ROW_WORDS * WORD}s")
+_CLIENT: Final = Struct(f"<4Q{ROW_WORDS * WORD}s")
 assert [f.name for f in SNAPSHOT_USER[:5]] == [
     "registered", "last_seen", "balance", "last_txn", "iterations",
 ]  # fmt: skip
@@ -125,10 +125,13 @@ def pack(books: Books, durable: int, now: int) -> tuple[bytes, bytes]:
                 books.profiles[1:],
             ),
             *(
-                _CLIENT.pack(user, client_id, newest, outcomes[at : at + ROW_WORDS].tobytes())
-                for user, client_id, newest, at in zip(
+                _CLIENT.pack(
+                    user, client_id, floor, newest, outcomes[at : at + ROW_WORDS].tobytes()
+                )
+                for user, client_id, floor, newest, at in zip(
                     books.client_users,
                     books.client_ids,
+                    books.floors,
                     books.newest,
                     range(0, len(outcomes), ROW_WORDS),
                     strict=True,
@@ -199,8 +202,8 @@ def _unpack(head: SnapshotHead, users: memoryview, clients: memoryview) -> Books
         books.balances[user] = balance
         books.last_txn[user] = last_txn
     outcomes = array("Q")
-    for client, (user, client_id, newest, row) in enumerate(_CLIENT.iter_unpack(clients), 1):
-        books.new_client(head.txn_id, user, client_id, client)
+    for client, (user, client_id, floor, newest, row) in enumerate(_CLIENT.iter_unpack(clients), 1):
+        books.new_client(head.txn_id, user, client_id, client, floor)
         books.newest[-1] = newest
         outcomes.frombytes(row)
     books.outcomes = outcomes
@@ -217,8 +220,11 @@ def _problems(books: Books) -> Iterator[str]:
         yield f"an account ends in transaction {max(books.last_txn)}"
     for slot, req_id in enumerate(books.newest):
         at = slot * ROW_WORDS
-        if max(books.outcomes[at : at + ROW_WORDS : OUTCOME_WORDS]) != req_id:
+        outcomes = books.outcomes[at : at + ROW_WORDS : OUTCOME_WORDS]
+        if max(outcomes) != req_id:
             yield f"client {slot} is not at its newest req_id, {req_id}"
+        if min(filter(None, outcomes), default=req_id) < books.floors[slot] and req_id:
+            yield f"client {slot} has an outcome below its floor, {books.floors[slot]}"
 
 
 # ---- removing

@@ -106,7 +106,13 @@ def _run_loader(birth: Birth) -> NoReturn:
         follow_parent(birth.master, signal.SIGKILL)
         setproctitle.setproctitle("tradechat: loader")
         assert birth.resources.data is not None
-        journal.restore(birth.resources.region, birth.resources.data)
+        settings = birth.resources.settings
+        journal.restore(
+            birth.resources.region,
+            birth.resources.data,
+            settings.client_retention,
+            settings.client_grace,
+        )
         code = Exit.OK
     except (JournalError, OSError, MemoryError) as error:
         report.fails(limit_of(error) or str(error))

@@ -18,7 +18,7 @@ from server.region.counters import COUNTERS, REPAIRS
 from server.region.records import BY_KIND, COMMON, RECORD_WORDS
 
 MAGIC = int.from_bytes(b"trdchat\x01", "little")
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 WORD = 8  # bytes
 LINE_WORDS = 8  # a cache line of 64 bytes: locks have one of their own
 
@@ -127,6 +127,7 @@ SEGMENTS: tuple[Segment, ...] = (
             *(Field(f"capacity_{name}", "a capacity") for name in Capacities.__slots__),
             Field("master_pid", "process id of the master"),
             Field("started", "when the region was created", Kind.TIME),
+            Field("lived", "lived time is CLOCK_MONOTONIC and this, microseconds; loader"),
             Field("epoch", "of the rooms' numbers; answered by JOIN_ROOM"),
             Field("state", "0 starting, 1 serving, 2 draining; master"),
             Field("recovery", "0, or the epoch of the repair that is going on; master"),
@@ -270,13 +271,18 @@ SEGMENTS: tuple[Segment, ...] = (
     Segment(
         "clients",
         "Exactly-once: (user, client_id) and the outcomes of its latest req_ids, under the user's "
-        "account lock; the first five under the registry lock.",
+        "account lock; all before `newest` under the registry lock.",
         lambda c: c.clients,
         (
             Field("user", "commit word: the user id; 0: free"),
             Field("client_id", "chosen by the client"),
             Field("session", "live session slot + 1, or 0"),
-            Field("idle_since", "end of its latest session", Kind.TIME),
+            Field("idle_since", "lived time when its latest session ended, microseconds"),
+            Field("kept_until", "lived time before which it is given to nobody; 0: none; loader"),
+            Field(
+                "floor",
+                "next_req_id of the LOGIN that made it; of requests below it nothing is known",
+            ),
             Field("next", "next client slot + 1 of its bucket; derived"),
             Field("newest", "greatest req_id executed"),
             Field(

@@ -60,6 +60,7 @@ _NEW_CLIENT = (
     RecordField("user_id", "whose client"),
     RecordField("client_id", "chosen by the client"),
     RecordField("client_slot", "slot + 1"),
+    RecordField("floor", "next_req_id of its LOGIN: of requests below it nothing is known"),
 )
 BY_KIND: dict[RecordKind, tuple[RecordField, ...]] = {
     RecordKind.DEPOSIT: _MONEY,

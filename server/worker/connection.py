@@ -15,7 +15,7 @@ from libproto.framing import Fault, Frame
 from libproto.messages import BY_OPCODE, Capability, Flag, Opcode, State
 from libproto.session import verdict
 from server.archive.protocol import Kind
-from server.core.errors import Busy, StateRefusal, Superseded
+from server.core.errors import StateRefusal, Superseded
 from server.core.session import Session
 from server.worker.fatal import FATAL, die
 from server.worker.refusal import Refused, history_unreadable
@@ -26,7 +26,6 @@ MAX_BODY_LEN: Final = 65536  # bytes
 FAILED_LOGINS_MAX: Final = 3
 BAD_CHECKSUMS_MAX: Final = 3
 RETRY_ASK_MS: Final = 100
-RETRY_FULL_MS: Final = 1000
 RETRY_SHUTDOWN_MS: Final = 1000
 RETRY_CONNECT_MS: Final = 1000
 
@@ -230,7 +229,7 @@ class Connection(FrameProtocol):
             return self._when_durable(error.after_txn, answer)
         if isinstance(error, Superseded):
             self.end_session()
-        retry = RETRY_FULL_MS if isinstance(error, Busy) else 0
+        retry = 0 if isinstance(error, PeerError) else error.retry_after_ms
         detail = error.detail if isinstance(error, PeerError) else str(error)
         return self._when_durable(0, self._refuse(opcode, req_id, error.status, detail, retry))
 

@@ -15,6 +15,7 @@ from server.core.state import State
 from server.region.region import Region
 from tests.helpers import crash
 from tests.helpers.crash import Died, Stepper
+from tests.helpers.region import to_draw
 
 ANN, BOB, CYD = 1, 2, 3
 ANNS, BOBS = 71, 82  # client_ids
@@ -33,7 +34,9 @@ def no_pause(_seconds: float) -> None:
 
 def worker(region: Region, slot: int, clock_ns: Callable[[], int] = crash.never) -> State:
     """The region as a worker of the server sees it."""
-    return State(region, slot, clock_ns, no_pause, crash.RETENTION_S)
+    return State(
+        region, slot, clock_ns, no_pause, crash.RETENTION_S, clock_us=lambda: crash.LIVED_US
+    )
 
 
 class World:
@@ -64,7 +67,8 @@ class World:
 
     def login(self, state: State, user: int, client_id: int = 0, capabilities: int = 0) -> Session:
         name = state.users.name(user)
-        return state.sessions.login(user, name, client_id, capabilities, NOW_US)[0]
+        req_id = to_draw(state.region, user, client_id)
+        return state.sessions.login(user, name, client_id, req_id, capabilities, NOW_US)[0]
 
     def ask(self, state: State, session: Session, request: Request) -> tuple[int, int, int]:
         """The client's next request."""

@@ -31,8 +31,10 @@ from server.region.locks import CheckedLocks, Lock, fresh_semaphore, unfree_lock
 from server.region.records import OFFSETS, RECORD_WORDS, RecordKind
 from server.region.region import Region
 from tests.helpers import leaks
+from tests.helpers.region import to_draw
 
 RETENTION_S = 100
+LIVED_US = 10**9
 _SMALL = Capacities(
     workers=3,
     accounts=5,
@@ -45,6 +47,7 @@ _SMALL = Capacities(
     account_locks=6,
 )
 _MONEY = OFFSETS[RecordKind.TRANSFER]
+_NEW = OFFSETS[RecordKind.NEW_CLIENT]
 
 
 class Died(BaseException):
@@ -161,11 +164,13 @@ def stepped_state(
     stepper: Stepper,
     clock_ns: Callable[[], int] = never,
     pause: Callable[[float], None] = lambda _: None,
+    clock_us: Callable[[], int] = lambda: LIVED_US,
 ) -> State:
     """The region as a worker sees it whose steps are counted."""
     # State picks the class of its locks, and what it is made of keeps their bound methods.
     with patch.object(state_module, "Locks", SteppedLocks):
-        return State(SteppedRegion(region, stepper), worker, clock_ns, pause, RETENTION_S)
+        stepped = SteppedRegion(region, stepper)
+        return State(stepped, worker, clock_ns, pause, RETENTION_S, clock_us=clock_us)
 
 
 def _init_lock(region: Region, address: int) -> None:
@@ -314,6 +319,12 @@ def _unlogged(region: Region) -> Iterator[str]:
                 slot + 1,
             ):
                 yield f"client {slot} was told {txn} for {req_id}"
+    made = {r[_NEW["client_slot"]]: r for r in log.values() if r[1] == RecordKind.NEW_CLIENT}
+    for client, record in made.items():
+        fields = dict(records(region, "clients"))[client - 1]
+        for name, its in (("user_id", "user"), ("client_id", "client_id"), ("floor", "floor")):
+            if fields[its][0] != record[_NEW[name]]:
+                yield f"the {its} of client {client - 1} is not that of transaction {record[0]}"
 
 
 def _missing(region: Region) -> Iterator[str]:
@@ -407,9 +418,11 @@ class World:
     def __init__(self, region: Region) -> None:
         self.region = region
         self.stepper, self.repairing = Stepper(), Stepper()
-        self.doomed = stepped_state(region, 0, self.stepper)
-        self.other = stepped_state(region, 1, Stepper())
-        self.repairer = stepped_state(region, 0, self.repairing)
+        self.lived = LIVED_US
+        self.doomed, self.other, self.repairer = (
+            stepped_state(region, worker, stepper, clock_us=lambda: self.lived)
+            for worker, stepper in ((0, self.stepper), (1, Stepper()), (0, self.repairing))
+        )
         doomed, other = self.doomed, self.other
         for state, name in ((doomed, "ann"), (other, "bob"), (doomed, "cyd")):
             state.users.register(name, VERIFIER, NOW_US)
@@ -434,9 +447,17 @@ class World:
             other.rooms.send(self.bob, room, f"in {room}", NOW_US)
         doomed.rooms.send(self.ann, 1, "hello", NOW_US)
 
-    def login(self, state: State, user: int, client_id: int = 0, capabilities: int = 0) -> Session:
+    def login(
+        self,
+        state: State,
+        user: int,
+        client_id: int = 0,
+        capabilities: int = 0,
+        next_req_id: int = 0,
+    ) -> Session:
         name = state.users.name(user)
-        return state.sessions.login(user, name, client_id, capabilities, NOW_US)[0]
+        req_id = next_req_id or to_draw(self.region, user, client_id)
+        return state.sessions.login(user, name, client_id, req_id, capabilities, NOW_US)[0]
 
     def ask(self, state: State, session: Session, request: Request) -> tuple[int, int, int]:
         """The client's next request."""
@@ -505,6 +526,7 @@ def money(name: str, kind: int, payee: int, effect: tuple[int, int, int, int], *
 def _fill_clients(world: World) -> None:
     """All client slots are in use, and the one that is idle is given away."""
     world.login(world.other, BOB, BOBS + 1)
+    world.lived += RETENTION_S * 1_000_000
 
 
 def _speak_on(world: World) -> None:
@@ -529,13 +551,22 @@ CHANGES = (
     ),
     Change("register", lambda w: w.doomed.users.register("dora", VERIFIER, NOW_US)),
     Change("login without a client", lambda w: w.login(w.doomed, CYD), forms=0),
-    Change("login of a new client", lambda w: w.login(w.doomed, CYD, 5), forms=0),
+    Change("login of a new client", lambda w: w.login(w.doomed, CYD, 5, next_req_id=40), forms=0),
+    Change(
+        "a new client is introduced",
+        lambda w: w.doomed.sessions.introduce(CYD, 5, 40, NOW_US),
+    ),
     Change("login of a known client", lambda w: w.login(w.doomed, CYD, IDLE), forms=0),
     Change(
         "login of a client that gets another's slot",
-        lambda w: w.doomed.sessions.login(BOB, "bob", 9, 0, NOW_US + (RETENTION_S + 1) * 1_000_000),
+        lambda w: w.login(w.doomed, BOB, 9, next_req_id=40),
         prepare=_fill_clients,
         forms=0,
+    ),
+    Change(
+        "a new client is introduced and gets a slot of its own user",
+        lambda w: w.doomed.sessions.introduce(CYD, 5, 40, NOW_US),
+        prepare=_fill_clients,
     ),
     Change(
         "login that supersedes another worker's session",

@@ -67,17 +67,29 @@ def pause(seconds: float) -> None:
     select.select([], [], [], seconds)
 
 
+def monotonic_us() -> int:
+    return time.monotonic_ns() // 1000
+
+
 def state_of(
     region: Region,
     worker: int = 0,
     clock_ns: Callable[[], int] = time.monotonic_ns,
     pause: Callable[[float], None] = pause,
+    clock_us: Callable[[], int] = monotonic_us,
     *,
     max_balance: int = MAX_BALANCE,
 ) -> State:
     """The region as this worker sees it, insisting on the ranks of the locks."""
     return State(
-        region, worker, clock_ns, pause, RETENTION_S, max_balance=max_balance, check_locks=True
+        region,
+        worker,
+        clock_ns,
+        pause,
+        RETENTION_S,
+        max_balance=max_balance,
+        clock_us=clock_us,
+        check_locks=True,
     )
 
 
@@ -86,10 +98,27 @@ def register(state: State, *names: str) -> list[int]:
 
 
 def login(
-    state: State, user: int, client_id: int = 0, now: int = STARTED_US, *, watches: bool = False
+    state: State,
+    user: int,
+    client_id: int = 0,
+    now: int = STARTED_US,
+    *,
+    watches: bool = False,
+    next_req_id: int = 0,
 ) -> Session:
+    """next_req_id: what suits the client's record, if none is given."""
     capabilities = int(Capability.PAYMENTS) if watches else 0
-    return state.sessions.login(user, state.users.name(user), client_id, capabilities, now)[0]
+    name, req_id = state.users.name(user), next_req_id or to_draw(state.region, user, client_id)
+    return state.sessions.login(user, name, client_id, req_id, capabilities, now)[0]
+
+
+def to_draw(region: Region, user: int, client_id: int) -> int:
+    """The least next_req_id that a LOGIN of this client may have; 1 of one without a record."""
+    columns = map(region.column, ["clients"] * 4, ("user", "client_id", "newest", "floor"))
+    for owner, its_id, newest, floor in zip(*columns, strict=True):
+        if (owner, its_id) == (user, client_id) != (user, 0):
+            return int(max(newest + 1, floor))
+    return 1
 
 
 # ---- what a region shows

@@ -317,6 +317,7 @@ class Lobby:
         *,
         worker: int | None = None,
         client_id: int = 0,
+        next_req_id: int | None = None,
         capabilities: int = 0,
     ) -> Wire:
         """A connection with that user logged in, a new user if none is named. worker: the slot of
@@ -324,7 +325,7 @@ class Lobby:
         username = username or self.new_user()
         wire = self.open() if worker is None else self.open_on(worker)
         wire.hello(username, capabilities=capabilities)
-        answer = wire.login(username, client_id=client_id)
+        answer = wire.login(username, client_id=client_id, next_req_id=next_req_id)
         assert answer.status == Status.OK, answer.body
         return wire
 

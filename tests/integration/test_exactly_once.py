@@ -168,13 +168,62 @@ def test_the_window_is_looked_at_before_the_contents(lobby: Lobby) -> None:
         assert wire.call(opcode, *fields, req_id=2).status == status
 
 
-def test_a_duplicate_of_a_client_that_was_not_resumed(lobby: Lobby) -> None:
+def test_a_new_record_knows_nothing_of_requests_below_its_floor(lobby: Lobby) -> None:
+    """With the flag and without, on every worker, in its own session and in those that resume it;
+    from the floor on what has no outcome is executed, flagged or not."""
     username = lobby.new_user()
-    wire = lobby.enter(username, client_id=CLIENT)
-    assert deposit(wire, 1, again=True) == Status.ERR_TIMEOUT
-    assert deposit(wire, 1) == Status.OK
-    assert deposit(wire, 1, again=True) == Status.OK  # its outcome is known
-    assert balance(wire) == 10
+    for turn in range(2 * WORKERS):
+        wire = lobby.open_on(turn % WORKERS)
+        wire.hello(username)
+        login = wire.login(username, client_id=CLIENT, next_req_id=5 + turn)
+        assert (login.status, login.body.resumed) == (Status.OK, turn > 0)
+        for again in (False, True):
+            assert deposit(wire, 4, again=again) == Status.ERR_TIMEOUT
+            assert deposit(wire, 1, again=again) == Status.ERR_TIMEOUT
+        assert deposit(wire, 5 + turn, again=True) == Status.OK
+        assert deposit(wire, 5 + turn, again=True) == Status.OK  # its outcome is known
+        assert balance(wire) == 10 * (turn + 1)
+        wire.close()
+
+
+def test_a_login_that_knows_less_than_the_record_is_refused(lobby: Lobby) -> None:
+    """Nothing changes, no session is superseded, its nonce is spent; another client_id is free."""
+    username = lobby.new_user()
+    old = lobby.open()
+    old.hello(username)
+    assert old.login(username, client_id=CLIENT, next_req_id=5).status == Status.OK
+    late = lobby.open()
+    for executed, refused in ((0, (1, 4)), (5, (1, 5)), (9, (8, 9))):
+        if executed:
+            assert deposit(old, executed) == Status.OK
+        for next_req_id in refused:
+            late.hello(username)
+            answer = late.login(username, client_id=CLIENT, next_req_id=next_req_id)
+            assert (answer.status, answer.body.retry_after_ms) == (Status.ERR_ALREADY_EXISTS, 0)
+            again = late.login(username, client_id=CLIENT, next_req_id=1 << 40)
+            assert again.status == Status.ERR_UNAUTHORIZED
+            late.close()
+            late = lobby.open()
+    assert balance(old) == 20
+    late.hello(username)
+    assert late.login(username, client_id=CLIENT + 1, next_req_id=1).body.resumed == 0
+    assert deposit(old, 10) == Status.OK, "it is not superseded"
+    late.close()
+    late = lobby.open()
+    late.hello(username)
+    assert late.login(username, client_id=CLIENT, next_req_id=11).body.resumed == 1
+    assert deposit(old, 11) == Status.ERR_UNAUTHORIZED
+
+
+def test_next_req_id_0_is_no_number(lobby: Lobby) -> None:
+    username = lobby.new_user()
+    for client_id in (CLIENT, 0):
+        wire = lobby.open()
+        wire.hello(username)
+        answer = wire.login(username, client_id=client_id, next_req_id=0)
+        assert answer.status == Status.ERR_BAD_PACKET
+        wire.hello(username)
+        assert wire.login(username, client_id=client_id).body.resumed == 0, "no record was made"
 
 
 def test_client_0_takes_no_part(lobby: Lobby) -> None:
@@ -221,7 +270,9 @@ def test_a_lost_answer(lobby: Lobby) -> None:
         req_ids = range(first, first + per_round)
         wire.send_raw(b"".join(request(Opcode.DEPOSIT, req_id, req_id) for req_id in req_ids))
         wire.close()
-        wire = lobby.enter(username, client_id=CLIENT, worker=turn % WORKERS)
+        wire = lobby.enter(
+            username, client_id=CLIENT, worker=turn % WORKERS, next_req_id=req_ids[-1] + 1
+        )
         for req_id in req_ids:
             assert deposit(wire, req_id, req_id, again=True) == Status.OK
     executed = rounds * per_round
@@ -239,7 +290,8 @@ def test_the_same_request_from_many_connections_at_once(lobby: Lobby) -> None:
     def attempt(req_id: int) -> None:
         with Wire(lobby.server.connect()) as wire:
             wire.hello(username)
-            assert wire.login(username, client_id=CLIENT).status == Status.OK
+            login = wire.login(username, client_id=CLIENT, next_req_id=2 + attempts)
+            assert login.status == Status.OK
             answer = wire.call(Opcode.DEPOSIT, 10, req_id=req_id, flags=AGAIN)
             assert answer.status in (Status.OK, Status.ERR_UNAUTHORIZED)
             if answer.status == Status.OK:
@@ -251,7 +303,7 @@ def test_the_same_request_from_many_connections_at_once(lobby: Lobby) -> None:
                 done.result()
             attempt(req_id)  # so that one at least is answered
     assert {len(found) for found in outcomes.values()} == {1}
-    last = lobby.enter(username, client_id=CLIENT)
+    last = lobby.enter(username, client_id=CLIENT, next_req_id=2 + attempts)
     assert balance(last) == 10 * (attempts + 1)
 
 
@@ -391,14 +443,17 @@ def test_no_request_of_a_superseded_session_takes_effect(lobby: Lobby) -> None:
     username = lobby.new_user()
     req_ids = itertools.count(1)
     for turn in range(ROUNDS):
-        old = lobby.enter(username, client_id=CLIENT, worker=turn % WORKERS)
+        # Above all that the flood will have sent by then: a client itself waits for the answer.
+        above = 1 << 40
+        first = above if turn else 1
+        old = lobby.enter(username, client_id=CLIENT, worker=turn % WORKERS, next_req_id=first)
         new = lobby.open()
         new.hello(username)
         flood = Flood(old, req_ids)
         with ThreadPoolExecutor(1) as pool:
             flowing = pool.submit(flood.flow)
             wait_until(flood.flows, "the flood flows")
-            login = new.login(username, client_id=CLIENT)
+            login = new.login(username, client_id=CLIENT, next_req_id=above)
             assert (login.status, login.body.resumed) == (Status.OK, 1)
             held = new.ok(Opcode.BALANCE)
             flowing.result()

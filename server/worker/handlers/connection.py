@@ -20,7 +20,7 @@ from libproto.messages import (
 )
 from libproto.texts import CLIENT_NAME_MAX, may_be_registered, may_be_shown
 from server import __version__
-from server.core.errors import NameTaken
+from server.core.errors import ClientTaken, GivenAway, NameTaken
 from server.worker.connection import MAX_BODY_LEN, Connection, Greeting
 from server.worker.refusal import Refused
 from server.worker.requests import Handler
@@ -147,22 +147,45 @@ def login(
         raise Refused(Status.ERR_UNAUTHORIZED, "wrong username or password")
     if not next_req_id:
         raise Refused(Status.ERR_BAD_PACKET, "next_req_id is 0: it is 1 for a new client")
-    new = client_id != 0 and services.state.sessions.introduce(user, client_id, connection.now)
     signature = scram.server_signature(verifier.server_key, message)
+    sessions, log = services.state.sessions, services.state.log
 
-    def enter() -> bytes | None:
-        session, touched = services.state.sessions.login(
-            user, username, client_id, connection.capabilities, connection.now
-        )
+    def begin() -> bytes | None:
+        try:
+            new = client_id != 0 and sessions.introduce(
+                user, client_id, next_req_id, connection.now
+            )
+        except ClientTaken as error:
+            raise _taken(services, error) from error
+        # That there is this user, and this client, must be durable before anybody can rely on it.
+        return connection.resume_when_durable(log.head(), Opcode.LOGIN, req_id, lambda: enter(new))
+
+    def enter(new: bool) -> bytes | None:
+        try:
+            session, touched = sessions.login(
+                user,
+                username,
+                client_id,
+                next_req_id,
+                connection.capabilities,
+                connection.now,
+                introduced=True,
+            )
+        except GivenAway:
+            return begin()
+        except ClientTaken as error:
+            raise _taken(services, error) from error
         connection.begin_session(session)
         services.subscriptions.wake(touched)
-        session.resumed = session.resumed and not new
-        resumed = session.resumed
+        resumed = client_id != 0 and not new
         return _login_response(req_id, 0, user, session.id, resumed, services.log_id, signature)
 
-    # That there is this user, and this client, must be durable before anybody can rely on it.
-    head = services.state.log.head()
-    return connection.resume_when_durable(head, Opcode.LOGIN, req_id, enter)
+    return begin()
+
+
+def _taken(services: Services, error: ClientTaken) -> Refused:
+    """Its answer shows what was executed under the client_id: that must be durable."""
+    return Refused(error.status, str(error), after_txn=services.state.log.head())
 
 
 def logout(services: Services, connection: Connection, req_id: int, flags: int) -> bytes:

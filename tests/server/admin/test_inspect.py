@@ -38,6 +38,7 @@ from tests.helpers.region import (
     VERIFIER,
     children,
     login,
+    monotonic_us,
     register,
     set_word,
     small_region,
@@ -163,11 +164,16 @@ def test_a_user_an_account_a_client_a_session() -> None:
             "watchers": 0,
         }
         assert values(region, "accounts", 1) == {"balance": 750, "last_txn": 5}
-        assert values(region, "clients", 0) == {
+        client = values(region, "clients", 0)
+        since = client.pop("idle_since")
+        assert isinstance(since, int)
+        assert 0 < since <= monotonic_us()
+        assert client == {
             "user": 1,
             "client_id": 77,
             "session": 1,
-            "idle_since": Time(STARTED_US),
+            "kept_until": 0,
+            "floor": 1,
             "next": 0,
             "newest": 2,
             "outcomes": [
@@ -233,6 +239,7 @@ def test_records_of_the_log_by_their_kind() -> None:
             "user_id": 1,
             "client_id": 77,
             "client_slot": 1,
+            "floor": 1,
         }
         assert values(region, "txn_ring", 5)["record"] == {
             "txn_id": 5,

@@ -108,6 +108,7 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "registration": "open",
         "clients": 4096,
         "client_retention": 86400.0,
+        "client_grace": 600.0,
         "worker_timeout": 10.0,
         "sessions": 8192,
         "txn_ring": 65536,

@@ -17,6 +17,7 @@ from collections.abc import Callable
 import pytest
 
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, TxnKind
+from server.core.errors import ClientTaken
 from server.core.ledger import (
     DONE,
     FULL,
@@ -191,15 +192,61 @@ TABLES = {
         b  deposit 4            #5   RECORDED 4
         = ann 3, bob 4
     """,
-    "a client that the server did not know cannot ask what became of a request": """
-        a  is ann/7
-        a  deposit 100          #5?  TOO_OLD
-        a  deposit 100          #5   DONE 100
+    "of what is below the floor of its record nothing is known, in later sessions either": """
+        a  is ann/7 from 5
+        a  deposit 100          #4   TOO_OLD
+        a  deposit 100          #4?  TOO_OLD
+        a  deposit 100          #5?  DONE 100
         a  deposit 100          #5?  RECORDED 100
-        a  deposit 100          #6?  TOO_OLD
-        A  is ann/7
-        A  deposit 100          #6?  DONE 200
+        a  deposit 100          #1?  TOO_OLD
+        A  is ann/7 from 6
+        A  deposit 100          #4?  TOO_OLD
+        A  deposit 100          #4   TOO_OLD
+        A  deposit 100          #8?  DONE 200
+        A  deposit 100          #6   DONE 300
+        A  deposit 100          #4?  TOO_OLD
+        = ann 300
+    """,
+    "a later login does not raise the floor": """
+        a  is ann/7 from 5
+        A  is ann/7 from 9
+        A  deposit 100          #8?  DONE 100
+        A  deposit 100          #5?  DONE 200
+        A  deposit 100          #4?  TOO_OLD
         = ann 200
+    """,
+    "a login that knows less than the record is refused, and supersedes nothing": """
+        a  is ann/7 from 5
+        A  is ann/7 from 4 refused
+        a  deposit 1            #5   DONE 1
+        A  is ann/7 from 5 refused
+        A  is ann/7 from 1 refused
+        a  withdraw 5           #9   FUNDS 1
+        a  deposit 1            #7   DONE 2
+        A  is ann/7 from 7 refused
+        a  deposit 1            #6   DONE 3
+        A  is ann/7 from 8
+        a  deposit 1            #8   SUPERSEDED
+        A  deposit 1            #6?  RECORDED 3
+        = ann 3
+    """,
+    "the floor is of one client": """
+        a  is ann/7 from 5
+        c  is ann/8
+        b  is bob/7 from 3
+        c  deposit 1            #1?  DONE 1
+        b  deposit 1            #3?  DONE 1
+        b  deposit 1            #2?  TOO_OLD
+        = ann 1, bob 1
+    """,
+    "the floor before the unknown user, funds and the limit": """
+        a  is ann/7 from 5
+        a  deposit 10           #5   DONE 10
+        a  pay nobody 1         #4   TOO_OLD
+        a  pay world 1          #4?  TOO_OLD
+        a  withdraw 11          #4   TOO_OLD
+        a  deposit max          #4?  TOO_OLD
+        = ann 10
     """,
     "client_id 0 takes no part": """
         z  is ann/0
@@ -322,9 +369,10 @@ TABLES = {
         a  pay world 1          #36  TOO_OLD
         a  withdraw 11          #36  TOO_OLD
         a  deposit max          #36  TOO_OLD
-        a  pay nobody 1         #101? TOO_OLD
-        a  withdraw 11          #101? TOO_OLD
-        a  deposit max          #101? TOO_OLD
+        a  pay nobody 1         #101? NO_USER
+        a  pay world 1          #101? NO_USER
+        a  withdraw 11          #101? FUNDS 10
+        a  deposit max          #101? LIMIT
         = ann 10
     """,
     "the unknown user before funds": """
@@ -412,10 +460,18 @@ class Table:
                 set_word(self.region, "log", 0, "limit", limit)
             case ["=", *_]:
                 self.check(line.strip("= "))
-            case [actor, "is", client]:
+            case [actor, "is", client, *asked]:
                 name, client_id = client.split("/")
                 state = self.states[len(self.sessions) % len(self.states)]
-                self.sessions[actor] = state, login(state, USERS[name], int(client_id))
+                req_id = int(asked[1]) if asked else 0
+                if asked[2:] == ["refused"]:
+                    before = image(self.region)
+                    with pytest.raises(ClientTaken):
+                        login(state, USERS[name], int(client_id), next_req_id=req_id)
+                    assert image(self.region) == before
+                else:
+                    made = login(state, USERS[name], int(client_id), next_req_id=req_id)
+                    self.sessions[actor] = state, made
             case [actor, "ends"]:
                 state, session = self.sessions[actor]
                 state.sessions.end(session, STARTED_US)

@@ -5,6 +5,8 @@ list of all that was committed. The region is small, so that slots are reused, t
 where a journal is played the log is full now and then.
 """
 
+from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -20,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, TxnKind
-from server.core.errors import TableFull
+from server.core.errors import ClientTaken, TableFull
 from server.core.ledger import (
     DONE,
     FULL,
@@ -37,9 +39,11 @@ from server.core.state import State
 from server.region.layout import OUTCOME_FIELDS
 from server.region.records import OFFSETS, RecordKind
 from tests.helpers.region import (
+    RETENTION_S,
     SMALL,
     VERIFIER,
     check_quiet,
+    image,
     set_durable,
     small_region,
     state_of,
@@ -47,6 +51,7 @@ from tests.helpers.region import (
 )
 
 RING = 16
+CLIENTS = 8
 DEPOSIT, WITHDRAW, TRANSFER = TxnKind.DEPOSIT, TxnKind.WITHDRAW, TxnKind.TRANSFER
 WORDS = 2**64
 
@@ -68,7 +73,10 @@ class Client:
 
     user: int
     id: int
+    slot: int
+    floor: int
     newest: int = 0
+    idle_since: int = 0  # seconds
     executed: dict[int, Executed] = field(default_factory=dict)
 
 
@@ -80,7 +88,6 @@ class Login:
     state: State
     user: int
     client: Client | None
-    resumed: bool
     live: bool = True
 
 
@@ -104,6 +111,7 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self.cleanup = ExitStack()
         self.now = 1_000
+        self.lived = 5  # seconds
         self.balances: dict[int, int] = {}
         self.names: dict[str, int] = {}
         self.clients: dict[tuple[int, int], Client] = {}
@@ -116,17 +124,26 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize(account_locks=st.sampled_from([SMALL.accounts + 1, 1, 3]), journal=st.booleans())
     def begin(self, account_locks: int, journal: bool) -> None:
         self.region = self.cleanup.enter_context(
-            small_region(txn_ring=RING, account_locks=account_locks, accounts=5, clients=32)
+            small_region(txn_ring=RING, account_locks=account_locks, accounts=5, clients=CLIENTS)
         )
         self.states = [
-            state_of(self.region, worker, max_balance=FULL_ACCOUNT) for worker in range(3)
+            state_of(
+                self.region,
+                worker,
+                clock_us=lambda: self.lived * 1_000_000,
+                max_balance=FULL_ACCOUNT,
+            )
+            for worker in range(3)
         ]
         for user in range(1, 4):
             self._register(f"user{user}")
         for user in range(1, 4):
-            self._log_in(user, 7, self.states[user % 3])
+            self._log_in(user, 7, 1, self.states[user % 3])
             # so that there is something to spend, and a whole window below the newest
             self._request(self.logins[-1], DEPOSIT, 0, 100, 100, False)
+        for client_id in range(8, 8 + CLIENTS - 3):  # no place is left
+            self._log_in(2, client_id, 1, self.states[0])
+            self._log_out(self.logins.pop())
         if journal:
             self._set_durable(0)
 
@@ -169,7 +186,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if (found.kind, found.other, found.amount) != (kind, other, amount):
                 return MISMATCH, 0, 0
             return RECORDED, found.txn, found.balance
-        elif flagged and not login.resumed:
+        elif req_id < client.floor:
             return TOO_OLD, 0, 0
         payer = 0 if kind == DEPOSIT else login.user
         payee = login.user if kind == DEPOSIT else other
@@ -231,35 +248,122 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             self._register(f"user{len(self.balances) + 1}")
 
-    def _log_in(self, user: int, client_id: int, state: State) -> None:
+    def _log_in(
+        self, user: int, client_id: int, ahead: int, state: State, *, halves: bool = False
+    ) -> None:
+        """A LOGIN whose next_req_id is so far ahead of what the client's record knows of. halves:
+        as a worker does it, which waits for the disk between the two."""
         self.now += 1
         client = self.clients.get((user, client_id))
-        no_room = len(self.logins) == SMALL.sessions
-        if no_room or (client_id and client is None and self._full()):
-            with pytest.raises(TableFull) as caught:
-                state.sessions.login(user, "", client_id, 0, self.now)
-            assert caught.value.setting == ("sessions" if no_room else "txn_ring")
+        next_req_id = max(1, ahead + (max(client.newest, client.floor - 1) if client else 0))
+
+        def log_in() -> Session:
+            if halves and client_id:
+                new = state.sessions.introduce(user, client_id, next_req_id, self.now)
+                assert new == (client is None)
+            return state.sessions.login(user, "", client_id, next_req_id, 0, self.now)[0]
+
+        given: Client | None = None
+        if len(self.logins) == SMALL.sessions:
+            self._refused(log_in, "sessions")
             return
-        session, _ = state.sessions.login(user, "", client_id, 0, self.now)
-        resumed = client is not None
-        assert session.resumed == resumed
+        if client is not None:
+            if next_req_id <= client.newest or next_req_id < client.floor:
+                with pytest.raises(ClientTaken):
+                    log_in()
+                return
+        elif client_id:
+            if len(self.clients) == CLIENTS:
+                given = self._given_away(user)
+                if given is None:
+                    self._refused(log_in, "clients", self._wait_ms(user))
+                    return
+            if self._full():
+                self._refused(log_in, "txn_ring")
+                return
+        session = log_in()
+        if not halves:
+            assert session.resumed == (client is not None)
         if client_id and client is None:
-            client = self.clients[user, client_id] = Client(user, client_id)
-            self._commit(RecordKind.NEW_CLIENT, user_id=user, client_id=client_id)
+            event("new client")
+            if given is not None:
+                event("a record is given away")
+                del self.clients[given.user, given.id]
+            slot = given.slot if given else len(self.clients) + 1
+            client = Client(user, client_id, slot, next_req_id, 0, self.lived)
+            self.clients[user, client_id] = client
+            self._commit(
+                RecordKind.NEW_CLIENT,
+                user_id=user,
+                client_id=client_id,
+                client_slot=slot,
+                floor=next_req_id,
+            )
         for login in self.logins:
             login.live = login.live and (client is None or login.client is not client)
-        self.logins.append(Login(session, state, user, client, resumed))
+        self.logins.append(Login(session, state, user, client))
 
-    @rule(user=users, client_id=st.sampled_from([0, 7, 7, WORDS - 1]), worker=workers)
-    def log_in(self, user: int, client_id: int, worker: int) -> None:
-        self._log_in(min(user, len(self.balances)), client_id, self.states[worker])
+    def _refused(self, log_in: Callable[[], object], setting: str, wait_ms: int = 1000) -> None:
+        before = image(self.region)
+        with pytest.raises(TableFull) as caught:
+            log_in()
+        assert (caught.value.setting, caught.value.retry_after_ms) == (setting, wait_ms)
+        assert image(self.region) == before
+
+    def _idle(self) -> list[Client]:
+        """Without a live session."""
+        live = [login.client for login in self.logins if login.live]
+        return [client for client in self.clients.values() if client not in live]
+
+    def _due(self, client: Client, user: int) -> int:
+        """When this record may be given to a client of that user: lived seconds."""
+        many = sum(other.user == client.user for other in self.clients.values()) > 4
+        wait = 60 if client.user == user or many else RETENTION_S
+        return client.idle_since + wait
+
+    def _given_away(self, user: int) -> Client | None:
+        """Whose record a new client of this user gets, by the rule in its own words."""
+        free = [client for client in self._idle() if self._due(client, user) <= self.lived]
+        own = [client for client in free if client.user == user]
+        counts = Counter(client.user for client in self.clients.values())
+        many = [client for client in free if counts[client.user] > 4]
+        most = max((counts[client.user] for client in many), default=0)
+        many = [client for client in many if counts[client.user] == most]
+        first = own or many or free
+        return min(first, key=lambda client: (client.idle_since, client.slot), default=None)
+
+    def _wait_ms(self, user: int) -> int:
+        """From now until there is one."""
+        idle = self._idle()
+        return (min(self._due(c, user) for c in idle) - self.lived) * 1000 if idle else 1000
+
+    @rule(
+        user=st.one_of(users, st.just(2)), worker=workers, halves=st.booleans(),
+        client_id=st.sampled_from([0, 7, 7, 8, 9, 10, 11, 12, WORDS - 1]),
+        ahead=st.sampled_from([1, 1, 1, 2, 40, 0, -1, -70]),
+    )  # fmt: skip
+    def log_in(self, user: int, client_id: int, ahead: int, worker: int, halves: bool) -> None:
+        user = min(user, len(self.balances))
+        self._log_in(user, client_id, ahead, self.states[worker], halves=halves)
+
+    @rule(seconds=st.sampled_from([1, 30, 59, 60, 100, 500]))
+    def time_passes(self, seconds: int) -> None:
+        self.lived += seconds
+
+    @rule(days=st.integers(1, 3))
+    def the_clock_jumps(self, days: int) -> None:
+        self.now += days * 86_400_000_000
 
     @precondition(lambda self: len(self.logins) > 1)
     @rule(which=logins)
     def log_out(self, which: int) -> None:
         self.now += 1
-        login = self.logins.pop(which % len(self.logins))
+        self._log_out(self.logins.pop(which % len(self.logins)))
+
+    def _log_out(self, login: Login) -> None:
         login.state.sessions.end(login.session, self.now)
+        if login.live and login.client is not None:
+            login.client.idle_since = self.lived
 
     # ---- money
 
@@ -412,12 +516,15 @@ class LedgerMachine(RuleBasedStateMachine):
     def outcomes_are_the_models(self) -> None:
         clients = self.region.layout["clients"]
         for login in self.logins:
-            if login.client is None:
+            if login.client not in self.clients.values():
                 continue
+            assert login.client is not None
             slot, model = login.session.client_slot - 1, login.client
             at = clients.at(slot, "outcomes")
             words = self.region.words[at : at + clients.lengths["outcomes"]].tolist()
             rows = [words[n : n + 5] for n in range(0, len(words), len(OUTCOME_FIELDS))]
+            assert slot == model.slot - 1
+            assert word(self.region, "clients", slot, "floor") == model.floor
             assert word(self.region, "clients", slot, "newest") == model.newest
             kept = {
                 row[0]: Executed(row[3] >> 32, row[3] & 0xFFFFFFFF, row[4], row[1], row[2])

@@ -43,7 +43,7 @@ from tests.helpers.crash import (
     killed,
     world_of,
 )
-from tests.helpers.region import children, pause
+from tests.helpers.region import children, login, pause
 from tests.helpers.server import RunningServer, wait_until
 
 AT = OFFSETS[RecordKind.TRANSFER]
@@ -156,20 +156,20 @@ def test_two_that_died_at_once(swapped: bool) -> None:
 def test_a_client_whose_superseding_login_died_is_not_idle() -> None:
     """It had a session until just now: its slot is not given to another."""
     change = BY_NAME["login that supersedes another worker's session"]
-    now = NOW_US + 10 * crash.RETENTION_S * 1_000_000
     with world_of(change) as world:
+        world.lived = later = world.lived + 10 * crash.RETENTION_S * 1_000_000
         fields = dict(crash.records(world.region, "sessions"))[world.bob.slot]
         before = bytes(world.region.bytes)
         for n in range(1, 100):
             world.restore(before)
             world.stepper.arm(n)
             try:
-                world.doomed.sessions.login(BOB, "bob", BOBS, 0, now)
+                world.login(world.doomed, BOB, BOBS)
             except Died:
                 world.forget()
-                crash.repair([world.repairer], now)
+                crash.repair([world.repairer], NOW_US)
                 client = dict(crash.records(world.region, "clients"))[fields["client"][0] - 1]
-                assert client["session"][0] or client["idle_since"][0] == now, n
+                assert client["session"][0] or client["idle_since"][0] == later, n
             else:
                 break
         assert n < 99
@@ -213,7 +213,7 @@ def test_after_a_recovery_everything_is_read_again() -> None:
 def trade(region: Region, worker: int, user: int, payee: int) -> list[tuple[int, int, int, int]]:
     """Transfers, one after the other, until the server drains; (req_id, what, txn, balance)."""
     state = State(region, worker, time.monotonic_ns, pause, crash.RETENTION_S, check_locks=True)
-    session = state.sessions.login(user, state.users.name(user), worker + 1, 0, NOW_US)[0]
+    session = login(state, user, worker + 1, NOW_US)
     recovery, drains = (region.layout["header"].at(0, name) for name in ("recovery", "state"))
     beat = region.layout["workers"].at(worker, "beat")
     answers: list[tuple[int, int, int, int]] = []
@@ -243,14 +243,14 @@ def test_the_others_wait_acknowledge_and_begin_anew() -> None:
         def ask(session: Session, state: State, req_id: int, *, flagged: bool) -> tuple[int, ...]:
             return state.ledger.execute(session, *request, req_id, flagged, NOW_US)
 
-        ann = parent.sessions.login(ANN, "ann", ANNS, 0, NOW_US)[0]
+        ann = login(parent, ANN, ANNS, NOW_US)
         parent.ledger.execute(ann, DEPOSIT, 0, 1_000_000, 1, False, NOW_US)
         parent.sessions.end(ann, NOW_US)
 
         def die(n: int) -> None:
             """Log in, repeat what was not answered, and die in the next request."""
             state = crash.stepped_state(region, 0, steps, time.monotonic_ns, pause)
-            session = state.sessions.login(ANN, "ann", ANNS, 0, NOW_US)[0]
+            session = login(state, ANN, ANNS, NOW_US)
             if n > 1:
                 assert ask(session, state, n, flagged=True)[0] in (DONE, RECORDED)
             steps.arm(n, lambda: os.kill(os.getpid(), signal.SIGKILL))
@@ -298,7 +298,7 @@ def test_the_others_wait_acknowledge_and_begin_anew() -> None:
             words[recovery] = 0
         words[drains] = 2
         answers = [child.result() for child in working]
-        ann = parent.sessions.login(ANN, "ann", ANNS, 0, NOW_US)[0]
+        ann = login(parent, ANN, ANNS, NOW_US)
         assert ask(ann, parent, last + 1, flagged=True)[0] in (DONE, RECORDED)
         assert crash.problems(region) == []
         look()

@@ -647,7 +647,7 @@ class RoomsMachine(RuleBasedStateMachine):
 
     def _log_in(self, user: int, client_id: int, state: State) -> None:
         self.now += 1
-        session, touched = state.sessions.login(user, NAMES[user - 1], client_id, 0, self.now)
+        session, touched = state.sessions.login(user, NAMES[user - 1], client_id, 1, 0, self.now)
         expected = set()
         for member in self.members:
             if client_id and member.live and (member.user, member.client_id) == (user, client_id):

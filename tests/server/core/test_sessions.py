@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from libproto.messages import TxnKind
 from server.core.errors import TableFull
-from server.core.ledger import DONE, RECORDED, SUPERSEDED, TOO_OLD
+from server.core.ledger import DONE, SUPERSEDED
 from server.core.rooms import SlotKind
 from server.core.session import Session
 from server.core.state import State
@@ -60,7 +60,7 @@ def test_a_session_says_whose_it_is() -> None:
     with small_region() as region:
         state = state_of(region, 2)
         register(state, *NAMES)
-        session, touched = state.sessions.login(2, "bob", 9, 5, STARTED_US)
+        session, touched = state.sessions.login(2, "bob", 9, 1, 5, STARTED_US)
         assert (session.user, session.name, session.client_id) == (2, "bob", 9)
         assert not session.resumed
         assert touched == frozenset()
@@ -215,7 +215,7 @@ def test_a_new_client_is_a_record_of_the_log_and_a_known_one_is_not() -> None:
         state = state_of(region)
         register(state, *NAMES)
         head = state.log.head()
-        session = login(state, 2, 2**64 - 1, now=777)
+        session = login(state, 2, 2**64 - 1, now=777, next_req_id=5)
         record = state.log.read(head + 1)
         assert record is not None
         at = OFFSETS[RecordKind.NEW_CLIENT]
@@ -227,28 +227,11 @@ def test_a_new_client_is_a_record_of_the_log_and_a_known_one_is_not() -> None:
             "user_id": 2,
             "client_id": 2**64 - 1,
             "client_slot": session.client_slot,
+            "floor": 5,
         }
         login(state, 2, 2**64 - 1)
         login(state, 2, 0)
         assert state.log.head() == head + 1
-
-
-def test_a_full_table_of_clients_names_its_setting_and_changes_nothing() -> None:
-    with small_region(clients=2) as region:
-        state = state_of(region)
-        register(state, *NAMES)
-        live = login(state, 1, 7)
-        end(state, login(state, 1, 8))
-        before = image(region)
-        for now in (STARTED_US, STARTED_US + RETENTION_US):
-            with pytest.raises(TableFull) as caught:
-                login(state, 2, 7, now)
-            assert caught.value.setting == "clients"
-        assert image(region) == before
-        assert state.sessions.is_live(live)
-        check_quiet(region)
-        assert login(state, 1, 8).resumed, "those that are known come in"
-        assert login(state, 2, 0), "and those that want no client"
 
 
 def test_a_full_log_names_its_setting_and_changes_nothing() -> None:
@@ -266,95 +249,6 @@ def test_a_full_log_names_its_setting_and_changes_nothing() -> None:
         assert login(state, 1, 7).resumed
 
 
-@pytest.mark.parametrize("account_locks", [9, 1])
-def test_the_slot_that_was_idle_the_longest_is_given_away(account_locks: int) -> None:
-    with small_region(clients=4, account_locks=account_locks) as region:
-        state = state_of(region)
-        register(state, *NAMES)
-        made = {client_id: login(state, 1, client_id, now=0) for client_id in (5, 6, 7, 8)}
-        for client_id, ended in ((6, 10), (5, 20), (8, 30)):  # 7 stays
-            end(state, made[client_id], ended)
-        with pytest.raises(TableFull):
-            login(state, 2, 1, RETENTION_US + 10)
-        taken = login(state, 2, 1, RETENTION_US + 11)
-        assert taken.client_slot == made[6].client_slot
-        with pytest.raises(TableFull):
-            login(state, 2, 2, RETENTION_US + 20)
-        assert login(state, 2, 2, RETENTION_US + 21).client_slot == made[5].client_slot
-        with pytest.raises(TableFull):
-            login(state, 2, 3, RETENTION_US + 30)
-        assert login(state, 1, 7, 10 * RETENTION_US).resumed, "a live one is never given away"
-        assert login(state, 1, 8, 10 * RETENTION_US).resumed
-        for client_id in (5, 6):
-            with pytest.raises(TableFull):
-                login(state, 1, client_id, 10 * RETENTION_US)
-        check_quiet(region)
-
-
-def test_a_client_in_a_slot_used_again_has_no_outcomes_of_the_one_before() -> None:
-    with small_region(clients=1) as region:
-        state = state_of(region)
-        register(state, *NAMES)
-        old = login(state, 1, 7)
-        for req_id in range(100, 200):
-            assert deposit(state, old, req_id) == DONE
-        end(state, old)
-        new = login(state, 2, 7, STARTED_US + RETENTION_US + 1)
-        assert not new.resumed
-        assert deposit(state, new, 1) == DONE
-        assert deposit(state, new, 199) == DONE
-        assert deposit(state, new, 150) == DONE
-        assert deposit(state, new, 199) == RECORDED
-        end(state, new, STARTED_US + RETENTION_US + 2)
-        back = login(state, 1, 7, STARTED_US + 3 * RETENTION_US)
-        assert not back.resumed, "it was forgotten, and is told so"
-        assert deposit(state, back, 199, flagged=True) == TOO_OLD
-        assert deposit(state, back, 200) == DONE
-
-
-def test_the_idle_time_counts_from_the_end_of_the_latest_session() -> None:
-    with small_region(clients=1) as region:
-        state = state_of(region)
-        register(state, *NAMES)
-        end(state, login(state, 1, 7, now=0), 10)
-        end(state, login(state, 1, 7, now=50), 60)
-        with pytest.raises(TableFull):
-            login(state, 2, 7, RETENTION_US + 60)
-        assert not login(state, 2, 7, RETENTION_US + 61).resumed
-
-
-@settings(max_examples=60)
-@given(
-    st.lists(st.tuples(st.integers(1, 2), st.integers(1, 6)), max_size=40),
-    st.sampled_from([1, 2, 4]),
-)
-def test_every_client_is_found_after_slots_were_used_again(
-    logins: list[tuple[int, int]], capacity: int
-) -> None:
-    """Few slots and few buckets: clients share chains, and leave them from everywhere."""
-    with small_region(clients=capacity) as region:
-        state = state_of(region)
-        register(state, "ann", "bob")
-        known: list[tuple[int, int]] = []  # idle the longest first
-        now = STARTED_US
-        for client in logins:
-            now += RETENTION_US + 1
-            session = login(state, *client, now)
-            assert session.resumed == (client in known)
-            end(state, session, now)
-            if client in known:
-                known.remove(client)
-            known = [*known, client][-capacity:]
-            chained = []
-            for bucket in range(capacity):
-                following = word(region, "client_buckets", bucket, "first")
-                while following:
-                    chained.append(following)
-                    assert len(chained) <= capacity, "a chain that leads back into itself"
-                    following = word(region, "clients", following - 1, "next")
-            assert sorted(chained) == list(range(1, len(known) + 1))
-
-
 # ---- superseding
 
 
@@ -366,7 +260,7 @@ def test_a_later_login_of_the_client_supersedes() -> None:
         free = login(state, 1, 0)
         bobs = login(state, 2, 7)
         before = state.rooms.head()
-        new, touched = other.sessions.login(1, "ann", 7, 0, STARTED_US)
+        new, touched = other.sessions.login(1, "ann", 7, 2, 0, STARTED_US)
         assert new.resumed
         assert touched == {0}, "the worker of the old one is told"
         live = [state.sessions.is_live(session) for session in (old, also, free, bobs, new)]
@@ -401,7 +295,7 @@ def test_the_end_of_a_superseded_session_leaves_its_successor() -> None:
         assert deposit(other, new, 1) == DONE
         assert state.users.presence(1, 9) == (True, 9)
         with pytest.raises(TableFull):
-            login(state, 2, 7, STARTED_US + 2 * RETENTION_US)
+            login(state, 2, 7)
         newest = login(state, 1, 7)
         assert not other.sessions.is_live(new), "it was still known as the live one"
         assert state.sessions.is_live(newest)

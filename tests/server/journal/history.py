@@ -17,7 +17,7 @@ from server.core.session import Session
 from server.core.state import State
 from server.journal.books import ROW_WORDS, Books
 from server.journal.disk import Disk
-from server.journal.load import Loaded, fill, load, make_snapshot
+from server.journal.load import Idleness, Loaded, fill, load, make_snapshot
 from server.journal.reader import Batch, Reader
 from server.journal.writer import Writer
 from server.region.layout import WORD
@@ -32,11 +32,13 @@ from tests.helpers.region import (
     login,
     small_region,
     state_of,
+    to_draw,
 )
 
 JOURNAL: Final = Path("/data/journal")
 SNAPSHOTS: Final = Path("/data/snapshots")
 NOW: Final = 1_800_000_000_000_000  # later than anything in a history
+FLOOR: Final = 8  # of every client: within the window of one that is at 70
 SEGMENT_SIZE: Final = 2000  # bytes: a segment holds few batches
 
 Truth = dict[tuple[str, int], list[int]]
@@ -76,7 +78,7 @@ class History:
 
     def __init__(self, region: Region) -> None:
         self.region = region
-        self.states = [state_of(region, worker) for worker in range(3)]
+        self.states = [state_of(region, worker, clock_us=lambda: self.now) for worker in range(3)]
         self.sessions: list[tuple[State, Session]] = []
         self.now = STARTED_US
         self.truths = [truth(region)]  # by txn_id
@@ -114,8 +116,10 @@ class History:
             user = 1 + step.who % count
             # Long enough, now and then, for a client without a session to lose its slot.
             self.now += 2 * RETENTION_S * 1_000_000 * (step.amount % 3 == 0)
+            client_id = CLIENT_IDS[step.other % len(CLIENT_IDS)]
+            req_id = max(FLOOR, to_draw(self.region, user, client_id))
             try:
-                session = login(state, user, CLIENT_IDS[step.other % len(CLIENT_IDS)], self.now)
+                session = login(state, user, client_id, self.now, next_req_id=req_id)
             except Busy:
                 return
             self.sessions.append((state, session))
@@ -140,7 +144,8 @@ class History:
         newest = (
             self.region.words[session.client + clients.offsets["newest"]] if session.client else 0
         )
-        state.ledger.execute(session, kind, other, amount, max(1, newest + ahead), False, self.now)
+        req_id = max(FLOOR, newest + ahead)
+        state.ledger.execute(session, kind, other, amount, req_id, False, self.now)
 
 
 @contextmanager
@@ -290,7 +295,7 @@ def filled(loaded: Loaded, **capacities: int) -> Iterator[Region]:
     """A region with what was loaded, in which all holds."""
     room = {"txn_ring": 128, "clients": 4, "accounts": 5} | capacities
     with small_region(**room) as region:
-        fill(region, loaded, NOW)
+        fill(region, loaded, NOW, Idleness({}, 0, 0, NOW))
         assert problems(region) == []
         check_quiet(region)
         yield region

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from libproto.messages import MAX_BALANCE
 from server.journal.books import Books, Inconsistent
 from server.region.records import MONEY_WORDS, OFFSETS, RECORD_SIZE, RecordKind
-from tests.server.journal.history import STEPS, VARIED, History, Step, folded, history, truth_of
+from tests.server.journal.history import (
+    FLOOR,
+    STEPS,
+    VARIED,
+    History,
+    Step,
+    folded,
+    history,
+    truth_of,
+)
 
 DEPOSIT, WITHDRAW, TRANSFER = RecordKind.DEPOSIT, RecordKind.WITHDRAW, RecordKind.TRANSFER
 REGISTER, NEW_CLIENT = RecordKind.REGISTER, RecordKind.NEW_CLIENT
@@ -124,8 +133,7 @@ def _named(name: bytes) -> Callable[[list[int]], None]:
     return plant
 
 
-# Its last transfer is of user 1 to user 2, with client 7 in slot 0; its first has the oldest req_id
-# that is still executed.
+# Its last transfer is of user 1 to user 2, with client 7 in slot 0.
 LAST = (
     Step("transfer", 1, 1, 30, -63),
     Step("register"),
@@ -182,6 +190,7 @@ WRONG: tuple[tuple[str, RecordKind, Callable[[list[int]], None], str], ...] = (
     ("a client without a slot", TRANSFER, _set(TRANSFER, client_slot=0), "no slot"),
     ("a request once more", TRANSFER, _set(TRANSFER, req_id=70), "request 70"),
     ("a request too old", TRANSFER, _set(TRANSFER, req_id=6), "request 6"),
+    ("a request below the floor", TRANSFER, _set(TRANSFER, req_id=FLOOR - 1), "is older than its"),
     ("a user too many", REGISTER, _add(REGISTER, user_id=1), "user 4 is registered after 2"),
     ("a user again", REGISTER, _add(REGISTER, user_id=-1), "user 2 is registered after 2"),
     ("a taken name", REGISTER, _named(b"user1"), "taken"),
@@ -193,6 +202,7 @@ WRONG: tuple[tuple[str, RecordKind, Callable[[list[int]], None], str], ...] = (
     ("a client without an id", NEW_CLIENT, _set(NEW_CLIENT, client_id=0), "not new"),
     ("a known client", NEW_CLIENT, _set(NEW_CLIENT, user_id=1, client_id=7), "not new"),
     ("a slot too many", NEW_CLIENT, _set(NEW_CLIENT, client_slot=4), "slot 3 is used after 2"),
+    ("no floor", NEW_CLIENT, _set(NEW_CLIENT, floor=0), "no floor"),
     ("no slot", NEW_CLIENT, _set(NEW_CLIENT, client_slot=0), "slot -1"),
 )
 

@@ -17,13 +17,21 @@ from server.core.check import problems
 from server.core.ledger import DONE, FULL, FUNDS, RECORDED
 from server.core.log import NO_JOURNAL
 from server.journal.commit import Committer
-from server.journal.load import fill, load, make_snapshot
+from server.journal.load import Idleness, fill, load, make_snapshot
 from server.journal.reader import find_end
 from server.journal.snapshot import prune
 from server.journal.writer import Writer
 from server.region.region import Region
 from tests.helpers.disk import ADVERSARIES, PowerCut, SimulatedDisk
-from tests.helpers.region import STARTED_US, login, register, small_region, state_of, word
+from tests.helpers.region import (
+    STARTED_US,
+    login,
+    monotonic_us,
+    register,
+    small_region,
+    state_of,
+    word,
+)
 
 JOURNAL, SNAPSHOTS = Path("/data/journal"), Path("/data/snapshots")
 SEGMENT_SIZE = 2048  # bytes: several in a run
@@ -101,7 +109,7 @@ def check_restart(disk: SimulatedDisk, shown: Shown) -> None:
     """A server on what the disk has kept knows all that was told, and goes on."""
     loaded = load(disk, JOURNAL, SNAPSHOTS, lambda *_: None)
     with small_region() as region:
-        fill(region, loaded, STARTED_US)
+        fill(region, loaded, STARTED_US, Idleness({}, 0, 0, monotonic_us()))
         assert problems(region) == []
         committer = committer_on(region, disk)
         state, books = state_of(region), loaded.books

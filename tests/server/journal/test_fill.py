@@ -12,7 +12,7 @@ from server.core.check import problems
 from server.core.ledger import DONE, RECORDED, TOO_OLD
 from server.core.log import NO_JOURNAL
 from server.journal.errors import JournalError
-from server.journal.format import SEGMENT, numbered
+from server.journal.format import FORMAT_VERSION, SEGMENT, numbered
 from server.journal.load import make_snapshot
 from server.journal.reader import segments
 from server.journal.snapshot import SUFFIX, prune
@@ -335,7 +335,7 @@ def test_the_newest_record_may_be_gone() -> None:
         write_journal(disk, worked, worked.head)
         snapshot_at(disk, worked.head)
         remove(disk, *segments(disk, JOURNAL))
-        header = SEGMENT.pack(1, worked.head + 1, 5, NOW)
+        header = SEGMENT.pack(FORMAT_VERSION, worked.head + 1, 5, NOW)
         fd = disk.create(numbered(JOURNAL, worked.head + 1, "journal"))
         disk.write(fd, [header], 0)
         disk.allocate(fd, 2000)

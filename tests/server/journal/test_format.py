@@ -68,7 +68,7 @@ def test_the_crc_of_the_check_string() -> None:
 def test_a_header_is_words_between_its_magic_and_its_crc(
     header: Header, letters: bytes, fields: list[str]
 ) -> None:
-    assert FORMAT_VERSION == 1
+    assert FORMAT_VERSION == 2
     assert [field.name for field in header.fields] == fields
     assert header.size == 48
     packed = header.pack(*VALUES)

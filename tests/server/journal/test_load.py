@@ -8,7 +8,7 @@ import pytest
 
 from server.journal.disk import read_file
 from server.journal.errors import Damaged, JournalError, OtherFormat
-from server.journal.format import BATCH, SNAPSHOT, numbered
+from server.journal.format import BATCH, FORMAT_VERSION, SNAPSHOT, numbered
 from server.journal.load import load, make_snapshot
 from server.journal.reader import Reader, segments
 from server.journal.snapshot import SUFFIX, newest, paths, read
@@ -182,7 +182,7 @@ def test_a_snapshot_of_another_format_is_told(monkeypatch: pytest.MonkeyPatch) -
     with history() as worked:
         write_journal(disk, worked, worked.head)
         with monkeypatch.context() as patched:
-            patched.setattr("server.journal.snapshot.FORMAT_VERSION", 2)
+            patched.setattr("server.journal.snapshot.FORMAT_VERSION", FORMAT_VERSION + 1)
             snapshot_at(disk, 3)
         with pytest.raises(OtherFormat):
             loaded_from(disk)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.journal.errors import Damaged, JournalError, OtherFormat
-from server.journal.format import BATCH, SEGMENT, segment_head
+from server.journal.format import BATCH, FORMAT_VERSION, SEGMENT, segment_head
 from server.journal.reader import Batch, End, Reader, find_end, first_txn, segments
 from server.region.records import RECORD_SIZE, RECORD_WORDS
 from tests.helpers.disk import SimulatedDisk
@@ -207,7 +207,7 @@ def test_who_looks_for_the_end_shows_that_it_is_alive(monkeypatch: pytest.Monkey
 
 def test_a_segment_that_holds_nothing_yet() -> None:
     name = f"{13:020}.journal"
-    for content, born in ((SEGMENT.pack(1, 13, 99, TIME), True), (bytes(500), False)):
+    for content, born in ((SEGMENT.pack(FORMAT_VERSION, 13, 99, TIME), True), (bytes(500), False)):
         disk = disk_of({**FILES, name: content})
         end = find_end(disk, DIRECTORY)
         assert end.last == 12
@@ -322,8 +322,8 @@ def test_swapped_segments_are_refused(one: int, other: int) -> None:
 
 
 def test_another_format_is_told_and_not_called_damage() -> None:
-    content = SEGMENT.pack(2, 10, 99, TIME) + FILES[NAMES[-1]][SEGMENT.size :]
-    with pytest.raises(OtherFormat, match=rf"{NAMES[-1]} has format 2, .* reads 1") as refused:
+    content = SEGMENT.pack(FORMAT_VERSION + 1, 10, 99, TIME) + FILES[NAMES[-1]][SEGMENT.size :]
+    with pytest.raises(OtherFormat, match=rf"{NAMES[-1]} has format 3, .* reads 2") as refused:
         read(changed(NAMES[-1], content))
     assert isinstance(refused.value, JournalError)
     assert not isinstance(refused.value, Damaged)

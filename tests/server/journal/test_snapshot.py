@@ -268,7 +268,9 @@ WRONG: tuple[tuple[str, Change, str], ...] = (
     ("a free slot", _word("client", 1, 0, 0), "no user 0"),
     ("a client twice", _all(_word("client", 1, 0, 1), _word("client", 0, 0, 1),
                              _word("client", 1, 1, 5), _word("client", 0, 1, 5)), "not new"),
-    ("another newest", _word("client", 0, 2, 5), "newest"),
+    ("no floor", _word("client", 1, 2, 0), "no floor"),
+    ("an outcome below the floor", _word("client", 0, 2, 10**6), "below its floor"),
+    ("another newest", _word("client", 0, 3, 5), "newest"),
 )  # fmt: skip
 
 
@@ -317,7 +319,7 @@ def test_another_format_is_told_and_not_passed_over(small: Books) -> None:
     _put(disk, path, SNAPSHOT.pack(*values, rest=(body,)), body)
     with pytest.raises(OtherFormat) as caught:
         newest(disk, SNAPSHOTS)
-    assert str(caught.value) == f"{path} has format 2, and this program reads 1"
+    assert str(caught.value) == f"{path} has format 3, and this program reads 2"
 
 
 # ---- crashes and errors

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from server.journal.disk import Disk
 from server.journal.errors import Damaged
-from server.journal.format import BATCH, SEGMENT, segment_head
+from server.journal.format import BATCH, FORMAT_VERSION, SEGMENT, segment_head
 from server.journal.reader import find_end
 from server.journal.writer import Writer
 from server.region.records import RECORD_SIZE
@@ -74,7 +74,7 @@ def test_the_bytes() -> None:
     for each in written:
         append(writer, each)
     salt = int.from_bytes(salts(8)(8), "little")
-    expected = SEGMENT.pack(1, 1, salt, TIME)
+    expected = SEGMENT.pack(FORMAT_VERSION, 1, salt, TIME)
     for first, count, records in written:
         expected += BATCH.pack(salt, first, count, TIME, rest=(records,)) + records
     assert files_of(disk) == {name_of(1): expected.ljust(1000, b"\0")}
@@ -360,7 +360,7 @@ def test_a_segment_without_a_batch_grows_where_the_first_has_no_room() -> None:
 
 
 def test_a_segment_that_lost_its_size_gets_it_again() -> None:
-    disk = disk_of({name_of(1): SEGMENT.pack(1, 1, 99, TIME)})
+    disk = disk_of({name_of(1): SEGMENT.pack(FORMAT_VERSION, 1, 99, TIME)})
     append(open_writer(disk), batch(1, 1))
     (content,) = files_of(disk).values()
     assert len(content) == SEGMENT_SIZE

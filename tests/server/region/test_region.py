@@ -83,6 +83,7 @@ def test_a_new_region(name: str) -> None:
             "master_pid": os.getpid(),
             "started": STARTED_US,
             "epoch": STARTED_US,
+            "lived": 0,
             "state": 0,
             "recovery": 0,
             "alarm": 0,
