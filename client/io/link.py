@@ -111,23 +111,49 @@ class Link:
 
     def _readable(self) -> None:
         try:
+            self._receive()
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _receive(self) -> None:
+        try:
             data = self._sock.recv(RECEIVE_LEN)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._ended(f"the connection was lost: {error.strerror}")
+            self._end(f"the connection was lost: {error.strerror}")
             return
         if data:
             self._received(data)
         else:
-            self._ended("the server closed the connection")
+            self._end("the server closed the connection")
+
+    def _end(self, reason: str) -> None:
+        if not self.closed:
+            self.close()
+            self._ended(reason)
 
     def _flush(self) -> None:
-        self._flushing = False
-        while self._out and not self.closed and not self._blocked:
-            self._send_some()
-        if not self._out and not self.closed:
-            self._relieved()
+        try:
+            self._flushing = False
+            while self._out and not self.closed and not self._blocked:
+                self._send_some()
+            if not self._out and not self.closed:
+                self._relieved()
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        """A signal handler raised: what was received or sent just then is not known, so the stream
+        is out of step."""
+        if not self.closed:
+            self._broken = True
+            self._out.clear()
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop.remove_writer(self._sock.fileno())
+            self._loop.call_soon(self._end, "the client was interrupted")
 
     def _send_some(self) -> None:
         batch, size = [], -self._sent_len

@@ -24,6 +24,7 @@ from tests.client.peer import (
     USERNAME,
     WAIT_S,
     Wire,
+    answer,
     answer_all,
     serving_everybody,
 )
@@ -354,3 +355,58 @@ def test_close_ends_a_connect_under_way(new_loop: NewLoop) -> None:
             await task
 
     in_loop(new_loop, main(1))
+
+
+@LOOPS
+def test_after_a_connect_that_failed_nothing_waits(new_loop: NewLoop) -> None:
+    """For a push that cannot come."""
+
+    async def main() -> None:
+        client = AsyncClient("no-such-host.invalid", 1)
+        assert await cancelled_at(0, False, client.connect())
+        for _ in range(2):
+            with pytest.raises(ConnectionLost):
+                await client.next_push(timeout_s=1e6)
+            with pytest.raises(ConnectionLost):
+                await anext(client.pushes())
+            with pytest.raises(ConnectionLost):
+                await client.connect()
+
+    in_loop(new_loop, main())
+
+
+@LOOPS
+def test_a_call_that_is_cancelled_before_it_is_sent_is_not_sent(new_loop: NewLoop) -> None:
+    read_on = threading.Event()
+    opcodes: list[int] = []
+
+    def script(wire: Wire) -> None:
+        wire.log_in()
+        assert read_on.wait(WAIT_S)
+        while True:
+            request = wire.request()
+            opcodes.append(request.opcode)
+            wire.send(answer(request, 1, 1))
+
+    async def main(port: int) -> None:
+        client = await log_in(port)
+        said = []
+        assert client._session is not None
+        connection: Any = client._session.connection
+        while not connection._link.full:
+            said.append(asyncio.create_task(client.send(1, "x" * 60_000)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        deposits = [asyncio.create_task(client.deposit(1)) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in deposits[:2]:
+            task.cancel()
+        await asyncio.sleep(0)
+        read_on.set()
+        await asyncio.gather(*said, deposits[2])
+        assert opcodes.count(Opcode.DEPOSIT) == 1
+        assert client._core.unanswered_req_ids == ()
+        await client.close()
+
+    with serving_everybody(script) as port:
+        in_loop(new_loop, main(port))
