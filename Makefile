@@ -11,7 +11,7 @@ SECONDS ?=
 # those that another one has left; in between, each runs a module in one go, as it shares servers.
 TEST_PROCESSES := --numprocesses=auto --dist=worksteal
 # Seconds after which a test is given up, with the stack of every thread.
-TEST_TIMEOUT_S ?= 120
+TEST_TIMEOUT_S ?= 300
 # The lock is made with the oldest Python supported: what suits it suits the newer ones too.
 LOCK_PYVERSION := 3.11
 LOCK_TOOL := pip-tools==7.6.2

@@ -144,7 +144,7 @@ def test_a_request_that_is_not_answered_fails_and_ends_its_connection() -> None:
         wire.send(answer(request, FUNDS, 5))
         wire.wait_closed()
 
-    with loading(silent, again, timeout=0.2) as load:
+    with loading(silent, again, timeout=2.0) as load:
         settle(load)
         span = begin(load)
         wait_until(lambda: load.recorder.succeeded == 1, "the second connection")

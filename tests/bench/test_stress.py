@@ -21,7 +21,7 @@ from bench.stress.options import parse
 from tests.helpers.server import ROOT, RunningServer, StartServer, wait_until
 from tests.helpers.wire import Lobby
 
-RUN_S = 90.0  # a run that hangs
+RUN_S = 240.0  # a run that hangs
 SMALL = (
     *("--connections=12", "--threads=3", "--processes=1", "--accounts=20", "--fanout=4"),
     *("--duration=1", "--warmup=0.2"),
@@ -204,12 +204,12 @@ def test_a_server_that_ends_is_a_violation(server: RunningServer) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_in_order(server: RunningServer, number: signal.Signals) -> None:
-    words = command("--duration=60", "--warmup=0", "--pipeline=8", "--json", *on(server))
+    words = command("--duration=600", "--warmup=0", "--pipeline=8", "--json", *on(server))
     with subprocess.Popen(
         words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as run:
         with Lobby(server) as lobby:  # so many that some are of the time that is measured
-            wait_until(lambda: lobby.counters()["requests_TRANSFER"] > 3000, "the load", 60.0)
+            wait_until(lambda: lobby.counters()["requests_TRANSFER"] > 300, "the load")
         run.send_signal(number)
         told, error = run.communicate(timeout=RUN_S)
     assert run.returncode == 128 + number
@@ -217,7 +217,7 @@ def test_an_interrupt_ends_in_order(server: RunningServer, number: signal.Signal
     (found,) = json.loads(told)["runs"]
     assert found["verdict"] == "good"
     assert found["ok"] > 0
-    assert found["seconds"] < 60
+    assert found["seconds"] < 600
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -22,7 +22,7 @@ PASSWORD = "correct horse"  # noqa: S105 - of a user that there is in tests alon
 USER_ID = 7
 LOG_ID = 0x0102030405060708
 MAX_BODY_LEN = 65536
-WAIT_S = 10.0
+WAIT_S = 30.0
 VERIFIER = scram.make_verifier(PASSWORD, bytes(range(16)), MIN_ITERATIONS)
 
 

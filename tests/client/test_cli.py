@@ -296,7 +296,7 @@ def test_an_output_that_nobody_reads(shared: RunningServer, alice: Client, comma
         env=environment(shared.port),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.stdout == "141\n"
@@ -639,7 +639,7 @@ def test_a_standard_stream_is_missing(start_server: StartServer, closed: str) ->
         env=environment(server.port),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 0
@@ -673,7 +673,7 @@ def test_a_chat_without_standard_input(shared: RunningServer) -> None:
         env=environment(shared.port),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 2
@@ -687,7 +687,7 @@ def test_letters_that_the_output_lacks(shared: RunningServer) -> None:
         cwd=ROOT,
         env=environment(shared.port, PYTHONIOENCODING="ascii"),
         capture_output=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 0
@@ -706,7 +706,7 @@ def test_commands_do_not_load_the_chat() -> None:
         env=dict(os.environ),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=True,
     )
     assert done.stdout == "False\n"
