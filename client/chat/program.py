@@ -28,7 +28,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from client.aio import AsyncClient
 from client.amounts import parse_amount
 from client.core.gaps import Found, read_range
-from client.core.pushes import RoomRefused, RoomRestarted
+from client.core.pushes import PaymentGap, RoomRefused, RoomRestarted
 from client.errors import CallTimeout, ClientError, ConnectionLost, RequestFailed
 from client.terminal import display
 from client.terminal.advice import explain, money_at_stake
@@ -206,6 +206,11 @@ class Chat:
                 case Payment():
                     self.people.add(push.from_name)
                     self.screen.show(display.payment_line(push))
+                case PaymentGap():
+                    self.screen.complain(
+                        "payments came faster than they could be shown, and some are missing: "
+                        "look with /txns"
+                    )
 
     def _show(self, event: ChatBroadcast | RoomGap, *, dated: bool = False) -> None:
         if isinstance(event, RoomGap):

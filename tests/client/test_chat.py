@@ -12,7 +12,7 @@ import pytest
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
-from client import AsyncClient, Client
+from client import AsyncClient, Client, ConnectionLost
 from client.chat.program import (
     COMMANDS,
     LINE_MAX,
@@ -474,6 +474,29 @@ def test_a_worker_is_killed(start_server: StartServer) -> None:
             alice.expect("alice: yes\n")
         alice.close_input()
         assert alice.wait() == 0
+
+
+def test_payments_that_could_not_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the client had to drop is said, and where to look."""
+
+    def script(wire: Wire) -> None:
+        wire.log_in()
+        for txn_id in range(1, 101):
+            wire.send(push(Opcode.PAYMENT, txn_id, 0, 3, "bob", 500, 500))
+        wire.send(answer(wire.request(), 500, 100))
+
+    async def main(port: int) -> None:
+        async with AsyncClient(port=port, payments=True, pushes_max_bytes=4096) as client:
+            await client.login(USERNAME, PEER_PASSWORD)
+            await client.balance()
+            with pytest.raises(ConnectionLost):
+                await Chat(client, Screen()).follow()
+
+    with serving(script) as port:
+        asyncio.run(main(port))
+    shown = capsys.readouterr()
+    assert 0 < shown.out.count("bob paid you 5.00") < 100
+    assert shown.err.count("some are missing: look with /txns") == 1
 
 
 def test_a_room_after_a_reconnection() -> None:
