@@ -20,6 +20,10 @@ from server.early import HELD
 log = liblog.get("child")
 
 _PR_SET_PDEATHSIG: Final = 1
+BEAT_S: Final = 0.4
+"""Between two signs of life of a process that has nothing to do; the shortest `worker_timeout` is
+1 s. Whoever wants something of a process wakes it; a wish whose wake-up did not come, as who had it
+was stopped or killed before, is seen then."""
 REPORT_MAX: Final = 2048  # bytes of one report
 
 DRAIN_SHARE: Final = 0.7

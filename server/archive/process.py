@@ -30,6 +30,7 @@ from libproto.messages import HEADER_LEN
 from server.archive.history import History
 from server.archive.protocol import (
     DATAGRAM_MAX,
+    NEWS,
     Kind,
     Question,
     pack_events,
@@ -38,7 +39,7 @@ from server.archive.protocol import (
     pack_txns,
 )
 from server.archive.store import RoomStore
-from server.child import Report, enter, limit_of
+from server.child import BEAT_S, Report, enter, limit_of
 from server.config import Settings
 from server.core.ledger import follow
 from server.core.state import State
@@ -183,6 +184,11 @@ class Keeper:
         )
 
     @property
+    def behind(self) -> bool:
+        """Is there anything new in the ring?"""
+        return self.cursor < self.state.rooms.head()
+
+    @property
     def collected(self) -> bool:
         """Is there anything that is not written?"""
         return bool(self._touched)
@@ -268,16 +274,22 @@ class Desk:
     """
 
     def __init__(
-        self, sockets: Sequence[socket.socket], answers: Answers, thread: Executor
+        self,
+        sockets: Sequence[socket.socket],
+        answers: Answers,
+        thread: Executor,
+        wakeup: Wakeup,
     ) -> None:
+        """wakeup: ends a `wait`."""
         self._answers, self._thread = answers, thread
         self._out = {sock: deque([pack_hello()]) for sock in sockets}
         self._turns = deque(sockets)
         self._asked: deque[Asked] = deque()
         self._working: tuple[Asked, Future[bytes]] | None = None
-        self._worked = Wakeup()  # set when a step has been done
-        self._poll = select.poll()
-        self._poll.register(self._worked, select.POLLIN)
+        self._wakeup = wakeup  # set when a step has been done, too
+        self.poll: Final = select.poll()
+        self.poll.register(wakeup, select.POLLIN)
+        self.woken = False  # the latest `wait` ended before its time
         self._readable: set[int] = set()
         self.answered = 0  # questions
         for sock in sockets:  # what was asked of the process before comes again, after the hello
@@ -287,11 +299,14 @@ class Desk:
         """Until there is something to do, or the time is over; is there a question to `take`?"""
         reads = select.POLLIN if len(self._asked) < ASKED_MAX else 0
         for sock, out in self._out.items():  # who does not take its answers asks no more
-            self._poll.register(sock, select.POLLOUT if out else reads)
-        ready = self._poll.poll(timeout_s * 1000)
-        self._readable = {fd for fd, what in ready if what & select.POLLIN}
-        self._readable.discard(self._worked.fileno())
-        self._worked.clear()
+            self.poll.register(sock, select.POLLOUT if out else reads)
+        ready = self.poll.poll(timeout_s * 1000)
+        self.woken = bool(ready)
+        readable = {fd for fd, what in ready if what & select.POLLIN}
+        self._wakeup.clear()
+        self._readable = {
+            sock.fileno() for sock in self._out if sock.fileno() in readable and _asks(sock)
+        }
         return bool(self._readable)
 
     def take(self) -> None:
@@ -323,12 +338,9 @@ class Desk:
                 continue
             step = self._thread.submit(self._answers.txns, asked)
             self._working = asked, step
-            step.add_done_callback(lambda _: self._worked.set())
+            step.add_done_callback(lambda _: self._wakeup.set())
         for sock, out in self._out.items():
             _send(sock, out)
-
-    def close(self) -> None:
-        self._worked.close()
 
     def _answer(self, asked: Asked, found: Callable[[], bytes]) -> bool:
         """Answer it, if there is an answer."""
@@ -367,17 +379,35 @@ def _serve(inherited: Inherited, report: Report) -> None:
         keeper.begin()
     history = History(disk, data.journal, lambda: region.log.durable)
     answers = Answers(keeper.state, store, history)
-    stop = Stop(inherited.workers, settings.graceful_timeout + LAST_S)
+    woken = Wakeup()
+    stop = Stop(inherited.workers, settings.graceful_timeout + LAST_S, woken)
     archive.pid = os.getpid()
-    beat, queries = archive.index("beat"), archive.index("queries")
+    beat, queries, waiting = map(archive.index, ("beat", "queries", "waiting"))
     archive.failed = 0  # what ended the one before has been mended
     report.serves()
     due, syncing, before = 0.0, cast("Future[None] | None", None), words[queries]
     with ThreadPoolExecutor(1) as disk_thread, ThreadPoolExecutor(1) as reading:
-        desk = Desk(inherited.sockets, answers, reading)
+        desk = Desk(inherited.sockets, answers, reading, woken)
+        short = min(settings.flush_interval, POLL_S)
+
+        def sleep() -> bool:
+            """With nothing to do. Who publishes at this instant may not see that this sleeps, and
+            this not see the event: the second look sees it."""
+            words[waiting] = 1
+            asked = False
+            for seconds in (short, BEAT_S):
+                if keeper.behind:
+                    break
+                asked = desk.wait(seconds)
+                if desk.woken:
+                    break
+            words[waiting] = 0
+            return asked
+
         while not stop:
             words[beat] += 1
-            asked = desk.wait(min(settings.flush_interval, POLL_S))
+            stop.watch(desk.poll)
+            asked = desk.wait(short) if syncing or keeper.collected else sleep()
             keeper.collect()
             if syncing is not None and syncing.done():
                 syncing.result()
@@ -397,10 +427,19 @@ def _serve(inherited: Inherited, report: Report) -> None:
         if syncing is not None:
             syncing.result()
             keeper.finish()
-    desk.close()
+    woken.close()
     if stop.alone:  # else a worker may yet use a number that is reserved
         keeper.settle()
     store.close()
+
+
+def _asks(sock: socket.socket) -> bool:
+    """Is there a question? Takes the news before it, which has done its work by waking this."""
+    with suppress(BlockingIOError):
+        while sock.recv(len(NEWS) + 1, socket.MSG_PEEK) == NEWS:  # a question is longer
+            sock.recv(DATAGRAM_MAX)
+        return True
+    return False
 
 
 def _discard(sock: socket.socket) -> None:

@@ -14,6 +14,8 @@ _HEAD: Final = struct.Struct("=QQ")  # of an answer: token, whether it could be 
 _ITEM: Final = struct.Struct("=8Q")
 _COUNTS: Final = struct.Struct("=QI")
 
+NEWS: Final = b"\1"
+"""What a worker sends to an archive process that sleeps, when it has published an event."""
 HELLO: Final = 0
 """Token of what a new archive process says first: what was asked before is to be asked again."""
 

@@ -21,7 +21,7 @@ import setproctitle
 
 import liblog
 from libnet.wakeup import Wakeup
-from server.child import Report, enter, follow_parent, fork, limit_of
+from server.child import BEAT_S, Report, enter, follow_parent, fork, limit_of
 from server.config import Settings
 from server.core.log import NO_JOURNAL
 from server.early import STOP_SIGNALS
@@ -41,10 +41,10 @@ from server.region.region import Region
 
 READY: Final = 255  # what it writes into the pipe of those who serve
 
-POLL_S: Final = 0.01  # a wake-up that was lost costs this much
+POLL_S: Final = 0.01  # before it sleeps for longer
 COMPANY: Final = 8  # records in a batch: with as many the next one waits for company
 GATHER_S: Final = 0.0005
-BEAT_S: Final = 0.1
+SLICE_S: Final = 0.1  # of a longer sleep: between looks whether the end has come
 PROGRESS_S: Final = 1.0
 NICENESS: Final = 10  # of a snapshot's process
 LAST_S: Final = 5.0  # beside the graceful timeout: how long workers are waited for at the end
@@ -220,14 +220,22 @@ def _tell_bad(bad: Sequence[Damaged]) -> None:
 class Stop:
     """Told to end, and no worker left; or told so long ago that it is waited for none."""
 
-    def __init__(self, workers: int, patience_s: float) -> None:
-        self._workers, self._patience_s = workers, patience_s
+    def __init__(self, workers: int, patience_s: float, wakeup: Wakeup) -> None:
+        """workers: a pipe that is at its end when no worker is left. wakeup: of this process: it is
+        set when the signal comes."""
+        self._workers, self._patience_s, self._wakeup = workers, patience_s, wakeup
         self._told_at = 0.0
         signal.signal(signal.SIGTERM, self._told)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _told(self, *_: object) -> None:
         self._told_at = self._told_at or time.monotonic()
+        self._wakeup.set()
+
+    def watch(self, poll: select.poll) -> None:
+        """Once told, have this end when no worker is left."""
+        if self._told_at:
+            poll.register(self._workers, 0)
 
     def __bool__(self) -> bool:
         if not self._told_at:
@@ -274,7 +282,7 @@ def _serve(inherited: Inherited, report: Report) -> None:
     )
     committer.publish()
     snapshots = Snapshots(inherited, disk)
-    stop = Stop(inherited.workers, settings.graceful_timeout + LAST_S)
+    stop = Stop(inherited.workers, settings.graceful_timeout + LAST_S, inherited.wakeup)
     journal.pid = os.getpid()
     journal.failed = 0  # what ended the one before has been mended
     report.serves()
@@ -287,14 +295,18 @@ def _serve(inherited: Inherited, report: Report) -> None:
         snapshots.look(writer.last)
         if ending and not committer.behind():
             break
-        if not is_sync:
+        if count and not is_sync:
             _sleep(settings.flush_interval, stop, alive)
         elif count >= COMPANY:
             time.sleep(GATHER_S)
         elif not count:
+            stop.watch(poll)
             words[waiting] = 1
-            if not committer.behind():
-                poll.poll(POLL_S * 1000)
+            # Who appends at this instant may not see that this sleeps, and this not see the record:
+            # the second look sees it. With `sync` the worker looks again, too.
+            for seconds in (POLL_S, BEAT_S):
+                if committer.behind() or poll.poll(seconds * 1000):
+                    break
             words[waiting] = 0
             inherited.wakeup.clear()
     if not stop.alone:
@@ -317,7 +329,7 @@ def _sleep(seconds: float, stop: Stop, alive: Callable[[], None]) -> None:
     """Less where the end has come. alive: called often enough for any `worker_timeout`."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0 and not stop:
-        time.sleep(min(left, BEAT_S))
+        time.sleep(min(left, SLICE_S))
         alive()
 
 

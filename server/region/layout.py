@@ -188,12 +188,13 @@ SEGMENTS: tuple[Segment, ...] = (
     ),
     Segment(
         "archive",
-        "What the archive process tells of itself; written by it alone.",
+        "What the archive process tells of itself; written by it alone, but for `waiting`.",
         1,
         (
             Field("pid", "process id; 0: none"),
             Field("beat", "turns of its loop: it stands still where the process does"),
             Field("failed", "errno of the write or sync that ended it; 0: it keeps events"),
+            Field("waiting", "1 while it sleeps: a worker with an event sets 0 and wakes it"),
             Field("cursor", "number of the newest event that was looked at"),
             Field("kept", "room events written"),
             Field("laps", "times that the event ring lapped it"),

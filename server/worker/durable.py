@@ -28,14 +28,23 @@ class Durable:
     """The durable words, and this worker's queue of what waits for them."""
 
     def __init__(
-        self, region: Region, slot: int, journal: Wakeup, loop: asyncio.AbstractEventLoop
+        self,
+        region: Region,
+        slot: int,
+        journal: Wakeup,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        in_background: bool,
     ) -> None:
-        """journal: wakes the journal process."""
+        """journal: wakes the journal process. in_background: no answer waits for it, and it has to
+        be woken nevertheless."""
         layout = region.layout
         self.words: Final = region.words
         self.released: Final = layout["log"].at(0, "released")
         """The word with the greatest txn_id whose answer may leave."""
         self._loop, self._journal = loop, journal
+        self._in_background: Final = in_background
+        self._durable: Final = layout["log"].at(0, "durable")
         self._journal_waits: Final = layout["journal"].at(0, "waiting")
         self._journal_failed: Final = layout["journal"].at(0, "failed")
         self._has_parked: Final = layout["workers"].at(slot, "parked")
@@ -52,6 +61,8 @@ class Durable:
         is parked. Else None: it is parked, and sent when that is so."""
         words, pending = self.words, connection.pending
         if not pending and txn <= words[self.released]:
+            if self._in_background and txn > words[self._durable]:
+                self._wake_journal()
             return answer
         connection.pending = pending + 1
         if pending + 1 >= PENDING_MAX:
@@ -69,6 +80,8 @@ class Durable:
         """What `action` answers, once everything up to `txn` is durable. No frame of the connection
         is handled before."""
         if txn <= self.words[self.released]:
+            if self._in_background:
+                self._wake_journal()
             return action()
         connection.pending += 1
         connection.pause(ANSWER_FIRST)

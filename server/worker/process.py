@@ -17,7 +17,7 @@ from libnet.wakeup import Wakeup
 from libproto.messages import KEY_LEN
 from libproto.scram import Verifier
 from server.archive.client import ArchiveClient
-from server.child import Report, enter, limit_of
+from server.child import BEAT_S, Report, enter, limit_of
 from server.config import Settings
 from server.core.state import State
 from server.early import STOP_SIGNALS
@@ -33,7 +33,6 @@ from server.worker.listeners import Listeners
 from server.worker.services import Services
 from server.worker.subscriptions import Subscriptions
 
-POLL_S: Final = 0.01  # a wake-up that was lost costs this much
 SWEEP_S: Final = 1.0  # at most; less where a deadline is short
 _CHECK_LOCKS = "TRADECHAT_CHECK_LOCKS"
 
@@ -67,15 +66,18 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
     )
     counters = Counters(region, slot)
     counters.zero_gauges()
+    archive = ArchiveClient(inherited.archive, loop) if inherited.archive else None
     return Services(
         settings=settings,
         loop=loop,
         state=state,
-        durable=Durable(region, slot, inherited.journal, loop),
-        subscriptions=Subscriptions(state, counters, inherited.wakeups, loop),
+        durable=Durable(
+            region, slot, inherited.journal, loop, in_background=settings.durability == "async"
+        ),
+        subscriptions=Subscriptions(state, counters, inherited.wakeups, archive, loop),
         connections=Connections(region, slot, settings, counters),
         counters=counters,
-        archive=ArchiveClient(inherited.archive, loop) if inherited.archive else None,
+        archive=archive,
         archive_failed=region.layout["archive"].at(0, "failed"),
         rooms_epoch=region.words[region.layout["header"].at(0, "epoch")],
         log_id=state.users.log_id(),
@@ -128,10 +130,10 @@ class Worker:
         self._look()
 
     def _tick(self) -> None:
-        """A lost wake-up costs milliseconds, not messages."""
+        """Show the master that this worker is alive, and look for what nobody woke it for."""
         self._words[self._beat] += 1
         self._look()
-        self._loop.call_later(POLL_S, self._tick)
+        self._loop.call_later(BEAT_S, self._tick)
 
     def _look(self) -> None:
         """At what others may want of this worker."""

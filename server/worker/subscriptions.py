@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from libnet.wakeup import Wakeup
 from libproto.codec import PUSH
 from libproto.messages import Opcode
+from server.archive.client import ArchiveClient
 from server.core.rooms import Event, SlotKind, Touched
 from server.core.session import Session
 from server.core.state import State
@@ -85,10 +86,13 @@ class Subscriptions:
         state: State,
         counters: Counters,
         wakeups: Sequence[Wakeup],
+        archive: ArchiveClient | None,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         """wakeups: of all workers, by slot."""
-        self._state, self._counters = state, counters
+        self._state, self._counters, self._archive = state, counters, archive
+        self._words: Final = state.region.words
+        self._archive_waits: Final = state.region.layout["archive"].at(0, "waiting")
         self._wakeups, self._loop = wakeups, loop
         self._ring: Final = state.rooms
         self._cursor = state.rooms.head()
@@ -185,13 +189,13 @@ class Subscriptions:
     # ---- waking
 
     def wake(self, touched: Touched) -> None:
-        """Workers have something new to push: wake them at the end of this loop turn, and push what
-        is this worker's own."""
-        if touched:
-            self._waking |= touched
-            if not self._wake_scheduled:
-                self._wake_scheduled = True
-                self._loop.call_soon(self._wake)
+        """Something was published, and these workers have members to push it to: wake them at the
+        end of this loop turn, and push what is this worker's own. Even where there are none, the
+        archive keeps it."""
+        self._waking |= touched
+        if not self._wake_scheduled:
+            self._wake_scheduled = True
+            self._loop.call_soon(self._wake)
 
     def _wake(self) -> None:
         self._wake_scheduled = False
@@ -199,6 +203,9 @@ class Subscriptions:
             if slot != self._state.worker:
                 self._wakeups[slot].set()
         self._waking.clear()
+        if self._archive is not None and self._words[self._archive_waits]:
+            self._words[self._archive_waits] = 0
+            self._archive.send_news()
         self.poll()
 
     # ---- what is new

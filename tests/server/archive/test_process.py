@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from libnet.wakeup import Wakeup
 from server.archive import process as archive
 from server.archive.history import History
 from server.archive.process import ASKED_MAX, Answers, Desk, Keeper
@@ -69,12 +70,12 @@ class Office:
             self.store.append(1, seq, b"event %d" % seq)
         self.store.commit()
         answers = Answers(state_of(region), self.store, History(disk, journal, lambda: 3))
-        self._begin = partial(Desk, self._ends, answers, thread)
+        self._wakeup = Wakeup()
+        self._begin = partial(Desk, self._ends, answers, thread, self._wakeup)
         self.desk = self._begin()
 
     def begin(self) -> None:
         """As another process does in the place of one that was killed."""
-        self.desk.close()
         self.desk = self._begin()
 
     def ask(self, worker: int, token: int, kind: Kind, for_s: float = DEADLINE_S) -> None:
@@ -99,7 +100,7 @@ class Office:
                 found.append(data)
 
     def close(self) -> None:
-        self.desk.close()
+        self._wakeup.close()
         self.store.close()
         for sock in (*self.workers, *self._ends):
             sock.close()
