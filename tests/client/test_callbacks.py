@@ -21,7 +21,7 @@ from tests.client.peer import (
     USERNAME,
     WAIT_S,
     Wire,
-    answer,
+    answer_any,
     push,
     serving,
     serving_everybody,
@@ -44,7 +44,7 @@ def push_and_answer(wire: Wire) -> None:
     wire.log_in()
     wire.send(*(push(Opcode.ROOM_GAP, *each) for each in PUSHES))
     while True:
-        wire.send(answer(wire.request(), 1, 1))
+        wire.send(answer_any(wire.request()))
 
 
 # --- callbacks that do not return -------------------------------------------------------------
