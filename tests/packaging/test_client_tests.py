@@ -6,6 +6,7 @@ that they start are the installed ones. A user's modules with our names are besi
 import and start the same things.
 """
 
+import ast
 import os
 import re
 import shutil
@@ -16,8 +17,7 @@ from build_backend.hooks import PACKAGE, modules_of, packages_of
 from build_backend.imports import move_imports
 from tests.packaging.conftest import ROOT, run
 
-ROOMS = ("client", "data", "helpers", "libproto")
-"""Of tests: those of the client, and what they use."""
+TESTS = ROOT / "tests"
 ALL = os.environ.get("TRADECHAT_INSTALLED") == "all"
 OF_EACH_FILE = 1
 FIRST_OF_EACH_FILE = f"""
@@ -32,19 +32,35 @@ def pytest_collection_modifyitems(items):
 """
 
 
+def _needed() -> set[Path]:
+    """The tests of the client, and the modules of tests/ that they import."""
+    found: set[Path] = set()
+    ahead = [*(TESTS / "client").glob("*.py"), TESTS / "conftest.py"]
+    while ahead:
+        path = ahead.pop()
+        if path in found or not path.is_file():
+            continue
+        found.add(path)
+        ahead += [folder / "__init__.py" for folder in path.parents if folder.is_relative_to(TESTS)]
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}", *(f"{node.module}.{each.name}" for each in node.names)]
+            ahead += [ROOT / f"{n.replace('.', '/')}.py" for n in names if n.startswith("tests.")]
+    return found
+
+
 def _move_tests(target: Path) -> None:
     """The tests, for packages that are inside of `tradechat`. CannotMove names what is not."""
     modules = modules_of(ROOT, packages_of(ROOT))
-    source = ROOT / "tests"
-    for path in [*source.glob("*.py"), *(p for room in ROOMS for p in (source / room).rglob("*"))]:
-        moved = target / "tests" / path.relative_to(source)
-        moved.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".py":
-            if path.is_relative_to(source / "client") or not path.name.startswith("test_"):
-                name = str(path.relative_to(ROOT))
-                moved.write_bytes(move_imports(path.read_bytes(), name, modules, PACKAGE))
-        elif path.is_file():
-            shutil.copy2(path, moved)
+    for path in _needed():
+        name = path.relative_to(ROOT)
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        moved = move_imports(path.read_bytes(), str(name), modules, PACKAGE)
+        (target / name).write_bytes(moved)
+    shutil.copytree(TESTS / "data", target / "tests/data")
 
 
 def test_the_tests_of_the_client_pass(environment: Path, hostile: Path) -> None:
