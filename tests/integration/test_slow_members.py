@@ -3,6 +3,7 @@ nobody else waits, and no worker's memory grows with what waits."""
 
 import itertools
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from libnet.transport import FLUSH_S
 from libproto.errors import Status
 from libproto.messages import EventKind, Opcode
 from tests.helpers.server import StartServer, wait_until
@@ -236,6 +238,32 @@ def test_answers_that_are_not_read(pair: Lobby) -> None:
     for number in range(1, asked + 1):
         answer = wire.answer()
         assert (answer.req_id, answer.status, len(answer.raw)) == (number, Status.OK, size)
+
+
+def test_a_client_that_does_not_read_does_not_delay_the_stop(start_server: StartServer) -> None:
+    """After the half-close it would be given FLUSH_S to take what is left; at a stop it is waited
+    for only while it takes something. Three tries: a busy machine can delay any of them."""
+    for _ in range(3):
+        server = start_server("--graceful-timeout", "60")
+        with Lobby(server) as lobby:
+            wire = slow_down(lobby.enter(worker=0))
+            wire.ok(Opcode.JOIN_ROOM, ROOM)
+            send_many(wire, [TEXT] * 50)
+            wire.pushes.clear()
+            asked = (request(Opcode.ROOM_HISTORY, n, ROOM, 0, 256) for n in range(1, 201))
+            wire.send_raw(b"".join(asked))
+            wait_until(lambda: unsent(server.port) > SMALL_BUFFER, "it is full")  # noqa: B023 - at once
+            began = time.monotonic()
+            assert server.stop() == 0
+            if time.monotonic() - began < FLUSH_S - 1:
+                return
+    pytest.fail("each stop took as long as a client may take that reads")
+
+
+def unsent(port: int) -> int:
+    """Bytes that the kernel holds for clients of this port which do not read."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(int(row[4][:8], 16) for row in rows if int(row[1][-4:], 16) == port)
 
 
 # ---- workers that fall behind
