@@ -1,5 +1,6 @@
 """The data directory: what stands where, and in which format version."""
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -77,11 +78,18 @@ class DataDirectory:
         """Make what is missing, and refuse another format. secret: 32 random bytes for a new
         directory. Answers the secret that is kept. OtherFormat, OSError."""
         if IDENTITY not in disk.names(self.path):
-            for each in (self.journal, self.snapshots, self.rooms):
+            for each in self._directories:
                 disk.make_directory(each)
             self._write_identity(disk, secret)
             return secret
-        return self.identity(disk)
+        kept = self.identity(disk)
+        for each in self._directories:
+            _check_writable(disk, each)
+        return kept
+
+    @property
+    def _directories(self) -> tuple[Path, ...]:
+        return self.journal, self.snapshots, self.rooms
 
     def identity(self, disk: Disk) -> bytes:
         """The secret that is kept. OtherFormat, OSError."""
@@ -116,3 +124,41 @@ class DataDirectory:
         disk.rename(temporary, path)
         disk.sync_directory(self.path)
         disk.sync_directory(self.path.parent)
+
+
+def _check_writable(disk: Disk, directory: Path) -> None:
+    """Raise DirectoryUnusable unless a file can be made there: now, not at the first request."""
+    probe = directory / f"writable{TEMPORARY}"
+    try:
+        if probe.name in disk.names(directory):
+            disk.remove(probe)
+        disk.close(disk.create(probe))
+        disk.remove(probe)
+    except OSError as error:
+        raise DirectoryUnusable(f"{directory} cannot be written: {error.strerror}") from error
+
+
+class Presence:
+    """Whether the files that a server writes are still where a restart will look for them. What was
+    removed can be written on and synced without an error, and would be answered for in vain."""
+
+    def __init__(self, data: DataDirectory) -> None:
+        """OSError: they are not there now."""
+        self._identities = {
+            path: _identity(path) for path in (data.path, data.path / LOCK, data.journal)
+        }
+
+    def check(self, segment: Path | None) -> None:
+        """segment: of the journal, that is written to. OSError: it was removed, or a directory."""
+        for path, identity in self._identities.items():
+            if _identity(path) != identity:
+                raise FileNotFoundError(
+                    errno.ENOENT, "it was removed or replaced while the server runs", str(path)
+                )
+        if segment is not None:
+            os.stat(segment)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino

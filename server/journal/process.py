@@ -28,7 +28,7 @@ from server.early import STOP_SIGNALS
 from server.exits import Exit
 from server.journal import idle
 from server.journal.commit import Committer, give_up
-from server.journal.directory import DataDirectory
+from server.journal.directory import DataDirectory, Presence
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError
 from server.journal.load import Idleness, fill, load, make_snapshot
@@ -46,6 +46,7 @@ COMPANY: Final = 8  # records in a batch: with as many the next one waits for co
 GATHER_S: Final = 0.0005
 SLICE_S: Final = 0.1  # of a longer sleep: between looks whether the end has come
 PROGRESS_S: Final = 1.0
+PRESENCE_S: Final = 0.3  # between looks whether the files were removed, while nothing is written
 NICENESS: Final = 10  # of a snapshot's process
 LAST_S: Final = 5.0  # beside the graceful timeout: how long workers are waited for at the end
 _MIB: Final = 1 << 20
@@ -258,6 +259,16 @@ def _serve(inherited: Inherited, report: Report) -> None:
     def alive() -> None:
         words[beat] += 1
 
+    looked = 0.0
+
+    def watch() -> None:
+        """Beat, and notice within PRESENCE_S that the files were removed."""
+        nonlocal looked
+        alive()
+        if (now := time.monotonic()) - looked > PRESENCE_S:
+            presence.check(writer.segment)
+            looked = now
+
     disk = Disk()
     end = find_end(disk, inherited.data.journal, alive)
     durable = region.log.durable  # by the process before this one
@@ -281,7 +292,7 @@ def _serve(inherited: Inherited, report: Report) -> None:
         region, writer, sync=is_sync, wakeups=inherited.wakeups, clock_us=clock_us
     )
     committer.publish()
-    snapshots = Snapshots(inherited, disk)
+    snapshots, presence = Snapshots(inherited, disk), Presence(inherited.data)
     stop = Stop(inherited.workers, settings.graceful_timeout + LAST_S, inherited.wakeup)
     journal.pid = os.getpid()
     journal.failed = 0  # what ended the one before has been mended
@@ -289,14 +300,16 @@ def _serve(inherited: Inherited, report: Report) -> None:
     poll = select.poll()
     poll.register(inherited.wakeup.fileno(), select.POLLIN)
     while True:
-        alive()
+        watch()
         ending = bool(stop)  # asked before the last look at the ring
+        if committer.behind():
+            presence.check(writer.segment)  # nothing is answered for that is lost already
         count = committer.commit()
         snapshots.look(writer.last)
         if ending and not committer.behind():
             break
         if count and not is_sync:
-            _sleep(settings.flush_interval, stop, alive)
+            _sleep(settings.flush_interval, stop, watch)
         elif count >= COMPANY:
             time.sleep(GATHER_S)
         elif not count:

@@ -42,6 +42,8 @@ class Writer:
         self._salt_of = salt
         self.last = end.last
         """The newest txn_id that is durable."""
+        self.segment = end.path if end.head is not None else None
+        """The file that is written to; None before the first batch."""
         self._fd = -1
         self._failed = False
         if end.unborn is not None:
@@ -99,7 +101,7 @@ class Writer:
         """A new segment with room for `size` bytes, durable itself before anything is in it."""
         disk, old = self._disk, self._fd
         path = numbered(self._directory, first, SUFFIX)
-        self._fd = disk.create(path)
+        self._fd, self.segment = disk.create(path), path
         if old >= 0:
             disk.close(old)
         self._size = max(self._segment_size, SEGMENT.size + size)

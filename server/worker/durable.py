@@ -126,6 +126,8 @@ class Durable:
         """Send and do what waited for what is durable by now."""
         parked, durable = self._parked, self.words[self.released]
         if not parked or parked[0][0] > durable:
+            if parked and self.words[self._journal_failed]:
+                self.abort_waiting()
             return
         touched: dict[FrameProtocol, None] = {}
         while parked and parked[0][0] <= durable:
@@ -148,7 +150,10 @@ class Durable:
         return bool(self._parked) and not self.words[self._journal_failed]
 
     def abort_waiting(self) -> None:
-        """At the end: what is not durable is not answered, and its connections end at once."""
-        for _, connection, _ in self._parked:
+        """What is not durable, and never will be, is not answered: its connections end at once."""
+        waiting = tuple(self._parked)
+        self._parked.clear()
+        self.words[self._has_parked] = 0
+        for _, connection, _ in waiting:
             if connection is not None:
                 connection.abort()

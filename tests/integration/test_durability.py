@@ -28,7 +28,7 @@ from server.journal.load import load
 from server.journal.reader import Reader
 from server.region.layout import WORD
 from server.region.region import Region
-from tests.helpers.leaks import region_name, wait_gone
+from tests.helpers.leaks import descendants, region_name, wait_gone
 from tests.helpers.server import ROOT, RunningServer, StartServer, lasting_port, wait_until
 from tests.helpers.wire import Wire, frozen, registration, request
 
@@ -60,6 +60,9 @@ def kill_all(server: RunningServer) -> None:
     server.wait()
     for pid in pids[1:]:
         wait_gone(pid)
+    for process in descendants().values():  # a snapshot dies with its journal, and comes to us
+        if process.parent == os.getpid() and process.name.startswith("tradechat: snap"):
+            wait_gone(process.pid)
     # The next server of this name would replace it; these have a name each.
     Path(f"/dev/shm/{server.name}").unlink(missing_ok=True)  # noqa: S108 - the region's place
 
