@@ -19,15 +19,18 @@ class Exit(IntEnum):
     INSIDE_LOCK = 70  # EX_SOFTWARE; of a worker: the state may be half-changed
     IO_FAILED = 74  # EX_IOERR; of the journal
     INTERRUPTED = 130
+    OUTPUT_CLOSED = 141  # as a shell shows a program that SIGPIPE ended; see libcli.output
 
 
 OF_THE_SERVER: Final = {
-    Exit.OK: "stopped in order",
+    Exit.OK: "stopped in order, or shown what was asked for",
+    Exit.FAILED: "what was asked for (`--print-config`, `--help`) cannot be written",
     Exit.USAGE: "wrong usage or configuration; nothing was started",
     Exit.NOT_STARTED: "could not start: the reason is on standard error, nothing is left behind",
     Exit.DAMAGED: "the shared state was found damaged, and there is no journal to rebuild it from",
     Exit.JOURNAL: "the journal cannot be written; everything that was answered is safe",
     Exit.INTERRUPTED: "interrupted a second time while stopping",
+    Exit.OUTPUT_CLOSED: "nobody reads what was asked for any more",
 }
 """What a user of the server is told, by exit code."""
 
