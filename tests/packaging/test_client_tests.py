@@ -13,6 +13,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import pytest
+
 from build_backend.hooks import PACKAGE, modules_of, packages_of
 from build_backend.imports import move_imports
 from tests.packaging.conftest import ROOT, run
@@ -63,6 +65,7 @@ def _move_tests(target: Path) -> None:
     shutil.copytree(TESTS / "data", target / "tests/data")
 
 
+@pytest.mark.timeout(0 if ALL else 600)  # a run of many tests, on a machine that may be busy
 def test_the_tests_of_the_client_pass(environment: Path, hostile: Path) -> None:
     _move_tests(hostile)
     shutil.copy2(ROOT / "pyproject.toml", hostile)
