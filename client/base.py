@@ -1,15 +1,31 @@
 """What both shells are: what a client is told, and what it knows."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, SupportsIndex
 
+from client.core import arguments
+from client.core.calls import Call
 from client.core.inbox import LIMIT, Inbox, Notice
+from client.core.numbers import REQ_ID_MAX, Numbers, Unanswered
 from client.core.pushes import Push
 from client.core.resume import ResumingCore
-from client.core.session import CLIENT_NAME, TIMEOUT_S_MAX, ClientCore
-from client.errors import ClientError
-from libproto.errors import MisuseError
-from libproto.messages import State
+from client.core.session import CLIENT_NAME, LEDGER, ClientCore
+from client.errors import (
+    ClientError,
+    MisuseError,
+    NotLoggedIn,
+    RequestFailed,
+    WrongPlace,
+    name_req_id,
+)
+from libproto.messages import BY_OPCODE, USERS, Opcode, State
+
+
+def _needs_no_login(opcode: Opcode) -> bool:
+    return BY_OPCODE[opcode].rules is not USERS
 
 
 def now_us() -> int:
@@ -29,6 +45,8 @@ class ClientBase:
         *,
         timeout_s: float = 10.0,
         client_id: int | None = None,
+        next_req_id: int = 1,
+        keep_next_req_id: Callable[[int], object] | None = None,
         payments: bool = False,
         on_push: Callable[[Push], object] | None = None,
         client_name: str = CLIENT_NAME,
@@ -36,34 +54,47 @@ class ClientBase:
         on_reconnect: Callable[[ClientError | None], object] | None = None,
         pushes_max_bytes: int = LIMIT,
     ) -> None:
-        """Say where the server is; `connect` goes there.
+        """Say where the server is; `connect` goes there. BadArgument if a value is not valid.
 
-        timeout_s: of each call that does not say otherwise. client_id: a random one if None; 0
-        takes no part in exactly-once. payments: ask for PAYMENT pushes. on_push: gets the pushes,
-        which are else kept for `pushes` and `next_push`. reconnect: from a login to a logout, a
-        connection that is lost is established again; `client.resume` says what that means for
-        calls, rooms and pushes. on_reconnect: gets the reason when it is lost, and None when it is
-        there again; called where on_push is. pushes_max_bytes: of memory, about, for pushes that
-        wait for the program (or for on_push); what does not fit is dropped, and named by a RoomGap
-        or a PaymentGap in its place.
+        timeout_s: of each call that does not say otherwise. payments: ask for PAYMENT pushes.
+        on_push: gets the pushes, which are else kept for `pushes` and `next_push`. reconnect: from
+        a login to a logout, a connection that is lost is established again; `client.core.resume`
+        says what that means for calls, rooms and pushes. on_reconnect: gets the reason when it is
+        lost, and None when it is there again; called where on_push is. pushes_max_bytes: of memory,
+        about, for pushes that wait for the program (or for on_push); what does not fit is dropped,
+        and named by a RoomGap or a PaymentGap in its place.
+
+        client_id: what the server knows this client's ledger requests by, so that each is executed
+        once. None draws one at the first login, which is right unless requests are to be repeated
+        by a later run of the program. Such a program keeps a client_id of its own, that nobody else
+        uses, and the greatest req_id in a file: next_req_id is the number to go on from, and
+        keep_next_req_id is called with the next one before a number is used, to write and sync it;
+        what it raises comes out of the call, and nothing is sent. 0 takes no part in exactly-once.
         """
-        self.host = host
-        self.port = port
-        self.timeout_s = self._checked(timeout_s)
-        self.pushes_max_bytes = pushes_max_bytes
-        self._on_push = on_push
-        self._on_reconnect = on_reconnect
-        kind = ResumingCore if reconnect else ClientCore
-        self._core = kind(client_id, payments, client_name)
-
-    @staticmethod
-    def _checked(timeout_s: float) -> float:
-        if not 0 <= timeout_s <= TIMEOUT_S_MAX:
-            raise MisuseError(f"a timeout of {timeout_s} s: 0 to {TIMEOUT_S_MAX:g} are allowed")
-        return timeout_s
+        self.host = arguments.host(host)
+        self.port = arguments.whole("port", port, 1, 65535, "a TCP port")
+        self.timeout_s = arguments.seconds("timeout_s", timeout_s)
+        self.pushes_max_bytes = arguments.whole(
+            "pushes_max_bytes", pushes_max_bytes, 0, arguments.U64_MAX, "bytes"
+        )
+        self._on_push = arguments.function("on_push", on_push)
+        self._on_reconnect = arguments.function("on_reconnect", on_reconnect)
+        if client_id is not None:
+            arguments.whole("client_id", client_id, 0, arguments.U64_MAX, "an id, or None")
+        arguments.whole("next_req_id", next_req_id, 1, REQ_ID_MAX, "the next req_id")
+        arguments.flag("payments", payments)
+        arguments.name("client_name", client_name)
+        keep = arguments.function("keep_next_req_id", keep_next_req_id)
+        kind = ResumingCore if arguments.flag("reconnect", reconnect) else ClientCore
+        self._core = kind(Numbers(client_id, next_req_id, keep), payments, client_name)
+        # A client_id that was drawn is this process's from its first connection on; one that was
+        # given, at once.
+        self._pid = os.getpid() if client_id else 0
 
     def _timeout(self, timeout_s: float | None) -> float:
-        return self.timeout_s if timeout_s is None else self._checked(timeout_s)
+        """Of something that the program asks for, and that this process may do."""
+        self._check_process()
+        return self.timeout_s if timeout_s is None else arguments.seconds("timeout_s", timeout_s)
 
     def _call_back(self, item: Push | Notice) -> object:
         """Give a push to on_push, or a notice to on_reconnect; what that returned."""
@@ -75,6 +106,85 @@ class ClientBase:
     def _check_pushes(self) -> None:
         if self._on_push is not None:
             raise MisuseError("the pushes of this client go to its on_push")
+
+    # ---- whose client it is
+
+    def _check_process(self) -> None:
+        """WrongPlace in a child of the process that this client belongs to: both would draw the
+        same numbers, and of two payments one would be made."""
+        if not self._pid:
+            self._pid = os.getpid()
+        elif self._pid != os.getpid():
+            raise WrongPlace(
+                f"this client belongs to process {self._pid}, which this one was forked from: make "
+                "a client in each process"
+            )
+
+    @property
+    def _is_ours(self) -> bool:
+        """False in a child of the process that the connection belongs to: it must not end it."""
+        return self._pid in (0, os.getpid())
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Copies would draw the same numbers."""
+        raise WrongPlace("a client cannot be copied or pickled: make another one")
+
+    # ---- calls
+
+    @contextmanager
+    def _prepared(
+        self, call: Call[Any], req_id: int | None, possible_duplicate: bool
+    ) -> Iterator[int | None]:
+        """Around a call: what can be refused before anything is sent; the number of a ledger
+        request; and what comes out of it says the number."""
+        arguments.flag("possible_duplicate", possible_duplicate)
+        if self._core.loss is not None:
+            raise self._core.failure()
+        if not (self._core.logged_in or _needs_no_login(call.opcode)):
+            raise NotLoggedIn(f"{call.opcode.name}: log in first, nothing was sent")
+        if call.opcode not in LEDGER:
+            yield None
+            return
+        numbers = self._core.numbers
+        number = numbers.claim(call, req_id, possible_duplicate)
+        try:
+            yield number
+        except BaseException as error:
+            refused = isinstance(error, RequestFailed) and number not in self._core.unanswered
+            if refused or not (call.sent or possible_duplicate):
+                numbers.told(number)
+            if call.sent or possible_duplicate:
+                name_req_id(error, number)
+            raise
+        numbers.told(number)
+
+    def new_req_id(self) -> int:
+        """A number for one ledger request, to be taken before the call: `transfer(..., req_id=…)`.
+
+        With it the request can be named whatever happens to the call, and `retry(req_id)` makes it
+        again without paying twice. To be used within the next 63 that are drawn.
+        """
+        self._check_process()
+        if not self._core.numbers.takes_part:
+            raise MisuseError("a client with client_id 0 takes no part in exactly-once")
+        return self._core.numbers.draw()
+
+    @property
+    def unanswered(self) -> tuple[Unanswered, ...]:
+        """The ledger requests that were sent and whose outcome this program was not given, by
+        ascending req_id. `retry(req_id)` of each tells what became of it, or executes it.
+
+        Those in flight are among them. Of more than 64 the oldest are forgotten: the server keeps
+        no more outcomes.
+        """
+        return self._core.numbers.unanswered
+
+    @property
+    def next_req_id(self) -> int:
+        """Greater than every number that was drawn."""
+        return self._core.numbers.next
+
+    # ---- what is known
 
     @property
     def connected(self) -> bool:
@@ -103,7 +213,8 @@ class ClientBase:
 
     @property
     def client_id(self) -> int:
-        """What this client's ledger requests are known by; 0 takes no part in exactly-once."""
+        """What this client's ledger requests are known by. 0 before the first login, which draws
+        it, and for a client that takes no part in exactly-once."""
         return self._core.client_id
 
     @property

@@ -4,13 +4,13 @@ Change them where they are described: in `client.core.calls` and `client.core.lo
 """
 
 from client.base import now_us
-from client.core import calls, login
+from client.core import calls, login, numbers
+from client.core.calls import Receipt
 from client.io.blocking import BlockingBase
 from libproto.messages import (
     LIST_MAX,
     BalanceResponse,
     ChatSendResponse,
-    DepositResponse,
     DirectSendResponse,
     HeartbeatResponse,
     JoinRoomResponse,
@@ -19,10 +19,8 @@ from libproto.messages import (
     RoomEntry,
     RoomHistoryResponse,
     Transaction,
-    TransferResponse,
     UserLookupResponse,
     UserNameResponse,
-    WithdrawResponse,
 )
 
 
@@ -54,7 +52,8 @@ class Client(BlockingBase):
         """Log in, and check that the server knows the user's key too.
 
         Raises Unauthorized if user or password are wrong, ProtocolViolation if the server's own
-        proof is; the connection is closed then. Another session with this client_id ends.
+        proof is; the connection is closed then. ClientIdTaken if a client_id that was given is in
+        use beyond next_req_id; one that was drawn is drawn anew. Another session with it ends.
         """
         return self._run(login.login(self._core, username, password), timeout_s)
 
@@ -119,7 +118,7 @@ class Client(BlockingBase):
         """Find a user by id; NotFound."""
         return self._call(calls.user_name(user_id), timeout_s)
 
-    # ---- ledger: amounts are in minor units
+    # ---- ledger: amounts are in minor units (cents)
 
     def deposit(
         self,
@@ -128,8 +127,17 @@ class Client(BlockingBase):
         req_id: int | None = None,
         possible_duplicate: bool = False,
         timeout_s: float | None = None,
-    ) -> DepositResponse:
-        """Bring money in from outside."""
+    ) -> Receipt:
+        """Bring money in from outside.
+
+        `req_id`: a number of `new_req_id()`, for this request alone; without it, the client draws
+        one. With it the request can be made again, by `retry(req_id)`, until its outcome is known:
+        it is executed once. `possible_duplicate`: it was perhaps sent before, by an earlier run of
+        the program with this client_id.
+
+        Raises Unauthorized where deposits are closed, and OutcomeUnknown. After
+        CallTimeout, ConnectionLost or an interrupt, the exception's `req_id` is what `retry` takes.
+        """
         return self._call(calls.deposit(amount), timeout_s, req_id, possible_duplicate)
 
     def withdraw(
@@ -139,8 +147,10 @@ class Client(BlockingBase):
         req_id: int | None = None,
         possible_duplicate: bool = False,
         timeout_s: float | None = None,
-    ) -> WithdrawResponse:
-        """Take money out; InsufficientFunds."""
+    ) -> Receipt:
+        """Take money out. `req_id`, `possible_duplicate` and errors as with `deposit`, and
+        InsufficientFunds.
+        """
         return self._call(calls.withdraw(amount), timeout_s, req_id, possible_duplicate)
 
     def transfer(
@@ -151,9 +161,28 @@ class Client(BlockingBase):
         req_id: int | None = None,
         possible_duplicate: bool = False,
         timeout_s: float | None = None,
-    ) -> TransferResponse:
-        """Pay another user; InsufficientFunds, NotFound."""
+    ) -> Receipt:
+        """Pay another user, named by user_id, which `lookup` tells.
+
+        `req_id`, `possible_duplicate` and errors as with `deposit`; also InsufficientFunds, and
+        NotFound if there is no such user. So that one payment is made, whatever happens:
+
+            req_id = client.new_req_id()
+            try:
+                client.transfer(bob, 1250, req_id=req_id)
+            except (CallTimeout, ConnectionLost):
+                client.retry(req_id)  # once connected again; executed once, however often asked
+        """
         return self._call(calls.transfer(to_user, amount), timeout_s, req_id, possible_duplicate)
+
+    def retry(self, req_id: int, *, timeout_s: float | None = None) -> Receipt:
+        """Learn what became of a ledger request, by making it again under its req_id.
+
+        If it was executed, the result is the recorded outcome (`recorded` is True), and nothing is
+        executed now; if not, it is executed now, or refused. May be repeated. Raises OutcomeUnknown
+        where nobody can tell any more: the transactions show it.
+        """
+        return self._call(numbers.retry(self._core.numbers, req_id), timeout_s, req_id, True)
 
     def balance(self, *, timeout_s: float | None = None) -> BalanceResponse:
         """One's own balance, and the last transaction that changed it."""

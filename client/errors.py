@@ -1,21 +1,83 @@
-"""What a client raises: one class for each way in which a call can go wrong.
+"""What a client raises: one tree, a class for each way in which a call can go wrong.
+
+    ClientError
+    ├── MisuseError (ValueError)        the program asked for what there is not; nothing was sent
+    │   ├── BadArgument                 a value: names the argument, the value and the rule
+    │   ├── NotLoggedIn                 a call that needs a login first
+    │   └── WrongPlace                  a call from another process, thread or event loop, or a copy
+    ├── RequestFailed                   the server refused it, one subclass for each status
+    │   ├── BadPacket                   an argument that the server does not allow
+    │   ├── ChecksumFailed              damaged on its way
+    │   ├── Unauthorized                not logged in, wrong password, not a member
+    │   ├── NotFound                    no such room or user
+    │   ├── InsufficientFunds           the balance is below the amount
+    │   ├── ServerBusy                  overload or a rate limit: `retry_after_ms`
+    │   ├── OutcomeUnknown              nobody can tell any more whether it was executed
+    │   ├── AlreadyExists               the username is taken
+    │   ├── LimitReached                an amount, a balance or another limit
+    │   └── InternalError               the server failed
+    ├── ReqIdTaken                      the req_id is another request's; this one was not executed
+    ├── ClientIdTaken                   a client_id that the program gave is used by somebody else
+    ├── CallTimeout (TimeoutError)      no answer before the deadline
+    ├── ConnectionLost (ConnectionError)
+    │   ├── Superseded                  the same user and client_id logged in elsewhere
+    │   └── ReloginFailed               the server does not take the login any more
+    └── ProtocolViolation               not the protocol, or not the server that knows this user
 
 Three kinds are told apart. The server refused the request (`RequestFailed`): it is answered, and
 but for `OutcomeUnknown` nothing happened. No answer came (`CallTimeout`, `ConnectionLost`): whether
-the request was executed is unknown, and a ledger request can be repeated under its req_id. What
-came is not the protocol (`ProtocolViolation`): the connection is closed.
+the request was executed is unknown, and `retry(req_id)` tells, or executes it. What came is not the
+protocol (`ProtocolViolation`): the connection is closed.
 
-Values that the wire cannot carry, and calls that make no sense, are `libproto.errors.MisuseError`.
+Every exception that comes out of a ledger request, KeyboardInterrupt and CancelledError included,
+has the attribute `req_id`: the number that `retry` takes.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from libproto import errors
 from libproto.errors import Status
 from libproto.messages import Opcode
 
 
 class ClientError(Exception):
-    """Base of what a client raises."""
+    """Base of what a client raises. `req_id` is that of the ledger request, 0 if it is not about
+    one that was sent."""
+
+    req_id: int = 0
+
+
+class MisuseError(ClientError, errors.MisuseError):
+    """The program asked for what the client or the protocol does not have; nothing was sent."""
+
+
+class BadArgument(MisuseError):
+    """An argument is not what the call takes: `argument` is its name, `value` what was given, and
+    `rule` what is taken, with its unit."""
+
+    def __init__(self, argument: str, value: Any, rule: str) -> None:
+        super().__init__(argument, value, rule)
+        self.argument = argument
+        self.value = value
+        self.rule = rule
+
+    def __str__(self) -> str:
+        shown = repr(self.value)
+        if len(shown) > _SHOWN_MAX:
+            shown = shown[:_SHOWN_MAX] + "..."
+        return f"{self.argument}={shown} ({type(self.value).__name__}): it takes {self.rule}"
+
+
+_SHOWN_MAX = 80  # characters of a value
+
+
+class NotLoggedIn(MisuseError):
+    """The call needs a session: log in first."""
+
+
+class WrongPlace(MisuseError):
+    """A client is used by the process that connected it, and by one event loop if it is an
+    AsyncClient. It cannot be copied or pickled: make one in each place."""
 
 
 class RequestFailed(ClientError):
@@ -86,8 +148,29 @@ class InternalError(RequestFailed, status=Status.ERR_INTERNAL):
 assert RequestFailed.by_status.keys() == set(Status) - {Status.OK}
 
 
+class ReqIdTaken(ClientError):
+    """The server has an outcome under this req_id that is not of this request: another program uses
+    this client_id, or an earlier run of this one used the number. This request was not executed.
+
+    Where it is the same request from an earlier run, repeat it with possible_duplicate=True.
+    """
+
+    def __init__(self, message: str, req_id: int) -> None:
+        super().__init__(message, req_id)
+        self.req_id = req_id
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ClientIdTaken(ClientError):
+    """The login was refused: the server knows of req_ids of this client_id that are not below
+    `next_req_id`. Another program uses the client_id, or the number was not kept. With a fresh
+    client_id nothing that is unanswered under this one may be repeated: its outcome is unknown."""
+
+
 class CallTimeout(ClientError, TimeoutError):
-    """The call's deadline passed. The outcome of a ledger request is unknown: `req_id` repeats it.
+    """The call's deadline passed. The outcome of a ledger request is unknown: retry(req_id).
 
     `req_id` is 0 if the request was not sent, `opcode` None if the wait was not for an answer.
     """
@@ -121,3 +204,16 @@ class ReloginFailed(ConnectionLost):
 
 class ProtocolViolation(ClientError):
     """The server sent what the protocol does not allow, or does not hold the user's key."""
+
+
+def name_req_id(error: BaseException, req_id: int) -> None:
+    """Have an exception that comes out of a ledger request say which: as an attribute, and as a
+    note to what is not ours, as KeyboardInterrupt or CancelledError."""
+    if getattr(error, "req_id", 0):
+        return
+    error.req_id = req_id  # type: ignore[attr-defined]  # exceptions take attributes
+    if not isinstance(error, ClientError):
+        error.add_note(
+            f"whether the ledger request with req_id {req_id} was executed is unknown: "
+            f"retry({req_id}) tells, or executes it"
+        )

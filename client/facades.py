@@ -1,13 +1,14 @@
 """The two clients, written from the one description of the calls: `python -m client.facades` writes
-`blocking.py` and `aio.py` beside this file, `--check` says which of them is not what it would
-write.
+`blocking.py`, `aio.py` and `protocol.py` beside this file, `--check` says which of them is not what
+it would write.
 
-What differs between them is in the two rows of `FACADES`; a method is made of the source of its
+What differs between them is in the rows of `FACADES`; a method is made of the source of its
 description: name, arguments, result and docstring.
 """
 
 import argparse
 import ast
+import builtins
 import inspect
 import sys
 import textwrap
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client.core import calls, login
+from client.core import calls, login, numbers
 from libproto import messages
 
 HERE = Path(__file__).parent
@@ -41,11 +42,12 @@ SECTIONS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
         ),
     ),
     (
-        "ledger: amounts are in minor units",
+        "ledger: amounts are in minor units (cents)",
         (
             calls.deposit,
             calls.withdraw,
             calls.transfer,
+            numbers.retry,
             calls.balance,
             calls.transactions,
         ),
@@ -56,7 +58,7 @@ SECTIONS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
 LEDGER = frozenset({"deposit", "withdraw", "transfer"})
 """Those whose requests may be repeated under their req_id."""
 
-FILLED = {"core": "self._core", "client_time": "now_us()"}
+FILLED = {"core": "self._core", "numbers": "self._core.numbers", "client_time": "now_us()"}
 """Arguments of a description that no caller gives."""
 
 
@@ -71,6 +73,8 @@ class Facade:
     about: str
     define: str = "def"
     wait: str = ""
+    abstract: bool = False
+    beside: str = ""  # members that are not described calls
 
 
 FACADES = (
@@ -111,6 +115,53 @@ does not fit is dropped, and named by a RoomGap or a PaymentGap in its place.
         define="async def",
         wait="await ",
     ),
+    Facade(
+        "protocol.py",
+        "AnyClient",
+        "Protocol",
+        "typing",
+        """\
+What `Client` and `AsyncClient` have in common, for functions that take either.
+
+A call gives its result, or with an AsyncClient what is to be awaited for it.
+""",
+        abstract=True,
+        beside="""\
+    host: str
+    port: int
+    timeout_s: float
+
+    def connect(self, *, timeout_s: float | None = None) -> Awaitable[None] | None:
+        \"""Connect; again after a loss, too.\"""
+
+    def close(self) -> Awaitable[None] | None:
+        \"""Close the connection, and make no other.\"""
+
+    def new_req_id(self) -> int:
+        \"""A number for one ledger request, to be taken before the call.\"""
+
+    @property
+    def unanswered(self) -> tuple[Unanswered, ...]:
+        \"""The ledger requests whose outcome this program was not given.\"""
+
+    @property
+    def connected(self) -> bool:
+        \"""Whether there is a connection that can be used, as far as is known.\"""
+
+    @property
+    def client_id(self) -> int:
+        \"""What this client's ledger requests are known by.\"""
+
+    @property
+    def user_id(self) -> int:
+        \"""Of the last login; 0 before.\"""
+
+    @property
+    def username(self) -> str:
+        \"""Of the last login; empty before.\"""
+
+""",
+    ),
 )
 
 
@@ -123,19 +174,20 @@ def write(facade: Facade) -> str:
         for function in functions:
             source = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
             assert isinstance(source, ast.FunctionDef)
-            names |= {node.id for node in ast.walk(source.args) if isinstance(node, ast.Name)}
-            names |= {node.id for node in ast.walk(_result(source)) if isinstance(node, ast.Name)}
+            shown = [each for each in source.args.args if each.arg not in FILLED]
+            for part in (*shown, *source.args.defaults, _result(source)):
+                names |= {node.id for node in ast.walk(part) if isinstance(node, ast.Name)}
             body.append(_method(facade, source, function.__module__.rpartition(".")[2]))
     imported = sorted((name for name in names if hasattr(messages, name)), key=_import_order)
+    assert names - set(imported) <= {"Receipt", *vars(builtins)}
     head = [
         f'"""The calls of `{facade.name}`, written by `{PROGRAM}`.',
         "",
         "Change them where they are described: in `client.core.calls` and `client.core.login`.",
         '"""',
         "",
-        f"from {PACKAGE}.base import now_us",
-        f"from {PACKAGE}.core import calls, login",
-        f"from {PACKAGE}.{facade.home} import {facade.base}",
+        *(_PROTOCOL_IMPORTS if facade.abstract else _CLIENT_IMPORTS),
+        *([] if facade.abstract else [f"from {PACKAGE}.{facade.home} import {facade.base}"]),
         f"from {messages.__name__} import (",
         *(f"    {name}," for name in imported),
         ")",
@@ -145,7 +197,21 @@ def write(facade: Facade) -> str:
         textwrap.indent(f'"""{facade.about}"""', "    "),
         "",
     ]
-    return "\n".join([*head, "\n\n".join(body), ""])
+    return "\n".join([*head, facade.beside + "\n\n".join(body), ""])
+
+
+_CLIENT_IMPORTS = (
+    f"from {PACKAGE}.base import now_us",
+    f"from {PACKAGE}.core import calls, login, numbers",
+    f"from {PACKAGE}.core.calls import Receipt",
+)
+_PROTOCOL_IMPORTS = (
+    "from collections.abc import Awaitable",
+    "from typing import Protocol",
+    "",
+    f"from {PACKAGE}.core.calls import Receipt",
+    f"from {PACKAGE}.core.numbers import Unanswered",
+)
 
 
 def _import_order(name: str) -> tuple[bool, str]:
@@ -176,8 +242,12 @@ def _method(facade: Facade, source: ast.FunctionDef, module: str) -> str:
     if source.name in LEDGER:
         arguments += ["req_id: int | None = None", "possible_duplicate: bool = False"]
         also = "timeout_s, req_id, possible_duplicate"
+    elif source.name == "retry":
+        also = "timeout_s, req_id, True"
     arguments.append("timeout_s: float | None = None")
     result = ast.unparse(_result(source))
+    if facade.abstract:
+        result = f"Awaitable[{result}] | {result}"
     text = ast.get_docstring(source)
     assert text is not None
     does = "_run" if module == "login" else "_call"
@@ -186,6 +256,8 @@ def _method(facade: Facade, source: ast.FunctionDef, module: str) -> str:
     statements = [f"{start}self.{does}({call}, {also})"]
     if len(f"        {statements[0]}") > LINE_MAX:
         statements = [f"call = {call}", f"{start}self.{does}(call, {also})"]
+    if facade.abstract:
+        statements = []
     lines = [
         *_signature(f"{facade.define} {source.name}", arguments, result),
         *textwrap.indent(f'"""{text}' + ('\n"""' if "\n" in text else '"""'), "    ").split("\n"),

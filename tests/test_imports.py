@@ -43,7 +43,7 @@ FORBIDDEN: dict[str, frozenset[str]] = {
     "server.region": INPUT_OUTPUT | CLOCK | LOGGING | {"libnet"},
     "server.core": INPUT_OUTPUT | CLOCK | LOGGING | {"libnet"},
     # What both clients have in common moves no bytes and keeps no time.
-    "client.core": INPUT_OUTPUT | CLOCK | LOGGING | {"libnet", "threading"},
+    "client.core": INPUT_OUTPUT | CLOCK | LOGGING | {"libnet"},
 }
 
 # Room of the server or the client -> those there that it may import, beside its own.
@@ -61,6 +61,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "client.base": frozenset({"client.errors", "client.core"}),
     "client.io": SHELL,
     "client.facades": frozenset({"client.core"}),
+    "client.protocol": frozenset({"client.core"}),
     "client.blocking": FACADES,
     "client.aio": FACADES,
     "client.terminal": SHOWN,

@@ -12,15 +12,18 @@ import asyncio
 import getpass
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 from client.aio import AsyncClient
 from client.amounts import parse_amount
 from client.blocking import Client
+from client.cli.identity import Identity, identity, state_directory
+from client.core.calls import Receipt
 from client.core.gaps import Found, read_range
-from client.errors import ClientError, ConnectionLost, Unauthorized
+from client.errors import ClientError, ClientIdTaken, ConnectionLost, Unauthorized
 from client.terminal import display
 from client.terminal.advice import explain, hint, money_at_stake
 from client.terminal.arguments import (
@@ -123,13 +126,17 @@ def _balance(client: Client, options: argparse.Namespace, screen: Screen) -> Non
 def _deposit(client: Client, options: argparse.Namespace, screen: Screen) -> None:
     with money_at_stake("deposit", CHECK_COMMAND, screen):
         done = client.deposit(options.amount)
-    screen.result(display.receipt_line("deposited", options.amount, done.balance), done._asdict())
+    screen.result(display.receipt_line("deposited", options.amount, done.balance), _receipt(done))
 
 
 def _withdraw(client: Client, options: argparse.Namespace, screen: Screen) -> None:
     with money_at_stake("withdrawal", CHECK_COMMAND, screen):
         done = client.withdraw(options.amount)
-    screen.result(display.receipt_line("withdrew", options.amount, done.balance), done._asdict())
+    screen.result(display.receipt_line("withdrew", options.amount, done.balance), _receipt(done))
+
+
+def _receipt(done: Receipt) -> dict[str, int]:
+    return {"txn_id": done.txn_id, "balance": done.balance}
 
 
 def _pay(client: Client, options: argparse.Namespace, screen: Screen) -> None:
@@ -138,7 +145,7 @@ def _pay(client: Client, options: argparse.Namespace, screen: Screen) -> None:
         done = client.transfer(payee, options.amount)
     screen.result(
         display.receipt_line(f"paid {options.payee}", options.amount, done.balance),
-        done._asdict(),
+        _receipt(done),
     )
 
 
@@ -423,13 +430,67 @@ def _ask_password(prompt: str) -> str:
 # ---- what is done
 
 
+@contextmanager
+def _identity(options: argparse.Namespace, screen: Screen) -> Iterator[Identity | None]:
+    """The client_id that this program holds; None if it has to draw one for itself."""
+    with ExitStack() as stack:
+        held = None
+        try:
+            held = stack.enter_context(
+                identity(os.environ, options.host, options.port, options.user)
+            )
+        except OSError as error:
+            screen.remark(
+                f"cannot keep what payments are numbered by, in {state_directory(os.environ)}: "
+                f"{error.strerror}; a number of its own is used for this run"
+            )
+        yield held
+
+
+def _numbering(held: Identity | None) -> dict[str, Any]:
+    """What a client is told of its client_id."""
+    if held is None:
+        return {}
+
+    def keep(next_req_id: int) -> None:
+        try:
+            held.keep(next_req_id)
+        except OSError as error:
+            raise CannotBegin(
+                "nothing was moved: the number of the request cannot be kept in "
+                f"{state_directory(os.environ)}: {error.strerror}"
+            ) from error
+
+    return {
+        "client_id": held.client_id,
+        "next_req_id": held.next_req_id,
+        "keep_next_req_id": keep,
+    }
+
+
 def _run(command: Command, options: argparse.Namespace, password: str, screen: Screen) -> None:
-    client = Client(
-        options.host,
-        options.port,
-        timeout_s=options.timeout,
-        client_id=None if command.moves_money else 0,
-    )
+    if not command.moves_money:
+        _run_as(command, options, password, screen, {"client_id": 0})
+        return
+    with _identity(options, screen) as held:
+        try:
+            _run_as(command, options, password, screen, _numbering(held))
+        except ClientIdTaken:  # by the login: nothing was done yet
+            if held is None:
+                raise
+            held.renew()
+            options.register = False
+            _run_as(command, options, password, screen, _numbering(held))
+
+
+def _run_as(
+    command: Command,
+    options: argparse.Namespace,
+    password: str,
+    screen: Screen,
+    numbering: Mapping[str, Any],
+) -> None:
+    client = Client(options.host, options.port, timeout_s=options.timeout, **numbering)
     with client:
         if options.register:
             with hint(Unauthorized, REGISTER_HINT):
@@ -441,6 +502,20 @@ def _run(command: Command, options: argparse.Namespace, password: str, screen: S
 
 
 async def _chat(options: argparse.Namespace, password: str, screen: Screen) -> int:
+    with _identity(options, screen) as held:
+        try:
+            return await _chat_as(options, password, screen, _numbering(held))
+        except ClientIdTaken:  # by the login: nothing was done yet
+            if held is None:
+                raise
+            held.renew()
+            options.register = False
+            return await _chat_as(options, password, screen, _numbering(held))
+
+
+async def _chat_as(
+    options: argparse.Namespace, password: str, screen: Screen, numbering: Mapping[str, Any]
+) -> int:
     from client.chat.program import (  # takes a while to load, and no command needs it
         Outage,
         converse,
@@ -453,6 +528,7 @@ async def _chat(options: argparse.Namespace, password: str, screen: Screen) -> i
         payments=True,
         reconnect=True,
         on_reconnect=lambda lost: outage.tell(lost),
+        **numbering,
     )
     outage = Outage(client, screen)
     async with client:

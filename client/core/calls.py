@@ -7,13 +7,14 @@ take several requests: `client.core.login` describes them.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from client.core import arguments as check
 from libproto.messages import (
     LIST_MAX,
     BalanceResponse,
     ChatSendResponse,
-    DepositResponse,
     DirectSendResponse,
     HeartbeatResponse,
     JoinRoomResponse,
@@ -22,21 +23,41 @@ from libproto.messages import (
     RoomEntry,
     RoomHistoryResponse,
     Transaction,
-    TransferResponse,
     UserLookupResponse,
     UserNameResponse,
-    WithdrawResponse,
 )
 
 R = TypeVar("R")
 
 
-class Call(NamedTuple, Generic[R]):
-    """One request, and what the caller gets of the fields of its OK response."""
+@dataclass(slots=True, eq=False)
+class Call(Generic[R]):
+    """One request, and what the caller gets of the fields of its OK response.
+
+    `req_id` is that of a ledger request, once it has one; `sent` says that it was sent, and
+    `recordable` that it was made before, so that a recorded outcome may be its answer.
+    """
 
     opcode: Opcode
     fields: tuple[Any, ...]
     result: Callable[[tuple[Any, ...]], R]
+    req_id: int = 0
+    sent: bool = False
+    recordable: bool = False
+
+
+class Receipt(NamedTuple):
+    """The outcome of a ledger request.
+
+    txn_id: of the transaction, which orders all of them. balance: the caller's own after it, minor
+    units. req_id: of the request. recorded: whether this is the outcome of an earlier sending of
+    this request, so that nothing was executed just now.
+    """
+
+    txn_id: int
+    balance: int
+    req_id: int
+    recorded: bool
 
 
 def _nothing(_: tuple[Any, ...]) -> None:
@@ -69,65 +90,90 @@ def heartbeat(client_time: int) -> Call[HeartbeatResponse]:
 
 def join(room_id: int) -> Call[JoinRoomResponse]:
     """Join a room: its events after `last_seq` will be pushed. NotFound: no such room."""
-    return Call(Opcode.JOIN_ROOM, (room_id,), JoinRoomResponse._make)
+    return Call(Opcode.JOIN_ROOM, (check.room(room_id),), JoinRoomResponse._make)
 
 
 def leave(room_id: int) -> Call[None]:
     """Leave a room. NotFound if it is not joined."""
-    return Call(Opcode.LEAVE_ROOM, (room_id,), _nothing)
+    return Call(Opcode.LEAVE_ROOM, (check.room(room_id),), _nothing)
 
 
 def send(room_id: int, message: str) -> Call[ChatSendResponse]:
     """Say something in a joined room; Unauthorized if it is not joined."""
-    return Call(Opcode.CHAT_SEND, (room_id, message), ChatSendResponse._make)
+    fields = (check.room(room_id), check.text("message", message))
+    return Call(Opcode.CHAT_SEND, fields, ChatSendResponse._make)
 
 
 def history(room_id: int, after_seq: int = 0, limit: int = LIST_MAX) -> Call[RoomHistoryResponse]:
     """Events of a room after `after_seq`, ascending, at most 256; none is the end."""
-    return Call(Opcode.ROOM_HISTORY, (room_id, after_seq, limit), RoomHistoryResponse._make)
+    fields = (check.room(room_id), check.position(after_seq, "after_seq"), check.limit(limit))
+    return Call(Opcode.ROOM_HISTORY, fields, RoomHistoryResponse._make)
 
 
 def rooms(after_room_id: int = 0) -> Call[tuple[RoomEntry, ...]]:
     """Rooms with members or events, ascending, at most 256; none is the end."""
-    return Call(Opcode.ROOM_LIST, (after_room_id,), _first)
+    return Call(Opcode.ROOM_LIST, (check.room(after_room_id, "after_room_id"),), _first)
 
 
 def members(room_id: int, after_user_id: int = 0) -> Call[tuple[Member, ...]]:
     """Members of a room by ascending user_id, at most 256; none is the end."""
-    return Call(Opcode.ROOM_MEMBERS, (room_id, after_user_id), _first)
+    fields = (check.room(room_id), check.user(after_user_id, "after_user_id"))
+    return Call(Opcode.ROOM_MEMBERS, fields, _first)
 
 
 def direct(to_user: int, message: str) -> Call[DirectSendResponse]:
     """Say something to one user, on all their connections; NotFound if there is none."""
-    return Call(Opcode.DIRECT_SEND, (to_user, message), DirectSendResponse._make)
+    fields = (check.user(to_user, "to_user"), check.text("message", message))
+    return Call(Opcode.DIRECT_SEND, fields, DirectSendResponse._make)
 
 
 def lookup(username: str) -> Call[UserLookupResponse]:
     """Find a user by name; NotFound."""
-    return Call(Opcode.USER_LOOKUP, (username,), UserLookupResponse._make)
+    return Call(Opcode.USER_LOOKUP, (check.text("username", username),), UserLookupResponse._make)
 
 
 def user_name(user_id: int) -> Call[UserNameResponse]:
     """Find a user by id; NotFound."""
-    return Call(Opcode.USER_NAME, (user_id,), UserNameResponse._make)
+    return Call(Opcode.USER_NAME, (check.user(user_id, "user_id"),), UserNameResponse._make)
 
 
 # ---- ledger: amounts are in minor units
 
 
-def deposit(amount: int) -> Call[DepositResponse]:
-    """Bring money in from outside."""
-    return Call(Opcode.DEPOSIT, (amount,), DepositResponse._make)
+def deposit(amount: int) -> Call[Receipt]:
+    """Bring money in from outside.
+
+    `req_id`: a number of `new_req_id()`, for this request alone; without it, the client draws
+    one. With it the request can be made again, by `retry(req_id)`, until its outcome is known:
+    it is executed once. `possible_duplicate`: it was perhaps sent before, by an earlier run of
+    the program with this client_id.
+
+    Raises Unauthorized where deposits are closed, and OutcomeUnknown. After
+    CallTimeout, ConnectionLost or an interrupt, the exception's `req_id` is what `retry` takes.
+    """
+    return Call(Opcode.DEPOSIT, (check.amount(amount),), Receipt._make)
 
 
-def withdraw(amount: int) -> Call[WithdrawResponse]:
-    """Take money out; InsufficientFunds."""
-    return Call(Opcode.WITHDRAW, (amount,), WithdrawResponse._make)
+def withdraw(amount: int) -> Call[Receipt]:
+    """Take money out. `req_id`, `possible_duplicate` and errors as with `deposit`, and
+    InsufficientFunds."""
+    return Call(Opcode.WITHDRAW, (check.amount(amount),), Receipt._make)
 
 
-def transfer(to_user: int, amount: int) -> Call[TransferResponse]:
-    """Pay another user; InsufficientFunds, NotFound."""
-    return Call(Opcode.TRANSFER, (to_user, amount), TransferResponse._make)
+def transfer(to_user: int, amount: int) -> Call[Receipt]:
+    """Pay another user, named by user_id, which `lookup` tells.
+
+    `req_id`, `possible_duplicate` and errors as with `deposit`; also InsufficientFunds, and
+    NotFound if there is no such user. So that one payment is made, whatever happens:
+
+        req_id = client.new_req_id()
+        try:
+            client.transfer(bob, 1250, req_id=req_id)
+        except (CallTimeout, ConnectionLost):
+            client.retry(req_id)  # once connected again; executed once, however often asked
+    """
+    fields = (check.user(to_user, "to_user"), check.amount(amount))
+    return Call(Opcode.TRANSFER, fields, Receipt._make)
 
 
 def balance() -> Call[BalanceResponse]:
@@ -137,4 +183,5 @@ def balance() -> Call[BalanceResponse]:
 
 def transactions(before_txn_id: int = 0, limit: int = LIST_MAX) -> Call[tuple[Transaction, ...]]:
     """One's own transactions, newest first, at most 256; 0: from the newest."""
-    return Call(Opcode.TXN_HISTORY, (before_txn_id, limit), _second)
+    fields = (check.position(before_txn_id, "before_txn_id"), check.limit(limit))
+    return Call(Opcode.TXN_HISTORY, fields, _second)

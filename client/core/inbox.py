@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import methodcaller
 from typing import Any, Final, NamedTuple, TypeVar
 
-from client.core.pushes import PaymentGap, Push
+from client.core.pushes import LogReplaced, OutcomesUnknown, PaymentGap, Push
 from client.errors import ClientError
 from libproto.messages import ChatBroadcast, DirectMessage, Payment, RoomGap
 
@@ -34,6 +34,7 @@ DIRECT: Final = 0
 """The room whose gaps are of direct messages."""
 PAYMENTS: Final = -1
 NOTICES: Final = -2
+LOGINS: Final = -3
 """Where what was dropped of payments and notices is kept, among the rooms."""
 
 
@@ -143,7 +144,9 @@ class Inbox:
         parts = self._sums.setdefault(key, [])
         if gap is None:
             # The last two notices, why and that it is over; of a room, what begins it anew.
-            parts[:] = [*parts[-1:], item] if isinstance(item, Notice) else [item]
+            # What a login said is kept: there are few of them.
+            keep = parts if key == LOGINS else parts[-1:] if key == NOTICES else []
+            parts[:] = [*keep, item]
             return
         self.dropped += 1
         if parts and isinstance(before := parts[-1], RoomGap | PaymentGap):
@@ -204,6 +207,8 @@ def _summary(item: Item) -> tuple[int, Gap | None]:
             return item.room_id, item
         case Notice():
             return NOTICES, None
+        case LogReplaced() | OutcomesUnknown():
+            return LOGINS, None
     return item.room_id, None
 
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, TypeVar
 
-from client.core import auth
+from client.core import arguments, auth
 from client.core.calls import Call
 from client.core.session import ClientCore
+from client.errors import AlreadyExists, MisuseError
 from libproto.messages import LoginResponse
 
 R = TypeVar("R")
@@ -25,6 +26,7 @@ def register(core: ClientCore, username: str, password: str) -> Steps[int]:
 
     Raises AlreadyExists, and Unauthorized where registration is closed.
     """
+    _check(core, username, password)
     greeting = yield auth.hello(username, core.client_name, core.capabilities)
     call = yield partial(auth.register, greeting, password)
     user_id: int = yield call
@@ -35,9 +37,27 @@ def login(core: ClientCore, username: str, password: str) -> Steps[LoginResponse
     """Log in, and check that the server knows the user's key too.
 
     Raises Unauthorized if user or password are wrong, ProtocolViolation if the server's own
-    proof is; the connection is closed then. Another session with this client_id ends.
+    proof is; the connection is closed then. ClientIdTaken if a client_id that was given is in
+    use beyond next_req_id; one that was drawn is drawn anew. Another session with it ends.
     """
-    greeting = yield auth.hello(username, core.client_name, core.capabilities)
-    keys = yield partial(auth.derive, greeting, password)
-    session: LoginResponse = yield core.login(greeting, keys)
-    return session
+    _check(core, username, password)
+    refusals = 0
+    while True:
+        greeting = yield auth.hello(username, core.client_name, core.capabilities)
+        keys = yield partial(auth.derive, greeting, password)
+        try:
+            session: LoginResponse = yield core.login(greeting, keys)
+        except AlreadyExists as error:
+            core.give_up_client_id(error)
+            refusals += 1
+            if refusals > 1:  # a fresh one cannot be known
+                raise
+        else:
+            return session
+
+
+def _check(core: ClientCore, username: str, password: str) -> None:
+    arguments.username(username)
+    arguments.text("password", password, secret=True)
+    if core.logged_in:
+        raise MisuseError(f"already logged in as {core.username!r}: logout() first")

@@ -34,8 +34,34 @@ class PaymentGap(NamedTuple):
     last_txn_id: int
 
 
-Push = ChatBroadcast | RoomGap | DirectMessage | Payment | RoomRestarted | RoomRefused | PaymentGap
-"""What comes unasked. The last three are said by the client, not by the server."""
+class LogReplaced(NamedTuple):
+    """After a login: the server's log is another one than before, as an operator has put back an
+    older state. What is known of balances, transactions and rooms may not be there any more, and
+    nothing was repeated by itself; `retry` what `unanswered` lists if it is still wanted."""
+
+    log_id_before: int
+    log_id: int
+
+
+class OutcomesUnknown(NamedTuple):
+    """After a login: the server did not take the client_id any more; the client has a fresh one.
+    What became of these ledger requests can be learned from the transactions alone."""
+
+    req_ids: tuple[int, ...]
+
+
+Push = (
+    ChatBroadcast
+    | RoomGap
+    | DirectMessage
+    | Payment
+    | RoomRestarted
+    | RoomRefused
+    | PaymentGap
+    | LogReplaced
+    | OutcomesUnknown
+)
+"""What comes unasked. From RoomRestarted on, it is the client that says it, not the server."""
 
 MAKERS: dict[int, Callable[[Iterable[Any]], Push]] = {
     Opcode.CHAT_BROADCAST: ChatBroadcast._make,

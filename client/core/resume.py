@@ -38,6 +38,7 @@ from client.core import auth, calls
 from client.core.auth import Greeting, Keys
 from client.core.backoff import Backoff
 from client.core.calls import Call
+from client.core.numbers import Numbers
 from client.core.pushes import Push, RoomRefused
 from client.core.rooms import Rooms
 from client.core.session import (
@@ -49,11 +50,15 @@ from client.core.session import (
     Request,
 )
 from client.errors import (
+    AlreadyExists,
     BadPacket,
     ChecksumFailed,
     ClientError,
+    ClientIdTaken,
     ConnectionLost,
+    OutcomeUnknown,
     ReloginFailed,
+    ReqIdTaken,
     RequestFailed,
     ServerBusy,
     Superseded,
@@ -89,8 +94,8 @@ Step = Callable[[Any, RequestFailed | None], None]
 class ResumingCore(ClientCore):
     """The core that the module's text tells of."""
 
-    def __init__(self, client_id: int | None, payments: bool, client_name: str) -> None:
-        super().__init__(client_id, payments, client_name)
+    def __init__(self, numbers: Numbers, payments: bool, client_name: str) -> None:
+        super().__init__(numbers, payments, client_name)
         self.backoff = Backoff()
         self.rooms = Rooms()
         self._has_link = False
@@ -98,7 +103,6 @@ class ResumingCore(ClientCore):
         self._succeeded_before = False  # the connection that was lost had been in use
         self._offered: Keys | None = None  # by the LOGIN under way
         self._keys: Keys | None = None
-        self._events: list[Push] = []
         self._own: dict[int, Step] = {}
         self._unsent: set[int] = set()  # pending, but not sent on this connection
         self._repeated: set[int] = set()  # ledger requests that have to be answered first
@@ -109,6 +113,10 @@ class ResumingCore(ClientCore):
     @property
     def linked(self) -> bool:
         return self.loss is None and self._has_link
+
+    @property
+    def logged_in(self) -> bool:
+        return super().logged_in or not self.steady
 
     @property
     def beat_s(self) -> int:
@@ -203,11 +211,8 @@ class ResumingCore(ClientCore):
         event = self.receive(frame)
         if event is not None and not isinstance(event, Answered):
             return self.rooms.pushed(event)
-        given: list[Answered | Push] = [*self._events]
-        self._events.clear()
-        if event is not None:
-            given.append(event)
-        return given
+        given, self._events = self._events, []
+        return given if event is None else [*given, event]
 
     def _succeeded(self, call: Call[Any], result: Any) -> None:
         if call.opcode == Opcode.LOGIN and not self.steady and result.user_id != self.user_id:
@@ -215,16 +220,23 @@ class ResumingCore(ClientCore):
         super()._succeeded(call, result)
 
     def _withhold(
-        self, req_id: int, request: Request, late: bool, result: Any, error: RequestFailed | None
+        self,
+        req_id: int,
+        request: Request,
+        late: bool,
+        result: Any,
+        error: RequestFailed | ReqIdTaken | None,
     ) -> bool:
         if isinstance(error, Unauthorized) and self._is_superseded(request.call):
             raise Superseded(f"another login took the place of this session: {error.detail}")
         if step := self._own.pop(req_id, None):
+            assert not isinstance(error, ReqIdTaken), "the core's own requests are not the ledger's"
             step(result, error)
         elif error is None:
             self._follow(request.call, result)
         if req_id in self._repeated:
-            if error is not None and error.status in REFUSED_BEFORE_THE_RECORD and not late:
+            refused = isinstance(error, RequestFailed) and error.status in REFUSED_BEFORE_THE_RECORD
+            if isinstance(error, RequestFailed) and refused and not late:
                 self._unsent.add(req_id)
                 self._postpone(partial(self._repeat, req_id), error)
                 return True
@@ -270,12 +282,44 @@ class ResumingCore(ClientCore):
             )
         self._ask(super().login(greeting, keys), self._logged_in)
 
+    def _log_replaced(self, log_id: int) -> None:
+        super()._log_replaced(log_id)
+        self.rooms.forget_positions()
+        for req_id in self._unsent_ledger():
+            lost = ConnectionLost(
+                "the connection was lost, and the server has another log now: it was not repeated",
+                (req_id,),
+            )
+            self._fail(req_id, lost)
+
+    def give_up_client_id(self, refusal: AlreadyExists) -> None:
+        super().give_up_client_id(refusal)
+        for req_id in self._unsent_ledger():
+            self._fail(req_id, OutcomeUnknown(refusal.detail, 0, req_id))
+
+    def _unsent_ledger(self) -> list[int]:
+        return [n for n in sorted(self._unsent) if self._pending[n].call.opcode in LEDGER]
+
+    def _fail(self, req_id: int, error: ClientError) -> None:
+        """The call that waits fails, and is not repeated."""
+        self._unsent.discard(req_id)
+        self._in_flight.discard(req_id)
+        del self._pending[req_id]
+        self._events.append(Answered(req_id, None, error))
+
     def _logged_in(self, _: LoginResponse, error: RequestFailed | None) -> None:
+        if isinstance(error, AlreadyExists):
+            try:
+                self.give_up_client_id(error)
+            except ClientIdTaken as taken:
+                raise ReloginFailed(str(taken)) from taken
+            call = auth.hello(self.username, self.client_name, self.capabilities)
+            self._ask(call, self._greeted)
+            return
         self._check(error)
-        for req_id in sorted(self._unsent):
-            if self._pending[req_id].call.opcode in LEDGER:
-                self._repeated.add(req_id)
-                self._repeat(req_id)
+        for req_id in self._unsent_ledger():
+            self._repeated.add(req_id)
+            self._repeat(req_id)
         for room_id in self.rooms.joined_ids():
             self._rejoin(room_id)
 

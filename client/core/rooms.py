@@ -22,7 +22,7 @@ class _Room:
     __slots__ = ("epoch", "held", "seen", "target")
 
     def __init__(self, epoch: int, seen: int) -> None:
-        self.epoch = epoch
+        self.epoch: int | None = epoch
         self.seen = seen
         self.target: int | None = None
         self.held: list[ChatBroadcast | RoomGap] = []
@@ -51,6 +51,12 @@ class Rooms:
     def clear(self) -> None:
         self._rooms.clear()
         self._direct_seen = 0
+
+    def forget_positions(self) -> None:
+        """The server's state is another one: no room is where it was."""
+        self._direct_seen = 0
+        for room in self._rooms.values():
+            room.epoch = None
 
     def interrupt(self) -> None:
         """The connection was lost: what was held back will be in the history."""

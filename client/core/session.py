@@ -21,24 +21,29 @@ one stands there.
 """
 
 import copy
-import secrets
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from client.core import auth, calls
 from client.core.auth import Greeting, Keys
 from client.core.calls import Call
-from client.core.pushes import MAKERS, Push
+from client.core.numbers import Numbers
+from client.core.pushes import MAKERS, LogReplaced, OutcomesUnknown, Push
 from client.errors import (
+    AlreadyExists,
     ClientError,
+    ClientIdTaken,
     ConnectionLost,
+    MisuseError,
     ProtocolViolation,
+    ReqIdTaken,
     RequestFailed,
     ServerBusy,
 )
 from libproto import __version__
+from libproto import errors as wire
 from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE
-from libproto.errors import MisuseError, PeerError, Status
+from libproto.errors import PeerError, Status
 from libproto.framing import Decoder, Fault, Frame
 from libproto.messages import (
     BY_OPCODE,
@@ -55,8 +60,6 @@ from libproto.session import after
 CLIENT_NAME = f"tradechat/{__version__}"
 MAX_BODY_LEN = 65536
 """Longest body, in bytes, until HELLO has told the server's own limit."""
-TIMEOUT_S_MAX = 1e8
-"""Longest timeout; waits of operating systems have limits of their own."""
 OTHER_REQ_IDS = 1 << 63
 """Where the req_ids of requests that are not of the ledger begin."""
 
@@ -79,7 +82,7 @@ class Answered(NamedTuple):
 
     req_id: int
     result: Any
-    error: RequestFailed | None
+    error: ClientError | None
 
 
 class Request(NamedTuple):
@@ -102,14 +105,15 @@ class ClientCore:
     again_after_s: float | None = None
     """In how many seconds `again` is to be called."""
 
-    def __init__(self, client_id: int | None, payments: bool, client_name: str) -> None:
-        self.client_id = client_id if client_id is not None else secrets.randbits(64) or 1
+    def __init__(self, numbers: Numbers, payments: bool, client_name: str) -> None:
+        self.numbers = numbers
         self.client_name = client_name
         self.capabilities = int(Capability.PAYMENTS) if payments else 0
         self.state = State.CONNECTED
         self.loss: ClientError | None = ConnectionLost("not connected: call connect() first")
         self.user_id = 0
         self.session_id = 0
+        self.log_id = 0
         self.resumed = False
         self.username = ""
         self.server_name = ""
@@ -120,22 +124,30 @@ class ClientCore:
         """Ledger requests by req_id of which it is not known whether they were executed."""
         self.outbox: list[bytes] = []
         """Frames of the core's own, for the shell to send after whatever it told the core."""
+        self._events: list[Answered | Push] = []  # to be given out before the next answer
         self._decoder = Decoder(MAX_BODY_LEN)
         self._pending: dict[int, Request] = {}
         self._abandoned: dict[int, list[Request]] = {}
         self._in_flight: set[int] = set()  # req_ids of pending ledger requests
-        # Another program may have used a client_id that was given to us, and its req_ids with it.
-        self._numbering_known = client_id is None
-        self._next_ledger = 1
         self._next_other = OTHER_REQ_IDS
         self._silent_beats = 0
 
     # ---- the connection
 
     @property
+    def client_id(self) -> int:
+        """What the ledger requests are known by; 0 before the first login, or for good."""
+        return self.numbers.client_id
+
+    @property
     def linked(self) -> bool:
         """Whether there is a connection, as far as is known; it may not be steady yet."""
         return self.loss is None
+
+    @property
+    def logged_in(self) -> bool:
+        """Whether there is a session, or one is being resumed."""
+        return self.state == State.AUTHENTICATED
 
     @property
     def beat_s(self) -> int:
@@ -209,30 +221,60 @@ class ClientCore:
 
     def login(self, greeting: Greeting, keys: Keys) -> Call[LoginResponse]:
         """The LOGIN of this client after a HELLO."""
-        return auth.login(greeting, keys, self.client_id, self._next_ledger)
+        self.numbers.identify()
+        return auth.login(greeting, keys, self.client_id, self.numbers.next)
+
+    def _log_replaced(self, log_id: int) -> None:
+        """What was known of the server's state may not be there any more."""
+        self._events.append(LogReplaced(self.log_id, log_id))
+
+    def give_up_client_id(self, refusal: AlreadyExists) -> None:
+        """The server knows of numbers that this client did not draw: take a fresh client_id.
+        ClientIdTaken if it was not ours to choose."""
+        if self.numbers.is_given:
+            raise ClientIdTaken(
+                f"client_id {self.client_id:#x} is in use beyond req_id {self.numbers.next - 1}: "
+                f"{refusal.detail}"
+            )
+        unknown = self.numbers.renew()
+        self.unanswered.clear()
+        if unknown:
+            self._events.append(OutcomesUnknown(unknown))
 
     # ---- requests
 
     def may_send(self, call: Call[Any], req_id: int | None) -> bool:
         """Whether a request can be sent now and leaves those in flight among the last 64."""
-        if call.opcode not in LEDGER or req_id is not None or not self.client_id:
+        if call.opcode not in LEDGER or not (self.numbers.takes_part and self._in_flight):
             return True
-        return not self._in_flight or self._next_ledger - min(self._in_flight) < OUTCOME_WINDOW
+        number = self.numbers.next if req_id is None else req_id
+        return number - min(self._in_flight) < OUTCOME_WINDOW
 
     def request(
         self, call: Call[Any], req_id: int | None = None, possible_duplicate: bool = False
     ) -> tuple[int, bytes]:
-        """Give a call a req_id and make its frame, which is to be sent in this order.
+        """Make the frame of a call, which is to be sent in this order; gives its req_id too.
 
-        `req_id` and `possible_duplicate` repeat a ledger request. MisuseError if the wire cannot
-        carry it; then nothing changes. Raises `loss` if there is no connection.
+        `req_id` is what `numbers` gave to a ledger request; without it, it is drawn here.
+        `possible_duplicate` repeats it. MisuseError if the wire cannot carry it; then nothing
+        changes. Raises `loss` if there is no connection.
         """
         if self.loss is not None:
             raise self.failure()
         ledger = call.opcode in LEDGER
-        number = self._ledger_number(req_id) if ledger else self._next_other
+        if not ledger:
+            number = self._next_other
+        else:
+            number = self.numbers.draw() if req_id is None else self.numbers.take(req_id)
+            if number in self._pending:
+                raise MisuseError(
+                    f"req_id {number} is in flight; it can be repeated when that failed"
+                )
         flags = FLAGGED if possible_duplicate else 0
-        frame = REQUEST[call.opcode].frame(number, flags, *call.fields)
+        try:
+            frame = REQUEST[call.opcode].frame(number, flags, *call.fields)
+        except wire.MisuseError as error:
+            raise MisuseError(str(error)) from error
         if len(frame) - HEADER_LEN > self.max_body_len:
             raise MisuseError(
                 f"{call.opcode.name}: a body of {len(frame) - HEADER_LEN} bytes, the server takes "
@@ -240,29 +282,13 @@ class ClientCore:
             )
         self._pending[number] = Request(call, possible_duplicate)
         if ledger:
-            if req_id is not None and not possible_duplicate:
-                self._numbering_known = True  # a new one: those after it are new as well
-            self._next_ledger = max(self._next_ledger, number + 1)
+            call.req_id, call.sent = number, True
             self._in_flight.add(number)
             self.unanswered[number] = call
-            self._forget_before(self._next_ledger - OUTCOME_WINDOW)
+            self._forget_before(self.numbers.next - OUTCOME_WINDOW)
         else:
             self._next_other += 1
         return number, frame
-
-    def _ledger_number(self, req_id: int | None) -> int:
-        if req_id is None:
-            if self.resumed and not self._numbering_known:
-                raise MisuseError(
-                    f"client_id {self.client_id} has been in use before this client: which req_ids "
-                    "it used is not known here, so the first new ledger request must say its own"
-                )
-            return self._next_ledger
-        if not 0 < req_id < OTHER_REQ_IDS:
-            raise MisuseError(f"req_id {req_id} of a ledger request: 1 to 2^63-1 are allowed")
-        if req_id in self._pending:
-            raise MisuseError(f"req_id {req_id} is in flight; it can be repeated when that failed")
-        return req_id
 
     def _forget_before(self, oldest: int) -> None:
         """Of what is out of the server's window nothing can be learned any more."""
@@ -285,6 +311,7 @@ class ClientCore:
         if request is not None:
             self._in_flight.discard(req_id)
             if not request.repeated:
+                request.call.sent = False
                 self.unanswered.pop(req_id, None)
 
     # ---- what the server sends
@@ -292,7 +319,8 @@ class ClientCore:
     def take(self, frame: Frame) -> Sequence[Answered | Push]:
         """Take one frame, as `receive` does; gives what there is to hand out by that, in order."""
         event = self.receive(frame)
-        return () if event is None else (event,)
+        given, self._events = self._events, []
+        return given if event is None else [*given, event]
 
     def receive(self, frame: Frame) -> Answered | Push | None:
         """Take one frame: an answer, a push, or None for an answer nobody waits for any more.
@@ -323,9 +351,14 @@ class ClientCore:
         if request is None or request.call.opcode != opcode:
             self._check_refusal(opcode, req_id, status, buf, start, end)
             _violation(f"a response to nothing: opcode {opcode:#06x}, req_id {req_id}")
-        result, error = None, None
+        result: Any = None
+        error: RequestFailed | ReqIdTaken | None = None
         if status == Status.OK:
-            result = request.call.result(RESPONSE[opcode].decode(buf, start, end))
+            fields = RESPONSE[opcode].decode(buf, start, end)
+            if opcode in LEDGER:
+                fields = (*fields, req_id, bool(flags & FLAGGED))
+                error = self._taken(req_id, flags, request)
+            result = request.call.result(fields)
             self._succeeded(request.call, result)
         elif status in RequestFailed.by_status:
             retry_after_ms, detail = ERROR.decode(buf, start, end)
@@ -346,8 +379,25 @@ class ClientCore:
         self._in_flight.discard(req_id)
         return Answered(req_id, result, error)
 
+    def _taken(self, req_id: int, flags: int, request: Request) -> ReqIdTaken | None:
+        """The error that a recorded outcome is where the request was never sent before."""
+        if not flags & FLAGGED or request.repeated or request.call.recordable:
+            return None
+        self.numbers.disown(req_id)
+        return ReqIdTaken(
+            f"{request.call.opcode.name} was not executed: the server knows of another request "
+            f"with req_id {req_id} of client_id {self.client_id:#x}; is there another program, or "
+            "an earlier run, with this client_id?",
+            req_id,
+        )
+
     def _withhold(
-        self, req_id: int, request: Request, late: bool, result: Any, error: RequestFailed | None
+        self,
+        req_id: int,
+        request: Request,
+        late: bool,
+        result: Any,
+        error: RequestFailed | ReqIdTaken | None,
     ) -> bool:
         """See an answer before it counts; True if it is not to count and the request stays
         pending. Nothing here; `late`: nobody waits for the answer any more."""
@@ -380,12 +430,16 @@ class ClientCore:
             self.idle_timeout_s = answer.idle_timeout_s
             self.max_body_len = self._decoder.max_body_len = answer.max_body_len
         elif call.opcode == Opcode.LOGIN:
+            if self.log_id and result.log_id != self.log_id:
+                self._log_replaced(result.log_id)
+            self.log_id = result.log_id
             if result.user_id != self.user_id:
                 self.unanswered.clear()  # they were another user's
+                if self.user_id:
+                    self.numbers.begin_anew()
             self.username = call.fields[0]
             self.user_id, self.session_id = result.user_id, result.session_id
             self.resumed = bool(result.resumed)
-            self._numbering_known |= not self.resumed
 
 
 def _violation(what: str) -> NoReturn:

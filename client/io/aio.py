@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import closing, suppress
 from functools import partial
 from types import TracebackType
@@ -20,9 +20,8 @@ from client.core.calls import Call
 from client.core.inbox import NOTICES_LEN, Inbox, Notice
 from client.core.login import Step, Steps
 from client.core.pushes import Push
-from client.errors import CallTimeout, ClientError, ConnectionLost
+from client.errors import CallTimeout, ClientError, ConnectionLost, MisuseError, WrongPlace
 from client.io.connection import CLOSED, Connection, Waiter
-from libproto.errors import MisuseError
 
 FAIR_CALLBACKS: Final = 1024
 """Calls of on_push in a row, before the others have their turn: more than one turn can receive."""
@@ -188,7 +187,7 @@ class AsyncBase(ClientBase):
         """Close the connection, and make no other; calls under way fail with ConnectionLost. May be
         repeated. Raises CallTimeout if on_push or on_reconnect does not return in time: then the
         connection is closed, and only the callback goes on."""
-        if self._session is not None:
+        if self._session is not None and self._is_ours:
             await self._close(self._session, self._deadline(timeout_s))
 
     async def _close(self, session: _Session, deadline: float) -> None:
@@ -222,7 +221,7 @@ class AsyncBase(ClientBase):
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
         session = self._session
-        if session is None or not session.forgotten:
+        if session is None or not (session.forgotten and self._is_ours):
             return
         warn(f"unclosed client {self!r}", ResourceWarning, source=self)
         if session.loop.is_closed():
@@ -250,7 +249,8 @@ class AsyncBase(ClientBase):
         possible_duplicate: bool = False,
     ) -> R:
         deadline = self._deadline(timeout_s)
-        return await self._connected().call(call, deadline, req_id, possible_duplicate)
+        with self._prepared(call, req_id, possible_duplicate) as number:
+            return await self._connected().call(call, deadline, number, possible_duplicate)
 
     async def _run(self, steps: Steps[R], timeout_s: float | None) -> R:
         deadline = self._deadline(timeout_s)
@@ -289,7 +289,10 @@ class AsyncBase(ClientBase):
         """A session of this loop, or one whose loop was closed, and which is dropped by that."""
         if session.loop is not asyncio.get_running_loop():
             if not session.loop.is_closed():
-                raise MisuseError("the client was connected in another event loop: use it there")
+                raise WrongPlace(
+                    "this client was connected in another event loop: make one in each, or hand "
+                    "the call over with asyncio.run_coroutine_threadsafe()"
+                )
             session.drop()
         return session
 
@@ -310,7 +313,7 @@ class AsyncBase(ClientBase):
             raise self._core.failure()
         return push
 
-    def pushes(self, timeout_s: float | None = None) -> AsyncIterator[Push]:
+    def pushes(self, timeout_s: float | None = None) -> AsyncGenerator[Push, None]:
         """Pushes as they come, until `close`, or until none came for `timeout_s` (None: for ever).
 
         Raises ConnectionLost when the connection was lost for good, after the last push.
@@ -319,7 +322,9 @@ class AsyncBase(ClientBase):
         silence_s = None if timeout_s is None else self._timeout(timeout_s)
         return self._iterate(self._opened(), silence_s)
 
-    async def _iterate(self, session: _Session, silence_s: float | None) -> AsyncIterator[Push]:
+    async def _iterate(
+        self, session: _Session, silence_s: float | None
+    ) -> AsyncGenerator[Push, None]:
         while True:
             try:
                 push = await self._next_push(

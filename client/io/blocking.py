@@ -16,7 +16,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
 from types import TracebackType
@@ -28,10 +28,9 @@ from client.core.inbox import NOTICES_LEN, Inbox, Notice
 from client.core.login import Step, Steps
 from client.core.pushes import Push
 from client.core.session import ClientCore
-from client.errors import CallTimeout, ClientError, ConnectionLost
+from client.errors import CallTimeout, ClientError, ConnectionLost, MisuseError
 from client.io.connection import CLOSED, Connection, Waiter
 from client.io.thread import Background, LoopThread, Ticket
-from libproto.errors import MisuseError
 
 GRACE_S: Final = 1.0
 """How long after a deadline the connection's thread may take to say that it has passed."""
@@ -218,7 +217,7 @@ class BlockingBase(ClientBase):
         """Close the connection, and make no other; calls under way fail with ConnectionLost. May be
         repeated. Raises CallTimeout if on_push or on_reconnect does not return in time: then the
         connection is closed, and only the callback goes on."""
-        if self._session is not None:
+        if self._session is not None and self._is_ours:
             self._session.close(self._deadline(timeout_s))
 
     def __enter__(self) -> Self:
@@ -240,7 +239,7 @@ class BlockingBase(ClientBase):
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
         session = self._session
-        if session is not None and session.forgotten:
+        if session is not None and session.forgotten and self._is_ours:
             warn(f"unclosed client {self!r}", ResourceWarning, source=self)
             session.end(ConnectionLost(CLOSED))
 
@@ -257,7 +256,8 @@ class BlockingBase(ClientBase):
         possible_duplicate: bool = False,
     ) -> R:
         deadline = self._deadline(timeout_s)
-        return self._connected().call(call, deadline, req_id, possible_duplicate)
+        with self._prepared(call, req_id, possible_duplicate) as number:
+            return self._connected().call(call, deadline, number, possible_duplicate)
 
     def _run(self, steps: Steps[R], timeout_s: float | None) -> R:
         deadline = self._deadline(timeout_s)
@@ -295,7 +295,7 @@ class BlockingBase(ClientBase):
             raise self._core.failure()
         return push
 
-    def pushes(self, timeout_s: float | None = None) -> Iterator[Push]:
+    def pushes(self, timeout_s: float | None = None) -> Generator[Push, None, None]:
         """Pushes as they come, until `close`, or until none came for `timeout_s` (None: for ever).
 
         Raises ConnectionLost when the connection was lost for good, after the last push.
@@ -304,7 +304,7 @@ class BlockingBase(ClientBase):
         silence_s = None if timeout_s is None else self._timeout(timeout_s)
         return self._iterate(self._connected(), silence_s)
 
-    def _iterate(self, session: _Session, silence_s: float | None) -> Iterator[Push]:
+    def _iterate(self, session: _Session, silence_s: float | None) -> Generator[Push, None, None]:
         while True:
             deadline = None if silence_s is None else time.monotonic() + silence_s
             try:

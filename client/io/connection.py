@@ -33,7 +33,7 @@ from client.io.link import Link, Sent
 from libnet.dial import dial
 from libnet.errors import ConnectFailed
 from libproto.framing import Decoder, Frame
-from libproto.messages import State
+from libproto.messages import Opcode, State
 
 CLOSED: Final = "the client was closed"
 
@@ -145,7 +145,7 @@ class Connection:
             waiter.settle(None, self._core.failure())
             return
         waiter.timer = self.loop.call_at(deadline, self._expire, waiter)
-        is_new = waiter.call.opcode in LEDGER and waiter.req_id is None
+        is_new = waiter.call.opcode in LEDGER and not waiter.possible_duplicate
         (self._ledger if is_new else self._others).append(waiter)
         self._pump()
 
@@ -167,6 +167,9 @@ class Connection:
             self._core.abandon(number)
         if sent is Sent.PART:
             self._lose(ConnectionLost("the server did not read: a request was cut off"))
+        elif sent is Sent.ALL and waiter.call.opcode == Opcode.LOGIN:
+            # Until its answer nothing else may be sent under this client_id, and it may never come.
+            self._lose(ConnectionLost("a login was given up before its answer: connect() again"))
         self._pump()
         return sent is not Sent.NOTHING
 

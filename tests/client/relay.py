@@ -5,6 +5,7 @@ import select
 import socket
 import struct
 import threading
+from collections import Counter
 from contextlib import suppress
 from types import TracebackType
 
@@ -19,10 +20,21 @@ class Relay:
 
     hold: from the first request of this opcode on, requests are dropped, or with `cut` both
     connections are closed; `held` is set then. Between `pause` and `resume` nothing is read from
-    the server; what it sends meanwhile fills its own buffers, as this side's are small.
+    the server; what it sends meanwhile fills its own buffers, as this side's are small. pause_at:
+    the first request of this opcode is passed on, and pauses.
     """
 
-    def __init__(self, server_port: int, hold: Opcode | None = None, *, cut: bool = False) -> None:
+    def __init__(
+        self,
+        server_port: int,
+        hold: Opcode | None = None,
+        *,
+        cut: bool = False,
+        pause_at: Opcode | None = None,
+    ) -> None:
+        self.passed: Counter[int] = Counter()
+        """How many requests of each opcode the server was sent."""
+        self._pause_at = pause_at
         self.held = threading.Event()
         self._hold = hold
         self._cut = cut
@@ -88,7 +100,10 @@ class Relay:
             if opcode == self._hold:
                 self.held.set()
             elif len(held) >= HEADER_LEN + body_len:
+                if opcode == self._pause_at:
+                    self._paused, self._pause_at = True, None
                 server.sendall(held[: HEADER_LEN + body_len])
+                self.passed[opcode] += 1
                 del held[: HEADER_LEN + body_len]
             else:
                 break

@@ -15,13 +15,16 @@ import uvloop
 from client import (
     AlreadyExists,
     AsyncClient,
+    BadArgument,
     BadPacket,
     CallTimeout,
     Client,
     ClientError,
     ConnectionLost,
     InsufficientFunds,
+    MisuseError,
     NotFound,
+    NotLoggedIn,
     OutcomeUnknown,
     ProtocolViolation,
     Push,
@@ -29,7 +32,7 @@ from client import (
     Unauthorized,
 )
 from client.base import ClientBase
-from libproto.errors import MisuseError, Status
+from libproto.errors import Status
 from libproto.messages import (
     ChatBroadcast,
     DirectMessage,
@@ -204,7 +207,7 @@ def test_errors_by_status(server: RunningServer, run: Run) -> None:
             AsyncClient(server.host, server.port) as bob,
         ):
             for call, expected in (
-                (bob.balance(), Unauthorized),
+                (bob.balance(), NotLoggedIn),
                 (bob.register("ann", PASSWORD), AlreadyExists),
                 (bob.login("ann", "not the password"), Unauthorized),
                 (ann.join(0), NotFound),
@@ -216,8 +219,8 @@ def test_errors_by_status(server: RunningServer, run: Run) -> None:
                 (ann.deposit(0), BadPacket),
                 (ann.withdraw(1), InsufficientFunds),
                 (ann.transfer(99, 1), NotFound),
-                (ann.login("ann", PASSWORD), BadPacket),
-                (ann.deposit(-1), MisuseError),
+                (ann.login("ann", PASSWORD), MisuseError),
+                (ann.deposit(-1), BadArgument),
             ):
                 assert type(await outcome(call)) is expected
             assert (await ann.balance()).balance == 0
@@ -248,7 +251,8 @@ def test_repeating_a_ledger_request(server: RunningServer, run: Run) -> None:
             await ann.close()
             await ann.connect()
             assert (await ann.login("ann", PASSWORD)).resumed
-            assert await ann.deposit(10, req_id=1, possible_duplicate=True) == first
+            again = await ann.deposit(10, req_id=1, possible_duplicate=True)
+            assert again == first._replace(recorded=True)
             assert (await ann.deposit(5)).balance == 15
 
     run(main())
@@ -303,9 +307,9 @@ def test_a_server_that_never_answers(run: Run) -> None:
                 with pytest.raises(CallTimeout) as caught:
                     await call(USERNAME, PASSWORD)
                 assert caught.value.opcode == Opcode.HELLO
-            with pytest.raises(CallTimeout, match="DEPOSIT got no answer") as caught:
-                await ann.deposit(1)
-            assert (caught.value.req_id, caught.value.opcode) == (1, Opcode.DEPOSIT)
+            with pytest.raises(CallTimeout, match="HEARTBEAT got no answer") as caught:
+                await ann.heartbeat()
+            assert caught.value.opcode == Opcode.HEARTBEAT
             with pytest.raises(CallTimeout, match="no push") as caught:
                 await ann.next_push()
             assert (caught.value.req_id, caught.value.opcode) == (0, None)

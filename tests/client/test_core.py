@@ -12,19 +12,22 @@ from hypothesis import strategies as st
 from client import errors
 from client.base import ClientBase
 from client.core import auth, calls
-from client.core.calls import Call
+from client.core.calls import Call, Receipt
+from client.core.numbers import Numbers
 from client.core.pushes import Push
 from client.core.session import OTHER_REQ_IDS, Answered, ClientCore
 from client.errors import (
     CallTimeout,
     ClientError,
     ConnectionLost,
+    MisuseError,
     ProtocolViolation,
+    ReqIdTaken,
     RequestFailed,
     ServerBusy,
 )
 from libproto.codec import PUSH, REQUEST, RESPONSE, error_frame
-from libproto.errors import MisuseError, Status
+from libproto.errors import Status
 from libproto.framing import Decoder, assemble
 from libproto.messages import (
     BY_OPCODE,
@@ -57,16 +60,29 @@ ROWS: dict[str, Callable[..., Call[Any]]] = {
 }
 
 
+def any_call(name: str) -> Call[Any]:
+    """A call of this row, with arguments that are valid."""
+    values = {int: 1, str: "x"}
+    parameters = inspect.signature(ROWS[name]).parameters.values()
+    return ROWS[name](*(values[parameter.annotation] for parameter in parameters))
+
+
 def opcode_of(name: str) -> Opcode:
-    row = ROWS[name]
-    return row(*([0] * len(inspect.signature(row).parameters))).opcode
+    return any_call(name).opcode
+
+
+def call_of(name: str, data: st.DataObject) -> Call[Any]:
+    """A call of this row with any fields that the wire can carry."""
+    call = any_call(name)
+    call.fields = data.draw(values(REQUEST[call.opcode].body))
+    return call
 
 
 class Pair:
     """A core and the stream that comes to it."""
 
     def __init__(self, client_id: int | None = None, payments: bool = False) -> None:
-        self.core = ClientCore(client_id, payments, "test")
+        self.core = ClientCore(Numbers(client_id), payments, "test")
         self.decoder = Decoder(MAX_BODY_LEN)
         self.core.begin(self.decoder)
 
@@ -170,7 +186,7 @@ def test_builtin_handlers_catch_what_they_should() -> None:
 def test_every_call_gets_its_answer(name: str, data: st.DataObject) -> None:
     opcode = opcode_of(name)
     pair = Pair()
-    request = pair.request(ROWS[name](*data.draw(values(REQUEST[opcode].body))))
+    request = pair.request(call_of(name, data))
     fields = data.draw(values(RESPONSE[opcode].body))
     got = pair.answered(answer(request, *fields))
     assert (got.req_id, got.error) == (request.req_id, None)
@@ -180,6 +196,9 @@ def test_every_call_gets_its_answer(name: str, data: st.DataObject) -> None:
         assert got.result == fields[1]
     elif name in {"rooms", "members"}:
         assert got.result == fields[0]
+    elif BY_OPCODE[opcode].ledger:
+        assert got.result == (*fields, request.req_id, False)
+        assert type(got.result) is Receipt
     else:
         assert got.result == fields
         assert type(got.result) is RESPONSE[opcode].body
@@ -199,10 +218,7 @@ def test_answers_in_any_allowed_order_and_any_cut(data: st.DataObject) -> None:
     """Ledger answers may be overtaken; pushes come between; callers give up; the stream is cut."""
     pair = Pair()
     names = data.draw(st.lists(st.sampled_from(sorted(ROWS.keys() - {"logout"})), max_size=12))
-    requests = [
-        pair.request(ROWS[name](*data.draw(values(REQUEST[opcode_of(name)].body))))
-        for name in names
-    ]
+    requests = [pair.request(call_of(name, data)) for name in names]
     given_up = {request.req_id for request in requests if data.draw(st.booleans())}
     for req_id in given_up:
         pair.core.abandon(req_id)
@@ -233,7 +249,9 @@ def test_answers_in_any_allowed_order_and_any_cut(data: st.DataObject) -> None:
     for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
         for event in pair.receive(whole[start:end]):
             if isinstance(event, Answered):
-                events.append((event.req_id, event.error.status if event.error else Status.OK))
+                error = event.error
+                assert error is None or isinstance(error, RequestFailed)
+                events.append((event.req_id, error.status if error else Status.OK))
             elif event is not None:
                 events.append(event)
     assert events == expected
@@ -379,10 +397,18 @@ def test_the_limit_of_bodies_is_the_servers() -> None:
         pair.request(calls.send(1, "x" * 95))
 
 
-def test_client_ids() -> None:
-    assert ClientCore(0, False, "test").client_id == 0
-    assert ClientCore(5, False, "test").client_id == 5
-    ids = {ClientCore(None, False, "test").client_id for _ in range(8)}
+def test_a_client_id_is_drawn_at_the_first_login() -> None:
+    assert Pair(0).core.client_id == 0
+    assert Pair(5).core.client_id == 5
+    ids = set()
+    for _ in range(8):
+        pair = Pair()
+        assert pair.core.client_id == 0
+        pair.log_in()
+        ids.add(pair.core.client_id)
+        pair.reconnect(ConnectionLost("gone"))
+        pair.log_in()
+        assert pair.core.client_id in ids
     assert len(ids) == 8
     assert all(0 < number < 2**64 for number in ids)
 
@@ -492,7 +518,7 @@ def test_a_repeated_request_settles_what_became_of_it() -> None:
     again = pair.request(call, 1, possible_duplicate=True)
     assert (again.req_id, again.flags) == (first.req_id, Flag.POSSIBLE_DUPLICATE)
     response = answer(again, 9, 5, flags=Flag.POSSIBLE_DUPLICATE)
-    assert pair.answered(response).result == (9, 5)
+    assert pair.answered(response).result == Receipt(9, 5, 1, True)
     assert pair.core.unanswered == {}
     assert pair.request(call).req_id == 2
 
@@ -518,7 +544,7 @@ def test_a_request_repeated_on_the_same_connection_gets_the_second_answer() -> N
     assert pair.one(refuse(first, Status.ERR_INSUFFICIENT_FUNDS)) is None
     assert pair.core.unanswered.keys() == {1}
     got = pair.answered(answer(again, 9, 5))
-    assert (got.error, got.result) == (None, (9, 5))
+    assert (got.error, got.result) == (None, Receipt(9, 5, 1, False))
     assert pair.core.unanswered == {}
 
 
@@ -538,9 +564,9 @@ def test_req_ids_that_cannot_be(req_id: int) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        calls.deposit(-1),
-        calls.deposit(1.5),  # type: ignore[arg-type]  # what the test is about
-        calls.transfer(2**32, 1),
+        Call(Opcode.DEPOSIT, (-1,), Receipt._make),
+        Call(Opcode.DEPOSIT, (1.5,), Receipt._make),
+        Call(Opcode.TRANSFER, (2**32, 1), Receipt._make),
     ],
 )
 def test_a_value_the_wire_cannot_carry_changes_nothing(call: Call[Any]) -> None:
@@ -548,7 +574,9 @@ def test_a_value_the_wire_cannot_carry_changes_nothing(call: Call[Any]) -> None:
     with pytest.raises(MisuseError):
         pair.request(call)
     assert pair.core.unanswered == {}
-    assert pair.request(calls.deposit(1)).req_id == 1
+    assert pair.core.unanswered == {}
+    # a number that was drawn is not drawn again
+    assert pair.request(calls.deposit(1)).req_id == 2
 
 
 def test_a_request_that_was_not_sent_leaves_nothing() -> None:
@@ -570,17 +598,30 @@ def test_unanswered_requests_out_of_the_window_are_forgotten() -> None:
     assert pair.core.unanswered_req_ids == tuple(range(129, 193))
 
 
-def test_a_client_id_with_a_past_must_say_where_its_req_ids_begin() -> None:
-    """Else the recorded outcome of an old deposit would answer a new one."""
+def test_a_recorded_outcome_of_what_was_not_repeated_is_no_result() -> None:
+    """Another program has used this number: its payment was made, and this one was not."""
     pair = Pair(client_id=5)
     pair.log_in(Handshake(login={"resumed": 1}))
-    with pytest.raises(MisuseError, match="client_id 5 has been in use"):
-        pair.request(calls.deposit(1))
-    pair.request(calls.deposit(1), 40, possible_duplicate=True)
-    with pytest.raises(MisuseError, match="client_id 5 has been in use"):
-        pair.request(calls.deposit(1))
-    assert pair.request(calls.deposit(1), 50).req_id == 50
-    assert pair.request(calls.deposit(1)).req_id == 51
+    request = pair.request(calls.deposit(1))
+    got = pair.answered(answer(request, 9, 100, flags=Flag.POSSIBLE_DUPLICATE))
+    assert isinstance(got.error, ReqIdTaken)
+    assert got.error.req_id == request.req_id
+    assert "was not executed" in str(got.error)
+    assert pair.core.unanswered == {}
+
+
+def test_a_recorded_outcome_says_so() -> None:
+    pair = Pair(client_id=5)
+    pair.log_in()
+    call = calls.deposit(5)
+    assert pair.core.numbers.claim(call, 100, False) == 100
+    first = pair.answered(answer(pair.request(call, 100), 9, 100))
+    assert first.result == Receipt(9, 100, 100, False)
+    again = calls.deposit(5)
+    pair.core.numbers.claim(again, 100, False)
+    second = pair.answered(answer(pair.request(again, 100), 9, 100, flags=Flag.POSSIBLE_DUPLICATE))
+    assert second.error is None
+    assert second.result == Receipt(9, 100, 100, True)
 
 
 @pytest.mark.parametrize("client_id", [None, 5])

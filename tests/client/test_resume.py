@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from client.core import auth, calls
 from client.core.backoff import PAUSE_S_FIRST, PAUSE_S_MAX, RESET_S, Backoff
 from client.core.calls import Call
+from client.core.numbers import Numbers
 from client.core.pushes import Push, RoomRefused, RoomRestarted
 from client.core.resume import AGAIN_S, PROBE_S, ResumingCore
 from client.core.session import OTHER_REQ_IDS, Answered
@@ -59,7 +60,7 @@ class Link:
     """A core that has logged in, and the server's end of its connection."""
 
     def __init__(self, client_id: int | None = 99) -> None:
-        self.core = ResumingCore(client_id, False, "test")
+        self.core = ResumingCore(Numbers(client_id), False, "test")
         self.handshake = Handshake()
         self.begin()
         keys = auth.derive(self.greet(), PASSWORD)
@@ -153,7 +154,7 @@ def test_the_same_user_and_client_log_in_again_without_the_password() -> None:
 
 @pytest.mark.parametrize("lost", [ConnectionLost("gone"), ServerBusy("full", 10)], ids=repr)
 def test_before_a_login_and_after_a_logout_a_loss_is_a_loss(lost: ClientError) -> None:
-    fresh = ResumingCore(None, False, "test")
+    fresh = ResumingCore(Numbers(None), False, "test")
     fresh.begin(Decoder(MAX_BODY_LEN))
     assert fresh.lose(lost) == []
     assert fresh.loss is lost
@@ -262,7 +263,7 @@ def test_ledger_requests_first_and_by_req_id() -> None:
     ]
     assert link.answered(answer(third, 9, 6)).req_id == 3
     assert not link.core.steady
-    assert link.answered(answer(first, 7, 1, flags=Flag.POSSIBLE_DUPLICATE)).result == (7, 1)
+    assert link.answered(answer(first, 7, 1, flags=Flag.POSSIBLE_DUPLICATE)).result[:2] == (7, 1)
     assert link.core.steady
     assert link.own() == [balance, lookup]
     assert link.answered(answer(balance, 6, 9)).result == (6, 9)
@@ -344,7 +345,7 @@ def test_a_refusal_that_does_not_tell_is_not_told(status: Status) -> None:
     link.core.again()
     assert link.core.again_after_s is None
     assert link.own() == [again]
-    assert link.answered(answer(again, 1, 1)).result == (1, 1)
+    assert link.answered(answer(again, 1, 1)).result[:2] == (1, 1)
     assert link.core.steady
 
 
@@ -361,7 +362,7 @@ def test_a_request_that_waits_to_be_repeated_may_be_given_up() -> None:
     assert link.core.steady
     assert link.core.unanswered_req_ids == (1,)
     [again] = link.read(link.core.request(calls.deposit(1), 1, True)[1])
-    assert link.answered(answer(again, 1, 1)).result == (1, 1)
+    assert link.answered(answer(again, 1, 1)).result[:2] == (1, 1)
 
 
 def test_a_request_may_be_given_up_while_it_is_lost_again() -> None:
@@ -583,7 +584,7 @@ def test_an_idle_session_asks_whether_it_was_superseded() -> None:
     [probe] = link.read(link.core.beat(123)[1])
     with pytest.raises(Superseded):
         link.receive(refuse(probe, Status.ERR_UNAUTHORIZED))
-    fresh = ResumingCore(None, False, "test")
+    fresh = ResumingCore(Numbers(None), False, "test")
     fresh.begin(Decoder(MAX_BODY_LEN))
     assert fresh.beat_s == 0
 
@@ -662,7 +663,7 @@ class World:
     """A program, a core, a connection and a server; any of what is under way may be lost."""
 
     def __init__(self) -> None:
-        self.core = ResumingCore(99, False, "test")
+        self.core = ResumingCore(Numbers(99), False, "test")
         self.handshake = Handshake()
         self.up = False
         # the server
@@ -963,7 +964,7 @@ class World:
         for req_id, answered in self.done.items():
             if req_id < OTHER_REQ_IDS and answered is not None:
                 assert answered.error is None
-                assert answered.result == self.outcomes[req_id]
+                assert answered.result[:3] == (*self.outcomes[req_id], req_id)
         given_up = {n for n, answered in self.done.items() if answered is None}
         assert len(set(self.executed)) == len(self.executed)
         assert set(self.executed) <= self.done.keys()

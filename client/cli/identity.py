@@ -1,0 +1,107 @@
+"""The client_ids of the command line: kept per server and user, so that a command does not make the
+server remember one more client for each payment.
+
+`$XDG_STATE_HOME/tradechat/clients` has up to POOL files for each server and user, each with a
+client_id and its next req_id. A program takes the first that no other one holds, by a lock that
+ends with the process, so that programs which run at the same time never supersede each other. The
+number is advanced and synced before it is used: whatever happens, no number is used twice. A file
+that is damaged is not guessed at, a fresh client_id takes its place.
+"""
+
+import fcntl
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from client.core.numbers import REQ_ID_MAX
+
+POOL = 8
+"""Programs of one user that run at the same time and have a client_id to take up again; others get
+one for themselves."""
+
+
+class Identity:
+    """One client_id and its numbers, held by this process."""
+
+    def __init__(self, path: Path) -> None:
+        """path: of the file, whose lock is held."""
+        self._path = path
+        self.client_id, self.next_req_id = _read(path) or (_fresh_id(), 1)
+
+    def keep(self, next_req_id: int) -> None:
+        """Write the next number; it is on the disk when this returns. OSError."""
+        text = f"{self.client_id} {next_req_id}\n"
+        scratch = self._path.with_name(self._path.name + ".new")
+        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(descriptor, text.encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        scratch.replace(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        self.next_req_id = next_req_id
+
+    def renew(self) -> None:
+        """The server does not take this client_id any more: draw a fresh one. OSError."""
+        self.client_id = _fresh_id()
+        self.keep(1)
+
+
+def _fresh_id() -> int:
+    return secrets.randbits(64) or 1
+
+
+def _read(path: Path) -> tuple[int, int] | None:
+    try:
+        words = path.read_text(encoding="ascii").split()
+        client_id, next_req_id = (int(word) for word in words)
+    except (FileNotFoundError, ValueError):
+        return None
+    if not (0 < client_id < 2**64 and 0 < next_req_id <= REQ_ID_MAX):
+        return None
+    return client_id, next_req_id
+
+
+def state_directory(environ: Mapping[str, str]) -> Path:
+    """Where programs of this user keep what is to outlive them (XDG Base Directory)."""
+    given = environ.get("XDG_STATE_HOME", "")
+    home = Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state"
+    return home / "tradechat" / "clients"
+
+
+@contextmanager
+def identity(
+    environ: Mapping[str, str], host: str, port: int, user: str
+) -> Iterator[Identity | None]:
+    """Hold a client_id of this user at this server; None where all of the pool are held. OSError
+    where the state directory cannot be written."""
+    directory = state_directory(environ)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    name = hashlib.sha256(f"{host}\n{port}\n{user}".encode()).hexdigest()[:32]
+    for number in range(POOL):
+        path = directory / f"{name}.{number}"
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if _is_locked(lock):
+                yield Identity(path)
+                return
+        finally:
+            os.close(lock)
+    yield None
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Lock a file for this process, if no other one has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,215 @@
+"""The calls of `AnyClient`, written by `python -m client.facades`.
+
+Change them where they are described: in `client.core.calls` and `client.core.login`.
+"""
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+from client.core.calls import Receipt
+from client.core.numbers import Unanswered
+from libproto.messages import (
+    LIST_MAX,
+    BalanceResponse,
+    ChatSendResponse,
+    DirectSendResponse,
+    HeartbeatResponse,
+    JoinRoomResponse,
+    LoginResponse,
+    Member,
+    RoomEntry,
+    RoomHistoryResponse,
+    Transaction,
+    UserLookupResponse,
+    UserNameResponse,
+)
+
+
+class AnyClient(Protocol):
+    """What `Client` and `AsyncClient` have in common, for functions that take either.
+
+    A call gives its result, or with an AsyncClient what is to be awaited for it.
+    """
+
+    host: str
+    port: int
+    timeout_s: float
+
+    def connect(self, *, timeout_s: float | None = None) -> Awaitable[None] | None:
+        """Connect; again after a loss, too."""
+
+    def close(self) -> Awaitable[None] | None:
+        """Close the connection, and make no other."""
+
+    def new_req_id(self) -> int:
+        """A number for one ledger request, to be taken before the call."""
+
+    @property
+    def unanswered(self) -> tuple[Unanswered, ...]:
+        """The ledger requests whose outcome this program was not given."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection that can be used, as far as is known."""
+
+    @property
+    def client_id(self) -> int:
+        """What this client's ledger requests are known by."""
+
+    @property
+    def user_id(self) -> int:
+        """Of the last login; 0 before."""
+
+    @property
+    def username(self) -> str:
+        """Of the last login; empty before."""
+
+    # ---- who one is
+
+    def register(
+        self, username: str, password: str, *, timeout_s: float | None = None
+    ) -> Awaitable[int] | int:
+        """Create a user; gives its user_id. The connection is not logged in by that.
+
+        Raises AlreadyExists, and Unauthorized where registration is closed.
+        """
+
+    def login(
+        self, username: str, password: str, *, timeout_s: float | None = None
+    ) -> Awaitable[LoginResponse] | LoginResponse:
+        """Log in, and check that the server knows the user's key too.
+
+        Raises Unauthorized if user or password are wrong, ProtocolViolation if the server's own
+        proof is; the connection is closed then. ClientIdTaken if a client_id that was given is in
+        use beyond next_req_id; one that was drawn is drawn anew. Another session with it ends.
+        """
+
+    def logout(self, *, timeout_s: float | None = None) -> Awaitable[None] | None:
+        """End the session and leave all rooms; the connection stays, for another login."""
+
+    def heartbeat(
+        self, *, timeout_s: float | None = None
+    ) -> Awaitable[HeartbeatResponse] | HeartbeatResponse:
+        """Ask for the server's time. What keeps the connection alive is sent without this."""
+
+    # ---- chat
+
+    def join(
+        self, room_id: int, *, timeout_s: float | None = None
+    ) -> Awaitable[JoinRoomResponse] | JoinRoomResponse:
+        """Join a room: its events after `last_seq` will be pushed. NotFound: no such room."""
+
+    def leave(self, room_id: int, *, timeout_s: float | None = None) -> Awaitable[None] | None:
+        """Leave a room. NotFound if it is not joined."""
+
+    def send(
+        self, room_id: int, message: str, *, timeout_s: float | None = None
+    ) -> Awaitable[ChatSendResponse] | ChatSendResponse:
+        """Say something in a joined room; Unauthorized if it is not joined."""
+
+    def history(
+        self,
+        room_id: int,
+        after_seq: int = 0,
+        limit: int = LIST_MAX,
+        *,
+        timeout_s: float | None = None,
+    ) -> Awaitable[RoomHistoryResponse] | RoomHistoryResponse:
+        """Events of a room after `after_seq`, ascending, at most 256; none is the end."""
+
+    def rooms(
+        self, after_room_id: int = 0, *, timeout_s: float | None = None
+    ) -> Awaitable[tuple[RoomEntry, ...]] | tuple[RoomEntry, ...]:
+        """Rooms with members or events, ascending, at most 256; none is the end."""
+
+    def members(
+        self, room_id: int, after_user_id: int = 0, *, timeout_s: float | None = None
+    ) -> Awaitable[tuple[Member, ...]] | tuple[Member, ...]:
+        """Members of a room by ascending user_id, at most 256; none is the end."""
+
+    def direct(
+        self, to_user: int, message: str, *, timeout_s: float | None = None
+    ) -> Awaitable[DirectSendResponse] | DirectSendResponse:
+        """Say something to one user, on all their connections; NotFound if there is none."""
+
+    def lookup(
+        self, username: str, *, timeout_s: float | None = None
+    ) -> Awaitable[UserLookupResponse] | UserLookupResponse:
+        """Find a user by name; NotFound."""
+
+    def user_name(
+        self, user_id: int, *, timeout_s: float | None = None
+    ) -> Awaitable[UserNameResponse] | UserNameResponse:
+        """Find a user by id; NotFound."""
+
+    # ---- ledger: amounts are in minor units (cents)
+
+    def deposit(
+        self,
+        amount: int,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[Receipt] | Receipt:
+        """Bring money in from outside.
+
+        `req_id`: a number of `new_req_id()`, for this request alone; without it, the client draws
+        one. With it the request can be made again, by `retry(req_id)`, until its outcome is known:
+        it is executed once. `possible_duplicate`: it was perhaps sent before, by an earlier run of
+        the program with this client_id.
+
+        Raises Unauthorized where deposits are closed, and OutcomeUnknown. After
+        CallTimeout, ConnectionLost or an interrupt, the exception's `req_id` is what `retry` takes.
+        """
+
+    def withdraw(
+        self,
+        amount: int,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[Receipt] | Receipt:
+        """Take money out. `req_id`, `possible_duplicate` and errors as with `deposit`, and
+        InsufficientFunds.
+        """
+
+    def transfer(
+        self,
+        to_user: int,
+        amount: int,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[Receipt] | Receipt:
+        """Pay another user, named by user_id, which `lookup` tells.
+
+        `req_id`, `possible_duplicate` and errors as with `deposit`; also InsufficientFunds, and
+        NotFound if there is no such user. So that one payment is made, whatever happens:
+
+            req_id = client.new_req_id()
+            try:
+                client.transfer(bob, 1250, req_id=req_id)
+            except (CallTimeout, ConnectionLost):
+                client.retry(req_id)  # once connected again; executed once, however often asked
+        """
+
+    def retry(self, req_id: int, *, timeout_s: float | None = None) -> Awaitable[Receipt] | Receipt:
+        """Learn what became of a ledger request, by making it again under its req_id.
+
+        If it was executed, the result is the recorded outcome (`recorded` is True), and nothing is
+        executed now; if not, it is executed now, or refused. May be repeated. Raises OutcomeUnknown
+        where nobody can tell any more: the transactions show it.
+        """
+
+    def balance(
+        self, *, timeout_s: float | None = None
+    ) -> Awaitable[BalanceResponse] | BalanceResponse:
+        """One's own balance, and the last transaction that changed it."""
+
+    def transactions(
+        self, before_txn_id: int = 0, limit: int = LIST_MAX, *, timeout_s: float | None = None
+    ) -> Awaitable[tuple[Transaction, ...]] | tuple[Transaction, ...]:
+        """One's own transactions, newest first, at most 256; 0: from the newest."""

@@ -1,0 +1,335 @@
+"""No program pays twice, or is told OK for a payment that was not made: copies, forks, interrupts,
+timeouts and cancelled calls, against a real server.
+"""
+
+import asyncio
+import copy
+import json
+import os
+import pickle
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from client import (
+    AsyncClient,
+    CallTimeout,
+    Client,
+    ClientError,
+    MisuseError,
+    Opcode,
+    OutcomeUnknown,
+    Receipt,
+    ReqIdTaken,
+    Unanswered,
+    WrongPlace,
+)
+from libproto.messages import Flag
+from tests.client.peer import PASSWORD, USERNAME, Handshake, Wire, answer, serving
+from tests.client.relay import Relay
+from tests.helpers.server import RunningServer
+
+SHORT_S = 0.2  # until a call is given up whose answer does not come
+
+
+@pytest.fixture
+def ann(server: RunningServer) -> Iterator[Client]:
+    """A user with 1,000 on the account, to look at what happened."""
+    with Client(port=server.port) as made:
+        made.register("ann", PASSWORD)
+        made.login("ann", PASSWORD)
+        made.deposit(1000)
+        yield made
+
+
+@pytest.fixture
+def bob(server: RunningServer) -> Iterator[Client]:
+    with Client(port=server.port) as made:
+        made.register("bob", PASSWORD)
+        made.login("bob", PASSWORD)
+        yield made
+
+
+# --- copies and forks
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_client_cannot_be_copied(
+    kind: type[Client | AsyncClient], duplicate: Callable[[Any], Any]
+) -> None:
+    with pytest.raises(WrongPlace, match="cannot be copied"):
+        duplicate(kind())
+
+
+def _in_child(function: Callable[[], Any]) -> Any:
+    """What the function returns, or the name of what it raises, in a child of this process."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            try:
+                said = function()
+            except ClientError as error:
+                said = type(error).__name__
+            os.write(writer, json.dumps(said).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as stream:
+        text = stream.read()
+    os.waitpid(child, 0)
+    return json.loads(text)
+
+
+def test_every_process_has_a_client_id_of_its_own(server: RunningServer, ann: Client) -> None:
+    client = Client(port=server.port)
+
+    def pay_in() -> list[int]:
+        with client:
+            client.login("ann", PASSWORD)
+            return [client.deposit(100).txn_id, client.client_id]
+
+    done = [_in_child(pay_in) for _ in range(4)]
+    assert len({txn_id for txn_id, _ in done}) == 4
+    assert len({client_id for _, client_id in done}) == 4
+    assert ann.balance().balance == 1400
+
+
+def test_a_child_has_no_use_of_the_client_of_its_parent(server: RunningServer, ann: Client) -> None:
+    def in_child() -> Any:
+        for call in (
+            lambda: ann.deposit(1),
+            ann.new_req_id,
+            ann.connect,
+            lambda: ann.retry(1),
+            ann.next_push,
+        ):
+            with pytest.raises(WrongPlace, match="make a client in each process"):
+                call()
+        ann.close()  # which must not end the connection of the parent
+        return "refused"
+
+    assert _in_child(in_child) == "refused"
+    assert ann.deposit(1).balance == 1001
+    given = Client(port=server.port, client_id=77)
+    assert _in_child(lambda: given.connect()) == "WrongPlace"
+
+
+def test_a_number_that_is_used_twice_says_so(ann: Client) -> None:
+    first = ann.deposit(5, req_id=100)
+    assert first == Receipt(first.txn_id, 1005, 100, False)
+    assert ann.deposit(5, req_id=100) == first._replace(recorded=True)
+    with pytest.raises(MisuseError, match="req_id 100 belongs to another request"):
+        ann.deposit(6, req_id=100)
+    assert ann.deposit(1).req_id == 101
+    assert ann.balance().balance == 1006
+
+
+def test_an_outcome_of_somebody_else_is_an_error() -> None:
+    """Two programs with one client_id: the second one's payment was not made."""
+
+    def script(wire: Wire) -> None:
+        wire.log_in(Handshake(login={"resumed": 1}))
+        wire.send(answer(wire.request(), 7, 1000, flags=Flag.POSSIBLE_DUPLICATE))
+        wire.wait_closed()
+
+    with serving(script) as port, Client(port=port, client_id=5) as client:
+        client.login(USERNAME, PASSWORD)
+        with pytest.raises(ReqIdTaken, match="DEPOSIT was not executed") as caught:
+            client.deposit(10)
+        assert caught.value.req_id == 1
+        assert client.unanswered == ()
+        with pytest.raises(MisuseError, match="no request was made under req_id 1"):
+            client.retry(1)
+
+
+# --- calls that are given up
+
+
+@contextmanager
+def held_back(server: RunningServer) -> Iterator[Relay]:
+    """A relay that passes requests on and keeps the answers, once it is paused."""
+    with Relay(server.port) as relay:
+        yield relay
+
+
+def _check_once(client: Client | AsyncClient, req_id: int, payee: int) -> None:
+    assert client.unanswered == (Unanswered(req_id, Opcode.TRANSFER, 100, payee),)
+
+
+class Interrupted(Exception):
+    """What a signal handler raises."""
+
+
+def _interrupt(call: Callable[[], object], kind: type[BaseException]) -> BaseException:
+    """What comes out of a call that a signal handler ends."""
+
+    def handler(*_: object) -> None:
+        raise kind
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, SHORT_S)
+        with pytest.raises(kind) as caught:
+            call()
+        return caught.value
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, Interrupted])
+@pytest.mark.parametrize("named", [False, True])
+def test_an_interrupted_payment_is_made_once(
+    server: RunningServer, ann: Client, bob: Client, kind: type[BaseException], named: bool
+) -> None:
+    with held_back(server) as relay, Client(port=relay.port) as client:
+        client.login("ann", PASSWORD)
+        req_id = client.new_req_id() if named else None
+        relay.pause()
+        error: Any = _interrupt(lambda: client.transfer(bob.user_id, 100, req_id=req_id), kind)
+        assert error.req_id == (req_id or 1)
+        assert f"retry({error.req_id})" in error.__notes__[0]
+        _check_once(client, error.req_id, bob.user_id)
+        relay.resume()
+        first, second = client.retry(error.req_id), client.retry(error.req_id)
+        assert first.recorded
+        assert first == second
+        assert client.unanswered == ()
+    assert (ann.balance().balance, bob.balance().balance) == (900, 100)
+
+
+@pytest.mark.usefixtures("ann")
+def test_a_call_that_timed_out_is_made_once(server: RunningServer, bob: Client) -> None:
+    with held_back(server) as relay, Client(port=relay.port) as client:
+        client.login("ann", PASSWORD)
+        relay.pause()
+        with pytest.raises(CallTimeout) as caught:
+            client.transfer(bob.user_id, 100, timeout_s=SHORT_S)
+        _check_once(client, caught.value.req_id, bob.user_id)
+        relay.resume()
+        client.balance()  # the late answer has come before this one
+        _check_once(client, caught.value.req_id, bob.user_id)
+        assert client.retry(caught.value.req_id).recorded
+    assert bob.balance().balance == 100
+
+
+async def _wait_for(client: AsyncClient, payee: int, req_id: int | None) -> None:
+    await asyncio.wait_for(client.transfer(payee, 100, req_id=req_id), SHORT_S)
+
+
+async def _timeout(client: AsyncClient, payee: int, req_id: int | None) -> None:
+    async with asyncio.timeout(SHORT_S):
+        await client.transfer(payee, 100, req_id=req_id)
+
+
+async def _sibling(client: AsyncClient, payee: int, req_id: int | None) -> None:
+    async def fail() -> None:
+        await asyncio.sleep(SHORT_S)
+        raise Interrupted
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(client.transfer(payee, 100, req_id=req_id))
+        group.create_task(fail())
+
+
+@pytest.mark.parametrize("give_up", [_wait_for, _timeout, _sibling])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_cancelled_payment_is_made_once(
+    server: RunningServer, ann: Client, bob: Client, give_up: Callable[..., Any], named: bool
+) -> None:
+    async def run(relay: Relay) -> None:
+        async with AsyncClient(port=relay.port) as client:
+            await client.login("ann", PASSWORD)
+            req_id = client.new_req_id() if named else None
+            relay.pause()
+            with pytest.raises((TimeoutError, ExceptionGroup)) as caught:
+                await give_up(client, bob.user_id, req_id)
+            if isinstance(caught.value, TimeoutError):
+                cancelled: Any = caught.value.__cause__
+                assert cancelled.req_id == (req_id or 1)
+                assert "retry(1)" in cancelled.__notes__[0]
+            _check_once(client, req_id or 1, bob.user_id)
+            relay.resume()
+            for each in client.unanswered:
+                assert (await client.retry(each.req_id)).recorded
+            assert client.unanswered == ()
+
+    with held_back(server) as relay:
+        asyncio.run(run(relay))
+    assert (ann.balance().balance, bob.balance().balance) == (900, 100)
+
+
+@pytest.mark.usefixtures("ann")
+def test_what_is_lost_with_the_connection_is_retried_on_the_next(
+    server: RunningServer, bob: Client
+) -> None:
+    with held_back(server) as relay, Client(port=relay.port) as client:
+        client.login("ann", PASSWORD)
+        relay.pause()
+        with pytest.raises(CallTimeout):
+            client.transfer(bob.user_id, 100, timeout_s=SHORT_S)
+        client.close()
+        client.port = server.port
+        client.connect()
+        client.login("ann", PASSWORD)
+        [each] = client.unanswered
+        assert client.retry(each.req_id).recorded
+    assert bob.balance().balance == 100
+
+
+@pytest.mark.usefixtures("ann")
+def test_numbers_of_another_user_are_not_sent(server: RunningServer, bob: Client) -> None:
+    with Client(port=server.port) as client:
+        client.login("ann", PASSWORD)
+        req_id = client.transfer(bob.user_id, 100).req_id
+        client.logout()
+        client.login("bob", PASSWORD)
+        with pytest.raises(OutcomeUnknown, match="drawn for another user"):
+            client.retry(req_id)
+        assert client.deposit(1).req_id == req_id + 1
+    assert bob.balance().balance == 101
+
+
+def test_numbers_are_kept_before_they_are_used(server: RunningServer, ann: Client) -> None:
+    kept: list[int] = []
+
+    def keep(number: int) -> None:
+        if len(kept) == 2:
+            raise OSError("no space left")
+        kept.append(number)
+
+    with Client(port=server.port, client_id=9, next_req_id=40, keep_next_req_id=keep) as client:
+        client.login("ann", PASSWORD)
+        assert client.deposit(1).req_id == 40
+        assert client.deposit(1, req_id=50).req_id == 50
+        assert kept == [41, 51]
+        with pytest.raises(OSError, match="no space"):
+            client.deposit(1)
+        assert client.next_req_id == 51
+        assert client.unanswered == ()
+    assert ann.balance().balance == 1002
+
+
+# --- another loop
+
+
+@pytest.mark.usefixtures("ann")
+def test_a_call_from_another_loop_is_refused(server: RunningServer) -> None:
+    async def elsewhere(client: AsyncClient) -> None:
+        for call in (client.deposit(1), client.balance(), client.next_push()):
+            with pytest.raises(WrongPlace, match="another event loop"):
+                await call
+
+    async def run() -> None:
+        async with AsyncClient(port=server.port) as client:
+            await client.login("ann", PASSWORD)
+            await asyncio.to_thread(asyncio.run, elsewhere(client))
+            assert client.unanswered == ()
+            assert (await client.balance()).balance == 1000
+
+    asyncio.run(run())
