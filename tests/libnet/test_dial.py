@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import uvloop
 
+import libnet.dial
 from libnet.dial import STAGGER_S, dial
 from libnet.errors import ConnectFailed
 
@@ -199,7 +200,7 @@ def test_a_cancel_at_every_turn_leaves_nothing(
 ) -> None:
     """From before the first turn to after the last, as many as there are."""
     answer_with(monkeypatch, *hosts)
-    monkeypatch.setattr("libnet.dial.STAGGER_S", 0.001)
+    monkeypatch.setattr(libnet.dial, "STAGGER_S", 0.001)
     cancelled: list[int] = []
 
     async def main(port: int) -> None:
