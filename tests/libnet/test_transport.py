@@ -1,0 +1,206 @@
+"""The framed transport over real sockets: its phases, and the reasons not to read."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import uvloop
+
+from libnet.transport import ANSWER_FIRST, FAIR_FRAMES, FrameProtocol, Phase
+from libproto.codec import REQUEST
+from libproto.framing import Frame
+from libproto.messages import Opcode
+
+WAIT_S = 30.0
+BIG = 64 * 1024
+
+# The first loop of a process opens descriptors that uvloop keeps.
+uvloop.new_event_loop().close()
+
+heartbeat = REQUEST[Opcode.HEARTBEAT].frame
+
+
+class Peer(FrameProtocol):
+    """Answers each frame with its req_id, in 8 bytes; some later, some as the last ones."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop, BIG)
+        self.seen: list[int] = []
+        self.answer_len = 8
+        self.later = self.ends = 0  # req_id whose answer comes later; or is the last one
+        self.gone = asyncio.Event()
+
+    def handle(self, frame: Frame) -> bytes | None:
+        req_id = frame[1]
+        self.seen.append(req_id)
+        if req_id == self.later:
+            self.pending += 1
+            self.pause(ANSWER_FIRST)
+            return None
+        if req_id == self.ends:
+            self.last()
+        return req_id.to_bytes(self.answer_len, "big")
+
+    def answer_later(self) -> None:
+        self.pending -= 1
+        self.push(self.later.to_bytes(8, "big"))
+        self.flush()
+        self.settle()
+
+    def lost(self) -> None:
+        self.gone.set()
+
+
+def frames(numbers: range) -> bytes:
+    return b"".join(heartbeat(number, 0, 0) for number in numbers)
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[tuple[Peer, socket.socket]]:
+    """A peer, and the other end of its connection."""
+    loop = asyncio.get_running_loop()
+    peer = Peer(loop)
+    server = await loop.create_server(lambda: peer, "127.0.0.1", 0)
+    sock = socket.create_connection(server.sockets[0].getsockname()[:2])
+    sock.setblocking(False)
+    await until(lambda: peer.transport is not None)
+    server.close()
+    try:
+        yield peer, sock
+    finally:
+        sock.close()
+        if peer.transport is not None:
+            peer.abort()
+            await peer.gone.wait()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def received(sock: socket.socket, size: int) -> bytes:
+    loop, data = asyncio.get_running_loop(), bytearray()
+    async with asyncio.timeout(WAIT_S):
+        while len(data) < size and (more := await loop.sock_recv(sock, BIG)):
+            data += more
+    return bytes(data)
+
+
+def numbers_in(data: bytes) -> list[int]:
+    return [int.from_bytes(data[at : at + 8], "big") for at in range(0, len(data), 8)]
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def runner(request: pytest.FixtureRequest) -> asyncio.Runner:
+    return asyncio.Runner(loop_factory=request.param)
+
+
+def test_an_answer_that_comes_later_is_not_overtaken(runner: asyncio.Runner) -> None:
+    async def run() -> None:
+        async with connected() as (peer, sock):
+            peer.later = 2
+            sock.send(frames(range(1, 4)))
+            await until(lambda: peer.seen == [1, 2])
+            assert peer.transport is not None
+            assert not peer.transport.is_reading()
+            assert peer.busy
+            peer.answer_later()
+            assert numbers_in(await received(sock, 24)) == [1, 2, 3]
+            await until(peer.transport.is_reading)
+            assert not peer.busy
+
+    with runner:
+        runner.run(run())
+
+
+def test_what_was_sent_before_a_half_close_is_answered(runner: asyncio.Runner) -> None:
+    """More than one turn's share of it, and an answer that comes later."""
+
+    async def run() -> None:
+        async with connected() as (peer, sock):
+            peer.later = FAIR_FRAMES + 2
+            numbers = range(1, 3 * FAIR_FRAMES)
+            sock.send(frames(numbers))
+            sock.shutdown(socket.SHUT_WR)
+            await until(lambda: peer.pending == 1)
+            peer.answer_later()
+            assert numbers_in(await received(sock, 1 << 20)) == list(numbers)
+            await until(lambda: peer.phase == Phase.CLOSED)
+
+    with runner:
+        runner.run(run())
+
+
+def test_the_last_answer_is_sent_and_nothing_after_it_is_handled(runner: asyncio.Runner) -> None:
+    async def run() -> None:
+        async with connected() as (peer, sock):
+            peer.ends = 2
+            sock.send(frames(range(1, 4)))
+            assert numbers_in(await received(sock, 1 << 20)) == [1, 2]  # until the half-close
+            assert peer.phase == Phase.CLOSING
+            sock.send(frames(range(4, 6)))  # discarded: it is read, so that no reset comes
+            sock.shutdown(socket.SHUT_WR)
+            await until(lambda: peer.phase == Phase.CLOSED)
+            assert peer.seen == [1, 2]
+
+    with runner:
+        runner.run(run())
+
+
+def test_finish_waits_for_the_answers_that_are_owed(runner: asyncio.Runner) -> None:
+    async def run() -> None:
+        async with connected() as (peer, sock):
+            peer.later = 1
+            sock.send(frames(range(1, 3)))
+            await until(lambda: peer.pending == 1)
+            peer.finish()
+            assert not peer.closing
+            peer.answer_later()
+            assert peer.phase == Phase.CLOSING
+            assert numbers_in(await received(sock, 1 << 20)) == [1]
+            assert peer.seen == [1]
+
+    with runner:
+        runner.run(run())
+
+
+def test_who_does_not_read_is_not_read_from(runner: asyncio.Runner) -> None:
+    """Until it has read: then every frame is handled, once."""
+
+    async def run() -> None:
+        async with connected() as (peer, sock):
+            peer.answer_len = BIG
+            numbers = range(1, 201)
+            loop = asyncio.get_running_loop()
+            sending = loop.create_task(loop.sock_sendall(sock, frames(numbers)))
+            await until(lambda: peer.choked)
+            assert peer.transport is not None
+            assert not peer.transport.is_reading()
+            handled = len(peer.seen)
+            assert handled < len(numbers)
+            assert len(await received(sock, BIG * len(numbers))) == BIG * len(numbers)
+            await sending
+            assert peer.seen == list(numbers)
+            assert not peer.choked
+
+    with runner:
+        runner.run(run())
+
+
+def test_nothing_is_handled_after_an_abort(runner: asyncio.Runner) -> None:
+    async def run() -> None:
+        async with connected() as (peer, sock):
+            sock.send(frames(range(1, 2)))
+            await until(lambda: peer.seen == [1])
+            peer.abort()
+            assert peer.closing
+            peer.data_received(frames(range(2, 3)))
+            assert peer.seen == [1]
+            await until(lambda: peer.phase == Phase.CLOSED)
+
+    with runner:
+        runner.run(run())
