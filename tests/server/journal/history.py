@@ -194,6 +194,7 @@ def truth(region: Region) -> Truth:
         ("users", "word", "last_seen"),
         ("accounts", "balance", ""),
         ("clients", "user", "session"),
+        ("clients", "floor", "newest"),
         ("clients", "newest", ""),
     ):
         placed = layout[segment]
@@ -223,6 +224,7 @@ def truth_of(books: Books) -> Truth:
             found["accounts.balance", user] = account
     for slot in range(books.clients):
         found["clients.user", slot] = [books.client_users[slot], books.client_ids[slot]]
+        found["clients.floor", slot] = [books.floors[slot]]
         row = books.outcomes[slot * ROW_WORDS : (slot + 1) * ROW_WORDS].tolist()
         if any(row):
             found["clients.newest", slot] = [books.newest[slot], *row]
