@@ -264,6 +264,22 @@ def test_a_cancelled_payment_is_made_once(
     assert (ann.balance().balance, bob.balance().balance) == (900, 100)
 
 
+@pytest.mark.usefixtures("bob")
+def test_a_retry_executes_what_was_refused_unseen(server: RunningServer, ann: Client) -> None:
+    """A transfer refused for lack of funds whose answer was late; then there are funds."""
+    with held_back(server) as relay, Client(port=relay.port) as client:
+        client.login("bob", PASSWORD)
+        relay.pause()
+        with pytest.raises(CallTimeout) as caught:
+            client.transfer(ann.user_id, 100, timeout_s=SHORT_S)
+        relay.resume()
+        client.deposit(500)
+        done = client.retry(caught.value.req_id)
+        assert (done.recorded, done.balance) == (False, 400)
+        assert client.retry(caught.value.req_id) == done._replace(recorded=True)
+    assert ann.balance().balance == 1100
+
+
 @pytest.mark.usefixtures("ann")
 def test_what_is_lost_with_the_connection_is_retried_on_the_next(
     server: RunningServer, bob: Client
