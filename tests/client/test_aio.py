@@ -245,9 +245,10 @@ def test_repeating_a_ledger_request(server: RunningServer, run: Run) -> None:
     async def main() -> None:
         async with user(server, "ann") as ann:
             first = await ann.deposit(10)
-            async with user(server, "zoe") as zoe:
+            async with AsyncClient(server.host, server.port, client_id=7, next_req_id=5) as later:
+                await later.login("ann", PASSWORD)
                 with pytest.raises(OutcomeUnknown):
-                    await zoe.deposit(1, req_id=1, possible_duplicate=True)
+                    await later.deposit(1, req_id=1, possible_duplicate=True)
             await ann.close()
             await ann.connect()
             assert (await ann.login("ann", PASSWORD)).resumed

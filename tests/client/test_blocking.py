@@ -231,8 +231,10 @@ def test_repeating_a_ledger_request(server: RunningServer) -> None:
     with user(server, "ann") as ann:
         first = ann.deposit(10)
         second = ann.deposit(20)
-        with user(server, "zoe") as zoe, pytest.raises(OutcomeUnknown):
-            zoe.deposit(1, req_id=1, possible_duplicate=True)
+        with Client(server.host, server.port, client_id=7, next_req_id=5) as later:
+            later.login("ann", PASSWORD)
+            with pytest.raises(OutcomeUnknown):
+                later.deposit(1, req_id=1, possible_duplicate=True)
         ann.close()
         ann.connect()
         assert ann.login("ann", PASSWORD).resumed
