@@ -83,7 +83,7 @@ class DataDirectory:
             self._write_identity(disk, secret)
             return secret
         kept = self.identity(disk)
-        for each in self._directories:
+        for each in (self.path, *self._directories):
             _check_writable(disk, each)
         return kept
 

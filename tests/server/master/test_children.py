@@ -42,23 +42,20 @@ def become_nobody() -> None:
         os.setuid(NOBODY)
 
 
-def data_of_nobody(tmp_path: Path) -> Path:
+def data_of_nobody(open_path: Path) -> Path:
     """A data directory that such a user can use."""
-    data = tmp_path / "data"
+    data = open_path / "data"
     data.mkdir()
     if os.geteuid() == 0:
         os.chown(data, NOBODY, NOBODY)
-        for each in (tmp_path, *tmp_path.parents):  # pytest's are its user's alone
-            if each.stat().st_mode & 0o111 != 0o111:
-                each.chmod(each.stat().st_mode | 0o111)
     return data
 
 
 @pytest.fixture
-def unprivileged(tmp_path: Path) -> Iterator[ForkedServer]:
+def unprivileged(open_path: Path) -> Iterator[ForkedServer]:
     """A server that serves, of a user whom limits bind."""
-    data = data_of_nobody(tmp_path)
-    with ForkedServer(small_settings(data), tmp_path, become_nobody) as server:
+    data = data_of_nobody(open_path)
+    with ForkedServer(small_settings(data), open_path, become_nobody) as server:
         server.await_ready()
         yield server
 
@@ -120,13 +117,13 @@ def test_a_stop_while_nothing_can_be_forked(unprivileged: ForkedServer) -> None:
     assert "Traceback" not in server.error
 
 
-def test_a_start_that_may_not_fork(tmp_path: Path) -> None:
+def test_a_start_that_may_not_fork(open_path: Path) -> None:
     def limited() -> None:
         become_nobody()
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 
-    data = data_of_nobody(tmp_path)
-    with ForkedServer(small_settings(data), tmp_path, limited) as server:
+    data = data_of_nobody(open_path)
+    with ForkedServer(small_settings(data), open_path, limited) as server:
         assert server.ended(END_S)
         assert server.code == Exit.NOT_STARTED
     (line,) = lines(server.error, "cannot start")
