@@ -19,6 +19,7 @@ from client import (
     CallTimeout,
     Client,
     ClientError,
+    ClientIdTaken,
     MisuseError,
     Opcode,
     OutcomeUnknown,
@@ -145,6 +146,19 @@ def test_an_outcome_of_somebody_else_is_an_error() -> None:
         assert client.unanswered == ()
         with pytest.raises(MisuseError, match="no request was made under req_id 1"):
             client.retry(1)
+
+
+@pytest.mark.usefixtures("ann")
+def test_a_given_client_id_with_a_past_is_refused(server: RunningServer) -> None:
+    with Client(port=server.port, client_id=77) as first:
+        first.login("ann", PASSWORD)
+        first.deposit(1)
+        with (
+            Client(port=server.port, client_id=77) as second,
+            pytest.raises(ClientIdTaken, match="in use beyond req_id 0"),
+        ):
+            second.login("ann", PASSWORD)
+        assert first.deposit(1).balance == 1002, "it was not superseded"
 
 
 # --- calls that are given up
