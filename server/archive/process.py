@@ -43,6 +43,7 @@ from server.child import BEAT_S, Report, enter, limit_of
 from server.config import Settings
 from server.core.ledger import follow
 from server.core.state import State
+from server.core.trail import Trails
 from server.exits import Exit
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
@@ -242,6 +243,7 @@ class Answers:
 
     def __init__(self, state: State, store: RoomStore, history: History) -> None:
         self._state, self._store, self._history = state, store, history
+        self._trails = Trails(self._record)
 
     def events(self, asked: Asked) -> bytes:
         """JournalError, OSError."""
@@ -256,12 +258,18 @@ class Answers:
         left = limit - len(asked.items)
         more, older = follow(self._record, user, txn, before, left, STEPS)
         asked.items += more
-        if not older or older == txn:  # all, or as far back as the journal goes
-            return pack_txns(asked.token, asked.items)
-        asked.fields = user, older, before, limit
-        return b""
+        if older and older != txn:  # there is more of it, and it is kept
+            asked.fields = user, older, before, limit
+            return b""
+        asked.fields = user, 0, before, limit
+        trail = self._trails.walk(user, self._state.ledger.newest(user), STEPS)
+        if trail is None:
+            return b""
+        return pack_txns(asked.token, trail.at, trail.oldest, asked.items)
 
     def _record(self, txn: int) -> tuple[int, ...] | None:
+        if txn < self._state.region.journal.oldest:
+            return None  # a part of it may still be in memory here, and what is between is gone
         return self._state.log.read(txn) or self._history.read(txn)
 
 

@@ -11,6 +11,7 @@ DATAGRAM_MAX: Final = 1 << 17  # bytes
 
 _QUESTION: Final = struct.Struct("=7Q")
 _HEAD: Final = struct.Struct("=QQ")  # of an answer: token, whether it could be answered
+_OLDEST: Final = struct.Struct("=QQ")
 _ITEM: Final = struct.Struct("=8Q")
 _COUNTS: Final = struct.Struct("=QI")
 
@@ -59,13 +60,18 @@ def head_of(data: bytes) -> tuple[int, bool]:
     return token, bool(good)
 
 
-def pack_txns(token: int, items: Sequence[Sequence[int]]) -> bytes:
-    """TXN_HISTORY's items."""
-    return _HEAD.pack(token, True) + b"".join(_ITEM.pack(*item) for item in items)
+def pack_txns(token: int, reached: int, oldest: int, items: Sequence[Sequence[int]]) -> bytes:
+    """What TXN_HISTORY answers. reached: the oldest transaction of the user that is kept; 0: none.
+    oldest: `oldest_txn_id`, which is 0 where none was dropped."""
+    head = _HEAD.pack(token, True) + _OLDEST.pack(reached, oldest)
+    return head + b"".join(_ITEM.pack(*item) for item in items)
 
 
-def unpack_txns(data: bytes) -> list[tuple[int, ...]]:
-    return list(_ITEM.iter_unpack(memoryview(data)[_HEAD.size :]))
+def unpack_txns(data: bytes) -> tuple[int, int, list[tuple[int, ...]]]:
+    """reached, oldest, and the items."""
+    reached, oldest = _OLDEST.unpack_from(data, _HEAD.size)
+    items = memoryview(data)[_HEAD.size + _OLDEST.size :]
+    return reached, oldest, list(_ITEM.iter_unpack(items))
 
 
 def pack_events(token: int, oldest: int, bodies: Sequence[bytes]) -> bytes:

@@ -222,14 +222,22 @@ class Ledger:
         self._locks.release(lock)
         return answer
 
+    def newest(self, user: int) -> int:
+        """The user's newest transaction; 0: none."""
+        return self._words[self._accounts + user * self._stride + 1]
+
     def history(
         self, user: int, before: int, limit: int, steps: int = 0
     ) -> tuple[list[tuple[int, ...]], int]:
         """The user's transactions as far as the ring has them, and where it goes on: see `follow`.
         before: only those below this txn_id; 0: from the newest. steps: 0: all of the ring. Takes
         no lock."""
-        newest = self._words[self._accounts + user * self._stride + 1]
-        return follow(self._log.read, user, newest, before, limit, steps or self._ring)
+        return follow(self._log.read, user, self.newest(user), before, limit, steps or self._ring)
+
+
+def previous_of(record: Sequence[int], user: int) -> int:
+    """The transaction of a user before this one, which is of that user too; 0: none."""
+    return record[_FROM_PREVIOUS] if record[_FROM] == user else record[_TO_PREVIOUS]
 
 
 def follow(
@@ -251,7 +259,7 @@ def follow(
     out: list[tuple[int, ...]] = []
     last = read(before) if 0 < before <= txn else None
     if last is not None and last[_KIND] in _MONEY_KINDS and user in (last[_FROM], last[_TO]):
-        txn = last[_FROM_PREVIOUS] if last[_FROM] == user else last[_TO_PREVIOUS]
+        txn = previous_of(last, user)
     for _ in range(steps):
         if not txn or len(out) == limit:
             return out, 0
@@ -266,7 +274,7 @@ def follow(
                 (txn, record[_TIME], record[_KIND], payer, payee, record[_AMOUNT], own,
                  record[_REQ_ID] if mine else 0)
             )  # fmt: skip
-        txn = record[_FROM_PREVIOUS] if payer == user else record[_TO_PREVIOUS]
+        txn = previous_of(record, user)
     return out, 0 if len(out) == limit else txn
 
 

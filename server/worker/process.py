@@ -20,6 +20,7 @@ from server.archive.client import ArchiveClient
 from server.child import BEAT_S, Report, enter, limit_of
 from server.config import Settings
 from server.core.state import State
+from server.core.trail import Trails
 from server.early import STOP_SIGNALS
 from server.exits import Exit
 from server.region.region import Region
@@ -79,6 +80,8 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         counters=counters,
         archive=archive,
         archive_failed=region.layout["archive"].at(0, "failed"),
+        trails=Trails(state.log.read),
+        oldest={},
         rooms_epoch=region.words[region.layout["header"].at(0, "epoch")],
         log_id=state.users.log_id(),
         nobody=Verifier(b"", 0, os.urandom(KEY_LEN), os.urandom(KEY_LEN)),

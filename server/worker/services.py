@@ -9,6 +9,7 @@ from libproto.scram import Verifier
 from server.archive.client import ArchiveClient
 from server.config import Settings
 from server.core.state import State
+from server.core.trail import Trails
 from server.worker.connections import Connections
 from server.worker.counters import Counters
 from server.worker.durable import Durable
@@ -28,6 +29,8 @@ class Services:
     counters: Counters
     archive: ArchiveClient | None  # None: nothing is kept on disk
     archive_failed: int  # word: not 0 where the archive answers no more
+    trails: Trails  # of the txn ring, for where there is no archive
+    oldest: dict[int, tuple[int, int]]  # by user: what the archive last told of TXN_HISTORY's end
     rooms_epoch: int
     log_id: int
     nobody: Verifier  # who is not registered is checked against it: same work, and no proof fits

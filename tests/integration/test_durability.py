@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -628,6 +629,101 @@ def test_history_goes_beyond_the_rings(start_server: StartServer) -> None:
         os.kill(archive_of(server), signal.SIGKILL)
         assert [item.txn_id for item in transactions(ann)] == txns
         assert said(ann, 9) == (oldest, items)
+
+
+def journal_oldest(server: RunningServer) -> int:
+    region = Region.attach(server.name)
+    try:
+        return int(region.journal.oldest)
+    finally:
+        region.close()
+
+
+def deposited(wire: Wire) -> int:
+    """The txn_id of a deposit, which may have to wait for space in the ring."""
+    while (answer := wire.call(Opcode.DEPOSIT, 1)).status == Status.ERR_SERVER_BUSY:
+        time.sleep(0.01)
+    assert answer.status == Status.OK
+    return int(answer.body.txn_id)
+
+
+def fill_until(server: RunningServer, wire: Wire, oldest: int) -> Iterator[None]:
+    """Deposit, in portions, until the journal begins later than `oldest`."""
+    deadline = time.monotonic() + 90
+    while journal_oldest(server) <= oldest:
+        assert time.monotonic() < deadline, "the journal keeps everything"
+        wire.send_raw(b"".join(request(Opcode.DEPOSIT, n, 1) for n in range(1, 501)))
+        for _ in range(500):
+            assert wire.answer().status in (Status.OK, Status.ERR_SERVER_BUSY)  # the ring is small
+        yield
+
+
+def test_the_oldest_transaction_of_each_user_is_told(start_server: StartServer) -> None:
+    """When older segments of the journal are gone: of who has all of theirs, of who has some, and
+    of who has none; again when more have gone, and after a kill of the archive."""
+    flags = ("--txn-ring", "1024", "--history-size", "1", "--snapshot-interval", "1")
+    server = start_server(*flags, "--durability", "async")
+    with (
+        entered(server, "ann", new=True) as ann,
+        entered(server, "bob", new=True) as bob,
+        entered(server, "cyd", new=True) as cyd,
+        entered(server, "dan", new=True) as dan,
+        Wire(server.connect()) as filler,
+    ):
+        register(server, "filler")
+        filler.hello("filler")
+        filler.login("filler")
+        recent: list[int] = []
+        only = bob.ok(Opcode.DEPOSIT, 1).txn_id
+        txns = [ann.ok(Opcode.DEPOSIT, 1).txn_id]
+        assert ann.ok(Opcode.TXN_HISTORY, 0, 1).oldest_txn_id == 0
+        for _ in range(2):
+            began = journal_oldest(server)
+            txns += [deposited(ann) for _ in fill_until(server, filler, began)]
+            for again in range(2):
+                kept, page, all_of_them, end = asked_at_rest(server, ann, txns)
+                assert 0 < len(kept) < len(txns)
+                assert [item.txn_id for item in page.transactions] == txns[-3:][::-1]
+                assert page.oldest_txn_id == kept[0]
+                assert [item.txn_id for item in all_of_them] == kept
+                assert (end.oldest_txn_id, end.transactions) == (kept[0], ())
+                gone = bob.ok(Opcode.TXN_HISTORY, 0, 256)
+                assert (gone.oldest_txn_id, gone.transactions) == (only + 1, ())
+                late = (cyd, dan)[len(recent) // 2]
+                recent.append(deposited(late))
+                assert late.ok(Opcode.TXN_HISTORY, recent[-1], 256).oldest_txn_id == 0
+                if not again:
+                    os.kill(archive_of(server), signal.SIGKILL)
+
+
+def asked_at_rest(
+    server: RunningServer, wire: Wire, txns: list[int]
+) -> tuple[list[int], Any, list[Any], Any]:
+    """Those of a user's transactions that are kept, and what TXN_HISTORY answers: the newest, all,
+    and what is before the oldest. No segment goes meanwhile: the last ones go with a snapshot."""
+    while True:
+        oldest = journal_oldest(server)
+        kept = [txn for txn in txns if txn >= oldest]
+        page = wire.ok(Opcode.TXN_HISTORY, 0, 3)
+        found, end = transactions(wire), wire.ok(Opcode.TXN_HISTORY, kept[0], 10)
+        if journal_oldest(server) == oldest:
+            return kept, page, found, end
+
+
+def test_the_oldest_transaction_in_memory_only(start_server: StartServer) -> None:
+    """Without a journal the ring is what is kept."""
+    server = start_server("--txn-ring", "64", "--durability", "none")
+    with entered(server, "ann", new=True) as ann, entered(server, "bob", new=True) as bob:
+        only = bob.ok(Opcode.DEPOSIT, 1).txn_id
+        txns = []
+        for n in range(200):
+            txns.append(ann.ok(Opcode.DEPOSIT, 1).txn_id)
+            kept = [txn for txn in txns if txn > txns[-1] - 64]
+            page = ann.ok(Opcode.TXN_HISTORY, 0, 2)
+            assert page.oldest_txn_id == (0 if len(kept) == len(txns) else kept[0]), n
+            gone = bob.ok(Opcode.TXN_HISTORY, 0, 256)
+            assert gone.oldest_txn_id == (only + 1 if only <= txns[-1] - 64 else 0)
+        assert [item.txn_id for item in transactions(ann)] == kept
 
 
 def archive_of(server: RunningServer) -> int:

@@ -16,6 +16,7 @@ from server.worker.refusal import Refused
 from server.worker.requests import Handler
 from server.worker.services import Services
 
+RETRY_READ_MS: Final = 10
 STEPS_MAX: Final = 4096  # records of a history that a worker looks at in one go
 _FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
 _DEPOSIT, _WITHDRAW, _TRANSFER = map(int, TxnKind)
@@ -124,6 +125,21 @@ def balance(services: Services, connection: Connection, req_id: int, flags: int)
     return services.durable.when_durable(connection, found[1], _balance_response(req_id, 0, *found))
 
 
+def _oldest_known(services: Services, user: int) -> int | None:
+    """`oldest_txn_id` of a user; None where only the archive can tell."""
+    state, region = services.state, services.state.region
+    newest, ring = state.ledger.newest(user), region.layout.capacities.txn_ring
+    if not newest or region.log.first == 1 >= state.log.head() - ring + 1:
+        return 0
+    if services.archive is None:
+        trail = services.trails.walk(user, newest, ring + 1)
+        return None if trail is None else trail.oldest
+    if region.journal.oldest == 1:
+        return 0
+    reached, oldest = services.oldest.get(user, (0, 0))
+    return oldest if reached >= region.journal.oldest > 0 else None
+
+
 def txn_history(
     services: Services, connection: Connection, req_id: int, flags: int, before: int, limit: int
 ) -> bytes | None:
@@ -132,20 +148,31 @@ def txn_history(
     # What takes longer than this the archive does, which has nobody waiting beside who asks.
     steps = STEPS_MAX if services.archive is not None else 0
     items, older = services.state.ledger.history(user, before, limit, steps)
+    oldest = _oldest_known(services, user)
 
-    def answer(data: bytes = b"") -> bytes | None:
-        found = items + (unpack_txns(data) if data else [])
-        newest = found[0][0] if found else 0
+    def answer(oldest: int, found: list[tuple[int, ...]]) -> bytes | None:
+        shown = max(oldest, found[0][0] if found else 0)
         return services.durable.when_durable(
-            connection, newest, _history_response(req_id, 0, 0, found)
+            connection,
+            min(shown, services.state.log.head()),
+            _history_response(req_id, 0, oldest, found),
         )
 
-    if older and services.archive is not None:
+    def answer_older(data: bytes) -> bytes | None:
+        reached, oldest, found = unpack_txns(data)
+        services.oldest[user] = reached, oldest
+        return answer(oldest, items + found)
+
+    if services.archive is None:
+        if oldest is None:
+            raise Refused(Status.ERR_SERVER_BUSY, "the history is being read", RETRY_READ_MS)
+        return answer(oldest, items)
+    if older or oldest is None:
         fields = (user, older, before, limit - len(items))
         return connection.resume_when_answered(
-            Kind.TXNS, fields, Opcode.TXN_HISTORY, req_id, answer
+            Kind.TXNS, fields, Opcode.TXN_HISTORY, req_id, answer_older
         )
-    return answer()
+    return answer(oldest, items)
 
 
 assert (DONE, RECORDED) == (0, 1), "a response's flag is POSSIBLE_DUPLICATE times the outcome"

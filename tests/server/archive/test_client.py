@@ -59,7 +59,7 @@ def test_who_gets_no_answer_is_told_and_a_late_one_is_ignored() -> None:
             assert client.ask(Kind.TXNS, FIELDS, told.put_nowait)
             assert await next_of(told) == b""
             (question,) = asked(archive)
-            archive.send(pack_txns(question.token, [range(8)]))
+            archive.send(pack_txns(question.token, 5, 0, [range(8)]))
             assert client.ask(Kind.TXNS, FIELDS, told.put_nowait)
             assert await next_of(told) == b""
             assert told.empty()
@@ -75,7 +75,7 @@ def test_an_answer_comes_to_who_asked_and_once() -> None:
             assert client.ask(Kind.TXNS, FIELDS, first.put_nowait)
             assert client.ask(Kind.TXNS, FIELDS, second.put_nowait)
             one, two = asked(archive)
-            answer = pack_txns(two.token, [range(8)])
+            answer = pack_txns(two.token, 5, 0, [range(8)])
             for data in (answer, answer, pack_failure(one.token)):
                 archive.send(data)
             assert await next_of(first) == b""
