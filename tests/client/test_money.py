@@ -20,6 +20,7 @@ from client import (
     Client,
     ClientError,
     ClientIdTaken,
+    ConnectionLost,
     MisuseError,
     Opcode,
     OutcomeUnknown,
@@ -363,3 +364,24 @@ def test_a_call_from_another_loop_is_refused(server: RunningServer) -> None:
             assert (await client.balance()).balance == 1000
 
     asyncio.run(run())
+
+
+def test_a_login_that_was_given_up_ends_the_connection() -> None:
+    """Its answer may come at any time, and until then nothing may be sent under its client_id."""
+
+    def silent_after_hello(wire: Wire) -> None:
+        wire.send(Handshake().respond(wire.request()))
+        wire.request()
+        wire.wait_closed()
+
+    def usual(wire: Wire) -> None:
+        wire.log_in()
+        wire.wait_closed()
+
+    with serving(silent_after_hello, usual) as port, Client(port=port) as client:
+        with pytest.raises(CallTimeout, match="LOGIN got no answer"):
+            client.login(USERNAME, PASSWORD, timeout_s=1.0)
+        with pytest.raises(ConnectionLost, match="a login was given up before its answer"):
+            client.login(USERNAME, PASSWORD)
+        client.connect()
+        assert client.login(USERNAME, PASSWORD).user_id == client.user_id
