@@ -194,7 +194,7 @@ def truth(region: Region) -> Truth:
         ("users", "word", "last_seen"),
         ("accounts", "balance", ""),
         ("clients", "user", "session"),
-        ("clients", "floor", "newest"),
+        ("clients", "floor", "next"),
         ("clients", "newest", ""),
     ):
         placed = layout[segment]
