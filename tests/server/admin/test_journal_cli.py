@@ -14,7 +14,7 @@ from libproto.messages import Opcode
 from server.admin.cli import main
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
-from server.journal.format import BATCH
+from server.journal.format import BATCH, FORMAT_VERSION
 from server.journal.reader import Reader
 from server.journal.writer import Writer
 from tests.helpers.server import RunningServer
@@ -271,10 +271,10 @@ def test_a_directory_that_is_none(
 
 def test_another_format(data: DataDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     identity = data.path / "identity"
-    identity.write_text(identity.read_text().replace("format 1", "format 2"))
+    identity.write_text(identity.read_text().replace(f"format {FORMAT_VERSION}", "format 99"))
     for command in (("verify",), ("dump",), ("repair", "--until", 3)):
         _, err = shown(capsys, *command, "--data", data.path, code=3)
-        assert "reads format 1" in err
+        assert f"reads format {FORMAT_VERSION}" in err
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from server.admin.journal_tool import dump, oldest, user_id, verify
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk, read_file
 from server.journal.errors import Damaged, JournalError, OtherFormat, Refused
-from server.journal.format import BATCH, SEGMENT, SNAPSHOT, numbered
+from server.journal.format import BATCH, FORMAT_VERSION, SEGMENT, SNAPSHOT, numbered
 from server.journal.load import load, make_snapshot
 from server.journal.reader import SUFFIX, Batch, Reader, segments
 from server.journal.snapshot import paths as snapshot_paths
@@ -265,7 +265,7 @@ def test_what_a_server_is_writing_looks_like_damage_only_once() -> None:
 def test_another_format_is_refused() -> None:
     with worked() as (disk, _):
         identity = DATA.path / "identity"
-        text = read_file(disk, identity).replace(b"format 1", b"format 2")
+        text = read_file(disk, identity).replace(b"format %d" % FORMAT_VERSION, b"format 99")
         disk.remove(identity)
         fd = disk.create(identity)
         disk.write(fd, [text], 0)
