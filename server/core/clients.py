@@ -41,8 +41,8 @@ class Clients:
         self._region, self._words, self._log = region, region.words, log
         self._retention_us = int(retention_s * _US)
         self._clock_us = clock_us
-        self._lived = layout["header"].at(0, "lived")
-        self._count = layout["registry"].at(0, "clients")
+        self._lived = region.header.index("lived")
+        self._count = region.registry.index("clients")
         self._clients, self._buckets = layout["clients"], layout["client_buckets"]
         offsets = self._clients.offsets
         assert (offsets["user"], offsets["client_id"]) == (0, 1), "read by place below"

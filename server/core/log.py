@@ -28,8 +28,8 @@ class TxnLog:
         self._words, self._bytes = region.words, region.bytes
         self._wait, self._lock = locks.wait, locks.log
         self._acquire, self._release = locks.log.acquire, locks.log.release
-        self._head = layout["log"].at(0, "head")
-        self._limit = layout["log"].at(0, "limit")
+        self._head = region.log.index("head")
+        self._limit = region.log.index("limit")
         self._ring = layout["txn_ring"].base
         self._mask = layout.capacities.txn_ring - 1
         self.intent: Final = layout["workers"].at(worker, "intent")

@@ -72,7 +72,7 @@ class Rooms:
         self._bits = self._sessions.offsets["rooms"]
         self._bits_words = self._sessions.lengths["rooms"]
         self._watchers = self._users.at(0, "watchers")
-        self._head = layout["events"].at(0, "head")
+        self._head = region.events.index("head")
         ring = layout["event_ring"]
         self._ring, self._stride, self._mask = ring.base, ring.stride, ring.records - 1
         self._frame = ring.offsets["frame"]

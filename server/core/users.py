@@ -31,10 +31,10 @@ class Users:
         self._base, self._stride = users.base, users.stride
         self._at = users.offsets
         self._capacity = layout.capacities.accounts
-        self._count = layout["registry"].at(0, "users")
+        self._count = region.registry.index("users")
         self._index = layout["name_index"].base
         self._index_mask = layout["name_index"].records - 1
-        self._secret = layout["header"].at(0, "salt_secret") * WORD
+        self._secret = region.header.index("salt_secret") * WORD
 
     def at(self, user: int, field: str) -> int:
         """The word of a user's field."""

@@ -25,7 +25,7 @@ _CLIENT: Final = Struct(f"<{sum(f.words for f in IDLE_CLIENT)}Q")
 
 def of_region(region: Region, clock_us: int) -> Idle:
     """Of all clients of a region that nobody changes. clock_us: CLOCK_MONOTONIC now."""
-    column, lived = region.column, region.words[region.layout["header"].at(0, "lived")] + clock_us
+    column, lived = region.column, region.header.lived + clock_us
     columns = map(column, ["clients"] * 4, ("user", "client_id", "session", "idle_since"))
     return {
         (user, client_id): 0 if session else max(0, lived - since)

@@ -188,7 +188,7 @@ def _fill_clients(state: State, books: Books, now: int, idleness: Idleness) -> N
     region, clients, times = state.region, state.region.layout["clients"], idleness.times
     # So far ahead that whoever was idle was so since a time above 0.
     longest = max(times.values(), default=0)
-    region.words[region.layout["header"].at(0, "lived")] = max(0, longest - idleness.clock_us)
+    region.header.lived = max(0, longest - idleness.clock_us)
     lived, outcomes = state.clients.lived(), memoryview(books.outcomes)
     for slot, (user, client_id, floor, req_id) in enumerate(
         zip(books.client_users, books.client_ids, books.floors, books.newest, strict=True)

@@ -225,7 +225,7 @@ def _message_pair() -> tuple[socket.socket, socket.socket]:
 
 def _opened(region: Region, data: DataDirectory) -> DataDirectory:
     """The data directory, in use for this region. JournalError, OSError."""
-    at = region.layout["header"].at(0, "salt_secret") * 8
+    at = region.header.index("salt_secret") * 8
     try:
         secret = data.open(Disk(), bytes(region.bytes[at : at + 32]))
     except JournalError as error:

@@ -32,6 +32,7 @@ from server.master.children import (
 )
 from server.master.recovery import Outcome, Recovery
 from server.master.resources import Resources, refuse
+from server.region.layout import ServerState
 
 START_S: Final = 30.0  # the longest that workers may take to serve
 KEEPER_TRIES: Final = 5  # to start or to end a journal or archive process that is killed
@@ -209,7 +210,7 @@ class Supervisor:
 
     def _announce(self) -> None:
         settings, region = self._settings, self._region
-        region.words[region.layout["header"].at(0, "state")] = 1
+        region.header.state = ServerState.SERVING
         problem = write_line(
             1,  # the one line on standard output, for scripts
             f"ready host={settings.host} port={self._resources.port} workers={settings.workers} "
@@ -335,8 +336,7 @@ class Supervisor:
         began = time.monotonic()
         self._draining, before = True, len(self._stops)
         self._stop_by = min(self._stop_by, began + self._settings.graceful_timeout)
-        words, header = self._region.words, self._region.layout["header"]
-        words[header.at(0, "state")] = 2
+        self._region.header.state = ServerState.DRAINING
         self._resources.stop_listening()
         if self._stops:
             log.info("stopping", signal=signal_name(self._stops[0]))

@@ -139,19 +139,17 @@ class Locks:
         self._pause = pause
         self._master = os.getppid()
         self._worker: Final = worker
-        self._recovery = layout["header"].at(0, "recovery")
-        self._alarm = layout["header"].at(0, "alarm")
+        self._recovery = region.header.index("recovery")
+        self._alarm = region.header.index("alarm")
         self._ack = layout["workers"].at(worker, "ack")
         counters = layout["counters"].at(worker)
         self._waits = [counters + index_of(f"waits_{kind}") for kind in LOCK_KINDS]
         self._waited = [counters + index_of(f"waited_ns_{kind}") for kind in LOCK_KINDS]
         self.registry: Final = self._lock(
-            region.address + layout["registry"].at(0, "lock") * WORD, REGISTRY
+            region.address + region.registry.index("lock") * WORD, REGISTRY
         )
-        self.log: Final = self._lock(region.address + layout["log"].at(0, "lock") * WORD, LOG)
-        self.event: Final = self._lock(
-            region.address + layout["events"].at(0, "lock") * WORD, EVENT
-        )
+        self.log: Final = self._lock(region.address + region.log.index("lock") * WORD, LOG)
+        self.event: Final = self._lock(region.address + region.events.index("lock") * WORD, EVENT)
         accounts = layout["account_locks"]
         self._accounts_at = region.address + accounts.base * WORD
         self._accounts_stride = accounts.stride * WORD

@@ -40,13 +40,13 @@ class Durable:
         be woken nevertheless."""
         layout = region.layout
         self.words: Final = region.words
-        self.released: Final = layout["log"].at(0, "released")
+        self.released: Final = region.log.index("released")
         """The word with the greatest txn_id whose answer may leave."""
         self._loop, self._journal = loop, journal
         self._in_background: Final = in_background
-        self._durable: Final = layout["log"].at(0, "durable")
-        self._journal_waits: Final = layout["journal"].at(0, "waiting")
-        self._journal_failed: Final = layout["journal"].at(0, "failed")
+        self._durable: Final = region.log.index("durable")
+        self._journal_waits: Final = region.journal.index("waiting")
+        self._journal_failed: Final = region.journal.index("failed")
         self._has_parked: Final = layout["workers"].at(slot, "parked")
         self._parked: deque[tuple[int, FrameProtocol | None, bytes | Action]] = deque()
         self._polls = False

@@ -79,10 +79,10 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         connections=Connections(region, slot, settings, counters),
         counters=counters,
         archive=archive,
-        archive_failed=region.layout["archive"].at(0, "failed"),
+        archive_failed=region.archive.index("failed"),
         trails=Trails(state.log.read),
         oldest={},
-        rooms_epoch=region.words[region.layout["header"].at(0, "epoch")],
+        rooms_epoch=region.header.epoch,
         log_id=state.users.log_id(),
         nobody=Verifier(b"", 0, os.urandom(KEY_LEN), os.urandom(KEY_LEN)),
         log=log.bind(),
@@ -103,7 +103,7 @@ class Worker:
             region, slot, inherited.listeners, loop, lambda: Connection(self._services, table)
         )
         self._workers: Final = region.layout["workers"]
-        self._recovery = region.layout["header"].at(0, "recovery")
+        self._recovery = region.header.index("recovery")
         self._beat = self._workers.at(slot, "beat")
         self._ack = self._workers.at(slot, "ack")
         self._recovered = self._words[self._ack]

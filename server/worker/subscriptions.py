@@ -92,7 +92,7 @@ class Subscriptions:
         """wakeups: of all workers, by slot."""
         self._state, self._counters, self._archive = state, counters, archive
         self._words: Final = state.region.words
-        self._archive_waits: Final = state.region.layout["archive"].at(0, "waiting")
+        self._archive_waits: Final = state.region.archive.index("waiting")
         self._wakeups, self._loop = wakeups, loop
         self._ring: Final = state.rooms
         self._cursor = state.rooms.head()
