@@ -6,9 +6,9 @@ client_id and its next req_id. A program takes the first that no other one holds
 ends with the process, so that programs which run at the same time never supersede each other. The
 number is advanced and synced before it is used: whatever happens, no number is used twice. A file
 that is damaged is not guessed at, a fresh client_id takes its place.
+Where the system has no such locks, nothing is kept.
 """
 
-import fcntl
 import hashlib
 import os
 import secrets
@@ -81,8 +81,11 @@ def state_directory(environ: Mapping[str, str]) -> Path:
 def identity(
     environ: Mapping[str, str], host: str, port: int, user: str
 ) -> Iterator[Identity | None]:
-    """Hold a client_id of this user at this server; None where all of the pool are held. OSError
-    where the state directory cannot be written."""
+    """Hold a client_id of this user at this server; None where all of the pool are held, or the
+    system has no locks to hold one by. OSError where the state directory cannot be written."""
+    if not _has_locks():
+        yield None
+        return
     directory = state_directory(environ)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = hashlib.sha256(f"{host}\n{port}\n{user}".encode()).hexdigest()[:32]
@@ -98,8 +101,18 @@ def identity(
     yield None
 
 
+def _has_locks() -> bool:
+    try:
+        import fcntl  # noqa: F401 - only to see whether it is there: some systems have none
+    except ImportError:
+        return False
+    return True
+
+
 def _is_locked(descriptor: int) -> bool:
     """Lock a file for this process, if no other one has it."""
+    import fcntl  # not at the top: some systems have none
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

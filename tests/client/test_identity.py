@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from client import Client
+from client.cli import identity as identity_module
 from client.cli.identity import POOL, Identity, identity, state_directory
 from tests.client.programs import COMMAND, PASSWORD, ROOT, environment, run
 from tests.helpers.server import RunningServer
@@ -55,7 +56,7 @@ def test_those_at_the_same_time_take_others(environ: dict[str, str]) -> None:
 
 def test_another_process_holds_it(environ: dict[str, str]) -> None:
     source = (
-        "import sys; from client.cli.identity import identity\n"
+        f"import sys; from {identity_module.__name__} import identity\n"
         f"with identity({environ!r}, *{USER!r}) as held:\n"
         "    held.keep(2); print(held.client_id, flush=True); sys.stdin.read()"
     )
@@ -110,6 +111,13 @@ def test_the_number_is_on_the_disk_before_it_is_used(
     held.keep(9)
     assert synced == [str(tmp_path / "x.0.new"), str(tmp_path)]
     assert Identity(tmp_path / "x.0").next_req_id == 9
+
+
+def test_a_system_without_locks(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with identity(environ, *USER) as held:
+        assert held is None
+    assert not state_directory(environ).exists()
 
 
 # --- the program
