@@ -12,7 +12,7 @@ import pytest
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
-from client import AsyncClient, Client, ConnectionLost
+from client import AsyncClient, BadPacket, Client, ConnectionLost
 from client.chat.program import (
     COMMANDS,
     LINE_MAX,
@@ -367,13 +367,21 @@ def test_no_message_steers_the_terminal(shared: RunningServer, bob: Client) -> N
     with Piped(shared.port, "--user", "alice", "--room", str(ROOM)) as alice:
         alice.expect("alice joined\n")
         bob.join(ROOM)
-        bob.send(ROOM, "\x1b]0;owned\x07\x9b2J\r[room 7] alice: I agree\n\u202e")
-        alice.expect("bob: \\x1b]0;owned\\x07\\x9b2J\\r[room 7] alice: I agree\\n\\u202e\n")
-        bob.direct(bob.lookup("alice").user_id, "\x1bc")
-        alice.expect("[bob -> you] \\x1bc\n")
+        her = bob.lookup("alice").user_id
+        for text in ("\x1b]0;owned\x07", "\x9b2J", "\r[room 7] alice: I agree", "\u202e"):
+            with pytest.raises(BadPacket):  # the server takes none of these
+                bob.send(ROOM, text)
+            with pytest.raises(BadPacket):
+                bob.direct(her, text)
+        bob.send(ROOM, "\tso\n[room 7] alice: I agree\n\u202eevil\u202c\u200b\u200f")
+        alice.expect("bob: \\tso\\n[room 7] alice: I agree\\n\\u202eevil\\u202c\\u200b\\u200f\n")
+        bob.direct(her, "\n[alice -> you]\u200f")
+        alice.expect("[bob -> you] \\n[alice -> you]\\u200f\n")
         alice.close_input()
         assert alice.wait() == 0
-        assert "\x1b" not in alice.written
+        assert alice.written.isascii()
+        assert not {"\x1b", "\t", "\r"} & {*alice.written}
+        assert "owned" not in alice.written
 
 
 def _flood(server: RunningServer, relay: Relay, chat: Piped) -> list[str]:

@@ -169,7 +169,7 @@ def test_txns_of_more_than_one_answer(shared: RunningServer) -> None:
 def test_send_and_history(shared: RunningServer) -> None:
     done = run(shared.port, "--user", "alice", "send", "31", "hello", "there")
     assert done == Ended(0, "sent to room 31 as event 2\n", "")
-    found = _one(run(shared.port, "--user", "bob", "send", "31", "hi \x9b", "--json"))
+    found = _one(run(shared.port, "--user", "bob", "send", "31", "hi \u200f", "--json"))
     assert (found["room_id"], found["room_seq"]) == (31, 5)
     done = run(shared.port, "--user", "alice", "history", "31")
     assert [line.split(" ", 2)[2] for line in done.lines] == [
@@ -177,7 +177,7 @@ def test_send_and_history(shared: RunningServer) -> None:
         "[room 31] alice: hello there",
         "[room 31] alice left",
         "[room 31] bob joined",
-        "[room 31] bob: hi \\x9b",
+        "[room 31] bob: hi \\u200f",
         "[room 31] bob left",
     ]
     done = run(shared.port, "--user", "alice", "history", "31", "--limit", "3", "--json")
@@ -189,6 +189,15 @@ def test_send_and_history(shared: RunningServer) -> None:
     assert events[0].keys() == {
         "event", "room_id", "room_seq", "time", "from_user", "from_name", "message",
     }  # fmt: skip
+
+
+def test_a_text_that_is_refused(shared: RunningServer) -> None:
+    done = run(shared.port, "--user", "alice", "send", "32", "hi \x9b")
+    assert (done.code, done.out) == (1, "")
+    assert "not valid" in done.err
+    assert done.err.isascii()
+    done = run(shared.port, "--user", "alice", "history", "32")
+    assert not any("hi" in line for line in done.lines)
 
 
 def test_history_that_is_gone(start_server: StartServer) -> None:
@@ -225,8 +234,8 @@ def test_listen(shared: RunningServer, alice: Client) -> None:
         alice.join(ROOM)
         bob.expect("[room 7] alice joined\n")
         alice.direct(alice.lookup("bob").user_id, "not of the room")
-        alice.send(ROOM, "one\x1b")
-        bob.expect("[room 7] alice: one\\x1b\n")
+        alice.send(ROOM, "one\n\u200f")
+        bob.expect("[room 7] alice: one\\n\\u200f\n")
         alice.send(ROOM, "two")
         alice.send(ROOM, "three")
         assert bob.wait() == 0

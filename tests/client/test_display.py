@@ -138,8 +138,13 @@ def test_fields_of_events() -> None:
         ("\x9b2J", r"\x9b2J"),
         ("a\nb\rc\td", r"a\nb\rc\td"),
         ("\x00\x7f", r"\x00\x7f"),
+        ("\x1bc", r"\x1bc"),
+        ("\r[room 7] alice: I agree", r"\r[room 7] alice: I agree"),
         ("\u202eevil", r"\u202eevil"),
-        ("\u2028", r"\u2028"),
+        ("\u2067evil\u2069", r"\u2067evil\u2069"),
+        ("\u200b\u200e\u200f\ufeff", r"\u200b\u200e\u200f\ufeff"),
+        ("\u2028\u2029", r"\u2028\u2029"),
+        ("e\u0301", "e\u0301"),  # an accent of its own
         ("\U000e0041", r"\U000e0041"),
         ("\U0001f469\u200d\U0001f680", "\U0001f469\u200d\U0001f680"),  # one picture: a joiner
     ],
