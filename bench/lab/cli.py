@@ -55,6 +55,8 @@ class Program:
         return output.run(self.name, lambda: self._run(body), failed=EXIT_FAILED)
 
     def _run(self, body: Callable[[], int]) -> int:
+        # A shell's background job has SIGINT ignored; what SIGTERM becomes here must not be.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, self._terminate)
         try:
             return body()

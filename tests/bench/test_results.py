@@ -81,6 +81,7 @@ def test_kinds_of_errors() -> None:
         "ERR_TIMEOUT": "timeout",
         "ERR_ALREADY_EXISTS": "unknown",
         "ERR_INTERNAL": "unknown",
+        "ERR_LIMIT": "unknown",
     }
 
 

@@ -25,6 +25,7 @@ from libproto.messages import Flag, Opcode
 from server.core.stats import totals
 from server.journal.directory import lock_data
 from server.journal.disk import Disk
+from server.journal.format import FORMAT_VERSION
 from server.journal.load import load
 from server.journal.reader import Reader
 from server.region.layout import WORD
@@ -572,9 +573,9 @@ def test_a_torn_end_is_cut_off_and_told(stopped: Path) -> None:
 
 def test_another_format_is_refused(stopped: Path) -> None:
     identity = stopped / "identity"
-    identity.write_text(identity.read_text().replace("format 1", "format 2"))
+    identity.write_text(identity.read_text().replace(f"format {FORMAT_VERSION}", "format 99"))
     reason = refused(stopped)
-    assert "tradechat data, format 2" in reason
+    assert "tradechat data, format 99" in reason
     assert "docs/JOURNAL.md" in reason
 
 

@@ -22,7 +22,14 @@ from server.admin.cli import main
 from server.admin.inspect import Mark
 from server.config import SETTINGS
 from server.region.counters import COUNTERS
-from server.region.layout import DEFAULT_CAPACITIES, OUTCOME_FIELDS, SEGMENTS, WORD, Layout
+from server.region.layout import (
+    DEFAULT_CAPACITIES,
+    LAYOUT_VERSION,
+    OUTCOME_FIELDS,
+    SEGMENTS,
+    WORD,
+    Layout,
+)
 from server.region.region import Region
 from tests.helpers import leaks
 from tests.helpers.region import (
@@ -110,7 +117,7 @@ def test_the_summary_of_a_live_server(
     assert summary == {
         "region": server.name,
         "size": Layout(DEFAULT_CAPACITIES).size,
-        "layout_version": 1,
+        "layout_version": LAYOUT_VERSION,
         "state": "SERVING",
         "master_pid": server.process.pid,
         "worker_pids": [lobby.worker_pid(0), lobby.worker_pid(1)],

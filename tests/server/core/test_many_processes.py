@@ -286,6 +286,8 @@ def test_answers_are_those_of_one_history(account_locks: int) -> None:
 # ---- superseding
 
 TAKEOVERS = 200  # of each process
+# None of these clients knows what the others execute meanwhile: above all that any of them will.
+ABOVE_ALL = 1 << 40
 
 
 class Turn(NamedTuple):
@@ -302,7 +304,7 @@ def take_over(region: Region, worker: int) -> list[Turn]:
     state, turns = state_of(region, worker), []
     await_start(region, worker)
     for _ in range(TAKEOVERS):
-        session = login(state, 1, client_id=7)
+        session = login(state, 1, client_id=7, next_req_id=ABOVE_ALL)
         turn = Turn(session.id, time.monotonic_ns(), [], [])
         newest = word(region, "clients", session.client_slot - 1, "newest")
         for req_id in range(newest + 1, newest + 40):
@@ -324,6 +326,8 @@ def test_nothing_of_a_superseded_session_takes_effect() -> None:
         children() as processes,
     ):
         register(state_of(region), *USERS)
+        first = login(state_of(region), 1, client_id=7)  # its record begins with the floor 1
+        state_of(region).sessions.end(first, 1)
         turns = [t for answer in run_together(region, processes, take_over) for t in answer]
         turns.sort()
         executed = [req_id for turn in turns for req_id in turn.req_ids]
