@@ -13,22 +13,18 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable
 from pathlib import Path
-from struct import Struct
 from typing import Final
 
 from server.journal.disk import Disk
 from server.journal.errors import Damaged
-from server.journal.format import BATCH, SEGMENT, batch_head, segment_head
-from server.journal.reader import first_txn, segments
+from server.journal.format import BATCH, SEGMENT, batch_head, segment_head, sha256
+from server.journal.reader import heads
 from server.region.layout import WORD
 from server.region.records import RECORD_SIZE, RECORD_WORDS
 
 CACHED: Final = 32 << 20  # bytes
 MARKED: Final = 64
 _RUN: Final = 1 << 16  # bytes in which the batches of a run begin
-_COUNTS: Final = Struct("<2Q")  # of a batch header: the first txn_id, and how many
-_COUNTS_AT: Final = 2 * WORD
-assert [field.name for field in BATCH.fields][2:4] == ["first_txn", "records"]
 
 
 class _Run:
@@ -44,21 +40,23 @@ class _Run:
         self.data = b""
         self.checked: set[int] = set()  # batches
         while self.size + BATCH.size <= len(head):
-            found, count = _COUNTS.unpack_from(head, self.size + _COUNTS_AT)
-            if found != self.next or not count or found + count - 1 > durable:
+            found = batch_head(head, self.size)
+            if found is None or found.first_txn != self.next:
                 return
-            self.firsts.append(found)
+            if found.first_txn + found.txns - 1 > durable:
+                return
+            self.firsts.append(found.first_txn)
             self.starts.append(self.size)
-            self.next += count
-            self.size += BATCH.size + count * RECORD_SIZE
+            self.next += found.txns
+            self.size += found.size
 
 
 class _Segment:
     """Where the runs of one segment begin, as far as it has been looked through."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, first: int) -> None:
         self.path = path
-        self.firsts = array("Q", [first_txn(path)])  # txn_id by run, ascending
+        self.firsts = array("Q", [first])  # txn_id by run, ascending
         self.offsets = array("Q", [SEGMENT.size])  # bytes
         self.next = self.firsts[0]  # the first txn_id that was not found yet
 
@@ -92,7 +90,7 @@ class History:
         at = bisect_right(run.firsts, txn) - 1
         start = run.starts[at]
         if at not in run.checked:
-            if batch_head(run.data, start) is None:
+            if not _is_good(run.data, start):
                 offset = segment.offsets[number] + start
                 raise Damaged(segment.path, offset, "the batch is damaged")
             run.checked.add(at)
@@ -105,13 +103,14 @@ class History:
         newest = self._segments.get(self._paths[at]) if at + 1 == len(self._firsts) > 0 else None
         known = 0 <= at < len(self._firsts) - 1 or (newest is not None and txn < newest.next)
         if not known:  # there may be newer segments by now
-            self._paths = segments(self._disk, self._directory)
-            self._firsts = [first_txn(path) for path in self._paths]
+            found = heads(self._disk, self._directory)
+            self._paths = [path for path, _ in found]
+            self._firsts = [head.first_txn for _, head in found]
             at = bisect_right(self._firsts, txn) - 1
             if at < 0:
                 return None
         path = self._paths[at]
-        segment = self._segments.pop(path, None) or _Segment(path)
+        segment = self._segments.pop(path, None) or _Segment(path, self._firsts[at])
         self._segments[path] = segment
         if len(self._segments) > MARKED:
             del self._segments[next(iter(self._segments))]
@@ -157,3 +156,12 @@ class History:
                 number += 1
         finally:
             self._disk.close(fd)
+
+
+def _is_good(data: bytes, start: int) -> bool:
+    """Are the transactions of the batch there what its header says?"""
+    head = batch_head(data, start)
+    if head is None:
+        return False
+    at = start + BATCH.size
+    return sha256(memoryview(data)[at : at + head.txns * RECORD_SIZE]) == head.txns_hash

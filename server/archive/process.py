@@ -48,12 +48,8 @@ from server.exits import Exit
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import JournalError
-from server.journal.process import (
-    LAST_S,
-    POLL_S,
-    Stop,
-    now_us,
-)
+from server.journal.process import LAST_S, POLL_S, Stop
+from server.journal.upkeep import now_us
 from server.region.layout import ServerState
 from server.region.region import Region
 
@@ -108,11 +104,8 @@ class Keeper:
     def begin(self) -> None:
         """In a new region: the rooms go on above what may have been used, and all is reserved."""
         words, store = self._words, self._store
-        self._region.header.epoch = store.epoch
         for room in range(1, self._count):
-            last = store.ceiling(room)
-            words[self._word(room, "began")] = words[self._word(room, "last_seq")] = last
-            words[self._word(room, "oldest_seq")] = last + 1 if last else 0
+            last = max(store.ceiling(room), words[self._word(room, "last_seq")])
             store.reserve(room, last + BLOCK + self._margin)
         self.go_on()
 

@@ -51,8 +51,9 @@ class Event(NamedTuple):
     frame: bytes
 
 
-_HEAD = Struct("=7Q")  # kind, room, seq, user, session, previous, frame_len
-_HEAD_WORDS = 8  # with the word before them
+_HEAD = Struct("=14Q")  # kind, room, seq, user, session, previous, frame_len
+_NO_REQUEST = (0,) * 7
+_HEAD_WORDS = 15  # with the word before them
 
 _broadcast = PUSH[Opcode.CHAT_BROADCAST].frame
 _direct = PUSH[Opcode.DIRECT_MESSAGE].frame
@@ -99,7 +100,9 @@ class Rooms:
         words[slot] = 0
         at = (slot + 1) * WORD
         size = len(frame)
-        blob[at : at + _HEAD.size] = _HEAD.pack(kind, room, seq, user, session, previous, size)
+        blob[at : at + _HEAD.size] = _HEAD.pack(
+            kind, room, seq, user, session, previous, size, *_NO_REQUEST
+        )
         at = (slot + self._frame) * WORD
         blob[at : at + size] = frame
         words[slot] = number  # the commit point
@@ -373,7 +376,9 @@ class Rooms:
         """
         words = self._words
         slot = self._ring + (number & self._mask) * self._stride
-        word, kind, room, seq, user, session, _, size = words[slot : slot + _HEAD_WORDS].tolist()
+        word, kind, room, seq, user, session, _, size, *_ = words[
+            slot : slot + _HEAD_WORDS
+        ].tolist()
         if word != number:
             return None
         frame = b""
@@ -402,7 +407,7 @@ class Rooms:
         number = words[self._room(room) + self._last_event]
         while number and limit:
             slot = self._ring + (number & self._mask) * self._stride
-            word, _, there, seq, _, _, previous, _ = words[slot : slot + _HEAD_WORDS].tolist()
+            word, _, there, seq, _, _, previous, *_ = words[slot : slot + _HEAD_WORDS].tolist()
             if word != number or words[slot] != number or there != room or seq <= after:
                 break
             numbers.append(number)

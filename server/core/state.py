@@ -51,7 +51,8 @@ def initialise(region: Region) -> None:
     init_locks(region)
     for field in ("durable", "released", "limit"):
         setattr(region.log, field, NO_JOURNAL)
-    region.log.first = 1
+        setattr(region.events, field, NO_JOURNAL)
+    region.log.first = region.events.first = 1
     region.set_column("rooms", "reserved", [NO_JOURNAL] * region.layout["rooms"].records)
     sessions = region.layout["sessions"]
     for slot in range(sessions.records - 1):

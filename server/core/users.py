@@ -4,7 +4,6 @@ A slot is written once, payload before its commit word; the index is derived fro
 registration is a record of the txn log, in the same order as the money.
 """
 
-import hmac
 import zlib
 from collections.abc import Iterator
 
@@ -35,6 +34,7 @@ class Users:
         self._index = layout["name_index"].base
         self._index_mask = layout["name_index"].records - 1
         self._secret = region.header.index("salt_secret") * WORD
+        self._log_id = region.header.index("log_id")
 
     def at(self, user: int, field: str) -> int:
         """The word of a user's field."""
@@ -82,9 +82,8 @@ class Users:
         return bytes(self._bytes[self._secret : self._secret + 32])
 
     def log_id(self) -> int:
-        """Identity of the log, not 0: the same as long as the state lives. No name is hashed to it:
-        a username has no blank."""
-        return int.from_bytes(hmac.digest(self.salt_secret(), b"log id", "sha256")[:WORD]) or 1
+        """Identity of the log, not 0: the same as long as the state lives."""
+        return self._words[self._log_id]
 
     def presence(self, user: int, now: int) -> tuple[bool, int]:
         """Online? and last_seen: now where online. Microseconds since the Unix epoch."""

@@ -18,7 +18,6 @@ from server.journal.format import (
     IDLE_CLIENT,
     IDLE_FILE,
     JOURNAL,
-    LOCK,
     REMOVED,
     ROOM_BATCH,
     ROOM_RECORD,
@@ -73,7 +72,6 @@ snapshot over its users and clients.
 
 _PLACES: Final = (
     (f"`{IDENTITY}`", "two lines of text: the format, and a secret of 32 bytes in hex"),
-    (f"`{LOCK}`", "empty; a server has it locked (flock) as long as one of its processes lives"),
     (f"`{JOURNAL}/{_NUMBER}.{JOURNAL_SUFFIX}`", "a segment of the journal; N: its first txn_id"),
     (f"`{SNAPSHOTS}/{_NUMBER}.{SNAPSHOT_SUFFIX}`", "a snapshot; N: its txn_id"),
     (f"`{IDLE_FILE}`", "made by an orderly stop, read and removed by the next start"),

@@ -10,8 +10,9 @@ from array import array
 from struct import Struct
 from typing import Final
 
-from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, USERNAME_PATTERN
+from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, USERNAME_PATTERN, Opcode
 from server.journal.errors import JournalError
+from server.journal.format import EVENT_HEAD, EventHead, event_size
 from server.region.layout import OUTCOME_FIELDS, OUTCOME_WORDS, WORD
 from server.region.records import MONEY_WORDS, OFFSETS, RECORD_SIZE, RecordKind
 
@@ -36,14 +37,14 @@ assert OUTCOME_FIELDS == ("req_id", "txn_id", "balance", "target", "amount"), "s
 class Inconsistent(JournalError):
     """A record that does not follow from those before it."""
 
-    def __init__(self, txn: int, why: str) -> None:
-        super().__init__(f"transaction {txn} does not follow: {why}")
-        self.txn = txn
+    def __init__(self, number: int, why: str, what: str = "transaction") -> None:
+        super().__init__(f"{what} {number} does not follow: {why}")
+        self.txn = number if what == "transaction" else 0
         self.why = why
 
 
 class Books:
-    """Users, accounts and clients at one txn_id.
+    """Users, accounts, clients and rooms at one place of the journal.
 
     Columns by user id begin with a place for user 0, which is the world and always 0; columns by
     client slot begin with slot 0. A user's `profiles` entry is what the record of the registration
@@ -54,12 +55,18 @@ class Books:
         """Those of a server that nobody has used."""
         self.txn = 0  # the newest txn_id in it
         self.supply = 0
+        self.event = 0  # number of the newest event in it
+        self.skips = 0  # numbers that starts after a crash have left out, of each room and inbox
+        self.epoch = 0  # that the numbers of rooms and inboxes belong to; 0: no start yet
+        self.ring = 0  # events of the ring at the newest start
+        self.rooms: dict[int, int] = {}  # by room id: its newest room_seq without the skips
         # by user id
         self.profiles = [b""]
         self.registered = [0]  # microseconds since the Unix epoch
         self.last_seen = [0]  # likewise; no record tells it: as it was told for a snapshot
         self.balances = [0]
         self.last_txn = [0]
+        self.direct_seqs = [0]  # of the newest direct message, without the skips
         self.user_ids: dict[bytes, int] = {}  # by name, without its padding
         # by client slot
         self.client_users: list[int] = []
@@ -162,12 +169,14 @@ class Books:
                         f"client {client_id} of user {payer or payee} is not in slot {slot}",
                     )
                 at = slot * ROW_WORDS + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
-                if req_id + OUTCOME_WINDOW <= newest[slot] or outcomes[at] == req_id:
-                    raise Inconsistent(txn, f"request {req_id} was over, or too old to be executed")
+                if outcomes[at] == req_id:
+                    raise Inconsistent(txn, f"request {req_id} was executed before")
                 if req_id < floors[slot]:
                     raise Inconsistent(
                         txn, f"request {req_id} is older than its client's record ({floors[slot]})"
                     )
+                if req_id + OUTCOME_WINDOW <= newest[slot] or outcomes[at] > req_id:
+                    continue  # an event that was executed after it stands before it
                 if payer:
                     target, balance = kind << _KIND_SHIFT | payee, payer_after
                 else:
@@ -178,6 +187,78 @@ class Books:
             elif client_id:
                 raise Inconsistent(txn, f"client {client_id} has no slot")
         self.txn, self.supply = txn, supply
+
+    # ---- events
+
+    def begin(self, ring: int, skip: int, epoch: int) -> None:
+        """A start of the server: see the batch header's fields."""
+        if epoch != self.epoch:  # all rooms begin anew
+            self.rooms.clear()
+            self.direct_seqs = [0] * len(self.direct_seqs)
+            self.skips = 0
+        self.ring, self.epoch = ring, epoch
+        self.skips += skip
+
+    def last_seq(self, room: int) -> int:
+        """The greatest room_seq that may have been used."""
+        return self.rooms.get(room, 0) + self.skips
+
+    def apply_events(self, events: bytes | memoryview, next_event: int) -> None:
+        """Fold the events of a batch, in their order, which ends before number `next_event`.
+
+        Inconsistent: the first that does not follow; what is here then is of no further use.
+        """
+        at, number = 0, self.event
+        while at < len(events):
+            if at + EVENT_HEAD.size > len(events):
+                raise Inconsistent(number + 1, "its end is missing", "event")
+            event = EventHead._make(EVENT_HEAD.unpack_from(events, at))
+            if not number < event.word < next_event:
+                raise Inconsistent(number + 1, f"number {event.word} comes next", "event")
+            number = event.word
+            at += event_size(event.frame_len)
+            if event.room:
+                self._count(number, self.rooms, event.room, event.seq)
+            elif 0 < event.user <= self.users:
+                self._count(number, self.direct_seqs, event.user, event.seq)
+            else:
+                raise Inconsistent(number, f"there is no user {event.user}", "event")
+            if event.client_id:
+                self._message_outcome(event)
+        if at != len(events):
+            raise Inconsistent(number, "its end is missing", "event")
+        self.event = next_event - 1
+
+    def _count(self, event: int, counts: dict[int, int] | list[int], of: int, seq: int) -> None:
+        last = counts.get(of, 0) if isinstance(counts, dict) else counts[of]
+        if seq != last + self.skips + 1:
+            raise Inconsistent(event, f"number {seq} comes after {last + self.skips}", "event")
+        counts[of] = seq - self.skips
+
+    def _message_outcome(self, event: EventHead) -> None:
+        """What a repeat of the request is answered with. Transactions and events of one client do
+        not stand in the order of its requests, so only what is not known better is stored."""
+        slot = self.slots.get((event.sender, event.client_id))
+        if slot is None:
+            return  # the record has been given away since
+        at = slot * ROW_WORDS + event.req_id % OUTCOME_WINDOW * OUTCOME_WORDS
+        if self.outcomes[at] == event.req_id:
+            raise Inconsistent(event.word, f"request {event.req_id} was executed before", "event")
+        if (
+            event.req_id < self.floors[slot]
+            or event.req_id + OUTCOME_WINDOW <= self.newest[slot]
+            or self.outcomes[at] > event.req_id
+        ):
+            return
+        to = event.room or event.user
+        opcode = Opcode.CHAT_SEND if event.room else Opcode.DIRECT_SEND
+        _pack_outcome(
+            self.outcomes, at * WORD, event.req_id, event.seq, event.time,
+            opcode << _KIND_SHIFT | to, event.digest,
+        )  # fmt: skip
+        self.newest[slot] = max(self.newest[slot], event.req_id)
+
+    # ---- users and clients
 
     def register(self, txn: int, time: int, user: int, profile: bytes) -> None:
         """Add a user, registered at `time`. Inconsistent with `txn`, and nothing is changed."""
@@ -194,6 +275,7 @@ class Books:
         self.last_seen.append(time)
         self.balances.append(0)
         self.last_txn.append(0)
+        self.direct_seqs.append(0)
 
     def new_client(self, txn: int, user: int, client_id: int, client: int, floor: int) -> None:
         """Give a client the slot `client` - 1, which may be another's, without any outcome.

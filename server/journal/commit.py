@@ -1,96 +1,154 @@
-"""Group commit: from the txn ring into the journal, and what becomes of it in the region.
+"""Group commit: from the two rings into the journal, and what becomes of it in the region.
 
-The bytes of the ring's slots are the bytes of the journal's records, so a batch is one or two
-slices of the region, written and synced as they stand: no slot is given out again before it is
-durable. Everything the journal publishes stands in a word of its own, written by it alone.
+The bytes of the rings' slots are the bytes of the journal's records, so a batch is slices of the
+region, written and synced as they stand: no slot is given out again before it is durable.
+Everything the journal publishes stands in a word of its own, written by it alone.
+
+Slots that tell only of this moment (payments, logins that supersede) are not written. They count as
+durable as soon as all before them is.
 """
 
 import errno
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from libnet.wakeup import Wakeup
 from server.core.log import NO_JOURNAL
-from server.journal.writer import Writer
-from server.region.layout import WORD
+from server.core.rooms import SlotKind
+from server.journal.format import EVENT_HEAD, SEGMENT, event_size
+from server.journal.position import PositionFile
+from server.journal.writer import OVERHEAD, Writer
+from server.region.layout import WORD, Capacities, frame_words
 from server.region.records import RECORD_SIZE
 from server.region.region import Region
 
+_UNWRITTEN: Final = frozenset({SlotKind.PAYMENT, SlotKind.SUPERSEDED})
+
 
 def give_up(region: Region, number: int) -> None:
-    """Tell the workers that nothing becomes durable any more: no transaction gets a place, and no
-    answer that waits leaves. number: the errno, for whoever looks."""
-    region.log.limit = 0
+    """Tell the workers that nothing becomes durable any more: no transaction and no event gets a
+    place, and no answer that waits leaves. number: the errno, for whoever looks."""
+    region.log.limit = region.events.limit = 0
     region.journal.failed = number
 
 
+def largest_event(capacities: Capacities) -> int:
+    """Bytes of the largest event."""
+    return event_size(frame_words(capacities) * WORD)
+
+
+def segment_bytes(capacities: Capacities, size: int) -> int:
+    """Bytes that a segment is to be allocated: `size`, and at least what both full rings can take,
+    each record in a batch of its own."""
+    txns = capacities.txn_ring * (RECORD_SIZE + OVERHEAD)
+    events = capacities.event_ring * (largest_event(capacities) + OVERHEAD)
+    return max(size, SEGMENT.size + txns + events)
+
+
 class Committer:
-    """The ring's one reader that makes it durable."""
+    """The rings' one reader that makes them durable."""
 
     def __init__(
         self,
         region: Region,
         writer: Writer,
+        noted: PositionFile,
         *,
         sync: bool,
         wakeups: Sequence[Wakeup],
         clock_us: Callable[[], int],
     ) -> None:
-        """sync: answers wait until they are durable. wakeups: of the workers, by slot. clock_us: a
-        monotonic clock, microseconds."""
+        """noted: where what is durable is noted as well. sync: answers and pushes wait until they
+        are durable. wakeups: of the workers, by slot. clock_us: a monotonic clock, microseconds."""
         self._region, self._words, self._bytes = region, region.words, region.bytes
-        self._writer = writer
+        self._writer, self._noted = writer, noted
         self._sync = sync
         self._clock_us = clock_us
-        layout = region.layout
-        log, journal, ring = layout["log"], layout["journal"], layout["txn_ring"]
-        self._head = log.at(0, "head")
-        self._durable, self._released = log.at(0, "durable"), log.at(0, "released")
-        self._limit = log.at(0, "limit")
+        layout, capacities = region.layout, region.layout.capacities
+        journal, ring = layout["journal"], layout["txn_ring"]
+        self._head, self._event_head = region.log.index("head"), region.events.index("head")
         self._counted = [journal.at(0, name) for name in ("batches", "records", "sync_us")]
         self._longest = journal.at(0, "sync_us_max")
         self._base, self._size, self._mask = ring.base * WORD, ring.records, ring.records - 1
         assert ring.stride * WORD == RECORD_SIZE, "a run of slots is a run of records"
+        events = layout["event_ring"]
+        self._events, self._stride, self._events_size = events.base, events.stride, events.records
+        self._txn_bytes = RECORD_SIZE + OVERHEAD
+        self._event_bytes = largest_event(capacities) + OVERHEAD
+        self._event = writer.position.event  # the newest durable one, written or not
+        # What the process before this one gave stays given.
+        self._limits = [
+            0 if limit == NO_JOURNAL else limit for limit in (region.log.limit, region.events.limit)
+        ]
         workers = layout["workers"]
         self._parked = [(workers.at(n, "parked"), wakeup) for n, wakeup in enumerate(wakeups)]
 
     def publish(self) -> None:
-        """What the journal holds is durable: the answers that wait may go, its slots be reused."""
-        words, durable = self._words, self._writer.last
-        words[self._durable] = durable
-        words[self._released] = durable if self._sync else NO_JOURNAL
-        words[self._limit] = durable + self._size
+        """What the journal holds is durable: the answers and pushes that wait may go, its slots be
+        reused."""
+        region, durable, event = self._region, self._writer.last, self._event
+        log, events = region.log, region.events
+        log.durable, events.durable = durable, event
+        released = (durable, event) if self._sync else (NO_JOURNAL, NO_JOURNAL)
+        log.released, events.released = released
+        txns, more_events = self._places()
+        # What was given stays given: that there is room for it does not change.
+        self._limits = [
+            max(self._limits[0], durable + txns), max(self._limits[1], event + more_events)
+        ]  # fmt: skip
+        log.limit, events.limit = self._limits
         for at, wakeup in self._parked:
-            if words[at]:
+            if self._words[at]:
                 wakeup.set()
+
+    def _places(self) -> tuple[int, int]:
+        """How many transactions and events may come: each ring's size, and less where the disk has
+        no room for as many."""
+        room = self._writer.room
+        if room >= self._size * self._txn_bytes + self._events_size * self._event_bytes:
+            return self._size, self._events_size
+        half = room // 2
+        return (
+            min(self._size, half // self._txn_bytes),
+            min(self._events_size, half // self._event_bytes),
+        )
 
     def behind(self) -> bool:
         """Is there anything to commit?"""
-        return self._words[self._head] > self._writer.last
+        words = self._words
+        return words[self._head] > self._writer.last or words[self._event_head] > self._event
 
     def commit(self) -> int:
-        """Make durable what is in the ring, as one batch; the number of its records.
+        """Make durable what is in the rings, as one batch; how many transactions and events.
 
         OSError: the journal has failed, and has been given up.
         """
         words, first = self._words, self._writer.last + 1
+        # In this order: of what is published together, the transaction comes first.
+        head = words[self._event_head]
         count = words[self._head] - first + 1
-        if count <= 0:
+        events = self._event_slots(head)
+        number = count + head - self._event
+        if not number:
             return 0
         began = self._clock_us()
-        try:
-            self._writer.append(self._slots(first, count), count)
-        except OSError as error:
-            give_up(self._region, error.errno or errno.EIO)
-            raise
+        if count or events:
+            try:
+                self._writer.append(self._slots(first, count), count, events, head + 1)
+                self._noted.write(self._writer.position)
+            except OSError as error:
+                give_up(self._region, error.errno or errno.EIO)
+                raise
+        self._event = head
         took = self._clock_us() - began
         self.publish()
-        for at, amount in zip(self._counted, (1, count, took), strict=True):
+        for at, amount in zip(self._counted, (1, number, took), strict=True):
             words[at] += amount
         words[self._longest] = max(words[self._longest], took)
-        return count
+        return number
 
     def _slots(self, first: int, count: int) -> list[memoryview]:
-        """The slots of records, in order: one run, or two where the ring's end is between."""
+        """The slots of transactions, in order: one run, or two where the ring's end is between."""
         place = first & self._mask
         runs = [(place, min(count, self._size - place))]
         if runs[0][1] < count:
@@ -99,3 +157,17 @@ class Committer:
             self._bytes[self._base + at * RECORD_SIZE : self._base + (at + many) * RECORD_SIZE]
             for at, many in runs
         ]
+
+    def _event_slots(self, head: int) -> list[memoryview]:
+        """The slots of the events up to `head` that are written, in order."""
+        words, found = self._words, []
+        for number in range(self._event + 1, head + 1):
+            slot = self._events + number % self._events_size * self._stride
+            if words[slot + 1] in _UNWRITTEN:
+                continue
+            at = slot * WORD
+            found.append(self._bytes[at : at + event_size(words[slot + 7])])
+        return found
+
+
+assert EVENT_HEAD.size == 15 * WORD, "its words are read by place above"

@@ -3,8 +3,9 @@
 import errno
 import fcntl
 import os
+import re
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from server.journal.disk import Disk, read_file
 from server.journal.errors import JournalError, OtherFormat
@@ -13,7 +14,7 @@ from server.journal.format import (
     IDENTITY,
     IDLE_FILE,
     JOURNAL,
-    LOCK,
+    POSITION_FILE,
     ROOMS,
     SNAPSHOTS,
     TEMPORARY,
@@ -21,6 +22,9 @@ from server.journal.format import (
 
 _SECRET_SIZE: Final = 32  # bytes
 _FIRST: Final = "tradechat data, format "
+_NEW_IDENTITY: Final = IDENTITY + TEMPORARY
+_NO_DATA: Final = re.compile(r"lost\+found|\..*|.*\.log")
+"""What may stand in a directory that is new."""
 
 
 class DirectoryUnusable(JournalError):
@@ -29,10 +33,11 @@ class DirectoryUnusable(JournalError):
 
 def lock_data(data: Path) -> int:
     """Take the data directory for one server; the answer is a descriptor whose lock every child
-    inherits. Raises DirectoryUnusable."""
+    inherits. The directory itself is locked, since a file in it could be removed. Raises
+    DirectoryUnusable."""
     try:
         _make_directory(data.absolute())
-        fd = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise DirectoryUnusable(
             f"the data directory {data} cannot be used: {os.strerror(error.errno or 0)}; "
@@ -63,8 +68,15 @@ def _make_directory(path: Path) -> None:
         Disk().sync_directory(each.parent)
 
 
+class Identity(NamedTuple):
+    """What a data directory is."""
+
+    secret: bytes  # 32 bytes: key of the salts that are told for unknown names
+    log_id: int  # identity of the log, not 0
+
+
 class DataDirectory:
-    """The paths in a data directory, and what it is: its format, and the secret of this server."""
+    """The paths in a data directory, and what it is."""
 
     def __init__(self, path: Path) -> None:
         path = path.absolute()  # its parent is needed as well
@@ -73,28 +85,62 @@ class DataDirectory:
         self.snapshots: Final = path / SNAPSHOTS
         self.rooms: Final = path / ROOMS
         self.idle: Final = path / IDLE_FILE
+        self.position: Final = path / POSITION_FILE
 
-    def open(self, disk: Disk, secret: bytes) -> bytes:
-        """Make what is missing, and refuse another format. secret: 32 random bytes for a new
-        directory. Answers the secret that is kept. OtherFormat, OSError."""
-        if IDENTITY not in disk.names(self.path):
-            for each in self._directories:
+    def open(self, disk: Disk, new: Identity) -> Identity:
+        """Make what is missing, and refuse another format. new: of a directory that is new. Answers
+        the identity that is kept. A new one becomes a data directory with `settle`. OtherFormat,
+        DirectoryUnusable, OSError."""
+        if IDENTITY in disk.names(self.path):
+            kept = self.identity(disk)
+            for each in (self.path, *self._directories):
                 disk.make_directory(each)
-            self._write_identity(disk, secret)
-            return secret
-        kept = self.identity(disk)
-        for each in (self.path, *self._directories):
-            _check_writable(disk, each)
-        return kept
+                _check_writable(disk, each)
+            return kept
+        self._clear(disk)
+        for each in self._directories:
+            disk.make_directory(each)
+        self._write_identity(disk, new)
+        return new
+
+    def _clear(self, disk: Disk) -> None:
+        """Leave nothing of a start that was killed before it had made the directory. Nothing else
+        may be here: DirectoryUnusable."""
+        begun = _NEW_IDENTITY in disk.names(self.path)
+        if not begun:
+            others = [name for name in disk.names(self.path) if not _NO_DATA.fullmatch(name)]
+            if others:
+                what = "files" if not set(others) & {JOURNAL, SNAPSHOTS, ROOMS} else "data"
+                raise DirectoryUnusable(
+                    f"there are {what} in it ({', '.join(others[:3])}) and its file «{IDENTITY}» "
+                    "is missing: put that back from a backup, or choose an empty directory with "
+                    "--data"
+                )
+            return
+        for directory in self._directories:
+            if directory.name in disk.names(self.path):
+                for name in disk.names(directory):
+                    disk.remove(directory / name)
+        if POSITION_FILE in disk.names(self.path):
+            disk.remove(self.position)
 
     @property
     def _directories(self) -> tuple[Path, ...]:
         return self.journal, self.snapshots, self.rooms
 
-    def identity(self, disk: Disk) -> bytes:
-        """The secret that is kept. OtherFormat, OSError."""
+    def is_new(self, disk: Disk) -> bool:
+        """Was it opened as a new one, and not settled yet?"""
+        return IDENTITY not in disk.names(self.path)
+
+    def settle(self, disk: Disk) -> None:
+        """The first batch of its journal is durable: it is a data directory now. OSError."""
+        disk.rename(self.path / _NEW_IDENTITY, self.path / IDENTITY)
+        disk.sync_directory(self.path)
+
+    def identity(self, disk: Disk) -> Identity:
+        """What is kept. OtherFormat, OSError."""
         path = self.path / IDENTITY
-        first, _, second = read_file(disk, path).decode("ascii", "replace").partition("\n")
+        first, *rest = read_file(disk, path).decode("ascii", "replace").split("\n")
         if first != f"{_FIRST}{FORMAT_VERSION}":
             raise OtherFormat(
                 f"{path} says {first!r}, and this version of tradechat reads format "
@@ -102,26 +148,25 @@ class DataDirectory:
                 "docs/JOURNAL.md describes under «Other formats»"
             )
         try:
-            secret = bytes.fromhex(second)
-        except ValueError:
-            secret = b""
-        if len(secret) != _SECRET_SIZE:
+            secret, log_id = bytes.fromhex(rest[0]), int(rest[1], 16)
+        except (ValueError, IndexError):
+            secret, log_id = b"", 0
+        if len(secret) != _SECRET_SIZE or not log_id:
             raise OtherFormat(f"{path} is damaged: take it from a backup of the directory")
-        return secret
+        return Identity(secret, log_id)
 
-    def _write_identity(self, disk: Disk, secret: bytes) -> None:
-        path = self.path / IDENTITY
-        temporary = self.path / (IDENTITY + TEMPORARY)
-        if temporary.name in disk.names(self.path):
-            disk.remove(temporary)
-        fd = disk.create(temporary)
+    def _write_identity(self, disk: Disk, identity: Identity) -> None:
+        """Under its temporary name."""
+        path = self.path / _NEW_IDENTITY
+        if path.name in disk.names(self.path):
+            disk.remove(path)
+        fd = disk.create(path)
         try:
-            text = f"{_FIRST}{FORMAT_VERSION}\n{secret.hex()}\n"
-            disk.write(fd, [text.encode("ascii")], 0)
+            lines = f"{_FIRST}{FORMAT_VERSION}", identity.secret.hex(), f"{identity.log_id:016x}"
+            disk.write(fd, ["\n".join((*lines, "")).encode("ascii")], 0)
             disk.sync(fd)
         finally:
             disk.close(fd)
-        disk.rename(temporary, path)
         disk.sync_directory(self.path)
         disk.sync_directory(self.path.parent)
 
@@ -144,9 +189,7 @@ class Presence:
 
     def __init__(self, data: DataDirectory) -> None:
         """OSError: they are not there now."""
-        self._identities = {
-            path: _identity(path) for path in (data.path, data.path / LOCK, data.journal)
-        }
+        self._identities = {path: _identity(path) for path in (data.path, data.journal)}
 
     def check(self, segment: Path | None) -> None:
         """segment: of the journal, that is written to. OSError: it was removed, or a directory."""

@@ -9,6 +9,9 @@ Every method raises OSError as the system does. Offsets and sizes are bytes.
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
+
+_PIECES_MAX: Final = 1024  # of one call: IOV_MAX of Linux
 
 Piece = bytes | memoryview
 """Bytes to write; a memoryview's items are bytes."""
@@ -51,6 +54,8 @@ class Disk:
 
     def write(self, fd: int, pieces: Sequence[Piece], offset: int) -> None:
         """Write all the pieces, one after the other."""
+        if len(pieces) > _PIECES_MAX:
+            pieces = [b"".join(pieces)]
         size = sum(map(len, pieces))
         done = os.pwritev(fd, pieces, offset)
         if done < size:  # cut short: by a full disk, of which the next call tells
@@ -89,9 +94,12 @@ class Disk:
 
 
 def read_file(disk: Disk, path: Path) -> bytes:
-    """All of a file."""
+    """All of a file. OSError, which names it."""
     fd = disk.open(path)
     try:
         return disk.read(fd, disk.size(fd), 0)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         disk.close(fd)

@@ -4,28 +4,33 @@ Writer, reader, checks and docs/JOURNAL.md are made from these tables. The unit 
 u64, little-endian, as in the shared region: the bytes of the txn ring's slots are the bytes of the
 journal's records.
 
-What opens a header is its magic word, what closes it the CRC over the words before it and all that
-belongs to it. The CRC is CRC-64/WE (ECMA-182's polynomial, from crcmod), another than the wire's,
-so that no bytes of a client are by chance good here.
+What opens a header is its magic word, what closes it a CRC over the words before it, and in some
+headers over all that belongs to it. The CRC is CRC-64/WE (ECMA-182's polynomial, from crcmod),
+another than the wire's, so that no bytes of a client are by chance good here.
+
+The journal is a chain: the header of a batch has the SHA-256 of what the batch contains, and of the
+header before it. So one number tells whether two journals agree up to a place, and nothing of
+another journal, or of another copy of this one, can stand in it.
 """
 
+import hashlib
 import struct
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from crcmod.predefined import mkPredefinedCrcFun
 
 from libproto.messages import OUTCOME_WINDOW
-from server.region.layout import OUTCOME_FIELDS, OUTCOME_WORDS, WORD
+from server.region.layout import EVENT_FIELDS, OUTCOME_FIELDS, OUTCOME_WORDS, WORD
 from server.region.records import RECORD_SIZE, RecordField
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 """Of the data directory, all its files together."""
 
 crc64 = mkPredefinedCrcFun("crc-64-we")
 """crc64(data, crc=0) -> int: CRC-64/WE of bytes or a memoryview, going on from `crc`."""
-_PIECE: Final = 1 << 16  # bytes
 CRC_CHECK: Final = 0x62EC59E3F1A4F00A  # of b"123456789"
 assert crc64(b"123456789") == CRC_CHECK
 
@@ -35,10 +40,24 @@ def magic(text: str) -> int:
     return int.from_bytes(text.encode("ascii"), "little")
 
 
+HASH_SIZE: Final = 32
+"""Bytes of a SHA-256."""
+_HASH_WORDS: Final = HASH_SIZE // WORD
+
+
+def sha256(*pieces: bytes | memoryview) -> bytes:
+    """SHA-256 of pieces, one after the other. Other threads run during a long one."""
+    found = hashlib.sha256()
+    for piece in pieces:
+        found.update(piece)
+    return found.digest()
+
+
 @dataclass(frozen=True, slots=True)
 class HeaderField:
     name: str
     about: str
+    words: int = 1  # more: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +70,23 @@ class Header:
     fields: tuple[HeaderField, ...]
     size: int = field(init=False)
     """Bytes."""
+    words: struct.Struct = field(init=False)
+    """Of all fields: numbers, and bytes where a field has more than one word."""
+    _before_crc: struct.Struct = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", len(self.fields) * WORD)
+        codes = ["Q" if each.words == 1 else f"{each.words * WORD}s" for each in self.fields]
+        for name, chosen in (("words", codes), ("_before_crc", codes[:-1])):
+            object.__setattr__(self, name, struct.Struct("<" + "".join(chosen)))
+        object.__setattr__(self, "size", self.words.size)
 
-    def pack(self, *values: int, crc: int = 0, rest: tuple[bytes | memoryview, ...] = ()) -> bytes:
+    def pack(
+        self, *values: int | bytes, crc: int = 0, rest: tuple[bytes | memoryview, ...] = ()
+    ) -> bytes:
         """The header's bytes. values: its fields between magic and CRC. rest: what the CRC covers
         beside the header; crc: where to begin."""
         assert len(values) == len(self.fields) - 2, self.name
-        head = struct.pack(f"<{len(self.fields) - 1}Q", self.magic, *values)
+        head = self._before_crc.pack(self.magic, *values)
         crc = crc64(head, crc)
         for piece in rest:
             crc = crc64(piece, crc)
@@ -68,6 +95,7 @@ class Header:
 
 _MAGIC = HeaderField("magic", "what it is")
 _CRC = HeaderField("crc", "CRC-64/WE of all the words before it, and of what it opens")
+_OWN_CRC = HeaderField("crc", "CRC-64/WE of all the words before it")
 
 SEGMENT: Final = Header(
     "segment header",
@@ -77,26 +105,101 @@ SEGMENT: Final = Header(
     (
         _MAGIC,
         HeaderField("format", "the format version"),
-        HeaderField("first_txn", "txn_id of the first record, as in the file's name"),
+        HeaderField("log_id", "the identity of the log, as in the data directory's"),
+        HeaderField("number", "of the segment, from 1, as in the file's name"),
+        HeaderField("first_txn", "txn_id of the first transaction in it or after it"),
+        HeaderField("first_event", "number of the first event in it or after it"),
         HeaderField("salt", "random: a batch of this segment repeats it, one of another file not"),
         HeaderField("created", "microseconds since the Unix epoch"),
-        _CRC,
+        HeaderField(
+            "previous",
+            "SHA-256 of the header before it: of the last batch of the segment before, and in the "
+            "first segment of a log of the log's identity",
+            _HASH_WORDS,
+        ),
+        _OWN_CRC,
     ),
 )
+
+
+class BatchKind(IntEnum):
+    """What a batch is."""
+
+    RECORDS = 0
+    BEGIN = 1  # a start of the server, before anybody was served: the first batch of a segment
+    END = 2  # an orderly stop
+
+
 BATCH: Final = Header(
     "batch header",
-    f"Before the records of one group commit, {RECORD_SIZE} bytes each, in the order of txn_id, "
-    "without a gap. Written and synced as a whole, before the next one is written.",
+    f"Before what one group commit has made durable: the transactions, {RECORD_SIZE} bytes each, "
+    "in the order of txn_id, without a gap; the events, in their order; and the closing word. "
+    "Written and synced as a whole, before the next one is written.",
     magic("trdbatch"),
     (
         _MAGIC,
         HeaderField("salt", "of the segment"),
-        HeaderField("first_txn", "txn_id of the first record: the one after the batch before"),
-        HeaderField("records", "how many, at least 1"),
+        HeaderField("kind", ", ".join(f"{kind.value} {kind.name}" for kind in BatchKind)),
         HeaderField("time", "when it was written, microseconds since the Unix epoch"),
-        _CRC,
+        HeaderField("first_txn", "txn_id of the first transaction: the one after those before"),
+        HeaderField("txns", "how many transactions"),
+        HeaderField("first_event", "number of the first event: the one after those before"),
+        HeaderField(
+            "next_event",
+            "number of the first event after it; between stand events that are not written, too",
+        ),
+        HeaderField("events_size", "bytes of the events"),
+        HeaderField(
+            "ring",
+            "of a BEGIN, events of the ring in memory: so many may be lost in a crash, and their "
+            "numbers in rooms and inboxes used",
+        ),
+        HeaderField(
+            "skip", "of a BEGIN, what every number of a room and of an inbox rises by, see `ring`"
+        ),
+        HeaderField("epoch", "of a BEGIN, that the numbers of rooms and inboxes belong to now"),
+        HeaderField("txns_hash", "SHA-256 of the transactions", _HASH_WORDS),
+        HeaderField("events_hash", "SHA-256 of the events", _HASH_WORDS),
+        HeaderField(
+            "previous", "SHA-256 of the header before it: of a batch or the segment", _HASH_WORDS
+        ),
+        _OWN_CRC,
     ),
 )
+BATCH_END: Final = b"batchend"
+"""What closes a batch: so that none ends with zeros, as a file does that was not written."""
+EVENT: Final = tuple(HeaderField(each.name, each.about) for each in EVENT_FIELDS)
+"""The words before an event's frame, which zeros fill up to whole words: as in the event ring."""
+EVENT_HEAD: Final = struct.Struct(f"<{len(EVENT)}Q")
+
+
+class EventHead(NamedTuple):
+    """The words before an event's frame."""
+
+    word: int
+    kind: int
+    room: int
+    seq: int
+    user: int
+    session: int
+    previous: int
+    frame_len: int
+    time: int
+    sender: int
+    client_slot: int
+    client_id: int
+    req_id: int
+    digest: int
+    txn: int
+
+
+assert EventHead._fields == tuple(each.name for each in EVENT)
+
+
+def event_size(frame_len: int) -> int:
+    """Bytes of an event with a frame of `frame_len` bytes."""
+    return EVENT_HEAD.size + (frame_len + WORD - 1 & -WORD)
+
 
 ROOM_SEGMENT: Final = Header(
     "room segment header",
@@ -140,19 +243,27 @@ ROOM_RECORD: Final = (
 
 SNAPSHOT: Final = Header(
     "snapshot header",
-    "A snapshot: the state at one txn_id. Its users follow, from user id 1 on, then its clients, "
-    "from slot 0 on.",
+    "A snapshot: the state at the end of a batch. Its users follow, from user id 1 on, then its "
+    "clients, from slot 0 on, then its rooms, from room 1 on.",
     magic("trdsnaps"),
     (
         _MAGIC,
         HeaderField("format", "the format version"),
+        HeaderField("log_id", "the identity of the log"),
         HeaderField("txn_id", "of the newest transaction in it, as in the file's name"),
+        HeaderField("event", "number of the newest event in it"),
+        HeaderField("segment", "number of the segment of the journal that its last batch is in"),
+        HeaderField("offset", "where that batch ends there, bytes"),
+        HeaderField("chain", "SHA-256 of that batch's header", _HASH_WORDS),
         HeaderField("supply", "deposits minus withdrawals: the sum of the balances"),
         HeaderField("time", "when it was made, microseconds since the Unix epoch"),
-        HeaderField("durable", "newest txn_id that was durable then: the journal must reach it"),
+        HeaderField("epoch", "that the numbers of rooms and inboxes belong to"),
+        HeaderField("ring", "of the newest BEGIN in it"),
+        HeaderField("skips", "sum of the skips since the epoch began"),
         HeaderField("users", "how many"),
         HeaderField("clients", "how many"),
-        HeaderField("length", "bytes of the users and clients together"),
+        HeaderField("rooms", "how many"),
+        HeaderField("length", "bytes of the users, clients and rooms together"),
         _CRC,
     ),
 )
@@ -161,6 +272,7 @@ SNAPSHOT_USER: Final = (
     RecordField("last_seen", "end of the latest session when it was made, or before; likewise"),
     RecordField("balance", "minor units"),
     RecordField("last_txn", "txn_id of the account's latest transaction"),
+    RecordField("direct_seq", "number of the latest direct message to the user"),
     RecordField("iterations", "SCRAM"),
     RecordField("name", "the username, zero-padded", 4, "text"),
     RecordField("salt", "SCRAM", 2, "bytes"),
@@ -176,6 +288,26 @@ SNAPSHOT_CLIENT: Final = (
         "outcomes",
         f"by req_id modulo {OUTCOME_WINDOW}: {', '.join(OUTCOME_FIELDS)}",
         OUTCOME_WINDOW * OUTCOME_WORDS,
+    ),
+)
+
+SNAPSHOT_ROOM: Final = (RecordField("last_seq", "room_seq of the newest event"),)
+
+POSITION: Final = Header(
+    "position",
+    "How far the journal is durable: written after every sync of the journal, in turns into one of "
+    "two sectors of 512 bytes, and synced now and then. The newest that is whole counts.",
+    magic("trdposit"),
+    (
+        _MAGIC,
+        HeaderField("log_id", "the identity of the log"),
+        HeaderField("count", "how many of these have been written: the greater one counts"),
+        HeaderField("segment", "number of the segment that the newest durable batch is in"),
+        HeaderField("offset", "where that batch ends there, bytes"),
+        HeaderField("txn_id", "newest durable txn_id"),
+        HeaderField("event", "number of the newest durable event"),
+        HeaderField("chain", "SHA-256 of that batch's header", _HASH_WORDS),
+        _OWN_CRC,
     ),
 )
 
@@ -206,9 +338,13 @@ class SegmentHead(NamedTuple):
 
     magic: int
     format: int
+    log_id: int
+    number: int
     first_txn: int
+    first_event: int
     salt: int
     created: int
+    previous: bytes
     crc: int
 
 
@@ -217,57 +353,64 @@ class BatchHead(NamedTuple):
 
     magic: int
     salt: int
-    first_txn: int
-    records: int
+    kind: int
     time: int
+    first_txn: int
+    txns: int
+    first_event: int
+    next_event: int
+    events_size: int
+    ring: int
+    skip: int
+    epoch: int
+    txns_hash: bytes
+    events_hash: bytes
+    previous: bytes
     crc: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole batch."""
+        return BATCH.size + self.txns * RECORD_SIZE + self.events_size + WORD
 
 
 for _header, _tuple in ((SEGMENT, SegmentHead), (BATCH, BatchHead)):
     assert tuple(f.name for f in _header.fields) == _tuple._fields, _header.name
 
-_WORDS: Final = struct.Struct(f"<{len(BATCH.fields)}Q")
-assert len(BATCH.fields) == len(SEGMENT.fields), "both are unpacked alike"
+
+def genesis(log_id: int) -> bytes:
+    """What the first segment of a log has as the hash of what was before it."""
+    return sha256(b"tradechat log", log_id.to_bytes(WORD, "little"))
 
 
 def segment_head(data: bytes | memoryview) -> SegmentHead | None:
     """The header that a segment's bytes open with; None where they open with no valid one."""
     if len(data) < SEGMENT.size:
         return None
-    head = SegmentHead._make(_WORDS.unpack_from(data))
+    head = SegmentHead._make(SEGMENT.words.unpack_from(data))
     if head.magic != SEGMENT.magic or crc64(data[: SEGMENT.size - WORD]) != head.crc:
         return None
     return head
 
 
 def batch_head(data: bytes | memoryview, offset: int) -> BatchHead | None:
-    """The header of the batch at an offset, if it is valid with all its records; its place in the
-    order is not looked at."""
-    records = offset + BATCH.size
-    if records > len(data):
+    """The header of the batch at an offset, if it is valid; what it opens is not looked at, nor
+    whether that is there."""
+    end = offset + BATCH.size
+    if end > len(data):
         return None
-    head = BatchHead._make(_WORDS.unpack_from(data, offset))
-    end = records + head.records * RECORD_SIZE
-    if head.magic != BATCH.magic or not head.records or end > len(data):
+    head = BatchHead._make(BATCH.words.unpack_from(data, offset))
+    if head.magic != BATCH.magic or crc64(data[offset : end - WORD]) != head.crc:
         return None
-    crc = crc64(data[offset : records - WORD])
-    # Piece by piece: no other thread of the process runs during a call.
-    for at in range(records, end, _PIECE):
-        crc = crc64(data[at : min(at + _PIECE, end)], crc)
-    return head if crc == head.crc else None
-
-
-def batch_records(header: bytes) -> int:
-    """How many records a batch header says, valid or not; 0 of less than a header."""
-    return _WORDS.unpack(header)[3] if len(header) == BATCH.size else 0
+    return head
 
 
 # ---- names in the data directory
 
-LOCK: Final = "lock"
 IDENTITY: Final = "identity"
 JOURNAL: Final = "journal"
 SNAPSHOTS: Final = "snapshots"
+POSITION_FILE: Final = "position"
 ROOMS: Final = "rooms"
 IDLE_FILE: Final = "idle"
 TEMPORARY: Final = ".new"

@@ -15,9 +15,9 @@ from server.core.state import State
 from server.journal.books import ROW_WORDS, Books, Inconsistent
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError
-from server.journal.format import BATCH
+from server.journal.format import BATCH, BatchKind
 from server.journal.idle import Idle
-from server.journal.reader import Batch, End, Reader, first_txn
+from server.journal.reader import Batch, End, Position, Reader, number_of
 from server.journal.snapshot import SnapshotHead, newest, txn_of, write
 from server.region.layout import WORD
 from server.region.records import NEW_CLIENT, RECORD_SIZE, SUPPLY, RecordKind
@@ -36,6 +36,7 @@ class Loaded:
     bad: list[Damaged]  # newer snapshots, which were passed over
     disk: Disk
     journal: Path
+    log_id: int
 
 
 class Made(NamedTuple):
@@ -46,75 +47,97 @@ class Made(NamedTuple):
 
 
 def load(
-    disk: Disk, journal: Path, snapshots: Path, progress: Callable[[int, int], None]
+    disk: Disk,
+    journal: Path,
+    snapshots: Path,
+    log_id: int,
+    noted: Position | None,
+    progress: Callable[[int, int], None],
 ) -> Loaded:
-    """The state that the two directories hold.
+    """The state that the two directories hold: the newest good snapshot and what follows it. What
+    stands before that in the journal is not read.
 
-    progress: called after every batch with the transactions folded and an estimate of all there
-    are to fold, which is too high rather than too low. Damaged: a piece is not what was written,
-    or one that was acknowledged is missing. JournalError: no snapshot is good, and the journal does
-    not go back to the beginning. OtherFormat.
+    noted: what was durable for certain. progress: called after every batch with the transactions
+    folded and an estimate of all there are to fold, which is too high rather than too low. Damaged:
+    a piece is not what was written, or one that was acknowledged is missing. JournalError: no
+    snapshot is good, and the journal does not go back to the beginning. OtherFormat.
     """
-    snapshot, bad = newest(disk, snapshots)
+    snapshot, bad = newest(disk, snapshots, log_id)
     books, head = (snapshot.books, snapshot.head) if snapshot else (Books(), None)
-    reader = Reader(disk, journal)
-    if bad and head is None and (not reader.paths or first_txn(reader.paths[0]) != 1):
+    reader = Reader(disk, journal, log_id)
+    begins = bool(reader.paths) and number_of(reader.paths[0]) == 1
+    if head is None and not begins and (bad or reader.paths):
+        why = f"no snapshot is good ({'; '.join(map(str, bad))})" if bad else "there is none"
         raise JournalError(
-            f"no snapshot is good ({'; '.join(map(str, bad))}), and the journal in {journal} does "
-            "not begin with transaction 1: restore one of these files, or the whole data directory"
+            f"a start needs a snapshot, {why}, and the journal in {journal} does not begin with "
+            "transaction 1: restore one of these files, or the whole data directory"
         )
     start, highest = books.txn, _highest(disk, reader)
-    for batch in reader.batches(start):
+    for batch in reader.batches(head.position if head else None):
+        if noted is not None and batch.end[:2] == noted[:2] and batch.end != noted:
+            raise Damaged(batch.path, batch.offset, "the batch is not the one that was durable")
         fold(books, batch)
         progress(books.txn - start, max(highest, books.txn) - start)
     end = reader.end
+    if noted is not None and end.position[:2] < noted[:2]:
+        raise _short(end, journal, noted.txn)
     # A snapshot is made of what is durable: its name alone tells that this much was.
-    required = max([head.durable if head else 0, *(txn_of(error.path) for error in bad)])
+    required = max([0, *(txn_of(error.path) for error in bad)])
     if end.last < required:
         raise _short(end, journal, required)
-    return Loaded(books, end, head, bad, disk, journal)
+    return Loaded(books, end, head, bad, disk, journal, log_id)
 
 
 def make_snapshot(
     disk: Disk,
     journal: Path,
     snapshots: Path,
-    upto: int,
+    log_id: int,
+    upto: Position,
     last_seen: Sequence[int] | None,
     now: int,
 ) -> Made:
-    """Make a snapshot of the state at `upto`, a txn_id that is durable, unless there is a good one
-    already. The journal may be written meanwhile: nothing after `upto` is looked at.
+    """Make a snapshot of the state at `upto`, a position that is durable, unless there is a good
+    one already. The journal may be written meanwhile: nothing after `upto` is looked at.
 
     last_seen: by user id, the end of each user's latest session, or None where nobody knows. now:
     microseconds since the Unix epoch. Damaged, OtherFormat; OSError: it was not made.
     """
-    snapshot, bad = newest(disk, snapshots)
+    snapshot, bad = newest(disk, snapshots, log_id)
     books = snapshot.books if snapshot else Books()
-    if books.txn >= upto:
+    position = snapshot.head.position if snapshot else None
+    if position is not None and position[:2] >= upto[:2]:
         return Made(books.txn, bad)
-    reader = Reader(disk, journal)
-    for batch in reader.batches(books.txn):
-        fold(books, batch, upto)
-        if books.txn == upto:
+    reader = Reader(disk, journal, log_id)
+    for batch in reader.batches(position):
+        fold(books, batch)
+        if batch.end[:2] >= upto[:2]:
+            position = batch.end
             break
     else:
-        raise _short(reader.end, journal, upto)
+        position = reader.end.position
+        if position[:2] < upto[:2]:
+            raise _short(reader.end, journal, upto.txn)
     if last_seen is not None:
         for user in range(1, min(len(last_seen), books.users + 1)):
             # One whose registration is in the log and not applied yet still has 0 there.
             books.last_seen[user] = max(books.last_seen[user], last_seen[user])
-    write(disk, snapshots, books, upto, now)
-    return Made(upto, bad)
+    write(disk, snapshots, log_id, books, position, now)
+    return Made(books.txn, bad)
 
 
-def fold(books: Books, batch: Batch, upto: int | None = None) -> None:
-    """Apply a batch's records, up to a txn_id where one is given. Damaged."""
-    end = None if upto is None else max(0, upto + 1 - batch.first) * RECORD_SIZE
+def fold(books: Books, batch: Batch) -> None:
+    """Apply a batch's records. Damaged."""
+    head = batch.head
     try:
-        books.apply(batch.records[:end])
+        if head.kind == BatchKind.BEGIN:
+            books.begin(head.ring, head.skip, head.epoch)
+        books.apply(batch.records)
+        books.apply_events(batch.events, head.next_event)
     except Inconsistent as error:
-        offset = batch.offset + BATCH.size + (error.txn - batch.first) * RECORD_SIZE
+        offset = batch.offset
+        if error.txn:
+            offset += BATCH.size + (error.txn - batch.first) * RECORD_SIZE
         raise Damaged(batch.path, offset, str(error)) from error
 
 
@@ -124,7 +147,7 @@ def _highest(disk: Disk, reader: Reader) -> int:
         return 0
     fd = disk.open(reader.paths[-1])
     try:
-        return first_txn(reader.paths[-1]) + disk.size(fd) // RECORD_SIZE
+        return reader.newest_head().first_txn + disk.size(fd) // RECORD_SIZE
     finally:
         disk.close(fd)
 
@@ -133,7 +156,8 @@ def _short(end: End, journal: Path, required: int) -> Damaged:
     return Damaged(
         end.path or end.unborn or journal,
         end.offset,
-        f"the journal ends with transaction {end.last}, and all up to {required} were acknowledged",
+        f"the journal ends with transaction {end.last}, and all up to {required} were "
+        "acknowledged: its end is missing or damaged",
     )
 
 
@@ -171,6 +195,7 @@ def fill(region: Region, loaded: Loaded, now: int, idleness: Idleness) -> None:
     _fill_users(state, books)
     _fill_clients(state, books, now, idleness)
     _fill_log(region, loaded)
+    _fill_rooms(region, books)
 
 
 def _fill_users(state: State, books: Books) -> None:
@@ -208,14 +233,47 @@ def _fill_clients(state: State, books: Books, now: int, idleness: Idleness) -> N
 def _fill_log(region: Region, loaded: Loaded) -> None:
     words, ring = region.words, region.layout["txn_ring"]
     head = loaded.books.txn
-    reader = Reader(loaded.disk, loaded.journal)
-    oldest = max(head + 1 - ring.records, first_txn(reader.paths[0]) if reader.paths else 1)
     # The log goes on from the supply in the head's slot. The record itself is not there where a
     # new segment has none yet and those before it are gone.
     words[ring.at(head % ring.records) + SUPPLY] = loaded.books.supply
-    for batch in reader.batches(oldest - 1):
-        for txn in range(batch.first, batch.last + 1):  # older ones go under
+    region.log.head = head
+    region.log.first = head + 1
+    reader = Reader(loaded.disk, loaded.journal, loaded.log_id)
+    after = max(0, head - ring.records)
+    try:
+        _fill_ring(region, reader, reader.start(after))
+    except Damaged:
+        if loaded.head is None:
+            raise
+        # Below the snapshot, where nothing but history is lost: verify tells of it.
+        _fill_ring(region, reader, loaded.head.position)
+
+
+def _fill_ring(region: Region, reader: Reader, start: Position | None) -> None:
+    """The records after a position, as many as there is room for."""
+    ring, head = region.layout["txn_ring"], region.log.head
+    oldest = head + 1
+    for batch in reader.batches(start):
+        if batch.count:
+            oldest = min(oldest, batch.first)
+        for txn in range(max(batch.first, head + 1 - ring.records), batch.last + 1):
             at, record = ring.at(txn % ring.records) * WORD, (txn - batch.first) * RECORD_SIZE
             region.bytes[at : at + RECORD_SIZE] = batch.records[record : record + RECORD_SIZE]
-    region.log.head = head
-    region.log.first = oldest
+    region.log.first = max(oldest, head + 1 - ring.records)
+
+
+def _fill_rooms(region: Region, books: Books) -> None:
+    """Where rooms, inboxes and events go on."""
+    skipped, count = books.skips, region.layout["rooms"].records
+    last = [0, *map(books.last_seq, range(1, count))]
+    for field in ("last_seq", "began"):
+        region.set_column("rooms", field, last)
+    region.set_column("rooms", "oldest_seq", [seq + 1 if seq else 0 for seq in last])
+    region.set_column("rooms", "last_event", [0] * count)
+    users = region.layout["users"].records
+    direct = [0, *(seq + skipped for seq in books.direct_seqs[1:])]
+    region.set_column("users", "direct_seq", direct + [skipped] * (users - len(direct)))
+    region.events.head = books.event
+    region.events.first = books.event + 1
+    region.events.skipped = skipped
+    region.header.epoch = books.epoch

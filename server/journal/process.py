@@ -1,8 +1,8 @@
-"""The journal process: it makes the txn ring durable, and has snapshots made.
+"""The journal process: it makes what is in the two rings durable, and has snapshots made.
 
-It takes no lock and no part in a recovery: it follows the log's head. Killed at any instant it is
-forked again, looks for the journal's end, and goes on from there; the ring keeps what is not
-durable. It ends last: when it has been told to, and no worker is left.
+It takes no lock and no part in a recovery: it follows the heads. Killed at any instant it is forked
+again, looks for the journal's end, and goes on from there; the rings keep what is not durable. It
+ends last: when it has been told to, and no worker is left.
 
 A snapshot is made by a child of it, of low priority, from the newest snapshot and the journal after
 that: so nothing waits for it, and every record is checked once more on the way.
@@ -17,26 +17,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-import setproctitle
-
 import liblog
 from libnet.wakeup import Wakeup
-from server.child import BEAT_S, Report, enter, follow_parent, fork, limit_of
+from server.child import BEAT_S, Report, enter, limit_of
 from server.config import Settings
 from server.core.log import NO_JOURNAL
 from server.early import STOP_SIGNALS
 from server.exits import Exit
 from server.journal import idle
-from server.journal.commit import Committer, give_up
+from server.journal.aside import set_torn_aside
+from server.journal.commit import Committer, give_up, segment_bytes
 from server.journal.directory import DataDirectory, Presence
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError
-from server.journal.load import Idleness, fill, load, make_snapshot
-from server.journal.reader import find_end, first_txn, segments
-from server.journal.snapshot import paths as snapshot_paths
-from server.journal.snapshot import prune, txn_of
+from server.journal.position import PositionFile
+from server.journal.position import read as read_position
+from server.journal.reader import find_end
+from server.journal.upkeep import DAMAGED_ADVICE, Snapshots, now_us
 from server.journal.writer import Writer
-from server.region.records import RECORD_SIZE
 from server.region.region import Region
 
 READY: Final = 255  # what it writes into the pipe of those who serve
@@ -45,19 +43,10 @@ POLL_S: Final = 0.01  # before it sleeps for longer
 COMPANY: Final = 8  # records in a batch: with as many the next one waits for company
 GATHER_S: Final = 0.0005
 SLICE_S: Final = 0.1  # of a longer sleep: between looks whether the end has come
-PROGRESS_S: Final = 1.0
 PRESENCE_S: Final = 0.3  # between looks whether the files were removed, while nothing is written
-NICENESS: Final = 10  # of a snapshot's process
+NOTED_S: Final = 1.0  # between syncs of what is noted as durable, and tries to allocate a segment
 LAST_S: Final = 5.0  # beside the graceful timeout: how long workers are waited for at the end
 _MIB: Final = 1 << 20
-_SNAPSHOT_ADVICE: Final = (
-    "the journal is kept whole, and grows, until a snapshot succeeds: is there space in the data "
-    "directory?"
-)
-_DAMAGED_ADVICE: Final = (
-    "run `tradechat-admin journal verify`: it names the last transaction that is good, and "
-    "docs/JOURNAL.md says how to repair"
-)
 
 log = liblog.get("journal")
 
@@ -75,147 +64,9 @@ class Inherited:
     workers: int  # a pipe that is at its end when no worker is left
 
 
-def now_us() -> int:
-    """Microseconds since the Unix epoch."""
-    return time.time_ns() // 1000
-
-
 def clock_us() -> int:
     """Microseconds of the monotonic clock."""
     return time.monotonic_ns() // 1000
-
-
-class Snapshots:
-    """When a snapshot is made, and what of the journal may go then."""
-
-    def __init__(self, inherited: Inherited, disk: Disk) -> None:
-        settings, data = inherited.settings, inherited.data
-        self._disk, self._data, self._region = disk, data, inherited.region
-        self._every_txns = settings.snapshot_size * _MIB // RECORD_SIZE
-        self._every_s = settings.snapshot_interval
-        self._keep = settings.history_size * _MIB
-        self._ring = inherited.region.layout.capacities.txn_ring
-        self._child = 0  # process id; 0: none
-        self._tried_at = time.monotonic()
-        self._tried = self._tell()
-
-    def _tell(self) -> int:
-        """Tell in the region what there is; the txn_id of the newest snapshot, 0: none."""
-        journal = self._region.journal
-        txn = max(map(txn_of, snapshot_paths(self._disk, self._data.snapshots)), default=0)
-        if journal.snapshot != txn:
-            journal.snapshot, journal.snapshot_time = txn, now_us()
-        paths = segments(self._disk, self._data.journal)
-        journal.oldest = first_txn(paths[0]) if paths else 0
-        return txn
-
-    def _remove_segments(self, older: int) -> None:
-        """Remove those that neither a restart nor the history needs any more.
-
-        A restart needs what comes after the older of two snapshots, and the ring's records."""
-        disk, directory = self._disk, self._data.journal
-        paths = segments(disk, directory)
-        needed = min(older, self._region.log.head - self._ring)
-        sizes = []
-        for path in paths:
-            fd = disk.open(path)
-            sizes.append(disk.size(fd))
-            disk.close(fd)
-        gone = 0
-        while (
-            gone + 1 < len(paths)
-            and sum(sizes[gone:]) > self._keep
-            and first_txn(paths[gone + 1]) - 1 <= needed
-        ):
-            gone += 1
-        self._region.journal.oldest = first_txn(paths[gone]) if paths else 0  # before they go
-        for path in paths[:gone]:
-            disk.remove(path)
-        if gone:
-            disk.sync_directory(directory)
-
-    def look(self, durable: int) -> None:
-        """Begin one if it is time, or see to the one that is being made. What fails here is no
-        failure of the journal."""
-        try:
-            self._look(durable)
-        except OSError as error:
-            log.error("snapshot_failed", reason=str(error), advice=_SNAPSHOT_ADVICE)
-
-    def _look(self, durable: int) -> None:
-        if durable and not self._region.journal.oldest:
-            self._tell()
-        if self._child:
-            pid, status = os.waitpid(self._child, os.WNOHANG)
-            if pid:
-                self._child = 0
-                if status == 0:
-                    self._tell()
-                else:
-                    log.error("snapshot_failed", advice=_SNAPSHOT_ADVICE)
-            return
-        new, age = durable - self._tried, time.monotonic() - self._tried_at
-        if new >= self._every_txns or (new > 0 and self._every_s and age >= self._every_s):
-            self._tried, self._tried_at = durable, time.monotonic()
-            parent = os.getpid()
-            self._child = fork()
-            if self._child == 0:
-                self._become_snapshot(durable, parent)
-
-    def _become_snapshot(self, durable: int, parent: int) -> NoReturn:
-        code = 1
-        try:
-            follow_parent(parent, signal.SIGKILL)
-            os.nice(NICENESS)
-            setproctitle.setproctitle("tradechat: snapshot")
-            self.make(durable)
-            code = 0
-        except JournalError as error:
-            log.error("journal_damaged", reason=str(error), advice=_DAMAGED_ADVICE)
-        except OSError as error:
-            log.error("snapshot_unwritable", reason=str(error))
-        except BaseException as error:
-            log.error("snapshot_crashed", exc_info=error)
-        finally:
-            os._exit(code)
-
-    def make(self, durable: int) -> None:
-        """Make one, in this process, and remove what is not needed then. JournalError, OSError."""
-        began = time.monotonic()
-        last_seen = self._region.column("users", "last_seen")
-        made = make_snapshot(
-            self._disk, self._data.journal, self._data.snapshots, durable, last_seen, now_us()
-        )
-        _tell_bad(made.bad)
-        self._remove_segments(prune(self._disk, self._data.snapshots))
-        log.info("snapshot_made", txn_id=made.txn, seconds=round(time.monotonic() - began, 3))
-
-    def last(self, durable: int) -> None:
-        """At the end: of all that is durable, so that the next start is a short one."""
-        if self._child:
-            os.waitpid(self._child, 0)
-            self._child = 0
-        if durable > self._region.journal.snapshot:
-            try:
-                self.make(durable)
-            except (JournalError, OSError) as error:
-                log.error(
-                    "snapshot_failed",
-                    reason=str(error),
-                    advice="nothing is lost, since the journal has it all: the next start takes "
-                    "longer",
-                )
-                return
-        self._tell()
-
-
-def _tell_bad(bad: Sequence[Damaged]) -> None:
-    for error in bad:
-        log.warning(
-            "snapshot_damaged",
-            reason=str(error),
-            advice="the snapshot before it is used and nothing is lost; look at the disk",
-        )
 
 
 class Stop:
@@ -251,84 +102,138 @@ class Stop:
         return bool(poll.poll(0))
 
 
-def _serve(inherited: Inherited, report: Report) -> None:
-    settings, region = inherited.settings, inherited.region
-    words, journal = region.words, region.journal
-    beat, waiting = journal.index("beat"), journal.index("waiting")
+class _Journal:
+    """The journal at work."""
 
-    def alive() -> None:
-        words[beat] += 1
-
-    looked = 0.0
-
-    def watch() -> None:
-        """Beat, and notice within PRESENCE_S that the files were removed."""
-        nonlocal looked
-        alive()
-        if (now := time.monotonic()) - looked > PRESENCE_S:
-            presence.check(writer.segment)
-            looked = now
-
-    disk = Disk()
-    end = find_end(disk, inherited.data.journal, alive)
-    durable = region.log.durable  # by the process before this one
-    if end.last < durable != NO_JOURNAL:
-        raise Damaged(
-            end.path or inherited.data.journal,
-            end.offset,
-            f"the journal ends with transaction {end.last}, and all up to {durable} were durable",
+    def __init__(self, inherited: Inherited) -> None:
+        """Go on where the journal ends. JournalError, OSError."""
+        settings, region, data = inherited.settings, inherited.region, inherited.data
+        self._inherited, self._settings, self._region = inherited, settings, region
+        self._words, self._disk, self._data = region.words, Disk(), data
+        self._beat, self._waiting = region.journal.index("beat"), region.journal.index("waiting")
+        self._looked = self._synced = 0.0
+        self._full = False  # the disk, when the next segment was to be allocated
+        self._writer = self._open(region.header.log_id)
+        self._noted = PositionFile(self._disk, data.position, region.header.log_id)
+        self._committer = Committer(
+            region,
+            self._writer,
+            self._noted,
+            sync=settings.durability == "sync",
+            wakeups=inherited.wakeups,
+            clock_us=clock_us,
         )
-    if end.torn or end.unborn:
-        log.warning(
-            "journal_end_cut",  # it was being written when the server ended; nobody had an answer
-            path=str(end.unborn or end.path),
-            offset=end.offset,
-            bytes=end.torn,
-            last_txn=end.last,
-        )
-    writer = Writer(disk, inherited.data.journal, end, settings.segment_size * _MIB, now_us)
-    is_sync = settings.durability == "sync"
-    committer = Committer(
-        region, writer, sync=is_sync, wakeups=inherited.wakeups, clock_us=clock_us
-    )
-    committer.publish()
-    snapshots, presence = Snapshots(inherited, disk), Presence(inherited.data)
-    stop = Stop(inherited.workers, settings.graceful_timeout + LAST_S, inherited.wakeup)
-    journal.pid = os.getpid()
-    journal.failed = 0  # what ended the one before has been mended
-    report.serves()
-    poll = select.poll()
-    poll.register(inherited.wakeup.fileno(), select.POLLIN)
-    while True:
-        watch()
-        ending = bool(stop)  # asked before the last look at the ring
-        if committer.behind():
-            presence.check(writer.segment)  # nothing is answered for that is lost already
-        count = committer.commit()
-        snapshots.look(writer.last)
-        if ending and not committer.behind():
-            break
-        if count and not is_sync:
-            _sleep(settings.flush_interval, stop, watch)
-        elif count >= COMPANY:
-            time.sleep(GATHER_S)
-        elif not count:
-            stop.watch(poll)
-            words[waiting] = 1
-            # Who appends at this instant may not see that this sleeps, and this not see the record:
-            # the second look sees it. With `sync` the worker looks again, too.
-            for seconds in (POLL_S, BEAT_S):
-                if committer.behind() or poll.poll(seconds * 1000):
-                    break
-            words[waiting] = 0
-            inherited.wakeup.clear()
-    if not stop.alone:
-        give_up(region, errno.ETIMEDOUT)
-        log.warning("worker_outlived_journal")  # it can make no transaction any more
-    snapshots.last(writer.last)
-    writer.close()
-    if stop.alone:
-        _keep_idle_times(region, inherited.data, disk, writer.last)
+        self._prepare()
+        self._committer.publish()
+        self._snapshots = Snapshots(settings, data, region, self._disk, self._writer)
+        self._presence = Presence(data)
+        patience_s = settings.graceful_timeout + LAST_S
+        self._stop = Stop(inherited.workers, patience_s, inherited.wakeup)
+
+    def _open(self, log_id: int) -> Writer:
+        disk, data, region = self._disk, self._data, self._region
+        noted = read_position(disk, data.position, log_id)
+        end = find_end(disk, data.journal, log_id, noted, self._alive)
+        durable = region.log.durable  # by the process before this one
+        if end.last < durable != NO_JOURNAL:
+            raise Damaged(
+                end.path or data.journal,
+                end.offset,
+                f"the journal ends with transaction {end.last}, and all up to {durable} were "
+                "durable",
+            )
+        set_torn_aside(disk, data, end)
+        size = segment_bytes(region.layout.capacities, self._settings.segment_size * _MIB)
+        return Writer(disk, data.journal, log_id, end, size, now_us)
+
+    def _alive(self) -> None:
+        self._words[self._beat] += 1
+
+    def _watch(self) -> None:
+        """Beat; now and then notice that the files were removed, and make last what is noted."""
+        self._alive()
+        now = time.monotonic()
+        if now - self._looked > PRESENCE_S:
+            self._presence.check(self._writer.segment)
+            self._looked = now
+        if now - self._synced > NOTED_S:
+            self._noted.sync()
+            self._synced = now
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Have the next segment allocated. Where the disk has no space for it, less is let into
+        the rings, and it is tried again."""
+        try:
+            self._writer.prepare()
+        except OSError as error:
+            if not self._full:
+                log.error(
+                    "disk_full",
+                    directory=str(self._data.journal),
+                    reason=error.strerror,
+                    advice="requests that need space are refused until there is some again: make "
+                    "room on the disk",
+                )
+            self._full = True
+            return
+        if self._full:
+            self._full = False
+            log.info("disk_has_space", directory=str(self._data.journal))
+            self._committer.publish()
+
+    def serve(self) -> None:
+        """Until told to end, and all is durable. JournalError, OSError."""
+        committer, writer, stop = self._committer, self._writer, self._stop
+        region, inherited = self._region, self._inherited
+        is_sync, poll = self._settings.durability == "sync", select.poll()
+        poll.register(inherited.wakeup.fileno(), select.POLLIN)
+        while True:
+            self._watch()
+            ending = bool(stop)  # asked before the last look at the rings
+            if committer.behind():
+                # Nothing is answered for that is lost already.
+                self._presence.check(writer.segment)
+            segment = writer.position.segment
+            count = committer.commit()
+            if writer.position.segment != segment:
+                self._prepare()
+            self._snapshots.look()
+            if ending and not committer.behind():
+                break
+            if count and not is_sync:
+                _sleep(self._settings.flush_interval, stop, self._watch)
+            elif count >= COMPANY:
+                time.sleep(GATHER_S)
+            elif not count:
+                self._rest(poll)
+        if not stop.alone:
+            give_up(region, errno.ETIMEDOUT)
+            log.warning("worker_outlived_journal")  # it can make no transaction any more
+
+    def _rest(self, poll: select.poll) -> None:
+        """Until there is something to commit, or for a moment."""
+        self._stop.watch(poll)
+        self._words[self._waiting] = 1
+        # Who appends at this instant may not see that this sleeps, and this not see the record: the
+        # second look sees it. With `sync` the worker looks again, too.
+        for seconds in (POLL_S, BEAT_S):
+            if self._committer.behind() or poll.poll(seconds * 1000):
+                break
+        self._words[self._waiting] = 0
+        self._inherited.wakeup.clear()
+
+    def end(self) -> None:
+        """Everything is durable: leave the shortest start behind. OSError."""
+        self._snapshots.last()
+        orderly = self._stop.alone
+        if orderly:
+            self._writer.finish()
+            self._noted.write(self._writer.position)
+        self._noted.sync()
+        self._writer.close()
+        if orderly:
+            _keep_idle_times(self._region, self._data, self._disk, self._writer.last)
 
 
 def _keep_idle_times(region: Region, data: DataDirectory, disk: Disk, txn: int) -> None:
@@ -338,12 +243,21 @@ def _keep_idle_times(region: Region, data: DataDirectory, disk: Disk, txn: int) 
         log.warning("idle_times_unwritable", file=str(data.idle), reason=str(error))
 
 
-def _sleep(seconds: float, stop: Stop, alive: Callable[[], None]) -> None:
-    """Less where the end has come. alive: called often enough for any `worker_timeout`."""
+def _sleep(seconds: float, stop: Stop, watch: Callable[[], None]) -> None:
+    """Less where the end has come. watch: called often enough for any `worker_timeout`."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0 and not stop:
         time.sleep(min(left, SLICE_S))
-        alive()
+        watch()
+
+
+def _serve(inherited: Inherited, report: Report) -> None:
+    journal = _Journal(inherited)
+    inherited.region.journal.pid = os.getpid()
+    inherited.region.journal.failed = 0  # what ended the one before has been mended
+    report.serves()
+    journal.serve()
+    journal.end()
 
 
 def run(inherited: Inherited, master: int) -> NoReturn:
@@ -358,7 +272,7 @@ def run(inherited: Inherited, master: int) -> NoReturn:
         give_up(inherited.region, errno.EIO)
         report.fails(str(error))
         if report.served:
-            log.error("journal_unusable", reason=str(error), advice=_DAMAGED_ADVICE)
+            log.error("journal_unusable", reason=str(error), advice=DAMAGED_ADVICE)
         code = Exit.DATA_REFUSED
     except OSError as error:
         give_up(inherited.region, error.errno or errno.EIO)
@@ -379,40 +293,3 @@ def run(inherited: Inherited, master: int) -> NoReturn:
         log.error("journal_crashed", exc_info=error)
     finally:
         os._exit(code)
-
-
-def restore(region: Region, data: DataDirectory, retention_s: float, grace_s: float) -> None:
-    """Bring a new region to the state on disk. For the main thread of a process that does nothing
-    else: every PROGRESS_S it logs how far it is. retention_s, grace_s: the settings
-    client_retention and client_grace. JournalError, OSError."""
-    began = time.monotonic()
-    step, done, total = "snapshot", 0, 0
-
-    def progress(folded: int, of: int) -> None:
-        nonlocal step, done, total
-        step, done, total = "journal", folded, of
-
-    def tell(*_: object) -> None:
-        log.info("loading", step=step, transactions=done, of=max(done, total))
-
-    disk = Disk()
-    signal.signal(signal.SIGALRM, tell)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-    signal.setitimer(signal.ITIMER_REAL, PROGRESS_S, PROGRESS_S)
-    try:
-        loaded = load(disk, data.journal, data.snapshots, progress)
-        step = "region"
-        times, why = idle.take(disk, data.idle, loaded.books.txn)
-        retention_us, grace_us = int(retention_s * 1e6), int(grace_s * 1e6)
-        fill(region, loaded, now_us(), Idleness(times, retention_us, grace_us, clock_us()))
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    _tell_bad(loaded.bad)
-    if why:
-        log.warning("idle_times_unknown", file=str(data.idle), reason=why)
-    log.info(
-        "loaded",
-        txn_id=loaded.books.txn,
-        users=loaded.books.users,
-        seconds=round(time.monotonic() - began, 3),
-    )

@@ -1,8 +1,10 @@
 """Reading the journal: its segments in order, batch after batch, each checked before it is given.
 
 What a crash can leave is at the very end, and is no damage: a batch that was not written wholly,
-or a segment whose header was not. It is told in `End`, and the writer cuts it off. Anything else
-that is not as it was written is `Damaged`: nothing is guessed, and nothing after it is used.
+or a segment whose header was not. It is told in `End`, and the writer cuts it off. A file that was
+allocated is zeros, and a sector of it is written wholly or not at all: so a batch is **torn** where
+a sector of it is still zeros. Anything else that is not as it was written is `Damaged`: nothing is
+guessed, and nothing after it is used.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,23 +16,36 @@ from server.journal.disk import Disk, read_file
 from server.journal.errors import Damaged, OtherFormat
 from server.journal.format import (
     BATCH,
+    BATCH_END,
     FORMAT_VERSION,
     SEGMENT,
     BatchHead,
+    BatchKind,
     SegmentHead,
     batch_head,
-    batch_records,
+    genesis,
     number_in,
     numbered,
     segment_head,
+    sha256,
 )
 from server.region.layout import WORD
 from server.region.records import RECORD_SIZE, RECORD_WORDS
 
 SUFFIX: Final = "journal"
-CHUNK: Final = 1 << 20
-"""Bytes of a piece, where a file is looked at from its end."""
+SECTOR: Final = 512
+"""Bytes that a disk writes wholly or not at all."""
 _BATCH_MAGIC: Final = BATCH.magic.to_bytes(WORD, "little")
+
+
+class Position(NamedTuple):
+    """The end of a batch: a place between two batches, and what stands before it."""
+
+    segment: int  # number
+    offset: int  # bytes
+    txn: int  # the newest txn_id before it
+    event: int  # number of the newest event before it
+    chain: bytes  # SHA-256 of the header before it
 
 
 @dataclass(slots=True)  # not frozen: that makes it three times as slow to make
@@ -39,31 +54,51 @@ class Batch:
 
     path: Path
     offset: int  # bytes, of its header
-    first: int  # txn_id
-    count: int
-    time: int  # when it was written, microseconds since the Unix epoch
-    records: memoryview  # bytes
+    head: BatchHead
+    records: memoryview  # bytes, of the transactions
+    events: memoryview  # bytes
+    end: Position
+
+    @property
+    def first(self) -> int:
+        """txn_id of its first transaction, or of the next one where it has none."""
+        return self.head.first_txn
+
+    @property
+    def count(self) -> int:
+        """How many transactions it has."""
+        return self.head.txns
 
     @property
     def last(self) -> int:
-        """txn_id of its last record."""
-        return self.first + self.count - 1
+        """txn_id of its last transaction, or of the one before it where it has none."""
+        return self.end.txn
 
     def words(self) -> list[int]:
-        """The records, RECORD_WORDS words each."""
+        """The transactions, RECORD_WORDS words each."""
         return self.records.cast("Q").tolist()
 
 
 class End(NamedTuple):
     """Where the journal ends, and what a crash left there."""
 
-    last: int  # the newest txn_id; 0: none
+    position: Position
     path: Path | None = None  # the segment to go on with; None: there is none
     head: SegmentHead | None = None  # of that segment
-    offset: int = 0  # where the next batch goes
     batch: int = 0  # offset of the last batch; 0: the segment has none
-    torn: int = 0  # bytes from `offset` on that are the remains of a batch
+    clean: bool = False  # the last batch is an END
+    torn: int = 0  # bytes from the position on that are the remains of a batch
     unborn: Path | None = None  # a segment that was being made
+
+    @property
+    def last(self) -> int:
+        """The newest txn_id; 0: none."""
+        return self.position.txn
+
+    @property
+    def offset(self) -> int:
+        """Where the next batch goes."""
+        return self.position.offset
 
 
 def segments(disk: Disk, directory: Path) -> list[Path]:
@@ -72,207 +107,252 @@ def segments(disk: Disk, directory: Path) -> list[Path]:
     return [numbered(directory, number, SUFFIX) for number in numbers if number is not None]
 
 
-def first_txn(path: Path) -> int:
-    """The txn_id that a segment's name says it begins with."""
+def number_of(path: Path) -> int:
+    """The number in a segment's name."""
     number = number_in(path.name, SUFFIX)
     assert number is not None, path
     return number
 
 
+def heads(disk: Disk, directory: Path) -> list[tuple[Path, SegmentHead]]:
+    """The segments with their headers, oldest first; without one that was not begun. Damaged: a
+    header is."""
+    found = []
+    paths = segments(disk, directory)
+    if paths and _is_unborn(disk, paths[-1]):
+        paths.pop()
+    for path in paths:
+        head = _read_head(disk, path)
+        if head is None:
+            raise Damaged(path, 0, _BAD_HEADER)
+        found.append((path, head))
+    return found
+
+
+def _read_head(disk: Disk, path: Path) -> SegmentHead | None:
+    fd = disk.open(path)
+    try:
+        return segment_head(disk.read(fd, SEGMENT.size, 0))
+    finally:
+        disk.close(fd)
+
+
 class Reader:
     """One pass through the journal. After `batches` has come to its end, `end` tells where."""
 
-    def __init__(self, disk: Disk, directory: Path) -> None:
-        self._disk = disk
+    def __init__(self, disk: Disk, directory: Path, log_id: int) -> None:
+        self._disk, self._log_id = disk, log_id
         self.paths: Final = segments(disk, directory)
-        self.end = End(0)
+        self.end = End(Position(0, 0, 0, 0, genesis(log_id)))
+        if self.paths and _is_unborn(disk, self.paths[-1]):
+            # Nothing is written into a segment before its header is durable.
+            self.end = self.end._replace(unborn=self.paths.pop())
 
-    def batches(self, after: int = 0) -> Iterator[Batch]:
-        """Every batch that has a transaction above `after`, in order. Damaged, OtherFormat.
+    def start(self, txn: int) -> Position | None:
+        """Where the segment begins that has the transaction after `txn`, by the headers; None: the
+        journal begins after that. What is before it is not checked. Damaged."""
+        for path in reversed(self.paths):
+            head = self._head(path)
+            if head.first_txn <= txn + 1:
+                return Position(
+                    head.number, 0, head.first_txn - 1, head.first_event - 1, head.previous
+                )
+        return None
 
-        Segments wholly at or below `after` are not read, unless it is the last of all.
-        """
+    def newest_head(self) -> SegmentHead:
+        """The header of the newest segment. Damaged, OtherFormat."""
+        return self._head(self.paths[-1])
+
+    def batches(self, start: Position | None = None) -> Iterator[Batch]:
+        """Every batch after a position, in order; None: from the oldest segment on. Damaged: also
+        where that position is in no segment, or behind the end. OtherFormat."""
         paths = self.paths
-        start = 0
-        while start + 1 < len(paths) and first_txn(paths[start + 1]) <= after + 1:
-            start += 1
-        if not paths:
-            return
-        expected = first_txn(paths[start])
-        if expected > after + 1:
-            raise Damaged(
-                paths[start], 0, f"transactions {after + 1} to {expected - 1} are missing"
+        if start is None:
+            if not paths:
+                if self.end.unborn is not None and number_of(self.end.unborn) != 1:
+                    raise Damaged(self.end.unborn, 0, "all segments before it are missing")
+                return
+            head = self._head(paths[0])
+            if head.number == 1 and head.previous != genesis(self._log_id):
+                raise Damaged(paths[0], 0, "it does not begin this log")
+            start = Position(
+                head.number, 0, head.first_txn - 1, head.first_event - 1, head.previous
             )
-        for place in range(start, len(paths)):
+        at = next((i for i, path in enumerate(paths) if number_of(path) >= start.segment), None)
+        if at is None or number_of(paths[at]) != start.segment:
+            there = paths[at] if at is not None else (paths[-1] if paths else self.end.unborn)
+            where = there or numbered(Path(), start.segment, SUFFIX)
+            raise Damaged(where, 0, f"segment {start.segment} is missing")
+        position = start
+        for place in range(at, len(paths)):
             path, is_last = paths[place], place + 1 == len(paths)
             data = read_file(self._disk, path)
-            head = self._head(path, data, expected, is_last=is_last)
-            if head is None:
-                self.end = self.end._replace(last=expected - 1, unborn=path)
-                return
-            offset, last, view = SEGMENT.size, 0, memoryview(data)
-            while (batch := self._batch(path, view, offset, head, expected)) is not None:
-                expected, last = expected + batch.count, offset
-                offset += BATCH.size + batch.count * RECORD_SIZE
-                if expected > after + 1:
-                    yield batch
-            following = expected if is_last else first_txn(paths[place + 1])
-            self._check_rest(path, data, offset, expected, following)
-            torn = len(data[offset:].rstrip(b"\0")) if is_last else 0
-            self.end = End(expected - 1, path, head, offset, last, torn)
+            if place > at or not position.offset:
+                self._check_order(path, position)
+                head = self._check_head(path, segment_head(data), position)
+                chain = sha256(data[: SEGMENT.size])
+                position = position._replace(segment=head.number, offset=SEGMENT.size, chain=chain)
+            else:
+                head = self._check_head(path, segment_head(data), None)
+                if position.offset > len(data):
+                    raise Damaged(path, len(data), "the file is too short: its end is missing")
+            last, clean, view = 0, False, memoryview(data)
+            while (batch := _batch(path, view, head, position)) is not None:
+                position, last = batch.end, batch.offset
+                clean = batch.head.kind == BatchKind.END
+                yield batch
+            torn = _rest(path, view, head, position, is_last=is_last)
+            self.end = End(position, path, head, last, clean, torn, self.end.unborn)
+        unborn = self.end.unborn
+        if unborn is not None and number_of(unborn) != position.segment + 1:
+            raise Damaged(unborn, 0, f"segment {position.segment + 1} is missing before it")
 
-    def _head(self, path: Path, data: bytes, expected: int, *, is_last: bool) -> SegmentHead | None:
-        """None: the segment was being made when the server ended."""
-        head = segment_head(data)
-        if head is None and is_last and _find_batch(data, 0, None) is None:
-            return None
-        return check_head(path, head, expected)
+    def _head(self, path: Path) -> SegmentHead:
+        return self._check_head(path, _read_head(self._disk, path), None)
 
-    @staticmethod
-    def _batch(
-        path: Path, view: memoryview, offset: int, head: SegmentHead, expected: int
-    ) -> Batch | None:
-        found = batch_head(view, offset)
-        if found is None or found.salt != head.salt or found.first_txn != expected:
-            return None
-        at = offset + BATCH.size
-        records = view[at : at + found.records * RECORD_SIZE]
-        ids = records.cast("Q")[::RECORD_WORDS].tolist()
-        if ids != list(range(expected, expected + found.records)):
-            raise Damaged(
-                path, at, f"the records are {ids[0]} to {ids[-1]}, the header says others"
+    def _check_order(self, path: Path, position: Position) -> None:
+        """The segments follow each other."""
+        number = number_of(path)
+        if position.offset and number != position.segment + 1:
+            missing = f"segments {position.segment + 1} to {number - 1} are missing before it"
+            raise Damaged(path, 0, missing)
+
+    def _check_head(
+        self, path: Path, head: SegmentHead | None, position: Position | None
+    ) -> SegmentHead:
+        """The header of a segment; of one that follows a position. Damaged, OtherFormat."""
+        if head is None:
+            raise Damaged(path, 0, _BAD_HEADER)
+        if head.format != FORMAT_VERSION:
+            raise OtherFormat(
+                f"{path} has format {head.format}, and this program reads {FORMAT_VERSION}"
             )
-        return Batch(path, offset, expected, found.records, found.time, records)
-
-    @staticmethod
-    def _check_rest(path: Path, data: bytes, offset: int, expected: int, following: int) -> None:
-        """What stands behind the last good batch: nothing that was ever durable."""
-        later = _find_batch(data, offset, segment_head(data))
-        if later is not None:
-            at, txn = later
+        if head.number != number_of(path):
+            raise Damaged(path, 0, f"it is segment {head.number} under another's name")
+        if position is None:
+            return head
+        if head.first_txn != position.txn + 1 or head.first_event != position.event + 1:
             raise Damaged(
                 path,
-                offset,
-                f"transaction {expected} is damaged, and followed by {txn} at offset {at}",
+                0,
+                f"it begins with transaction {head.first_txn} and event {head.first_event}, and "
+                f"what is before it ends with {position.txn} and {position.event}: what is between "
+                "is damaged or missing",
             )
-        if following != expected:
-            raise _followed(path, offset, expected, following - 1)
+        if head.previous != position.chain:
+            raise Damaged(path, 0, "it is the continuation of another journal")
+        return head
 
 
-def _find_batch(data: bytes, offset: int, head: SegmentHead | None) -> tuple[int, int] | None:
-    """Offset and first txn_id of a whole batch at or behind an offset; of this segment, or of any
-    where the header is not known."""
-    at = data.find(_BATCH_MAGIC, offset)
+_BAD_HEADER: Final = "the segment's header is damaged"
+
+
+def _is_unborn(disk: Disk, path: Path) -> bool:
+    """A segment that was being made: where its header goes are zeros, or the file ends before."""
+    fd = disk.open(path)
+    try:
+        data = disk.read(fd, SEGMENT.size, 0)
+        return len(data) < SEGMENT.size or not data.strip(b"\0")
+    finally:
+        disk.close(fd)
+
+
+def _batch(path: Path, view: memoryview, head: SegmentHead, at: Position) -> Batch | None:
+    """The batch at a position, if it is whole and its place is there."""
+    found = batch_head(view, at.offset)
+    if found is None or not _belongs(found, head, at):
+        return None
+    txns = at.offset + BATCH.size
+    events = txns + found.txns * RECORD_SIZE
+    end = events + found.events_size
+    if at.offset + found.size > len(view) or bytes(view[end : end + WORD]) != BATCH_END:
+        return None
+    records, its_events = view[txns:events], view[events:end]
+    if sha256(records) != found.txns_hash or sha256(its_events) != found.events_hash:
+        return None
+    last = found.first_txn + found.txns - 1
+    ids = records.cast("Q")[::RECORD_WORDS].tolist()
+    if ids != list(range(found.first_txn, last + 1)):
+        raise Damaged(path, txns, f"the records are {ids[0]} to {ids[-1]}, the header says others")
+    following = Position(
+        head.number,
+        at.offset + found.size,
+        last,
+        found.next_event - 1,
+        sha256(view[at.offset : txns]),
+    )
+    return Batch(path, at.offset, found, records, its_events, following)
+
+
+def _belongs(found: BatchHead, head: SegmentHead, at: Position) -> bool:
+    return (
+        found.salt == head.salt
+        and found.previous == at.chain
+        and found.first_txn == at.txn + 1
+        and found.first_event == at.event + 1
+        and found.next_event > at.event
+    )
+
+
+def _rest(path: Path, data: memoryview, head: SegmentHead, at: Position, *, is_last: bool) -> int:
+    """What stands behind the last good batch: bytes of one that was being written when all ended.
+    Damaged: something that was durable once, or that nobody wrote."""
+    offset, whole = at.offset, bytes(data)
+    later = _find_batch(whole, offset + 1, head.salt)
+    if later is not None:
+        raise Damaged(
+            path,
+            offset,
+            f"the batch of transaction {at.txn + 1} is damaged, and followed by another at offset "
+            f"{later}",
+        )
+    written = len(whole.rstrip(b"\0"))
+    if not is_last or written <= offset:
+        return 0  # the next segment tells whether something is missing
+    found = batch_head(data, offset)
+    if found is not None and not _belongs(found, head, at):
+        raise Damaged(path, offset, "a batch stands here that belongs to another place")
+    end = offset + (BATCH.size if found is None else found.size)
+    if not _has_hole(whole, offset, end):
+        raise Damaged(path, offset, f"the batch of transaction {at.txn + 1} is damaged")
+    if found is not None and written > end:
+        raise Damaged(path, end, "something stands behind a batch that was not written wholly")
+    return written - offset
+
+
+def _has_hole(data: bytes, start: int, end: int) -> bool:
+    """Is a sector still as it was allocated, of those that a batch from `start` to `end` is in?"""
+    return any(
+        not data[max(start, sector) : min(end, sector + SECTOR)].strip(b"\0")
+        for sector in range(start - start % SECTOR, end, SECTOR)
+    )
+
+
+def _find_batch(data: bytes, offset: int, salt: int) -> int | None:
+    """Where a batch of this segment begins, at or behind an offset."""
+    mark = _BATCH_MAGIC + salt.to_bytes(WORD, "little")
+    at = data.find(mark, offset)
     while at >= 0:
-        found = batch_head(data, at)
-        if found is not None and (head is None or found.salt == head.salt):
-            return at, found.first_txn
-        at = data.find(_BATCH_MAGIC, at + 1)
+        if batch_head(data, at) is not None:
+            return at
+        at = data.find(mark, at + 1)
     return None
 
 
-def find_end(disk: Disk, directory: Path, beat: Callable[[], None] = lambda: None) -> End:
-    """Where a journal ends that was read as a whole before, by what stands last in it: however many
-    batches there are. beat: called for every CHUNK that was read. Damaged, OtherFormat.
-
-    A last batch that was durable and is damaged looks torn: who knows what was durable compares.
-    """
-    paths, unborn = segments(disk, directory), None
-    while paths:
-        path = paths.pop()
-        fd = disk.open(path)
-        try:
-            head = segment_head(disk.read(fd, SEGMENT.size, 0))
-            is_last = unborn is None
-            if head is None and is_last and _find_batch(read_file(disk, path), 0, None) is None:
-                unborn = path
-                continue
-            end = _Tail(disk, fd, path, check_head(path, head, first_txn(path)), beat).end()
-        finally:
-            disk.close(fd)
-        if unborn is not None and end.last + 1 != first_txn(unborn):
-            raise _followed(path, end.offset, end.last + 1, first_txn(unborn) - 1)
-        return end._replace(unborn=unborn)
-    return End(first_txn(unborn) - 1 if unborn else 0, unborn=unborn)
-
-
-class _Tail:
-    """A segment, looked at from its end."""
-
-    def __init__(
-        self, disk: Disk, fd: int, path: Path, head: SegmentHead, beat: Callable[[], None]
-    ) -> None:
-        self._disk, self._fd, self._path, self._head = disk, fd, path, head
-        self._beat = beat
-        self._size = disk.size(fd)
-        # Of this segment and no other: nobody outside knows its salt.
-        self._mark = _BATCH_MAGIC + head.salt.to_bytes(WORD, "little")
-
-    def end(self) -> End:
-        """Behind the last valid batch."""
-        head, path = self._head, self._path
-        first, offset, last = head.first_txn, SEGMENT.size, 0
-        at = self._mark_below(self._size)
-        while (batch := self._batch(at)) is None and at >= 0:  # one that was being written
-            at = self._mark_below(at)
-        if batch is not None:
-            first, last = batch.first_txn + batch.records, at
-            offset = at + BATCH.size + batch.records * RECORD_SIZE
-        torn = max(0, self._written() - offset)
-        return End(first - 1, path, head, offset, last, torn)
-
-    def _pieces(self, upto: int) -> Iterator[tuple[int, bytes]]:
-        """Offset and bytes of what stands below an offset, the last piece first. Each goes so far
-        into the next one that a mark is whole in that which it begins in."""
-        while upto > 0:
-            at = max(0, upto - CHUNK)
-            yield at, self._disk.read(self._fd, upto - at + len(self._mark) - 1, at)
-            self._beat()
-            upto = at
-
-    def _mark_below(self, upto: int) -> int:
-        """Where the last batch begins that begins below an offset; -1: none does."""
-        for at, data in self._pieces(upto):
-            if (found := data.rfind(self._mark)) >= 0:
-                return at + found
-        return -1
-
-    def _written(self) -> int:
-        """Where the zeros begin that the file ends with."""
-        for at, data in self._pieces(self._size):
-            if rest := data.rstrip(b"\0"):
-                return at + len(rest)
-        return 0
-
-    def _batch(self, at: int) -> BatchHead | None:
-        """The batch that begins there, if it is valid."""
-        if at < 0:
-            return None
-        opening = self._disk.read(self._fd, BATCH.size, at)
-        size = BATCH.size + batch_records(opening) * RECORD_SIZE
-        if len(opening) < BATCH.size or at + size > self._size:
-            return None
-        return batch_head(self._disk.read(self._fd, size, at), 0)
-
-
-def check_head(path: Path, head: SegmentHead | None, expected: int) -> SegmentHead:
-    """The header of a segment that begins with transaction `expected`. Damaged, OtherFormat."""
-    if head is None:
-        raise Damaged(path, 0, "the segment's header is damaged")
-    if head.format != FORMAT_VERSION:
-        raise OtherFormat(
-            f"{path} has format {head.format}, and this program reads {FORMAT_VERSION}"
-        )
-    if head.first_txn != expected:  # which is the number in its name
-        raise Damaged(
-            path, 0, f"it begins with transaction {head.first_txn} in the place of {expected}"
-        )
-    return head
-
-
-def _followed(path: Path, offset: int, first: int, last: int) -> Damaged:
-    return Damaged(
-        path,
-        offset,
-        f"transactions {first} to {last} are damaged or missing, and followed by another segment",
-    )
+def find_end(
+    disk: Disk,
+    directory: Path,
+    log_id: int,
+    durable: Position | None,
+    beat: Callable[[], None] = lambda: None,
+) -> End:
+    """Where a journal ends that was read as a whole before. durable: the newest position that is
+    known to be durable, from which on it is read; None: from the newest segment on. beat: called
+    for every batch. Damaged, OtherFormat."""
+    reader = Reader(disk, directory, log_id)
+    if durable is None and reader.paths:
+        head = reader.newest_head()
+        durable = Position(head.number, 0, head.first_txn - 1, head.first_event - 1, head.previous)
+    for _ in reader.batches(durable):
+        beat()
+    return reader.end

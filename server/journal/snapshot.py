@@ -1,5 +1,5 @@
-"""Snapshots: the state at one txn_id in a file of its own, so that a start need not fold the whole
-journal and old segments can go.
+"""Snapshots: the state at the end of one batch in a file of its own, so that a start need not fold
+the whole journal and old segments can go.
 
 A snapshot has its name only once all of it is durable. One that is damaged is passed over for the
 one before it, which is why two are kept, and the journal after the older one.
@@ -20,24 +20,26 @@ from server.journal.format import (
     FORMAT_VERSION,
     SNAPSHOT,
     SNAPSHOT_CLIENT,
+    SNAPSHOT_ROOM,
     SNAPSHOT_USER,
     TEMPORARY,
     crc64,
     number_in,
     numbered,
 )
+from server.journal.reader import Position
 from server.region.layout import OUTCOME_WORDS, WORD
 
 SUFFIX: Final = "snapshot"
 KEEP: Final = 2
 """How many snapshots there are, once as many have been made."""
 
-_HEADER: Final = Struct(f"<{len(SNAPSHOT.fields)}Q")
-_PROFILE_WORDS: Final = sum(f.words for f in SNAPSHOT_USER) - 4
-_USER: Final = Struct(f"<4Q{_PROFILE_WORDS * WORD}s")
+_PROFILE_WORDS: Final = sum(f.words for f in SNAPSHOT_USER) - 5
+_USER: Final = Struct(f"<5Q{_PROFILE_WORDS * WORD}s")
+_ROOM: Final = Struct(f"<{len(SNAPSHOT_ROOM)}Q")
 _CLIENT: Final = Struct(f"<4Q{ROW_WORDS * WORD}s")
-assert [f.name for f in SNAPSHOT_USER[:5]] == [
-    "registered", "last_seen", "balance", "last_txn", "iterations",
+assert [f.name for f in SNAPSHOT_USER[:6]] == [
+    "registered", "last_seen", "balance", "last_txn", "direct_seq", "iterations",
 ]  # fmt: skip
 assert sum(f.words for f in SNAPSHOT_CLIENT) * WORD == _CLIENT.size
 
@@ -46,14 +48,27 @@ class SnapshotHead(NamedTuple):
     """A snapshot header's fields, the magic left out."""
 
     format: int
+    log_id: int
     txn_id: int
+    event: int
+    segment: int
+    offset: int
+    chain: bytes
     supply: int
     time: int
-    durable: int
+    epoch: int
+    ring: int
+    skips: int
     users: int
     clients: int
+    rooms: int
     length: int
     crc: int
+
+    @property
+    def position(self) -> Position:
+        """Of the journal: where it goes on."""
+        return Position(self.segment, self.offset, self.txn_id, self.event, self.chain)
 
 
 assert tuple(f.name for f in SNAPSHOT.fields[1:]) == SnapshotHead._fields
@@ -84,11 +99,14 @@ def txn_of(path: Path) -> int:
 # ---- writing
 
 
-def write(disk: Disk, directory: Path, books: Books, durable: int, now: int) -> Path:
-    """Write a snapshot; when this returns it is durable, name and all.
+def write(
+    disk: Disk, directory: Path, log_id: int, books: Books, position: Position, now: int
+) -> Path:
+    """Write a snapshot; when this returns it is durable, name and all. One of the same txn_id is
+    replaced.
 
-    durable: the newest txn_id that is known to be durable, at least the books'. now: microseconds
-    since the Unix epoch. OSError: there is no such snapshot, or its name may not last.
+    position: of the books, which is durable. now: microseconds since the Unix epoch. OSError:
+    there is no such snapshot, or its name may not last.
     """
     path = numbered(directory, books.txn, SUFFIX)
     temporary = path.with_name(path.name + TEMPORARY)
@@ -97,7 +115,7 @@ def write(disk: Disk, directory: Path, books: Books, durable: int, now: int) -> 
     try:
         fd = disk.create(temporary)
         try:
-            disk.write(fd, pack(books, durable, now), 0)
+            disk.write(fd, pack(log_id, books, position, now), 0)
             disk.sync(fd)
         finally:
             disk.close(fd)
@@ -110,10 +128,10 @@ def write(disk: Disk, directory: Path, books: Books, durable: int, now: int) -> 
     return path
 
 
-def pack(books: Books, durable: int, now: int) -> tuple[bytes, bytes]:
+def pack(log_id: int, books: Books, position: Position, now: int) -> tuple[bytes, bytes]:
     """Header and body of a snapshot."""
-    assert durable >= books.txn, "what is in a snapshot is durable"
-    outcomes = memoryview(books.outcomes)
+    assert (position.txn, position.event) == (books.txn, books.event), "of another place"
+    outcomes, rooms = memoryview(books.outcomes), max(books.rooms, default=0)
     body = b"".join(
         [
             *map(
@@ -122,6 +140,7 @@ def pack(books: Books, durable: int, now: int) -> tuple[bytes, bytes]:
                 books.last_seen[1:],
                 books.balances[1:],
                 books.last_txn[1:],
+                books.direct_seqs[1:],
                 books.profiles[1:],
             ),
             *(
@@ -137,11 +156,13 @@ def pack(books: Books, durable: int, now: int) -> tuple[bytes, bytes]:
                     strict=True,
                 )
             ),
+            *(_ROOM.pack(books.rooms.get(room, 0)) for room in range(1, rooms + 1)),
         ]
     )
     header = SNAPSHOT.pack(
-        FORMAT_VERSION, books.txn, books.supply, now, durable, books.users, books.clients,
-        len(body), rest=(body,),
+        FORMAT_VERSION, log_id, books.txn, books.event, position.segment, position.offset,
+        position.chain, books.supply, now, books.epoch, books.ring, books.skips, books.users,
+        books.clients, rooms, len(body), rest=(body,),
     )  # fmt: skip
     return header, body
 
@@ -149,24 +170,41 @@ def pack(books: Books, durable: int, now: int) -> tuple[bytes, bytes]:
 # ---- reading
 
 
-def newest(disk: Disk, directory: Path) -> tuple[Snapshot | None, list[Damaged]]:
+def newest(disk: Disk, directory: Path, log_id: int) -> tuple[Snapshot | None, list[Damaged]]:
     """The newest snapshot that is good, None where there is none; and what is wrong with each
     newer one. OtherFormat."""
     bad: list[Damaged] = []
     for path in paths(disk, directory):
         try:
-            return read(disk, path), bad
+            return read(disk, path, log_id), bad
         except Damaged as error:
             bad.append(error)
     return None, bad
 
 
-def read(disk: Disk, path: Path) -> Snapshot:
-    """A snapshot, checked as a whole. Damaged, OtherFormat."""
-    data = memoryview(read_file(disk, path))
+def newest_head(disk: Disk, directory: Path) -> SnapshotHead | None:
+    """The header of the newest snapshot, unchecked: for who only tells of it. OSError."""
+    for path in paths(disk, directory)[:1]:
+        fd = disk.open(path)
+        try:
+            data = disk.read(fd, SNAPSHOT.size, 0)
+        finally:
+            disk.close(fd)
+        if len(data) == SNAPSHOT.size:
+            return SnapshotHead._make(SNAPSHOT.words.unpack(data)[1:])
+    return None
+
+
+def read(disk: Disk, path: Path, log_id: int) -> Snapshot:
+    """A snapshot of a log, checked as a whole. Damaged: also where it cannot be read;
+    OtherFormat."""
+    try:
+        data = memoryview(read_file(disk, path))
+    except OSError as error:
+        raise Damaged(path, 0, f"it cannot be read: {error.strerror}") from error
     if len(data) < SNAPSHOT.size:
         raise Damaged(path, 0, "the snapshot has no whole header")
-    magic, *rest = _HEADER.unpack_from(data)
+    magic, *rest = SNAPSHOT.words.unpack_from(data)
     head, body = SnapshotHead(*rest), data[SNAPSHOT.size :]
     if magic != SNAPSHOT.magic or crc64(body, crc64(data[: SNAPSHOT.size - WORD])) != head.crc:
         raise Damaged(path, 0, "the snapshot is damaged")
@@ -174,15 +212,16 @@ def read(disk: Disk, path: Path) -> Snapshot:
         raise OtherFormat(
             f"{path} has format {head.format}, and this program reads {FORMAT_VERSION}"
         )
+    if head.log_id != log_id:
+        raise Damaged(path, 0, "the snapshot is of another log")
     users = head.users * _USER.size
-    if not len(body) == head.length == users + head.clients * _CLIENT.size:
+    clients = users + head.clients * _CLIENT.size
+    if not len(body) == head.length == clients + head.rooms * _ROOM.size:
         raise Damaged(path, 0, "the snapshot's length is not what its counts make")
-    if head.txn_id != txn_of(path) or head.durable < head.txn_id:
-        raise Damaged(
-            path, 0, f"it is of transaction {head.txn_id}, made when {head.durable} was durable"
-        )
+    if head.txn_id != txn_of(path):
+        raise Damaged(path, 0, f"it is of transaction {head.txn_id}")
     try:
-        books = _unpack(head, body[:users], body[users:])
+        books = _unpack(head, body[:users], body[users:clients], body[clients:])
     except Inconsistent as error:
         raise Damaged(path, 0, error.why) from error
     for what in _problems(books):
@@ -190,17 +229,20 @@ def read(disk: Disk, path: Path) -> Snapshot:
     return Snapshot(path, head, books)
 
 
-def _unpack(head: SnapshotHead, users: memoryview, clients: memoryview) -> Books:
+def _unpack(head: SnapshotHead, users: memoryview, clients: memoryview, rooms: memoryview) -> Books:
     """Inconsistent."""
     books = Books()
-    books.txn, books.supply = head.txn_id, head.supply
-    for user, (registered, last_seen, balance, last_txn, profile) in enumerate(
+    books.txn, books.supply, books.event = head.txn_id, head.supply, head.event
+    books.epoch, books.ring, books.skips = head.epoch, head.ring, head.skips
+    books.rooms = {room: seq for room, (seq,) in enumerate(_ROOM.iter_unpack(rooms), 1) if seq}
+    for user, (registered, last_seen, balance, last_txn, direct_seq, profile) in enumerate(
         _USER.iter_unpack(users), 1
     ):
         books.register(head.txn_id, registered, user, profile)
         books.last_seen[user] = last_seen
         books.balances[user] = balance
         books.last_txn[user] = last_txn
+        books.direct_seqs[user] = direct_seq
     outcomes = array("Q")
     for client, (user, client_id, floor, newest, row) in enumerate(_CLIENT.iter_unpack(clients), 1):
         books.new_client(head.txn_id, user, client_id, client, floor)
@@ -230,28 +272,27 @@ def _problems(books: Books) -> Iterator[str]:
 # ---- removing
 
 
-def prune(disk: Disk, directory: Path, keep: int = KEEP) -> int:
+def prune(disk: Disk, directory: Path, log_id: int, keep: int = KEEP) -> SnapshotHead | None:
     """Remove what is older than the newest `keep` good snapshots, and what the making of one has
     left half done; not to be called while one is being made. OtherFormat, OSError.
 
-    Answers the txn_id of the oldest of these, which the journal must go on from; 0 where there are
-    fewer: all of the journal is needed then.
+    Answers the head of the oldest of these, which the journal must go on from; None where there
+    are fewer: all of the journal is needed then.
     """
-    good, older = 0, 0
+    good, older = 0, None
     removed = [name for name in disk.names(directory) if _is_temporary(name)]
     for path in paths(disk, directory):
         if good == keep:
             removed.append(path.name)
             continue
         with suppress(Damaged):
-            read(disk, path)
+            older = read(disk, path, log_id).head
             good += 1
-            older = txn_of(path)
     for name in removed:
         disk.remove(directory / name)
     if removed:
         disk.sync_directory(directory)
-    return older if good == keep else 0
+    return older if good == keep else None
 
 
 def _is_temporary(name: str) -> bool:

@@ -1,7 +1,8 @@
 """Writing the journal: one batch, one sync; a new segment where the batch has no room.
 
 An error is final. What a failed sync has kept nobody knows, and asking again would answer for
-other pages: so after the first OSError a Writer does nothing any more.
+other pages: so after the first OSError a Writer does nothing any more. Only the allocation of the
+next segment, which is made ahead, may fail and be tried again: nothing has been promised for it.
 """
 
 import os
@@ -11,12 +12,23 @@ from typing import Final
 
 from server.journal.disk import Disk, Piece
 from server.journal.errors import Damaged
-from server.journal.format import BATCH, FORMAT_VERSION, SEGMENT, batch_head, numbered
-from server.journal.reader import SUFFIX, End
+from server.journal.format import (
+    BATCH,
+    BATCH_END,
+    FORMAT_VERSION,
+    SEGMENT,
+    BatchKind,
+    batch_head,
+    numbered,
+    sha256,
+)
+from server.journal.reader import SUFFIX, End, Position
 from server.region.layout import WORD
 from server.region.records import RECORD_SIZE
 
 _SALT_SIZE: Final = WORD
+OVERHEAD: Final = BATCH.size + WORD
+"""Bytes of a batch beside its transactions and events."""
 
 
 class Writer:
@@ -26,6 +38,7 @@ class Writer:
         self,
         disk: Disk,
         directory: Path,
+        log_id: int,
         end: End,
         segment_size: int,
         now: Callable[[], int],
@@ -37,84 +50,193 @@ class Writer:
         the last batch is not what the Reader saw."""
         self._disk = disk
         self._directory = directory
+        self._log_id = log_id
         self._segment_size = segment_size
         self._now = now
         self._salt_of = salt
-        self.last = end.last
-        """The newest txn_id that is durable."""
-        self.segment = end.path if end.head is not None else None
+        self.position: Position = end.position
+        """The end of what is durable."""
+        self.written = 0
+        """Bytes that this one has written."""
+        self.segment = end.path
         """The file that is written to; None before the first batch."""
-        self._fd = -1
+        self._fd = self._next = -1  # the segment's, and that of the one allocated ahead
+        self._size = self._next_size = 0
+        self._salt = 0
         self._failed = False
         if end.unborn is not None:
-            disk.remove(end.unborn)
-            disk.sync_directory(directory)
-        if end.path is None or end.head is None:
+            self._adopt(end.unborn)
+        if end.path is not None:
+            self._go_on(end.path, end)
+
+    def _adopt(self, path: Path) -> None:
+        """A segment that was allocated ahead: its room may have been promised."""
+        disk, fd = self._disk, self._disk.open(path, writable=True)
+        size = disk.size(fd)
+        if size > SEGMENT.size and not disk.read(fd, size, 0).strip(b"\0"):
+            self._next, self._next_size = fd, size
             return
-        self._salt = end.head.salt
-        self._fd = disk.open(end.path, writable=True)
-        self._offset = end.offset
-        self._size = max(disk.size(self._fd), end.offset)
+        disk.close(fd)
+        disk.remove(path)
+        disk.sync_directory(self._directory)
+
+    def _go_on(self, path: Path, end: End) -> None:
+        assert end.head is not None
+        disk, head, offset = self._disk, end.head, end.offset
+        self._salt = head.salt
+        self._fd = disk.open(path, writable=True)
+        self._size = max(disk.size(self._fd), offset)
         if end.torn:
-            disk.truncate(self._fd, end.offset)
+            disk.truncate(self._fd, offset)
             disk.allocate(self._fd, self._size)
         # What was not synced, or failed to be, the system shows all the same and may not have
         # kept: written once more, the syncs below speak for it.
         if end.batch:
-            data = disk.read(self._fd, end.offset - end.batch, end.batch)
-            if batch_head(data, 0) is None:
-                raise Damaged(end.path, end.batch, "the last batch has changed since it was read")
+            data = disk.read(self._fd, offset - end.batch, end.batch)
+            found = batch_head(data, 0)
+            if found is None or sha256(data[: BATCH.size]) != end.position.chain:
+                raise Damaged(path, end.batch, "the last batch has changed since it was read")
             disk.write(self._fd, [data], end.batch)
-        else:
-            head = end.head
-            header = SEGMENT.pack(head.format, head.first_txn, head.salt, head.created)
-            disk.write(self._fd, [header], 0)
+        elif offset == SEGMENT.size:
+            disk.write(self._fd, [SEGMENT.pack(*head[1:-1])], 0)
         disk.sync(self._fd)
-        disk.sync_directory(directory)
+        disk.sync_directory(self._directory)
 
-    def append(self, pieces: Sequence[Piece], count: int) -> None:
-        """Write the next `count` records, which the pieces hold one after the other, and sync.
+    @property
+    def last(self) -> int:
+        """The newest txn_id that is durable."""
+        return self.position.txn
+
+    @property
+    def room(self) -> int:
+        """Bytes that are allocated for batches to come: so many can be written whatever the disk
+        has left."""
+        if self._next >= 0:
+            return self._next_size - SEGMENT.size
+        return max(0, self._size - self.position.offset) if self._fd >= 0 else 0
+
+    def prepare(self) -> None:
+        """Allocate the next segment, if that is not done yet. OSError: it was not, nothing is
+        changed, and it may be tried again."""
+        if self._next >= 0 or self._failed:
+            return
+        disk, path = self._disk, self._path(self.position.segment + 1)
+        fd = disk.create(path)
+        try:
+            disk.allocate(fd, self._segment_size)
+        except OSError:
+            disk.close(fd)
+            disk.remove(path)
+            raise
+        self._next, self._next_size = fd, self._segment_size
+
+    def append(
+        self,
+        records: Sequence[Piece],
+        count: int,
+        events: Sequence[Piece] = (),
+        next_event: int | None = None,
+    ) -> None:
+        """Write the next `count` transactions, which the pieces of `records` hold one after the
+        other, and the events up to the one before `next_event` (None: no event), and sync.
 
         OSError: nothing of them may be taken for durable, and the Writer is of no use any more.
         """
-        if self._failed:
-            raise OSError("the journal has failed before")
-        first, size = self.last + 1, BATCH.size + count * RECORD_SIZE
-        assert count > 0, "an empty batch would be read as the end"
-        assert sum(map(len, pieces)) == size - BATCH.size, "whole records"
-        self._failed = True
-        if self._fd < 0 or self._offset + size > self._size:
-            if self._fd >= 0 and self._offset == SEGMENT.size:
-                # Left by a crash, and too small: the next segment would have the same name.
-                self._size = max(self._segment_size, self._offset + size)
-                self._disk.allocate(self._fd, self._size)
-            else:
-                self._rotate(first, size)
-        header = BATCH.pack(self._salt, first, count, self._now(), rest=tuple(pieces))
-        self._disk.write(self._fd, [header, *pieces], self._offset)
+        if next_event is None:
+            next_event = self.position.event + 1
+        assert count or next_event > self.position.event + 1, "it would say nothing"
+        self._write(BatchKind.RECORDS, records, count, events, next_event)
+
+    def begin(self, ring: int, skip: int, epoch: int) -> None:
+        """Note a start of the server, in a new segment: see the batch header's fields. OSError: as
+        for `append`."""
+        self._rotate_for(OVERHEAD)
+        self._write(BatchKind.BEGIN, (), 0, (), self.position.event + 1, (ring, skip, epoch))
+
+    def finish(self) -> None:
+        """Note an orderly stop. OSError: as for `append`."""
+        self._write(BatchKind.END, (), 0, (), self.position.event + 1)
+
+    def _write(
+        self,
+        kind: BatchKind,
+        records: Sequence[Piece],
+        count: int,
+        events: Sequence[Piece],
+        next_event: int,
+        begin: tuple[int, int, int] = (0, 0, 0),
+    ) -> None:
+        events_size, position = sum(map(len, events)), self.position
+        size = OVERHEAD + count * RECORD_SIZE + events_size
+        assert sum(map(len, records)) == count * RECORD_SIZE, "whole records"
+        if self._fd < 0 or position.offset + size > self._size:
+            self._rotate_for(size)
+            position = self.position
+        self._fail()
+        header = BATCH.pack(
+            self._salt, kind, self._now(), position.txn + 1, count, position.event + 1, next_event,
+            events_size, *begin, sha256(*records), sha256(*events), position.chain,
+        )  # fmt: skip
+        self._disk.write(self._fd, [header, *records, *events, BATCH_END], position.offset)
         self._disk.sync(self._fd)
         self._failed = False
-        self._offset += size
-        self.last += count
+        self.written += size
+        self.position = Position(
+            position.segment,
+            position.offset + size,
+            position.txn + count,
+            next_event - 1,
+            sha256(header),
+        )
 
-    def _rotate(self, first: int, size: int) -> None:
-        """A new segment with room for `size` bytes, durable itself before anything is in it."""
-        disk, old = self._disk, self._fd
-        path = numbered(self._directory, first, SUFFIX)
-        self._fd, self.segment = disk.create(path), path
-        if old >= 0:
-            disk.close(old)
-        self._size = max(self._segment_size, SEGMENT.size + size)
-        disk.allocate(self._fd, self._size)
+    def _fail(self) -> None:
+        """Until what comes next has been done, it has failed."""
+        if self._failed:
+            raise OSError("the journal has failed before")
+        self._failed = True
+
+    def _rotate_for(self, size: int) -> None:
+        """A new segment with room for a batch of `size` bytes, durable itself before anything is in
+        it."""
+        if self._fd >= 0 and self.position.offset == SEGMENT.size:
+            # Nothing is in it yet, as after a crash, and it is too small.
+            if self._size < SEGMENT.size + size:
+                self._size = max(self._segment_size, SEGMENT.size + size)
+                self._disk.allocate(self._fd, self._size)
+            return
+        self._fail()
+        disk, old, before = self._disk, self._fd, self.position
+        number, size = before.segment + 1, max(self._segment_size, SEGMENT.size + size)
+        path = self._path(number)
+        if self._next < 0:
+            self._next, self._next_size = disk.create(path), 0
+        if self._next_size < size:
+            disk.allocate(self._next, size)
+        self._fd, self._size, self._next = self._next, max(size, self._next_size), -1
+        self.segment = path
         self._salt = int.from_bytes(self._salt_of(_SALT_SIZE), "little")
-        header = SEGMENT.pack(FORMAT_VERSION, first, self._salt, self._now())
+        header = SEGMENT.pack(
+            FORMAT_VERSION, self._log_id, number, before.txn + 1, before.event + 1, self._salt,
+            self._now(), before.chain,
+        )  # fmt: skip
         disk.write(self._fd, [header], 0)
         disk.sync(self._fd)
         disk.sync_directory(self._directory)
-        self._offset = SEGMENT.size
+        if old >= 0:
+            disk.truncate(old, before.offset)  # what it has not used
+            disk.close(old)
+        self.position = before._replace(segment=number, offset=SEGMENT.size, chain=sha256(header))
+        self._failed = False
+
+    def _path(self, number: int) -> Path:
+        return numbered(self._directory, number, SUFFIX)
 
     def close(self) -> None:
-        """Close the segment; everything appended is durable already."""
-        if self._fd >= 0:
-            self._disk.close(self._fd)
-            self._fd = -1
+        """Close the segment; everything appended is durable already. The one that was allocated
+        ahead goes."""
+        for fd in (self._fd, self._next):
+            if fd >= 0:
+                self._disk.close(fd)
+        if self._next >= 0:
+            self._disk.remove(self._path(self.position.segment + 1))
+        self._fd = self._next = -1

@@ -22,6 +22,7 @@ from server.early import signal_name
 from server.exits import Exit
 from server.journal import process as journal
 from server.journal.errors import JournalError
+from server.journal.start import restore
 from server.master.resources import Part, Resources
 from server.worker import process as worker
 
@@ -107,11 +108,12 @@ def _run_loader(birth: Birth) -> NoReturn:
         setproctitle.setproctitle("tradechat: loader")
         assert birth.resources.data is not None
         settings = birth.resources.settings
-        journal.restore(
+        restore(
             birth.resources.region,
             birth.resources.data,
             settings.client_retention,
             settings.client_grace,
+            settings.segment_size << 20,
         )
         code = Exit.OK
     except (JournalError, OSError, MemoryError) as error:

@@ -22,7 +22,7 @@ from server.child import limit_of
 from server.config import Settings
 from server.core.state import initialise
 from server.early import write_line
-from server.journal.directory import DataDirectory, lock_data
+from server.journal.directory import DataDirectory, Identity, lock_data
 from server.journal.disk import Disk
 from server.journal.errors import JournalError
 from server.master.signals import SignalQueue
@@ -226,9 +226,10 @@ def _message_pair() -> tuple[socket.socket, socket.socket]:
 def _opened(region: Region, data: DataDirectory) -> DataDirectory:
     """The data directory, in use for this region. JournalError, OSError."""
     at = region.header.index("salt_secret") * 8
+    new = Identity(bytes(region.bytes[at : at + 32]), region.header.log_id)
     try:
-        secret = data.open(Disk(), bytes(region.bytes[at : at + 32]))
+        kept = data.open(Disk(), new)
     except JournalError as error:
         raise JournalError(f"the data directory {data.path} cannot be used: {error}") from error
-    region.bytes[at : at + 32] = secret
+    region.bytes[at : at + 32], region.header.log_id = kept
     return data

@@ -114,6 +114,25 @@ def index_size(c: Capacities) -> int:
 OUTCOME_FIELDS = ("req_id", "txn_id", "balance", "target", "amount")
 OUTCOME_WORDS = len(OUTCOME_FIELDS)
 
+EVENT_FIELDS = (
+    Field("word", "commit word: the event's number"),
+    Field("kind", "SlotKind"),
+    Field("room", "room id; 0: to one user"),
+    Field("seq", "room_seq, or the recipient's direct_seq"),
+    Field("user", "who joins, leaves or speaks; the recipient where room is 0"),
+    Field("session", "session slot + 1 that joins, leaves or is superseded"),
+    Field("previous", "number of the event before it in the same room"),
+    Field("frame_len", "bytes"),
+    Field("time", "when it was published", Kind.TIME),
+    Field("sender", "user id of who sent a message"),
+    Field("client_slot", "slot + 1 of the sender's client; 0: none"),
+    Field("client_id", "of the client that sent it; 0: none"),
+    Field("req_id", "of its request"),
+    Field("digest", "of the message, to tell one request from another"),
+    Field("txn", "txn_id of the transaction that it is published with; 0: none"),
+)
+"""What stands before an event's frame, in the ring and in the journal."""
+
 SEGMENTS: tuple[Segment, ...] = (
     Segment(
         "header",
@@ -128,7 +147,8 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("master_pid", "process id of the master"),
             Field("started", "when the region was created", Kind.TIME),
             Field("lived", "lived time is CLOCK_MONOTONIC and this, microseconds; loader"),
-            Field("epoch", "of the rooms' numbers; answered by JOIN_ROOM"),
+            Field("epoch", "of the numbers of rooms and inboxes; answered by JOIN_ROOM; loader"),
+            Field("log_id", "identity of the log; answered by LOGIN"),
             Field("state", "0 starting, 1 serving, 2 draining; master"),
             Field("recovery", "0, or the epoch of the repair that is going on; master"),
             Field(
@@ -164,9 +184,17 @@ SEGMENTS: tuple[Segment, ...] = (
     ),
     Segment(
         "events",
-        "The event ring's lock and position.",
+        "The event ring's lock and positions.",
         1,
-        (LOCK, Field("head", "number of the newest event; event lock")),
+        (
+            LOCK,
+            Field("head", "number of the newest event; event lock"),
+            Field("first", "oldest event that was ever in the ring; the loader, at the start"),
+            Field("skipped", "what every room and inbox has left out after crashes; loader"),
+            Field("durable", "newest event that is durable; 2^64-1 without a journal; journal"),
+            Field("released", "newest event that may be shown; journal"),
+            Field("limit", "newest event that has a place; journal"),
+        ),
     ),
     Segment(
         "journal",
@@ -353,14 +381,7 @@ SEGMENTS: tuple[Segment, ...] = (
         "Room events, direct messages, payments: event n stands in slot n modulo the ring.",
         lambda c: c.event_ring,
         (
-            Field("word", "commit word: the event's number"),
-            Field("kind", "EventKind of rooms.py"),
-            Field("room", "room id; 0: to one user"),
-            Field("seq", "room_seq, or the recipient's direct_seq"),
-            Field("user", "who joins or leaves; the recipient where room is 0"),
-            Field("session", "session slot + 1 that joins, leaves or is superseded"),
-            Field("previous", "number of the event before it in the same room"),
-            Field("frame_len", "bytes"),
+            *EVENT_FIELDS,
             Field("frame", "the finished push frame", Kind.BLOB, frame_words),
         ),
         aligned=False,

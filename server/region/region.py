@@ -101,6 +101,7 @@ class Region:
         header.master_pid = os.getpid()
         secret = header.index("salt_secret") * 8
         region.bytes[secret : secret + 32] = os.urandom(32)
+        header.log_id = int.from_bytes(os.urandom(8)) or 1
         header.magic = MAGIC
         return region
 

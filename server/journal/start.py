@@ -1,0 +1,99 @@
+"""From the data directory to a new region, at a start of the server: the state is loaded, the start
+is noted in the journal, and the region is filled.
+"""
+
+import signal
+import time
+from typing import Final
+
+import liblog
+from server.journal import idle
+from server.journal.aside import set_torn_aside
+from server.journal.commit import segment_bytes
+from server.journal.directory import DataDirectory
+from server.journal.disk import Disk
+from server.journal.errors import JournalError
+from server.journal.load import Idleness, Loaded, fill, load
+from server.journal.position import PositionFile
+from server.journal.position import read as read_position
+from server.journal.reader import segments
+from server.journal.upkeep import now_us, tell_bad
+from server.journal.writer import Writer
+from server.region.region import Region
+
+PROGRESS_S: Final = 1.0
+
+log = liblog.get("journal")
+
+
+def restore(
+    region: Region, data: DataDirectory, retention_s: float, grace_s: float, segment_size: int
+) -> None:
+    """Bring a new region to the state on disk. For the main thread of a process that does nothing
+    else: every PROGRESS_S it logs how far it is. retention_s, grace_s: the settings
+    client_retention and client_grace. segment_size: bytes. JournalError, OSError."""
+    began = time.monotonic()
+    step, done, total = "snapshot", 0, 0
+
+    def progress(folded: int, of: int) -> None:
+        nonlocal step, done, total
+        step, done, total = "journal", folded, of
+
+    def tell(*_: object) -> None:
+        log.info("loading", step=step, transactions=done, of=max(done, total))
+
+    disk, log_id = Disk(), region.header.log_id
+    signal.signal(signal.SIGALRM, tell)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    signal.setitimer(signal.ITIMER_REAL, PROGRESS_S, PROGRESS_S)
+    try:
+        is_new = data.is_new(disk)
+        if not is_new and not segments(disk, data.journal):
+            raise JournalError(
+                f"the data directory {data.path} has had a journal, and it is gone: nothing is "
+                "begun anew in its place. Restore the directory from a backup, or choose another "
+                "with --data; an empty directory begins an empty bank"
+            )
+        noted = read_position(disk, data.position, log_id)
+        loaded = load(disk, data.journal, data.snapshots, log_id, noted, progress)
+        step = "region"
+        times, why = idle.take(disk, data.idle, loaded.books.txn)
+        note_start(disk, data, loaded, region, segment_size)
+        if is_new:
+            data.settle(disk)
+        retention_us, grace_us = int(retention_s * 1e6), int(grace_s * 1e6)
+        clock_us = time.monotonic_ns() // 1000
+        fill(region, loaded, now_us(), Idleness(times, retention_us, grace_us, clock_us))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    tell_bad(loaded.bad)
+    if why:
+        log.warning("idle_times_unknown", file=str(data.idle), reason=why)
+    if is_new:
+        log.warning("new_data_directory", path=str(data.path))
+    log.info(
+        "loaded",
+        txn_id=loaded.books.txn,
+        users=loaded.books.users,
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def note_start(
+    disk: Disk, data: DataDirectory, loaded: Loaded, region: Region, segment_size: int
+) -> None:
+    """Note in the journal that a server starts, before anybody is served. After a crash numbers
+    that rooms and inboxes may have used, and whose events are lost, are left out. OSError."""
+    books, capacities = loaded.books, region.layout.capacities
+    set_torn_aside(disk, data, loaded.end)
+    size = segment_bytes(capacities, segment_size)
+    writer = Writer(disk, data.journal, loaded.log_id, loaded.end, size, now_us)
+    skip = 0 if loaded.end.clean else books.ring
+    begin = capacities.event_ring, skip, books.epoch or region.header.epoch
+    writer.begin(*begin)
+    books.begin(*begin)
+    noted = PositionFile(disk, data.position, loaded.log_id)
+    noted.write(writer.position)
+    noted.sync()
+    noted.close()
+    writer.close()

@@ -1,0 +1,184 @@
+"""When a snapshot is made, and which files of the journal may go then."""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+import setproctitle
+
+import liblog
+from server.child import follow_parent, fork
+from server.config import Settings
+from server.journal.directory import DataDirectory
+from server.journal.disk import Disk
+from server.journal.errors import Damaged, JournalError
+from server.journal.load import make_snapshot
+from server.journal.reader import Position, heads
+from server.journal.snapshot import SnapshotHead, newest_head, prune
+from server.journal.writer import Writer
+from server.region.region import Region
+
+NICENESS: Final = 10  # of a snapshot's process
+_MIB: Final = 1 << 20
+_SNAPSHOT_ADVICE: Final = (
+    "the journal is kept whole, and grows, until a snapshot succeeds: is there space in the data "
+    "directory?"
+)
+DAMAGED_ADVICE: Final = (
+    "run `tradechat-admin journal verify`: it names the last transaction that is good, and "
+    "docs/JOURNAL.md says how to repair"
+)
+
+log = liblog.get("journal")
+
+
+def now_us() -> int:
+    """Microseconds since the Unix epoch."""
+    return time.time_ns() // 1000
+
+
+class Snapshots:
+    """When a snapshot is made, and what of the journal may go then."""
+
+    def __init__(
+        self, settings: Settings, data: DataDirectory, region: Region, disk: Disk, writer: Writer
+    ) -> None:
+        self._disk, self._data, self._region, self._writer = disk, data, region, writer
+        self._log_id = region.header.log_id
+        self._every = settings.snapshot_size * _MIB  # bytes
+        self._every_s = settings.snapshot_interval
+        self._keep = settings.history_size * _MIB
+        self._ring = region.layout.capacities.txn_ring
+        self._child = 0  # process id; 0: none
+        self._tried_at = time.monotonic()
+        self._tried = writer.written  # bytes
+        newest = self._tell()
+        self._seen = (newest.txn_id, newest.event) if newest else (0, 0)
+
+    def _tell(self) -> SnapshotHead | None:
+        """Tell in the region what there is; the newest snapshot."""
+        journal = self._region.journal
+        newest = newest_head(self._disk, self._data.snapshots)
+        txn = newest.txn_id if newest else 0
+        if journal.snapshot != txn:
+            journal.snapshot, journal.snapshot_time = txn, now_us()
+        first = heads(self._disk, self._data.journal)[:1]
+        journal.oldest = first[0][1].first_txn if first else 0
+        return newest
+
+    def _remove_segments(self, older: SnapshotHead | None) -> None:
+        """Remove those that neither a restart nor the history needs any more.
+
+        A restart needs what comes after the older of two snapshots, and the ring's records; the
+        archive what it has not read."""
+        if older is None:
+            return
+        disk, region = self._disk, self._region
+        found = heads(disk, self._data.journal)
+        txn, event = region.log.head - self._ring, region.archive.cursor
+        sizes = []
+        for path, _ in found:
+            fd = disk.open(path)
+            sizes.append(disk.size(fd))
+            disk.close(fd)
+        gone = 0
+        while gone + 1 < len(found) and sum(sizes[gone:]) > self._keep:
+            following = found[gone + 1][1]
+            if following.number > older.segment or following.first_txn > txn + 1:
+                break
+            if following.first_event > event + 1:
+                break
+            gone += 1
+        region.journal.oldest = found[gone][1].first_txn if found else 0  # before they go
+        for path, _ in found[:gone]:
+            disk.remove(path)
+        if gone:
+            disk.sync_directory(self._data.journal)
+
+    def look(self) -> None:
+        """Begin one if it is time, or see to the one that is being made. What fails here is no
+        failure of the journal."""
+        try:
+            self._look()
+        except (OSError, JournalError) as error:
+            log.error("snapshot_failed", reason=str(error), advice=_SNAPSHOT_ADVICE)
+
+    def _look(self) -> None:
+        position = self._writer.position
+        if position.txn and not self._region.journal.oldest:
+            self._tell()
+        if self._child:
+            pid, status = os.waitpid(self._child, os.WNOHANG)
+            if pid:
+                self._child = 0
+                if status == 0:
+                    self._tell()
+                else:
+                    log.error("snapshot_failed", advice=_SNAPSHOT_ADVICE)
+            return
+        new, age = self._writer.written - self._tried, time.monotonic() - self._tried_at
+        if new >= self._every or (new > 0 and self._every_s and age >= self._every_s):
+            self._tried, self._tried_at = self._writer.written, time.monotonic()
+            parent = os.getpid()
+            self._child = fork()
+            if self._child == 0:
+                self._become_snapshot(position, parent)
+
+    def _become_snapshot(self, upto: Position, parent: int) -> NoReturn:
+        code = 1
+        try:
+            follow_parent(parent, signal.SIGKILL)
+            os.nice(NICENESS)
+            setproctitle.setproctitle("tradechat: snapshot")
+            self.make(upto)
+            code = 0
+        except JournalError as error:
+            log.error("journal_damaged", reason=str(error), advice=DAMAGED_ADVICE)
+        except OSError as error:
+            log.error("snapshot_unwritable", reason=str(error))
+        except BaseException as error:
+            log.error("snapshot_crashed", exc_info=error)
+        finally:
+            os._exit(code)
+
+    def make(self, upto: Position) -> None:
+        """Make one, in this process, and remove what is not needed then. JournalError, OSError."""
+        began, data = time.monotonic(), self._data
+        last_seen = self._region.column("users", "last_seen")
+        made = make_snapshot(
+            self._disk, data.journal, data.snapshots, self._log_id, upto, last_seen, now_us()
+        )
+        tell_bad(made.bad)
+        self._remove_segments(prune(self._disk, data.snapshots, self._log_id))
+        log.info("snapshot_made", txn_id=made.txn, seconds=round(time.monotonic() - began, 3))
+
+    def last(self) -> None:
+        """At the end: of all that is durable, so that the next start is a short one."""
+        if self._child:
+            os.waitpid(self._child, 0)
+            self._child = 0
+        position = self._writer.position
+        if (position.txn, position.event) != self._seen:
+            try:
+                self.make(position)
+            except (JournalError, OSError) as error:
+                log.error(
+                    "snapshot_failed",
+                    reason=str(error),
+                    advice="nothing is lost, since the journal has it all: the next start takes "
+                    "longer",
+                )
+                return
+        self._tell()
+
+
+def tell_bad(bad: Sequence[Damaged]) -> None:
+    """Log what is wrong with snapshots that were passed over."""
+    for error in bad:
+        log.warning(
+            "snapshot_damaged",
+            reason=str(error),
+            advice="the snapshot before it is used and nothing is lost; look at the disk",
+        )
