@@ -25,6 +25,61 @@ EVENTS: Final = (
     Event("log_file_unusable", "error", "a new process cannot open `path` and logs to standard"
           " error"),
     Event("variable_passed_over", "warning", "an environment variable is not used"),
+    Event("open_files_limited", "warning", "fewer files may be open than `max_connections` needs:"
+          " the system refuses the connections over it"),
+    Event("cannot_start", "error", "the server cannot start, and ends"),
+    Event("serving", "info", "the server serves: where, and with what settings"),
+    Event("ready_line_unwritable", "warning", "the line that says `ready` cannot be written to"
+          " standard output; the server serves"),
+    Event("stats", "info", "numbers of the last `--stats-interval`"),
+    Event("signal_ignored", "info", "a signal came that asks for nothing"),
+    Event("stopping", "info", "a signal asks the server to stop"),
+    Event("interrupted_again", "warning", "a second SIGINT in a stop: the server ends at once"),
+    Event("stopped", "info", "the server has ended in order, `seconds` after it was asked to"),
+    Event("process_died", "warning", "a process of the server has ended without having been told"
+          " to, and is replaced"),
+    Event("process_died_early", "warning", "a process was killed before it served, and is"
+          " replaced"),
+    Event("process_stuck", "error", "a process has stood still for longer than `worker_timeout`,"
+          " and is killed"),
+    Event("process_not_forked", "warning", "the system gives no process; it is asked again"),
+    Event("process_given_up", "error", "at a stop, a process keeps ending before everything is on"
+          " disk, and is not replaced any more"),
+    Event("process_unkillable", "error", "a process that was killed does not end"),
+    Event("workers_overdue", "warning", "workers do not end in their part of `graceful_timeout`,"
+          " and are killed"),
+    Event("processes_overdue", "warning", "processes do not end within `graceful_timeout`, and are"
+          " killed: every transaction is on disk, but no last snapshot, or not the last events of"
+          " rooms"),
+    Event("journal_unfinished", "error", "the journal is not on disk within `graceful_timeout`, and"
+          " the server ends without its last `transactions`; none of them was answered, unless"
+          " answers do not wait for the disk"),
+    Event("durability_lost", "error", "the server can make nothing durable any more, and stops"),
+    Event("lock_held_too_long", "error", "worker `waiting` waits for a lock far longer than any"
+          " transaction takes: who holds it is stopped or stuck, and is killed"),
+    Event("worker_unresponsive", "error", "a worker does not stand still for a repair, and is"
+          " killed"),
+    Event("repair_not_forked", "error", "the system gives no process for a repair; it is asked"
+          " again, and no worker goes on before"),
+    Event("repair_died", "warning", "a repair has ended before it was done, and another begins"),
+    Event("repair_crashed", "error", "a fault in a repair"),
+    Event("repaired", "info", "what a repair has done after the death of `workers`"),
+    Event("invariant_broken", "error", "a problem that a repair found and cannot mend"),
+    Event("workers_resumed", "info", "a repair is over, and the workers go on"),
+    Event("state_discarded", "error", "the shared state does not hold together after a worker's"
+          " death: the server begins anew from its journal, all connections are lost"),
+    Event("state_lost", "error", "the shared state does not hold together after a worker's death,"
+          " and there is no journal: the server ends"),
+    Event("worker_stopping", "info", "a worker was told to end, with so many `connections`"),
+    Event("worker_crashed", "error", "a fault in a worker, which is replaced"),
+    Event("worker_crashed_in_lock", "error", "a fault in a worker while it changed the shared"
+          " state: it ends at once, and is repaired after"),
+    Event("callback_crashed", "error", "a fault in a worker, which goes on"),
+    Event("login", "debug", "a session begins"),
+    Event("session_ended", "debug", "a session ends"),
+    Event("refused", "debug", "a request is answered with an error"),
+    Event("loader_crashed", "error", "a fault while the state on disk was read; the server cannot"
+          " start"),
     Event("loading", "info", "how far the start is in reading the state from disk"),
     Event("loaded", "info", "the state on disk is in the region, as of `txn_id`"),
     Event("idle_times_unknown", "warning", "the file of a stop is passed over: all clients begin to"

@@ -119,7 +119,7 @@ def _run_loader(birth: Birth) -> NoReturn:
     except (JournalError, OSError, MemoryError) as error:
         report.fails(limit_of(error) or str(error))
     except BaseException as error:
-        log.error("loading fails", exc_info=error)
+        log.error("loader_crashed", exc_info=error)
     finally:
         os._exit(code)
 
@@ -134,11 +134,11 @@ def _run_repair(birth: Birth) -> NoReturn:
         done = recovery.repair(states, time.time_ns() // 1000)
         found = check.problems(region)
         for problem in found[:PROBLEMS_MAX]:
-            log.error("invariant broken", problem=problem)
+            log.error("invariant_broken", problem=problem)
         log.info("repaired", workers=sorted(birth.dead), **done)
         code = Exit.FAILED if found else Exit.OK
     except BaseException as error:
-        log.error("the repair fails", exc_info=error)
+        log.error("repair_crashed", exc_info=error)
     finally:
         os._exit(code)
 

@@ -66,11 +66,7 @@ class Recovery:
         """Does a worker wait for a lock far longer than any transaction takes? Logged."""
         alarm = self._region.words[self._alarm]
         if alarm:
-            log.error(
-                "a worker waits for a lock far longer than any transaction takes: who holds it is "
-                "stopped or stuck, and will be killed",
-                waiting=alarm - 1,
-            )
+            log.error("lock_held_too_long", waiting=alarm - 1)
         return bool(alarm)
 
     def run(self) -> Outcome:
@@ -103,7 +99,7 @@ class Recovery:
                 return False
             if time.monotonic() > deadline and not killed:
                 for child in late:
-                    log.error("worker does not acknowledge and is killed", worker=child.slot)
+                    log.error("worker_unresponsive", worker=child.slot)
                 self._children.signal(late, signal.SIGKILL)
                 killed = True
             self._wait(POLL_S)
@@ -116,10 +112,7 @@ class Recovery:
             try:
                 self._children.spawn(REPAIRS, dead=dead)
             except OSError as error:
-                log.error(
-                    "the repair cannot be forked, and is tried again; no worker goes on before",
-                    reason=fork_failure(error),
-                )
+                log.error("repair_not_forked", reason=fork_failure(error))
                 self._rest(pause_s)
                 pause_s = min(2 * pause_s, FORK_AGAIN_MAX_S)
                 if self._hurried():
@@ -130,18 +123,12 @@ class Recovery:
                 return Outcome.REPAIRED
             if code == Exit.FAILED:
                 break
-            log.warning("the repair has died and is started over", how=code)
+            log.warning("repair_died", code=code)
             died += 1
         if self._resources.data is None:
-            log.error(
-                "the shared state does not hold together after a worker's death, and the server "
-                "stops rather than go on with it: what was in memory is lost; start it again",
-            )
+            log.error("state_lost", advice="start the server again: it was without a journal")
         else:
-            log.error(
-                "the shared state does not hold together after a worker's death: it is thrown "
-                "away, and the server begins anew from its journal; all connections are lost",
-            )
+            log.error("state_discarded")
         return Outcome.DAMAGED
 
     def _await_repair(self) -> int:
@@ -179,7 +166,7 @@ class Recovery:
         longest = repairs.at(0, "paused_us_max")
         words[longest] = max(words[longest], pause_us)
         log.info(
-            "workers go on",
+            "workers_resumed",
             pause_ms=round(pause_us / 1000, 1),
             until_still_ms=round(until_still_s * 1000, 1),
             repaired=sorted(dead),

@@ -37,9 +37,10 @@ class CannotStart(Exception):
 
 
 def refuse(settings: Settings, reason: str) -> None:
-    """Say why there is no start: in the log, and on standard error where the log is elsewhere."""
-    log.error("cannot start", reason=reason)
-    if settings.log_file is not None:
+    """Say why there is no start: in the log, and as a sentence for who started it, where that is a
+    person at a terminal or the log is elsewhere."""
+    log.error("cannot_start", reason=reason)
+    if settings.log_file is not None or os.isatty(2):
         write_line(2, f"tradechat-server: cannot start: {reason}")
 
 

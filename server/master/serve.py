@@ -81,8 +81,8 @@ def _raise_limits(settings: Settings) -> None:
         allowed = soft
     if allowed < needed:
         log.warning(
-            "fewer open files are allowed than max_connections needs: connections over it will be "
-            "refused by the system; raise `ulimit -n` or lower --max-connections",
+            "open_files_limited",
             allowed=allowed,
             needed=needed,
+            advice="raise `ulimit -n` or lower --max-connections",
         )

@@ -78,9 +78,11 @@ class Supervisor:
         finally:
             for child in self._children.kill(KILLED_S):
                 log.error(
-                    "a killed process does not end; does its disk hang?",
+                    "process_unkillable",
                     process=child.name,
                     process_pid=child.pid,
+                    advice="look whether a disk hangs: the system keeps the process until it is "
+                    "served",
                 )
         return self._exit
 
@@ -99,7 +101,7 @@ class Supervisor:
     def _take_signals(self) -> None:
         for number, sender in self._resources.signals.take():
             if number not in STOP_SIGNALS:
-                log.info("signal ignored", signal=signal_name(number), sender=sender)
+                log.info("signal_ignored", signal=signal_name(number), sender=sender)
                 continue
             if not self._stops:
                 self._stop_by = time.monotonic() + self._settings.graceful_timeout
@@ -128,7 +130,7 @@ class Supervisor:
         if self._draining and (not code or self._killed or child.role is LOAD):
             return  # as it was told to
         log.warning(
-            "process has died",
+            "process_died",
             process=child.name,
             process_pid=child.pid,
             how=ended.how,
@@ -138,7 +140,7 @@ class Supervisor:
             self._recovery.dead.append(child.slot)
         elif code in child.role.final:
             log.error(
-                "the server stops, as it can make nothing durable any more",
+                "durability_lost",
                 reason=self._children.reasons.get(child.slot, "see the journal's log lines above"),
             )
             self._exit = Exit.JOURNAL
@@ -196,7 +198,7 @@ class Supervisor:
         key = child.role, child.slot
         tries = self._failures.get(key, 0)
         if child.role in KEEPERS and ended.code < 0 and tries < KEEPER_TRIES:
-            log.warning("a process was killed, and begins again", process=child.name)
+            log.warning("process_died_early", process=child.name, how=ended.how)
             self._failures[key] = tries + 1
             self._spawn(child.role)
             return
@@ -217,7 +219,7 @@ class Supervisor:
             f"pid={os.getpid()}",
         )
         if problem:
-            log.warning("the ready line cannot be written to standard output", reason=problem)
+            log.warning("ready_line_unwritable", reason=problem)
         log.info(
             "serving",
             host=settings.host,
@@ -270,9 +272,10 @@ class Supervisor:
                 pass  # however long that takes
             elif now - child.beat_seen > self._settings.worker_timeout:
                 log.error(
-                    "process stands still and is killed; see worker_timeout",
+                    "process_stuck",
                     process=child.name,
                     seconds=round(now - child.beat_seen, 1),
+                    advice="where the machine was merely slow, raise --worker-timeout",
                 )
                 self._children.signal([child], signal.SIGKILL)
                 child.beat_seen = now
@@ -291,7 +294,7 @@ class Supervisor:
             return self._spawn(role, slot)
         except OSError as error:
             log.warning(
-                "a process cannot be forked, and is tried again",
+                "process_not_forked",
                 process=role.name,
                 slot=slot,
                 reason=fork_failure(error),
@@ -360,7 +363,7 @@ class Supervisor:
                 break  # killed, and they do not end
             if now >= kill_at and not killed:
                 slots = sorted(child.slot for child in workers)
-                log.warning("workers do not end in time and are killed", workers=slots)
+                log.warning("workers_overdue", workers=slots)
                 self._children.signal(workers, signal.SIGKILL)
                 killed = self._killed = True
             self._wait(min((self._stop_by if killed else kill_at) - now, WATCH_S))
@@ -393,9 +396,10 @@ class Supervisor:
         self._finishes += 1
         if self._finishes > KEEPER_TRIES:
             log.error(
-                "gave up restarting a process: it keeps exiting before everything is on disk; see "
-                "its log lines above",
+                "process_given_up",
                 process=role.name,
+                advice="see its own log lines, then start the server again: it finishes the disk's "
+                "part",
             )
             self._exit = Exit.JOURNAL
         elif child := self._spawn_if_possible(role, role.place or 0):
@@ -408,22 +412,23 @@ class Supervisor:
         left = [child.name for child in self._children]
         if durable != NO_JOURNAL and durable < head:
             log.error(
-                "the journal is not on disk within graceful_timeout, and the server ends without",
+                "journal_unfinished",
                 processes=left,
                 transactions=head - durable,
+                advice="look at the disk, or raise --graceful-timeout",
             )
             self._exit = Exit.JOURNAL
         else:
             log.warning(
-                "processes are killed at the end of graceful_timeout: every transaction is on "
-                "disk, but no last snapshot, or not the last room events",
+                "processes_overdue",
                 processes=left,
+                advice="look at the disk, or raise --graceful-timeout",
             )
 
     def _interrupted(self, before: int) -> bool:
         """Has a SIGINT come beside what began the stop?"""
         if signal.SIGINT not in self._stops[before:]:
             return False
-        log.warning("interrupted again: ending at once")
+        log.warning("interrupted_again")
         self._exit = Exit.INTERRUPTED
         return True

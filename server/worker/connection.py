@@ -292,7 +292,7 @@ class Connection(FrameProtocol):
         self.enter(State.CONNECTED)
         self.greeting = None
         self._outside_since = services.loop.time()
-        services.log.debug("end of session", session=session.id, user=session.user)
+        services.log.debug("session_ended", session=session.id, user=session.user)
         services.subscriptions.wake(services.state.sessions.end(session, services.now()))
         services.counters.count("sessions", -1)
 

@@ -16,8 +16,5 @@ def die(error: BaseException) -> NoReturn:
     """The state may be half-changed, or the master is gone: no code of this process may run on.
     Not even an exit handler."""
     if not isinstance(error, MasterGone):
-        log.error(
-            "worker fails inside a lock: ends, so that nobody works on half a change",
-            exc_info=error,
-        )
+        log.error("worker_crashed_in_lock", exc_info=error)
     os._exit(Exit.INSIDE_LOCK)

@@ -125,7 +125,7 @@ class Worker:
         await stop.wait()
         self._listeners.close()
         connections, durable = self._services.connections, self._services.durable
-        log.info("worker stops", connections=len(connections))
+        log.info("worker_stopping", connections=len(connections))
         await connections.drain(loop, lambda: durable.waits, durable.abort_waiting)
 
     def _woken(self) -> None:
@@ -178,7 +178,7 @@ def run(inherited: Inherited, slot: int, master: int) -> NoReturn:
             error = context.get("exception")
             if isinstance(error, FATAL):
                 die(error)
-            log.error("error in a callback", message=context.get("message"), exc_info=error)
+            log.error("callback_crashed", message=context.get("message"), exc_info=error)
 
         loop.set_exception_handler(failed)
         loop.run_until_complete(worker.serve(report))
@@ -190,6 +190,6 @@ def run(inherited: Inherited, slot: int, master: int) -> NoReturn:
         if not report.served and (limit := limit_of(error)):
             report.fails(limit)
         else:
-            log.error("worker fails", exc_info=error)
+            log.error("worker_crashed", exc_info=error)
     finally:
         os._exit(code)

@@ -357,7 +357,7 @@ def test_the_journal_is_killed_under_load(tmp_path: Path, durability: str) -> No
                 os.kill(server.journal_pid(), signal.SIGKILL)
                 wait_until(lambda: sum(load_.acknowledged) > before + 100, "the load", 30.0)  # noqa: B023 - at once
         load_.check()
-        deaths = events(server, "process has died")
+        deaths = events(server, "process_died")
         assert [death["process"] for death in deaths] == ["journal"] * 8
         assert server.stop() == 0
     reader = Reader(Disk(), tmp_path / "data" / "journal")
@@ -382,7 +382,7 @@ def test_a_journal_that_stands_still_is_replaced(start_server: StartServer) -> N
     with entered(server, "ann", new=True) as ann:
         os.kill(server.journal_pid(), signal.SIGSTOP)
         assert ann.ok(Opcode.DEPOSIT, 5).balance == 5
-        (told,) = events(server, "process stands still and is killed; see worker_timeout")
+        (told,) = events(server, "process_stuck")
         assert told["process"] == "journal"
 
 
@@ -395,7 +395,7 @@ def test_a_journal_that_waits_long_is_seen_to_be_alive(start_server: StartServer
     wait_until(lambda: word(server, "journal", "beat") > beat + 15, "signs of life")
     assert server.journal_pid() == journal
     assert server.stop() == 0  # at once, and not after the interval
-    assert not events(server, "process has died")
+    assert not events(server, "process_died")
 
 
 def test_a_journal_that_is_killed_at_the_end_is_followed_by_another(tmp_path: Path) -> None:
@@ -449,7 +449,7 @@ def test_what_was_durable_and_is_damaged_is_no_torn_end(tmp_path: Path) -> None:
             file.write(b"\xff")
         os.kill(server.journal_pid(), signal.SIGKILL)
         assert server.wait() == JOURNAL_FAILED
-        (told,) = events(server, "the server stops, as it can make nothing durable any more")
+        (told,) = events(server, "durability_lost")
         assert str(last.path) in told["reason"]
         assert "were durable" in told["reason"]
 

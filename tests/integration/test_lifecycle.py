@@ -217,7 +217,8 @@ def test_few_open_files_are_said_at_the_start(tmp_path: Path) -> None:
     (warning,) = warnings
     assert warning["allowed"] == 256
     assert warning["needed"] > Settings().max_connections
-    assert "--max-connections" in warning["event"]
+    assert warning["event"] == "open_files_limited"
+    assert "--max-connections" in warning["advice"]
 
 
 # ---- a stop in order
@@ -408,7 +409,7 @@ def test_a_worker_ends(start_server: StartServer, number: signal.Signals) -> Non
         assert retry.body == paid.body
         account.take_until(stays, again.ok(Opcode.JOIN_ROOM, room).last_seq + 1)
         assert not account.gaps
-    (death,) = events(server, "process has died")
+    (death,) = events(server, "process_died")
     assert death["process"] == "worker 0"
     if number != signal.SIGTERM:
         assert number.name in death["how"]

@@ -395,11 +395,11 @@ def test_a_kill_that_was_sent_is_not_a_death(server: RunningServer) -> None:
             while time.monotonic() < deadline:
                 assert repairs(region) == 0, "repaired while it could still store"
                 pause(0.005)
-        wait_until(lambda: "workers go on" in server.log_text(), "the repair")
+        wait_until(lambda: '"workers_resumed"' in server.log_text(), "the repair")
         for slot, pid in enumerate(pids):
             wait_until(partial(is_another, region, slot, pid), "the successor")
     finally:
         region.close()
     lines = [json.loads(line) for line in server.log_text().splitlines()]
-    told = [line["event"] for line in lines if line["event"] in ("process has died", "repaired")]
-    assert told == ["process has died", "process has died", "repaired"]
+    told = [line["event"] for line in lines if line["event"] in ("process_died", "repaired")]
+    assert told == ["process_died", "process_died", "repaired"]

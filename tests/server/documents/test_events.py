@@ -13,7 +13,10 @@ from server.documents.events import EVENTS
 ROOT = Path(__file__).parents[3]
 LEVELS = ("debug", "info", "warning", "error")
 BY_NAME = {event.name: event for event in EVENTS}
-ROOMS = ("server/program.py", "server/child.py", "server/journal", "server/archive")
+ROOMS = (
+    *("server/program.py", "server/child.py"),
+    *("server/master", "server/worker", "server/journal", "server/archive"),
+)
 OF_LIBLOG = "log_lines_dropped"  # made without a logger
 
 
@@ -60,6 +63,7 @@ def test_calls_are_found() -> None:
     assert {call.place.partition(":")[0] for call in CALLS} >= {
         "server/program.py", "server/child.py",
         "server/journal/process.py", "server/archive/process.py",
+        "server/master/supervisor.py", "server/worker/connection.py",
     }  # fmt: skip
 
 

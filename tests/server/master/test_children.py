@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -91,7 +92,7 @@ def test_a_fork_that_fails_is_tried_again(unprivileged: ForkedServer, what: str)
     server = unprivileged
 
     def refused() -> int:
-        return server.error.count("cannot be forked, and is tried again")
+        return len(re.findall('"(process|repair)_not_forked"', server.error))
 
     victim = named(server.pid, what)
     with no_forks(server):
@@ -112,7 +113,7 @@ def test_a_stop_while_nothing_can_be_forked(unprivileged: ForkedServer) -> None:
     server = unprivileged
     with no_forks(server):
         os.kill(named(server.pid, "worker 1"), signal.SIGKILL)
-        wait_until(lambda: "the repair cannot be forked" in server.error, "no repair", END_S)
+        wait_until(lambda: '"repair_not_forked"' in server.error, "no repair", END_S)
         assert server.stop(server.settings.graceful_timeout + END_S) == Exit.OK
     assert "Traceback" not in server.error
 
@@ -126,7 +127,7 @@ def test_a_start_that_may_not_fork(open_path: Path) -> None:
     with ForkedServer(small_settings(data), open_path, limited) as server:
         assert server.ended(END_S)
         assert server.code == Exit.NOT_STARTED
-    (line,) = lines(server.error, "cannot start")
+    (line,) = lines(server.error, "cannot_start")
     assert "ulimit -u" in str(line["reason"])
 
 
@@ -155,7 +156,9 @@ def run(shell: str, tmp_path: Path, stdout: int = subprocess.DEVNULL) -> tuple[i
         # A child is born with what the master has.
         if process.poll() is None and (victim := named(process.pid, "worker 1")):
             os.kill(victim, signal.SIGKILL)
-            wait_until(lambda: "workers go on" in log.read_text(), "it is repaired after", END_S)
+            wait_until(
+                lambda: '"workers_resumed"' in log.read_text(), "it is repaired after", END_S
+            )
             wait_until(lambda: named(process.pid, "worker 1") not in (0, victim), "again", END_S)
         process.terminate()
         return process.wait(END_S), log.read_text() if log.exists() else ""
@@ -172,7 +175,7 @@ def test_closed_streams(tmp_path: Path, closed: str) -> None:
     code, log = run(f'"$@" {closed}', tmp_path)
     assert code == Exit.OK, log
     assert "Traceback" not in log
-    assert not lines(log, "cannot start")
+    assert not lines(log, "cannot_start")
 
 
 def broken_pipe() -> list[int]:
@@ -212,6 +215,6 @@ def test_a_ready_line_that_cannot_be_written(
         for fd in made:
             os.close(fd)
     assert code == Exit.OK, log
-    (warning,) = lines(log, "the ready line cannot be written to standard output")
+    (warning,) = lines(log, "ready_line_unwritable")
     assert why in str(warning["reason"])
     assert warning["level"] == "warning"

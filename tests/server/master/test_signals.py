@@ -43,10 +43,10 @@ def test_signals_that_kill_nobody(server: RunningServer) -> None:
         for slot in (0, 1):
             lobby.enter(worker=slot).ok(Opcode.DEPOSIT, 5)
     wait_until(
-        lambda: len(events(server.log_text(), "signal ignored")) == len(OTHERS), "all are told"
+        lambda: len(events(server.log_text(), "signal_ignored")) == len(OTHERS), "all are told"
     )
     assert server.children().keys() == children.keys()
-    assert events(server.log_text(), "signal ignored")[0]["sender"] == os.getpid()
+    assert events(server.log_text(), "signal_ignored")[0]["sender"] == os.getpid()
     assert server.stop() == 0
 
 
@@ -81,7 +81,7 @@ def test_signals_to_the_repair(tmp_path: Path) -> None:
         for number in (*STOP_SIGNALS, *OTHERS):
             os.kill(it, number)
         flag.touch()
-        wait_until(lambda: bool(events(log.read_text(), "workers go on")), "it is done", END_S)
+        wait_until(lambda: bool(events(log.read_text(), "workers_resumed")), "it is done", END_S)
         assert [line["pid"] for line in events(log.read_text(), "repaired")] == [it]
         assert process.poll() is None
         assert not events(log.read_text(), "stopping")
@@ -139,16 +139,16 @@ def test_whatever_the_parent_ignores_or_blocks(tmp_path: Path) -> None:
         for _ in range(2):
             children = children_of(pid)
             victim = next(c for c, what in children.items() if what.startswith("worker"))
-            before = len(events(log.read_text(), "workers go on"))
+            before = len(events(log.read_text(), "workers_resumed"))
             os.kill(victim, signal.SIGKILL)
             wait_until(
-                lambda n=before: len(events(log.read_text(), "workers go on")) > n,  # type: ignore[misc] # bound now
+                lambda n=before: len(events(log.read_text(), "workers_resumed")) > n,  # type: ignore[misc] # bound now
                 "repaired",
                 END_S,
             )
             wait_until(lambda: len(children_of(pid)) == 4, "replaced", END_S)
     assert process.returncode == 0
-    assert [line["how"] for line in events(log.read_text(), "process has died")] == [
+    assert [line["how"] for line in events(log.read_text(), "process_died")] == [
         "killed by SIGKILL"
     ] * 2
 
@@ -181,7 +181,7 @@ def test_orphans_are_reaped(tmp_path: Path) -> None:
         wait_until(lambda: len(children_of(pid)) > len(ours), "an orphan comes", END_S)
         wait_until(lambda: children_of(pid) == ours, "and is reaped", END_S)
     assert process.returncode == 0
-    assert not events(log.read_text(), "process has died")
+    assert not events(log.read_text(), "process_died")
 
 
 # Sends SIGTERM to itself when the Nth function of the server is called for the first time, counted

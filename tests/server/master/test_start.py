@@ -5,6 +5,8 @@ The last is checked around every test, tests/conftest.py."""
 import errno
 import json
 import os
+import pty
+import re
 import resource
 import subprocess
 import sys
@@ -33,6 +35,8 @@ LIMITS = {
 }  # fmt: skip
 
 
+REFUSAL = re.compile('"event":"cannot_start"|^tradechat-server: cannot start: ')
+
 # At least these are among the calls without which there is no server.
 NEEDED = {"signalfd4", "openat", "mkdir", "flock", "socket", "bind", "listen", "setsockopt"} | {
     "ftruncate", "fallocate", "mmap", "eventfd2", "socketpair", "pipe2", "clone"
@@ -60,7 +64,7 @@ def test_each_acquisition_fails_once(tmp_path: Path) -> None:
                 break
             continue
         assert (seen.code, seen.output) == (Exit.NOT_STARTED, ""), where
-        (line,) = (line for line in seen.error.splitlines() if "cannot start" in line)
+        (line,) = (line for line in seen.error.splitlines() if REFUSAL.search(line))
         said = json.loads(line)["reason"] if line.startswith("{") else line
         assert LIMITS[seen.call] in said, where
         assert not any('"error"' in other for other in seen.error.splitlines() if other != line)
@@ -110,7 +114,7 @@ def refusal(tmp_path: Path, *flags: str, before: Sequence[str] = (), **popen: An
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     assert not Path("/dev/shm", name).is_file()  # noqa: S108 - the region's place
-    (line,) = (line for line in done.stderr.splitlines() if "cannot start" in line)
+    (line,) = (line for line in done.stderr.splitlines() if REFUSAL.search(line))
     assert not [each for each in done.stderr.splitlines() if '"error"' in each and each != line]
     return str(json.loads(line)["reason"]) if line.startswith("{") else line
 
@@ -160,6 +164,30 @@ def test_a_refusal_is_on_standard_error_too(tmp_path: Path) -> None:
     reason = refusal(tmp_path, "--log-file", str(tmp_path / "log"))
     assert "--data" in reason
     assert json.loads((tmp_path / "log").read_text())["reason"] in reason
+
+
+def test_a_refusal_is_a_sentence_on_a_terminal(tmp_path: Path) -> None:
+    """Beside the line of the log, which is made of keys and fields."""
+    (tmp_path / "data").touch()
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as terminal:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "server", "--port=0", f"--data={tmp_path / 'data'}"],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=theirs,
+                timeout=END_S,
+                check=False,
+            )
+            assert (done.returncode, done.stdout) == (Exit.NOT_STARTED, b"")
+            seen = terminal.read(65536).decode()
+        finally:
+            os.close(theirs)
+    event, sentence = seen.splitlines()
+    assert "cannot_start" in event
+    assert sentence.startswith("tradechat-server: cannot start: ")
+    assert "--data" in sentence
 
 
 # ---- what is in the way in /dev/shm
