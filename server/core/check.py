@@ -80,7 +80,7 @@ def events(region: Region) -> Iterator[str]:
     head = region.events.head
     ring = region.layout["event_ring"]
     found = region.column("event_ring", "word")
-    for number, there in _misplaced(found, head, 1):
+    for number, there in _misplaced(found, head, region.events.first):
         yield f"the event ring holds {there} in the place of {number}"
     room_of, seq_of = region.column("event_ring", "room"), region.column("event_ring", "seq")
     last_event, last_seq = region.column("rooms", "last_event"), region.column("rooms", "last_seq")
@@ -120,7 +120,11 @@ def people(region: Region) -> Iterator[str]:
                 yield f"user {user} has the sessions {by_user.get(user)}, listed are {listed}"
     free = _listed(following, region.registry.free_session)
     if set(free) & set(live) or len({*free}) + len(live) != sessions.records:
-        yield f"{len(live)} sessions live, {len(free)} are free, of {sessions.records}"
+        yield f"{len(live)} sessions are used, {len(free)} are free, of {sessions.records}"
+    ended = sum(1 for slot in live if words[sessions.at(slot, "mark")])
+    counted = region.registry.live_sessions, region.registry.ending_sessions
+    if counted != (len(live) - ended, ended):
+        yield f"{counted} sessions are live and ended by count, {(len(live) - ended, ended)} are"
 
 
 def _floors(region: Region) -> Iterator[str]:

@@ -4,12 +4,14 @@ changed anything."""
 from typing import ClassVar, Final
 
 from libproto.errors import Status
+from server.region.locks import NothingChanged
 
 
-class StateRefusal(Exception):
+class StateRefusal(NothingChanged):
     """A refusal that a request is answered with."""
 
     status: ClassVar[Status]
+    shows_more: ClassVar[bool] = False  # it tells of what was done before, which must be durable
     retry_after_ms = 0  # until the same request may be taken; 0: not unchanged
 
 
@@ -35,7 +37,7 @@ class ClientTaken(StateRefusal):
         )
 
 
-class GivenAway(Exception):
+class GivenAway(NothingChanged):
     """The client's record was given away between the halves of a LOGIN."""
 
 
@@ -65,11 +67,13 @@ class JournalFailed(Busy):
         super().__init__("the server cannot write its journal, and takes no transactions")
 
 
-class RoomsBehind(Busy):
-    """The archive has not reserved further numbers for the room yet."""
+class EventsFull(Busy):
+    """No event has a place: those in the ring are not durable yet."""
+
+    retry_after_ms = 100
 
     def __init__(self) -> None:
-        super().__init__("the server cannot keep the room's messages just now")
+        super().__init__("the server cannot keep more messages just now")
 
 
 class Superseded(StateRefusal):
@@ -81,10 +85,39 @@ class Superseded(StateRefusal):
         super().__init__("a later LOGIN of this client has superseded this session")
 
 
-class NotOnline(StateRefusal):
-    """Nobody of that user id is online, or there is no such user."""
+class NoSuchUser(StateRefusal):
+    """There is no user of that id."""
 
     status = Status.ERR_NOT_FOUND
 
     def __init__(self) -> None:
-        super().__init__("no such user is online")
+        super().__init__("no such user")
+
+
+class NotJoined(StateRefusal):
+    """The session has not joined the room."""
+
+    status = Status.ERR_UNAUTHORIZED
+
+    def __init__(self) -> None:
+        super().__init__("join the room first")
+
+
+class OutcomeUnknown(StateRefusal):
+    """The request is too old to be told whether it was executed; it was not executed now."""
+
+    status = Status.ERR_TIMEOUT
+    shows_more = True
+
+    def __init__(self) -> None:
+        super().__init__("outcome unknown")
+
+
+class OtherRequest(StateRefusal):
+    """The req_id was used for another request."""
+
+    status = Status.ERR_BAD_PACKET
+    shows_more = True
+
+    def __init__(self) -> None:
+        super().__init__("this req_id was used for another request")

@@ -11,8 +11,9 @@ again, and the order of the steps is such that what a step needs is still there.
    from the slots is built anew. The lock is still held after that, so a repair that dies here
    leaves the sign for the next.
 4. Every semaphore that has not the bytes of a fresh one is initialised to 1; never posted.
-5. The sessions of the dead are ended and their leaves announced, with the registry's lock held, so
-   that a death in the middle is seen by the next repair in step 3.
+5. The sessions of the dead are marked as ended, with the registry's lock held, so that a death in
+   the middle is seen by the next repair in step 3. Their leaves are published by the workers, as
+   there are places for events: a repair waits for none.
 """
 
 from collections import Counter
@@ -36,7 +37,7 @@ def repair(states: Sequence[State], now: int) -> Counter[str]:
     for state in states:
         _finish_intent(state, done)
     first = states[0]
-    done["completed"] += first.rooms.complete()
+    done["completed"] += first.events.complete()
     if "registry[0].lock" in unfree_locks(region):
         first.users.rebuild()
         first.sessions.rebuild()
@@ -77,12 +78,11 @@ def _free_locks(region: Region) -> int:
 
 def _end_sessions(states: Sequence[State], now: int, done: Counter[str]) -> None:
     first, dead = states[0], {state.worker for state in states}
-    registry, event = first.locks.registry, first.locks.event
-    first.locks.hold(registry, event)
+    registry = first.locks.registry
+    first.locks.hold(registry)
     for worker in dead:
-        first.rooms.absent(worker)
+        first.audience.absent(worker)
     for slot, worker in first.sessions.live():
         if worker in dead:
-            first.sessions.end_slot(slot, now)
-            done["ended"] += 1
-    first.locks.release(registry, event)
+            done["ended"] += first.sessions.mark_ended(slot, now)
+    first.locks.release(registry)

@@ -1,16 +1,27 @@
 """Who is logged in: sessions, and the clients that they are of.
 
-The truth of a session is its slot: published by its id, ended by setting that to 0. Who is online
-and the lists by user are derived from the slots.
+The truth of a session is its slot: published by its id. Who is online and the lists by user are
+derived from the slots.
+
+A session ends in two steps. It is marked, which needs no place for an event and so can never be
+refused: from then on it is not live. It stays a member of its rooms until each of its leaves is
+published, as there are places for events (`finish`), and then its slot is free. Usually both
+happen at once. Where they do not, any worker goes on with it later (`finish_ended`).
 """
 
+from typing import Final
+
 from libproto.messages import Capability
+from server.core.audience import NOBODY, Touched
 from server.core.clients import Clients
 from server.core.errors import Busy, ClientTaken, GivenAway, TableFull
-from server.core.rooms import Rooms, Touched
-from server.core.session import Session
+from server.core.memberships import Memberships
+from server.core.session import Session, is_live
 from server.region.locks import InsideLock, Locks
 from server.region.region import Region
+
+LEAVES_MAX: Final = 64
+"""Left events that are published in one go, with the locks held."""
 
 
 class Sessions:
@@ -21,19 +32,24 @@ class Sessions:
         region: Region,
         locks: Locks,
         clients: Clients,
-        rooms: Rooms,
+        memberships: Memberships,
         worker: int,
     ) -> None:
         layout = region.layout
         self._region, self._words = region, region.words
-        self._locks, self._clients, self._rooms = locks, clients, rooms
+        self._locks, self._clients, self._memberships = locks, clients, memberships
         self._worker = worker
+        self._most = layout.capacities.sessions
+        self._ending = locks.guard("end of session", locks.registry, locks.event)
         registry = layout["registry"]
         self._next_id = registry.at(0, "next_session")
         self._free = registry.at(0, "free_session")
+        self._live = registry.at(0, "live_sessions")
+        self._ended = registry.at(0, "ending_sessions")
         self._sessions, self._accounts = layout["sessions"], layout["accounts"]
         users = layout["users"]
         self._users = users.records
+        self._workers = layout["workers"]
         self._user_base, self._user_stride = users.base, users.stride
         self._first = users.offsets["first_session"]
         self._watchers = users.offsets["watchers"]
@@ -50,8 +66,7 @@ class Sessions:
         while True:
             self._locks.hold(registry, account)
             try:
-                if not self._words[self._free]:
-                    raise TableFull("sessions")
+                self._check_place(user, client_id)
                 client, new = self._client(user, client_id, next_req_id, now)
             except (Busy, ClientTaken):
                 self._locks.release(registry, account)
@@ -61,6 +76,13 @@ class Sessions:
             if client:
                 self._locks.release(registry, account)
                 return new
+
+    def _check_place(self, user: int, client_id: int) -> None:
+        """TableFull where there is no place for one more session of that client."""
+        words, client = self._words, self._clients.find(user, client_id) if client_id else 0
+        supersedes = client and self._clients.session(client)
+        if not words[self._free] or (words[self._live] >= self._most and not supersedes):
+            raise TableFull("sessions")
 
     def _client(self, user: int, client_id: int, next_req_id: int, now: int) -> tuple[int, bool]:
         """Slot + 1 of the client's record, which this LOGIN may go on with, and whether it is a
@@ -85,8 +107,8 @@ class Sessions:
     ) -> tuple[Session, Touched]:
         """A new session of a user who has proved to be that user.
 
-        A live session of the same client is superseded: marked, out of all rooms, and its worker
-        told, before this returns. Answers also the workers that have something to push.
+        A live session of the same client is superseded: it has ended, and its worker is told,
+        before this returns. Answers also the workers that are to be woken.
         Busy tells why there is no place; ClientTaken, that the client's record knows of more.
         introduced: GivenAway where the client has no record any more; else it gets one.
         """
@@ -110,10 +132,8 @@ class Sessions:
         self, user: int, name: str, client_id: int, next_req_id: int, capabilities: int, now: int
     ) -> tuple[Session, Touched] | None:
         words, locks, sessions = self._words, self._locks, self._sessions
-        free = words[self._free]
-        if not free:
-            raise TableFull("sessions")
-        slot, touched = free - 1, frozenset[int]()
+        self._check_place(user, client_id)
+        touched = NOBODY
         client, new = self._client(user, client_id, next_req_id, now) if client_id else (0, True)
         if client_id and not client:
             return None
@@ -122,11 +142,13 @@ class Sessions:
             held = (locks.registry, locks.account(user))
             if not locks.event.acquire(False) and not locks.wait(locks.event, held):
                 return None
-            # Should this die between mark and session, the client was not idle until now.
-            self._clients.used(client)
-            words[sessions.at(old - 1, "mark")] = 1
-            touched = self._rooms.supersede(old - 1, user, now)
+            # The worker first: it cuts the connection off before it pushes a leave to it.
+            other = words[sessions.at(old - 1, "worker")]
+            self._mark(old - 1, now)
+            words[self._workers.at(other, "cut")] += 1
+            touched = self._finish(old - 1, now) | {other}
             locks.event.release()
+        slot = words[self._free] - 1
         at = sessions.at(slot)
         following = words[sessions.at(slot, "next")]
         session_id = words[self._next_id] + 1
@@ -136,11 +158,12 @@ class Sessions:
         words[sessions.at(slot, "client")] = client
         words[sessions.at(slot, "worker")] = self._worker
         words[sessions.at(slot, "capabilities")] = capabilities
-        self._rooms.clear_bits(slot)
+        self._memberships.clear(slot)
         words[at] = session_id  # the commit word
         if client:
             words[self._clients.at(client, "session")] = slot + 1
         words[self._free] = following
+        words[self._live] += 1
         self._link(slot, user, capabilities)
         account = self._accounts.at(user)
         session = Session(at, slot, session_id, user, name, account, locks.account(user))
@@ -153,37 +176,70 @@ class Sessions:
 
     def is_live(self, session: Session) -> bool:
         """False once it is superseded. Takes no lock: whoever acts on money asks under one."""
-        words, at = self._words, session.at
-        return words[at] == session.id and not words[at + 1]
+        return is_live(self._words, session)
 
     # ---- log out
 
     def end(self, session: Session, now: int) -> Touched:
-        """End a session: out of all its rooms, its slot free. Also of one that is superseded.
-        Answers the workers that have something to push."""
-        registry, event = self._locks.registry, self._locks.event
-        self._locks.hold(registry, event)
-        try:
-            touched = self.end_slot(session.slot, now)
-        except Exception as error:
-            raise InsideLock("end of session") from error
-        self._locks.release(registry, event)
-        return touched
+        """End a session, also one that is superseded. Answers the workers to wake."""
+        with self._ending:
+            if self._words[session.at] != session.id:
+                return NOBODY  # all of it has been done
+            return self.end_slot(session.slot, now)
 
     def end_slot(self, slot: int, now: int) -> Touched:
         """The same for the session in a slot. The caller holds the registry and event locks."""
+        self._mark(slot, now)
+        return self._finish(slot, now)
+
+    def mark_ended(self, slot: int, now: int) -> bool:
+        """A session has ended; its leaves are published later. False where it had before. For a
+        repair, which waits for no place. The caller holds the registry lock."""
+        return self._mark(slot, now)
+
+    def _mark(self, slot: int, now: int) -> bool:
         words, sessions = self._words, self._sessions
+        if words[sessions.at(slot, "mark")]:
+            return False
         user, client = words[sessions.at(slot, "user")], words[sessions.at(slot, "client")]
-        touched = self._rooms.leave_all(slot, user, now)
-        words[self._user_base + user * self._user_stride + self._last_seen] = now
+        mine = self._user_base + user * self._user_stride
+        words[mine + self._last_seen] = now
         if client and self._clients.session(client) == slot + 1:
+            # Should this die before the mark, the client was not idle until now.
             self._clients.used(client)
             words[self._clients.at(client, "session")] = 0
-        words[sessions.at(slot)] = 0
-        self._unlink(slot, user, words[sessions.at(slot, "capabilities")])
-        words[sessions.at(slot, "next")] = words[self._free]
-        words[self._free] = slot + 1
+        words[sessions.at(slot, "mark")] = 1
+        if words[sessions.at(slot, "capabilities")] & Capability.PAYMENTS:
+            words[mine + self._watchers] -= 1
+        words[self._live] -= 1
+        words[self._ended] += 1
+        return True
+
+    def _finish(self, slot: int, now: int) -> Touched:
+        """Publish leaves of a session that has ended, as there are places; after the last its slot
+        is free. Under the registry and event locks."""
+        words, sessions = self._words, self._sessions
+        user = words[sessions.at(slot, "user")]
+        touched, done = self._memberships.leave_some(slot, user, now, LEAVES_MAX)
+        if done:
+            words[sessions.at(slot)] = 0
+            self._unlink(slot, user)
+            words[sessions.at(slot, "next")] = words[self._free]
+            words[self._free] = slot + 1
+            words[self._ended] -= 1
         return touched
+
+    def finish_ended(self, now: int) -> Touched:
+        """Go on with the sessions that have ended and are still in rooms, whoever's they were; a
+        part of it, so that nobody waits for long. Answers the workers to wake."""
+        words, sessions = self._words, self._sessions
+        if not words[self._ended]:
+            return NOBODY
+        with self._ending:
+            for slot, mark in enumerate(self._region.column("sessions", "mark")):
+                if mark and words[sessions.at(slot)]:
+                    return self._finish(slot, now)
+        return NOBODY
 
     # ---- what is derived from the slots: the user's list, who wants payments
 
@@ -199,7 +255,7 @@ class Sessions:
         if capabilities & Capability.PAYMENTS:
             words[mine + self._watchers] += 1
 
-    def _unlink(self, slot: int, user: int, capabilities: int) -> None:
+    def _unlink(self, slot: int, user: int) -> None:
         words, sessions = self._words, self._sessions
         mine = self._user_base + user * self._user_stride
         following, before = words[sessions.at(slot, "next")], words[sessions.at(slot, "previous")]
@@ -209,11 +265,9 @@ class Sessions:
             words[sessions.at(before - 1, "next")] = following
         else:
             words[mine + self._first] = following
-        if capabilities & Capability.PAYMENTS:
-            words[mine + self._watchers] -= 1
 
     def live(self) -> list[tuple[int, int]]:
-        """(slot, worker) of every session."""
+        """(slot, worker) of every session, those that have ended as well."""
         ids, workers = (
             self._region.column("sessions", "id"),
             self._region.column("sessions", "worker"),
@@ -224,7 +278,7 @@ class Sessions:
         """All that is derived, anew from the slots: lists, live sessions of clients, chains. For a
         repair, while all others stand still; and for a new region."""
         region, column = self._region, self._region.column
-        live = [slot for slot, _ in self.live()]
+        live, marks = [slot for slot, _ in self.live()], column("sessions", "mark")
         owners, capabilities = column("sessions", "user"), column("sessions", "capabilities")
         first, watchers = [0] * self._users, [0] * self._users
         following, previous = [0] * self._sessions.records, column("sessions", "previous")
@@ -234,7 +288,8 @@ class Sessions:
             if first[user]:
                 previous[first[user] - 1] = slot + 1
             first[user] = slot + 1
-            watchers[user] += bool(capabilities[slot] & Capability.PAYMENTS)
+            if not marks[slot]:
+                watchers[user] += bool(capabilities[slot] & Capability.PAYMENTS)
         free, taken = 0, set(live)
         for slot in reversed(range(self._sessions.records)):
             if slot not in taken:
@@ -245,6 +300,8 @@ class Sessions:
         region.set_column("sessions", "next", following)
         region.set_column("sessions", "previous", previous)
         self._words[self._free] = free
-        of_session, marks = column("sessions", "client"), column("sessions", "mark")
+        ended = sum(1 for slot in live if marks[slot])
+        self._words[self._live], self._words[self._ended] = len(live) - ended, ended
+        of_session = column("sessions", "client")
         self._clients.rebuild((slot, of_session[slot]) for slot in live if not marks[slot])
-        self._rooms.recount(live)
+        self._memberships.recount(live)

@@ -4,25 +4,22 @@ The bytes of the rings' slots are the bytes of the journal's records, so a batch
 region, written and synced as they stand: no slot is given out again before it is durable.
 Everything the journal publishes stands in a word of its own, written by it alone.
 
-Slots that tell only of this moment (payments, logins that supersede) are not written. They count as
-durable as soon as all before them is.
+PAYMENT slots are not written, since they may be missed. They count as durable as soon as all before
+them is.
 """
 
 import errno
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from libnet.wakeup import Wakeup
+from server.core.events import SlotKind
 from server.core.log import NO_JOURNAL
-from server.core.rooms import SlotKind
 from server.journal.format import EVENT_HEAD, SEGMENT, event_size
 from server.journal.position import PositionFile
 from server.journal.writer import OVERHEAD, Writer
 from server.region.layout import WORD, Capacities, frame_words
 from server.region.records import RECORD_SIZE
 from server.region.region import Region
-
-_UNWRITTEN: Final = frozenset({SlotKind.PAYMENT, SlotKind.SUPERSEDED})
 
 
 def give_up(region: Region, number: int) -> None:
@@ -163,7 +160,7 @@ class Committer:
         words, found = self._words, []
         for number in range(self._event + 1, head + 1):
             slot = self._events + number % self._events_size * self._stride
-            if words[slot + 1] in _UNWRITTEN:
+            if words[slot + 1] == SlotKind.PAYMENT:
                 continue
             at = slot * WORD
             found.append(self._bytes[at : at + event_size(words[slot + 7])])

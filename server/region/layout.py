@@ -166,6 +166,8 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("users", "user ids handed out: 1 to this; registry lock"),
             Field("next_session", "the session id handed out last; registry lock"),
             Field("free_session", "first free session slot + 1; derived; registry lock"),
+            Field("live_sessions", "sessions that have not ended; derived; registry lock"),
+            Field("ending_sessions", "sessions that have ended; derived; registry lock"),
             Field("clients", "client slots in use; registry lock"),
         ),
     ),
@@ -245,6 +247,7 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("ack", "the recovery epoch it has acknowledged"),
             Field("beat", "turns of its timer: it stands still where the worker does"),
             Field("host", "worker slot + 1 that accepts for it while it is down, or 0; master"),
+            Field("cut", "counts its sessions that others have ended; registry lock"),
             Field("parked", "1 while answers wait for `released`: the journal then wakes it"),
             Field("started", "when it began to serve", Kind.TIME),
             Field("intent", "the transaction it is in the middle of", Kind.RECORD, RECORD_WORDS),
@@ -331,11 +334,12 @@ SEGMENTS: tuple[Segment, ...] = (
     ),
     Segment(
         "sessions",
-        "One per logged-in connection, written by its own worker under the registry lock.",
-        lambda c: c.sessions,
+        "One per logged-in connection, and as many that have ended: their slots are free when all "
+        "their leaves are published. Registry lock.",
+        lambda c: 2 * c.sessions,
         (
             Field("id", "commit word: the session id; 0: free"),
-            Field("mark", "1: superseded; the user's account lock"),
+            Field("mark", "1: it has ended; the user's account lock, or by its own worker"),
             Field("user", "user id"),
             Field("client", "client slot + 1, or 0"),
             Field("worker", "worker slot"),

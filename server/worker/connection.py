@@ -231,7 +231,12 @@ class Connection(FrameProtocol):
             self.end_session()
         retry = 0 if isinstance(error, PeerError) else error.retry_after_ms
         detail = error.detail if isinstance(error, PeerError) else str(error)
-        return self._when_durable(0, self._refuse(opcode, req_id, error.status, detail, retry))
+        refusal = self._refuse(opcode, req_id, error.status, detail, retry)
+        if isinstance(error, StateRefusal) and error.shows_more:
+            state = self.services.state
+            event, txn = state.events.head(), state.log.head()
+            return self.services.durable.when_shown(self, event, refusal, txn)
+        return self._when_durable(0, refusal)
 
     def _bad_frame(self, opcode: int, req_id: int, flags: int, fault: int) -> bytes:
         """The rows of "Bad input" that concern the frame itself."""

@@ -1,11 +1,12 @@
-"""What is durable, and what waits until it is: answers, and what has to be done first.
+"""What is durable, and what waits until it is: answers, pushes, and what has to be done first.
 
-The journal process raises the word `released` and wakes the workers that have something parked.
-Parked is in the order of this worker's transactions, so only the front of the queue is looked at.
+The journal process raises two words, `log.released` and then `events.released`, and wakes the
+workers that have something waiting. Answers are parked in the order of this worker's requests, and
+that is the order in which they become durable, so only the front of the queue is looked at.
 
 Both sides write one word and then read the other's: the processor may do the read first, so that
-each misses the other. Hence, while anything is parked, the words are looked at again every
-`POLL_S`; where nothing is parked, no timer runs.
+each misses the other. Hence, while anything waits, the words are looked at again every `POLL_S`;
+where nothing does, no timer runs.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from libnet.wakeup import Wakeup
 from server.region.region import Region
 
 PENDING_MAX: Final = 1024  # parked answers of a connection: with more no further frame is handled
-POLL_S: Final = 0.01  # while something is parked: a wake-up that was missed costs this much
+POLL_S: Final = 0.01  # while something waits: a wake-up that was missed costs this much
 
 Action = Callable[[], bytes | None]
 """Called when it is durable; makes the answer, if there is one."""
@@ -42,19 +43,29 @@ class Durable:
         self.words: Final = region.words
         self.released: Final = region.log.index("released")
         """The word with the greatest txn_id whose answer may leave."""
+        self.events_released: Final = region.events.index("released")
+        """The word with the number of the newest event that may be shown."""
         self._loop, self._journal = loop, journal
         self._in_background: Final = in_background
         self._durable: Final = region.log.index("durable")
         self._journal_waits: Final = region.journal.index("waiting")
         self._journal_failed: Final = region.journal.index("failed")
         self._has_parked: Final = layout["workers"].at(slot, "parked")
-        self._parked: deque[tuple[int, FrameProtocol | None, bytes | Action]] = deque()
+        self._parked: deque[tuple[int, int, FrameProtocol | None, bytes | Action]] = deque()
+        self._pushes_wait = False
+        self._push: Callable[[], None] = self.release
         self._polls = False
         self.words[self._has_parked] = 0
+
+    def pushes_by(self, push: Callable[[], None]) -> None:
+        """push: releases answers, and then pushes events that may be shown."""
+        self._push = push
 
     def reaches(self, txn: int) -> bool:
         """Is everything up to `txn` durable?"""
         return txn <= self.words[self.released]
+
+    # ---- waiting
 
     def when_durable(self, connection: FrameProtocol, txn: int, answer: bytes) -> bytes | None:
         """The answer, if everything up to `txn` is durable and no other answer of this connection
@@ -64,15 +75,31 @@ class Durable:
             if self._in_background and txn > words[self._durable]:
                 self._wake_journal()
             return answer
-        connection.pending = pending + 1
-        if pending + 1 >= PENDING_MAX:
+        self._park_answer(connection, txn, 0, answer)
+        return None
+
+    def when_shown(
+        self, connection: FrameProtocol, event: int, answer: bytes, txn: int = 0
+    ) -> bytes | None:
+        """The same for an answer that shows events, up to number `event`."""
+        words = self.words
+        if (
+            not connection.pending
+            and event <= words[self.events_released]
+            and txn <= words[self.released]
+        ):
+            return answer
+        self._park_answer(connection, txn, event, answer)
+        return None
+
+    def _park_answer(self, connection: FrameProtocol, txn: int, event: int, answer: bytes) -> None:
+        connection.pending += 1
+        if connection.pending >= PENDING_MAX:
             connection.pause(ANSWER_FIRST)
         if not self._parked:
-            self._begin(txn)
-        self._parked.append((txn, connection, answer))
-        if words[self._journal_waits]:
-            self._wake_journal()
-        return None
+            self._begin(txn, event)
+        self._parked.append((txn, event, connection, answer))
+        self._wake_journal()
 
     def resume_when_durable(
         self, connection: FrameProtocol, txn: int, action: Action
@@ -97,18 +124,38 @@ class Durable:
 
     def _park(self, txn: int, connection: FrameProtocol | None, what: bytes | Action) -> None:
         if not self._parked:
-            self._begin(txn)
-        self._parked.append((txn, connection, what))
+            self._begin(txn, 0)
+        self._parked.append((txn, 0, connection, what))
         self._wake_journal()
 
-    def _begin(self, txn: int) -> None:
-        """The queue is not empty any more."""
-        self.words[self._has_parked] = 1
-        if txn <= self.words[self.released]:  # who made it so may not have seen the word
-            self._loop.call_soon(self.release)
+    def wait_for_events(self, first: int) -> None:
+        """Events from number `first` on wait to be pushed: until they are, the journal wakes this
+        worker."""
+        self._pushes_wait = True
+        self._begin(0, first)
+        self._wake_journal()
+
+    def pushes_done(self) -> None:
+        """No event waits to be pushed."""
+        if self._pushes_wait:
+            self._pushes_wait = False
+            if not self._parked:
+                self.words[self._has_parked] = 0
+
+    def _begin(self, txn: int, event: int) -> None:
+        """Something waits."""
+        words = self.words
+        words[self._has_parked] = 1
+        # Who made it so may not have seen the word.
+        if txn <= words[self.released] and event <= words[self.events_released]:
+            self._loop.call_soon(self._push)
         if not self._polls:
             self._polls = True
             self._loop.call_later(POLL_S, self._poll)
+
+    def published(self) -> None:
+        """Something was published that is to become durable."""
+        self._wake_journal()
 
     def _wake_journal(self) -> None:
         if self.words[self._journal_waits]:
@@ -116,30 +163,35 @@ class Durable:
             self._journal.set()
 
     def _poll(self) -> None:
-        self.release()
-        self._polls = bool(self._parked)
+        self._push()
+        self._polls = bool(self._parked) or self._pushes_wait
         if self._polls:
             self._wake_journal()
             self._loop.call_later(POLL_S, self._poll)
 
+    # ---- going on
+
     def release(self) -> None:
         """Send and do what waited for what is durable by now."""
-        parked, durable = self._parked, self.words[self.released]
-        if not parked or parked[0][0] > durable:
-            if parked and self.words[self._journal_failed]:
+        parked, words = self._parked, self.words
+        if not parked:
+            return
+        event, txn = words[self.events_released], words[self.released]
+        if parked[0][0] > txn or parked[0][1] > event:
+            if words[self._journal_failed]:
                 self.abort_waiting()
             return
         touched: dict[FrameProtocol, None] = {}
-        while parked and parked[0][0] <= durable:
-            _, connection, what = parked.popleft()
+        while parked and parked[0][0] <= txn and parked[0][1] <= event:
+            _, _, connection, what = parked.popleft()
             if connection is not None:
                 connection.pending -= 1
                 touched[connection] = None
             answer = what if type(what) is bytes else what()  # type: ignore[operator] # not bytes
             if answer and connection is not None:
                 connection.push(answer)
-        if not parked:
-            self.words[self._has_parked] = 0
+        if not parked and not self._pushes_wait:
+            words[self._has_parked] = 0
         for connection in touched:
             connection.flush()
             connection.settle()
@@ -154,6 +206,6 @@ class Durable:
         waiting = tuple(self._parked)
         self._parked.clear()
         self.words[self._has_parked] = 0
-        for _, connection, _ in waiting:
+        for _, _, connection, _ in waiting:
             if connection is not None:
                 connection.abort()

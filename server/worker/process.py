@@ -34,6 +34,7 @@ from server.worker.listeners import Listeners
 from server.worker.services import Services
 from server.worker.subscriptions import Subscriptions
 
+FINISH_S: Final = 0.02  # between looks for sessions that have ended and are still in rooms
 SWEEP_S: Final = 1.0  # at most; less where a deadline is short
 _CHECK_LOCKS = "TRADECHAT_CHECK_LOCKS"
 
@@ -68,14 +69,15 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
     counters = Counters(region, slot)
     counters.zero_gauges()
     archive = ArchiveClient(inherited.archive, loop) if inherited.archive else None
+    durable = Durable(
+        region, slot, inherited.journal, loop, in_background=settings.durability == "async"
+    )
     return Services(
         settings=settings,
         loop=loop,
         state=state,
-        durable=Durable(
-            region, slot, inherited.journal, loop, in_background=settings.durability == "async"
-        ),
-        subscriptions=Subscriptions(state, counters, inherited.wakeups, archive, loop),
+        durable=durable,
+        subscriptions=Subscriptions(state, counters, inherited.wakeups, archive, durable, loop),
         connections=Connections(region, slot, settings, counters),
         counters=counters,
         archive=archive,
@@ -107,6 +109,8 @@ class Worker:
         self._beat = self._workers.at(slot, "beat")
         self._ack = self._workers.at(slot, "ack")
         self._recovered = self._words[self._ack]
+        self._ended = region.registry.index("ending_sessions")
+        self._finished_at = 0.0
 
     async def serve(self, report: Report) -> None:
         """Until SIGTERM, and then in order to the end."""
@@ -144,11 +148,13 @@ class Worker:
         if words[self._recovery]:
             services.state.locks.acknowledge()
         if words[self._ack] != self._recovered:
-            # A login may have died between its mark and the event that tells of it.
+            # A login may have died between its mark and the word that tells of it.
             self._recovered = words[self._ack]
             services.subscriptions.end_superseded()
+        if words[self._ended] and (now := self._loop.time()) - self._finished_at > FINISH_S:
+            self._finished_at = now
+            services.subscriptions.finish_ended(services.now())
         self._listeners.host()
-        services.durable.release()
         if services.archive is not None and words[services.archive_failed]:
             services.archive.give_up()
         services.subscriptions.poll()

@@ -10,16 +10,18 @@ Of a connection it knows no more than `Subscriber` says.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from libnet.wakeup import Wakeup
 from libproto.codec import PUSH
 from libproto.messages import Opcode
 from server.archive.client import ArchiveClient
-from server.core.rooms import Event, SlotKind, Touched
+from server.core.audience import Touched
+from server.core.events import Event, SlotKind
 from server.core.session import Session
 from server.core.state import State
 from server.worker.counters import Counters
+from server.worker.durable import Durable
 
 _gap = PUSH[Opcode.ROOM_GAP].frame
 
@@ -78,6 +80,14 @@ class _LocalRoom:
         self.members: dict[Subscriber, int] = {}  # with the room_seq that its join answered
 
 
+class _Lap(NamedTuple):
+    """What was missed, as it stood when that was noticed."""
+
+    rooms: dict[int, int]  # last_seq by room
+    users: dict[int, int]  # direct_seq by user
+    until: int  # it may be told when this event may be shown
+
+
 class Subscriptions:
     """This worker's cursor in the event ring, and who is pushed what it finds there."""
 
@@ -87,19 +97,27 @@ class Subscriptions:
         counters: Counters,
         wakeups: Sequence[Wakeup],
         archive: ArchiveClient | None,
+        durable: Durable,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         """wakeups: of all workers, by slot."""
+        self._durable: Final = durable
+        durable.pushes_by(self.poll)
         self._state, self._counters, self._archive = state, counters, archive
         self._words: Final = state.region.words
         self._archive_waits: Final = state.region.archive.index("waiting")
         self._wakeups, self._loop = wakeups, loop
-        self._ring: Final = state.rooms
-        self._cursor = state.rooms.head()
+        self._events: Final = state.events
+        self._memberships: Final = state.memberships
+        self._audience: Final = state.audience
+        self._cursor = state.events.head()
         self._of: dict[Subscriber, _Subscription] = {}
         self._rooms: dict[int, _LocalRoom] = {}
         self._users: dict[int, dict[Subscriber, _Subscription]] = {}
-        self._sessions: dict[int, Subscriber] = {}  # by session slot
+        workers = state.region.layout["workers"]
+        self._cut_at: Final = workers.at(state.worker, "cut")
+        self._cut = self._words[self._cut_at]
+        self._lap: _Lap | None = None  # what is to be told once it may be shown
         self._gaps = 0  # pushed since the last poll
         self._touched: dict[Subscriber, None] = {}
         self._waking: set[int] = set()  # slots of workers
@@ -109,10 +127,9 @@ class Subscriptions:
 
     def add(self, subscriber: Subscriber, session: Session, payments: bool) -> None:
         """It is pushed what concerns the session's user. payments: PAYMENT too."""
-        subscription = _Subscription(session, self._ring.direct_seq(session.user), payments)
+        subscription = _Subscription(session, self._events.direct_seq(session.user), payments)
         self._of[subscriber] = subscription
         self._users.setdefault(session.user, {})[subscriber] = subscription
-        self._sessions[session.slot] = subscriber
 
     def remove(self, subscriber: Subscriber) -> None:
         """Its session is over: no more pushes. What the shared state has of the session is not
@@ -125,31 +142,33 @@ class Subscriptions:
         del others[subscriber]
         if not others:
             del self._users[session.user]
-        del self._sessions[session.slot]
 
     def _forget(self, subscriber: Subscriber, room: int) -> None:
         local = self._rooms[room]
         del local.members[subscriber]
         if not local.members:
             del self._rooms[room]
-        self._ring.present(room, self._state.worker, -1)
+        self._audience.present(room, self._state.worker, -1)
 
     def is_member(self, subscriber: Subscriber, room: int) -> bool:
         """Has its session joined the room?"""
         return room in self._of[subscriber].rooms
 
-    def join(self, subscriber: Subscriber, room: int, now: int) -> tuple[int, int]:
+    def join(self, subscriber: Subscriber, room: int, now: int) -> tuple[int, int, int]:
         """Join a room: the events after the room_seq that this answers are pushed; answers the
-        number of members, too. The same again in a room that is joined. Superseded, RoomsBehind."""
+        number of members, too, and the newest event that its answer shows. The same again in a
+        room that is joined. Superseded, Busy."""
         subscription = self._of[subscriber]
         if room in subscription.rooms:
-            return self._position(subscriber, room), self._ring.member_count(room)
+            position = self._position(subscriber, room)
+            members = self._memberships.member_count(room)
+            return position, members, self._events.head()
         # First, so that whoever speaks after the join wakes this worker.
-        self._ring.present(room, self._state.worker, 1)
+        self._audience.present(room, self._state.worker, 1)
         try:
-            last, members, touched = self._ring.join(subscription.session, room, now)
+            last, members, shown, touched = self._memberships.join(subscription.session, room, now)
         except BaseException:
-            self._ring.present(room, self._state.worker, -1)
+            self._audience.present(room, self._state.worker, -1)
             raise
         local = self._rooms.get(room)
         if local is None:
@@ -157,15 +176,16 @@ class Subscriptions:
         local.members[subscriber] = last
         subscription.rooms.add(room)
         self.wake(touched)
-        return last, members
+        return last, members, shown
 
     def leave(self, subscriber: Subscriber, room: int, now: int) -> None:
-        """Leave a room that is joined."""
+        """Leave a room that is joined. Busy."""
         subscription = self._of[subscriber]
+        touched = self._memberships.leave(subscription.session, room, now)
         subscription.rooms.remove(room)
         subscription.gaps.pop(room, None)
         self._forget(subscriber, room)
-        self.wake(self._ring.leave(subscription.session, room, now))
+        self.wake(touched)
 
     def _position(self, subscriber: Subscriber, room: int) -> int:
         """The room_seq up to which a member has been served, or told what it missed."""
@@ -206,32 +226,49 @@ class Subscriptions:
         if self._archive is not None and self._words[self._archive_waits]:
             self._words[self._archive_waits] = 0
             self._archive.send_news()
+        self._durable.published()
         self.poll()
 
     # ---- what is new
 
     def poll(self) -> None:
-        """Push all that was published before. Not a part of it: a worker that takes more requests
-        in a loop turn than it pushes events would be lapped under load that it can bear."""
-        head = self._ring.head()
-        while self._cursor < head:
-            self._push_slice(min(head, self._cursor + SLICE))
+        """Push all that may be shown. Not a part of it: a worker that takes more requests in a loop
+        turn than it pushes events would be lapped under load that it can bear."""
+        # In this order: the answer to a JOIN_ROOM that waits for an event goes before that event.
+        released = self._words[self._durable.events_released]
+        self._durable.release()
+        if self._words[self._cut_at] != self._cut:
+            self._cut = self._words[self._cut_at]
+            self.end_superseded()
+        if self._lap is not None and self._lap.until <= released:
+            self._tell_lap(self._lap)
+        head = self._events.head()
+        last = min(head, released)
+        while self._lap is None and self._cursor < last:
+            self._push_slice(min(last, self._cursor + SLICE))
+        if self._lap is not None:
+            self._durable.wait_for_events(self._lap.until)
+        elif self._cursor < head:
+            self._durable.wait_for_events(self._cursor + 1)
+        else:
+            self._durable.pushes_done()
         if self._gaps:
             self._counters.count("gaps", self._gaps)
             self._gaps = 0
 
     def _push_slice(self, last: int) -> None:
-        ring, cursor = self._ring, self._cursor
+        events, cursor = self._events, self._cursor
         while cursor < last:
-            event = ring.read(cursor + 1, self._rooms)
+            event = events.read(cursor + 1, self._rooms)
             if event is None:
                 cursor = self._lapped()
+                released = self._words[self._durable.events_released]
+                if self._lap is not None and self._lap.until <= released:
+                    self._tell_lap(self._lap)
                 break
             cursor += 1
             if event.room:
                 self._room_event(event)
-            elif event.kind == SlotKind.SUPERSEDED:
-                self._superseded(event.session - 1)
             else:
                 self._to_user(event)
         self._cursor = cursor
@@ -294,33 +331,41 @@ class Subscriptions:
 
     def _lapped(self) -> int:
         """The ring has gone past the cursor. First the head, then the counters: what is published
-        in between is in both, and told once."""
-        head = self._ring.head()
+        in between is in both, and told once. All of it may be told when the head after that may be
+        shown."""
+        head = self._events.head()
         self._counters.count("laps")
-        self.end_superseded()  # before the gaps: these are told nothing any more
-        for room, local in self._rooms.items():
-            last = self._ring.last_seq(room)
-            if last > local.delivered:
+        rooms = {room: self._events.last_seq(room) for room in self._rooms}
+        users = {user: self._events.direct_seq(user) for user in self._users}
+        self._lap = _Lap(rooms, users, self._events.head())
+        return head
+
+    def _tell_lap(self, lap: "_Lap") -> None:
+        """Name what was missed."""
+        self._lap = None
+        for room, last in lap.rooms.items():
+            local = self._rooms.get(room)
+            if local is not None and last > local.delivered:
                 self._missed(room, local, last)
-        for user, subscribers in self._users.items():
-            last = self._ring.direct_seq(user)
-            for subscriber, subscription in subscribers.items():
+        for user, last in lap.users.items():
+            for subscriber, subscription in self._users.get(user, {}).items():
                 if last > subscription.direct_seq:
                     first = subscription.direct_seq + 1
                     self._push_gap(subscriber, subscription, DIRECT, first, last)
                     subscription.direct_seq = last
-        return head
+        for subscriber in self._touched:
+            subscriber.flush()
+        self._touched.clear()
 
     # ---- sessions that another login has ended
 
-    def _superseded(self, slot: int) -> None:
-        subscriber = self._sessions.get(slot)
-        if subscriber is None or self._state.sessions.is_live(self._of[subscriber].session):
-            return  # the slot is another session's by now
-        subscriber.superseded()
-        self._counters.count("superseded")
-
     def end_superseded(self) -> None:
-        """Look at every session's mark: where the event that tells of it may have been missed."""
-        for slot in tuple(self._sessions):
-            self._superseded(slot)
+        """Look at every session: others may have ended it."""
+        for subscriber, subscription in tuple(self._of.items()):
+            if not self._state.sessions.is_live(subscription.session):
+                subscriber.superseded()
+                self._counters.count("superseded")
+
+    def finish_ended(self, now: int) -> None:
+        """Go on with sessions that have ended and are still in rooms, whoever's they were."""
+        self.wake(self._state.sessions.finish_ended(now))

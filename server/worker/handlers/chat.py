@@ -8,6 +8,7 @@ from libproto.framing import assemble
 from libproto.messages import LIST_MAX, USERNAME_PATTERN, Flag, Opcode
 from libproto.texts import may_be_shown
 from server.archive.protocol import Kind, unpack_events
+from server.core.errors import NotJoined
 from server.worker.connection import MAX_BODY_LEN, Connection
 from server.worker.refusal import Refused
 from server.worker.requests import Handler
@@ -25,17 +26,12 @@ _name_response = RESPONSE[Opcode.USER_NAME].frame
 # A ROOM_HISTORY answer is made of bodies that stand in the ring: only what precedes them is packed.
 _HISTORY = Struct(">IQQH")
 _RESPONSE = int(Flag.RESPONSE)
+_FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
 
 
 def _check_room(services: Services, room: int) -> None:
     if not 0 < room <= services.settings.rooms:
         raise Refused(Status.ERR_NOT_FOUND, "no such room")
-
-
-def _check_joined(services: Services, connection: Connection, room: int) -> None:
-    if not services.subscriptions.is_member(connection, room):
-        _check_room(services, room)
-        raise Refused(Status.ERR_UNAUTHORIZED, "join the room first")
 
 
 def _check_message(services: Services, message: str) -> None:
@@ -51,38 +47,47 @@ def _check_message(services: Services, message: str) -> None:
         )
 
 
+def _when_shown(services: Services, connection: Connection, answer: bytes) -> bytes | None:
+    """An answer that may show any event."""
+    return services.durable.when_shown(connection, services.state.events.head(), answer)
+
+
 def join_room(
     services: Services, connection: Connection, req_id: int, flags: int, room: int
-) -> bytes:
+) -> bytes | None:
     del flags
     _check_room(services, room)
     connection.live_session()
-    last, members = services.subscriptions.join(connection, room, connection.now)
-    return _join_response(req_id, 0, room, last, members, services.rooms_epoch)
+    last, members, shown = services.subscriptions.join(connection, room, connection.now)
+    answer = _join_response(req_id, 0, room, last, members, services.rooms_epoch)
+    return services.durable.when_shown(connection, shown, answer)
 
 
 def leave_room(
     services: Services, connection: Connection, req_id: int, flags: int, room: int
-) -> bytes:
+) -> bytes | None:
     del flags
     connection.live_session()
     if not services.subscriptions.is_member(connection, room):
         _check_room(services, room)
         raise Refused(Status.ERR_NOT_FOUND, "the room is not joined")
     services.subscriptions.leave(connection, room, connection.now)
-    return _leave_response(req_id, 0, room)
+    return _when_shown(services, connection, _leave_response(req_id, 0, room))
 
 
 def chat_send(
     services: Services, connection: Connection, req_id: int, flags: int, room: int, message: str
-) -> bytes:
-    del flags
+) -> bytes | None:
     _check_message(services, message)
-    _check_joined(services, connection, room)
-    now = connection.now
-    seq, touched = services.state.rooms.send(connection.live_session(), room, message, now)
-    services.subscriptions.wake(touched)
-    return _send_response(req_id, 0, seq, now)
+    session = connection.live_session()
+    try:
+        sent = services.state.chat.send(session, room, message, connection.now, req_id, flags)
+    except NotJoined:
+        _check_room(services, room)
+        raise
+    services.subscriptions.wake(sent.touched)
+    answer = _send_response(req_id, _FLAGGED * sent.recorded, sent.seq, sent.time)
+    return services.durable.when_shown(connection, sent.event, answer)
 
 
 def room_history(
@@ -98,23 +103,24 @@ def room_history(
     connection.live_session()
     _check_room(services, room)
     limit, space = min(limit, LIST_MAX), MAX_BODY_LEN - _HISTORY.size
-    rooms, epoch = services.state.rooms, services.rooms_epoch
+    events, epoch = services.state.events, services.rooms_epoch
 
-    def answer(oldest: int, bodies: list[bytes]) -> bytes:
+    def answer(oldest: int, bodies: list[bytes]) -> bytes | None:
         body = _HISTORY.pack(room, epoch, oldest, len(bodies)) + b"".join(bodies)
-        return assemble(Opcode.ROOM_HISTORY, req_id, _RESPONSE, Status.OK, body)
+        frame = assemble(Opcode.ROOM_HISTORY, req_id, _RESPONSE, Status.OK, body)
+        return _when_shown(services, connection, frame)
 
-    def answer_older(data: bytes) -> bytes:
+    def answer_older(data: bytes) -> bytes | None:
         kept, bodies = unpack_events(data)
         if bodies:
             return answer(kept, bodies)
         # It has nothing above after_seq: what there is, is in the ring.
-        oldest, bodies = rooms.history(room, after_seq, limit, space)
+        oldest, bodies = events.history(room, after_seq, limit, space)
         reaches = kept and oldest <= after_seq + 1
         return answer(kept if reaches else oldest, bodies)
 
-    kept = rooms.kept(room)
-    oldest, bodies = rooms.history(room, after_seq, limit, space)
+    kept = events.kept(room)
+    oldest, bodies = events.history(room, after_seq, limit, space)
     if services.archive is not None and kept and oldest > max(kept, after_seq + 1):
         fields = (room, after_seq, limit, space)
         return connection.resume_when_answered(
@@ -125,33 +131,34 @@ def room_history(
 
 def room_list(
     services: Services, connection: Connection, req_id: int, flags: int, after_room: int
-) -> bytes:
+) -> bytes | None:
     del flags
     connection.live_session()
-    return _list_response(req_id, 0, services.state.rooms.listing(after_room, LIST_MAX))
+    rooms = services.state.memberships.listing(after_room, LIST_MAX)
+    return _when_shown(services, connection, _list_response(req_id, 0, rooms))
 
 
 def room_members(
     services: Services, connection: Connection, req_id: int, flags: int, room: int, after_user: int
-) -> bytes:
+) -> bytes | None:
     del flags
     connection.live_session()
     _check_room(services, room)
     state = services.state
-    users = state.rooms.member_ids(room, after_user)[:LIST_MAX]
-    return _members_response(req_id, 0, [(user, state.users.name(user)) for user in users])
+    users = state.memberships.member_ids(room, after_user)[:LIST_MAX]
+    names = [(user, state.users.name(user)) for user in users]
+    return _when_shown(services, connection, _members_response(req_id, 0, names))
 
 
 def direct_send(
     services: Services, connection: Connection, req_id: int, flags: int, to_user: int, message: str
-) -> bytes:
-    del flags
+) -> bytes | None:
     _check_message(services, message)
-    now = connection.now
-    services.subscriptions.wake(
-        services.state.rooms.direct(connection.live_session(), to_user, message, now)
-    )
-    return _direct_response(req_id, 0, now)
+    session = connection.live_session()
+    sent = services.state.chat.direct(session, to_user, message, connection.now, req_id, flags)
+    services.subscriptions.wake(sent.touched)
+    answer = _direct_response(req_id, _FLAGGED * sent.recorded, sent.time)
+    return services.durable.when_shown(connection, sent.event, answer)
 
 
 def user_lookup(

@@ -1,0 +1,145 @@
+"""What a session sends to others: messages to a room, direct messages, PAYMENT pushes.
+
+Messages are executed exactly once under a client_id, as ledger requests are: the outcome stands in
+the client's record, under the user's account lock, before the event can be seen (`Events`).
+"""
+
+import zlib
+from typing import Final, NamedTuple
+
+from libproto.codec import PUSH
+from libproto.messages import OUTCOME_WINDOW, EventKind, Opcode
+from server.core.audience import NOBODY, Audience, Touched
+from server.core.errors import NoSuchUser, NotJoined, OtherRequest, OutcomeUnknown, Superseded
+from server.core.events import TARGET_SHIFT, Events, Request, SlotKind
+from server.core.room_bits import RoomBits
+from server.core.session import Session, is_live
+from server.core.users import Users
+from server.region.layout import OUTCOME_WORDS
+from server.region.locks import Locks
+from server.region.region import Region
+
+_broadcast = PUSH[Opcode.CHAT_BROADCAST].frame
+_direct = PUSH[Opcode.DIRECT_MESSAGE].frame
+_payment = PUSH[Opcode.PAYMENT].frame
+_MESSAGE: Final = int(EventKind.MESSAGE)
+
+
+class Sent(NamedTuple):
+    """What became of a message."""
+
+    seq: int  # its number in the room, or in the recipient's inbox
+    time: int  # when it was sent, microseconds since the Unix epoch
+    event: int  # number of an event at or after it: it is durable when that is
+    recorded: bool  # it was executed before: this is its outcome
+    touched: Touched  # workers to wake
+
+
+def digest_of(message: str) -> int:
+    """A number that tells one message from another: its CRC-32, and its bytes."""
+    data = message.encode()
+    return zlib.crc32(data) << 32 | len(data)
+
+
+class Chat:
+    """Sending, as one worker does it."""
+
+    def __init__(
+        self,
+        region: Region,
+        locks: Locks,
+        users: Users,
+        bits: RoomBits,
+        audience: Audience,
+        events: Events,
+    ) -> None:
+        self._words, self._locks = region.words, locks
+        self._users, self._bits = users, bits
+        self._audience, self._events = audience, events
+        self._newest = region.layout["clients"].offsets["newest"]
+        self._paying = locks.guard("payment push", locks.registry, locks.event)
+
+    def send(
+        self, session: Session, room: int, message: str, now: int, req_id: int, flagged: int
+    ) -> Sent:
+        """A message to a room that the session has joined. flagged: POSSIBLE_DUPLICATE; it matters
+        only in a session without a client. now: microseconds since the Unix epoch.
+
+        Superseded, OutcomeUnknown, OtherRequest, NotJoined, Busy.
+        """
+        locks, events = self._locks, self._events
+        request = _request(session, req_id, message)
+        with locks.guard("chat send", session.lock, locks.event):
+            recorded = self._recorded(session, request, Opcode.CHAT_SEND, room, flagged)
+            if recorded is not None:
+                return recorded
+            if not self._bits.has(session.slot, room):
+                raise NotJoined
+            events.check_place()
+            seq = events.next_seq(room)
+            frame = _broadcast(0, 0, room, seq, now, _MESSAGE, session.user, session.name, message)
+            events.publish(_MESSAGE, room, seq, session.user, 0, frame, now, request)
+            event = events.head()
+        return Sent(seq, now, event, False, self._audience.listeners(room))
+
+    def direct(
+        self, session: Session, to_user: int, message: str, now: int, req_id: int, flagged: int
+    ) -> Sent:
+        """A message to a user, for the inbox and all connections. flagged, now: as in `send`.
+
+        Superseded, OutcomeUnknown, OtherRequest, NoSuchUser, Busy.
+        """
+        locks, events = self._locks, self._events
+        request = _request(session, req_id, message)
+        with locks.guard("direct send", locks.registry, session.lock, locks.event):
+            recorded = self._recorded(session, request, Opcode.DIRECT_SEND, to_user, flagged)
+            if recorded is not None:
+                return recorded
+            if not self._users.exists(to_user):
+                raise NoSuchUser
+            events.check_place()
+            seq = events.direct_seq(to_user) + 1
+            frame = _direct(0, 0, seq, now, session.user, session.name, message)
+            events.publish(SlotKind.DIRECT, 0, seq, to_user, 0, frame, now, request)
+            event, touched = events.head(), self._audience.workers_of(to_user)
+        return Sent(seq, now, event, False, touched)
+
+    def _recorded(
+        self, session: Session, request: Request, opcode: int, to: int, flagged: int
+    ) -> Sent | None:
+        """The outcome of a request that was executed before; None: it is to be executed now. Under
+        the account lock. Superseded, OutcomeUnknown, OtherRequest."""
+        words, req_id = self._words, request.req_id
+        if not is_live(words, session):
+            raise Superseded
+        if not session.client:
+            if flagged:
+                raise OutcomeUnknown
+            return None
+        if req_id + OUTCOME_WINDOW <= words[session.client + self._newest]:
+            raise OutcomeUnknown
+        at = session.outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
+        its_req_id, seq, time, target, digest = words[at : at + OUTCOME_WORDS].tolist()
+        if its_req_id == req_id:
+            if target != opcode << TARGET_SHIFT | to or digest != request.digest:
+                raise OtherRequest
+            return Sent(seq, time, self._events.head(), True, NOBODY)
+        if req_id < session.floor:
+            raise OutcomeUnknown
+        return None
+
+    def pay(
+        self, session: Session, payee: int, txn: int, amount: int, balance: int, now: int
+    ) -> Touched:
+        """Push a PAYMENT to the payee's connections. balance: the payee's after it. Answers the
+        workers to wake: none where it is missed, since events have no place to spare."""
+        frame = _payment(0, 0, txn, now, session.user, session.name, amount, balance)
+        with self._paying:
+            if not self._events.has_place_for_payment():
+                return NOBODY
+            self._events.publish(SlotKind.PAYMENT, 0, 0, payee, 0, frame, now)
+            return self._audience.workers_of(payee)
+
+
+def _request(session: Session, req_id: int, message: str) -> Request:
+    return Request(session.user, session.client_slot, session.client_id, req_id, digest_of(message))

@@ -1,0 +1,256 @@
+"""The event ring: it carries all that is pushed, and what each event changes.
+
+Every slot of the ring holds the finished push frame, so fan-out is a copy. `publish` is the only
+place that makes an event, and its caller holds the event lock: the slot's old commit word is
+cleared, payload and frame are written, the commit word is stored, then what the event changes
+(`_complete`), the head last. That can be done again from the slot alone, so a worker that dies in
+between leaves nothing half-done: the repair calls `complete`.
+"""
+
+from collections.abc import Mapping
+from enum import IntEnum
+from struct import Struct
+from typing import NamedTuple
+
+from libproto.messages import HEADER_LEN, OUTCOME_WINDOW, Opcode
+from server.core.errors import EventsFull, JournalFailed
+from server.core.room_bits import RoomBits
+from server.region.layout import EVENT_FIELDS, OUTCOME_WORDS, WORD
+from server.region.region import Region
+
+
+class SlotKind(IntEnum):
+    """What an event ring slot holds; the first four are the wire's EventKind."""
+
+    MESSAGE = 0
+    JOINED = 1
+    LEFT = 2
+    SYSTEM = 3
+    DIRECT = 16
+    PAYMENT = 17
+
+
+class Event(NamedTuple):
+    """A slot of the ring, as read. `frame` is empty where nobody here wants it."""
+
+    kind: int
+    room: int
+    seq: int
+    user: int
+    session: int
+    frame: bytes
+
+
+class Request(NamedTuple):
+    """The request that an event is made by, for its outcome."""
+
+    sender: int = 0  # user id
+    client_slot: int = 0  # slot + 1; 0: it has no outcome
+    client_id: int = 0
+    req_id: int = 0
+    digest: int = 0  # of the message
+
+
+NO_REQUEST = Request()
+_HEAD_WORDS = len(EVENT_FIELDS)
+_HEAD = Struct(f"={_HEAD_WORDS - 1}Q")  # all but the word before them
+_SHORT_WORDS = 8  # up to frame_len
+assert [field.name for field in EVENT_FIELDS] == [
+    "word", "kind", "room", "seq", "user", "session", "previous", "frame_len", "time", "sender",
+    "client_slot", "client_id", "req_id", "digest", "txn",
+], "written and read by place"  # fmt: skip
+_pack_outcome = Struct(f"={OUTCOME_WORDS}Q").pack
+TARGET_SHIFT = 32  # an outcome's target: kind or opcode << 32 | whom or which room it concerns
+_CHAT, _DIRECT = int(Opcode.CHAT_SEND), int(Opcode.DIRECT_SEND)
+_PAYMENT_SHARE = 8  # of the ring one part is never taken by payments
+
+
+class Events:
+    """The event ring and the rooms' counters as one worker sees them."""
+
+    def __init__(self, region: Region, bits: RoomBits) -> None:
+        layout = region.layout
+        self._words, self._bytes, self._bits = region.words, region.bytes, bits
+        self._rooms, self._users = layout["rooms"], layout["users"]
+        self._head, self._limit = region.events.index("head"), region.events.index("limit")
+        clients = layout["clients"]
+        self._clients = clients
+        self._newest, self._outcomes = clients.offsets["newest"], clients.offsets["outcomes"]
+        ring = layout["event_ring"]
+        self._ring, self._stride, self._mask = ring.base, ring.stride, ring.records - 1
+        self._frame = ring.offsets["frame"]
+        self._frame_size = ring.lengths["frame"] * WORD
+        assert self._frame == _HEAD_WORDS
+        rooms = self._rooms.offsets
+        self._last, self._oldest = rooms["last_seq"], rooms["oldest_seq"]
+        self._last_event = rooms["last_event"]
+        self._kept = rooms["kept"]
+
+    # ---- publishing, under the event lock
+
+    def has_place(self) -> bool:
+        """Is there a place for one more event? One is given again only when what is in it is
+        durable."""
+        words = self._words
+        return bool(words[self._head] < words[self._limit])
+
+    def check_place(self) -> None:
+        """Busy, unless there is a place for one more event."""
+        if not self.has_place():
+            raise EventsFull if self._words[self._limit] else JournalFailed
+
+    def has_place_for_payment(self) -> bool:
+        """A PAYMENT may be missed, so it does not take the last places."""
+        words = self._words
+        spare = (self._mask + 1) // _PAYMENT_SHARE
+        return bool(words[self._head] + spare < words[self._limit])
+
+    def next_seq(self, room: int) -> int:
+        """The room_seq that the room's next event gets."""
+        return int(self._words[self._room(room) + self._last]) + 1
+
+    def publish(
+        self,
+        kind: int,
+        room: int,
+        seq: int,
+        user: int,
+        session: int,
+        frame: bytes,
+        now: int,
+        request: Request = NO_REQUEST,
+        txn: int = 0,
+    ) -> None:
+        """Make an event; the caller has seen that there is a place for it. kind: SlotKind. seq: the
+        room_seq, or the recipient's direct_seq where room is 0. user: who joins, leaves or speaks;
+        the recipient where room is 0. session: slot + 1 of the one that joins or leaves. now:
+        microseconds since the Unix epoch. txn: the transaction that it is published with."""
+        words, blob = self._words, self._bytes
+        number = words[self._head] + 1
+        slot = self._ring + (number & self._mask) * self._stride
+        previous = words[self._room(room) + self._last_event] if room else 0
+        if words[slot]:
+            gone = words[slot + 2]
+            if gone:  # first, so that a reader who misses a frame finds it no longer offered
+                words[self._room(gone) + self._oldest] = words[slot + 3] + 1
+        words[slot] = 0
+        at = (slot + 1) * WORD
+        size = len(frame)
+        blob[at : at + _HEAD.size] = _HEAD.pack(
+            kind, room, seq, user, session, previous, size, now, *request, txn
+        )
+        # Zeros after it, to a whole word: so it stands in the journal.
+        at = (slot + self._frame) * WORD
+        padded = size + -size % WORD
+        blob[at : at + padded] = frame.ljust(padded, b"\0")
+        words[slot] = number  # the commit point
+        self._complete(number, slot)
+
+    def _complete(self, number: int, slot: int) -> None:
+        """What a committed event changes; from its slot alone, and again without harm."""
+        words = self._words
+        kind, room, seq, user, session = words[slot + 1 : slot + 6].tolist()
+        if words[slot + 10]:
+            # Before the head: were it after, a worker that dies in between would leave an event
+            # that is shown and a request that is executed again.
+            self._store_outcome(slot, room or user, seq)
+        if kind == SlotKind.JOINED:
+            self._bits.set(session - 1, room)
+        elif kind == SlotKind.LEFT:
+            self._bits.clear(session - 1, room)
+        if room:
+            at = self._room(room)
+            words[at + self._last] = seq
+            words[at + self._last_event] = number
+        elif kind == SlotKind.DIRECT:
+            words[self._users.at(user, "direct_seq")] = seq
+        words[self._head] = number
+
+    def _store_outcome(self, slot: int, to: int, seq: int) -> None:
+        """What a repeat of the request is answered with."""
+        words = self._words
+        client_slot, _, req_id, digest = words[slot + 10 : slot + 14].tolist()
+        opcode = _CHAT if words[slot + 2] else _DIRECT
+        client = self._clients.at(client_slot - 1)
+        at = (client + self._outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS) * WORD
+        self._bytes[at : at + OUTCOME_WORDS * WORD] = _pack_outcome(
+            req_id, seq, words[slot + 8], opcode << TARGET_SHIFT | to, digest
+        )
+        if req_id > words[client + self._newest]:
+            words[client + self._newest] = req_id
+
+    def complete(self) -> bool:
+        """Complete the event that is committed beyond the head; True if there was one. For a
+        repair, while all others are paused."""
+        number = self._words[self._head] + 1
+        slot = self._ring + (number & self._mask) * self._stride
+        if self._words[slot] != number:
+            return False
+        self._complete(number, slot)
+        return True
+
+    def _room(self, room: int) -> int:
+        return self._rooms.base + room * self._rooms.stride
+
+    # ---- reading, without a lock
+
+    def head(self) -> int:
+        """The number of the newest event. Readers go by this, and not by the slots' words."""
+        return self._words[self._head]
+
+    def read(self, number: int, wanted: Mapping[int, object] | None = None) -> Event | None:
+        """An event at or below the head, or None where the ring has gone past it.
+
+        wanted: rooms whose frames are worth copying (None: all).
+        """
+        words = self._words
+        slot = self._ring + (number & self._mask) * self._stride
+        word, kind, room, seq, user, session, _, size = words[slot : slot + _SHORT_WORDS].tolist()
+        if word != number:
+            return None
+        frame = b""
+        if size <= self._frame_size and (not room or wanted is None or room in wanted):
+            at = (slot + self._frame) * WORD
+            frame = bytes(self._bytes[at : at + size])
+        if words[slot] != number:
+            return None
+        return Event(kind, room, seq, user, session, frame)
+
+    def last_seq(self, room: int) -> int:
+        return self._words[self._room(room) + self._last]
+
+    def direct_seq(self, user: int) -> int:
+        return self._words[self._users.at(user, "direct_seq")]
+
+    def history(
+        self, room: int, after: int, limit: int, room_bytes: int
+    ) -> tuple[int, list[bytes]]:
+        """oldest_seq, and the CHAT_BROADCAST bodies above `after`, ascending: at most `limit` and
+        `room_bytes` of them."""
+        words, numbers = self._words, []
+        number = words[self._room(room) + self._last_event]
+        while number and limit:
+            slot = self._ring + (number & self._mask) * self._stride
+            word, _, there, seq, _, _, previous, _ = words[slot : slot + _SHORT_WORDS].tolist()
+            if word != number or words[slot] != number or there != room or seq <= after:
+                break
+            numbers.append(number)
+            number = previous
+        bodies: list[bytes] = []
+        for number in reversed(numbers):
+            if len(bodies) == limit:
+                break
+            event = self.read(number)
+            if event is None:  # lapped meanwhile: it is below oldest_seq, read after this
+                bodies.clear()
+                continue
+            body = event.frame[HEADER_LEN:]
+            room_bytes -= len(body)
+            if room_bytes < 0:
+                break
+            bodies.append(body)
+        return max(1, words[self._room(room) + self._oldest]), bodies
+
+    def kept(self, room: int) -> int:
+        """The oldest room_seq that the archive has; 0: none."""
+        return self._words[self._room(room) + self._kept]
