@@ -334,7 +334,7 @@ def _parts() -> dict[str, str]:
         "outcome_window_less_one": f"{OUTCOME_WINDOW - 1}",
         "event_kinds": ", ".join(f"{kind.value} {kind.name.lower()}" for kind in EventKind),
         "txn_kinds": ", ".join(f"{kind.value} {kind.name.lower()}" for kind in TxnKind),
-        "ledger_requests": ", ".join(message.name for message in MESSAGES if message.ledger),
+        "ledger_requests": ", ".join(message.name for message in MESSAGES if message.numbered),
         "reserved_table": _rows(
             ("opcode", "reserved for"), [(_hex(o, 4), name) for o, name in RESERVED.items()]
         ),

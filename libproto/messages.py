@@ -66,6 +66,7 @@ class EventKind(IntEnum):
     JOINED = 1
     LEFT = 2
     SYSTEM = 3
+    PAYMENT = 7
 
 
 class TxnKind(IntEnum):
@@ -96,25 +97,25 @@ class Opcode(IntEnum):
     DIRECT_MESSAGE = 0x010A
     USER_LOOKUP = 0x010B
     USER_NAME = 0x010C
+    INBOX_HISTORY = 0x010D
     DEPOSIT = 0x0201
     WITHDRAW = 0x0202
     TRANSFER = 0x0203
     BALANCE = 0x0204
     TXN_HISTORY = 0x0205
+    TRANSFER_IN_ROOM = 0x0206
     PAYMENT = 0x0207
 
 
 RESERVED: dict[int, str] = {
     0x0006: "GOING_AWAY",
     0x0007: "PASSWORD",
-    0x010D: "INBOX_HISTORY",
     0x010E: "ROOM_OPEN",
     0x010F: "ROOM_INFO",
     0x0110: "ROOM_SET",
     0x0111: "ROOM_ROLE",
     0x0112: "BLOCK",
     0x0113: "CHAT_DELETE",
-    0x0206: "TRANSFER_IN_ROOM",
     0x0301: "BOARD_ADD",
     0x0302: "BOARD_LIST",
     0x0303: "BOARD_REMOVE",
@@ -334,6 +335,17 @@ class UserNameResponse(NamedTuple):
     last_seen: U64
 
 
+class InboxHistoryRequest(NamedTuple):
+    after_seq: U64
+    limit: U16
+
+
+class InboxHistoryResponse(NamedTuple):
+    epoch: U64
+    oldest_seq: U64
+    messages: tuple[DirectMessage, ...]
+
+
 # --- Ledger -----------------------------------------------------------------------------------
 
 
@@ -395,6 +407,19 @@ class TxnHistoryResponse(NamedTuple):
     transactions: tuple[Transaction, ...]
 
 
+class TransferInRoomRequest(NamedTuple):
+    room_id: U32
+    to_user: U32
+    amount: U64
+    note: Str
+
+
+class TransferInRoomResponse(NamedTuple):
+    txn_id: U64
+    balance: U64
+    room_seq: U64
+
+
 class Payment(NamedTuple):
     txn_id: U64
     time: U64
@@ -424,7 +449,8 @@ NEVER: Rules = (_BAD, _BAD, _BAD)
 class Message:
     """One opcode: a request with its response, or a push.
 
-    `rules` is indexed by `State`. `ledger` marks the requests that are executed exactly once.
+    `rules` is indexed by `State`. `numbered` marks the requests that are executed exactly once:
+    their req_ids increase.
     """
 
     opcode: Opcode
@@ -433,13 +459,13 @@ class Message:
     response: Body | None
     push: Body | None
     rules: Rules
-    ledger: bool
+    numbered: bool
 
 
 def _pair(
-    opcode: Opcode, request: Body, response: Body, rules: Rules = USERS, ledger: bool = False
+    opcode: Opcode, request: Body, response: Body, rules: Rules = USERS, numbered: bool = False
 ) -> Message:
-    return Message(opcode, opcode.name, request, response, None, rules, ledger)
+    return Message(opcode, opcode.name, request, response, None, rules, numbered)
 
 
 def _push(opcode: Opcode, push: Body) -> Message:
@@ -454,21 +480,25 @@ MESSAGES: tuple[Message, ...] = (
     _pair(Opcode.REGISTER, RegisterRequest, RegisterResponse, PROVING),
     _pair(Opcode.JOIN_ROOM, JoinRoomRequest, JoinRoomResponse),
     _pair(Opcode.LEAVE_ROOM, LeaveRoomRequest, LeaveRoomResponse),
-    _pair(Opcode.CHAT_SEND, ChatSendRequest, ChatSendResponse),
+    _pair(Opcode.CHAT_SEND, ChatSendRequest, ChatSendResponse, numbered=True),
     _push(Opcode.CHAT_BROADCAST, ChatBroadcast),
     _push(Opcode.ROOM_GAP, RoomGap),
     _pair(Opcode.ROOM_HISTORY, RoomHistoryRequest, RoomHistoryResponse),
     _pair(Opcode.ROOM_LIST, RoomListRequest, RoomListResponse),
     _pair(Opcode.ROOM_MEMBERS, RoomMembersRequest, RoomMembersResponse),
-    _pair(Opcode.DIRECT_SEND, DirectSendRequest, DirectSendResponse),
+    _pair(Opcode.DIRECT_SEND, DirectSendRequest, DirectSendResponse, numbered=True),
     _push(Opcode.DIRECT_MESSAGE, DirectMessage),
     _pair(Opcode.USER_LOOKUP, UserLookupRequest, UserLookupResponse),
     _pair(Opcode.USER_NAME, UserNameRequest, UserNameResponse),
-    _pair(Opcode.DEPOSIT, DepositRequest, DepositResponse, ledger=True),
-    _pair(Opcode.WITHDRAW, WithdrawRequest, WithdrawResponse, ledger=True),
-    _pair(Opcode.TRANSFER, TransferRequest, TransferResponse, ledger=True),
+    _pair(Opcode.INBOX_HISTORY, InboxHistoryRequest, InboxHistoryResponse),
+    _pair(Opcode.DEPOSIT, DepositRequest, DepositResponse, numbered=True),
+    _pair(Opcode.WITHDRAW, WithdrawRequest, WithdrawResponse, numbered=True),
+    _pair(Opcode.TRANSFER, TransferRequest, TransferResponse, numbered=True),
     _pair(Opcode.BALANCE, BalanceRequest, BalanceResponse),
     _pair(Opcode.TXN_HISTORY, TxnHistoryRequest, TxnHistoryResponse),
+    _pair(
+        Opcode.TRANSFER_IN_ROOM, TransferInRoomRequest, TransferInRoomResponse, numbered=True
+    ),
     _push(Opcode.PAYMENT, Payment),
 )
 

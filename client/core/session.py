@@ -66,7 +66,7 @@ OTHER_REQ_IDS = 1 << 63
 
 _RESPONSE = int(Flag.RESPONSE)
 FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
-LEDGER = frozenset(opcode for opcode, message in BY_OPCODE.items() if message.ledger)
+LEDGER = frozenset(opcode for opcode, message in BY_OPCODE.items() if message.numbered)
 REFUSED_BEFORE_THE_RECORD = frozenset(
     {
         Status.ERR_SERVER_BUSY,

@@ -196,7 +196,7 @@ def test_every_call_gets_its_answer(name: str, data: st.DataObject) -> None:
         assert got.result == fields[1]
     elif name in {"rooms", "members"}:
         assert got.result == fields[0]
-    elif BY_OPCODE[opcode].ledger:
+    elif BY_OPCODE[opcode].numbered:
         assert got.result == (*fields, request.req_id, False)
         assert type(got.result) is Receipt
     else:
@@ -222,7 +222,7 @@ def test_answers_in_any_allowed_order_and_any_cut(data: st.DataObject) -> None:
     given_up = {request.req_id for request in requests if data.draw(st.booleans())}
     for req_id in given_up:
         pair.core.abandon(req_id)
-    unanswered = {r.req_id for r in requests if BY_OPCODE[r.opcode].ledger}
+    unanswered = {r.req_id for r in requests if BY_OPCODE[r.opcode].numbered}
     assert pair.core.unanswered.keys() == unanswered
     # Each ledger answer is moved behind some of those that need not wait.
     order = sorted(

@@ -67,7 +67,7 @@ def request(opcode: int, req_id: int, *fields: object, flags: int = 0) -> bytes:
 
 Client = tuple[str, int]
 """A username and a client_id."""
-LEDGER = frozenset(message.opcode for message in MESSAGES if message.ledger)
+LEDGER = frozenset(message.opcode for message in MESSAGES if message.numbered)
 
 
 class Wire:

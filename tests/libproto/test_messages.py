@@ -49,7 +49,7 @@ def test_bodies_are_named_after_their_message(message: Message) -> None:
 
 
 def test_the_ledger_requests() -> None:
-    assert [message.name for message in MESSAGES if message.ledger] == [
+    assert [message.name for message in MESSAGES if message.numbered] == [
         "DEPOSIT",
         "WITHDRAW",
         "TRANSFER",
