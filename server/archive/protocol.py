@@ -15,6 +15,8 @@ _OLDEST: Final = struct.Struct("=QQ")
 _ITEM: Final = struct.Struct("=8Q")
 _COUNTS: Final = struct.Struct("=QI")
 
+INBOX: Final = 1 << 32
+"""Added to a user id: the number of the inbox, where room ids are smaller."""
 NEWS: Final = b"\1"
 """What a worker sends to an archive process that sleeps, when it has published an event."""
 HELLO: Final = 0

@@ -35,10 +35,10 @@ class Sent(NamedTuple):
     touched: Touched  # workers to wake
 
 
-def digest_of(message: str) -> int:
+def digest_of(message: str, room: int = 0) -> int:
     """A number that tells one message from another: its CRC-32, and its bytes."""
     data = message.encode()
-    return zlib.crc32(data) << 32 | len(data)
+    return zlib.crc32(data, room) << 32 | len(data)
 
 
 class Chat:
@@ -119,7 +119,7 @@ class Chat:
         if req_id + OUTCOME_WINDOW <= words[session.client + self._newest]:
             raise OutcomeUnknown
         at = session.outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
-        its_req_id, seq, time, target, digest = words[at : at + OUTCOME_WORDS].tolist()
+        its_req_id, _, time, target, _, seq, digest = words[at : at + OUTCOME_WORDS].tolist()
         if its_req_id == req_id:
             if target != opcode << TARGET_SHIFT | to or digest != request.digest:
                 raise OtherRequest

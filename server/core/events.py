@@ -20,12 +20,13 @@ from server.region.region import Region
 
 
 class SlotKind(IntEnum):
-    """What an event ring slot holds; the first four are the wire's EventKind."""
+    """What an event ring slot holds; those below 16 are the wire's EventKind."""
 
     MESSAGE = 0
     JOINED = 1
     LEFT = 2
     SYSTEM = 3
+    TRANSFER = 7
     DIRECT = 16
     PAYMENT = 17
 
@@ -125,24 +126,38 @@ class Events:
         room_seq, or the recipient's direct_seq where room is 0. user: who joins, leaves or speaks;
         the recipient where room is 0. session: slot + 1 of the one that joins or leaves. now:
         microseconds since the Unix epoch. txn: the transaction that it is published with."""
+        self.store(self.payload(kind, room, seq, user, session, frame, now, request, txn))
+
+    def payload(
+        self,
+        kind: int,
+        room: int,
+        seq: int,
+        user: int,
+        session: int,
+        frame: bytes,
+        now: int,
+        request: Request = NO_REQUEST,
+        txn: int = 0,
+    ) -> bytes:
+        """All of an event but its commit word; arguments as of `publish`."""
+        previous = self._words[self._room(room) + self._last_event] if room else 0
+        size = len(frame)
+        head = _HEAD.pack(kind, room, seq, user, session, previous, size, now, *request, txn)
+        return head + frame + bytes(-size % WORD)
+
+    def store(self, payload: bytes) -> None:
+        """The next event, from its payload."""
         words, blob = self._words, self._bytes
         number = words[self._head] + 1
         slot = self._ring + (number & self._mask) * self._stride
-        previous = words[self._room(room) + self._last_event] if room else 0
         if words[slot]:
             gone = words[slot + 2]
             if gone:  # first, so that a reader who misses a frame finds it no longer offered
                 words[self._room(gone) + self._oldest] = words[slot + 3] + 1
         words[slot] = 0
         at = (slot + 1) * WORD
-        size = len(frame)
-        blob[at : at + _HEAD.size] = _HEAD.pack(
-            kind, room, seq, user, session, previous, size, now, *request, txn
-        )
-        # Zeros after it, to a whole word: so it stands in the journal.
-        at = (slot + self._frame) * WORD
-        padded = size + -size % WORD
-        blob[at : at + padded] = frame.ljust(padded, b"\0")
+        blob[at : at + len(payload)] = payload
         words[slot] = number  # the commit point
         self._complete(number, slot)
 
@@ -174,7 +189,7 @@ class Events:
         client = self._clients.at(client_slot - 1)
         at = (client + self._outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS) * WORD
         self._bytes[at : at + OUTCOME_WORDS * WORD] = _pack_outcome(
-            req_id, seq, words[slot + 8], opcode << TARGET_SHIFT | to, digest
+            req_id, 0, words[slot + 8], opcode << TARGET_SHIFT | to, 0, seq, digest
         )
         if req_id > words[client + self._newest]:
             words[client + self._newest] = req_id
@@ -188,6 +203,18 @@ class Events:
             return False
         self._complete(number, slot)
         return True
+
+    def finish(self, number: int, payload: bytes) -> None:
+        """The event of a committed transaction: publish it, unless that has been done. For a
+        repair, while all others are paused, and nobody has published since."""
+        words = self._words
+        if words[self._head] >= number:
+            return
+        slot = self._ring + (number & self._mask) * self._stride
+        if words[slot] == number:
+            self._complete(number, slot)
+        else:
+            self.store(payload)
 
     def _room(self, room: int) -> int:
         return self._rooms.base + room * self._rooms.stride
@@ -250,6 +277,26 @@ class Events:
                 break
             bodies.append(body)
         return max(1, words[self._room(room) + self._oldest]), bodies
+
+    def inbox(self, user: int, after: int, limit: int, room_bytes: int) -> list[bytes]:
+        """The DIRECT_MESSAGE bodies to a user above `after` that are in the ring, ascending: at
+        most `limit` and `room_bytes` of them."""
+        words, bodies = self._words, list[bytes]()
+        head = words[self._head]
+        for number in range(max(1, head - self._mask), head + 1):
+            slot = self._ring + (number & self._mask) * self._stride
+            _, kind, _, seq, its_user = words[slot : slot + 5].tolist()
+            if kind != SlotKind.DIRECT or its_user != user or seq <= after:
+                continue
+            event = self.read(number)
+            if event is None or (event.kind, event.user) != (SlotKind.DIRECT, user):
+                bodies.clear()  # lapped meanwhile: what is older has gone
+                continue
+            room_bytes -= len(event.frame) - HEADER_LEN
+            if room_bytes < 0 or len(bodies) == limit:
+                break
+            bodies.append(event.frame[HEADER_LEN:])
+        return bodies
 
     def kept(self, room: int) -> int:
         """The oldest room_seq that the archive has; 0: none."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final
 
-from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, TxnKind
+from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, Opcode, TxnKind
 from server.core.log import TxnLog
 from server.core.session import Session, is_live
 from server.region.layout import OUTCOME_WORDS, WORD
@@ -24,6 +24,7 @@ _AGAIN = TxnLog.AGAIN
 _pack_money = MONEY.pack
 _pack_outcome = Struct(f"={OUTCOME_WORDS}Q").pack
 _KIND_SHIFT = 32  # an outcome's target: kind << 32 | to_user
+IN_ROOM = int(Opcode.TRANSFER_IN_ROOM)  # a kind of outcomes only
 
 Outcome = tuple[int, int, int]  # what became of it, txn_id, balance of the caller
 
@@ -36,7 +37,8 @@ class Ledger:
     ) -> None:
         """max_balance: the most that an account may have, minor units; at most MAX_BALANCE."""
         layout = region.layout
-        self._max_balance: Final = max_balance
+        self.max_balance: Final = max_balance
+        """The most that an account may have."""
         self._words, self._bytes = region.words, region.bytes
         self._locks, self._log = locks, log
         self._wait = locks.wait
@@ -106,7 +108,7 @@ class Ledger:
                     if req_id + OUTCOME_WINDOW <= newest:
                         answer = TOO_OLD
                     elif words[outcome] == req_id:
-                        _, txn, balance, target, before = words[outcome : outcome + 5]
+                        _, txn, balance, target, before, _, _ = words[outcome : outcome + 7]
                         same = target == kind << _KIND_SHIFT | other and before == amount
                         answer = RECORDED if same else MISMATCH
                     elif req_id < session.floor:
@@ -118,7 +120,7 @@ class Ledger:
                         answer = NO_USER
                     elif kind == _DEPOSIT:
                         balance += amount
-                        if balance > self._max_balance:
+                        if balance > self.max_balance:
                             answer = LIMIT
                     elif balance < amount:
                         answer = FUNDS
@@ -126,7 +128,7 @@ class Ledger:
                         balance -= amount
                         if payee:
                             payee_after, payee_last = words[payee] + amount, words[payee + 1]
-                            if payee_after > self._max_balance:
+                            if payee_after > self.max_balance:
                                 answer = LIMIT
                 if answer:
                     break
@@ -158,7 +160,7 @@ class Ledger:
                     words[payee + 1] = txn
                 if client:
                     self._bytes[outcome * WORD : (outcome + OUTCOME_WORDS) * WORD] = _pack_outcome(
-                        req_id, txn, balance, kind << _KIND_SHIFT | other, amount
+                        req_id, txn, balance, kind << _KIND_SHIFT | other, amount, 0, 0
                     )
                     if req_id > newest:
                         words[client + self._newest] = req_id
@@ -187,13 +189,37 @@ class Ledger:
             client = self._clients.at(record[_CLIENT_SLOT] - 1)
             req_id = record[_REQ_ID]
             balance = record[_TO_BALANCE if kind == _DEPOSIT else _FROM_BALANCE]
-            other = payee if kind == _TRANSFER else 0
-            at = client + self._outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
-            self._bytes[at * WORD : (at + OUTCOME_WORDS) * WORD] = _pack_outcome(
-                req_id, txn, balance, kind << _KIND_SHIFT | other, record[_AMOUNT]
-            )
-            if req_id > words[client + self._newest]:
-                words[client + self._newest] = req_id
+            target = kind << _KIND_SHIFT | (payee if kind == _TRANSFER else 0)
+            if record[_ROOM]:
+                target = IN_ROOM << _KIND_SHIFT | payee
+            self.store_outcome(
+                client, req_id, txn, balance, target, record[_AMOUNT], record[_ROOM_SEQ],
+                record[_DIGEST],
+            )  # fmt: skip
+
+    def account_of(self, user: int) -> tuple[int, Lock] | None:
+        """Where a user's account is, and its lock; None where there is no such user."""
+        return self._payees.get(user) or self._payee(user)
+
+    def store_outcome(
+        self,
+        client: int,
+        req_id: int,
+        txn: int,
+        balance: int,
+        target: int,
+        amount: int,
+        seq: int,
+        digest: int,
+    ) -> None:
+        """What a repeat of the request is answered with. client: word of its record."""
+        words = self._words
+        at = client + self._outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
+        self._bytes[at * WORD : (at + OUTCOME_WORDS) * WORD] = _pack_outcome(
+            req_id, txn, balance, target, amount, seq, digest
+        )
+        if req_id > words[client + self._newest]:
+            words[client + self._newest] = req_id
 
     def _payee(self, user: int) -> tuple[int, Lock] | None:
         """Where a user's account is, or None where there is no such user."""
@@ -281,4 +307,5 @@ _CLIENT_SLOT = _AT["client_slot"]
 _AMOUNT, _REQ_ID = _AT["amount"], _AT["req_id"]
 _MONEY_KINDS = tuple(map(int, TxnKind))
 _FROM_BALANCE, _TO_BALANCE = _AT["from_balance"], _AT["to_balance"]
+_ROOM, _ROOM_SEQ, _DIGEST = _AT["room"], _AT["room_seq"], _AT["digest"]
 _FROM_PREVIOUS, _TO_PREVIOUS = _AT["from_previous"], _AT["to_previous"]

@@ -68,6 +68,39 @@ class TxnLog:
         self._release()
         return txn
 
+    def reserve(self, held: tuple[Lock, ...]) -> int:
+        """The first half of `append`, for who does more with the log lock held: the next txn_id,
+        with that lock held. FULL, AGAIN: as `append`."""
+        words = self._words
+        if not self._acquire(False) and not self._wait(self._lock, held):
+            return self.AGAIN
+        txn = int(words[self._head]) + 1
+        if txn > words[self._limit]:
+            self._release()
+            return self.FULL
+        return txn
+
+    def commit(self, txn: int, payload: bytes) -> None:
+        """The second half: commit the record of the txn_id that was reserved; the supply stays as
+        it is. The intent stands afterwards, and the log lock is still held."""
+        words, blob, intent = self._words, self._bytes, self.intent
+        at = (intent + 1) * WORD
+        blob[at : at + len(payload)] = payload
+        supply = words[self._ring + (txn - 1 & self._mask) * self._stride + SUPPLY]
+        slot = self._ring + (txn & self._mask) * self._stride
+        words[intent] = txn  # from here on the intent counts
+        words[slot] = 0
+        at = (slot + 1) * WORD
+        blob[at : at + len(payload)] = payload
+        words[slot + SUPPLY] = supply
+        words[slot] = txn  # the commit point
+        words[self._head] = txn
+
+    @property
+    def lock(self) -> Lock:
+        """The log lock."""
+        return self._lock
+
     def refusal(self) -> Busy:
         """Why there was no place: what FULL is answered with."""
         return TableFull("txn_ring") if self._words[self._limit] else JournalFailed()

@@ -65,6 +65,7 @@ def _finish_intent(state: State, done: Counter[str]) -> None:
             state.clients.apply(payload)
         else:
             state.ledger.redo(record)
+            state.pairs.redo(record)
     state.log.done()
 
 

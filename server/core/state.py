@@ -10,6 +10,7 @@ from server.core.events import Events
 from server.core.ledger import Ledger
 from server.core.log import NO_JOURNAL, TxnLog
 from server.core.memberships import Memberships
+from server.core.pairs import Pairs
 from server.core.room_bits import RoomBits
 from server.core.sessions import Sessions
 from server.core.users import Users
@@ -53,6 +54,9 @@ class State:
         self.clients = Clients(region, self.log, retention_s, clock_us)
         self.sessions = Sessions(region, self.locks, self.clients, self.memberships, worker)
         self.ledger = Ledger(region, self.locks, self.log, max_balance)
+        self.pairs = Pairs(
+            region, self.locks, self.log, self.ledger, bits, self.audience, self.events
+        )
         self.counters = region.layout["counters"].at(worker)
 
 

@@ -21,6 +21,7 @@ ROW_WORDS: Final = OUTCOME_WINDOW * OUTCOME_WORDS
 
 _DEPOSIT, _WITHDRAW, _TRANSFER, _REGISTER, _NEW_CLIENT = map(int, RecordKind)
 _KIND_SHIFT: Final = 32  # an outcome's target: kind << 32 | to_user
+_IN_ROOM: Final = int(Opcode.TRANSFER_IN_ROOM)
 _NO_OUTCOMES: Final = array("Q", bytes(ROW_WORDS * WORD))
 
 # A record is read as one of money; the numbers of the other kinds stand in the same places.
@@ -31,7 +32,9 @@ _NAME: Final = slice(WORD, WORD + 32)  # of a profile
 assert list(OFFSETS[RecordKind.TRANSFER])[4:7] == ["from_user", "to_user", "amount"]
 assert list(OFFSETS[RecordKind.REGISTER])[4:7] == ["user_id", "iterations", "name"]
 assert list(OFFSETS[RecordKind.NEW_CLIENT])[4:8] == ["user_id", "client_id", "client_slot", "floor"]
-assert OUTCOME_FIELDS == ("req_id", "txn_id", "balance", "target", "amount"), "stored by place"
+assert OUTCOME_FIELDS == (
+    "req_id", "txn_id", "balance", "target", "amount", "seq", "digest",
+), "stored by place"  # fmt: skip
 
 
 class Inconsistent(JournalError):
@@ -100,7 +103,7 @@ class Books:
         outcomes, floors = self.outcomes, self.floors
         for (
             number, kind, time, supply_after, payer, payee, amount, payer_after, payee_after,
-            payer_previous, payee_previous, client_id, req_id, client,
+            payer_previous, payee_previous, client_id, req_id, client, room, room_seq, _, digest,
         ) in _RECORD.iter_unpack(records):  # fmt: skip
             txn += 1
             if number != txn:
@@ -181,7 +184,11 @@ class Books:
                     target, balance = kind << _KIND_SHIFT | payee, payer_after
                 else:
                     target, balance = kind << _KIND_SHIFT, payee_after
-                _pack_outcome(outcomes, at * WORD, req_id, txn, balance, target, amount)
+                if room:
+                    target = _IN_ROOM << _KIND_SHIFT | payee
+                _pack_outcome(
+                    outcomes, at * WORD, req_id, txn, balance, target, amount, room_seq, digest
+                )
                 if req_id > newest[slot]:
                     newest[slot] = req_id
             elif client_id:
@@ -253,8 +260,8 @@ class Books:
         to = event.room or event.user
         opcode = Opcode.CHAT_SEND if event.room else Opcode.DIRECT_SEND
         _pack_outcome(
-            self.outcomes, at * WORD, event.req_id, event.seq, event.time,
-            opcode << _KIND_SHIFT | to, event.digest,
+            self.outcomes, at * WORD, event.req_id, 0, event.time, opcode << _KIND_SHIFT | to, 0,
+            event.seq, event.digest,
         )  # fmt: skip
         self.newest[slot] = max(self.newest[slot], event.req_id)
 

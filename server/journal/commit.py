@@ -18,8 +18,10 @@ from server.journal.format import EVENT_HEAD, SEGMENT, event_size
 from server.journal.position import PositionFile
 from server.journal.writer import OVERHEAD, Writer
 from server.region.layout import WORD, Capacities, frame_words
-from server.region.records import RECORD_SIZE
+from server.region.records import OFFSETS, RECORD_SIZE, RECORD_WORDS, RecordKind
 from server.region.region import Region
+
+_KIND, _EVENT = (OFFSETS[RecordKind.TRANSFER][name] for name in ("kind", "event"))
 
 
 def give_up(region: Region, number: int) -> None:
@@ -72,6 +74,7 @@ class Committer:
         self._events, self._stride, self._events_size = events.base, events.stride, events.records
         self._txn_bytes = RECORD_SIZE + OVERHEAD
         self._event_bytes = largest_event(capacities) + OVERHEAD
+        self._last_pair = region.log.index("last_pair_event")
         self._event = writer.position.event  # the newest durable one, written or not
         # What the process before this one gave stays given.
         self._limits = [
@@ -124,6 +127,8 @@ class Committer:
         # In this order: of what is published together, the transaction comes first.
         head = words[self._event_head]
         count = words[self._head] - first + 1
+        if words[self._last_pair] > head:
+            count = self._before_pair(first, count, head)
         events = self._event_slots(head)
         number = count + head - self._event
         if not number:
@@ -143,6 +148,16 @@ class Committer:
             words[at] += amount
         words[self._longest] = max(words[self._longest], took)
         return number
+
+    def _before_pair(self, first: int, count: int, head: int) -> int:
+        """How many transactions come before one whose event comes after event `head`: that one
+        waits for the next batch, with its event."""
+        words = self._words
+        for place in range(count):
+            slot = self._base // WORD + (first + place & self._mask) * RECORD_WORDS
+            if words[slot + _KIND] == RecordKind.TRANSFER and words[slot + _EVENT] > head:
+                return place
+        return count
 
     def _slots(self, first: int, count: int) -> list[memoryview]:
         """The slots of transactions, in order: one run, or two where the ring's end is between."""

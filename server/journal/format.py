@@ -15,6 +15,7 @@ another journal, or of another copy of this one, can stand in it.
 
 import hashlib
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -331,6 +332,15 @@ IDLE_CLIENT: Final = (
     RecordField("client_id", "chosen by the client"),
     RecordField("idle", "microseconds since the end of its latest session; lived time"),
 )
+
+
+def events_in(events: bytes | memoryview) -> Iterator[EventHead]:
+    """The heads of events that stand one after the other, as far as they are whole."""
+    at = 0
+    while at + EVENT_HEAD.size <= len(events):
+        head = EventHead._make(EVENT_HEAD.unpack_from(events, at))
+        yield head
+        at += event_size(head.frame_len)
 
 
 class SegmentHead(NamedTuple):

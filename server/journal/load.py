@@ -15,12 +15,19 @@ from server.core.state import State
 from server.journal.books import ROW_WORDS, Books, Inconsistent
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError
-from server.journal.format import BATCH, BatchKind
+from server.journal.format import BATCH, BatchKind, events_in
 from server.journal.idle import Idle
 from server.journal.reader import Batch, End, Position, Reader, number_of
 from server.journal.snapshot import SnapshotHead, newest, txn_of, write
 from server.region.layout import WORD
-from server.region.records import NEW_CLIENT, RECORD_SIZE, SUPPLY, RecordKind
+from server.region.records import (
+    NEW_CLIENT,
+    OFFSETS,
+    RECORD_SIZE,
+    RECORD_WORDS,
+    SUPPLY,
+    RecordKind,
+)
 from server.region.region import Region
 
 _pack_opening: Final = Struct("=4Q").pack  # of a REGISTER record's payload, before the profile
@@ -134,11 +141,30 @@ def fold(books: Books, batch: Batch) -> None:
             books.begin(head.ring, head.skip, head.epoch)
         books.apply(batch.records)
         books.apply_events(batch.events, head.next_event)
+        _check_pairs(batch)
     except Inconsistent as error:
         offset = batch.offset
         if error.txn:
             offset += BATCH.size + (error.txn - batch.first) * RECORD_SIZE
         raise Damaged(batch.path, offset, str(error)) from error
+
+
+def _check_pairs(batch: Batch) -> None:
+    """A transaction and the event that it was published with stand in one batch. Inconsistent."""
+    words, at = batch.records.cast("Q"), OFFSETS[RecordKind.TRANSFER]
+    said: dict[int, tuple[int, int, int]] = {}  # by txn_id: room, room_seq, event
+    if any(words[at["event"] :: RECORD_WORDS]):
+        for place in range(batch.count):
+            first = place * RECORD_WORDS
+            if words[first + at["kind"]] == RecordKind.TRANSFER and words[first + at["event"]]:
+                room, seq, number = (words[first + at[n]] for n in ("room", "room_seq", "event"))
+                said[batch.first + place] = room, seq, number
+    for event in events_in(batch.events):
+        if event.txn and said.pop(event.txn, None) != (event.room, event.seq, event.word):
+            why = f"transaction {event.txn} is not the one that it was published with"
+            raise Inconsistent(event.word, why, "event")
+    for txn in said:
+        raise Inconsistent(txn, "the event that it was published with is missing")
 
 
 def _highest(disk: Disk, reader: Reader) -> int:

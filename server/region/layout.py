@@ -91,6 +91,8 @@ class Segment:
     aligned: bool = True
 
 
+NOTE_MAX = 256  # bytes of a note
+PAYMENT_TEXT = 20 + 1 + 10 + 1 + 20 + 1 + NOTE_MAX  # txn_id, user, amount, note, parted by blanks
 LOCK = Field("lock", "the semaphore", Kind.SEMAPHORE, LINE_WORDS)
 FRAME_OVERHEAD = (
     96  # bytes of a pushed frame beside its message: header, fixed fields, sender's name
@@ -103,7 +105,8 @@ def bits_words(c: Capacities) -> int:
 
 
 def frame_words(c: Capacities) -> int:
-    return (FRAME_OVERHEAD + c.max_message + WORD - 1) // WORD
+    """Words of the largest frame that is pushed: of a message, or of a payment with a note."""
+    return (FRAME_OVERHEAD + max(c.max_message, PAYMENT_TEXT) + WORD - 1) // WORD
 
 
 def index_size(c: Capacities) -> int:
@@ -111,7 +114,8 @@ def index_size(c: Capacities) -> int:
     return 1 << (2 * c.accounts - 1).bit_length()
 
 
-OUTCOME_FIELDS = ("req_id", "txn_id", "balance", "target", "amount")
+OUTCOME_FIELDS = ("req_id", "txn_id", "balance", "target", "amount", "seq", "digest")
+"""Of a message: txn_id and amount 0, its time in the place of a balance."""
 OUTCOME_WORDS = len(OUTCOME_FIELDS)
 
 EVENT_FIELDS = (
@@ -179,6 +183,7 @@ SEGMENTS: tuple[Segment, ...] = (
             LOCK,
             Field("head", "newest txn_id; log lock"),
             Field("first", "oldest txn_id that was ever in the ring; the loader, at the start"),
+            Field("last_pair_event", "newest event that a transaction is published with; log lock"),
             Field("durable", "newest txn_id that is durable; 2^64-1 without a journal; journal"),
             Field("released", "newest txn_id whose answers may leave; journal"),
             Field("limit", "newest txn_id that has a place; 0: the journal has failed; journal"),
@@ -251,6 +256,12 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("parked", "1 while answers wait for `released`: the journal then wakes it"),
             Field("started", "when it began to serve", Kind.TIME),
             Field("intent", "the transaction it is in the middle of", Kind.RECORD, RECORD_WORDS),
+            Field(
+                "intent_event",
+                "the event that is published with it, without its commit word",
+                Kind.BLOB,
+                lambda c: len(EVENT_FIELDS) - 1 + frame_words(c),
+            ),
         ),
     ),
     Segment(

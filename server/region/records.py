@@ -47,6 +47,10 @@ _MONEY = (
     RecordField("client_id", "of the client that asked for it; 0: none"),
     RecordField("req_id", "of the request"),
     RecordField("client_slot", "slot + 1 of the client; 0: none"),
+    RecordField("room", "where it is told, in an event that is published with it; 0: nowhere"),
+    RecordField("room_seq", "of that event"),
+    RecordField("event", "its number"),
+    RecordField("digest", "of the room and the note, to tell one request from another"),
 )
 _REGISTER = (
     RecordField("user_id", "the new user"),
@@ -88,7 +92,11 @@ FROM_USER = OFFSETS[RecordKind.TRANSFER]["from_user"]
 MONEY_WORDS = len(COMMON) + sum(field.words for field in _MONEY)
 
 # All but the first word, which is stored last. Native byte order: words of the region.
-MONEY = struct.Struct(f"={MONEY_WORDS - 1}Q")
+PAIR_WORDS = 4
+"""Words of a money record about its event: the last ones."""
+MONEY = struct.Struct(f"={MONEY_WORDS - 1 - PAIR_WORDS}Q{PAIR_WORDS * 8}x")
+"""Of a transaction without an event: what concerns that is zero."""
+MONEY_IN_ROOM = struct.Struct(f"={MONEY_WORDS - 1}Q")
 NEW_CLIENT = struct.Struct(f"={len(COMMON) + len(_NEW_CLIENT) - 1}Q")
 REGISTER = struct.Struct("=3Q 2Q 32s 16s 32s 32s")
 assert REGISTER.size == sum(field.words for field in COMMON + _REGISTER) * 8 - 8

@@ -1,6 +1,7 @@
 """A handler's refusal of a request, as an exception."""
 
 from libproto.errors import Status
+from server.worker.services import Services
 
 RETRY_UNREADABLE_MS = 5000
 
@@ -32,3 +33,9 @@ def history_unreadable() -> Refused:
     return Refused(
         Status.ERR_SERVER_BUSY, "older history cannot be read just now", RETRY_UNREADABLE_MS
     )
+
+
+def check_room(services: Services, room: int) -> None:
+    """Refused, unless there is such a room."""
+    if not 0 < room <= services.settings.rooms:
+        raise Refused(Status.ERR_NOT_FOUND, "no such room")

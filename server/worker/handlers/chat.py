@@ -7,10 +7,10 @@ from libproto.errors import Status
 from libproto.framing import assemble
 from libproto.messages import LIST_MAX, USERNAME_PATTERN, Flag, Opcode
 from libproto.texts import may_be_shown
-from server.archive.protocol import Kind, unpack_events
+from server.archive.protocol import INBOX, Kind, unpack_events
 from server.core.errors import NotJoined
 from server.worker.connection import MAX_BODY_LEN, Connection
-from server.worker.refusal import Refused
+from server.worker.refusal import Refused, check_room
 from server.worker.requests import Handler
 from server.worker.services import Services
 
@@ -25,13 +25,10 @@ _name_response = RESPONSE[Opcode.USER_NAME].frame
 
 # A ROOM_HISTORY answer is made of bodies that stand in the ring: only what precedes them is packed.
 _HISTORY = Struct(">IQQH")
+_INBOX = Struct(">QQH")
+_INBOX_SEQ = Struct(">Q")  # a DIRECT_MESSAGE body begins with it
 _RESPONSE = int(Flag.RESPONSE)
 _FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
-
-
-def _check_room(services: Services, room: int) -> None:
-    if not 0 < room <= services.settings.rooms:
-        raise Refused(Status.ERR_NOT_FOUND, "no such room")
 
 
 def _check_message(services: Services, message: str) -> None:
@@ -56,7 +53,7 @@ def join_room(
     services: Services, connection: Connection, req_id: int, flags: int, room: int
 ) -> bytes | None:
     del flags
-    _check_room(services, room)
+    check_room(services, room)
     connection.live_session()
     last, members, shown = services.subscriptions.join(connection, room, connection.now)
     answer = _join_response(req_id, 0, room, last, members, services.rooms_epoch)
@@ -69,7 +66,7 @@ def leave_room(
     del flags
     connection.live_session()
     if not services.subscriptions.is_member(connection, room):
-        _check_room(services, room)
+        check_room(services, room)
         raise Refused(Status.ERR_NOT_FOUND, "the room is not joined")
     services.subscriptions.leave(connection, room, connection.now)
     return _when_shown(services, connection, _leave_response(req_id, 0, room))
@@ -83,7 +80,7 @@ def chat_send(
     try:
         sent = services.state.chat.send(session, room, message, connection.now, req_id, flags)
     except NotJoined:
-        _check_room(services, room)
+        check_room(services, room)
         raise
     services.subscriptions.wake(sent.touched)
     answer = _send_response(req_id, _FLAGGED * sent.recorded, sent.seq, sent.time)
@@ -101,7 +98,7 @@ def room_history(
 ) -> bytes | None:
     del flags
     connection.live_session()
-    _check_room(services, room)
+    check_room(services, room)
     limit, space = min(limit, LIST_MAX), MAX_BODY_LEN - _HISTORY.size
     events, epoch = services.state.events, services.rooms_epoch
 
@@ -143,7 +140,7 @@ def room_members(
 ) -> bytes | None:
     del flags
     connection.live_session()
-    _check_room(services, room)
+    check_room(services, room)
     state = services.state
     users = state.memberships.member_ids(room, after_user)[:LIST_MAX]
     names = [(user, state.users.name(user)) for user in users]
@@ -159,6 +156,33 @@ def direct_send(
     services.subscriptions.wake(sent.touched)
     answer = _direct_response(req_id, _FLAGGED * sent.recorded, sent.time)
     return services.durable.when_shown(connection, sent.event, answer)
+
+
+def inbox_history(
+    services: Services, connection: Connection, req_id: int, flags: int, after_seq: int, limit: int
+) -> bytes | None:
+    del flags
+    user = connection.live_session().user
+    limit, space = min(limit, LIST_MAX), MAX_BODY_LEN - _INBOX.size
+    events = services.state.events
+
+    def answer(oldest: int, bodies: list[bytes]) -> bytes | None:
+        oldest = oldest or (_INBOX_SEQ.unpack_from(bodies[0])[0] if bodies else 1)
+        body = _INBOX.pack(services.rooms_epoch, oldest, len(bodies)) + b"".join(bodies)
+        frame = assemble(Opcode.INBOX_HISTORY, req_id, _RESPONSE, Status.OK, body)
+        return _when_shown(services, connection, frame)
+
+    def answer_older(data: bytes) -> bytes | None:
+        kept, bodies = unpack_events(data)
+        # Where it has nothing above after_seq, what there is is in the ring.
+        return answer(kept, bodies or events.inbox(user, after_seq, limit, space))
+
+    if services.archive is None:
+        return answer(0, events.inbox(user, after_seq, limit, space))
+    fields = (INBOX | user, after_seq, limit, space)
+    return connection.resume_when_answered(
+        Kind.EVENTS, fields, Opcode.INBOX_HISTORY, req_id, answer_older
+    )
 
 
 def user_lookup(
@@ -196,6 +220,7 @@ HANDLERS: dict[Opcode, Handler] = {
     Opcode.ROOM_LIST: room_list,
     Opcode.ROOM_MEMBERS: room_members,
     Opcode.DIRECT_SEND: direct_send,
+    Opcode.INBOX_HISTORY: inbox_history,
     Opcode.USER_LOOKUP: user_lookup,
     Opcode.USER_NAME: user_name,
 }

@@ -5,14 +5,16 @@ from typing import Final, NoReturn
 from libproto.codec import RESPONSE
 from libproto.errors import Status
 from libproto.messages import LIST_MAX, Flag, Opcode, TxnKind
+from libproto.texts import may_be_shown
 from server.archive.protocol import Kind, unpack_txns
 from server.core import ledger
-from server.core.errors import Superseded
+from server.core.errors import NotJoined, Superseded
 from server.core.ledger import DONE, RECORDED
 from server.core.session import Session
+from server.region.layout import NOTE_MAX
 from server.region.records import OFFSETS, RecordKind
 from server.worker.connection import Connection
-from server.worker.refusal import Refused
+from server.worker.refusal import Refused, check_room
 from server.worker.requests import Handler
 from server.worker.services import Services
 
@@ -25,6 +27,7 @@ _TO_BALANCE = OFFSETS[RecordKind.TRANSFER]["to_balance"]
 _deposit_response = RESPONSE[Opcode.DEPOSIT].frame
 _withdraw_response = RESPONSE[Opcode.WITHDRAW].frame
 _transfer_response = RESPONSE[Opcode.TRANSFER].frame
+_transfer_in_room_response = RESPONSE[Opcode.TRANSFER_IN_ROOM].frame
 _balance_response = RESPONSE[Opcode.BALANCE].frame
 _history_response = RESPONSE[Opcode.TXN_HISTORY].frame
 
@@ -177,7 +180,44 @@ def txn_history(
 
 assert (DONE, RECORDED) == (0, 1), "a response's flag is POSSIBLE_DUPLICATE times the outcome"
 
+
+def transfer_in_room(
+    services: Services,
+    connection: Connection,
+    req_id: int,
+    flags: int,
+    room: int,
+    to_user: int,
+    amount: int,
+    note: str,
+) -> bytes | None:
+    session, now = connection.live_session(), connection.now
+    if not amount or to_user == session.user:
+        raise Refused(Status.ERR_BAD_PACKET, "the amount is 0, or the payee is the payer")
+    if len(note.encode()) > NOTE_MAX or not may_be_shown(note):
+        raise Refused(
+            Status.ERR_BAD_PACKET, f"the note is over {NOTE_MAX} bytes, or not a text to be shown"
+        )
+    state = services.state
+    try:
+        done = state.pairs.transfer(session, room, to_user, amount, note, req_id, flags, now)
+    except NotJoined:
+        check_room(services, room)
+        raise
+    if done.what == DONE:
+        services.subscriptions.wake(done.touched)
+        if state.audience.watched(to_user):
+            _tell_payee(services, session, to_user, done.txn, amount, now)
+    elif done.what > RECORDED:
+        _refuse(services, done.what, done.balance, amount)
+    answer = _transfer_in_room_response(
+        req_id, _FLAGGED * done.what, done.txn, done.balance, done.seq
+    )
+    return services.durable.when_shown(connection, done.event, answer, done.txn)
+
+
 HANDLERS: dict[Opcode, Handler] = {
+    Opcode.TRANSFER_IN_ROOM: transfer_in_room,
     Opcode.DEPOSIT: deposit,
     Opcode.WITHDRAW: withdraw,
     Opcode.TRANSFER: transfer,
