@@ -105,7 +105,11 @@ SEGMENT: Final = Header(
     (
         _MAGIC,
         HeaderField("format", "the format version"),
-        HeaderField("log_id", "the identity of the log, as in the data directory's"),
+        HeaderField(
+            "log_id",
+            "the identity of the log when it was begun; the newest segment has the data "
+            "directory's",
+        ),
         HeaderField("number", "of the segment, from 1, as in the file's name"),
         HeaderField("first_txn", "txn_id of the first transaction in it or after it"),
         HeaderField("first_event", "number of the first event in it or after it"),
@@ -114,7 +118,7 @@ SEGMENT: Final = Header(
         HeaderField(
             "previous",
             "SHA-256 of the header before it: of the last batch of the segment before, and in the "
-            "first segment of a log of the log's identity",
+            "first segment of a log of that identity",
             _HASH_WORDS,
         ),
         _OWN_CRC,

@@ -173,7 +173,7 @@ class Reader:
                     raise Damaged(self.end.unborn, 0, "all segments before it are missing")
                 return
             head = self._head(paths[0])
-            if head.number == 1 and head.previous != genesis(self._log_id):
+            if head.number == 1 and head.previous != genesis(head.log_id):
                 raise Damaged(paths[0], 0, "it does not begin this log")
             start = Position(
                 head.number, 0, head.first_txn - 1, head.first_event - 1, head.previous
@@ -187,7 +187,8 @@ class Reader:
         for place in range(at, len(paths)):
             path, is_last = paths[place], place + 1 == len(paths)
             data = read_file(self._disk, path)
-            if place > at or not position.offset:
+            is_start = position.offset and place == at
+            if not is_start:
                 self._check_order(path, position)
                 head = self._check_head(path, segment_head(data), position)
                 chain = sha256(data[: SEGMENT.size])
@@ -202,6 +203,10 @@ class Reader:
                 clean = batch.head.kind == BatchKind.END
                 yield batch
             torn = _rest(path, view, head, position, is_last=is_last)
+            if is_last and head.log_id != self._log_id:
+                raise Damaged(path, 0, "the journal ends in a segment of another log")
+            if is_last and is_start and position == start:
+                _check_end(path, data, head, start)  # nothing that follows has told
             self.end = End(position, path, head, last, clean, torn, self.end.unborn)
         unborn = self.end.unborn
         if unborn is not None and number_of(unborn) != position.segment + 1:
@@ -318,6 +323,21 @@ def _rest(path: Path, data: memoryview, head: SegmentHead, at: Position, *, is_l
     if found is not None and written > end:
         raise Damaged(path, end, "something stands behind a batch that was not written wholly")
     return written - offset
+
+
+def _check_end(path: Path, data: bytes, head: SegmentHead, at: Position) -> None:
+    """The batch, or the segment's header, that a position is the end of stands before it."""
+    begin, size = 0, SEGMENT.size
+    if at.offset != size:
+        mark = _BATCH_MAGIC + head.salt.to_bytes(WORD, "little")
+        begin, size = data.rfind(mark, 0, at.offset), BATCH.size
+        while begin >= 0:
+            found = batch_head(data, begin)
+            if found is not None and begin + found.size == at.offset:
+                break
+            begin = data.rfind(mark, 0, begin)
+    if begin < 0 or sha256(data[begin : begin + size]) != at.chain:
+        raise Damaged(path, at.offset, "it does not go on here with what is known to stand before")
 
 
 def _has_hole(data: bytes, start: int, end: int) -> bool:
