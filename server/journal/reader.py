@@ -35,6 +35,7 @@ from server.region.records import RECORD_SIZE, RECORD_WORDS
 SUFFIX: Final = "journal"
 SECTOR: Final = 512
 """Bytes that a disk writes wholly or not at all."""
+_KINDS: Final = frozenset(BatchKind)
 _BATCH_MAGIC: Final = BATCH.magic.to_bytes(WORD, "little")
 
 
@@ -115,26 +116,14 @@ def number_of(path: Path) -> int:
 
 
 def heads(disk: Disk, directory: Path) -> list[tuple[Path, SegmentHead]]:
-    """The segments with their headers, oldest first; without one that was not begun. Damaged: a
-    header is."""
-    found = []
-    paths = segments(disk, directory)
-    if paths and _is_unborn(disk, paths[-1]):
-        paths.pop()
-    for path in paths:
-        head = _read_head(disk, path)
-        if head is None:
-            raise Damaged(path, 0, _BAD_HEADER)
-        found.append((path, head))
-    return found
+    """The segments with their headers, oldest first; without one that was not begun, and without
+    those whose header is damaged: whoever needs what is in them finds that out. OSError."""
+    found = ((path, _read_head(disk, path)) for path in segments(disk, directory))
+    return [(path, head) for path, head in found if head is not None]
 
 
 def _read_head(disk: Disk, path: Path) -> SegmentHead | None:
-    fd = disk.open(path)
-    try:
-        return segment_head(disk.read(fd, SEGMENT.size, 0))
-    finally:
-        disk.close(fd)
+    return segment_head(read_file(disk, path, SEGMENT.size))
 
 
 class Reader:
@@ -171,6 +160,7 @@ class Reader:
             if not paths:
                 if self.end.unborn is not None and number_of(self.end.unborn) != 1:
                     raise Damaged(self.end.unborn, 0, "all segments before it are missing")
+                self._check_unborn()
                 return
             head = self._head(paths[0])
             if head.number == 1 and head.previous != genesis(head.log_id):
@@ -211,6 +201,13 @@ class Reader:
         unborn = self.end.unborn
         if unborn is not None and number_of(unborn) != position.segment + 1:
             raise Damaged(unborn, 0, f"segment {position.segment + 1} is missing before it")
+        self._check_unborn()
+
+    def _check_unborn(self) -> None:
+        """What looked like a segment that was being made is one: nothing was written into it."""
+        unborn = self.end.unborn
+        if unborn is not None and read_file(self._disk, unborn).strip(b"\0"):
+            raise Damaged(unborn, 0, _BAD_HEADER)
 
     def _head(self, path: Path) -> SegmentHead:
         return self._check_head(path, _read_head(self._disk, path), None)
@@ -253,13 +250,9 @@ _BAD_HEADER: Final = "the segment's header is damaged"
 
 
 def _is_unborn(disk: Disk, path: Path) -> bool:
-    """A segment that was being made: where its header goes are zeros, or the file ends before."""
-    fd = disk.open(path)
-    try:
-        data = disk.read(fd, SEGMENT.size, 0)
-        return len(data) < SEGMENT.size or not data.strip(b"\0")
-    finally:
-        disk.close(fd)
+    """Does it look like a segment that was being made? Where its header goes are zeros, since that
+    is written into one sector."""
+    return not read_file(disk, path, SEGMENT.size).strip(b"\0")
 
 
 def _batch(path: Path, view: memoryview, head: SegmentHead, at: Position) -> Batch | None:
@@ -275,6 +268,8 @@ def _batch(path: Path, view: memoryview, head: SegmentHead, at: Position) -> Bat
     records, its_events = view[txns:events], view[events:end]
     if sha256(records) != found.txns_hash or sha256(its_events) != found.events_hash:
         return None
+    if found.kind not in _KINDS:
+        raise Damaged(path, at.offset, f"there is no batch of kind {found.kind}")
     last = found.first_txn + found.txns - 1
     ids = records.cast("Q")[::RECORD_WORDS].tolist()
     if ids != list(range(found.first_txn, last + 1)):
