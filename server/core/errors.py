@@ -67,6 +67,13 @@ class JournalFailed(Busy):
         super().__init__("the server cannot write its journal, and takes no transactions")
 
 
+class DiskFull(Busy):
+    """The journal has no space for what would come; there may be some again."""
+
+    def __init__(self) -> None:
+        super().__init__("the server's disk is full: its operator can make space on it")
+
+
 class EventsFull(Busy):
     """No event has a place: those in the ring are not durable yet."""
 

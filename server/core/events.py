@@ -13,7 +13,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from libproto.messages import HEADER_LEN, OUTCOME_WINDOW, Opcode
-from server.core.errors import EventsFull, JournalFailed
+from server.core.errors import DiskFull, EventsFull, JournalFailed
 from server.core.room_bits import RoomBits
 from server.region.layout import EVENT_FIELDS, OUTCOME_WORDS, WORD
 from server.region.region import Region
@@ -74,6 +74,7 @@ class Events:
         self._words, self._bytes, self._bits = region.words, region.bytes, bits
         self._rooms, self._users = layout["rooms"], layout["users"]
         self._head, self._limit = region.events.index("head"), region.events.index("limit")
+        self._full = region.journal.index("full")
         clients = layout["clients"]
         self._clients = clients
         self._newest, self._outcomes = clients.offsets["newest"], clients.offsets["outcomes"]
@@ -98,7 +99,9 @@ class Events:
     def check_place(self) -> None:
         """Busy, unless there is a place for one more event."""
         if not self.has_place():
-            raise EventsFull if self._words[self._limit] else JournalFailed
+            if not self._words[self._limit]:
+                raise JournalFailed
+            raise DiskFull if self._words[self._full] else EventsFull
 
     def has_place_for_payment(self) -> bool:
         """A PAYMENT may be missed, so it does not take the last places."""

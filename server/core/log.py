@@ -7,10 +7,10 @@ has written the payload of its intent, and applies the change afterwards.
 from typing import Final
 
 from libproto.messages import MAX_BALANCE
-from server.core.errors import Busy, JournalFailed, TableFull
+from server.core.errors import Busy, DiskFull, JournalFailed, TableFull
 from server.region.layout import WORD
 from server.region.locks import Lock, Locks
-from server.region.records import RECORD_WORDS, SUPPLY
+from server.region.records import RECORD_WORDS, SUPPLY, TIME
 from server.region.region import Region
 
 NO_JOURNAL = 2**64 - 1  # durable, released and limit where nothing waits for durability
@@ -30,6 +30,7 @@ class TxnLog:
         self._acquire, self._release = locks.log.acquire, locks.log.release
         self._head = region.log.index("head")
         self._limit = region.log.index("limit")
+        self._full = region.journal.index("full")
         self._ring = layout["txn_ring"].base
         self._mask = layout.capacities.txn_ring - 1
         self.intent: Final = layout["workers"].at(worker, "intent")
@@ -37,7 +38,8 @@ class TxnLog:
         self._stride = layout["txn_ring"].stride
 
     def append(self, payload: bytes, supply_change: int, held: tuple[Lock, ...]) -> int:
-        """Commit a record. payload: all its words but the first. held: the caller's locks.
+        """Commit a record. payload: all its words but the first. held: the caller's locks. Its time
+        is made that of the record before it, where it is below that: a clock goes back, a log not.
 
         Answers the txn_id, with the intent standing: the caller applies the change and then calls
         `done`. FULL, and LIMIT where the supply would pass MAX_BALANCE: nothing happened, the locks
@@ -50,7 +52,8 @@ class TxnLog:
             return self.AGAIN
         head = words[self._head]
         txn = head + 1
-        supply = words[self._ring + (head & self._mask) * self._stride + SUPPLY] + supply_change
+        newest = self._ring + (head & self._mask) * self._stride
+        supply, time = words[newest + SUPPLY] + supply_change, words[newest + TIME]
         if supply > MAX_BALANCE:
             self._release()
             return self.LIMIT
@@ -58,11 +61,16 @@ class TxnLog:
             self._release()
             return self.FULL
         slot = self._ring + (txn & self._mask) * self._stride
+        went_back = words[intent + TIME] < time
+        if went_back:
+            words[intent + TIME] = time
         words[intent] = txn  # from here on the intent counts
         words[slot] = 0  # whoever reads the old record sees that it goes
         at = (slot + 1) * WORD
         blob[at : at + len(payload)] = payload
         words[slot + SUPPLY] = supply
+        if went_back:
+            words[slot + TIME] = time
         words[slot] = txn  # the commit point
         words[self._head] = txn
         self._release()
@@ -79,6 +87,11 @@ class TxnLog:
             self._release()
             return self.FULL
         return txn
+
+    def time(self, now: int) -> int:
+        """`now`, or the time of the newest record where that is above it. Under the log lock."""
+        newest = self._ring + (self._words[self._head] & self._mask) * self._stride
+        return max(now, int(self._words[newest + TIME]))
 
     def commit(self, txn: int, payload: bytes) -> None:
         """The second half: commit the record of the txn_id that was reserved; the supply stays as
@@ -103,7 +116,9 @@ class TxnLog:
 
     def refusal(self) -> Busy:
         """Why there was no place: what FULL is answered with."""
-        return TableFull("txn_ring") if self._words[self._limit] else JournalFailed()
+        if not self._words[self._limit]:
+            return JournalFailed()
+        return DiskFull() if self._words[self._full] else TableFull("txn_ring")
 
     def done(self) -> None:
         """The change has been applied: the intent is over. Must come before the unlock, or a redo

@@ -209,14 +209,15 @@ class Pairs:
     def _publish(self, request: _Transfer, checked: _Checked, txn: int) -> tuple[int, int]:
         """Both, with the locks of both rings held: the room_seq and the event's number."""
         events, session, room = self._events, request.session, request.room
+        now = self._log.time(request.now)
         seq, number = events.next_seq(room), events.head() + 1
         text = f"{txn} {request.payee} {request.amount} {request.note}"
         frame = _broadcast(
-            0, 0, room, seq, request.now, _EVENT_KIND, session.user, session.name, text
+            0, 0, room, seq, now, _EVENT_KIND, session.user, session.name, text
         )
-        event = events.payload(_EVENT_KIND, room, seq, session.user, 0, frame, request.now, txn=txn)
+        event = events.payload(_EVENT_KIND, room, seq, session.user, 0, frame, now, txn=txn)
         record = MONEY_IN_ROOM.pack(
-            _TRANSFER, request.now, 0, session.user, request.payee, request.amount,
+            _TRANSFER, now, 0, session.user, request.payee, request.amount,
             checked.balance, checked.payee_balance, checked.last, checked.payee_last,
             session.client_id, request.req_id, session.client_slot,
             room, seq, number, request.digest,

@@ -73,7 +73,10 @@ snapshot over its users and clients.
 _PLACES: Final = (
     (f"`{IDENTITY}`", "two lines of text: the format, and a secret of 32 bytes in hex"),
     (f"`{JOURNAL}/{_NUMBER}.{JOURNAL_SUFFIX}`", "a segment of the journal; N: its first txn_id"),
-    (f"`{SNAPSHOTS}/{_NUMBER}.{SNAPSHOT_SUFFIX}`", "a snapshot; N: its txn_id"),
+    (
+        f"`{SNAPSHOTS}/{_NUMBER}-{_NUMBER}.{SNAPSHOT_SUFFIX}`",
+        "a snapshot; N: its newest txn_id, and its newest event",
+    ),
     (f"`{IDLE_FILE}`", "made by an orderly stop, read and removed by the next start"),
     (f"`{ROOMS}/{_NUMBER}.{ROOM_SUFFIX}`", "a segment of the rooms; N: its number, from 1"),
     (f"`*{TEMPORARY}`", "left half made by a kill: not used, replaced"),

@@ -58,6 +58,7 @@ class Books:
         """Those of a server that nobody has used."""
         self.txn = 0  # the newest txn_id in it
         self.supply = 0
+        self.time = 0  # of the newest transaction, microseconds since the Unix epoch
         self.event = 0  # number of the newest event in it
         self.skips = 0  # numbers that starts after a crash have left out, of each room and inbox
         self.epoch = 0  # that the numbers of rooms and inboxes belong to; 0: no start yet
@@ -97,7 +98,7 @@ class Books:
         records = memoryview(records)
         while records and int.from_bytes(records[:WORD], "little") <= self.txn:
             records = records[RECORD_SIZE:]
-        start, txn, supply = self.txn, self.txn, self.supply
+        start, txn, supply, newest_time = self.txn, self.txn, self.supply, self.time
         balances, last_txn, users = self.balances, self.last_txn, self.users
         client_users, client_ids, newest = self.client_users, self.client_ids, self.newest
         outcomes, floors = self.outcomes, self.floors
@@ -108,6 +109,9 @@ class Books:
             txn += 1
             if number != txn:
                 raise Inconsistent(txn, f"number {number} stands in its place")
+            if time < newest_time:
+                raise Inconsistent(txn, "its time is before that of the transaction before it")
+            newest_time = time
             if kind == _TRANSFER:
                 if not payer or not payee or payer == payee:
                     raise Inconsistent(txn, f"a transfer from user {payer} to user {payee}")
@@ -193,7 +197,7 @@ class Books:
                     newest[slot] = req_id
             elif client_id:
                 raise Inconsistent(txn, f"client {client_id} has no slot")
-        self.txn, self.supply = txn, supply
+        self.txn, self.supply, self.time = txn, supply, newest_time
 
     # ---- events
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from libnet.wakeup import Wakeup
 from server.core.events import SlotKind
 from server.core.log import NO_JOURNAL
+from server.journal.errors import JournalError
 from server.journal.format import EVENT_HEAD, SEGMENT, event_size
 from server.journal.position import PositionFile
 from server.journal.writer import OVERHEAD, Writer
@@ -29,6 +30,11 @@ def give_up(region: Region, number: int) -> None:
     place, and no answer that waits leaves. number: the errno, for whoever looks."""
     region.log.limit = region.events.limit = 0
     region.journal.failed = number
+
+
+def _told(word: int) -> int:
+    """What a journal has published, or 0 where there has been none."""
+    return 0 if word == NO_JOURNAL else word
 
 
 def largest_event(capacities: Capacities) -> int:
@@ -75,11 +81,10 @@ class Committer:
         self._txn_bytes = RECORD_SIZE + OVERHEAD
         self._event_bytes = largest_event(capacities) + OVERHEAD
         self._last_pair = region.log.index("last_pair_event")
-        self._event = writer.position.event  # the newest durable one, written or not
-        # What the process before this one gave stays given.
-        self._limits = [
-            0 if limit == NO_JOURNAL else limit for limit in (region.log.limit, region.events.limit)
-        ]
+        # The newest durable one, written or not; and what the process before this one gave stays
+        # given.
+        self._event = max(writer.position.event, _told(region.events.durable))
+        self._limits = _told(region.log.limit), _told(region.events.limit)
         workers = layout["workers"]
         self._parked = [(workers.at(n, "parked"), wakeup) for n, wakeup in enumerate(wakeups)]
 
@@ -91,27 +96,25 @@ class Committer:
         log.durable, events.durable = durable, event
         released = (durable, event) if self._sync else (NO_JOURNAL, NO_JOURNAL)
         log.released, events.released = released
-        txns, more_events = self._places()
-        # What was given stays given: that there is room for it does not change.
-        self._limits = [
-            max(self._limits[0], durable + txns), max(self._limits[1], event + more_events)
-        ]  # fmt: skip
+        self._limits = self._places(durable, event)
         log.limit, events.limit = self._limits
         for at, wakeup in self._parked:
             if self._words[at]:
                 wakeup.set()
 
-    def _places(self) -> tuple[int, int]:
-        """How many transactions and events may come: each ring's size, and less where the disk has
-        no room for as many."""
-        room = self._writer.room
-        if room >= self._size * self._txn_bytes + self._events_size * self._event_bytes:
-            return self._size, self._events_size
-        half = room // 2
-        return (
-            min(self._size, half // self._txn_bytes),
-            min(self._events_size, half // self._event_bytes),
-        )
+    def _places(self, durable: int, event: int) -> tuple[int, int]:
+        """The newest transaction and event that have a place. What was given stays given; each ring
+        is filled, but where the disk has no room for as much: then half of what is left for each.
+        """
+        given = tuple(map(max, self._limits, (durable, event)))
+        open_txns, open_events = given[0] - durable, given[1] - event
+        txns, events = max(0, self._size - open_txns), max(0, self._events_size - open_events)
+        left = self._writer.room - open_txns * self._txn_bytes - open_events * self._event_bytes
+        if left < txns * self._txn_bytes + events * self._event_bytes:
+            half = max(0, left) // 2
+            txns = min(txns, half // self._txn_bytes)
+            events = min(events, half // self._event_bytes)
+        return given[0] + txns, given[1] + events
 
     def behind(self) -> bool:
         """Is there anything to commit?"""
@@ -121,7 +124,8 @@ class Committer:
     def commit(self) -> int:
         """Make durable what is in the rings, as one batch; how many transactions and events.
 
-        OSError: the journal has failed, and has been given up.
+        OSError: the journal has failed, and has been given up. JournalError: the region is not as
+        it should be, and nothing was written.
         """
         words, first = self._words, self._writer.last + 1
         # In this order: of what is published together, the transaction comes first.
@@ -171,10 +175,13 @@ class Committer:
         ]
 
     def _event_slots(self, head: int) -> list[memoryview]:
-        """The slots of the events up to `head` that are written, in order."""
+        """The slots of the events up to `head` that are written, in order. JournalError: one was
+        overwritten, though it had not become durable."""
         words, found = self._words, []
         for number in range(self._event + 1, head + 1):
             slot = self._events + number % self._events_size * self._stride
+            if words[slot] != number:
+                raise JournalError(f"event {number} is not in its place in the ring any more")
             if words[slot + 1] == SlotKind.PAYMENT:
                 continue
             at = slot * WORD

@@ -93,6 +93,10 @@ class DataDirectory:
         DirectoryUnusable, OSError."""
         if IDENTITY in disk.names(self.path):
             kept = self.identity(disk)
+            if self.begun_repair(disk):
+                raise DirectoryUnusable(
+                    "a repair of it was interrupted: run `tradechat-admin journal repair` again"
+                )
             for each in (self.path, *self._directories):
                 disk.make_directory(each)
                 _check_writable(disk, each)
@@ -139,6 +143,20 @@ class DataDirectory:
 
     def identity(self, disk: Disk) -> Identity:
         """What is kept. OtherFormat, OSError."""
+        return self._read_identity(disk)[0]
+
+    def begun_repair(self, disk: Disk) -> int:
+        """The log_id that a repair was giving it when it was interrupted; 0: none was. OtherFormat,
+        OSError."""
+        return self._read_identity(disk)[1]
+
+    def change_identity(self, disk: Disk, identity: Identity, becoming: int = 0) -> None:
+        """Replace it in one step, durably. becoming: the log_id that a repair is giving it: until
+        it is changed once more, no server starts with it. OSError."""
+        self._write_identity(disk, identity, becoming)
+        self.settle(disk)
+
+    def _read_identity(self, disk: Disk) -> tuple[Identity, int]:
         path = self.path / IDENTITY
         first, *rest = read_file(disk, path).decode("ascii", "replace").split("\n")
         if first != f"{_FIRST}{FORMAT_VERSION}":
@@ -149,20 +167,22 @@ class DataDirectory:
             )
         try:
             secret, log_id = bytes.fromhex(rest[0]), int(rest[1], 16)
+            becoming = int(rest[2] or "0", 16)
         except (ValueError, IndexError):
-            secret, log_id = b"", 0
+            secret, log_id, becoming = b"", 0, 0
         if len(secret) != _SECRET_SIZE or not log_id:
             raise OtherFormat(f"{path} is damaged: take it from a backup of the directory")
-        return Identity(secret, log_id)
+        return Identity(secret, log_id), becoming
 
-    def _write_identity(self, disk: Disk, identity: Identity) -> None:
+    def _write_identity(self, disk: Disk, identity: Identity, becoming: int = 0) -> None:
         """Under its temporary name."""
         path = self.path / _NEW_IDENTITY
         if path.name in disk.names(self.path):
             disk.remove(path)
         fd = disk.create(path)
         try:
-            lines = f"{_FIRST}{FORMAT_VERSION}", identity.secret.hex(), f"{identity.log_id:016x}"
+            lines = [f"{_FIRST}{FORMAT_VERSION}", identity.secret.hex(), f"{identity.log_id:016x}"]
+            lines += [f"{becoming:016x}"] if becoming else []
             disk.write(fd, ["\n".join((*lines, "")).encode("ascii")], 0)
             disk.sync(fd)
         finally:

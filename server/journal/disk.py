@@ -93,11 +93,11 @@ class Disk:
         os.close(fd)
 
 
-def read_file(disk: Disk, path: Path) -> bytes:
-    """All of a file. OSError, which names it."""
+def read_file(disk: Disk, path: Path, size: int | None = None, offset: int = 0) -> bytes:
+    """A file from `offset` on: all of it, or at most `size` bytes. OSError, which names it."""
     fd = disk.open(path)
     try:
-        return disk.read(fd, disk.size(fd), 0)
+        return disk.read(fd, disk.size(fd) - offset if size is None else size, offset)
     except OSError as error:
         error.filename = str(path)
         raise

@@ -18,6 +18,10 @@ class Damaged(JournalError):
         self.what = what
 
 
+class Foreign(Damaged):
+    """A good file, of another log."""
+
+
 class OtherFormat(JournalError):
     """The data directory was written in another format version."""
 

@@ -106,7 +106,11 @@ SEGMENT: Final = Header(
     (
         _MAGIC,
         HeaderField("format", "the format version"),
-        HeaderField("log_id", "the identity of the log, as in the data directory's"),
+        HeaderField(
+            "log_id",
+            "the identity of the log when it was begun; the newest segment has the data "
+            "directory's",
+        ),
         HeaderField("number", "of the segment, from 1, as in the file's name"),
         HeaderField("first_txn", "txn_id of the first transaction in it or after it"),
         HeaderField("first_event", "number of the first event in it or after it"),
@@ -115,7 +119,7 @@ SEGMENT: Final = Header(
         HeaderField(
             "previous",
             "SHA-256 of the header before it: of the last batch of the segment before, and in the "
-            "first segment of a log of the log's identity",
+            "first segment of a log of that identity",
             _HASH_WORDS,
         ),
         _OWN_CRC,
@@ -252,7 +256,8 @@ SNAPSHOT: Final = Header(
         HeaderField("format", "the format version"),
         HeaderField("log_id", "the identity of the log"),
         HeaderField("txn_id", "of the newest transaction in it, as in the file's name"),
-        HeaderField("event", "number of the newest event in it"),
+        HeaderField("event", "number of the newest event in it, likewise"),
+        HeaderField("newest", "time of the newest transaction, microseconds since the Unix epoch"),
         HeaderField("segment", "number of the segment of the journal that its last batch is in"),
         HeaderField("offset", "where that batch ends there, bytes"),
         HeaderField("chain", "SHA-256 of that batch's header", _HASH_WORDS),
@@ -432,6 +437,18 @@ _DIGITS: Final = 20
 def numbered(directory: Path, number: int, suffix: str) -> Path:
     """The path of a numbered file: its number in 20 digits, so that names sort as numbers do."""
     return directory / f"{number:0{_DIGITS}}.{suffix}"
+
+
+def twice_numbered(directory: Path, first: int, second: int, suffix: str) -> Path:
+    """The path of a file with two numbers, which sorts by the first and then by the second."""
+    return directory / f"{first:0{_DIGITS}}-{second:0{_DIGITS}}.{suffix}"
+
+
+def numbers_in(name: str, suffix: str) -> tuple[int, int] | None:
+    """The numbers in a name of that form; None where it has another."""
+    first, _, second = name.partition("-")
+    numbers = number_in(f"{first}.{suffix}", suffix), number_in(second, suffix)
+    return None if numbers[0] is None or numbers[1] is None else (numbers[0], numbers[1])
 
 
 def number_in(name: str, suffix: str) -> int | None:

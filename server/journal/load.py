@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from server.core.state import State
 from server.journal.books import ROW_WORDS, Books, Inconsistent
 from server.journal.disk import Disk
-from server.journal.errors import Damaged, JournalError
+from server.journal.errors import Damaged, Foreign, JournalError
 from server.journal.format import BATCH, BatchKind, events_in
 from server.journal.idle import Idle
 from server.journal.reader import Batch, End, Position, Reader, number_of
@@ -26,6 +26,7 @@ from server.region.records import (
     RECORD_SIZE,
     RECORD_WORDS,
     SUPPLY,
+    TIME,
     RecordKind,
 )
 from server.region.region import Region
@@ -80,19 +81,30 @@ def load(
             "transaction 1: restore one of these files, or the whole data directory"
         )
     start, highest = books.txn, _highest(disk, reader)
+    position = head.position if head else Position(0, 0, 0, 0, b"")
     for batch in reader.batches(head.position if head else None):
-        if noted is not None and batch.end[:2] == noted[:2] and batch.end != noted:
-            raise Damaged(batch.path, batch.offset, "the batch is not the one that was durable")
+        if noted is not None and position[:2] < noted[:2] <= batch.end[:2] and batch.end != noted:
+            raise Damaged(batch.path, batch.offset, _NOT_NOTED)
+        position = batch.end
         fold(books, batch)
         progress(books.txn - start, max(highest, books.txn) - start)
     end = reader.end
     if noted is not None and end.position[:2] < noted[:2]:
         raise _short(end, journal, noted.txn)
+    began = head.position if head else None
+    if noted is not None and began is not None and began[:2] == noted[:2] and began != noted:
+        raise Damaged(end.path or journal, began.offset, _NOT_NOTED)
     # A snapshot is made of what is durable: its name alone tells that this much was.
-    required = max([0, *(txn_of(error.path) for error in bad)])
+    required = max([0, *(txn_of(each.path) for each in bad if not isinstance(each, Foreign))])
     if end.last < required:
         raise _short(end, journal, required)
     return Loaded(books, end, head, bad, disk, journal, log_id)
+
+
+_NOT_NOTED: Final = (
+    "what stands here is not what was noted as durable: the journal, or the file «position», is "
+    "of another copy of the directory"
+)
 
 
 def make_snapshot(
@@ -173,9 +185,10 @@ def _highest(disk: Disk, reader: Reader) -> int:
         return 0
     fd = disk.open(reader.paths[-1])
     try:
-        return reader.newest_head().first_txn + disk.size(fd) // RECORD_SIZE
+        size = disk.size(fd)
     finally:
         disk.close(fd)
+    return reader.newest_head().first_txn + size // RECORD_SIZE
 
 
 def _short(end: End, journal: Path, required: int) -> Damaged:
@@ -199,29 +212,37 @@ class Idleness(NamedTuple):
     clock_us: int  # CLOCK_MONOTONIC at the start
 
 
-def fill(region: Region, loaded: Loaded, now: int, idleness: Idleness) -> None:
-    """Put the state into a region fresh from `create` and `initialise`, and the newest records into
-    its txn ring. now: microseconds since the Unix epoch.
-
-    JournalError: the region is smaller than the state; its settings are named. What the journal
-    process tells (`durable`, `released`, `limit`) stays as it is.
-    """
-    books, capacities = loaded.books, region.layout.capacities
+def check_room(region: Region, books: Books) -> None:
+    """JournalError: the region is smaller than the state; its settings are named."""
+    capacities = region.layout.capacities
     for setting, there_are, room in (
         ("accounts", books.users, capacities.accounts),
         ("clients", books.clients, capacities.clients),
+        ("rooms", max(books.rooms, default=0) + 1, capacities.rooms),
     ):
         if there_are > room:
             raise JournalError(
                 f"the data directory has {there_are} {setting}, and there is room for {room}: "
                 f"set {setting} to {there_are} or more"
             )
+
+
+def fill(region: Region, loaded: Loaded, now: int, idleness: Idleness) -> Damaged | None:
+    """Put the state into a region fresh from `create` and `initialise` that has room for it, and
+    the newest records into its txn ring. now: microseconds since the Unix epoch.
+
+    Answers damage that was met below the snapshot, where nothing but the older part of TXN_HISTORY
+    is missing for it. What the journal process tells (`durable`, `released`, `limit`) stays as it
+    is. Damaged: the journal has changed since it was loaded.
+    """
+    books = loaded.books
     # It is alone, and never waits.
     state = State(region, 0, int, lambda _: None, 0, clock_us=lambda: idleness.clock_us)
     _fill_users(state, books)
     _fill_clients(state, books, now, idleness)
-    _fill_log(region, loaded)
+    damaged = _fill_log(region, loaded)
     _fill_rooms(region, books)
+    return damaged
 
 
 def _fill_users(state: State, books: Books) -> None:
@@ -256,23 +277,25 @@ def _fill_clients(state: State, books: Books, now: int, idleness: Idleness) -> N
         region.words[at : at + ROW_WORDS] = outcomes[slot * ROW_WORDS : (slot + 1) * ROW_WORDS]
 
 
-def _fill_log(region: Region, loaded: Loaded) -> None:
+def _fill_log(region: Region, loaded: Loaded) -> Damaged | None:
     words, ring = region.words, region.layout["txn_ring"]
     head = loaded.books.txn
-    # The log goes on from the supply in the head's slot. The record itself is not there where a
-    # new segment has none yet and those before it are gone.
-    words[ring.at(head % ring.records) + SUPPLY] = loaded.books.supply
+    # The log goes on from the supply and the time in the head's slot. The record itself is not
+    # there where a new segment has none yet and those before it are gone.
+    at = ring.at(head % ring.records)
+    words[at + SUPPLY], words[at + TIME] = loaded.books.supply, loaded.books.time
     region.log.head = head
     region.log.first = head + 1
     reader = Reader(loaded.disk, loaded.journal, loaded.log_id)
     after = max(0, head - ring.records)
     try:
         _fill_ring(region, reader, reader.start(after))
-    except Damaged:
+    except Damaged as error:
         if loaded.head is None:
             raise
-        # Below the snapshot, where nothing but history is lost: verify tells of it.
         _fill_ring(region, reader, loaded.head.position)
+        return error
+    return None
 
 
 def _fill_ring(region: Region, reader: Reader, start: Position | None) -> None:

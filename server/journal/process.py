@@ -45,6 +45,7 @@ GATHER_S: Final = 0.0005
 SLICE_S: Final = 0.1  # of a longer sleep: between looks whether the end has come
 PRESENCE_S: Final = 0.3  # between looks whether the files were removed, while nothing is written
 NOTED_S: Final = 1.0  # between syncs of what is noted as durable, and tries to allocate a segment
+NOTICED_S: Final = 0.5  # less a clock may be set back without a word: it is set now and then
 LAST_S: Final = 5.0  # beside the graceful timeout: how long workers are waited for at the end
 _MIB: Final = 1 << 20
 
@@ -102,6 +103,20 @@ class Stop:
         return bool(poll.poll(0))
 
 
+class WallClock:
+    """Notices that the system's clock was set back."""
+
+    def __init__(self, wall_s: Callable[[], float], monotonic_s: Callable[[], float]) -> None:
+        """Two clocks, in seconds: the one that is watched, and one that nobody sets."""
+        self._wall_s, self._monotonic_s = wall_s, monotonic_s
+        self._ahead_s = wall_s() - monotonic_s()
+
+    def went_back_s(self) -> float:
+        """By how much since this was asked last, in seconds; 0: not by NOTICED_S."""
+        before_s, self._ahead_s = self._ahead_s, self._wall_s() - self._monotonic_s()
+        return back_s if (back_s := before_s - self._ahead_s) >= NOTICED_S else 0.0
+
+
 class _Journal:
     """The journal at work."""
 
@@ -112,7 +127,7 @@ class _Journal:
         self._words, self._disk, self._data = region.words, Disk(), data
         self._beat, self._waiting = region.journal.index("beat"), region.journal.index("waiting")
         self._looked = self._synced = 0.0
-        self._full = False  # the disk, when the next segment was to be allocated
+        self._clock = WallClock(time.time, time.monotonic)
         self._writer = self._open(region.header.log_id)
         self._noted = PositionFile(self._disk, data.position, region.header.log_id)
         self._committer = Committer(
@@ -160,14 +175,23 @@ class _Journal:
             self._noted.sync()
             self._synced = now
             self._prepare()
+            went_back_s = self._clock.went_back_s()
+            if went_back_s:
+                log.warning(
+                    "clock_went_back",
+                    seconds=round(went_back_s, 3),
+                    advice="transactions are dated as the newest one until the clock has reached "
+                    "that: is the clock right?",
+                )
 
     def _prepare(self) -> None:
         """Have the next segment allocated. Where the disk has no space for it, less is let into
         the rings, and it is tried again."""
+        told = self._region.journal
         try:
-            self._writer.prepare()
+            prepared = self._writer.prepare()
         except OSError as error:
-            if not self._full:
+            if not told.full:
                 log.error(
                     "disk_full",
                     directory=str(self._data.journal),
@@ -175,11 +199,12 @@ class _Journal:
                     advice="requests that need space are refused until there is some again: make "
                     "room on the disk",
                 )
-            self._full = True
+            told.full = error.errno or errno.ENOSPC
             return
-        if self._full:
-            self._full = False
+        if told.full:
+            told.full = 0
             log.info("disk_has_space", directory=str(self._data.journal))
+        if prepared:
             self._committer.publish()
 
     def serve(self) -> None:
@@ -278,12 +303,12 @@ def run(inherited: Inherited, master: int) -> NoReturn:
         give_up(inherited.region, error.errno or errno.EIO)
         if not report.served:
             reason = limit_of(error) or error.strerror
-            report.fails(f"{inherited.data.journal} cannot be written: {reason}")
+            report.fails(f"{error.filename or inherited.data.journal} cannot be used: {reason}")
             os._exit(Exit.IO_FAILED)
         log.error(
             "journal_unwritable",
             directory=str(inherited.data.journal),
-            reason=error.strerror,
+            reason=str(error),
             errno=error.errno,
             advice="no transaction is accepted any more, and what was answered is safe: mend the "
             "disk or make space on it, and start the server again",

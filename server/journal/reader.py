@@ -35,6 +35,7 @@ from server.region.records import RECORD_SIZE, RECORD_WORDS
 SUFFIX: Final = "journal"
 SECTOR: Final = 512
 """Bytes that a disk writes wholly or not at all."""
+_KINDS: Final = frozenset(BatchKind)
 _BATCH_MAGIC: Final = BATCH.magic.to_bytes(WORD, "little")
 
 
@@ -115,26 +116,14 @@ def number_of(path: Path) -> int:
 
 
 def heads(disk: Disk, directory: Path) -> list[tuple[Path, SegmentHead]]:
-    """The segments with their headers, oldest first; without one that was not begun. Damaged: a
-    header is."""
-    found = []
-    paths = segments(disk, directory)
-    if paths and _is_unborn(disk, paths[-1]):
-        paths.pop()
-    for path in paths:
-        head = _read_head(disk, path)
-        if head is None:
-            raise Damaged(path, 0, _BAD_HEADER)
-        found.append((path, head))
-    return found
+    """The segments with their headers, oldest first; without one that was not begun, and without
+    those whose header is damaged: whoever needs what is in them finds that out. OSError."""
+    found = ((path, _read_head(disk, path)) for path in segments(disk, directory))
+    return [(path, head) for path, head in found if head is not None]
 
 
 def _read_head(disk: Disk, path: Path) -> SegmentHead | None:
-    fd = disk.open(path)
-    try:
-        return segment_head(disk.read(fd, SEGMENT.size, 0))
-    finally:
-        disk.close(fd)
+    return segment_head(read_file(disk, path, SEGMENT.size))
 
 
 class Reader:
@@ -171,9 +160,10 @@ class Reader:
             if not paths:
                 if self.end.unborn is not None and number_of(self.end.unborn) != 1:
                     raise Damaged(self.end.unborn, 0, "all segments before it are missing")
+                self._check_unborn()
                 return
             head = self._head(paths[0])
-            if head.number == 1 and head.previous != genesis(self._log_id):
+            if head.number == 1 and head.previous != genesis(head.log_id):
                 raise Damaged(paths[0], 0, "it does not begin this log")
             start = Position(
                 head.number, 0, head.first_txn - 1, head.first_event - 1, head.previous
@@ -187,7 +177,8 @@ class Reader:
         for place in range(at, len(paths)):
             path, is_last = paths[place], place + 1 == len(paths)
             data = read_file(self._disk, path)
-            if place > at or not position.offset:
+            is_start = position.offset and place == at
+            if not is_start:
                 self._check_order(path, position)
                 head = self._check_head(path, segment_head(data), position)
                 chain = sha256(data[: SEGMENT.size])
@@ -202,10 +193,21 @@ class Reader:
                 clean = batch.head.kind == BatchKind.END
                 yield batch
             torn = _rest(path, view, head, position, is_last=is_last)
+            if is_last and head.log_id != self._log_id:
+                raise Damaged(path, 0, "the journal ends in a segment of another log")
+            if is_last and is_start and position == start:
+                _check_end(path, data, head, start)  # nothing that follows has told
             self.end = End(position, path, head, last, clean, torn, self.end.unborn)
         unborn = self.end.unborn
         if unborn is not None and number_of(unborn) != position.segment + 1:
             raise Damaged(unborn, 0, f"segment {position.segment + 1} is missing before it")
+        self._check_unborn()
+
+    def _check_unborn(self) -> None:
+        """What looked like a segment that was being made is one: nothing was written into it."""
+        unborn = self.end.unborn
+        if unborn is not None and read_file(self._disk, unborn).strip(b"\0"):
+            raise Damaged(unborn, 0, _BAD_HEADER)
 
     def _head(self, path: Path) -> SegmentHead:
         return self._check_head(path, _read_head(self._disk, path), None)
@@ -248,13 +250,9 @@ _BAD_HEADER: Final = "the segment's header is damaged"
 
 
 def _is_unborn(disk: Disk, path: Path) -> bool:
-    """A segment that was being made: where its header goes are zeros, or the file ends before."""
-    fd = disk.open(path)
-    try:
-        data = disk.read(fd, SEGMENT.size, 0)
-        return len(data) < SEGMENT.size or not data.strip(b"\0")
-    finally:
-        disk.close(fd)
+    """Does it look like a segment that was being made? Where its header goes are zeros, since that
+    is written into one sector."""
+    return not read_file(disk, path, SEGMENT.size).strip(b"\0")
 
 
 def _batch(path: Path, view: memoryview, head: SegmentHead, at: Position) -> Batch | None:
@@ -270,6 +268,8 @@ def _batch(path: Path, view: memoryview, head: SegmentHead, at: Position) -> Bat
     records, its_events = view[txns:events], view[events:end]
     if sha256(records) != found.txns_hash or sha256(its_events) != found.events_hash:
         return None
+    if found.kind not in _KINDS:
+        raise Damaged(path, at.offset, f"there is no batch of kind {found.kind}")
     last = found.first_txn + found.txns - 1
     ids = records.cast("Q")[::RECORD_WORDS].tolist()
     if ids != list(range(found.first_txn, last + 1)):
@@ -318,6 +318,21 @@ def _rest(path: Path, data: memoryview, head: SegmentHead, at: Position, *, is_l
     if found is not None and written > end:
         raise Damaged(path, end, "something stands behind a batch that was not written wholly")
     return written - offset
+
+
+def _check_end(path: Path, data: bytes, head: SegmentHead, at: Position) -> None:
+    """The batch, or the segment's header, that a position is the end of stands before it."""
+    begin, size = 0, SEGMENT.size
+    if at.offset != size:
+        mark = _BATCH_MAGIC + head.salt.to_bytes(WORD, "little")
+        begin, size = data.rfind(mark, 0, at.offset), BATCH.size
+        while begin >= 0:
+            found = batch_head(data, begin)
+            if found is not None and begin + found.size == at.offset:
+                break
+            begin = data.rfind(mark, 0, begin)
+    if begin < 0 or sha256(data[begin : begin + size]) != at.chain:
+        raise Damaged(path, at.offset, "it does not go on here with what is known to stand before")
 
 
 def _has_hole(data: bytes, start: int, end: int) -> bool:

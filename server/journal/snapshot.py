@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from libproto.messages import MAX_BALANCE
 from server.journal.books import ROW_WORDS, Books, Inconsistent
 from server.journal.disk import Disk, read_file
-from server.journal.errors import Damaged, OtherFormat
+from server.journal.errors import Damaged, Foreign, OtherFormat
 from server.journal.format import (
     FORMAT_VERSION,
     SNAPSHOT,
@@ -24,8 +24,8 @@ from server.journal.format import (
     SNAPSHOT_USER,
     TEMPORARY,
     crc64,
-    number_in,
-    numbered,
+    numbers_in,
+    twice_numbered,
 )
 from server.journal.reader import Position
 from server.region.layout import OUTCOME_WORDS, WORD
@@ -51,6 +51,7 @@ class SnapshotHead(NamedTuple):
     log_id: int
     txn_id: int
     event: int
+    newest: int
     segment: int
     offset: int
     chain: bytes
@@ -84,16 +85,20 @@ class Snapshot(NamedTuple):
 
 def paths(disk: Disk, directory: Path) -> list[Path]:
     """The snapshots, newest first."""
-    numbers = [number_in(name, SUFFIX) for name in disk.names(directory)]
-    found = [numbered(directory, number, SUFFIX) for number in numbers if number is not None]
-    return found[::-1]
+    found = [name for name in disk.names(directory) if numbers_in(name, SUFFIX)]
+    return [directory / name for name in reversed(found)]
+
+
+def path_of(directory: Path, txn: int, event: int) -> Path:
+    """The snapshot of a transaction and an event: the newest of each in it."""
+    return twice_numbered(directory, txn, event, SUFFIX)
 
 
 def txn_of(path: Path) -> int:
     """The txn_id that a snapshot's name tells."""
-    number = number_in(path.name, SUFFIX)
-    assert number is not None, path
-    return number
+    numbers = numbers_in(path.name, SUFFIX)
+    assert numbers is not None, path
+    return numbers[0]
 
 
 # ---- writing
@@ -102,13 +107,13 @@ def txn_of(path: Path) -> int:
 def write(
     disk: Disk, directory: Path, log_id: int, books: Books, position: Position, now: int
 ) -> Path:
-    """Write a snapshot; when this returns it is durable, name and all. One of the same txn_id is
-    replaced.
+    """Write a snapshot; when this returns it is durable, name and all. One of the same transaction
+    and event is replaced.
 
     position: of the books, which is durable. now: microseconds since the Unix epoch. OSError:
     there is no such snapshot, or its name may not last.
     """
-    path = numbered(directory, books.txn, SUFFIX)
+    path = path_of(directory, books.txn, books.event)
     temporary = path.with_name(path.name + TEMPORARY)
     if temporary.name in disk.names(directory):
         disk.remove(temporary)
@@ -160,9 +165,9 @@ def pack(log_id: int, books: Books, position: Position, now: int) -> tuple[bytes
         ]
     )
     header = SNAPSHOT.pack(
-        FORMAT_VERSION, log_id, books.txn, books.event, position.segment, position.offset,
-        position.chain, books.supply, now, books.epoch, books.ring, books.skips, books.users,
-        books.clients, rooms, len(body), rest=(body,),
+        FORMAT_VERSION, log_id, books.txn, books.event, books.time, position.segment,
+        position.offset, position.chain, books.supply, now, books.epoch, books.ring, books.skips,
+        books.users, books.clients, rooms, len(body), rest=(body,),
     )  # fmt: skip
     return header, body
 
@@ -183,15 +188,13 @@ def newest(disk: Disk, directory: Path, log_id: int) -> tuple[Snapshot | None, l
 
 
 def newest_head(disk: Disk, directory: Path) -> SnapshotHead | None:
-    """The header of the newest snapshot, unchecked: for who only tells of it. OSError."""
-    for path in paths(disk, directory)[:1]:
-        fd = disk.open(path)
-        try:
-            data = disk.read(fd, SNAPSHOT.size, 0)
-        finally:
-            disk.close(fd)
-        if len(data) == SNAPSHOT.size:
-            return SnapshotHead._make(SNAPSHOT.words.unpack(data)[1:])
+    """The header of the newest snapshot that can be read, unchecked: for who only tells of it.
+    OSError."""
+    for path in paths(disk, directory):
+        with suppress(OSError):
+            data = read_file(disk, path, SNAPSHOT.size)
+            if len(data) == SNAPSHOT.size:
+                return SnapshotHead._make(SNAPSHOT.words.unpack(data)[1:])
     return None
 
 
@@ -213,13 +216,13 @@ def read(disk: Disk, path: Path, log_id: int) -> Snapshot:
             f"{path} has format {head.format}, and this program reads {FORMAT_VERSION}"
         )
     if head.log_id != log_id:
-        raise Damaged(path, 0, "the snapshot is of another log")
+        raise Foreign(path, 0, "the snapshot is of another log")
     users = head.users * _USER.size
     clients = users + head.clients * _CLIENT.size
     if not len(body) == head.length == clients + head.rooms * _ROOM.size:
         raise Damaged(path, 0, "the snapshot's length is not what its counts make")
-    if head.txn_id != txn_of(path):
-        raise Damaged(path, 0, f"it is of transaction {head.txn_id}")
+    if path != path_of(path.parent, head.txn_id, head.event):
+        raise Damaged(path, 0, f"it is of transaction {head.txn_id} and event {head.event}")
     try:
         books = _unpack(head, body[:users], body[users:clients], body[clients:])
     except Inconsistent as error:
@@ -233,6 +236,7 @@ def _unpack(head: SnapshotHead, users: memoryview, clients: memoryview, rooms: m
     """Inconsistent."""
     books = Books()
     books.txn, books.supply, books.event = head.txn_id, head.supply, head.event
+    books.time = head.newest
     books.epoch, books.ring, books.skips = head.epoch, head.ring, head.skips
     books.rooms = {room: seq for room, (seq,) in enumerate(_ROOM.iter_unpack(rooms), 1) if seq}
     for user, (registered, last_seen, balance, last_txn, direct_seq, profile) in enumerate(
@@ -296,4 +300,4 @@ def prune(disk: Disk, directory: Path, log_id: int, keep: int = KEEP) -> Snapsho
 
 
 def _is_temporary(name: str) -> bool:
-    return name.endswith(TEMPORARY) and number_in(name.removesuffix(TEMPORARY), SUFFIX) is not None
+    return name.endswith(TEMPORARY) and numbers_in(name.removesuffix(TEMPORARY), SUFFIX) is not None

@@ -13,11 +13,11 @@ from server.journal.commit import segment_bytes
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import JournalError
-from server.journal.load import Idleness, Loaded, fill, load
+from server.journal.load import Idleness, Loaded, check_room, fill, load
 from server.journal.position import PositionFile
 from server.journal.position import read as read_position
 from server.journal.reader import segments
-from server.journal.upkeep import now_us, tell_bad
+from server.journal.upkeep import DAMAGED_ADVICE, now_us, tell_bad
 from server.journal.writer import Writer
 from server.region.region import Region
 
@@ -55,18 +55,41 @@ def restore(
                 "with --data; an empty directory begins an empty bank"
             )
         noted = read_position(disk, data.position, log_id)
+        if not is_new and noted is None:
+            raise JournalError(
+                f"{data.position}, which tells how far the journal is durable, is missing or "
+                "damaged: so nobody knows whether the journal's end is there. Take it from a "
+                f"backup of the whole directory. {DAMAGED_ADVICE}"
+            )
         loaded = load(disk, data.journal, data.snapshots, log_id, noted, progress)
         step = "region"
+        check_room(region, loaded.books)
         times, why = idle.take(disk, data.idle, loaded.books.txn)
         note_start(disk, data, loaded, region, segment_size)
         if is_new:
             data.settle(disk)
         retention_us, grace_us = int(retention_s * 1e6), int(grace_s * 1e6)
         clock_us = time.monotonic_ns() // 1000
-        fill(region, loaded, now_us(), Idleness(times, retention_us, grace_us, clock_us))
+        idleness = Idleness(times, retention_us, grace_us, clock_us)
+        damaged = fill(region, loaded, now_us(), idleness)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     tell_bad(loaded.bad)
+    if damaged is not None:
+        log.warning(
+            "history_damaged",
+            reason=str(damaged),
+            advice="all that is in it is in a snapshot too, so that no money and no user is lost; "
+            "transactions before it are not shown. Look at the disk",
+        )
+    behind_us = loaded.books.time - now_us()
+    if behind_us > 0:
+        log.warning(
+            "clock_behind_log",
+            seconds=round(behind_us / 1e6, 3),
+            advice="transactions are dated as the newest one until the clock has reached that: "
+            "is the clock right?",
+        )
     if why:
         log.warning("idle_times_unknown", file=str(data.idle), reason=why)
     if is_new:

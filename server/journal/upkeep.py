@@ -15,7 +15,7 @@ from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError
 from server.journal.load import make_snapshot
-from server.journal.reader import Position, heads
+from server.journal.reader import Position, heads, segments
 from server.journal.snapshot import SnapshotHead, newest_head, prune
 from server.journal.writer import Writer
 from server.region.region import Region
@@ -76,13 +76,16 @@ class Snapshots:
         if older is None:
             return
         disk, region = self._disk, self._region
-        found = heads(disk, self._data.journal)
+        # Where a header is damaged, the segment goes with the one before it.
+        found, names = heads(disk, self._data.journal), segments(disk, self._data.journal)
         txn, event = region.log.head - self._ring, region.archive.cursor
         sizes = []
         for path, _ in found:
             fd = disk.open(path)
             sizes.append(disk.size(fd))
             disk.close(fd)
+        if not found:
+            return
         gone = 0
         while gone + 1 < len(found) and sum(sizes[gone:]) > self._keep:
             following = found[gone + 1][1]
@@ -91,11 +94,11 @@ class Snapshots:
             if following.first_event > event + 1:
                 break
             gone += 1
-        region.journal.oldest = found[gone][1].first_txn if found else 0  # before they go
-        for path, _ in found[:gone]:
-            disk.remove(path)
-        if gone:
-            disk.sync_directory(self._data.journal)
+        region.journal.oldest = found[gone][1].first_txn  # before they go
+        for path in names:
+            if path < found[gone][0]:
+                disk.remove(path)
+                disk.sync_directory(self._data.journal)  # at no time is there a gap
 
     def look(self) -> None:
         """Begin one if it is time, or see to the one that is being made. What fails here is no
@@ -113,9 +116,9 @@ class Snapshots:
             pid, status = os.waitpid(self._child, os.WNOHANG)
             if pid:
                 self._child = 0
-                if status == 0:
-                    self._tell()
-                else:
+                if status == 0 and (newest := self._tell()):
+                    self._seen = newest.txn_id, newest.event
+                elif status:
                     log.error("snapshot_failed", advice=_SNAPSHOT_ADVICE)
             return
         new, age = self._writer.written - self._tried, time.monotonic() - self._tried_at

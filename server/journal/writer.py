@@ -71,14 +71,8 @@ class Writer:
 
     def _adopt(self, path: Path) -> None:
         """A segment that was allocated ahead: its room may have been promised."""
-        disk, fd = self._disk, self._disk.open(path, writable=True)
-        size = disk.size(fd)
-        if size > SEGMENT.size and not disk.read(fd, size, 0).strip(b"\0"):
-            self._next, self._next_size = fd, size
-            return
-        disk.close(fd)
-        disk.remove(path)
-        disk.sync_directory(self._directory)
+        self._next = self._disk.open(path, writable=True)
+        self._next_size = self._disk.size(self._next)
 
     def _go_on(self, path: Path, end: End) -> None:
         assert end.head is not None
@@ -86,9 +80,8 @@ class Writer:
         self._salt = head.salt
         self._fd = disk.open(path, writable=True)
         self._size = max(disk.size(self._fd), offset)
-        if end.torn:
-            disk.truncate(self._fd, offset)
-            disk.allocate(self._fd, self._size)
+        if end.torn:  # over what is allocated: that needs no space
+            disk.write(self._fd, [bytes(end.torn)], offset)
         # What was not synced, or failed to be, the system shows all the same and may not have
         # kept: written once more, the syncs below speak for it.
         if end.batch:
@@ -109,26 +102,34 @@ class Writer:
 
     @property
     def room(self) -> int:
-        """Bytes that are allocated for batches to come: so many can be written whatever the disk
-        has left."""
-        if self._next >= 0:
-            return self._next_size - SEGMENT.size
-        return max(0, self._size - self.position.offset) if self._fd >= 0 else 0
+        """Bytes that are allocated for batches of records to come: so many can be written whatever
+        the disk has left, and the END after them."""
+        left = self._size - self.position.offset if self._fd >= 0 else 0
+        return max(0, left, self._next_size - SEGMENT.size) - OVERHEAD
 
-    def prepare(self) -> None:
-        """Allocate the next segment, if that is not done yet. OSError: it was not, nothing is
-        changed, and it may be tried again."""
-        if self._next >= 0 or self._failed:
-            return
+    def prepare(self) -> bool:
+        """Allocate the next segment, if that is not done yet: True if it was now. OSError: it could
+        not be, nothing that was promised is changed, and it may be tried again."""
+        if self._next_size >= self._segment_size or self._failed:
+            return False
         disk, path = self._disk, self._path(self.position.segment + 1)
-        fd = disk.create(path)
+        if self._next < 0:
+            if path.name in disk.names(self._directory):  # it was not to be removed below
+                disk.remove(path)
+            self._next = disk.create(path)
         try:
-            disk.allocate(fd, self._segment_size)
+            disk.allocate(self._next, self._segment_size)
         except OSError:
-            disk.close(fd)
-            disk.remove(path)
+            if not self._next_size:  # a full disk has better uses for what was allocated
+                self._discard_next()
             raise
-        self._next, self._next_size = fd, self._segment_size
+        self._next_size = self._segment_size
+        return True
+
+    def _discard_next(self) -> None:
+        fd, self._next, self._next_size = self._next, -1, 0
+        self._disk.close(fd)
+        self._disk.remove(self._path(self.position.segment + 1))
 
     def append(
         self,
@@ -198,21 +199,23 @@ class Writer:
     def _rotate_for(self, size: int) -> None:
         """A new segment with room for a batch of `size` bytes, durable itself before anything is in
         it."""
-        if self._fd >= 0 and self.position.offset == SEGMENT.size:
-            # Nothing is in it yet, as after a crash, and it is too small.
-            if self._size < SEGMENT.size + size:
-                self._size = max(self._segment_size, SEGMENT.size + size)
-                self._disk.allocate(self._fd, self._size)
-            return
         self._fail()
         disk, old, before = self._disk, self._fd, self.position
-        number, size = before.segment + 1, max(self._segment_size, SEGMENT.size + size)
+        needed = SEGMENT.size + size
+        if old >= 0 and before.offset == SEGMENT.size:  # nothing is in it yet, as after a crash
+            if self._size < needed:
+                self._size = max(self._segment_size, needed)
+                disk.allocate(old, self._size)
+            self._failed = False
+            return
+        number = before.segment + 1
         path = self._path(number)
         if self._next < 0:
-            self._next, self._next_size = disk.create(path), 0
-        if self._next_size < size:
-            disk.allocate(self._next, size)
-        self._fd, self._size, self._next = self._next, max(size, self._next_size), -1
+            self._next = disk.create(path)
+        if self._next_size < needed:
+            self._next_size = max(self._segment_size, needed)
+            disk.allocate(self._next, self._next_size)
+        self._fd, self._size, self._next, self._next_size = self._next, self._next_size, -1, 0
         self.segment = path
         self._salt = int.from_bytes(self._salt_of(_SALT_SIZE), "little")
         header = SEGMENT.pack(
@@ -234,9 +237,8 @@ class Writer:
     def close(self) -> None:
         """Close the segment; everything appended is durable already. The one that was allocated
         ahead goes."""
-        for fd in (self._fd, self._next):
-            if fd >= 0:
-                self._disk.close(fd)
+        if self._fd >= 0:
+            self._disk.close(self._fd)
+            self._fd = -1
         if self._next >= 0:
-            self._disk.remove(self._path(self.position.segment + 1))
-        self._fd = self._next = -1
+            self._discard_next()

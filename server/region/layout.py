@@ -212,6 +212,7 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("beat", "turns of its loop: it stands still where the process does"),
             Field("waiting", "1 while it sleeps: who needs it sets 0 and wakes it"),
             Field("failed", "errno of the write or sync after which nothing is written any more"),
+            Field("full", "errno with which the next segment could not be allocated; 0: it could"),
             Field("batches", "batches written"),
             Field("records", "records written"),
             Field("sync_us", "microseconds spent in writing and syncing batches"),

@@ -87,6 +87,7 @@ def _offsets(kind: RecordKind) -> dict[str, int]:
 OFFSETS = {kind: _offsets(kind) for kind in RecordKind}
 
 # Word offsets that the ledger uses by name.
+TIME = OFFSETS[RecordKind.TRANSFER]["time"]
 SUPPLY = OFFSETS[RecordKind.TRANSFER]["supply"]
 FROM_USER = OFFSETS[RecordKind.TRANSFER]["from_user"]
 MONEY_WORDS = len(COMMON) + sum(field.words for field in _MONEY)

@@ -581,26 +581,26 @@ def test_history_is_the_callers_own_newest_first() -> None:
         ann, bob = login(state, 1, 7), login(state, 2, 0)
         first = state.log.head() + 1
         for session, kind, other, amount, req_id, now in (
-            (ann, TxnKind.DEPOSIT, 0, 100, 11, 1000),
-            (bob, TxnKind.DEPOSIT, 0, 50, 22, 1001),
-            (ann, TxnKind.TRANSFER, 2, 30, 12, 1002),
-            (ann, TxnKind.WITHDRAW, 0, 5, 13, 1003),
-            (bob, TxnKind.TRANSFER, 1, 8, 23, 1004),
-            (bob, TxnKind.TRANSFER, 3, 1, 24, 1005),
+            (ann, TxnKind.DEPOSIT, 0, 100, 11, STARTED_US + 0),
+            (bob, TxnKind.DEPOSIT, 0, 50, 22, STARTED_US + 1),
+            (ann, TxnKind.TRANSFER, 2, 30, 12, STARTED_US + 2),
+            (ann, TxnKind.WITHDRAW, 0, 5, 13, STARTED_US + 3),
+            (bob, TxnKind.TRANSFER, 1, 8, 23, STARTED_US + 4),
+            (bob, TxnKind.TRANSFER, 3, 1, 24, STARTED_US + 5),
         ):
             assert state.ledger.execute(session, kind, other, amount, req_id, False, now)[0] == DONE
         #  txn_id, time, kind, from, to, amount, own balance, req_id
         anns = [
-            (first + 4, 1004, TxnKind.TRANSFER, 2, 1, 8, 73, 0),
-            (first + 3, 1003, TxnKind.WITHDRAW, 1, 0, 5, 65, 13),
-            (first + 2, 1002, TxnKind.TRANSFER, 1, 2, 30, 70, 12),
-            (first, 1000, TxnKind.DEPOSIT, 0, 1, 100, 100, 11),
+            (first + 4, STARTED_US + 4, TxnKind.TRANSFER, 2, 1, 8, 73, 0),
+            (first + 3, STARTED_US + 3, TxnKind.WITHDRAW, 1, 0, 5, 65, 13),
+            (first + 2, STARTED_US + 2, TxnKind.TRANSFER, 1, 2, 30, 70, 12),
+            (first, STARTED_US + 0, TxnKind.DEPOSIT, 0, 1, 100, 100, 11),
         ]
         bobs = [
-            (first + 5, 1005, TxnKind.TRANSFER, 2, 3, 1, 71, 24),
-            (first + 4, 1004, TxnKind.TRANSFER, 2, 1, 8, 72, 23),
-            (first + 2, 1002, TxnKind.TRANSFER, 1, 2, 30, 80, 0),
-            (first + 1, 1001, TxnKind.DEPOSIT, 0, 2, 50, 50, 22),
+            (first + 5, STARTED_US + 5, TxnKind.TRANSFER, 2, 3, 1, 71, 24),
+            (first + 4, STARTED_US + 4, TxnKind.TRANSFER, 2, 1, 8, 72, 23),
+            (first + 2, STARTED_US + 2, TxnKind.TRANSFER, 1, 2, 30, 80, 0),
+            (first + 1, STARTED_US + 1, TxnKind.DEPOSIT, 0, 2, 50, 50, 22),
         ]
         ledger = state_of(region, 1).ledger
 
@@ -611,7 +611,7 @@ def test_history_is_the_callers_own_newest_first() -> None:
 
         assert history(1, 0, 256) == anns
         assert history(2, 0, 256) == bobs
-        assert history(3, 0, 256) == [(first + 5, 1005, TxnKind.TRANSFER, 2, 3, 1, 1, 0)]
+        assert history(3, 0, 256) == [(first + 5, STARTED_US + 5, TxnKind.TRANSFER, 2, 3, 1, 1, 0)]
         assert history(4, 0, 256) == []
         for before in range(1, first + 8):
             for limit in range(6):

@@ -1,8 +1,11 @@
 """The txn log: one order without holes, in a ring that is reused only once durable."""
 
+import errno
+
 import pytest
 
 from libproto.messages import MAX_BALANCE
+from server.core.errors import DiskFull, JournalFailed, TableFull
 from server.core.log import NO_JOURNAL, TxnLog
 from server.core.state import State
 from server.region.records import MONEY, MONEY_WORDS, OFFSETS, RECORD_WORDS, RecordKind
@@ -23,10 +26,10 @@ RING = 8
 AT = OFFSETS[RecordKind.DEPOSIT]
 
 
-def deposit(amount: int) -> bytes:
+def deposit(amount: int, time: int = 5) -> bytes:
     """The payload of a deposit of user 1; its fields are easy to tell apart."""
     fields = [0] * (MONEY_WORDS - 1)
-    for name, value in (("kind", RecordKind.DEPOSIT), ("time", 5), ("to_user", 1)):
+    for name, value in (("kind", RecordKind.DEPOSIT), ("time", time), ("to_user", 1)):
         fields[AT[name] - 1] = value
     fields[AT["amount"] - 1] = amount
     return MONEY.pack(*fields)
@@ -89,6 +92,34 @@ def test_the_supply_goes_down_and_has_a_limit() -> None:
             assert record is not None
             supplies.append(record[AT["supply"]])
         assert supplies == [5, 2, MAX_BALANCE, MAX_BALANCE - 1, MAX_BALANCE - 1]
+
+
+def test_time_does_not_go_back() -> None:
+    """Whatever the clock does: neither in the record nor in what a repair would do again."""
+    with small_region(txn_ring=RING) as region:
+        states = [state_of(region, worker) for worker in range(2)]
+        newest = 0
+        for n, time in enumerate((5, 9, 3, 9, 8, 10, 1, *range(20, 0, -1), 21)):
+            log, newest = states[n % 2].log, max(newest, time)
+            txn = log.append(deposit(1, time), 1, ())
+            record = log.read(txn)
+            assert record is not None
+            assert record[AT["time"]] == newest
+            intended = log.intended()
+            assert intended is not None
+            assert intended[AT["time"]] == newest
+            log.done()
+
+
+def test_why_there_is_no_place() -> None:
+    with small_region(txn_ring=RING) as region:
+        state = state_of(region)
+        set_durable(region, 0)
+        assert isinstance(state.log.refusal(), TableFull)
+        region.journal.full = errno.ENOSPC
+        assert isinstance(state.log.refusal(), DiskFull)
+        region.log.limit = 0
+        assert isinstance(state.log.refusal(), JournalFailed), "whatever the disk has"
 
 
 def test_the_ring_keeps_the_newest() -> None:
