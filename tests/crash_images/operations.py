@@ -15,7 +15,7 @@ from server.core.state import State
 from server.region.region import Region
 from tests.helpers import crash
 from tests.helpers.crash import Died, Stepper
-from tests.helpers.region import to_draw
+from tests.helpers.region import say, to_draw, whisper
 
 ANN, BOB, CYD = 1, 2, 3
 ANNS, BOBS = 71, 82  # client_ids
@@ -61,7 +61,7 @@ class World:
         ):  # fmt: skip
             state.audience.present(room, state.worker, 1)
             state.memberships.join(session, room, NOW_US)
-        other.chat.send(self.bob, 1, "hello", NOW_US)
+        say(other, self.bob, 1, "hello", NOW_US)
         make.prepare(self)
         self.req_ids[ANN] += make.request is not None
 
@@ -229,10 +229,10 @@ OPERATIONS = (
         prepare=_take_lock,
         meanwhile=_give_lock_to_waiter,
     ),
-    Operation("send", lambda w: w.doomed.chat.send(w.ann, 1, "the last word", NOW_US), events=1),
+    Operation("send", lambda w: say(w.doomed, w.ann, 1, "the last word", NOW_US), events=1),
     Operation("join", lambda w: w.doomed.memberships.join(w.cyd, 1, NOW_US), events=2),
     Operation("leave", lambda w: w.doomed.memberships.leave(w.ann, 1, NOW_US)),
-    Operation("direct", lambda w: w.doomed.chat.direct(w.ann, BOB, "for you", NOW_US)),
+    Operation("direct", lambda w: whisper(w.doomed, w.ann, BOB, "for you", NOW_US)),
     Operation("payment", lambda w: w.doomed.chat.pay(w.ann, BOB, 3, 1, 1, NOW_US)),
     Operation(
         "register", lambda w: w.doomed.users.register("dora", VERIFIER, NOW_US), transactions=1

@@ -26,6 +26,7 @@ from tests.crash_images.operations import (
 )
 from tests.crash_images.tracer import trace
 from tests.helpers import crash
+from tests.helpers.region import say, whisper
 
 Form = tuple[object, ...]
 
@@ -192,7 +193,7 @@ class _Judge:
                 raise Finding("nobody holds the locks, and it cannot transfer")
             expected[ANN], expected[BOB] = expected[ANN] + 1, expected[BOB] - 1
         if crash.free(region, locks.event):
-            world.other.chat.send(world.bob, 1, "meanwhile", LATER_US)
+            say(world.other, world.bob, 1, "meanwhile", LATER_US)
         self._repair()
         found = [*crash.problems(region), *self._rooms.follow()]
         if world.balances() != expected:
@@ -221,10 +222,10 @@ class _Judge:
                 raise Finding(f"user {session.user} cannot transfer")
             other.memberships.join(session, 1, LATER_US)
             seq = other.events.last_seq(1) + 1
-            if other.chat.send(session, 1, "still here", LATER_US)[0] != seq:
+            if say(other, session, 1, "still here", LATER_US)[0] != seq:
                 raise Finding("a message has not the next number")
         other.memberships.leave(ann, 1, LATER_US)
-        other.chat.direct(ann, BOB, "there?", LATER_US)
+        whisper(other, ann, BOB, "there?", LATER_US)
         try:
             user = other.users.register("dora", VERIFIER, LATER_US)
         except NameTaken:

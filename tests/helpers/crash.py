@@ -31,7 +31,7 @@ from server.region.locks import CheckedLocks, Lock, fresh_semaphore, unfree_lock
 from server.region.records import OFFSETS, RECORD_WORDS, RecordKind
 from server.region.region import Region
 from tests.helpers import leaks
-from tests.helpers.region import to_draw
+from tests.helpers.region import say, to_draw, whisper
 
 RETENTION_S = 100
 LIVED_US = 10**9
@@ -199,7 +199,8 @@ def image(region: Region) -> bytes:
     for worker in range(workers.records):
         at = workers.at(worker, "intent")
         if not region.words[at]:
-            spans.append((at, at + RECORD_WORDS))
+            end = workers.at(worker, "intent_event") + workers.lengths["intent_event"]
+            spans.append((at, end))
     for first, end in spans:
         out[first * WORD : end * WORD] = bytes((end - first) * WORD)
     return bytes(out)
@@ -444,8 +445,8 @@ class World:
             state.audience.present(room, state.worker, 1)
             state.memberships.join(session, room, NOW_US)
         for room in (1, 1, 2, 1, 2, 3):
-            other.chat.send(self.bob, room, f"in {room}", NOW_US)
-        doomed.chat.send(self.ann, 1, "hello", NOW_US)
+            say(other, self.cyd if room == 3 else self.bob, room, f"in {room}", NOW_US)
+        say(doomed, self.ann, 1, "hello", NOW_US)
 
     def login(
         self,
@@ -471,6 +472,11 @@ class World:
         req_id = self.req_ids[session.user]
         return state.ledger.execute(session, kind, payee, amount, req_id, flagged, NOW_US)
 
+    def finish(self) -> None:
+        """Worker 1 goes on with the sessions that have ended."""
+        while self.region.registry.ending_sessions:
+            self.other.sessions.finish_ended(NOW_US)
+
     def balances(self) -> list[int]:
         return self.region.column("accounts", "balance")[: CYD + 1]
 
@@ -489,7 +495,9 @@ class World:
         """Repair, or die in it before that step. Answers how many steps it had."""
         self.repairing.arm(until, end)
         repair([self.repairer], NOW_US)
-        return self.repairing.count
+        count = self.repairing.count
+        self.finish()
+        return count
 
 
 @dataclass(frozen=True)
@@ -532,20 +540,20 @@ def _fill_clients(world: World) -> None:
 def _speak_on(world: World) -> None:
     """The ring has gone round: events go."""
     for n in range(20):
-        world.other.chat.send(world.bob, 1 + n % 2, "on and on", NOW_US)
+        say(world.other, world.bob, 1 + n % 2, "on and on", NOW_US)
 
 
 CHANGES = (
     money("deposit", DEPOSIT, 0, (0, 30, 0, 0)),
     money("transfer", TRANSFER, BOB, (0, -30, 30, 0)),
-    Change("send", lambda w: w.doomed.chat.send(w.ann, 1, "the last word", NOW_US)),
+    Change("send", lambda w: say(w.doomed, w.ann, 1, "the last word", NOW_US)),
     money("withdraw all there is", WITHDRAW, 0, (0, -95, 0, 0)),
     money("transfer with the payee's lock first", TRANSFER, BOB, (0, -30, 30, 0), account_locks=2),
     money("transfer under one lock", TRANSFER, BOB, (0, -30, 30, 0), account_locks=1),
     money("transfer in a ring of two", TRANSFER, BOB, (0, -30, 30, 0), txn_ring=2),
     Change(
         "send in a small ring",
-        lambda w: w.doomed.chat.send(w.ann, 1, "the last word", NOW_US),
+        lambda w: say(w.doomed, w.ann, 1, "the last word", NOW_US),
         {"event_ring": 8},
         _speak_on,
     ),
@@ -598,7 +606,7 @@ CHANGES = (
         prepare=lambda w: w.doomed.memberships.join(w.ann, 2, NOW_US),
         forms=1,
     ),
-    Change("direct", lambda w: w.doomed.chat.direct(w.ann, BOB, "for you", NOW_US)),
+    Change("direct", lambda w: whisper(w.doomed, w.ann, BOB, "for you", NOW_US)),
     Change("payment push", lambda w: w.doomed.chat.pay(w.ann, CYD, 7, 1, 1, NOW_US)),
 )
 BY_NAME = {change.name: change for change in CHANGES}

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from libproto.messages import MAX_BALANCE, Capability
 from libproto.scram import Verifier
+from server.core.chat import Sent
 from server.core.session import Session
 from server.core.state import State, initialise
 from server.region.layout import WORD, Capacities
@@ -119,6 +120,26 @@ def to_draw(region: Region, user: int, client_id: int) -> int:
         if (owner, its_id) == (user, client_id) != (user, 0):
             return int(max(newest + 1, floor))
     return 1
+
+
+def next_req_id(session: Session, region: Region) -> int:
+    """One that the session's client has not used; 1 where it is no client's."""
+    if not session.client:
+        return 1
+    newest = region.words[session.client + region.layout["clients"].offsets["newest"]]
+    return max(newest + 1, session.floor)
+
+
+def say(state: State, session: Session, room: int, message: str, now: int) -> Sent:
+    """A message to a room, as a new request."""
+    req_id = next_req_id(session, state.region)
+    return state.chat.send(session, room, message, now, req_id, 0)
+
+
+def whisper(state: State, session: Session, user: int, message: str, now: int) -> Sent:
+    """A direct message, as a new request."""
+    req_id = next_req_id(session, state.region)
+    return state.chat.direct(session, user, message, now, req_id, 0)
 
 
 # ---- what a region shows

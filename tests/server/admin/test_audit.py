@@ -10,7 +10,7 @@ from server.core import ledger
 from server.core.state import State
 from server.region.locks import Locks
 from server.region.region import Region
-from tests.helpers.region import STARTED_US, login, register, small_region, state_of
+from tests.helpers.region import STARTED_US, login, register, say, small_region, state_of
 
 
 def at_once(_: float) -> None:
@@ -29,7 +29,7 @@ def busy(region: Region) -> State:
         assert done[0] == ledger.DONE
     state.memberships.join(session, 3, STARTED_US)
     state.memberships.join(other, 3, STARTED_US)
-    state.chat.send(other, 3, "hello", STARTED_US)
+    say(state, other, 3, "hello", STARTED_US)
     return state
 
 

@@ -40,6 +40,7 @@ from tests.helpers.region import (
     login,
     monotonic_us,
     register,
+    say,
     set_word,
     small_region,
     state_of,
@@ -81,7 +82,7 @@ def busy_region() -> Iterator[tuple[Region, State, Session]]:
         for room in (1, 64, 70):
             state.memberships.join(session, room, NOW)
         state.audience.present(64, 2, 1)
-        state.chat.send(session, 64, "hello", NOW)
+        say(state, session, 64, "hello", NOW)
         seen = Region.attach(region.name)
         try:
             yield seen, state, session
@@ -132,7 +133,7 @@ def test_what_is_in_use() -> None:
 def test_a_ring_that_went_round_is_shown_from_the_newest_on() -> None:
     with busy_region() as (region, state, session):
         for _ in range(SMALL.event_ring):
-            state.chat.send(session, 64, "again", NOW)
+            say(state, session, 64, "again", NOW)
         used = used_indices(region, "event_ring")
         assert len(used) == SMALL.event_ring
         numbers = [values(region, "event_ring", index)["word"] for index in used]

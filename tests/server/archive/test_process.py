@@ -27,7 +27,7 @@ from server.archive.store import RoomStore
 from server.journal import format as journal_format
 from server.journal.disk import Disk
 from server.region.region import Region
-from tests.helpers.region import STARTED_US, login, register, small_region, state_of, word
+from tests.helpers.region import STARTED_US, login, register, say, small_region, state_of, word
 from tests.server.archive.rooms_model import ALL, Unsynced, opened
 from tests.server.journal import append, batches, open_writer
 
@@ -135,7 +135,7 @@ def test_what_waits_for_a_disk_that_hangs_is_bounded_and_the_hole_is_told(
         said = 0
         for number in range(100):
             for room in rooms[: 2 if number < 80 else 3]:
-                state.chat.send(session, room, f"message {number}", STARTED_US)
+                say(state, session, room, f"message {number}", STARTED_US)
                 said += 1
             keeper.collect()  # and nothing is written
             assert store.buffered <= 2000

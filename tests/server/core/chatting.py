@@ -12,6 +12,7 @@ from tests.helpers.region import (
     SMALL,
     login,
     register,
+    say,
     state_of,
 )
 
@@ -55,4 +56,4 @@ def three(region: Region) -> tuple[State, list[Session]]:
 
 def talk(state: State, session: Session, room: int, count: int) -> None:
     for _ in range(count):
-        state.chat.send(session, room, f"m{state.events.last_seq(room) + 1}", 1)
+        say(state, session, room, f"m{state.events.last_seq(room) + 1}", 1)

@@ -2,15 +2,17 @@
 
 import pytest
 
-from server.core.errors import NotOnline, Superseded
+from server.core.errors import NoSuchUser, Superseded
 from tests.helpers.region import (
     SMALL,
     Recovery,
     check_quiet,
     image,
     login,
+    say,
     small_region,
     state_of,
+    whisper,
 )
 from tests.server.core.chatting import (
     JOINED,
@@ -25,7 +27,7 @@ def test_direct_messages_are_numbered_per_recipient() -> None:
         state, (ann, bob, cyd) = three(region)
         numbers = []
         for sender, to in ((ann, 2), (cyd, 2), (ann, 3), (ann, 2), (bob, 2)):
-            assert state.chat.direct(sender, to, "x", 1) == {to - 1}
+            assert whisper(state, sender, to, "x", 1).touched == {to - 1}
             event = state.events.read(state.events.head())
             assert event is not None
             numbers.append((event.user, event.seq))
@@ -33,19 +35,24 @@ def test_direct_messages_are_numbered_per_recipient() -> None:
         assert [state.events.direct_seq(user) for user in (1, 2, 3)] == [0, 4, 1]
 
 
-def test_direct_messages_go_to_all_connections_and_need_one() -> None:
+def test_direct_messages_go_to_all_connections_and_to_who_is_offline() -> None:
     with small_region() as region:
-        state, (ann, _, _) = three(region)
+        state, (ann, _, cyd) = three(region)
         also = login(state_of(region, 2), 2, 8)
-        assert state.chat.direct(ann, 2, "x", 1) == {1, 2}
+        assert whisper(state, ann, 2, "x", 1).touched == {1, 2}
         login(state, 2, 7)
-        assert state.chat.direct(ann, 2, "x", 1) == {0, 2}, "not to a superseded one"
+        assert whisper(state, ann, 2, "x", 1).touched == {0, 2}, "not to a superseded one"
         state.sessions.end(also, 2)
-        assert state.chat.direct(ann, 2, "x", 1) == {0}
+        assert whisper(state, ann, 2, "x", 1).touched == {0}
+        assert whisper(state, ann, 3, "x", 1).touched == {2}
+        for session in (cyd, login(state, 3, 9)):
+            state.sessions.end(session, 3)
+        assert whisper(state, ann, 3, "x", 1)[:1] == (2,)
+        assert whisper(state, ann, 3, "x", 1).touched == frozenset()
         before = image(region)
         for nobody in (0, 4, SMALL.accounts, SMALL.accounts + 1, 2**32 - 1):
-            with pytest.raises(NotOnline):
-                state.chat.direct(ann, nobody, "x", 1)
+            with pytest.raises(NoSuchUser):
+                whisper(state, ann, nobody, "x", 1)
         assert image(region) == before
         check_quiet(region)
 
@@ -62,6 +69,6 @@ def test_a_send_of_a_session_superseded_while_it_stands_still() -> None:
         recovery = Recovery(region, 2, meanwhile)
         other.locks.hold(other.locks.registry, other.locks.event)
         with pytest.raises(Superseded):
-            recovery.state.chat.send(ann, 1, "x", 1)
+            say(recovery.state, ann, 1, "x", 1)
         assert recovery.came
         assert seen(other, 1) == [(1, JOINED, "ann", ""), (2, LEFT, "ann", "")]

@@ -44,6 +44,7 @@ from tests.helpers.crash import (
     steps_of,
     world_of,
 )
+from tests.helpers.region import say, whisper
 
 ALL = os.environ.get("TRADECHAT_CRASH_POINTS") == "all"
 SPREAD = 7  # steps of a repair that `make test` lets it die before, for each death
@@ -115,7 +116,7 @@ def go_on(world: World, change: Change, before: list[int]) -> None:
         other.memberships.leave(world.ann2, 2, LATER_US)
         successor.memberships.join(ann, n + 1, LATER_US)
         other.memberships.join(bob, 1, LATER_US)
-        other.chat.send(bob, 1, "still here", LATER_US)
+        say(other, bob, 1, "still here", LATER_US)
         assert rooms.follow() == []
         assert crash.problems(world.region) == []
         successor.memberships.leave(ann, n + 1, LATER_US)
@@ -128,7 +129,7 @@ def go_on(world: World, change: Change, before: list[int]) -> None:
             user = successor.users.find(name)
         assert successor.users.name(user) == name
         other.sessions.end(world.login(other, user), LATER_US)
-    successor.chat.direct(ann, BOB, "there?", LATER_US)
+    whisper(successor, ann, BOB, "there?", LATER_US)
     successor.sessions.end(ann, LATER_US)
     assert crash.problems(world.region) == []
     world.req_ids = req_ids
@@ -172,7 +173,7 @@ def between(world: World) -> list[int]:
             assert what == DONE
             effect[CYD] += 1
     if crash.free(region, locks.event) and other.sessions.is_live(world.bob):
-        other.chat.send(world.bob, 1, "meanwhile", NOW_US)
+        say(other, world.bob, 1, "meanwhile", NOW_US)
     if crash.free(region, locks.registry, locks.event):
         other.memberships.join(world.cyd, 1, NOW_US)
         other.memberships.leave(world.ann2, 2, NOW_US)

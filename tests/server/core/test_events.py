@@ -8,9 +8,11 @@ from tests.helpers.region import (
     SMALL,
     login,
     register,
+    say,
     small_region,
     state_of,
     watched,
+    whisper,
     word,
 )
 from tests.server.core.chatting import (
@@ -64,7 +66,7 @@ def test_direct_messages_lap_rooms_too() -> None:
         state, (ann, bob, _) = three(region)
         state.memberships.join(ann, 1, 1)
         for _ in range(RING):
-            state.chat.direct(bob, 1, "x", 1)
+            whisper(state, bob, 1, "x", 1)
         assert state.events.history(1, 0, 256, PLENTY) == (2, [])
         state.memberships.join(bob, 1, 1)
         assert [seq for seq, *_ in seen(state, 1)] == [2]
@@ -89,7 +91,7 @@ def test_history_of_so_many_bytes() -> None:
         state, (ann, _, _) = three(region)
         state.memberships.join(ann, 1, 1)
         for length in (1, 10, 60, 3):
-            state.chat.send(ann, 1, "x" * length, 1)
+            say(state, ann, 1, "x" * length, 1)
         bodies = state.events.history(1, 0, 256, PLENTY)[1]
         assert len(bodies) == 5
         for room_bytes in range(sum(map(len, bodies)) + 2):
@@ -146,7 +148,7 @@ def test_at_every_instant_a_reader_sees_whole_events_or_none() -> None:
         for n, session in enumerate((ann, bob, bob, ann, bob, bob, bob, bob, bob, ann, bob, ann)):
             room = session.user
             events.append((room, reader.events.last_seq(room) + 1))
-            writer.chat.send(session, room, "x" * (n % 8 + 1), 1)
+            say(writer, session, room, "x" * (n % 8 + 1), 1)
         assert instants > 12 * 15
 
 
@@ -162,11 +164,11 @@ def test_a_reader_that_is_lapped_at_any_instant_sees_the_old_event_or_none(insta
             loads += 1
             if loads == 1 + instant:
                 for _ in range(4):
-                    writer.chat.send(ann, 1, "new", 1)
+                    say(writer, ann, 1, "new", 1)
 
         reader = state_of(watched(region, loaded=lap), 1)
         for _ in range(5):
-            writer.chat.send(ann, 1, "old", 1)
+            say(writer, ann, 1, "old", 1)
         loads = 0
         event = reader.events.read(4)
         assert event is None or pushed(event.frame)[1] == (1, 4, 1, MESSAGE, 1, "ann", "old")
@@ -176,8 +178,8 @@ def test_an_event_is_a_finished_frame() -> None:
     with small_region() as region:
         state, (ann, _, _) = three(region)
         state.memberships.join(ann, 4, 10)
-        state.chat.send(ann, 4, "hello", 11)
-        state.chat.direct(ann, 2, "psst", 12)
+        say(state, ann, 4, "hello", 11)
+        whisper(state, ann, 2, "psst", 12)
         state.chat.pay(ann, 2, 99, 500, 750, 13)
         state.memberships.leave(ann, 4, 14)
         events = [state.events.read(number) for number in range(1, 6)]
@@ -204,8 +206,8 @@ def test_the_longest_name_and_message_fit() -> None:
         session = login(state, 1)
         text = "\N{GRINNING FACE}" * (SMALL.max_message // 4)
         state.memberships.join(session, SMALL.rooms, 2**63)
-        state.chat.send(session, SMALL.rooms, text, 2**63)
-        state.chat.direct(session, 1, text, 2**63)
+        say(state, session, SMALL.rooms, text, 2**63)
+        whisper(state, session, 1, text, 2**63)
         assert seen(state, SMALL.rooms)[1] == (2, MESSAGE, "n" * 32, text)
         event = state.events.read(3)
         assert event is not None
@@ -217,7 +219,7 @@ def test_only_wanted_frames_are_copied() -> None:
         state, (ann, _, _) = three(region)
         state.memberships.join(ann, 4, 1)
         state.memberships.join(ann, 5, 1)
-        state.chat.direct(ann, 2, "psst", 1)
+        whisper(state, ann, 2, "psst", 1)
         for wanted, copied in (
             (None, [True, True, True]),
             ({}, [False, False, True]),

@@ -264,7 +264,9 @@ class LedgerMachine(RuleBasedStateMachine):
             return state.sessions.login(user, "", client_id, next_req_id, 0, self.now)[0]
 
         given: Client | None = None
-        if len(self.logins) == SMALL.sessions:
+        live = [login for login in self.logins if login.live]
+        supersedes = client is not None and any(login.client is client for login in live)
+        if len(live) == SMALL.sessions and not supersedes:
             self._refused(log_in, "sessions")
             return
         if client is not None:

@@ -8,7 +8,7 @@ from libproto.messages import MAX_BALANCE
 from server.core.errors import DiskFull, JournalFailed, TableFull
 from server.core.log import NO_JOURNAL, TxnLog
 from server.core.state import State
-from server.region.records import MONEY, MONEY_WORDS, OFFSETS, RECORD_WORDS, RecordKind
+from server.region.records import MONEY_IN_ROOM, MONEY_WORDS, OFFSETS, RECORD_WORDS, RecordKind
 from server.region.region import Region
 from tests.helpers.region import (
     Recovery,
@@ -32,7 +32,7 @@ def deposit(amount: int, time: int = 5) -> bytes:
     for name, value in (("kind", RecordKind.DEPOSIT), ("time", time), ("to_user", 1)):
         fields[AT[name] - 1] = value
     fields[AT["amount"] - 1] = amount
-    return MONEY.pack(*fields)
+    return MONEY_IN_ROOM.pack(*fields)
 
 
 def append(state: State, amount: int = 1) -> int:

@@ -31,9 +31,11 @@ from tests.helpers.region import (
     login,
     register,
     results,
+    say,
     set_word,
     small_region,
     state_of,
+    whisper,
     word,
 )
 from tests.helpers.server import wait_until
@@ -402,7 +404,7 @@ def chatter(region: Region, worker: int) -> tuple[list[Spoken], set[int]]:
         match rng.choices(("send", "join", "leave", "log in", "direct"), (70, 10, 10, 2, 8))[0]:
             case "send":
                 text = f"{worker}.{n}"
-                seq, _ = state.chat.send(sessions[which], room, text, 1)
+                seq, *_ = say(state, sessions[which], room, text, 1)
                 spoken.append(Spoken(room, seq, text, begun, time.monotonic_ns()))
             case "join":
                 last, members, _ = state.memberships.join(sessions[which], room, 1)
@@ -414,7 +416,7 @@ def chatter(region: Region, worker: int) -> tuple[list[Spoken], set[int]]:
                 state.memberships.leave(sessions[which], room, 1)
                 joined[which].discard(room)
             case "direct":
-                state.chat.direct(sessions[which], shared, "psst", 1)
+                whisper(state, sessions[which], shared, "psst", 1)
             case _:
                 state.sessions.end(sessions[which], 1)
                 sessions[which] = login(state, sessions[which].user, client_id=worker + 1)

@@ -14,8 +14,10 @@ from tests.helpers.region import (
     check_quiet,
     image,
     login,
+    say,
     small_region,
     state_of,
+    whisper,
 )
 from tests.server.core.chatting import (
     JOINED,
@@ -33,10 +35,10 @@ def test_a_room_from_beginning_to_end() -> None:
         state, (ann, bob, cyd) = three(region)
         assert state.memberships.join(ann, 5, 1)[:2] == (0, 1)
         assert state.memberships.join(bob, 5, 2)[:2] == (1, 2), "last_seq is the one before its own"
-        assert state.chat.send(ann, 5, "hé", 3)[0] == 3
+        assert say(state, ann, 5, "hé", 3)[0] == 3
         assert state.memberships.join(cyd, 5, 4)[:2] == (3, 3)
         state.memberships.leave(bob, 5, 5)
-        assert state.chat.send(cyd, 5, "x" * SMALL.max_message, 6)[0] == 6
+        assert say(state, cyd, 5, "x" * SMALL.max_message, 6)[0] == 6
         assert history(state, 5) == [
             ChatBroadcast(5, 1, 1, JOINED, 1, "ann", ""),
             ChatBroadcast(5, 2, 2, JOINED, 2, "bob", ""),
@@ -55,9 +57,9 @@ def test_joining_twice_and_leaving_what_was_not_joined_change_nothing() -> None:
     with small_region() as region:
         state, (ann, bob, _) = three(region)
         state.memberships.join(ann, 5, 1)
-        state.chat.send(ann, 5, "x", 1)
+        say(state, ann, 5, "x", 1)
         before = image(region)
-        assert state.memberships.join(ann, 5, 2) == (2, 1, frozenset())
+        assert state.memberships.join(ann, 5, 2) == (2, 1, 2, frozenset())
         assert state.memberships.leave(bob, 5, 2) == frozenset()
         assert state.memberships.leave(ann, 6, 2) == frozenset()
         assert image(region) == before
@@ -68,7 +70,7 @@ def test_a_second_connection_of_a_user_makes_no_event() -> None:
         state, (ann, _, _) = three(region)
         again = login(state_of(region, 2), 1, 8)
         state.memberships.join(ann, 5, 1)
-        assert state.memberships.join(again, 5, 2) == (1, 1, frozenset())
+        assert state.memberships.join(again, 5, 2) == (1, 1, 1, frozenset())
         assert state.memberships.member_count(5) == 1
         assert state.memberships.member_ids(5, 0) == [1]
         assert state.memberships.leave(ann, 5, 3) == frozenset()
@@ -139,8 +141,8 @@ def test_a_superseding_login_leaves_the_rooms_of_the_old_session() -> None:
         for refused in (
             lambda: state.memberships.join(ann, 3, 1),
             lambda: state.memberships.join(ann, 1, 1),
-            lambda: state.chat.send(ann, 1, "x", 1),
-            lambda: state.chat.direct(ann, 2, "x", 1),
+            lambda: say(state, ann, 1, "x", 1),
+            lambda: whisper(state, ann, 2, "x", 1),
         ):
             with pytest.raises(Superseded):
                 refused()
@@ -156,10 +158,10 @@ def test_workers_with_members_are_to_be_woken() -> None:
     with small_region() as region:
         state, (ann, bob, cyd) = three(region)
         state.audience.present(5, 0, 1)
-        assert state.memberships.join(ann, 5, 1)[2] == {0}
+        assert state.memberships.join(ann, 5, 1)[3] == {0}
         state.audience.present(5, 2, 2)
-        assert state.memberships.join(cyd, 5, 1)[2] == {0, 2}
-        assert state.chat.send(ann, 5, "x", 1)[1] == {0, 2}
+        assert state.memberships.join(cyd, 5, 1)[3] == {0, 2}
+        assert say(state, ann, 5, "x", 1).touched == {0, 2}
         state.audience.present(5, 0, -1)
         assert state.memberships.leave(ann, 5, 1) == {2}
         state.audience.present(5, 2, -1)
@@ -167,7 +169,7 @@ def test_workers_with_members_are_to_be_woken() -> None:
         state.audience.present(5, 2, -1)
         assert state.audience.listeners(5) == frozenset()
         assert state.audience.listeners(6) == frozenset()
-        assert state.chat.direct(bob, 3, "x", 1) == {2}
+        assert whisper(state, bob, 3, "x", 1).touched == {2}
 
 
 def test_listing() -> None:
@@ -201,7 +203,7 @@ def test_members_are_users_in_order() -> None:
 
 
 def _sends(state: State, session: Session) -> None:
-    assert state.chat.send(session, 1, "x", 1)[0] == 3
+    assert say(state, session, 1, "x", 1)[0] == 3
 
 
 def _joins(state: State, session: Session) -> None:

@@ -25,8 +25,10 @@ from tests.helpers.region import (
     STARTED_US,
     check_quiet,
     register,
+    say,
     small_region,
     state_of,
+    whisper,
 )
 from tests.server.core.chatting import (
     BROADCAST,
@@ -199,9 +201,9 @@ class RoomsMachine(RuleBasedStateMachine):
         member = self._member(which)
         if not member.live:
             with pytest.raises(Superseded):
-                member.state.chat.send(member.session, room, message, self.now)
+                say(member.state, member.session, room, message, self.now)
             return
-        seq, touched = member.state.chat.send(member.session, room, message, self.now)
+        seq, touched = say(member.state, member.session, room, message, self.now)
         assert seq == self._room_event(MESSAGE, room, member, message)
         assert touched == self._listeners(room)
 
@@ -212,9 +214,9 @@ class RoomsMachine(RuleBasedStateMachine):
         workers = {m.state.worker for m in self.members if m.live and m.user == to_user}
         if not member.live or not workers:
             with pytest.raises(NotOnline if member.live else Superseded):
-                member.state.chat.direct(member.session, to_user, "psst", self.now)
+                whisper(member.state, member.session, to_user, "psst", self.now)
             return
-        assert member.state.chat.direct(member.session, to_user, "psst", self.now) == workers
+        assert whisper(member.state, member.session, to_user, "psst", self.now) == workers
         seq = self.direct.get(to_user, 0) + 1
         fields = (seq, self.now, member.user, NAMES[member.user - 1], "psst")
         self._publish(SlotKind.DIRECT, 0, seq, to_user, 0, fields)

@@ -34,10 +34,12 @@ from tests.helpers.region import (
     login,
     pause,
     register,
+    say,
     set_word,
     small_region,
     state_of,
     watched,
+    whisper,
     word,
 )
 from tests.helpers.server import wait_until
@@ -224,9 +226,9 @@ def _all_changes(state: State, region: Region) -> Iterator[tuple[str, tuple[Lock
     yield "leave", (registry, event)
     state.memberships.leave(again, 1, 1)
     yield "send", (event,)
-    state.chat.send(old, 1, "x", 1)
+    say(state, old, 1, "x", 1)
     yield "send a direct message", (registry, event)
-    state.chat.direct(old, 2, "x", 1)
+    whisper(state, old, 2, "x", 1)
     yield "tell of a payment", (registry, event)
     state.chat.pay(old, 2, 1, 1, 1, 1)
     yield "deposit", (locks.account(1),)

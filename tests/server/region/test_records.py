@@ -10,8 +10,10 @@ from server.region.records import (
     COMMON,
     FROM_USER,
     MONEY,
+    MONEY_IN_ROOM,
     NEW_CLIENT,
     OFFSETS,
+    PAIR_WORDS,
     RECORD_SIZE,
     RECORD_WORDS,
     REGISTER,
@@ -20,7 +22,7 @@ from server.region.records import (
 )
 
 MONEY_KINDS = (RecordKind.DEPOSIT, RecordKind.WITHDRAW, RecordKind.TRANSFER)
-PACKED = dict.fromkeys(MONEY_KINDS, MONEY) | {
+PACKED = dict.fromkeys(MONEY_KINDS, MONEY_IN_ROOM) | {
     RecordKind.REGISTER: REGISTER,
     RecordKind.NEW_CLIENT: NEW_CLIENT,
 }
@@ -48,6 +50,14 @@ def test_fields_lie_one_after_another_and_fit(kind: RecordKind) -> None:
     assert RECORD_SIZE == RECORD_WORDS * 8
     names = [field.name for field in COMMON + BY_KIND[kind]]
     assert len(set(names)) == len(names)
+
+
+def test_a_record_without_an_event_has_zeros_there() -> None:
+    values = range(1, len(COMMON) + len(BY_KIND[RecordKind.TRANSFER]) - PAIR_WORDS)
+    zeros = [0] * PAIR_WORDS
+    assert MONEY.pack(*values) == MONEY_IN_ROOM.pack(*values, *zeros)
+    names = [field.name for field in BY_KIND[RecordKind.TRANSFER][-PAIR_WORDS:]]
+    assert names == ["room", "room_seq", "event", "digest"]
 
 
 @pytest.mark.parametrize("kind", RecordKind)
