@@ -1,281 +1,457 @@
-"""Cutting a damaged journal back to a good state. Nothing is deleted: what is taken away is copied
-before anything is changed, so a repair that is interrupted can be done again.
+"""Bringing a damaged journal back to a state that a server starts with: the one that loses least,
+or one that was chosen. First it is planned, and what would be lost is told; then it is done.
+
+Nothing is deleted: what is taken away or changed is copied, and synced, before anything else. A
+repair that drops something gives the log another identity, and the numbers of rooms and inboxes
+another epoch: what clients remember of the part that is gone is of no use any more, and so they
+notice. While that goes on the directory says so, no server starts with it, and a repair that was
+interrupted is done once more.
 """
 
-import os
 from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from server.admin.journal_tool import good_to
+from server.admin.journal_survey import Held, Match, Reached, Seen, Survey, survey
+from server.core.events import SlotKind
+from server.journal.aside import new_directory
 from server.journal.books import Books
-from server.journal.directory import DataDirectory
-from server.journal.disk import Disk, Piece, read_file
-from server.journal.errors import Damaged, JournalError, Refused
+from server.journal.directory import DataDirectory, Identity
+from server.journal.disk import Disk, read_file
+from server.journal.errors import Damaged, Foreign, Refused
 from server.journal.format import (
     BATCH,
-    FORMAT_VERSION,
     JOURNAL,
-    REMOVED,
     SEGMENT,
     SNAPSHOTS,
-    TEMPORARY,
+    BatchHead,
     batch_head,
-    numbered,
+    event_size,
+    events_in,
     segment_head,
+    sha256,
 )
-from server.journal.load import fold, load
-from server.journal.reader import SUFFIX, Batch, Reader, first_txn
-from server.journal.snapshot import Snapshot, write
-from server.journal.snapshot import paths as snapshot_paths
-from server.journal.snapshot import read as read_snapshot
-from server.region.layout import WORD
-from server.region.records import RECORD_SIZE
+from server.journal.load import fold
+from server.journal.position import PositionFile
+from server.journal.reader import Batch, End, Reader, find_batch, number_of
+from server.journal.snapshot import txn_of, write
+from server.journal.writer import OVERHEAD, Writer
+from server.region.records import OFFSETS, RECORD_SIZE, RECORD_WORDS, RecordKind
 
-_BATCH_MAGIC: Final = BATCH.magic.to_bytes(WORD, "little")
-
-
-class Repaired(NamedTuple):
-    """What a repair has done."""
-
-    txn: int  # the newest transaction now
-    kept: Path | None  # where what was taken away is; None: nothing was to be done
-    cut: list[tuple[Path, int]]  # segments that were cut, and their bytes that are still used
-    removed: list[Path]  # segments and snapshots that were taken away
-    changed: list[Path]  # snapshots that say now that no more was durable
-    lost: int  # transactions that could be read, and are taken away
-    first_lost: int  # 0: none
-    last_lost: int
-    unreadable: int  # bytes in which there was something else
+_SEGMENT_SIZE: Final = SEGMENT.size + 2 * OVERHEAD
+"""Bytes of the segment that a repair begins: a BEGIN and an END. A server begins another one."""
+_AT: Final = OFFSETS[RecordKind.TRANSFER]
+_MONEY: Final = (RecordKind.DEPOSIT, RecordKind.WITHDRAW, RecordKind.TRANSFER)
+_MESSAGES: Final = (SlotKind.MESSAGE, SlotKind.DIRECT)
 
 
-class _Plan(NamedTuple):
-    kept: Path | None  # the segment that the journal ends with; None: it is made anew
-    content: tuple[Piece, ...]  # that it is to have
-    used: int  # bytes of it
-    later: list[Path]  # segments, newest first
-    drop: list[Path]  # snapshots
-    rewrite: list[Path]  # snapshots
-    is_same: bool  # the segment need not be changed
+@dataclass(slots=True)
+class Lost:
+    """What a server has no more after a repair."""
+
+    first_txn: int = 0
+    last_txn: int = 0  # of those that are known to have been there; below first_txn: none
+    txns: int = 0  # of these, how many can still be read in the copies
+    first_event: int = 0
+    last_event: int = 0
+    events: int = 0
+    messages: int = 0  # of these events
+    since: int = 0  # when the first and the last batch of it was written: µs since the epoch;
+    till: int = 0  # 0: not known
+    unreadable: int = 0  # bytes of which nobody knows what was in them
+    amounts: dict[str, int] = field(default_factory=dict)
+    """By user, what the readable transactions had changed: minor units."""
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (
+            self.last_txn >= self.first_txn
+            or self.last_event >= self.first_event
+            or self.unreadable
+        )
 
 
-def repair(disk: Disk, data: DataDirectory, until: int, now: int, stamp: str) -> Repaired:
-    """Make `until` the newest transaction. The caller has the data directory's lock.
+@dataclass(slots=True)
+class Plan:
+    """What a repair would do."""
 
-    now: microseconds since the Unix epoch. stamp: the same for the name of the directory that what
-    is taken away is kept in. All is copied and synced before anything is cut; a repair that was
-    interrupted is done again. Refused: it cannot be done, and nothing was changed. OtherFormat,
-    OSError.
-    """
-    data.identity(disk)
-    plan = _plan(disk, data, until, now)
-    lost, first_lost, last_lost, unreadable = _lost(disk, plan, until)
-    touched = [*plan.drop, *plan.rewrite, *plan.later]
-    if plan.kept is not None and not plan.is_same:
-        touched.append(plan.kept)
-    if touched or not plan.is_same:
-        kept = _keep(disk, data, touched, stamp) if touched else None
-        _cut(disk, data, plan, until, now)
-    else:
-        kept = None
-    loaded = load(disk, data.journal, data.snapshots, lambda _done, _total: None)
-    if loaded.books.txn != until:
-        raise JournalError(f"the state is of transaction {loaded.books.txn} now, not of {until}")
-    return Repaired(
-        until,
-        kept,
-        [(plan.kept, plan.used)] if plan.kept is not None and not plan.is_same else [],
-        [*plan.drop, *plan.later],
-        plan.rewrite,
-        lost,
-        first_lost,
-        last_lost,
-        unreadable,
+    reached: Reached  # where the journal ends then
+    books: Books  # the state there
+    becoming: int  # a repair to this identity was interrupted; 0: none
+    until: int  # the newest transaction then
+    part: Batch | None = None  # a batch of which only the beginning is kept
+    cut: bool = False  # the segment goes on behind that place
+    later: list[Path] = field(default_factory=list)  # segments that go, newest first
+    history: list[Path] = field(default_factory=list)  # likewise, oldest first: damaged ones
+    drop: list[Path] = field(default_factory=list)  # snapshots
+    keep: list[Seen] = field(default_factory=list)  # snapshots
+    begins_anew: bool = False  # another identity
+    lost: Lost = field(default_factory=Lost)
+    stays: list[Damaged] = field(default_factory=list)  # damage that only history has, and keeps
+    holds: dict[Path, Held] = field(default_factory=dict)  # what can be read in the segments
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.begins_anew or self.later or self.history or self.drop)
+
+
+def plan(disk: Disk, data: DataDirectory, until: int | None = None) -> Plan:
+    """What to do so that a server starts, and loses least; or so that `until` is the newest
+    transaction. The caller has the data directory's lock. Refused: it cannot be done. OtherFormat,
+    OSError."""
+    identity, becoming = data.identity(disk), data.begun_repair(disk)
+    log_ids = (identity.log_id, *filter(None, [becoming]))
+    found = survey(disk, data, log_ids, until)
+    reached = _best(found, until)
+    if reached is None:
+        raise Refused(_why_nothing(data, found, until))
+    reader = Reader(disk, data.journal, found.log_id)
+    made = Plan(
+        reached, _books(reader, reached), becoming, reached.position.txn, holds=found.segments
+    )
+    if until is not None and reached.position.txn < until:
+        made.part, made.until = _part(reader, reached, found, until), until
+    _choose_segments(found, made)
+    _choose_snapshots(found, made)
+    _choose_history(found, made)
+    at, noted = reached.position, found.noted
+    made.begins_anew = bool(
+        becoming
+        or made.part
+        or reached.path is None
+        or found.end is None
+        or found.end.position != at
+        or noted is None  # nobody knows whether this is the end
+        or noted[:2] > at[:2]
+        or _newest_known(found) > at.txn
+    )
+    if made.begins_anew:
+        _count_lost(disk, found, made)
+    return made
+
+
+def _best(found: Survey, until: int | None) -> Reached | None:
+    """The newest state: what the journal makes, or a snapshot alone where it has no such place."""
+    best = found.reached
+    for seen in found.good:
+        assert seen.snapshot is not None
+        at = seen.snapshot.head.position
+        if seen.match not in (Match.UNKNOWN, Match.BEYOND) or until not in (None, at.txn):
+            continue
+        if best is None or at[:2] > best.position[:2]:
+            best = Reached(seen, at)
+    return best
+
+
+def _why_nothing(data: DataDirectory, found: Survey, until: int | None) -> str:
+    states = [s.snapshot.head.txn_id for s in found.good if s.snapshot is not None]
+    if until is not None and states:
+        return f"the oldest state that is there is of transaction {min(states)}"
+    return (
+        f"no snapshot in {data.snapshots} is good, and the journal in {data.journal} does not go "
+        "back to its beginning: restore the directory from a backup"
     )
 
 
-def _plan(disk: Disk, data: DataDirectory, until: int, now: int) -> _Plan:
-    """What is to be done. Refused."""
-    good, drop, rewrite = _snapshots(disk, data, until)
-    reader = Reader(disk, data.journal)
-    if not reader.paths:
-        raise Refused(f"there is no journal in {data.journal}")
-    books = good[0].books if good else Books()
-    batch = _followed(disk, data, reader, books, until)
-    kept = max((path for path in reader.paths if first_txn(path) <= until), default=None)
-    later = [path for path in reversed(reader.paths) if kept is None or path > kept]
-    if kept is None:  # all of it is after `until`: the first begins anew, without a batch
-        only = read_file(disk, reader.paths[0])
-        if len(later) == 1 and segment_head(only) and not only[SEGMENT.size :].strip(b"\0"):
-            return _Plan(None, (), 0, [], drop, rewrite, is_same=True)
-        salt = int.from_bytes(os.urandom(WORD), "little")
-        header = SEGMENT.pack(FORMAT_VERSION, until + 1, salt, now)
-        return _Plan(None, (header,), len(header), later, drop, rewrite, is_same=False)
-    assert batch is not None, "the one that `until` is in"
-    pieces, used, is_same = _shortened(read_file(disk, kept), batch, until)
-    return _Plan(kept, pieces, used, later, drop, rewrite, is_same)
-
-
-def _snapshots(
-    disk: Disk, data: DataDirectory, until: int
-) -> tuple[list[Snapshot], list[Path], list[Path]]:
-    """The good ones up to `until`, newest first; those to drop; those whose header says that more
-    was durable."""
-    good, drop, rewrite = [], [], []
-    for path in snapshot_paths(disk, data.snapshots):
-        try:
-            found = read_snapshot(disk, path)
-        except Damaged:
-            drop.append(path)
-            continue
-        if found.books.txn > until:
-            drop.append(path)
-            continue
-        good.append(found)
-        if found.head.durable > until:
-            rewrite.append(path)
-    return good, drop, rewrite
-
-
-def _followed(
-    disk: Disk, data: DataDirectory, reader: Reader, books: Books, until: int
-) -> Batch | None:
-    """Fold the journal into the books up to `until`; the batch that it is in, if it is in one.
-    Refused where that cannot be done."""
-    first = first_txn(reader.paths[0])
-    if books.txn < first - 1:
-        oldest = min((found.books.txn for found in _all_good(disk, data)), default=0)
-        why = "there is no snapshot that is good"
-        if oldest:
-            why = f"the oldest state that is there is of transaction {oldest}"
-        raise Refused(
-            f"the state at transaction {until} cannot be made: the journal begins with {first}, "
-            f"and {why}"
-        )
-    before, batch = first - 1, None
-    if until <= before:
-        return None
-    try:
-        for batch in reader.batches(before):
-            fold(books, batch, min(batch.last, until))
-            before = batch.last
-            if before >= until:
-                break
-    except Damaged as error:
-        reached = max(before, good_to(error))
-        raise Refused(
-            f"transaction {until} is behind the damage ({error}): the journal is good up to "
-            f"{reached}"
-        ) from error
-    if before < until:
-        raise Refused(f"the journal ends with transaction {before}")
-    return batch
-
-
-def _shortened(data: bytes, batch: Batch, until: int) -> tuple[tuple[Piece, ...], int, bool]:
-    """The segment up to `until`, as long as it was; the bytes used of it; whether it is the same as
-    before."""
-    head = segment_head(data)
-    assert head is not None, "a batch was read from it"
-    pieces: list[Piece] = [data[: batch.offset]]
-    records = batch.records[: (until + 1 - batch.first) * RECORD_SIZE]
-    if batch.last > until:
-        count = until + 1 - batch.first
-        header = BATCH.pack(head.salt, batch.first, count, batch.time, rest=(records,))
+def _books(reader: Reader, reached: Reached) -> Books:
+    base = reached.base
+    if base is None:
+        books, start = Books(), None
     else:
-        header = data[batch.offset : batch.offset + BATCH.size]
-    pieces += [header, records]
-    used = sum(map(len, pieces))
-    is_same = batch.last == until and not data[used:].strip(b"\0")
-    pieces.append(bytes(len(data) - used))
-    return tuple(pieces), used, is_same
+        assert base.snapshot is not None
+        books, start = deepcopy(base.snapshot.books), base.snapshot.head.position
+    at = reached.position
+    if (start is None and not at.segment) or (start is not None and start[:2] == at[:2]):
+        return books
+    for batch in reader.batches(start):
+        fold(books, batch)
+        if batch.end[:2] >= at[:2]:
+            break
+    return books
 
 
-def _all_good(disk: Disk, data: DataDirectory) -> Iterator[Snapshot]:
-    for path in snapshot_paths(disk, data.snapshots):
+def _part(reader: Reader, reached: Reached, found: Survey, until: int) -> Batch:
+    """The batch that a transaction is in, which is to be the last."""
+    at = reached.position
+    if reached.path is not None:
         try:
-            yield read_snapshot(disk, path)
-        except Damaged:
+            for batch in reader.batches(at):
+                if batch.first <= until < batch.last:
+                    return batch
+                break
+        except Damaged as error:
+            raise Refused(
+                f"transaction {until} is behind the damage ({error}): the journal is good up to "
+                f"{at.txn}"
+            ) from error
+    if found.damages:
+        raise Refused(
+            f"transaction {until} is behind the damage ({found.damages[-1]}): the journal is good "
+            f"up to {at.txn}"
+        )
+    raise Refused(f"the journal ends with transaction {at.txn}")
+
+
+def _choose_segments(found: Survey, made: Plan) -> None:
+    at, end = made.reached.position, found.end
+    made.later = [path for path in reversed(found.paths) if number_of(path) > at.segment]
+    made.cut = made.reached.path is not None and (end is None or end.position != at or end.torn > 0)
+    if made.reached.path is None:
+        made.history = [path for path in found.paths if number_of(path) <= at.segment]
+
+
+def _choose_snapshots(found: Survey, made: Plan) -> None:
+    at, base = made.reached.position, made.reached.base
+    for seen in found.snapshots:
+        head = seen.snapshot.head if seen.snapshot is not None else None
+        if (
+            seen is base
+            or (seen.match is Match.GOOD and head is not None and head.position[:2] <= at[:2])
+            or (
+                seen.match is Match.UNKNOWN
+                and head is not None
+                and head.position[:2] <= at[:2]
+                and made.reached.path is not None  # else the journal goes on from this one only
+            )
+        ):
+            made.keep.append(seen)
+        else:
+            made.drop.append(seen.path)
+
+
+def _choose_history(found: Survey, made: Plan) -> None:
+    """Segments that are damaged and that no snapshot needs."""
+    if made.reached.path is None:
+        return
+    needed = [s.snapshot.head.segment for s in made.keep if s.snapshot and s.match is Match.GOOD]
+    oldest = min(needed, default=0)
+    at = made.reached.position[:2]
+    old = [
+        error
+        for error in found.damages
+        if error.path in found.paths and (number_of(error.path), error.offset) < at
+    ]
+    gone = max((number_of(e.path) for e in old if number_of(e.path) < oldest), default=0)
+    made.history = [path for path in found.paths if number_of(path) <= gone]
+    made.stays = [error for error in old if number_of(error.path) > gone]
+
+
+def _newest_known(found: Survey) -> int:
+    """A transaction that was durable once, by the name of a snapshot that cannot be read."""
+    bad = [seen for seen in found.snapshots if seen.error and not isinstance(seen.error, Foreign)]
+    return max((txn_of(seen.path) for seen in bad), default=0)
+
+
+# ---- what is lost
+
+
+class _Found(NamedTuple):
+    """A batch behind the end, as its header says."""
+
+    head: BatchHead
+    records: memoryview  # empty where they are damaged
+    events: memoryview  # likewise
+
+
+def _count_lost(disk: Disk, found: Survey, made: Plan) -> None:
+    at, lost = made.reached.position, made.lost
+    txn, event = made.until, made.books.event
+    if made.part is not None:
+        event = _kept_events(made.part, made.until, made.books)[1] - 1
+    last_txn, last_event = max(txn, _newest_known(found)), event
+    noted = [found.noted] if found.noted is not None else []
+    for known in (*noted, *(s.snapshot.head.position for s in found.good if s.snapshot)):
+        last_txn, last_event = max(last_txn, known.txn), max(last_event, known.event)
+    names = {user: name.decode() for name, user in made.books.user_ids.items()}
+    is_whole = found.end is not None and found.end.position == at
+    for path in found.paths:
+        if number_of(path) < at.segment or is_whole:
             continue
+        begin = at.offset if number_of(path) == at.segment else 0
+        for batch in _batches_in(read_file(disk, path), begin, lost):
+            head = batch.head
+            last_txn = max(last_txn, head.first_txn + head.txns - 1)
+            last_event = max(last_event, head.next_event - 1)
+            lost.since, lost.till = lost.since or head.time, head.time
+            _count_txns(batch, txn, names, lost)
+            _count_events(batch, event, lost)
+    lost.first_txn, lost.last_txn = txn + 1, last_txn
+    lost.first_event, lost.last_event = event + 1, last_event
 
 
-def _lost(disk: Disk, plan: _Plan, until: int) -> tuple[int, int, int, int]:
-    """Of what is taken away: how many transactions above `until` can be read there, the first and
-    the last of them, and the bytes that are something else."""
-    count = first = last = unreadable = 0
-    cut = [plan.kept] if plan.kept is not None and not plan.is_same else []
-    for path in [*cut, *reversed(plan.later)]:
-        data = read_file(disk, path)
-        head = segment_head(data)
-        at, end = SEGMENT.size if head is not None else 0, len(data.rstrip(b"\0"))
-        while at < end:
-            found = batch_head(data, at)
-            if found is None or (head is not None and found.salt != head.salt):
-                following = data.find(_BATCH_MAGIC, at + 1)
-                following = end if following < 0 else min(following, end)
-                unreadable += following - at
-                at = following
-                continue
-            at += BATCH.size + found.records * RECORD_SIZE
-            newest = found.first_txn + found.records - 1
-            if newest > until:
-                oldest_here = max(found.first_txn, until + 1)
-                count += newest + 1 - oldest_here
-                first, last = first or oldest_here, newest
-    return count, first, last, unreadable
-
-
-def _keep(disk: Disk, data: DataDirectory, touched: list[Path], stamp: str) -> Path:
-    """Copy files to where they stay, and make that last."""
-    taken, number = disk.names(data.path), 1
-    name = REMOVED + stamp
-    while name in taken:
-        number += 1
-        name = f"{REMOVED}{stamp}-{number}"
-    kept = data.path / name
-    disk.make_directory(kept)
-    for part, source in ((JOURNAL, data.journal), (SNAPSHOTS, data.snapshots)):
-        files = [path for path in touched if path.parent == source]
-        if not files:
+def _batches_in(data: bytes, at: int, lost: Lost) -> Iterator[_Found]:
+    """What can be found of a segment from an offset on."""
+    head, end, view = segment_head(data), len(data.rstrip(b"\0")), memoryview(data)
+    if head is None:
+        lost.unreadable += end
+        return
+    at = max(at, SEGMENT.size)
+    while at < end:
+        found = batch_head(data, at)
+        if found is None or found.salt != head.salt:
+            following = find_batch(data, at + 1, head.salt)
+            following = end if following is None else following
+            lost.unreadable += following - at
+            at = following
             continue
-        disk.make_directory(kept / part)
-        for path in files:
-            _write(disk, kept / part / path.name, (read_file(disk, path),))
-        disk.sync_directory(kept / part)
-    disk.sync_directory(kept)
-    disk.sync_directory(data.path)
+        begin = at + BATCH.size
+        middle = begin + found.txns * RECORD_SIZE
+        records, events = view[begin:middle], view[middle : middle + found.events_size]
+        for part, is_good in (
+            (records, sha256(records) == found.txns_hash),
+            (events, sha256(events) == found.events_hash),
+        ):
+            lost.unreadable += 0 if is_good else len(part)
+        yield _Found(
+            found,
+            records if sha256(records) == found.txns_hash else view[:0],
+            events if sha256(events) == found.events_hash else view[:0],
+        )
+        at += found.size
+
+
+def _count_txns(batch: _Found, after: int, names: dict[int, str], lost: Lost) -> None:
+    words = batch.records.cast("Q").tolist()
+    for at in range(0, len(words), RECORD_WORDS):
+        record = words[at : at + RECORD_WORDS]
+        if record[0] <= after:
+            continue
+        lost.txns += 1
+        if record[1] not in _MONEY:
+            continue
+        amount = record[_AT["amount"]]
+        for user, change in ((record[_AT["from_user"]], -amount), (record[_AT["to_user"]], amount)):
+            if user:
+                name = names.get(user, f"user {user}")
+                lost.amounts[name] = lost.amounts.get(name, 0) + change
+
+
+def _count_events(batch: _Found, after: int, lost: Lost) -> None:
+    for event in events_in(batch.events):
+        if event.word > after:
+            lost.events += 1
+            lost.messages += event.kind in _MESSAGES
+
+
+def _kept_events(part: Batch, until: int, books: Books) -> tuple[int, int]:
+    """Of a batch whose transactions are kept up to `until`: the bytes of its events that are kept,
+    and the number of the event after them. An event that needs a later transaction goes, and all
+    after it."""
+    registered = books.users
+    words = part.records.cast("Q").tolist()
+    for at in range(0, (until + 1 - part.first) * RECORD_WORDS, RECORD_WORDS):
+        registered += words[at + 1] == RecordKind.REGISTER
+    size = 0
+    for event in events_in(part.events):
+        if event.txn > until or max(event.user, event.sender) > registered:
+            return size, event.word
+        size += event_size(event.frame_len)
+    return size, part.head.next_event
+
+
+# ---- doing it
+
+
+def carry_out(
+    disk: Disk, data: DataDirectory, made: Plan, new_log_id: int, now: int
+) -> Path | None:
+    """Do it. The caller has the data directory's lock, since before the plan was made. new_log_id:
+    of the log, should it begin anew; not 0. now: microseconds since the Unix epoch. Answers where
+    the copies of what was taken away or changed are; None: nothing was to be done. OSError: it has
+    to be done again."""
+    if made.is_nothing:
+        return None
+    kept = _copy(disk, data, made)
+    old = data.identity(disk)
+    log_id = made.becoming or new_log_id
+    if made.begins_anew:
+        data.change_identity(disk, old, log_id)
+    for path in made.drop:
+        disk.remove(path)
+    disk.sync_directory(data.snapshots)
+    for path in (*made.later, *made.history):
+        disk.remove(path)
+        disk.sync_directory(data.journal)
+    if made.begins_anew:
+        _begin_anew(disk, data, made, log_id, now)
+        data.change_identity(disk, Identity(old.secret, log_id))
     return kept
 
 
-def _write(disk: Disk, path: Path, pieces: tuple[Piece, ...]) -> None:
-    """A new file, its content synced and its name not yet."""
-    fd = disk.create(path)
+def _begin_anew(disk: Disk, data: DataDirectory, made: Plan, log_id: int, now: int) -> None:
+    """A new segment with the new identity and a BEGIN of a new epoch, behind what is kept."""
+    reached, books, at = made.reached, made.books, made.reached.position
+    end = End(at)
+    if reached.path is not None:
+        _truncate(disk, reached.path, at.offset)
+        head = segment_head(read_file(disk, reached.path))
+        end = End(at, reached.path, head, reached.batch, reached.clean)
+    elif not at.segment:
+        end = Reader(disk, data.journal, log_id).end
+    writer = Writer(disk, data.journal, log_id, end, _SEGMENT_SIZE, lambda: now)
+    if made.part is not None:
+        part, count = made.part, made.until + 1 - made.part.first
+        size, next_event = _kept_events(part, made.until, books)
+        records, events = part.records[: count * RECORD_SIZE], part.events[:size]
+        writer.append([records], count, [events] if size else [], next_event)
+        books.apply(records)
+        books.apply_events(events, next_event)
+    begin = books.ring, 0, max(now, books.epoch + 1)
+    writer.begin(*begin)
+    books.begin(*begin)
+    writer.finish()
+    for seen in made.keep:
+        if reached.path is not None and seen.snapshot is not None:
+            write(
+                disk, data.snapshots, log_id, seen.snapshot.books, seen.snapshot.head.position, now
+            )
+    if reached.path is None and reached.base is not None:
+        write(disk, data.snapshots, log_id, books, writer.position, now)
+    noted = PositionFile(disk, data.position, log_id)
+    noted.write(writer.position)
+    noted.sync()
+    noted.close()
+    writer.close()
+
+
+def _truncate(disk: Disk, path: Path, size: int) -> None:
+    fd = disk.open(path, writable=True)
     try:
-        disk.write(fd, pieces, 0)
+        disk.truncate(fd, size)
         disk.sync(fd)
     finally:
         disk.close(fd)
 
 
-def _cut(disk: Disk, data: DataDirectory, plan: _Plan, until: int, now: int) -> None:
-    """In an order in which whatever is there after a crash is either good or still refused, and
-    the same repair can be done again: the base it needs stays, and no segment in the middle is
-    ever missing."""
-    for path in plan.drop:
-        disk.remove(path)
-        disk.sync_directory(data.snapshots)
-    for path in plan.rewrite:  # in one step each
-        write(disk, data.snapshots, read_snapshot(disk, path).books, until, now)
-    target = plan.kept or numbered(data.journal, until + 1, SUFFIX)
-    for path in plan.later:
-        if path != target:
-            disk.remove(path)
-            disk.sync_directory(data.journal)
-    if plan.is_same:
-        return
-    temporary = target.with_name(target.name + TEMPORARY)
-    if temporary.name in disk.names(data.journal):
-        disk.remove(temporary)
-    _write(disk, temporary, plan.content)
-    disk.rename(temporary, target)
-    disk.sync_directory(data.journal)
+def _copy(disk: Disk, data: DataDirectory, made: Plan) -> Path:
+    """Copy what will be taken away or changed to where it stays, and make that last."""
+    kept = new_directory(disk, data)
+    journal = [*made.later, *made.history]
+    snapshots, others = list(made.drop), list[Path]()
+    if made.begins_anew:
+        if made.cut and made.reached.path is not None:
+            journal.append(made.reached.path)
+        snapshots += [seen.path for seen in made.keep]
+        others = [
+            path
+            for path in (data.identity_file, data.position)
+            if path.name in disk.names(data.path)
+        ]
+    for directory, paths in (
+        (kept / JOURNAL, journal), (kept / SNAPSHOTS, snapshots), (kept, others)
+    ):  # fmt: skip
+        if not paths:
+            continue
+        disk.make_directory(directory)
+        for path in paths:
+            fd = disk.create(directory / path.name)
+            try:
+                disk.write(fd, [read_file(disk, path)], 0)
+                disk.sync(fd)
+            finally:
+                disk.close(fd)
+        disk.sync_directory(directory)
+    disk.sync_directory(kept)
+    return kept

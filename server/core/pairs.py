@@ -212,9 +212,7 @@ class Pairs:
         now = self._log.time(request.now)
         seq, number = events.next_seq(room), events.head() + 1
         text = f"{txn} {request.payee} {request.amount} {request.note}"
-        frame = _broadcast(
-            0, 0, room, seq, now, _EVENT_KIND, session.user, session.name, text
-        )
+        frame = _broadcast(0, 0, room, seq, now, _EVENT_KIND, session.user, session.name, text)
         event = events.payload(_EVENT_KIND, room, seq, session.user, 0, frame, now, txn=txn)
         record = MONEY_IN_ROOM.pack(
             _TRANSFER, now, 0, session.user, request.payee, request.amount,

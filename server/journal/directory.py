@@ -86,6 +86,7 @@ class DataDirectory:
         self.rooms: Final = path / ROOMS
         self.idle: Final = path / IDLE_FILE
         self.position: Final = path / POSITION_FILE
+        self.identity_file: Final = path / IDENTITY
 
     def open(self, disk: Disk, new: Identity) -> Identity:
         """Make what is missing, and refuse another format. new: of a directory that is new. Answers
@@ -93,10 +94,7 @@ class DataDirectory:
         DirectoryUnusable, OSError."""
         if IDENTITY in disk.names(self.path):
             kept = self.identity(disk)
-            if self.begun_repair(disk):
-                raise DirectoryUnusable(
-                    "a repair of it was interrupted: run `tradechat-admin journal repair` again"
-                )
+            self.check_repaired(disk)
             for each in (self.path, *self._directories):
                 disk.make_directory(each)
                 _check_writable(disk, each)
@@ -150,6 +148,13 @@ class DataDirectory:
         OSError."""
         return self._read_identity(disk)[1]
 
+    def check_repaired(self, disk: Disk) -> None:
+        """DirectoryUnusable: a repair was interrupted."""
+        if self.begun_repair(disk):
+            raise DirectoryUnusable(
+                "a repair of it was interrupted: run `tradechat-admin journal repair` again"
+            )
+
     def change_identity(self, disk: Disk, identity: Identity, becoming: int = 0) -> None:
         """Replace it in one step, durably. becoming: the log_id that a repair is giving it: until
         it is changed once more, no server starts with it. OSError."""
@@ -157,7 +162,7 @@ class DataDirectory:
         self.settle(disk)
 
     def _read_identity(self, disk: Disk) -> tuple[Identity, int]:
-        path = self.path / IDENTITY
+        path = self.identity_file
         first, *rest = read_file(disk, path).decode("ascii", "replace").split("\n")
         if first != f"{_FIRST}{FORMAT_VERSION}":
             raise OtherFormat(

@@ -298,7 +298,7 @@ def _rest(path: Path, data: memoryview, head: SegmentHead, at: Position, *, is_l
     """What stands behind the last good batch: bytes of one that was being written when all ended.
     Damaged: something that was durable once, or that nobody wrote."""
     offset, whole = at.offset, bytes(data)
-    later = _find_batch(whole, offset + 1, head.salt)
+    later = find_batch(whole, offset + 1, head.salt)
     if later is not None:
         raise Damaged(
             path,
@@ -343,7 +343,7 @@ def _has_hole(data: bytes, start: int, end: int) -> bool:
     )
 
 
-def _find_batch(data: bytes, offset: int, salt: int) -> int | None:
+def find_batch(data: bytes, offset: int, salt: int) -> int | None:
     """Where a batch of this segment begins, at or behind an offset."""
     mark = _BATCH_MAGIC + salt.to_bytes(WORD, "little")
     at = data.find(mark, offset)

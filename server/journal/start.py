@@ -4,6 +4,7 @@ is noted in the journal, and the region is filled.
 
 import signal
 import time
+from collections.abc import Callable
 from typing import Final
 
 import liblog
@@ -48,20 +49,7 @@ def restore(
     signal.setitimer(signal.ITIMER_REAL, PROGRESS_S, PROGRESS_S)
     try:
         is_new = data.is_new(disk)
-        if not is_new and not segments(disk, data.journal):
-            raise JournalError(
-                f"the data directory {data.path} has had a journal, and it is gone: nothing is "
-                "begun anew in its place. Restore the directory from a backup, or choose another "
-                "with --data; an empty directory begins an empty bank"
-            )
-        noted = read_position(disk, data.position, log_id)
-        if not is_new and noted is None:
-            raise JournalError(
-                f"{data.position}, which tells how far the journal is durable, is missing or "
-                "damaged: so nobody knows whether the journal's end is there. Take it from a "
-                f"backup of the whole directory. {DAMAGED_ADVICE}"
-            )
-        loaded = load(disk, data.journal, data.snapshots, log_id, noted, progress)
+        loaded = load_state(disk, data, log_id, progress)
         step = "region"
         check_room(region, loaded.books)
         times, why = idle.take(disk, data.idle, loaded.books.txn)
@@ -100,6 +88,28 @@ def restore(
         users=loaded.books.users,
         seconds=round(time.monotonic() - began, 3),
     )
+
+
+def load_state(
+    disk: Disk, data: DataDirectory, log_id: int, progress: Callable[[int, int], None]
+) -> Loaded:
+    """The state that a server starts with; nothing is changed. progress: as for `load`.
+    JournalError: no server starts, and why; OSError."""
+    is_new = data.is_new(disk)
+    if not is_new and not segments(disk, data.journal):
+        raise JournalError(
+            f"the data directory {data.path} has had a journal, and it is gone: nothing is begun "
+            "anew in its place. Restore the directory from a backup, or choose another with "
+            "--data; an empty directory begins an empty bank"
+        )
+    noted = read_position(disk, data.position, log_id)
+    if not is_new and noted is None:
+        raise JournalError(
+            f"{data.position}, which tells how far the journal is durable, is missing or damaged: "
+            "so nobody knows whether the journal's end is there. Take it from a backup of the "
+            f"whole directory. {DAMAGED_ADVICE}"
+        )
+    return load(disk, data.journal, data.snapshots, log_id, noted, progress)
 
 
 def note_start(

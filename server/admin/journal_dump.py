@@ -1,0 +1,192 @@
+"""What is in a journal, in its order: transactions, events, starts and stops, secrets hidden. Works
+beside a running server, as verify does.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from libproto.codec import PUSH
+from libproto.errors import PeerError
+from libproto.messages import HEADER_LEN, Opcode
+from server.admin.inspect import Time, Value, decode_txn
+from server.admin.journal_survey import walk
+from server.core.events import SlotKind
+from server.journal.directory import DataDirectory
+from server.journal.disk import Disk
+from server.journal.errors import Damaged, Refused
+from server.journal.format import EVENT_HEAD, BatchKind, EventHead, event_size, events_in
+from server.journal.reader import Batch, Position, Reader
+from server.journal.snapshot import paths as snapshot_paths
+from server.journal.snapshot import read as read_snapshot
+from server.region.layout import WORD
+from server.region.records import OFFSETS, RECORD_SIZE, RECORD_WORDS, RecordKind
+
+_TRIES: Final = 5
+_USERS: Final = ("from_user", "to_user", "user_id")
+_NAME_WORDS: Final = 4
+Entry = dict[str, Value]
+"""A transaction has a `txn_id`, an event an `event`, a start or stop a `batch`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is shown."""
+
+    first: int = 1  # transaction; with it the events that were written with it or after it
+    last: int | None = None  # likewise
+    user: int | None = None  # only what concerns this user
+    room: int | None = None  # only events of this room
+    transactions: bool = True
+    events: bool = True
+
+
+def dump(disk: Disk, data: DataDirectory, choice: Choice) -> Iterator[Entry | Damaged]:
+    """The entries, oldest first, and between them what is damaged. OtherFormat, OSError."""
+    for item in _batches(disk, data, choice.first):
+        if isinstance(item, Damaged):
+            yield item
+            continue
+        if choice.last is not None and item.first > choice.last:
+            return
+        if choice.transactions and choice.room is None:
+            yield from _transactions(item, choice)
+        if choice.events and (item.last >= choice.first or choice.first == 1):
+            yield from _events(item, choice)
+        kind = item.head.kind
+        if kind != BatchKind.RECORDS and choice == Choice(choice.first, choice.last):
+            yield _mark(item)
+
+
+def _transactions(batch: Batch, choice: Choice) -> Iterator[Entry]:
+    words = batch.words()
+    for place in range(batch.count):
+        txn = batch.first + place
+        if txn < choice.first or (choice.last is not None and txn > choice.last):
+            continue
+        values = decode_txn(words[place * RECORD_WORDS : (place + 1) * RECORD_WORDS])
+        assert values is not None, "its number is not 0"
+        if choice.user is None or choice.user in [values.get(name) for name in _USERS]:
+            yield values
+
+
+def _events(batch: Batch, choice: Choice) -> Iterator[Entry]:
+    at = 0
+    for event in events_in(batch.events):
+        begin, at = at + EVENT_HEAD.size, at + event_size(event.frame_len)
+        frame = batch.events[begin : begin + event.frame_len]
+        if choice.room is not None and event.room != choice.room:
+            continue
+        if choice.user is None or choice.user in (event.user, event.sender):
+            yield _event(event, bytes(frame))
+
+
+def _event(event: EventHead, frame: bytes) -> Entry:
+    is_direct = not event.room
+    kind = event.kind
+    entry: Entry = {
+        "event": event.word,
+        "time": Time(event.time),
+        "kind": SlotKind(kind).name if kind in list(SlotKind) else kind,
+    }
+    where: Entry = {"to_user": event.user} if is_direct else {"room": event.room}
+    entry |= where | {"seq": event.seq}
+    if not is_direct:
+        entry["user"] = event.user
+    for name in ("sender", "client_id", "req_id", "txn"):
+        if value := getattr(event, name):
+            entry[name] = value
+    try:
+        opcode = Opcode.DIRECT_MESSAGE if is_direct else Opcode.CHAT_BROADCAST
+        *_, name, text = PUSH[opcode].decode(frame, HEADER_LEN, len(frame))
+        entry |= {"from": name, "text": text}
+    except PeerError:
+        entry["frame"] = frame
+    return entry
+
+
+def _mark(batch: Batch) -> Entry:
+    head = batch.head
+    entry: Entry = {"batch": BatchKind(head.kind).name, "time": Time(head.time)}
+    if head.kind == BatchKind.BEGIN:
+        entry |= {"ring": head.ring, "skip": head.skip, "epoch": head.epoch}
+    return entry
+
+
+def oldest(disk: Disk, data: DataDirectory) -> int:
+    """The first transaction that the journal has; 1 where it has none."""
+    for item in walk(disk, Reader(disk, data.journal, data.identity(disk).log_id)):
+        if isinstance(item, Batch):
+            return item.first
+    return 1
+
+
+def _batches(disk: Disk, data: DataDirectory, first: int) -> Iterator[Batch | Damaged]:
+    """The batches from the segment on that has a transaction; what was wrong counts only if it is
+    so once more."""
+    log_id, seen, gone = data.identity(disk).log_id, set[str](), 0
+    reader = Reader(disk, data.journal, log_id)
+    after: Position | None = None
+    with suppress(Damaged):  # else from the beginning
+        after = reader.start(first - 1) if first > 1 else None
+    while True:
+        try:
+            for item in walk(disk, reader, after):
+                if isinstance(item, Batch):
+                    after = item.end
+                    yield item
+                elif isinstance(item, Damaged):
+                    if str(item) not in seen:
+                        seen.add(str(item))
+                        break
+                    yield item
+            else:
+                return
+        except FileNotFoundError:  # removed by the server, as no longer needed
+            gone += 1
+            if gone == _TRIES:
+                raise
+        reader = Reader(disk, data.journal, log_id)
+
+
+# ---- users
+
+
+def user_id(disk: Disk, data: DataDirectory, text: str) -> int:
+    """The user of a name, or of an id where nobody has that name. Refused: there is none."""
+    is_id = text.isascii() and text.isdigit() and len(text) < 20
+    name, id_, known = text.encode("utf-8", "replace"), int(text) if is_id else 0, 0
+    log_id = data.identity(disk).log_id
+    for path in snapshot_paths(disk, data.snapshots):
+        try:
+            books = read_snapshot(disk, path, log_id).books
+        except (Damaged, FileNotFoundError):
+            continue
+        if name in books.user_ids:
+            return books.user_ids[name]
+        known = books.users
+        break
+    for found, user in _registered(disk, data):
+        if found == name:
+            return user
+        known = max(known, user)
+    if 0 < id_ <= known:
+        return id_
+    raise Refused(f"there is no user {text!r}")
+
+
+def _registered(disk: Disk, data: DataDirectory) -> Iterator[tuple[bytes, int]]:
+    """Name and user id of those whose registration is in the journal."""
+    at = OFFSETS[RecordKind.REGISTER]
+    offset = at["name"] * WORD
+    for batch in _batches(disk, data, 1):
+        if isinstance(batch, Damaged):
+            continue  # the dump itself tells of it
+        numbers = batch.records.cast("Q")
+        for place in range(batch.count):
+            first = place * RECORD_WORDS
+            if numbers[first + at["kind"]] == RecordKind.REGISTER:
+                begin = place * RECORD_SIZE + offset
+                name = bytes(batch.records[begin : begin + _NAME_WORDS * WORD]).rstrip(b"\0")
+                yield name, numbers[first + at["user_id"]]
