@@ -31,7 +31,7 @@ from server.region.locks import CheckedLocks, Lock, fresh_semaphore, unfree_lock
 from server.region.records import OFFSETS, RECORD_WORDS, RecordKind
 from server.region.region import Region
 from tests.helpers import leaks
-from tests.helpers.region import say, to_draw, whisper
+from tests.helpers.region import next_req_id, say, to_draw, whisper
 
 RETENTION_S = 100
 LIVED_US = 10**9
@@ -462,8 +462,13 @@ class World:
 
     def ask(self, state: State, session: Session, request: Request) -> tuple[int, int, int]:
         """The client's next request."""
-        self.req_ids[session.user] += 1
+        self.draw(session)
         return self.repeat(state, session, request, flagged=False)
+
+    def draw(self, session: Session) -> None:
+        """A req_id that the client has not used, for money or for a message."""
+        unused = next_req_id(session, self.region) if session.client else 1
+        self.req_ids[session.user] = max(self.req_ids[session.user] + 1, unused)
 
     def repeat(
         self, state: State, session: Session, request: Request, *, flagged: bool = True
@@ -525,7 +530,7 @@ def money(name: str, kind: int, payee: int, effect: tuple[int, int, int, int], *
         name,
         lambda w: w.repeat(w.doomed, w.ann, request, flagged=False),
         c,
-        lambda w: w.req_ids.update({ANN: w.req_ids[ANN] + 1}),
+        lambda w: w.draw(w.ann),
         effect,
         request,
     )

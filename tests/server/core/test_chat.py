@@ -59,14 +59,15 @@ def test_direct_messages_go_to_all_connections_and_to_who_is_offline() -> None:
 
 def test_a_send_of_a_session_superseded_while_it_stands_still() -> None:
     with small_region() as region:
-        other, (ann, _, _) = three(region)
-        other.memberships.join(ann, 1, 1)
+        other, _ = three(region)
 
         def meanwhile() -> None:
             other.locks.release(other.locks.registry, other.locks.event)
-            login(other, 1, 7)
+            login(other, 1, 9)
 
         recovery = Recovery(region, 2, meanwhile)
+        ann = login(recovery.state, 1, 9)
+        other.memberships.join(ann, 1, 1)
         other.locks.hold(other.locks.registry, other.locks.event)
         with pytest.raises(Superseded):
             say(recovery.state, ann, 1, "x", 1)

@@ -223,8 +223,7 @@ def test_an_action_that_a_recovery_interrupts_begins_anew(
     action: Callable[[State, Session], None],
 ) -> None:
     with small_region() as region:
-        other, (ann, bob, _) = three(region)
-        other.memberships.join(ann, 1, 1)
+        other, (_, bob, _) = three(region)
 
         def meanwhile() -> None:
             other.locks.release(other.locks.event)
@@ -233,6 +232,8 @@ def test_an_action_that_a_recovery_interrupts_begins_anew(
             other.memberships.join(bob, 2, 1)
 
         recovery = Recovery(region, 2, meanwhile)
+        ann = login(recovery.state, 1, 9)
+        other.memberships.join(ann, 1, 1)
         other.locks.hold(other.locks.event)
         action(recovery.state, ann)
         assert recovery.came

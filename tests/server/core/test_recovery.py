@@ -63,8 +63,13 @@ def repaired(world: World, *states: State) -> Counter[str]:
 
 def test_a_worker_that_held_nothing_leaves_its_sessions() -> None:
     with world_of(BY_NAME["transfer"]) as world:
+        before = world.doomed.events.head()
         done = repaired(world)
         assert done == Counter(repairs=1, deaths=1, ended=2)
+        assert world.doomed.events.head() == before, "a repair waits for no place"
+        assert not world.doomed.sessions.is_live(world.ann)
+        assert crash.problems(world.region) == []
+        world.finish()
         events = crash.events_of(world.region)[-2:]
         assert [(event[1], event[2], event[4]) for event in events] == [(2, 1, ANN), (2, 3, ANN)]
         assert crash.problems(world.region) == []

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from server.core.errors import NotOnline, Superseded
+from server.core.errors import NoSuchUser, NotJoined, Superseded
 from server.core.events import Event, SlotKind
 from server.core.session import Session
 from server.core.state import State
@@ -134,7 +134,6 @@ class RoomsMachine(RuleBasedStateMachine):
         expected = set()
         for member in self.members:
             if client_id and member.live and (member.user, member.client_id) == (user, client_id):
-                self._publish(SlotKind.SUPERSEDED, 0, 0, user, member.session.slot + 1, None)
                 expected = self._leave_all(member) | {member.state.worker}
                 member.live = False
         assert touched == expected
@@ -175,14 +174,14 @@ class RoomsMachine(RuleBasedStateMachine):
         if room not in member.counted:
             state.audience.present(room, member.state.worker, 1)
             member.counted.add(room)
-        last, members, touched = state.memberships.join(member.session, room, self.now)
+        last, members, shown, touched = state.memberships.join(member.session, room, self.now)
         assert last == self.last.get(room, 0)
         expected = set()
         if member.user not in self._users(room):
             self._room_event(JOINED, room, member)
             expected = self._listeners(room)
         member.rooms.add(room)
-        assert touched == expected
+        assert (touched, shown) == (expected, len(self.events))
         assert members == len(self._users(room))
 
     @rule(which=which_member, room=some_room)
@@ -203,20 +202,25 @@ class RoomsMachine(RuleBasedStateMachine):
             with pytest.raises(Superseded):
                 say(member.state, member.session, room, message, self.now)
             return
-        seq, touched = say(member.state, member.session, room, message, self.now)
-        assert seq == self._room_event(MESSAGE, room, member, message)
-        assert touched == self._listeners(room)
+        if room not in member.rooms:
+            with pytest.raises(NotJoined):
+                say(member.state, member.session, room, message, self.now)
+            return
+        sent = say(member.state, member.session, room, message, self.now)
+        assert sent.seq == self._room_event(MESSAGE, room, member, message)
+        assert sent[1:] == (self.now, len(self.events), False, self._listeners(room))
 
     @rule(which=which_member, to_user=st.integers(0, 4))
     def send_direct(self, which: int, to_user: int) -> None:
         self.now += 1
         member = self._member(which)
         workers = {m.state.worker for m in self.members if m.live and m.user == to_user}
-        if not member.live or not workers:
-            with pytest.raises(NotOnline if member.live else Superseded):
+        if not member.live or to_user not in (1, 2, 3):
+            with pytest.raises(NoSuchUser if member.live else Superseded):
                 whisper(member.state, member.session, to_user, "psst", self.now)
             return
-        assert whisper(member.state, member.session, to_user, "psst", self.now) == workers
+        sent = whisper(member.state, member.session, to_user, "psst", self.now)
+        assert (sent.seq, sent.touched) == (self.direct.get(to_user, 0) + 1, workers)
         seq = self.direct.get(to_user, 0) + 1
         fields = (seq, self.now, member.user, NAMES[member.user - 1], "psst")
         self._publish(SlotKind.DIRECT, 0, seq, to_user, 0, fields)

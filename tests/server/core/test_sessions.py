@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from libproto.messages import TxnKind
 from server.core.errors import TableFull
-from server.core.events import SlotKind
 from server.core.ledger import DONE, SUPERSEDED
 from server.core.session import Session
 from server.core.state import State

@@ -10,6 +10,7 @@ from itertools import product
 import pytest
 
 from libproto.messages import TxnKind
+from server.core.ledger import DONE
 from server.core.state import State
 from server.region.counters import LOCK_KINDS, index_of
 from server.region.layout import WORD
@@ -225,18 +226,20 @@ def _all_changes(state: State, region: Region) -> Iterator[tuple[str, tuple[Lock
     state.memberships.join(again, 1, 1)
     yield "leave", (registry, event)
     state.memberships.leave(again, 1, 1)
-    yield "send", (event,)
+    yield "send", (locks.account(1), event)
     say(state, old, 1, "x", 1)
-    yield "send a direct message", (registry, event)
+    yield "send a direct message", (registry, locks.account(1), event)
     whisper(state, old, 2, "x", 1)
     yield "tell of a payment", (registry, event)
     state.chat.pay(old, 2, 1, 1, 1, 1)
     yield "deposit", (locks.account(1),)
-    state.ledger.execute(old, TxnKind.DEPOSIT, 0, 9, 1, False, 1)
+    state.ledger.execute(old, TxnKind.DEPOSIT, 0, 9, 11, False, 1)
     yield "withdraw", (locks.account(1),)
-    state.ledger.execute(old, TxnKind.WITHDRAW, 0, 1, 2, False, 1)
+    state.ledger.execute(old, TxnKind.WITHDRAW, 0, 1, 12, False, 1)
     yield "transfer", (locks.account(1), locks.account(2))
-    state.ledger.execute(old, TxnKind.TRANSFER, 2, 1, 3, False, 1)
+    state.ledger.execute(old, TxnKind.TRANSFER, 2, 1, 13, False, 1)
+    yield "transfer in a room", (locks.account(1), locks.account(2))
+    assert state.pairs.transfer(old, 1, 2, 1, "for you", 14, False, 1).what == DONE
     yield "supersede", (registry, locks.account(1))
     new = login(state, 1, 7)
     yield "end", (registry, event)

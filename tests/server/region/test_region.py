@@ -73,7 +73,8 @@ def test_a_new_region(name: str) -> None:
         }
         secret = region.layout["header"].at(0, "salt_secret") * 8
         assert bytes(region.bytes[secret : secret + 32]) != bytes(32)
-        del header["salt_secret"]
+        assert header["log_id"] > 0
+        del header["salt_secret"], header["log_id"]
         assert header == {
             "magic": MAGIC,
             "layout_version": LAYOUT_VERSION,
@@ -97,6 +98,7 @@ def test_two_regions_have_secrets_of_their_own() -> None:
     with small_region() as first, small_region() as second:
         at = first.layout["header"].at(0, "salt_secret") * 8
         assert bytes(first.bytes[at : at + 32]) != bytes(second.bytes[at : at + 32])
+        assert first.header.log_id != second.header.log_id
 
 
 def test_a_new_region_is_made_ready() -> None:
@@ -106,7 +108,7 @@ def test_a_new_region_is_made_ready() -> None:
         while free:
             slots.append(free - 1)
             free = word(region, "sessions", free - 1, "next")
-        assert slots == list(range(SMALL.sessions))
+        assert slots == list(range(2 * SMALL.sessions)), "as many more that have ended"
         locks = [
             region.address + placed.at(record, "lock") * 8
             for placed in region.layout.segments.values()
