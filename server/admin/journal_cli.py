@@ -216,7 +216,7 @@ def _show_line(entry: Mapping[str, Value]) -> None:
     rest = dict(entry)
     number = " ".join(
         f"{what} {as_text(rest.pop(name))}"
-        for name, what in (("txn_id", "txn"), ("event", "event"))
+        for name, what in (("txn_id", "txn"), ("event_number", "event"))
         if name in rest
     )
     kind = rest.pop("kind", None) or rest.pop("batch", None)

@@ -27,7 +27,7 @@ _TRIES: Final = 5
 _USERS: Final = ("from_user", "to_user", "user_id")
 _NAME_WORDS: Final = 4
 Entry = dict[str, Value]
-"""A transaction has a `txn_id`, an event an `event`, a start or stop a `batch`."""
+"""A transaction has a `txn_id`, an event an `event_number`, a start or stop a `batch`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,9 @@ def dump(disk: Disk, data: DataDirectory, choice: Choice) -> Iterator[Entry | Da
             return
         if choice.transactions and choice.room is None:
             yield from _transactions(item, choice)
-        if choice.events and (item.last >= choice.first or choice.first == 1):
+        if item.last < choice.first > 1:
+            continue
+        if choice.events:
             yield from _events(item, choice)
         kind = item.head.kind
         if kind != BatchKind.RECORDS and choice == Choice(choice.first, choice.last):
@@ -86,7 +88,7 @@ def _event(event: EventHead, frame: bytes) -> Entry:
     is_direct = not event.room
     kind = event.kind
     entry: Entry = {
-        "event": event.word,
+        "event_number": event.word,
         "time": Time(event.time),
         "kind": SlotKind(kind).name if kind in list(SlotKind) else kind,
     }

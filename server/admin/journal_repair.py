@@ -23,9 +23,11 @@ from server.journal.disk import Disk, read_file
 from server.journal.errors import Damaged, Foreign, Refused
 from server.journal.format import (
     BATCH,
+    BATCH_END,
     JOURNAL,
     SEGMENT,
     SNAPSHOTS,
+    TEMPORARY,
     BatchHead,
     batch_head,
     event_size,
@@ -35,7 +37,7 @@ from server.journal.format import (
 )
 from server.journal.load import fold
 from server.journal.position import PositionFile
-from server.journal.reader import Batch, End, Reader, find_batch, number_of
+from server.journal.reader import Batch, End, Position, Reader, find_batch, number_of
 from server.journal.snapshot import txn_of, write
 from server.journal.writer import OVERHEAD, Writer
 from server.region.records import OFFSETS, RECORD_SIZE, RECORD_WORDS, RecordKind
@@ -128,6 +130,7 @@ def plan(disk: Disk, data: DataDirectory, until: int | None = None) -> Plan:
         or _newest_known(found) > at.txn
     )
     if made.begins_anew:
+        made.later += filter(None, [found.unborn])
         _count_lost(disk, found, made)
     return made
 
@@ -206,16 +209,13 @@ def _choose_snapshots(found: Survey, made: Plan) -> None:
     at, base = made.reached.position, made.reached.base
     for seen in found.snapshots:
         head = seen.snapshot.head if seen.snapshot is not None else None
-        if (
-            seen is base
-            or (seen.match is Match.GOOD and head is not None and head.position[:2] <= at[:2])
-            or (
-                seen.match is Match.UNKNOWN
-                and head is not None
-                and head.position[:2] <= at[:2]
-                and made.reached.path is not None  # else the journal goes on from this one only
-            )
-        ):
+        is_usable = (
+            seen.match in (Match.GOOD, Match.UNKNOWN)
+            and head is not None
+            and head.position[:2] <= at[:2]
+            and made.reached.path is not None  # else the journal goes on from one only
+        )
+        if seen is base or is_usable:
             made.keep.append(seen)
         else:
             made.drop.append(seen.path)
@@ -384,20 +384,15 @@ def _begin_anew(disk: Disk, data: DataDirectory, made: Plan, log_id: int, now: i
     """A new segment with the new identity and a BEGIN of a new epoch, behind what is kept."""
     reached, books, at = made.reached, made.books, made.reached.position
     end = End(at)
-    if reached.path is not None:
+    if made.part is not None:
+        end = _keep_part(disk, made, made.part)
+    elif reached.path is not None:
         _truncate(disk, reached.path, at.offset)
-        head = segment_head(read_file(disk, reached.path))
+        head = segment_head(read_file(disk, reached.path, SEGMENT.size))
         end = End(at, reached.path, head, reached.batch, reached.clean)
     elif not at.segment:
         end = Reader(disk, data.journal, log_id).end
     writer = Writer(disk, data.journal, log_id, end, _SEGMENT_SIZE, lambda: now)
-    if made.part is not None:
-        part, count = made.part, made.until + 1 - made.part.first
-        size, next_event = _kept_events(part, made.until, books)
-        records, events = part.records[: count * RECORD_SIZE], part.events[:size]
-        writer.append([records], count, [events] if size else [], next_event)
-        books.apply(records)
-        books.apply_events(events, next_event)
     begin = books.ring, 0, max(now, books.epoch + 1)
     writer.begin(*begin)
     books.begin(*begin)
@@ -414,6 +409,37 @@ def _begin_anew(disk: Disk, data: DataDirectory, made: Plan, log_id: int, now: i
     noted.sync()
     noted.close()
     writer.close()
+
+
+def _keep_part(disk: Disk, made: Plan, part: Batch) -> End:
+    """End the segment with the first part of a batch, which is brought into the books; in one step,
+    since until then the whole batch is needed."""
+    books, data = made.books, read_file(disk, part.path)
+    head, whole = segment_head(data), part.head
+    assert head is not None, "a batch was read from it"
+    size, next_event = _kept_events(part, made.until, books)
+    count = made.until + 1 - part.first
+    records, events = part.records[: count * RECORD_SIZE], part.events[:size]
+    header = BATCH.pack(
+        whole.salt, whole.kind, whole.time, whole.first_txn, count, whole.first_event, next_event,
+        size, whole.ring, whole.skip, whole.epoch, sha256(records), sha256(events), whole.previous,
+    )  # fmt: skip
+    content = b"".join((data[: part.offset], header, records, events, BATCH_END))
+    temporary = part.path.with_name(part.path.name + TEMPORARY)
+    if temporary.name in disk.names(temporary.parent):
+        disk.remove(temporary)
+    fd = disk.create(temporary)
+    try:
+        disk.write(fd, [content], 0)
+        disk.sync(fd)
+    finally:
+        disk.close(fd)
+    disk.rename(temporary, part.path)
+    disk.sync_directory(part.path.parent)
+    books.apply(records)
+    books.apply_events(events, next_event)
+    at = Position(head.number, len(content), made.until, next_event - 1, sha256(header))
+    return End(at, part.path, head, part.offset)
 
 
 def _truncate(disk: Disk, path: Path, size: int) -> None:

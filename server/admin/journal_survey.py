@@ -73,6 +73,7 @@ class Survey:
     paths: list[Path]  # the segments, oldest first
     noted: Position | None  # what was durable for certain
     log_id: int  # identity of the newest segment
+    unborn: Path | None = None  # a segment that was being made
     segments: dict[Path, Held] = field(default_factory=dict)
     damages: list[Damaged] = field(default_factory=list)
     snapshots: list[Seen] = field(default_factory=list)  # newest first
@@ -96,7 +97,7 @@ def survey(
     snapshots = [_seen(disk, path, log_ids) for path in snapshot_paths(disk, data.snapshots)]
     log_id = _newest_of(disk, data, log_ids)
     reader = Reader(disk, data.journal, log_id)
-    found = Survey(reader.paths, noted[-1], log_id, snapshots=snapshots)
+    found = Survey(reader.paths, noted[-1], log_id, reader.end.unborn, snapshots=snapshots)
     _Surveyor(disk, reader, found, until).go()
     return found
 

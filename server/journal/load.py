@@ -218,7 +218,7 @@ def check_room(region: Region, books: Books) -> None:
     for setting, there_are, room in (
         ("accounts", books.users, capacities.accounts),
         ("clients", books.clients, capacities.clients),
-        ("rooms", max(books.rooms, default=0) + 1, capacities.rooms),
+        ("rooms", max(books.rooms, default=0), capacities.rooms),
     ):
         if there_are > room:
             raise JournalError(

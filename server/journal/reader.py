@@ -173,18 +173,21 @@ class Reader:
             there = paths[at] if at is not None else (paths[-1] if paths else self.end.unborn)
             where = there or numbered(Path(), start.segment, SUFFIX)
             raise Damaged(where, 0, f"segment {start.segment} is missing")
-        position = start
+        position, remains = start, False
         for place in range(at, len(paths)):
             path, is_last = paths[place], place + 1 == len(paths)
             data = read_file(self._disk, path)
             is_start = position.offset and place == at
             if not is_start:
                 self._check_order(path, position)
-                head = self._check_head(path, segment_head(data), position)
+                head = self._check_head(path, segment_head(data))
+                _check_follows(path, head, position, paths[place - 1] if place > at else path)
+                if head.previous != position.chain:
+                    raise _other(paths[place - 1], path, position, remains=remains)
                 chain = sha256(data[: SEGMENT.size])
                 position = position._replace(segment=head.number, offset=SEGMENT.size, chain=chain)
             else:
-                head = self._check_head(path, segment_head(data), None)
+                head = self._check_head(path, segment_head(data))
                 if position.offset > len(data):
                     raise Damaged(path, len(data), "the file is too short: its end is missing")
             last, clean, view = 0, False, memoryview(data)
@@ -193,6 +196,7 @@ class Reader:
                 clean = batch.head.kind == BatchKind.END
                 yield batch
             torn = _rest(path, view, head, position, is_last=is_last)
+            remains = torn > 0
             if is_last and head.log_id != self._log_id:
                 raise Damaged(path, 0, "the journal ends in a segment of another log")
             if is_last and is_start and position == start:
@@ -210,7 +214,7 @@ class Reader:
             raise Damaged(unborn, 0, _BAD_HEADER)
 
     def _head(self, path: Path) -> SegmentHead:
-        return self._check_head(path, _read_head(self._disk, path), None)
+        return self._check_head(path, _read_head(self._disk, path))
 
     def _check_order(self, path: Path, position: Position) -> None:
         """The segments follow each other."""
@@ -219,10 +223,8 @@ class Reader:
             missing = f"segments {position.segment + 1} to {number - 1} are missing before it"
             raise Damaged(path, 0, missing)
 
-    def _check_head(
-        self, path: Path, head: SegmentHead | None, position: Position | None
-    ) -> SegmentHead:
-        """The header of a segment; of one that follows a position. Damaged, OtherFormat."""
+    def _check_head(self, path: Path, head: SegmentHead | None) -> SegmentHead:
+        """The header of a segment. Damaged, OtherFormat."""
         if head is None:
             raise Damaged(path, 0, _BAD_HEADER)
         if head.format != FORMAT_VERSION:
@@ -231,19 +233,26 @@ class Reader:
             )
         if head.number != number_of(path):
             raise Damaged(path, 0, f"it is segment {head.number} under another's name")
-        if position is None:
-            return head
-        if head.first_txn != position.txn + 1 or head.first_event != position.event + 1:
-            raise Damaged(
-                path,
-                0,
-                f"it begins with transaction {head.first_txn} and event {head.first_event}, and "
-                f"what is before it ends with {position.txn} and {position.event}: what is between "
-                "is damaged or missing",
-            )
-        if head.previous != position.chain:
-            raise Damaged(path, 0, "it is the continuation of another journal")
         return head
+
+
+def _check_follows(path: Path, head: SegmentHead, position: Position, before: Path) -> None:
+    """A segment goes on where the one before it ends."""
+    if (head.first_txn, head.first_event) != (position.txn + 1, position.event + 1):
+        raise Damaged(
+            before,
+            position.offset,
+            f"here it ends with transaction {position.txn} and event {position.event}, and "
+            f"{path.name} begins with {head.first_txn} and {head.first_event}: what is between is "
+            "damaged or missing",
+        )
+
+
+def _other(before: Path, path: Path, position: Position, *, remains: bool) -> Damaged:
+    """A segment does not follow from the one before it. remains: something stands at its end."""
+    if remains:
+        return Damaged(before, position.offset, f"what stands before {path.name} is damaged")
+    return Damaged(path, 0, "it is the continuation of another journal")
 
 
 _BAD_HEADER: Final = "the segment's header is damaged"
@@ -295,8 +304,8 @@ def _belongs(found: BatchHead, head: SegmentHead, at: Position) -> bool:
 
 
 def _rest(path: Path, data: memoryview, head: SegmentHead, at: Position, *, is_last: bool) -> int:
-    """What stands behind the last good batch: bytes of one that was being written when all ended.
-    Damaged: something that was durable once, or that nobody wrote."""
+    """Bytes that stand behind the last good batch: in the last segment those of one that was being
+    written when all ended. Damaged: something that was durable once, or that nobody wrote."""
     offset, whole = at.offset, bytes(data)
     later = find_batch(whole, offset + 1, head.salt)
     if later is not None:
@@ -308,11 +317,13 @@ def _rest(path: Path, data: memoryview, head: SegmentHead, at: Position, *, is_l
         )
     written = len(whole.rstrip(b"\0"))
     if not is_last or written <= offset:
-        return 0  # the next segment tells whether something is missing
+        return max(0, written - offset)  # the next segment tells whether something is missing
     found = batch_head(data, offset)
     if found is not None and not _belongs(found, head, at):
         raise Damaged(path, offset, "a batch stands here that belongs to another place")
     end = offset + (BATCH.size if found is None else found.size)
+    if end > len(whole):  # it was allocated, durably, before anything was written into it
+        raise Damaged(path, len(whole), "the file is too short: its end is missing")
     if not _has_hole(whole, offset, end):
         raise Damaged(path, offset, f"the batch of transaction {at.txn + 1} is damaged")
     if found is not None and written > end:

@@ -60,7 +60,8 @@ class Writer:
         """Bytes that this one has written."""
         self.segment = end.path
         """The file that is written to; None before the first batch."""
-        self._fd = self._next = -1  # the segment's, and that of the one allocated ahead
+        # The segment's, that of the one allocated ahead, and of the one before while it changes.
+        self._fd = self._next = self._old = -1
         self._size = self._next_size = 0
         self._salt = 0
         self._failed = False
@@ -200,12 +201,15 @@ class Writer:
         """A new segment with room for a batch of `size` bytes, durable itself before anything is in
         it."""
         self._fail()
-        disk, old, before = self._disk, self._fd, self.position
+        disk, before = self._disk, self.position
         needed = SEGMENT.size + size
-        if old >= 0 and before.offset == SEGMENT.size:  # nothing is in it yet, as after a crash
+        if (
+            self._fd >= 0 and before.offset == SEGMENT.size
+        ):  # nothing is in it yet, as after a crash
             if self._size < needed:
                 self._size = max(self._segment_size, needed)
-                disk.allocate(old, self._size)
+                disk.allocate(self._fd, self._size)
+                disk.sync(self._fd)
             self._failed = False
             return
         number = before.segment + 1
@@ -215,7 +219,8 @@ class Writer:
         if self._next_size < needed:
             self._next_size = max(self._segment_size, needed)
             disk.allocate(self._next, self._next_size)
-        self._fd, self._size, self._next, self._next_size = self._next, self._next_size, -1, 0
+        self._old, self._fd, self._next = self._fd, self._next, -1
+        self._size, self._next_size = self._next_size, 0
         self.segment = path
         self._salt = int.from_bytes(self._salt_of(_SALT_SIZE), "little")
         header = SEGMENT.pack(
@@ -225,11 +230,16 @@ class Writer:
         disk.write(self._fd, [header], 0)
         disk.sync(self._fd)
         disk.sync_directory(self._directory)
-        if old >= 0:
-            disk.truncate(old, before.offset)  # what it has not used
-            disk.close(old)
+        if self._old >= 0:
+            disk.truncate(self._old, before.offset)  # what it has not used
+            self._close_old()
         self.position = before._replace(segment=number, offset=SEGMENT.size, chain=sha256(header))
         self._failed = False
+
+    def _close_old(self) -> None:
+        if self._old >= 0:
+            self._disk.close(self._old)
+            self._old = -1
 
     def _path(self, number: int) -> Path:
         return numbered(self._directory, number, SUFFIX)
@@ -237,6 +247,7 @@ class Writer:
     def close(self) -> None:
         """Close the segment; everything appended is durable already. The one that was allocated
         ahead goes."""
+        self._close_old()
         if self._fd >= 0:
             self._disk.close(self._fd)
             self._fd = -1

@@ -14,8 +14,10 @@ what is **kept** (on the medium). Between them stands what has not been synced.
 - `after_kill` is the disk that the next process finds: all that was seen, no descriptors. What was
   not synced still is not.
 - `cut_at = N`: in the Nth call that changes something, `PowerCut` is raised, and in every one after
-  it. Of a write the `part` given is seen (a file's data may all the same survive wholly: cut at the
-  call after it). Nothing else is half done where processes see it.
+  it. Of a write the `part` given is seen, up to the end of a sector: the kernel copies what a
+  process writes page by page, and looks between pages only whether the process was killed (a file's
+  data may all the same survive wholly: cut at the call after it). Nothing else is half done where
+  processes see it.
 - `fail_at = (N, errno)`: the Nth call that changes something raises OSError; of a write or an
   allocation the `part` given is done. A failed `sync` is the trap it is on Linux: what was unsynced
   is still seen, and counts as clean. It may have been kept or not, and no later sync makes sure of
@@ -407,7 +409,8 @@ class SimulatedDisk(Disk):
             self._call("write")
         except BaseException:
             if self.calls in (self.cut_at, self.fail_at[0]):
-                file.write(data[: int(len(data) * self.part)], offset)
+                end = offset + int(len(data) * self.part)
+                file.write(data[: max(0, end - end % SECTOR - offset)], offset)
             raise
         file.write(data, offset)
 

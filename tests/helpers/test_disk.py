@@ -386,20 +386,25 @@ def test_a_call_fails_without_effect_and_the_next_one_is_done(at: int) -> None:
 
 
 def test_part_of_a_write_is_seen_when_it_is_cut_or_fails() -> None:
-    disk, fd = _kept_file(b"....")
-    disk.cut_at, disk.part = disk.calls + 1, 0.5
-    with pytest.raises(PowerCut):
-        disk.write(fd, [b"12", b"34"], 0)
-    assert read_file(disk.after_kill(), FILE) == b"12.."
-    with pytest.raises(PowerCut):
-        disk.write(fd, [b"abcd"], 0)
-    assert read_file(disk.after_kill(), FILE) == b"12..", "after the cut is nothing"
-
-    disk, fd = _kept_file(b"....")
-    disk.fail_at, disk.part = (disk.calls + 1, errno.ENOSPC), 0.75
-    with pytest.raises(OSError, match="No space left"):
-        disk.write(fd, [b"12", b"34"], 0)
-    assert read_file(disk, FILE) == b"123."
+    """Whole sectors of it: what the kernel copies between two looks whether a kill has come."""
+    start, pieces = 100, [b"1" * 500, b"2" * 1000]  # from sector 0 into sector 3
+    for part, ends in ((0.0, 0), (0.2, 0), (0.3, 1), (0.6, 1), (0.7, 2), (0.96, 3), (1.0, 3)):
+        seen = (b"1" * 500 + b"2" * 1000)[: max(0, ends * SECTOR - start)]
+        for stop in ("cut", "fail"):
+            disk, fd = _kept_file(b"." * 1600)
+            disk.part = part
+            if stop == "cut":
+                disk.cut_at = disk.calls + 1
+                with pytest.raises(PowerCut):
+                    disk.write(fd, pieces, start)
+                with pytest.raises(PowerCut):
+                    disk.write(fd, [b"abcd"], 0)  # after the cut is nothing
+            else:
+                disk.fail_at = disk.calls + 1, errno.ENOSPC
+                with pytest.raises(OSError, match="No space left"):
+                    disk.write(fd, pieces, start)
+            expected = (b"." * start + seen).ljust(1600, b".")
+            assert read_file(disk.after_kill(), FILE) == expected
 
 
 def test_part_of_an_allocation_is_done_when_it_fails() -> None:

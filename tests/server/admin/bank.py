@@ -95,8 +95,8 @@ class Run:
         )
         self._committer.publish()
         self.state: State = state_of(region)
-        if not region.words[region.layout["registry"].at(0, "users")]:
-            register(self.state, *NAMES)
+        there = region.words[region.layout["registry"].at(0, "users")]
+        register(self.state, *NAMES[there:])
         self._sessions: list[Session] = [
             login(self.state, user, 7) for user in range(1, len(NAMES) + 1)
         ]

@@ -1,5 +1,6 @@
 """The bytes of the data directory: a change here is a change of the format version."""
 
+import hashlib
 import struct
 from pathlib import Path
 
@@ -11,24 +12,34 @@ from server.journal import format as layout
 from server.journal.format import (
     BATCH,
     CRC_CHECK,
+    EVENT,
+    EVENT_HEAD,
     FORMAT_VERSION,
+    POSITION,
     SEGMENT,
     BatchHead,
     Header,
     SegmentHead,
     batch_head,
     crc64,
+    event_size,
+    genesis,
     magic,
     number_in,
     numbered,
+    numbers_in,
     segment_head,
+    sha256,
+    twice_numbered,
 )
-from tests.server.journal import batch
+from server.journal.reader import SECTOR
+from server.region.records import RECORD_SIZE
 
-VALUES = (0x1122334455667788, 2, 3, 2**64 - 1)
-RECORDS = batch(2, 3).records
-SEGMENT_BYTES = SEGMENT.pack(*VALUES)
-BATCH_BYTES = BATCH.pack(*VALUES[:2], 3, 7, rest=(RECORDS,)) + RECORDS
+H = bytes(range(32)), bytes(range(32, 64)), bytes(range(64, 96))
+SEGMENT_VALUES = (0x1122334455667788, 2, 3, 4, 5, 2**64 - 1, 7, H[0])
+BATCH_VALUES = (0x1122334455667788, 0, 3, 4, 5, 6, 7, 2**64 - 1, 9, 10, 11, *H)
+SEGMENT_BYTES = SEGMENT.pack(*SEGMENT_VALUES)
+BATCH_BYTES = BATCH.pack(*BATCH_VALUES)
 
 
 def crc_by_bits(data: bytes) -> int:
@@ -58,34 +69,73 @@ def test_the_crc_of_the_check_string() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "letters", "fields"),
+    ("header", "letters", "values", "fields"),
     [
-        (SEGMENT, b"trdsegm1", ["magic", "format", "first_txn", "salt", "created", "crc"]),
-        (BATCH, b"trdbatch", ["magic", "salt", "first_txn", "records", "time", "crc"]),
+        (
+            SEGMENT,
+            b"trdsegm1",
+            SEGMENT_VALUES,
+            "format log_id number first_txn first_event salt created previous",
+        ),
+        (
+            BATCH,
+            b"trdbatch",
+            BATCH_VALUES,
+            """salt kind time first_txn txns first_event next_event events_size ring skip epoch
+            txns_hash events_hash previous""",
+        ),
+        (
+            POSITION,
+            b"trdposit",
+            (1, 2, 3, 4, 5, 6, H[0]),
+            "log_id count segment offset txn_id event chain",
+        ),
     ],
-    ids=["segment", "batch"],
+    ids=["segment", "batch", "position"],
 )
 def test_a_header_is_words_between_its_magic_and_its_crc(
-    header: Header, letters: bytes, fields: list[str]
+    header: Header, letters: bytes, values: tuple[int | bytes, ...], fields: str
 ) -> None:
-    assert FORMAT_VERSION == 2
-    assert [field.name for field in header.fields] == fields
-    assert header.size == 48
-    packed = header.pack(*VALUES)
-    assert packed[:40] == letters + struct.pack("<4Q", *VALUES)
-    assert packed[40:] == crc_by_bits(packed[:40]).to_bytes(8, "little")
-    assert header.pack(*VALUES, rest=(b"ab", memoryview(b"cd")))[40:] == crc_by_bits(
-        packed[:40] + b"abcd"
+    assert FORMAT_VERSION == 3
+    assert [field.name for field in header.fields] == ["magic", *fields.split(), "crc"]
+    content = b"".join(
+        value if isinstance(value, bytes) else value.to_bytes(8, "little") for value in values
+    )
+    packed = header.pack(*values)
+    assert len(packed) == header.size == len(content) + 16
+    assert packed[:-8] == letters + content
+    assert packed[-8:] == crc_by_bits(packed[:-8]).to_bytes(8, "little")
+    assert header.pack(*values, rest=(b"ab", memoryview(b"cd")))[-8:] == crc_by_bits(
+        packed[:-8] + b"abcd"
     ).to_bytes(8, "little")
-    assert header.pack(*VALUES, crc=crc64(b"before"))[40:] == crc_by_bits(
-        b"before" + packed[:40]
+    assert header.pack(*values, crc=crc64(b"before"))[-8:] == crc_by_bits(
+        b"before" + packed[:-8]
     ).to_bytes(8, "little")
+
+
+def test_what_is_written_at_once_is_in_one_sector() -> None:
+    """A segment's header, which is never found in part, and what is noted as durable."""
+    assert SEGMENT.size <= SECTOR
+    assert POSITION.size <= SECTOR
 
 
 def test_a_header_needs_each_of_its_fields() -> None:
-    for values in (VALUES[1:], (*VALUES, 1)):
+    for values in (SEGMENT_VALUES[1:], (*SEGMENT_VALUES, 1)):
         with pytest.raises(AssertionError, match="segment header"):
             SEGMENT.pack(*values)
+
+
+def test_an_event_is_its_head_and_its_frame_in_whole_words() -> None:
+    assert EVENT_HEAD.size == 8 * len(EVENT)
+    assert [field.name for field in EVENT][:4] == ["word", "kind", "room", "seq"]
+    sizes = {length: event_size(length) - EVENT_HEAD.size for length in (0, 1, 7, 8, 9, 4096)}
+    assert sizes == {0: 0, 1: 8, 7: 8, 8: 8, 9: 16, 4096: 4096}
+
+
+def test_a_log_begins_with_its_identity() -> None:
+    assert genesis(1) != genesis(2)
+    assert genesis(7) == hashlib.sha256(b"tradechat log" + struct.pack("<Q", 7)).digest()
+    assert sha256(b"ab", memoryview(b"c")) == hashlib.sha256(b"abc").digest()
 
 
 def test_no_magic_is_another() -> None:
@@ -100,16 +150,15 @@ def test_no_magic_is_another() -> None:
 
 
 def test_a_segment_header_comes_back() -> None:
-    expected = SegmentHead(SEGMENT.magic, *VALUES, crc=crc_by_bits(SEGMENT_BYTES[:40]))
+    expected = SegmentHead(SEGMENT.magic, *SEGMENT_VALUES, crc=crc_by_bits(SEGMENT_BYTES[:-8]))
     for data in (SEGMENT_BYTES, SEGMENT_BYTES + b"more", memoryview(SEGMENT_BYTES)):
         assert segment_head(data) == expected
 
 
 @pytest.mark.parametrize("offset", [0, 1, 8, 100])
 def test_a_batch_header_comes_back_from_wherever_it_is(offset: int) -> None:
-    crc = int.from_bytes(BATCH_BYTES[40:48], "little")
-    expected = BatchHead(BATCH.magic, VALUES[0], 2, records=3, time=7, crc=crc)
-    assert crc == crc_by_bits(BATCH_BYTES[:40] + RECORDS)
+    expected = BatchHead(BATCH.magic, *BATCH_VALUES, crc=crc_by_bits(BATCH_BYTES[:-8]))
+    assert expected.size == BATCH.size + 5 * RECORD_SIZE + (2**64 - 1) + 8
     data = b"x" * offset + BATCH_BYTES
     for each in (data, data + b"more", memoryview(data)):
         assert batch_head(each, offset) == expected
@@ -135,16 +184,8 @@ def test_cut_short_it_is_none() -> None:
 
 
 def test_one_is_not_the_other() -> None:
-    assert segment_head(BATCH.pack(*VALUES)) is None
-    as_segment = SEGMENT.pack(*VALUES[:2], 3, 7, rest=(RECORDS,))
-    assert batch_head(as_segment + RECORDS, 0) is None
-
-
-@pytest.mark.parametrize("records", [0, 4, 2**32, 2**64 - 1])
-def test_a_count_without_its_records_is_none(records: int) -> None:
-    """0 would be a batch without end, more than there is none at all."""
-    rest = RECORDS if records else b""
-    assert batch_head(BATCH.pack(1, 2, records, 7, rest=(rest,)) + rest, 0) is None
+    assert segment_head(BATCH.pack(*BATCH_VALUES)) is None
+    assert batch_head(SEGMENT.pack(*SEGMENT_VALUES) + bytes(200), 0) is None
 
 
 # ---- names
@@ -192,3 +233,20 @@ def test_numbers_come_back_and_names_sort_as_numbers_do(numbers: list[int], suff
 )
 def test_other_names_have_no_number(name: str) -> None:
     assert number_in(name, "journal") is None
+    assert numbers_in(f"{name}", "journal") is None
+    assert numbers_in(f"{1:020}-{name}", "journal") is None
+
+
+def test_a_name_with_two_numbers() -> None:
+    path = twice_numbered(Path("/data"), 42, 7, "snapshot")
+    assert path == Path("/data/00000000000000000042-00000000000000000007.snapshot")
+    assert numbers_in(path.name, "snapshot") == (42, 7)
+    for name in (
+        f"{1:020}-{2:020}.journal",
+        f"{1:020}.snapshot",
+        f"{1:020}-{2:020}-{3:020}.snapshot",
+    ):
+        assert numbers_in(name, "snapshot") is None
+    pairs = [(a, b) for a in (1, 9, 10, 2**64 - 1) for b in (0, 2, 2**64 - 1)]
+    names = [twice_numbered(Path("x"), *pair, "snapshot").name for pair in pairs]
+    assert sorted(names) == names
