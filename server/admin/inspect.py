@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final, TypeAlias
 
+from server.core.events import SlotKind
 from server.core.log import NO_JOURNAL
-from server.core.rooms import SlotKind
 from server.region.layout import (
     OUTCOME_FIELDS,
     OUTCOME_WORDS,

@@ -120,7 +120,7 @@ class Keeper:
         """From what is stored; the region may be in use."""
         words, store = self._words, self._store
         store.commit()
-        self.cursor = max(0, self.state.rooms.head() - self._ring)
+        self.cursor = max(0, self.state.events.head() - self._ring)
         self._expected = [0] * self._count
         for room in range(1, self._count):
             began = words[self._word(room, "began")]
@@ -148,12 +148,12 @@ class Keeper:
 
     def collect(self) -> None:
         """Take what is new out of the ring."""
-        rooms, words, store = self.state.rooms, self._words, self._store
-        while self.cursor < rooms.head():
-            event = rooms.read(self.cursor + 1)
+        events, words, store = self.state.events, self._words, self._store
+        while self.cursor < events.head():
+            event = events.read(self.cursor + 1)
             if event is None:
                 words[self._laps] += 1
-                self.cursor = max(self.cursor, rooms.head() - self._ring)
+                self.cursor = max(self.cursor, events.head() - self._ring)
                 self._find_holes()
                 continue
             self.cursor += 1
@@ -187,7 +187,7 @@ class Keeper:
     @property
     def behind(self) -> bool:
         """Is there anything new in the ring?"""
-        return self.cursor < self.state.rooms.head()
+        return self.cursor < self.state.events.head()
 
     @property
     def collected(self) -> bool:

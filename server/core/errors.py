@@ -4,9 +4,10 @@ changed anything."""
 from typing import ClassVar, Final
 
 from libproto.errors import Status
+from server.region.locks import NothingChanged
 
 
-class StateRefusal(Exception):
+class StateRefusal(NothingChanged):
     """A refusal that a request is answered with."""
 
     status: ClassVar[Status]
@@ -35,7 +36,7 @@ class ClientTaken(StateRefusal):
         )
 
 
-class GivenAway(Exception):
+class GivenAway(NothingChanged):
     """The client's record was given away between the halves of a LOGIN."""
 
 

@@ -36,7 +36,7 @@ def repair(states: Sequence[State], now: int) -> Counter[str]:
     for state in states:
         _finish_intent(state, done)
     first = states[0]
-    done["completed"] += first.rooms.complete()
+    done["completed"] += first.events.complete()
     if "registry[0].lock" in unfree_locks(region):
         first.users.rebuild()
         first.sessions.rebuild()
@@ -80,7 +80,7 @@ def _end_sessions(states: Sequence[State], now: int, done: Counter[str]) -> None
     registry, event = first.locks.registry, first.locks.event
     first.locks.hold(registry, event)
     for worker in dead:
-        first.rooms.absent(worker)
+        first.audience.absent(worker)
     for slot, worker in first.sessions.live():
         if worker in dead:
             first.sessions.end_slot(slot, now)

@@ -40,3 +40,10 @@ class Session:
         self.client_id = 0
         self.floor = 0  # of the client: it never changes
         self.resumed = False  # the client had a record when it logged in
+
+
+def is_live(words: memoryview, session: Session) -> bool:
+    """False once it is superseded. Takes no lock: who changes something asks under one.
+    words: those of the region."""
+    at = session.at
+    return bool(words[at] == session.id and not words[at + 1])

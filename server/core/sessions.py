@@ -5,10 +5,11 @@ and the lists by user are derived from the slots.
 """
 
 from libproto.messages import Capability
+from server.core.audience import NOBODY, Touched
 from server.core.clients import Clients
 from server.core.errors import Busy, ClientTaken, GivenAway, TableFull
-from server.core.rooms import Rooms, Touched
-from server.core.session import Session
+from server.core.memberships import Memberships
+from server.core.session import Session, is_live
 from server.region.locks import InsideLock, Locks
 from server.region.region import Region
 
@@ -21,13 +22,14 @@ class Sessions:
         region: Region,
         locks: Locks,
         clients: Clients,
-        rooms: Rooms,
+        memberships: Memberships,
         worker: int,
     ) -> None:
         layout = region.layout
         self._region, self._words = region, region.words
-        self._locks, self._clients, self._rooms = locks, clients, rooms
+        self._locks, self._clients, self._memberships = locks, clients, memberships
         self._worker = worker
+        self._ending = locks.guard("end of session", locks.registry, locks.event)
         registry = layout["registry"]
         self._next_id = registry.at(0, "next_session")
         self._free = registry.at(0, "free_session")
@@ -113,7 +115,7 @@ class Sessions:
         free = words[self._free]
         if not free:
             raise TableFull("sessions")
-        slot, touched = free - 1, frozenset[int]()
+        slot, touched = free - 1, NOBODY
         client, new = self._client(user, client_id, next_req_id, now) if client_id else (0, True)
         if client_id and not client:
             return None
@@ -125,7 +127,7 @@ class Sessions:
             # Should this die between mark and session, the client was not idle until now.
             self._clients.used(client)
             words[sessions.at(old - 1, "mark")] = 1
-            touched = self._rooms.supersede(old - 1, user, now)
+            touched = self._memberships.supersede(old - 1, user, now)
             locks.event.release()
         at = sessions.at(slot)
         following = words[sessions.at(slot, "next")]
@@ -136,7 +138,7 @@ class Sessions:
         words[sessions.at(slot, "client")] = client
         words[sessions.at(slot, "worker")] = self._worker
         words[sessions.at(slot, "capabilities")] = capabilities
-        self._rooms.clear_bits(slot)
+        self._memberships.clear(slot)
         words[at] = session_id  # the commit word
         if client:
             words[self._clients.at(client, "session")] = slot + 1
@@ -153,28 +155,21 @@ class Sessions:
 
     def is_live(self, session: Session) -> bool:
         """False once it is superseded. Takes no lock: whoever acts on money asks under one."""
-        words, at = self._words, session.at
-        return words[at] == session.id and not words[at + 1]
+        return is_live(self._words, session)
 
     # ---- log out
 
     def end(self, session: Session, now: int) -> Touched:
         """End a session: out of all its rooms, its slot free. Also of one that is superseded.
         Answers the workers that have something to push."""
-        registry, event = self._locks.registry, self._locks.event
-        self._locks.hold(registry, event)
-        try:
-            touched = self.end_slot(session.slot, now)
-        except Exception as error:
-            raise InsideLock("end of session") from error
-        self._locks.release(registry, event)
-        return touched
+        with self._ending:
+            return self.end_slot(session.slot, now)
 
     def end_slot(self, slot: int, now: int) -> Touched:
         """The same for the session in a slot. The caller holds the registry and event locks."""
         words, sessions = self._words, self._sessions
         user, client = words[sessions.at(slot, "user")], words[sessions.at(slot, "client")]
-        touched = self._rooms.leave_all(slot, user, now)
+        touched = self._memberships.leave_all(slot, user, now)
         words[self._user_base + user * self._user_stride + self._last_seen] = now
         if client and self._clients.session(client) == slot + 1:
             self._clients.used(client)
@@ -247,4 +242,4 @@ class Sessions:
         self._words[self._free] = free
         of_session, marks = column("sessions", "client"), column("sessions", "mark")
         self._clients.rebuild((slot, of_session[slot]) for slot in live if not marks[slot])
-        self._rooms.recount(live)
+        self._memberships.recount(live)

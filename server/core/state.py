@@ -3,10 +3,14 @@
 from collections.abc import Callable
 
 from libproto.messages import MAX_BALANCE
+from server.core.audience import Audience
+from server.core.chat import Chat
 from server.core.clients import Clients
+from server.core.events import Events
 from server.core.ledger import Ledger
 from server.core.log import NO_JOURNAL, TxnLog
-from server.core.rooms import Rooms
+from server.core.memberships import Memberships
+from server.core.room_bits import RoomBits
 from server.core.sessions import Sessions
 from server.core.users import Users
 from server.region.locks import CheckedLocks, Locks, init_locks
@@ -38,10 +42,16 @@ class State:
         self.locks = kind(region, worker, clock_ns, pause)
         self.log = TxnLog(region, self.locks, worker)
         self.users = Users(region, self.locks, self.log)
-        self.rooms = Rooms(region, self.locks)
+        bits = RoomBits(region)
+        self.audience = Audience(region)
+        self.events = Events(region, bits)
+        self.memberships = Memberships(
+            region, self.locks, self.users, bits, self.audience, self.events
+        )
+        self.chat = Chat(region, self.locks, self.audience, self.events)
         clock_us = clock_us or (lambda: clock_ns() // 1000)
         self.clients = Clients(region, self.log, retention_s, clock_us)
-        self.sessions = Sessions(region, self.locks, self.clients, self.rooms, worker)
+        self.sessions = Sessions(region, self.locks, self.clients, self.memberships, worker)
         self.ledger = Ledger(region, self.locks, self.log, max_balance)
         self.counters = region.layout["counters"].at(worker)
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from libproto.messages import OUTCOME_WINDOW
 from server.admin.inspect import SECRETS
-from server.core.rooms import SlotKind
+from server.core.events import SlotKind
 from server.documents.tables import kinds_by_fields, table
 from server.region.counters import COUNTERS
 from server.region.layout import (

@@ -354,7 +354,7 @@ SEGMENTS: tuple[Segment, ...] = (
         lambda c: c.event_ring,
         (
             Field("word", "commit word: the event's number"),
-            Field("kind", "EventKind of rooms.py"),
+            Field("kind", "SlotKind of events.py"),
             Field("room", "room id; 0: to one user"),
             Field("seq", "room_seq, or the recipient's direct_seq"),
             Field("user", "who joins or leaves; the recipient where room is 0"),

@@ -19,6 +19,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable
+from types import TracebackType
 from typing import Final, Protocol
 
 from server.region.counters import LOCK_KINDS, index_of
@@ -57,6 +58,10 @@ class MasterGone(BaseException):  # not an error of the request that waits: the 
 class InsideLock(BaseException):  # nothing may catch it in passing: the process must end
     """An exception struck between a lock and its unlock: the state may be half-changed, and only
     the end of this process, which is then repaired, keeps it from the others."""
+
+
+class NothingChanged(Exception):
+    """Raised between a lock and its unlock before anything was changed: a guard releases."""
 
 
 def init_locks(region: Region) -> None:
@@ -120,6 +125,32 @@ class Lock:
         self.kind: Final = kind
         self.acquire: Final = acquire
         self.release: Final = release
+
+
+class Guard:
+    """Locks held for the body of a `with`; one object for each operation of a process.
+
+    They are released at its end, also where it raises NothingChanged. Any other Exception becomes
+    InsideLock, and after that or a BaseException they stay held, for the repair.
+    """
+
+    __slots__ = ("_backwards", "_locks", "_ordered", "_what")
+
+    def __init__(self, locks: "Locks", what: str, ordered: tuple[Lock, ...]) -> None:
+        self._locks, self._what = locks, what
+        self._ordered, self._backwards = ordered, ordered[::-1]
+
+    def __enter__(self) -> None:
+        self._locks.hold(*self._ordered)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if kind is None or issubclass(kind, NothingChanged):
+            for lock in self._backwards:
+                lock.release()
+        elif issubclass(kind, Exception):
+            raise InsideLock(self._what) from error
 
 
 class Locks:
@@ -220,13 +251,16 @@ class Locks:
         """Take locks in the order given, all of them, however often a recovery comes between. For
         what reads nothing before it has them all."""
         while True:
-            held: tuple[Lock, ...] = ()
-            for lock in locks:
-                if not lock.acquire(False) and not self.wait(lock, held):
+            for place, lock in enumerate(locks):
+                if not lock.acquire(False) and not self.wait(lock, locks[:place]):
                     break
-                held += (lock,)
             else:
                 return
+
+    def guard(self, what: str, *locks: Lock) -> Guard:
+        """What holds these locks, in the order given, for the body of a `with`. what: the
+        operation, for the message of InsideLock. For what reads nothing before it has them all."""
+        return Guard(self, what, locks)
 
     def release(self, *locks: Lock) -> None:
         """Give them back, the last first."""

@@ -16,7 +16,8 @@ from libnet.wakeup import Wakeup
 from libproto.codec import PUSH
 from libproto.messages import Opcode
 from server.archive.client import ArchiveClient
-from server.core.rooms import Event, SlotKind, Touched
+from server.core.audience import Touched
+from server.core.events import Event, SlotKind
 from server.core.session import Session
 from server.core.state import State
 from server.worker.counters import Counters
@@ -94,8 +95,10 @@ class Subscriptions:
         self._words: Final = state.region.words
         self._archive_waits: Final = state.region.archive.index("waiting")
         self._wakeups, self._loop = wakeups, loop
-        self._ring: Final = state.rooms
-        self._cursor = state.rooms.head()
+        self._events: Final = state.events
+        self._memberships: Final = state.memberships
+        self._audience: Final = state.audience
+        self._cursor = state.events.head()
         self._of: dict[Subscriber, _Subscription] = {}
         self._rooms: dict[int, _LocalRoom] = {}
         self._users: dict[int, dict[Subscriber, _Subscription]] = {}
@@ -109,7 +112,7 @@ class Subscriptions:
 
     def add(self, subscriber: Subscriber, session: Session, payments: bool) -> None:
         """It is pushed what concerns the session's user. payments: PAYMENT too."""
-        subscription = _Subscription(session, self._ring.direct_seq(session.user), payments)
+        subscription = _Subscription(session, self._events.direct_seq(session.user), payments)
         self._of[subscriber] = subscription
         self._users.setdefault(session.user, {})[subscriber] = subscription
         self._sessions[session.slot] = subscriber
@@ -132,7 +135,7 @@ class Subscriptions:
         del local.members[subscriber]
         if not local.members:
             del self._rooms[room]
-        self._ring.present(room, self._state.worker, -1)
+        self._audience.present(room, self._state.worker, -1)
 
     def is_member(self, subscriber: Subscriber, room: int) -> bool:
         """Has its session joined the room?"""
@@ -143,13 +146,13 @@ class Subscriptions:
         number of members, too. The same again in a room that is joined. Superseded, RoomsBehind."""
         subscription = self._of[subscriber]
         if room in subscription.rooms:
-            return self._position(subscriber, room), self._ring.member_count(room)
+            return self._position(subscriber, room), self._memberships.member_count(room)
         # First, so that whoever speaks after the join wakes this worker.
-        self._ring.present(room, self._state.worker, 1)
+        self._audience.present(room, self._state.worker, 1)
         try:
-            last, members, touched = self._ring.join(subscription.session, room, now)
+            last, members, touched = self._memberships.join(subscription.session, room, now)
         except BaseException:
-            self._ring.present(room, self._state.worker, -1)
+            self._audience.present(room, self._state.worker, -1)
             raise
         local = self._rooms.get(room)
         if local is None:
@@ -165,7 +168,7 @@ class Subscriptions:
         subscription.rooms.remove(room)
         subscription.gaps.pop(room, None)
         self._forget(subscriber, room)
-        self.wake(self._ring.leave(subscription.session, room, now))
+        self.wake(self._memberships.leave(subscription.session, room, now))
 
     def _position(self, subscriber: Subscriber, room: int) -> int:
         """The room_seq up to which a member has been served, or told what it missed."""
@@ -213,7 +216,7 @@ class Subscriptions:
     def poll(self) -> None:
         """Push all that was published before. Not a part of it: a worker that takes more requests
         in a loop turn than it pushes events would be lapped under load that it can bear."""
-        head = self._ring.head()
+        head = self._events.head()
         while self._cursor < head:
             self._push_slice(min(head, self._cursor + SLICE))
         if self._gaps:
@@ -221,9 +224,9 @@ class Subscriptions:
             self._gaps = 0
 
     def _push_slice(self, last: int) -> None:
-        ring, cursor = self._ring, self._cursor
+        events, cursor = self._events, self._cursor
         while cursor < last:
-            event = ring.read(cursor + 1, self._rooms)
+            event = events.read(cursor + 1, self._rooms)
             if event is None:
                 cursor = self._lapped()
                 break
@@ -295,15 +298,15 @@ class Subscriptions:
     def _lapped(self) -> int:
         """The ring has gone past the cursor. First the head, then the counters: what is published
         in between is in both, and told once."""
-        head = self._ring.head()
+        head = self._events.head()
         self._counters.count("laps")
         self.end_superseded()  # before the gaps: these are told nothing any more
         for room, local in self._rooms.items():
-            last = self._ring.last_seq(room)
+            last = self._events.last_seq(room)
             if last > local.delivered:
                 self._missed(room, local, last)
         for user, subscribers in self._users.items():
-            last = self._ring.direct_seq(user)
+            last = self._events.direct_seq(user)
             for subscriber, subscription in subscribers.items():
                 if last > subscription.direct_seq:
                     first = subscription.direct_seq + 1

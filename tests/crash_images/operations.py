@@ -59,9 +59,9 @@ class World:
         for state, session, room in (
             (doomed, self.ann, 1), (other, self.bob, 1), (other, self.bob, 2)
         ):  # fmt: skip
-            state.rooms.present(room, state.worker, 1)
-            state.rooms.join(session, room, NOW_US)
-        other.rooms.send(self.bob, 1, "hello", NOW_US)
+            state.audience.present(room, state.worker, 1)
+            state.memberships.join(session, room, NOW_US)
+        other.chat.send(self.bob, 1, "hello", NOW_US)
         make.prepare(self)
         self.req_ids[ANN] += make.request is not None
 
@@ -88,7 +88,7 @@ class World:
 
     def numbers(self) -> tuple[int, int]:
         """The newest transaction, and the newest event of room 1."""
-        return self.doomed.log.head(), self.doomed.rooms.last_seq(1)
+        return self.doomed.log.head(), self.doomed.events.last_seq(1)
 
 
 def nothing(_world: World) -> None:
@@ -199,7 +199,7 @@ def _is_committed(world: World) -> bool:
 
 def _is_published(world: World) -> bool:
     """An event stands beyond the head."""
-    ring, number = world.region.layout["event_ring"], world.doomed.rooms.head() + 1
+    ring, number = world.region.layout["event_ring"], world.doomed.events.head() + 1
     return world.region.words[ring.at(number % ring.records)] == number
 
 
@@ -229,11 +229,11 @@ OPERATIONS = (
         prepare=_take_lock,
         meanwhile=_give_lock_to_waiter,
     ),
-    Operation("send", lambda w: w.doomed.rooms.send(w.ann, 1, "the last word", NOW_US), events=1),
-    Operation("join", lambda w: w.doomed.rooms.join(w.cyd, 1, NOW_US), events=2),
-    Operation("leave", lambda w: w.doomed.rooms.leave(w.ann, 1, NOW_US)),
-    Operation("direct", lambda w: w.doomed.rooms.direct(w.ann, BOB, "for you", NOW_US)),
-    Operation("payment", lambda w: w.doomed.rooms.pay(w.ann, BOB, 3, 1, 1, NOW_US)),
+    Operation("send", lambda w: w.doomed.chat.send(w.ann, 1, "the last word", NOW_US), events=1),
+    Operation("join", lambda w: w.doomed.memberships.join(w.cyd, 1, NOW_US), events=2),
+    Operation("leave", lambda w: w.doomed.memberships.leave(w.ann, 1, NOW_US)),
+    Operation("direct", lambda w: w.doomed.chat.direct(w.ann, BOB, "for you", NOW_US)),
+    Operation("payment", lambda w: w.doomed.chat.pay(w.ann, BOB, 3, 1, 1, NOW_US)),
     Operation(
         "register", lambda w: w.doomed.users.register("dora", VERIFIER, NOW_US), transactions=1
     ),
@@ -265,7 +265,7 @@ OPERATIONS = (
         states=1,
         events=3,  # cyd has joined, cyd and ann leave
         doomed=_stepped,
-        prepare=_die(lambda w: w.doomed.rooms.join(w.cyd, 1, NOW_US), _is_published),
+        prepare=_die(lambda w: w.doomed.memberships.join(w.cyd, 1, NOW_US), _is_published),
     ),
 )
 BY_NAME = {operation.name: operation for operation in OPERATIONS}

@@ -192,7 +192,7 @@ class _Judge:
                 raise Finding("nobody holds the locks, and it cannot transfer")
             expected[ANN], expected[BOB] = expected[ANN] + 1, expected[BOB] - 1
         if crash.free(region, locks.event):
-            world.other.rooms.send(world.bob, 1, "meanwhile", LATER_US)
+            world.other.chat.send(world.bob, 1, "meanwhile", LATER_US)
         self._repair()
         found = [*crash.problems(region), *self._rooms.follow()]
         if world.balances() != expected:
@@ -219,12 +219,12 @@ class _Judge:
         for session, payee in ((ann, BOB), (bob, ANN)):
             if world.ask(other, session, (TRANSFER, payee, 1))[0] != DONE:
                 raise Finding(f"user {session.user} cannot transfer")
-            other.rooms.join(session, 1, LATER_US)
-            seq = other.rooms.last_seq(1) + 1
-            if other.rooms.send(session, 1, "still here", LATER_US)[0] != seq:
+            other.memberships.join(session, 1, LATER_US)
+            seq = other.events.last_seq(1) + 1
+            if other.chat.send(session, 1, "still here", LATER_US)[0] != seq:
                 raise Finding("a message has not the next number")
-        other.rooms.leave(ann, 1, LATER_US)
-        other.rooms.direct(ann, BOB, "there?", LATER_US)
+        other.memberships.leave(ann, 1, LATER_US)
+        other.chat.direct(ann, BOB, "there?", LATER_US)
         try:
             user = other.users.register("dora", VERIFIER, LATER_US)
         except NameTaken:

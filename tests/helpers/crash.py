@@ -23,7 +23,7 @@ from libproto.messages import OUTCOME_WINDOW, Capability, TxnKind
 from libproto.scram import Verifier
 from server.core import check, recovery
 from server.core import state as state_module
-from server.core.rooms import SlotKind
+from server.core.events import SlotKind
 from server.core.session import Session
 from server.core.state import State, initialise
 from server.region.layout import OUTCOME_WORDS, WORD, Capacities
@@ -441,11 +441,11 @@ class World:
             (doomed, self.ann, 1), (other, self.bob, 1), (other, self.bob, 2),
             (other, self.ann2, 2), (other, self.cyd, 3), (doomed, self.ann, 3),
         ):  # fmt: skip
-            state.rooms.present(room, state.worker, 1)
-            state.rooms.join(session, room, NOW_US)
+            state.audience.present(room, state.worker, 1)
+            state.memberships.join(session, room, NOW_US)
         for room in (1, 1, 2, 1, 2, 3):
-            other.rooms.send(self.bob, room, f"in {room}", NOW_US)
-        doomed.rooms.send(self.ann, 1, "hello", NOW_US)
+            other.chat.send(self.bob, room, f"in {room}", NOW_US)
+        doomed.chat.send(self.ann, 1, "hello", NOW_US)
 
     def login(
         self,
@@ -532,20 +532,20 @@ def _fill_clients(world: World) -> None:
 def _speak_on(world: World) -> None:
     """The ring has gone round: events go."""
     for n in range(20):
-        world.other.rooms.send(world.bob, 1 + n % 2, "on and on", NOW_US)
+        world.other.chat.send(world.bob, 1 + n % 2, "on and on", NOW_US)
 
 
 CHANGES = (
     money("deposit", DEPOSIT, 0, (0, 30, 0, 0)),
     money("transfer", TRANSFER, BOB, (0, -30, 30, 0)),
-    Change("send", lambda w: w.doomed.rooms.send(w.ann, 1, "the last word", NOW_US)),
+    Change("send", lambda w: w.doomed.chat.send(w.ann, 1, "the last word", NOW_US)),
     money("withdraw all there is", WITHDRAW, 0, (0, -95, 0, 0)),
     money("transfer with the payee's lock first", TRANSFER, BOB, (0, -30, 30, 0), account_locks=2),
     money("transfer under one lock", TRANSFER, BOB, (0, -30, 30, 0), account_locks=1),
     money("transfer in a ring of two", TRANSFER, BOB, (0, -30, 30, 0), txn_ring=2),
     Change(
         "send in a small ring",
-        lambda w: w.doomed.rooms.send(w.ann, 1, "the last word", NOW_US),
+        lambda w: w.doomed.chat.send(w.ann, 1, "the last word", NOW_US),
         {"event_ring": 8},
         _speak_on,
     ),
@@ -585,19 +585,21 @@ CHANGES = (
         prepare=lambda w: w.login(w.other, ANN, ANNS),
         forms=1,
     ),
-    Change("join", lambda w: w.doomed.rooms.join(w.cyd2, 1, NOW_US)),
+    Change("join", lambda w: w.doomed.memberships.join(w.cyd2, 1, NOW_US)),
     Change(
-        "join with a second connection", lambda w: w.doomed.rooms.join(w.ann, 2, NOW_US), forms=1
-    ),
-    Change("leave", lambda w: w.doomed.rooms.leave(w.ann, 1, NOW_US), forms=1),
-    Change(
-        "leave with one of two connections",
-        lambda w: w.doomed.rooms.leave(w.ann, 2, NOW_US),
-        prepare=lambda w: w.doomed.rooms.join(w.ann, 2, NOW_US),
+        "join with a second connection",
+        lambda w: w.doomed.memberships.join(w.ann, 2, NOW_US),
         forms=1,
     ),
-    Change("direct", lambda w: w.doomed.rooms.direct(w.ann, BOB, "for you", NOW_US)),
-    Change("payment push", lambda w: w.doomed.rooms.pay(w.ann, CYD, 7, 1, 1, NOW_US)),
+    Change("leave", lambda w: w.doomed.memberships.leave(w.ann, 1, NOW_US), forms=1),
+    Change(
+        "leave with one of two connections",
+        lambda w: w.doomed.memberships.leave(w.ann, 2, NOW_US),
+        prepare=lambda w: w.doomed.memberships.join(w.ann, 2, NOW_US),
+        forms=1,
+    ),
+    Change("direct", lambda w: w.doomed.chat.direct(w.ann, BOB, "for you", NOW_US)),
+    Change("payment push", lambda w: w.doomed.chat.pay(w.ann, CYD, 7, 1, 1, NOW_US)),
 )
 BY_NAME = {change.name: change for change in CHANGES}
 

@@ -80,7 +80,7 @@ def chat_send(
     _check_message(services, message)
     _check_joined(services, connection, room)
     now = connection.now
-    seq, touched = services.state.rooms.send(connection.live_session(), room, message, now)
+    seq, touched = services.state.chat.send(connection.live_session(), room, message, now)
     services.subscriptions.wake(touched)
     return _send_response(req_id, 0, seq, now)
 
@@ -98,7 +98,7 @@ def room_history(
     connection.live_session()
     _check_room(services, room)
     limit, space = min(limit, LIST_MAX), MAX_BODY_LEN - _HISTORY.size
-    rooms, epoch = services.state.rooms, services.rooms_epoch
+    events, epoch = services.state.events, services.rooms_epoch
 
     def answer(oldest: int, bodies: list[bytes]) -> bytes:
         body = _HISTORY.pack(room, epoch, oldest, len(bodies)) + b"".join(bodies)
@@ -109,12 +109,12 @@ def room_history(
         if bodies:
             return answer(kept, bodies)
         # It has nothing above after_seq: what there is, is in the ring.
-        oldest, bodies = rooms.history(room, after_seq, limit, space)
+        oldest, bodies = events.history(room, after_seq, limit, space)
         reaches = kept and oldest <= after_seq + 1
         return answer(kept if reaches else oldest, bodies)
 
-    kept = rooms.kept(room)
-    oldest, bodies = rooms.history(room, after_seq, limit, space)
+    kept = events.kept(room)
+    oldest, bodies = events.history(room, after_seq, limit, space)
     if services.archive is not None and kept and oldest > max(kept, after_seq + 1):
         fields = (room, after_seq, limit, space)
         return connection.resume_when_answered(
@@ -128,7 +128,7 @@ def room_list(
 ) -> bytes:
     del flags
     connection.live_session()
-    return _list_response(req_id, 0, services.state.rooms.listing(after_room, LIST_MAX))
+    return _list_response(req_id, 0, services.state.memberships.listing(after_room, LIST_MAX))
 
 
 def room_members(
@@ -138,7 +138,7 @@ def room_members(
     connection.live_session()
     _check_room(services, room)
     state = services.state
-    users = state.rooms.member_ids(room, after_user)[:LIST_MAX]
+    users = state.memberships.member_ids(room, after_user)[:LIST_MAX]
     return _members_response(req_id, 0, [(user, state.users.name(user)) for user in users])
 
 
@@ -149,7 +149,7 @@ def direct_send(
     _check_message(services, message)
     now = connection.now
     services.subscriptions.wake(
-        services.state.rooms.direct(connection.live_session(), to_user, message, now)
+        services.state.chat.direct(connection.live_session(), to_user, message, now)
     )
     return _direct_response(req_id, 0, now)
 

@@ -92,7 +92,7 @@ def transfer(
         session, _TRANSFER, to_user, amount, req_id, flags, now
     )
     if not what:
-        if state.rooms.watched(to_user):
+        if state.audience.watched(to_user):
             _tell_payee(services, session, to_user, txn, amount, now)
     elif what > RECORDED:
         _refuse(services, what, balance, amount)
@@ -111,7 +111,7 @@ def _tell_payee(
         record = services.state.log.read(txn)
         if record is not None:
             balance = record[_TO_BALANCE]
-            touched = services.state.rooms.pay(session, payee, txn, amount, balance, now)
+            touched = services.state.chat.pay(session, payee, txn, amount, balance, now)
             services.subscriptions.wake(touched)
 
     services.durable.do_when_durable(txn, push)

@@ -27,9 +27,9 @@ def busy(region: Region) -> State:
     ):
         done = state.ledger.execute(session, kind, payee, amount, req_id, 0, STARTED_US)
         assert done[0] == ledger.DONE
-    state.rooms.join(session, 3, STARTED_US)
-    state.rooms.join(other, 3, STARTED_US)
-    state.rooms.send(other, 3, "hello", STARTED_US)
+    state.memberships.join(session, 3, STARTED_US)
+    state.memberships.join(other, 3, STARTED_US)
+    state.chat.send(other, 3, "hello", STARTED_US)
     return state
 
 

@@ -75,13 +75,13 @@ def busy_region() -> Iterator[tuple[Region, State, Session]]:
         ann, bob = register(state, "ann", "bob")
         session = login(state, ann, 77)
         login(state, bob)
-        rooms, execute = state.rooms, state.ledger.execute
+        execute = state.ledger.execute
         assert execute(session, TxnKind.DEPOSIT, 0, 1000, 1, 0, NOW)[0] == DONE
         assert execute(session, TxnKind.TRANSFER, bob, 250, 2, 0, NOW)[0] == DONE
         for room in (1, 64, 70):
-            rooms.join(session, room, NOW)
-        rooms.present(64, 2, 1)
-        rooms.send(session, 64, "hello", NOW)
+            state.memberships.join(session, room, NOW)
+        state.audience.present(64, 2, 1)
+        state.chat.send(session, 64, "hello", NOW)
         seen = Region.attach(region.name)
         try:
             yield seen, state, session
@@ -132,7 +132,7 @@ def test_what_is_in_use() -> None:
 def test_a_ring_that_went_round_is_shown_from_the_newest_on() -> None:
     with busy_region() as (region, state, session):
         for _ in range(SMALL.event_ring):
-            state.rooms.send(session, 64, "again", NOW)
+            state.chat.send(session, 64, "again", NOW)
         used = used_indices(region, "event_ring")
         assert len(used) == SMALL.event_ring
         numbers = [values(region, "event_ring", index)["word"] for index in used]

@@ -131,11 +131,11 @@ def test_what_waits_for_a_disk_that_hangs_is_bounded_and_the_hole_is_told(
         session = login(state, *register(state, "ann"))
         rooms = (1, 2, 3)
         for room in rooms:
-            state.rooms.join(session, room, STARTED_US)
+            state.memberships.join(session, room, STARTED_US)
         said = 0
         for number in range(100):
             for room in rooms[: 2 if number < 80 else 3]:
-                state.rooms.send(session, room, f"message {number}", STARTED_US)
+                state.chat.send(session, room, f"message {number}", STARTED_US)
                 said += 1
             keeper.collect()  # and nothing is written
             assert store.buffered <= 2000

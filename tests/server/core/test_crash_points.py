@@ -112,13 +112,13 @@ def go_on(world: World, change: Change, before: list[int]) -> None:
     for n in range(3):
         assert world.ask(other, bob, (TRANSFER, ANN, n + 1))[0] == DONE
         assert world.ask(successor, ann, (TRANSFER, BOB, n + 1))[0] == DONE
-        other.rooms.leave(world.ann2, 2, LATER_US)
-        successor.rooms.join(ann, n + 1, LATER_US)
-        other.rooms.join(bob, 1, LATER_US)
-        other.rooms.send(bob, 1, "still here", LATER_US)
+        other.memberships.leave(world.ann2, 2, LATER_US)
+        successor.memberships.join(ann, n + 1, LATER_US)
+        other.memberships.join(bob, 1, LATER_US)
+        other.chat.send(bob, 1, "still here", LATER_US)
         assert rooms.follow() == []
         assert crash.problems(world.region) == []
-        successor.rooms.leave(ann, n + 1, LATER_US)
+        successor.memberships.leave(ann, n + 1, LATER_US)
         rooms = crash.Rooms(world.region)
     for name in ("dora", "eve"):
         try:
@@ -128,7 +128,7 @@ def go_on(world: World, change: Change, before: list[int]) -> None:
             user = successor.users.find(name)
         assert successor.users.name(user) == name
         other.sessions.end(world.login(other, user), LATER_US)
-    successor.rooms.direct(ann, BOB, "there?", LATER_US)
+    successor.chat.direct(ann, BOB, "there?", LATER_US)
     successor.sessions.end(ann, LATER_US)
     assert crash.problems(world.region) == []
     world.req_ids = req_ids
@@ -172,10 +172,10 @@ def between(world: World) -> list[int]:
             assert what == DONE
             effect[CYD] += 1
     if crash.free(region, locks.event) and other.sessions.is_live(world.bob):
-        other.rooms.send(world.bob, 1, "meanwhile", NOW_US)
+        other.chat.send(world.bob, 1, "meanwhile", NOW_US)
     if crash.free(region, locks.registry, locks.event):
-        other.rooms.join(world.cyd, 1, NOW_US)
-        other.rooms.leave(world.ann2, 2, NOW_US)
+        other.memberships.join(world.cyd, 1, NOW_US)
+        other.memberships.leave(world.ann2, 2, NOW_US)
     return effect
 
 

@@ -402,19 +402,19 @@ def chatter(region: Region, worker: int) -> tuple[list[Spoken], set[int]]:
         match rng.choices(("send", "join", "leave", "log in", "direct"), (70, 10, 10, 2, 8))[0]:
             case "send":
                 text = f"{worker}.{n}"
-                seq, _ = state.rooms.send(sessions[which], room, text, 1)
+                seq, _ = state.chat.send(sessions[which], room, text, 1)
                 spoken.append(Spoken(room, seq, text, begun, time.monotonic_ns()))
             case "join":
-                last, members, _ = state.rooms.join(sessions[which], room, 1)
+                last, members, _ = state.memberships.join(sessions[which], room, 1)
                 assert 1 <= members <= PROCESSES + 1
                 if which == 0 and room not in joined[0]:
                     spoken.append(Spoken(room, last + 1, "", begun, time.monotonic_ns()))
                 joined[which].add(room)
             case "leave":
-                state.rooms.leave(sessions[which], room, 1)
+                state.memberships.leave(sessions[which], room, 1)
                 joined[which].discard(room)
             case "direct":
-                state.rooms.direct(sessions[which], shared, "psst", 1)
+                state.chat.direct(sessions[which], shared, "psst", 1)
             case _:
                 state.sessions.end(sessions[which], 1)
                 sessions[which] = login(state, sessions[which].user, client_id=worker + 1)
@@ -435,7 +435,7 @@ class Seen(NamedTuple):
 
 def read_event(state: State, number: int) -> Seen | None:
     """None: lapped. A direct message is room 0. What is read is whole: slot and frame agree."""
-    event = state.rooms.read(number)
+    event = state.events.read(number)
     if event is None:
         return None
     opcode = Opcode.CHAT_BROADCAST if event.room else Opcode.DIRECT_MESSAGE
@@ -482,16 +482,16 @@ def test_every_room_is_one_sequence() -> None:
         state = state_of(region)
         register(state, *(f"user{n}" for n in range(PROCESSES + 1)))
         answers = run_together(region, processes, chatter, follow)
-        seen = [read_event(state, number) for number in range(1, state.rooms.head() + 1)]
+        seen = [read_event(state, number) for number in range(1, state.events.head() + 1)]
         events = [event for event in seen if event is not None]
         assert len(events) == len(seen)
         for room in ROOMS:
             at_end = {worker + 1 for worker, (_, there) in enumerate(answers) if room in there}
             mine = [event for event in events if event.room == room]
             check_room(mine, [a for spoken, _ in answers for a in spoken if a.room == room], at_end)
-            assert state.rooms.member_ids(room, 0) == sorted(at_end)
-            assert state.rooms.member_count(room) == len(at_end)
-            assert state.rooms.last_seq(room) == len(mine)
+            assert state.memberships.member_ids(room, 0) == sorted(at_end)
+            assert state.memberships.member_count(room) == len(at_end)
+            assert state.events.last_seq(room) == len(mine)
         directs = [event.seq for event in events if not event.room]
         assert directs == list(range(1, len(directs) + 1))
 
@@ -514,12 +514,12 @@ def follow(name: str) -> int:
     ring = region.layout.capacities.event_ring
     cursor, laps, last = 0, 0, dict.fromkeys((0, *ROOMS), 0)
     running = True
-    while running or cursor < state.rooms.head():
+    while running or cursor < state.events.head():
         running = word(region, "header", 0, "state") != DRAINING
-        while cursor < state.rooms.head():
+        while cursor < state.events.head():
             event = read_event(state, cursor + 1)
             if event is None:
-                lapped_by = state.rooms.head() - ring
+                lapped_by = state.events.head() - ring
                 assert cursor <= lapped_by, "it is there, and yet it was not shown"
                 cursor, laps = lapped_by + 1, laps + 1
                 last = dict.fromkeys(last, 0)  # it has missed some: begins anew
@@ -535,7 +535,7 @@ def follow(name: str) -> int:
 def check_history(state: State, room: int, delivered: int) -> None:
     """Without a hole from the oldest on, and with all that had been pushed before it was asked."""
     after = max(0, delivered - 100)
-    oldest, bodies = state.rooms.history(room, after, 256, 1 << 20)
+    oldest, bodies = state.events.history(room, after, 256, 1 << 20)
     seqs = [PUSH[Opcode.CHAT_BROADCAST].decode(body, 0, len(body))[1] for body in bodies]
     assert all(after == seq + 1 for seq, after in pairwise(seqs)), seqs
     assert not seqs or seqs[0] <= max(oldest, after + 1), (oldest, after, seqs)

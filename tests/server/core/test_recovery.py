@@ -108,7 +108,7 @@ def test_two_that_died_at_once(swapped: bool) -> None:
         stepper = Stepper()
         third = crash.stepped_state(world.region, 2, stepper)
         cyd = world.login(third, CYD, IDLE)
-        third.rooms.join(cyd, 2, NOW_US)
+        third.memberships.join(cyd, 2, NOW_US)
         balances, rooms = world.balances(), crash.Rooms(world.region)
         works: tuple[tuple[Callable[[], Any], tuple[Any, ...]], ...] = (
             (
@@ -116,7 +116,7 @@ def test_two_that_died_at_once(swapped: bool) -> None:
                 (third.locks.account(CYD), third.locks.log),
             ),
             (
-                lambda: third.rooms.leave(cyd, 2, NOW_US),
+                lambda: third.memberships.leave(cyd, 2, NOW_US),
                 (third.locks.registry, third.locks.event),
             ),
         )

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from libproto.messages import TxnKind
 from server.core.errors import TableFull
+from server.core.events import SlotKind
 from server.core.ledger import DONE, SUPERSEDED
-from server.core.rooms import SlotKind
 from server.core.session import Session
 from server.core.state import State
 from server.region.records import OFFSETS, RecordKind
@@ -153,7 +153,7 @@ def test_a_free_slot_is_made_anew_whatever_it_holds() -> None:
         assert session.slot == slot
         assert state.sessions.is_live(session)
         assert deposit(state, session, 1) == DONE
-        assert [state.rooms.member_ids(room, 0) for room in (1, 63, 64, 70)] == [[]] * 4
+        assert [state.memberships.member_ids(room, 0) for room in (1, 63, 64, 70)] == [[]] * 4
 
 
 @settings(max_examples=60)
@@ -181,15 +181,15 @@ def test_who_watches_for_payments_is_counted() -> None:
     with small_region() as region:
         state = state_of(region)
         register(state, "ann", "bob")
-        assert not state.rooms.watched(1)
+        assert not state.audience.watched(1)
         first, second = login(state, 1, watches=True), login(state, 1, watches=True)
         login(state, 1)
-        assert state.rooms.watched(1)
-        assert not state.rooms.watched(2)
+        assert state.audience.watched(1)
+        assert not state.audience.watched(2)
         state.sessions.end(first, STARTED_US)
-        assert state.rooms.watched(1)
+        assert state.audience.watched(1)
         state.sessions.end(second, STARTED_US)
-        assert not state.rooms.watched(1)
+        assert not state.audience.watched(1)
 
 
 # ---- clients
@@ -259,7 +259,7 @@ def test_a_later_login_of_the_client_supersedes() -> None:
         old, also = login(state, 1, 7), login(state, 1, 8)
         free = login(state, 1, 0)
         bobs = login(state, 2, 7)
-        before = state.rooms.head()
+        before = state.events.head()
         new, touched = other.sessions.login(1, "ann", 7, 2, 0, STARTED_US)
         assert new.resumed
         assert touched == {0}, "the worker of the old one is told"
@@ -268,8 +268,8 @@ def test_a_later_login_of_the_client_supersedes() -> None:
         assert [deposit(state, session, 1) for session in (old, also, free, bobs)] == [
             SUPERSEDED, DONE, DONE, DONE,
         ]  # fmt: skip
-        assert state.rooms.head() == before + 1
-        event = state.rooms.read(before + 1)
+        assert state.events.head() == before + 1
+        event = state.events.read(before + 1)
         assert event is not None
         assert (event.kind, event.room, event.session) == (SlotKind.SUPERSEDED, 0, old.slot + 1)
         check_quiet(region)
@@ -281,7 +281,7 @@ def test_client_0_supersedes_nothing() -> None:
         register(state, "ann")
         made = [login(state, 1, 0) for _ in range(4)]
         assert all(state.sessions.is_live(session) for session in made)
-        assert state.rooms.head() == 0
+        assert state.events.head() == 0
 
 
 def test_the_end_of_a_superseded_session_leaves_its_successor() -> None:
@@ -375,5 +375,5 @@ def test_a_superseding_login_that_a_recovery_interrupts_begins_anew(goes: bool) 
         assert recovery.came
         assert new.resumed
         assert not other.sessions.is_live(old)
-        assert other.rooms.head() == (0 if goes else 1), "nobody is told of what had gone"
+        assert other.events.head() == (0 if goes else 1), "nobody is told of what had gone"
         check_quiet(region)

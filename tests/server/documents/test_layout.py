@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from server.core.rooms import SlotKind
+from server.core.events import SlotKind
 from server.documents.__main__ import main
 from server.documents.layout import WRITERS, document
 from server.region import layout
