@@ -46,10 +46,18 @@ FORBIDDEN: dict[str, frozenset[str]] = {
     "client.core": INPUT_OUTPUT | CLOCK | LOGGING | {"libnet"},
 }
 
-# Room of the server or the client -> those there that it may import, beside its own.
+# Room of the server or the client -> those there that it may import, beside its own. The part of
+# a room that has a row of its own stands before the room.
 SETTINGS = frozenset({"server.config", "server.child", "server.early", "server.exits"})
 REGION = frozenset({"server.region"})
 CORE = REGION | {"server.core"}
+EVENTS = REGION | {"server.core.errors", "server.core.room_bits"}
+SENDERS = REGION | {
+    "server.core.audience",
+    "server.core.errors",
+    "server.core.events",
+    "server.core.session",
+}
 ARCHIVE = CORE | SETTINGS | {"server.journal"}
 SHELL = frozenset({"client.errors", "client.core", "client.base"})
 FACADES = SHELL | {"client.io"}
@@ -72,6 +80,11 @@ ROOMS: dict[str, frozenset[str]] = {
     "server.exits": frozenset(),
     "server.child": frozenset({"server.config", "server.early"}),
     "server.region": frozenset(),
+    "server.core.room_bits": REGION,
+    "server.core.audience": REGION,
+    "server.core.events": EVENTS,
+    "server.core.chat": SENDERS,
+    "server.core.memberships": SENDERS | {"server.core.room_bits", "server.core.users"},
     "server.core": REGION,
     "server.journal": CORE | SETTINGS,
     "server.archive": ARCHIVE,
@@ -339,7 +352,7 @@ BETWEEN_ROOMS = [
     (room, other)
     for room, allowed in ROOMS.items()
     for other in sorted(ROOMS.keys() - {room})
-    if not any(_is_in(each, other) for each in allowed)
+    if not any(_is_in(each, other) or _is_in(other, each) for each in allowed | {room})
 ]
 
 
