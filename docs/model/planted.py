@@ -4,6 +4,8 @@ A bug is a change of the models' text, so the models themselves stay clean. "pla
 what the design said before it was checked. "open": what it left to the reader's choice, chosen wrongly.
 """
 
+MODULES = "ledger", "ring", "journal", "archive", "clients"
+
 
 def opposite(m, **more):
     return m.ledger([[m.Transfer(1, "A", "B")], [m.Transfer(2, "B", "A")]], {"A": 1, "B": 1}, **more)
