@@ -11,7 +11,7 @@ from typing import Final
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, TxnKind
 from server.core.log import TxnLog
 from server.core.session import Session, is_live
-from server.region.layout import OUTCOME_WORDS, WORD
+from server.region.layout import OUTCOME_WORDS, TARGET_KIND_SHIFT, WORD
 from server.region.locks import InsideLock, Lock, Locks
 from server.region.records import MONEY, OFFSETS, RecordKind
 from server.region.region import Region
@@ -23,7 +23,6 @@ _DEPOSIT, _TRANSFER = int(TxnKind.DEPOSIT), int(TxnKind.TRANSFER)
 _AGAIN = TxnLog.AGAIN
 _pack_money = MONEY.pack
 _pack_outcome = Struct(f"={OUTCOME_WORDS}Q").pack
-_KIND_SHIFT = 32  # an outcome's target: kind << 32 | to_user
 
 Outcome = tuple[int, int, int]  # what became of it, txn_id, balance of the caller
 
@@ -107,7 +106,7 @@ class Ledger:
                         answer = TOO_OLD
                     elif words[outcome] == req_id:
                         _, txn, balance, target, before = words[outcome : outcome + 5]
-                        same = target == kind << _KIND_SHIFT | other and before == amount
+                        same = target == kind << TARGET_KIND_SHIFT | other and before == amount
                         answer = RECORDED if same else MISMATCH
                     elif req_id < session.floor:
                         answer = TOO_OLD
@@ -158,7 +157,7 @@ class Ledger:
                     words[payee + 1] = txn
                 if client:
                     self._bytes[outcome * WORD : (outcome + OUTCOME_WORDS) * WORD] = _pack_outcome(
-                        req_id, txn, balance, kind << _KIND_SHIFT | other, amount
+                        req_id, txn, balance, kind << TARGET_KIND_SHIFT | other, amount
                     )
                     if req_id > newest:
                         words[client + self._newest] = req_id
@@ -190,7 +189,7 @@ class Ledger:
             other = payee if kind == _TRANSFER else 0
             at = client + self._outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
             self._bytes[at * WORD : (at + OUTCOME_WORDS) * WORD] = _pack_outcome(
-                req_id, txn, balance, kind << _KIND_SHIFT | other, record[_AMOUNT]
+                req_id, txn, balance, kind << TARGET_KIND_SHIFT | other, record[_AMOUNT]
             )
             if req_id > words[client + self._newest]:
                 words[client + self._newest] = req_id

@@ -113,6 +113,7 @@ def index_size(c: Capacities) -> int:
 
 OUTCOME_FIELDS = ("req_id", "txn_id", "balance", "target", "amount")
 OUTCOME_WORDS = len(OUTCOME_FIELDS)
+TARGET_KIND_SHIFT = 32  # target: TxnKind << 32 | to_user
 
 SEGMENTS: tuple[Segment, ...] = (
     Segment(
