@@ -153,10 +153,12 @@ def test_every_call(server: RunningServer) -> None:
         paid = ann.transfer(bob_id, 250)
         assert paid.balance == 650
         assert ann.balance() == (650, paid.txn_id)
-        newest, *older = ann.transactions()
+        own = ann.transactions()
+        newest, *older = own.transactions
+        assert own.oldest_txn_id == 0
         assert newest[2:7] == (TxnKind.TRANSFER, ann_id, bob_id, 250, 650)
         assert [txn.req_id for txn in (newest, *older)] == [3, 2, 1]
-        assert ann.transactions(paid.txn_id, 1) == tuple(older[:1])
+        assert ann.transactions(paid.txn_id, 1) == (0, tuple(older[:1]))
 
         pushed = [bob.next_push() for _ in range(2)]
         assert pushed[0] == history.events[-1] or pushed[0] == history.events[1]

@@ -37,24 +37,6 @@ from tests.helpers.server import RunningServer
 SHORT_S = 0.2  # until a call is given up whose answer does not come
 
 
-@pytest.fixture
-def ann(server: RunningServer) -> Iterator[Client]:
-    """A user with 1,000 on the account, to look at what happened."""
-    with Client(port=server.port) as made:
-        made.register("ann", PASSWORD)
-        made.login("ann", PASSWORD)
-        made.deposit(1000)
-        yield made
-
-
-@pytest.fixture
-def bob(server: RunningServer) -> Iterator[Client]:
-    with Client(port=server.port) as made:
-        made.register("bob", PASSWORD)
-        made.login("bob", PASSWORD)
-        yield made
-
-
 # --- copies and forks
 
 
