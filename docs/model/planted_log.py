@@ -350,6 +350,115 @@ CHAT_PLANTED = [
     ("open: a small batch has an event, and not the NEW_CLIENT before it", chat_and_pay, dict(sync=False, crashes=1), {
         "or m[\"after\"][events - 1] <= txns": "or True"}),
 ]
-HOLD = [*LOG_HOLD, *PAIR_HOLD, *BEGIN_HOLD, *CHAT_HOLD]
+
+
+@of("readers")
+def reads(m, said=("red", "red", "red"), **more):
+    return m.readers(said, **more)
+
+
+READ_HOLD = [
+    (reads, {}),
+    (reads, dict(own=False, looks=1)),
+    (reads, dict(rooms=("red", "blue"), said=("red", "blue", "red"))),
+    (reads, dict(sync=False)),
+    (reads, dict(capacity=1, own=False)),
+    (reads, dict(order="tso")),
+]
+OWED = """                    while not gap and number <= cursor:  # what is owed: from the ring, while it is there
+"""
+NOTED = 'its_event = yield read(("last event", room))\n            upto = max(upto, its_event)'
+READ_COUNTERS = """        head = yield read("head")
+        upto, counters = head, ()
+"""
+READ_PLANTED = [
+    ("planted: a worker reads up to the head in sync", reads, {}, {
+        'durable = yield read("durable" if sync else "head")': 'durable = yield read("head")',
+        'upto = m["durable"] if sync else m["head"]': 'upto = m["head"]'}),
+    ("planted: JOIN is answered when it is executed", reads, {}, {
+        "if parked and parked[2] <= upto and m": "if parked and m",
+        'if parked and parked[2] <= durable and what == "answer":': 'if parked and what == "answer":'}),
+    ("planted: a JOIN without an event of its own waits for nothing", reads, dict(own=False), {
+        'last, number = yield read(("last", room), ("last event", room))\n': 'last, number = (yield read(("last", room))), 0\n'}),
+    ("planted: gaps are sent at once", reads, {}, {
+        "if gap and gap[0] <= durable:": "if gap:", "or gap and gap[0] <= upto)": "or gap)"}),
+    ("planted: gaps are sent when the noted head is durable, whatever the counters tell of", reads, {}, {
+        NOTED: NOTED.split("\n")[0]}),
+    ("planted: a room's counter is stored before its last event", reads, dict(capacity=1), {
+        '        yield write(("last event", room), event.number)  # before the counter: who reads that finds this\n': "",
+        'yield write(("last", room), event.seq)\n':
+            'yield write(("last", room), event.seq)\n        yield write(("last event", room), event.number)\n'}),
+    ("planted: the counters are noted before the head", reads, {}, {
+        READ_COUNTERS: '        upto, counters = 0, ()\n', "return head, (upto": 'head = yield read("head")\n        return head, (max(upto, head)'}),
+    ("planted: pushes before a pending gap", reads, {}, {"if not gap and cursor < durable:": "if cursor < durable:",
+        "bool(not gap and cursor < upto or": "bool(cursor < upto or"}),
+    ("planted: a JOIN not answered is passed over", reads, {}, {OWED: "                    while False:\n"}),
+    ("planted: the same, by a reader that is lapped", reads, {}, {
+        "in (*joined, *(parked or ())[:1]):": "in joined:"}),
+    ("planted: a JOIN not answered gets its pushes", reads, {}, {
+        "if event.room in joined:": "if event.room in joined + (parked or ())[:1]:"}),
+    ("planted: at a wake-up pushes go before answers", reads, dict(rooms=("red", "blue"), said=("red",)), {
+        "elif parked and event.room == parked[0] and event.seq > passed:": "elif False:", OWED: "                    while False:\n"}),
+    ("open: ROOM_LIST waits for the head that it found", reads, dict(looks=1), {
+        'number = yield read(("last event", rooms[0]))\n        yield locked': 'number = yield read("head")\n        yield locked'}),
+    ("open: the gap of a JOIN that is answered meanwhile is sent at once", reads, {}, {
+        "if gap:  # with the others, when it is durable": "if False:", OWED: OWED.replace("not gap and ", "")}),
+]
+
+
+@of("leaves")
+def one_user(m, **more):
+    """Two connections of one user, in a room on two workers."""
+    return m.leaves([("u", "w0", ("red",)), ("u", "w1", ("red",))], **more)
+
+
+@of("leaves")
+def two_users(m, **more):
+    return m.leaves([("u", "w0", ("red", "blue")), ("v", "w1", ("red",))], **more)
+
+
+LEAVE_HOLD = [
+    (one_user, dict(kills=2, journal_kills=1)),
+    (one_user, dict(kills=1, logouts=1, joins=("red",), full=1, allocated=3)),
+    (two_users, dict(kills=1, journal_kills=1, logins=("u", "v"))),
+    (two_users, dict(kills=2, full=1, allocated=3, joins=("blue",))),
+    (two_users, dict(logouts=1, full=1, allocated=4, joins=("blue",), logins=("u",))),
+]
+ENDS = 'yield locked("its sessions end", lambda m: [(None, ended(m, what))])'
+ELSEWHERE = "if inside(m, s.user, room, i):"
+LEAVE_PLANTED = [
+    ("planted: the repair publishes the leaves and waits for space", two_users, dict(kills=1, logouts=1, journal_kills=1), {
+        ENDS: then(ENDS, 'yield locked("space for a leave", lambda m: [(None, {})] * free_slot(m))', indent=16)}),
+    ("planted: the leaves are not reserved in the file", two_users, dict(full=1, allocated=4, logouts=2, joins=("blue",)), {
+        "m[\"head\"] + event + reserve > m": "m[\"head\"] + event > m"}),
+    ("planted: a leave is reserved for each session, not for each membership", two_users, dict(
+        full=1, allocated=4, logouts=2, joins=("blue",)), {
+            "reserve = memberships(m) + 1": "reserve = len(all_of(m))"}),
+    ("planted: superseding publishes an event", two_users, dict(full=1, allocated=3, logins=("u",)), {
+        'changes = rest | {("session", free[0])': 'if m["head"] + 1 + memberships(m) > m["allocated"]:\n            return []\n'
+        '        changes = rest | {("session", free[0])'}),
+    ("planted: a record is free when its session ends", two_users, dict(logouts=1), {
+        'm["session", i]._replace(state=ENDING)': "Session()"}),
+    ("planted: whether a leave makes an event is decided when its session ends", one_user, dict(kills=2), {
+        "    rooms: tuple = ()\n": "    rooms: tuple = ()\n    alone: tuple = ()\n", ELSEWHERE: "if room not in s.alone:",
+        'm["session", i]._replace(state=ENDING)': 'm["session", i]._replace(state=ENDING, alone=tuple('
+        'r for r in m["session", i].rooms if not inside(m, m["session", i].user, r, i)))'}),
+    ("planted: only live sessions count for a leave", one_user, dict(kills=2), {
+        "if i != but)": "if i != but and (but is None or s.state == LIVE))"}),
+    ("planted: only live sessions count for a join", one_user, dict(logouts=2, logins=("u",), joins=("red",)), {
+        "if i != but)": "if i != but and (but is not None or s.state == LIVE))"}),
+    ("planted: a rebuild counts the members of live sessions only", two_users, dict(kills=1), {
+        "return len({s.user for s in all_of(m).values() if room in s.rooms})":
+            "return len({s.user for s in all_of(m).values() if room in s.rooms and (s.state == LIVE or not m['recovery'])})"}),
+    ("planted: the table has no records for ENDING sessions", one_user, dict(logins=("u",)), {
+        "range(2 * setting)": "range(setting)"}),
+    ("planted: who publishes the last leave frees the record, nobody else", two_users, dict(kills=1, logouts=1), {
+        'else [(f"record {i} is free", {("session", i): Session()})]': 'else []',
+        '            return [("the event is complete", complete(m))]':
+            '            done = complete(m)\n            i = m["committed"].session\n            s = done["session", i]\n'
+            '            if s.state == ENDING and not s.rooms:\n                done |= {("session", i): Session()}\n'
+            '            return [("the event is complete", done)]'}),
+]
+HOLD = [*LOG_HOLD, *PAIR_HOLD, *BEGIN_HOLD, *CHAT_HOLD, *READ_HOLD, *LEAVE_HOLD]
 DEEP = []
-PLANTED = [*LOG_PLANTED, *PAIR_PLANTED, *BEGIN_PLANTED, *CHAT_PLANTED]
+PLANTED = [*LOG_PLANTED, *PAIR_PLANTED, *BEGIN_PLANTED, *CHAT_PLANTED, *READ_PLANTED, *LEAVE_PLANTED]
