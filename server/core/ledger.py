@@ -110,7 +110,7 @@ class Ledger:
         now: int, payee: int, held: tuple[Lock, ...],
     ) -> Outcome | None:  # fmt: skip
         """Steps 2 to 6, under the locks `held`. payee: the word of the payee's account; 0: none.
-        None: a recovery came between, and the locks have been given back."""
+        None: a recovery came between, and the locks have been released."""
         words, account = self._words, session.account
         # 2. the checks, in the order that the protocol gives
         at, client = session.at, session.client
