@@ -74,6 +74,8 @@ def test_every_process_has_a_client_id_of_its_own(server: RunningServer, ann: Cl
 
     def pay_in() -> list[int]:
         with client:
+            # Were it drawn before, the server would refuse all but one of the logins.
+            assert client.client_id == 0
             client.login("ann", PASSWORD)
             return [client.deposit(100).txn_id, client.client_id]
 
