@@ -140,9 +140,13 @@ def leaves(sessions, setting=2, workers=2, capacity=1, allocated=9, joins=(), lo
 
     def journal_process():
         while True:
-            yield locked("write, allocate", lambda m: [
-                ("durable", {"durable": m["head"]})] * (m["durable"] < m["head"]) + [
-                ("allocated", {"allocated": m["head"] + 3})] * (not m["full"] and m["allocated"] < m["head"] + 3))
+            yield locked("write, allocate", write)
+
+    def write(m):
+        if m["head"] > m["allocated"]:
+            raise Broken("what was executed cannot be written")
+        out = [("durable", {"durable": m["head"]})] * (m["durable"] < m["head"])
+        return out + [("allocated", {"allocated": m["head"] + 3})] * (not m["full"] and m["allocated"] < m["head"] + 3)
 
     def master():
         while True:

@@ -434,6 +434,8 @@ LEAVE_PLANTED = [
     ("planted: a leave is reserved for each session, not for each membership", two_users, dict(
         full=1, allocated=4, logouts=2, joins=("blue",)), {
             "reserve = memberships(m) + 1": "reserve = len(all_of(m))"}),
+    ("planted: a slot is given where the file has no space", two_users, dict(full=1, allocated=0, logouts=1), {
+        ' or m["head"] + 1 > m["allocated"]:\n': ":\n"}),
     ("planted: superseding publishes an event", two_users, dict(full=1, allocated=3, logins=("u",)), {
         'changes = rest | {("session", free[0])': 'if m["head"] + 1 + memberships(m) > m["allocated"]:\n            return []\n'
         '        changes = rest | {("session", free[0])'}),
@@ -561,7 +563,86 @@ DAMAGE_PLANTED = [
         '"made": ((len(m["log"]), s), m': '"made": ((len(m["log"]), s if not m["log"][-1].events else apply('
         'fold(m, len(m["log"]) - 1, m["made"][0]), m["log"][-1].money)), m'}),
 ]
-HOLD = [*LOG_HOLD, *PAIR_HOLD, *BEGIN_HOLD, *CHAT_HOLD, *READ_HOLD, *LEAVE_HOLD, *ARCHIVE_HOLD, *DAMAGE_HOLD]
+
+
+@of("board")
+def two_takers(m, **more):
+    return m.board([[m.Take("A")], [m.Take("B")]], {"A": 1, "B": 1, "C": 0}, **more)
+
+
+@of("board")
+def taker_and_owners(m, **more):
+    """The offer goes, and another's comes in its place."""
+    return m.board([[m.Take("A")], [m.Remove("C"), m.Put("D")]], {"A": 1, "C": 0, "D": 0}, **more)
+
+
+BOARD_HOLD = [
+    (two_takers, dict(kills=1, child_kills=1)),
+    (taker_and_owners, dict(kills=1)),
+]
+TAKEN = "            if again != offer:  # it has changed: begin anew"
+GOES = '            yield write("offer", None)  # under both locks\n'
+BOARD_PLANTED = [
+    ("planted: the offer is not read again under the locks", two_takers, {}, {TAKEN: "            if False:"}),
+    ("planted: what was read is trusted where an offer is there", taker_and_owners, {}, {TAKEN: "            if not again:"}),
+    ("planted: the offer goes after the locks", taker_and_owners, {}, {
+        GOES: "", '            yield write(("intent", w, "txn"), 0)\n': GOES + '            yield write(("intent", w, "txn"), 0)\n'}),
+    ("planted: the repair leaves the offer on the board", two_takers, dict(kills=1), {
+        "if offer and offer == record.offer:": "if False:"}),
+    ("planted: the repair removes the offer that came after it", taker_and_owners, dict(kills=1), {
+        "if offer and offer == record.offer:": "if offer:"}),
+]
+
+
+@of("room_ends")
+def banned(m, **more):
+    return m.room_ends(["say", "say", "ban", "leave", "say"], **more)
+
+
+@of("room_ends")
+def superseded(m, **more):
+    return m.room_ends(["say", "say", "supersede", "leave", "say"], **more)
+
+
+@of("room_ends")
+def opened_again(m, **more):
+    return m.room_ends(["say", "close", "leave", "open", "say", "say", "say"], **more)
+
+
+ROOM_HOLD = [(banned, {}), (banned, dict(capacity=1)), (superseded, {}), (opened_again, {}), (opened_again, dict(capacity=1))]
+LOOKS_FOR_WORK = 'yield locked("look for work", lambda'
+ITS_SESSION = 'cursor, session = event.number, (yield read("session"))  # after the head'
+ROOM_LOOKS = """                last = yield read("last")
+                session = yield read("session")  # these after the counter
+                room = yield read("room")
+"""
+STAYS = 'if session == "live" and room == Room(joined):'
+ROOM_PLANTED = [
+    ("planted: a session is looked at before the head is read", superseded, {}, {
+        LOOKS_FOR_WORK: then('session = yield read("session")', LOOKS_FOR_WORK, indent=12),
+        ITS_SESSION: "cursor = event.number"}),
+    ("planted: a session's state is looked at by who is lapped only", superseded, {}, {
+        'if session == "live" and joined == event.epoch:': "if joined == event.epoch:"}),
+    ("planted: who is lapped does not look at the session", superseded, dict(capacity=1), {STAYS: "if room == Room(joined):"}),
+    ("planted: who is lapped does not look at the role", banned, dict(capacity=1), {
+        STAYS: 'if session == "live" and room._replace(banned=False) == Room(joined):'}),
+    ("planted: who is lapped does not look at the access", opened_again, dict(capacity=1), {
+        STAYS: 'if session == "live" and room._replace(open=True) == Room(joined):'}),
+    ("planted: who is lapped does not look at the epoch", opened_again, {}, {
+        STAYS: 'if session == "live" and joined and room._replace(epoch=1) == Room():'}),
+    ("planted: who is lapped looks at the room, then at its counter", banned, dict(capacity=1), {
+        ROOM_LOOKS: """                session = yield read("session")
+                room = yield read("room")
+                last = yield read("last")
+"""}),
+    ("planted: positions are kept without the epoch", opened_again, {}, {
+        'if session == "live" and joined == event.epoch:': 'if session == "live" and joined:',
+        "                else:\n                    joined = 0\n": ""}),
+    ("planted: the event of a ban does not end the pushes", banned, {}, {'("banned", "closed")': '("closed",)'}),
+    ("planted: the event of a closing does not end the pushes", opened_again, {}, {'("banned", "closed")': '("banned",)'}),
+]
+HOLD = [*LOG_HOLD, *PAIR_HOLD, *BEGIN_HOLD, *CHAT_HOLD, *READ_HOLD, *LEAVE_HOLD, *ARCHIVE_HOLD, *DAMAGE_HOLD, *BOARD_HOLD,
+        *ROOM_HOLD]
 DEEP = []
 PLANTED = [*LOG_PLANTED, *PAIR_PLANTED, *BEGIN_PLANTED, *CHAT_PLANTED, *READ_PLANTED, *LEAVE_PLANTED, *ARCHIVE_PLANTED,
-           *DAMAGE_PLANTED]
+           *DAMAGE_PLANTED, *BOARD_PLANTED, *ROOM_PLANTED]
