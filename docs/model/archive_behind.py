@@ -54,16 +54,16 @@ def archive_behind(says=2, pays=0, ring=1, lag=9, snapshots=0, tips=0, order="sc
                     raise Broken("refused, and the archive has every event")
             elif number - m["durable"] <= ring:
                 event = Event(number, m["content"])
-                out.append((f"{event}", {
-                    "events": m["events"] + (event,), "oldest": max(m["oldest"], number - ring + 1), "says": m["says"] - 1,
-                    "content": m["content"] + 1, "pending": m["pending"] + (event,)}))
+                out.append((f"{event}", published(m, event) | {"says": m["says"] - 1, "content": m["content"] + 1}))
         if m["pays"]:
             out.append(("a transfer", {"pending": m["pending"] + (MONEY,), "pays": m["pays"] - 1}))
         if m["tips"] and m["dropped"] and number - m["durable"] <= ring:
-            out.append(("a PAYMENT", {
-                "events": m["events"] + (None,), "oldest": max(m["oldest"], number - ring + 1),
-                "pending": m["pending"] + (None,), "tips": m["tips"] - 1}))
+            out.append(("a PAYMENT", published(m, None) | {"tips": m["tips"] - 1}))
         return out + [("a history", changes) for changes in history(m)]
+
+    def published(m, event):
+        oldest = max(m["oldest"], len(m["events"]) + 2 - ring)
+        return {"events": m["events"] + (event,), "pending": m["pending"] + (event,), "oldest": oldest}
 
     def history(m):
         """Past the archive's position only where archive and ring meet."""

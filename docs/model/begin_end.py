@@ -1,8 +1,8 @@
 """BEGIN and END records: no number of a room is used twice over a crash, none is skipped over a stop.
 
-Each number that is used is shown to somebody at once (`async`; in `sync` it is shown when it is durable, which is less).
-An event is one step (ring.py has its steps). The file's entries are BEGINs, batches of events, ENDs; a snapshot has what
-the entries up to it give, and these are gone then.
+Each number that is used is shown to somebody at once (that is `async`; `sync` shows it when it is durable, which is
+less). An event is one step (ring.py has its steps). The file's entries are BEGINs, batches of events, ENDs; a snapshot
+has what the entries up to it give, and these are gone then.
 """
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ class State(NamedTuple):  # what the entries give
 def begin_end(rooms=("red", "blue"), says=3, rings=(2,), snapshots=0, **faults):
     """says: events that are asked for. rings: sizes of the event ring, any of them at a start.
 
-    Faults, each as often as the scenario allows: journal_kills; crashes, cuts as in journal.py; stops (orderly ones)."""
+    Faults, each as often as the scenario allows: journal_kills; crashes, cuts as in journal.py; stops, orderly ones."""
     file = File(2 + 2 * says + 2 * sum(faults.values()))
     region = {"up": 0, "serving": 0, "ending": 0, "ring": 0, "pending": (), "written": 0}
     region |= {("last", room): 0 for room in rooms} | {("status", who): "off" for who in ("worker", "journal")}

@@ -90,7 +90,8 @@ def chat_once(scripts, window=2, sync=True, **faults):
         entries = m[name] + (entry,)
         if name == "events":  # the newest txn_id at that time
             kept |= {"after": m["after"] + (len(m["log"]),)}
-        return kept | {name: entries, "order": m["order"] + ((name, len(entries)),), "record": store(record, entry, len(entries))}
+        number = len(entries)
+        return kept | {name: entries, "order": m["order"] + ((name, number),), "record": store(record, entry, number)}
 
     def executed(m, c, req):
         """How many times."""

@@ -1,5 +1,5 @@
-"""Damage in the one log: what a start makes of a batch whose event part, or money part, is damaged; the snapshots that it
-starts from; the segments that go.
+"""Damage in the one log: what a start makes of a batch whose event part, or money part, is damaged; the snapshots that
+it starts from; the segments that go.
 
 One client, one room, `sync`. A batch is a segment of its own. A snapshot is made of the files, at a batch's end. What a
 torn write looks like is in one_log.py; here the checksum of a part that was written is wrong, at a start.
@@ -28,6 +28,9 @@ class Batch(NamedTuple):
     events: tuple
 
 
+NOTHING = Batch((), ())
+
+
 class State(NamedTuple):
     balance: int = 0  # payments made
     roles: int = 0  # what pairs have changed, beside money
@@ -43,10 +46,10 @@ class State(NamedTuple):
 def damage(script, snapshots=1, **faults):
     """script: the client's requests: "pay", "chat" or "pair", with req_ids 1, 2, ...
 
-    Faults, each as often as the scenario allows: crashes; bad_events, bad_money (of any batch), bad_snapshots (the newest),
-    all of them seen at the next start; drops (of the client's connection)."""
-    memory = {"up": 1, "live": State(), "pending": (Batch((), ())), "log": (), "first": 0, "archive": 0, "refused": 0, "decided": ()}
-    memory |= {"snapshots": snapshots, "made": ((0, State()), (0, State())), "session": 0, "next": 1, "unanswered": 0}
+    Faults, each as often as the scenario allows: crashes; bad_events, bad_money (of any batch), bad_snapshots (the
+    newest), all of them seen at the next start; drops (of the client's connection)."""
+    memory = {"up": 1, "live": State(), "pending": NOTHING, "log": (), "first": 0, "archive": 0, "refused": 0}
+    memory |= {"decided": ()} | {"snapshots": snapshots, "made": ((0, State()), (0, State())), "session": 0, "next": 1, "unanswered": 0}
     memory |= {"done": (), "numbers": (), "seen": (), "rely": (), "told": ()}  # known to the model only
     memory |= {("left", kind): faults.get(kind, 0) for kind in (
         "crashes", "bad_events", "bad_money", "bad_snapshots", "drops")}
@@ -65,9 +68,9 @@ def damage(script, snapshots=1, **faults):
         if not m["session"]:
             return [("LOGIN", login(m))]
         if m["session"] == 1:  # it is answered when it is durable
-            return [("LOGIN is answered", {"session": 2})] * (m["pending"] == Batch((), ()))
+            return [("LOGIN is answered", {"session": 2})] * (m["pending"] == NOTHING)
         if m["unanswered"] and (m["unanswered"], "sent") in m["told"]:
-            return [(f"{number} is answered", answered(m, number, "OK"))] * (m["pending"] == Batch((), ()))
+            return [(f"{number} is answered", answered(m, number, "OK"))] * (m["pending"] == NOTHING)
         return [(f"sends {number}", execute(m, number))]
 
     def login(m):
@@ -171,14 +174,15 @@ def damage(script, snapshots=1, **faults):
         if not m["up"]:
             return [] if m["refused"] else [("start", start(m))]
         out = []
-        if m["pending"] != Batch((), ()):
-            out.append(("a batch", {"log": m["log"] + (m["pending"],), "pending": Batch((), ())}))
+        if m["pending"] != NOTHING:
+            out.append(("a batch", {"log": m["log"] + (m["pending"],), "pending": NOTHING}))
         if m["archive"] < len(m["log"]):
             out.append(("the archive", {"archive": m["archive"] + 1}))
         if m["snapshots"] and m["made"][0][0] < len(m["log"]):
             s = fold(m, len(m["log"]), m["made"][0])
             if s is not None:
-                out.append(("a snapshot", {"made": ((len(m["log"]), s), m["made"][0]), "snapshots": m["snapshots"] - 1}))
+                made = len(m["log"]), s
+                out.append(("a snapshot", {"made": (made, m["made"][0]), "snapshots": m["snapshots"] - 1}))
         if m["first"] < min(m["archive"], m["made"][1][0]):
             out.append(("a segment goes", {"first": m["first"] + 1}))
         return out
@@ -199,7 +203,8 @@ def damage(script, snapshots=1, **faults):
         if s.epoch != m["live"].epoch and found <= {*m["seen"]}:
             raise Broken("the room begins anew, and no damage was found")
         decided = {i: m["archive"] > i for i in found} | dict(m["decided"])
-        return {"up": 1, "live": s, "decided": tuple(sorted(decided.items())), "seen": tuple(sorted(found | {*m["seen"]}))}
+        seen = tuple(sorted(found | {*m["seen"]}))
+        return {"up": 1, "live": s, "decided": tuple(sorted(decided.items())), "seen": seen}
 
     # ---- faults and properties
 
@@ -211,10 +216,11 @@ def damage(script, snapshots=1, **faults):
                 out.append((label, changes | {("left", kind): m["left", kind] - 1}))
 
         if m["up"]:
-            lost = [x.number for x in (*m["pending"].money, *m["pending"].events) if getattr(x, "kind", "") not in ("new", "floor")]
+            lost = [e.number for e in m["pending"].events] + [r.number for r in m["pending"].money if r.kind == "pay"]
             seqs = [(m["live"].epoch, e.seq) for e in m["pending"].events]  # nobody has seen them
             strike("crashes", "**** all are killed", {
-                "numbers": tuple(number for number in m["numbers"] if number not in seqs), "up": 0, "pending": Batch((), ()), "session": 0, "done": tuple(n for n in m["done"] if n not in lost)})
+                "up": 0, "pending": NOTHING, "session": 0, "done": tuple(n for n in m["done"] if n not in lost),
+                "numbers": tuple(number for number in m["numbers"] if number not in seqs)})
             if m["session"] == 2:
                 strike("drops", "**** the connection is lost", {"session": 0})
         else:
@@ -228,7 +234,8 @@ def damage(script, snapshots=1, **faults):
         return out
 
     def goal(m):
-        return m["refused"] or m["up"] and m["next"] > len(script) and not m["unanswered"] and m["pending"] == Batch((), ())
+        content = m["next"] > len(script) and not m["unanswered"] and m["pending"] == NOTHING
+        return m["refused"] or m["up"] and content
 
     def check(m):
         for number, what in m["told"]:

@@ -1,7 +1,7 @@
 """Sessions that end: leaves that cannot be refused, a repair that waits for no space, rings and disks that are full.
 
-A session that ends, however it does, is set to ENDING, which needs no slot of the ring; workers publish its leaves one by
-one as there is space, and its record is free after the last. An event is two steps here: its commit, and all that it
+A session that ends, however it does, is set to ENDING, which needs no slot of the ring; workers publish its leaves one
+by one as there is space, and its record is free after the last. An event is two steps here: its commit, and all that it
 changes with the head (ring.py has their stores). The journal makes events durable and allocates what is written next.
 """
 from typing import NamedTuple
@@ -26,11 +26,12 @@ class Event(NamedTuple):
 
 
 def leaves(sessions, setting=2, workers=2, capacity=1, allocated=9, joins=(), logins=(), **faults):
-    """sessions: (user, worker, rooms) of those that are live at first. setting: live sessions at most. joins: rooms that
-    clients ask for. logins: users that log in again, each in the place of a session of theirs. allocated: events that
-    the file has space for, beside what is in it.
+    """sessions: (user, worker, rooms) of those that are live at first. setting: live sessions at most. joins: rooms
+    that clients ask for. logins: users that log in again, each in the place of a session of theirs. allocated: events
+    that the file has space for, beside what is in it.
 
-    Faults, each as often as the scenario allows: kills (of workers), journal_kills, logouts; full (the disk, for good)."""
+    Faults, each as often as the scenario allows: kills (of workers), journal_kills, logouts; full (the disk, for
+    good)."""
     crew, rooms = [f"w{i}" for i in range(workers)], sorted({r for s in sessions for r in s[2]} | set(joins))
     table = range(2 * setting)
     memory = {("session", i): Session(LIVE, *sessions[i]) if i < len(sessions) else Session() for i in table}

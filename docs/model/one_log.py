@@ -282,7 +282,8 @@ def one_log(scripts, workers=1, txns=2, events=2, at_once=9, sync=True, **faults
         words = {"up": 1, "log": log, "events": said, "head": len(log), "event head": number}
         words |= {("slot", record.txn % txns): record for record in log[-txns:]}
         words |= {("event slot", e.number % events): e for e in said[-events:]}
-        return words | {"began at": number, "durable txn": len(log), "durable event": number, ("status", "journal"): "run"}
+        words |= {"durable txn": len(log), "durable event": number, ("status", "journal"): "run"}
+        return words | {"began at": number}
 
     def fold(batches):
         """Transactions and events in the file, each of which must follow from those before it."""

@@ -228,7 +228,8 @@ def pair(scripts, balances, txns=9, events=9, ring=9, order="sc", **faults):
             return {"said": said + (event,)}
         if name == "event head":
             owed = [e for e in m["said"] if e.number == value and not e.txn]
-            if any(m["outcome", e.request] != (0, e.number) or m["newest", requests[e.request].src] < e.request for e in owed):
+            if any(m["outcome", e.request] != (0, e.number) for e in owed) or any(
+                    m["newest", requests[e.request].src] < e.request for e in owed):
                 raise Broken("the head is advanced, and there is nothing left from which to make the outcome")
         return {}
 

@@ -3,8 +3,9 @@
 A bug is a change of the models' text, so the models themselves stay clean. "planted": a known mistake. "as written":
 what the design said before it was checked. "open": what it left to the reader's choice, chosen wrongly.
 """
+from planting import of, then
 
-MODULES = "ledger", "ring", "journal", "archive", "clients"
+MODULES = "ledger", "ring", "journal", "archive", "clients"  # of a scenario that does not say
 
 
 def opposite(m, **more):
@@ -66,20 +67,21 @@ def retries(m, **more):
     return m.clients(**more)
 
 
+@of("supply")
 def deposits(m, **more):
     return m.supply([[("A", 1)], [("B", 2)]], **more)
 
 
+@of("supply")
 def deposits_back(m, **more):
     return m.supply([[("A", 2), ("A", -1)], [("B", 1)]], **more)
 
 
+@of("waiting")
 def archive_sleeps(m, **more):
     return m.waiting(**more)
 
 
-deposits.modules = deposits_back.modules = ("supply",)
-archive_sleeps.modules = ("waiting",)
 
 HOLD = [
     (opposite, dict(kills=2, child_kills=1)),
@@ -199,9 +201,6 @@ SUPPLY_LOOK = """            if not (yield from r.take(w, (account,), LOG)):
 """
 SUPPLY_LIMIT = "if newest.supply + amount > most:  # nothing is written yet"
 
-
-def then(*statements, indent):
-    return f"\n{' ' * indent}".join(statements)
 
 
 PLANTED = [  # what is wrong; where that shows; the texts that are replaced

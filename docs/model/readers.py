@@ -1,5 +1,5 @@
-"""Readers of the event ring in `sync`: nothing is shown before it is durable; who is lapped; a JOIN that is not answered
-yet is owed its events.
+"""Readers of the event ring in `sync`: nothing is shown before it is durable; who is lapped; a JOIN that is not
+answered yet is owed its events.
 
 A publisher, the journal (its durable word is one step here; one_log.py has the rest), and a worker whose client joins
 each room at some time and asks for the rooms' counters. A slot's copy is one step (ring.py has its loads). An inbox is
@@ -57,8 +57,8 @@ def readers(said, rooms=("red",), capacity=2, own=True, looks=0, sync=True, orde
 
     def journal_process():
         while True:
-            yield locked("a batch is durable", lambda m: [(None, {"durable": m["head"]})] * (m["durable"] < m["head"]) + [
-                (None, {"also": 1})] * (not m["also"]))
+            yield locked("a batch is durable", lambda m: [
+                (None, {"durable": m["head"]})] * (m["durable"] < m["head"]) + [(None, {"also": 1})] * (not m["also"]))
 
     # ---- the worker that reads
 

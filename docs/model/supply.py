@@ -1,7 +1,7 @@
 """The limit of the money supply: deposits into different accounts, which no common account lock keeps apart.
 
-The supply stands in the newest record of the txn log, so it is read under the log lock (ledger.py has transfers, which do
-not change it, and the rest).
+The supply stands in the newest record of the txn log, so it is read under the log lock (ledger.py has transfers, which
+do not change it, and the rest).
 """
 from typing import NamedTuple
 
