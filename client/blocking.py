@@ -18,7 +18,7 @@ from libproto.messages import (
     Member,
     RoomEntry,
     RoomHistoryResponse,
-    Transaction,
+    TxnHistoryResponse,
     UserLookupResponse,
     UserNameResponse,
 )
@@ -190,6 +190,11 @@ class Client(BlockingBase):
 
     def transactions(
         self, before_txn_id: int = 0, limit: int = LIST_MAX, *, timeout_s: float | None = None
-    ) -> tuple[Transaction, ...]:
-        """One's own transactions, newest first, at most 256; 0: from the newest."""
+    ) -> TxnHistoryResponse:
+        """One's own transactions, newest first, at most 256; none is the end. before_txn_id: only
+        those that are older, 0: from the newest.
+
+        The result's `oldest_txn_id` is the oldest that the server still keeps: 0 if it keeps all of
+        them, so that the end is that of everything; else there were older ones.
+        """
         return self._call(calls.transactions(before_txn_id, limit), timeout_s)

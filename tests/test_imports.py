@@ -78,6 +78,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "server.config": frozenset(),
     "server.early": frozenset(),
     "server.exits": frozenset(),
+    "server.faults": frozenset({"server.early"}),
     "server.child": frozenset({"server.config", "server.early"}),
     "server.region": frozenset(),
     "server.core.room_bits": REGION,
@@ -90,7 +91,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "server.archive": ARCHIVE,
     # Of the archive, workers take the questions and the client that asks them.
     "server.worker": CORE | SETTINGS | {"server.archive.protocol", "server.archive.client"},
-    "server.master": ARCHIVE | {"server.archive", "server.worker"},
+    "server.master": ARCHIVE | {"server.archive", "server.faults", "server.worker"},
     "server.program": SETTINGS | {"server.master"},
     "server.admin": ARCHIVE | {"server.archive"},
     "server.documents": ARCHIVE | {"server.archive", "server.admin"},

@@ -213,7 +213,7 @@ class Stage:
         return program.text
 
     def _until(self, program: Program, condition: Callable[[], bool], what: str) -> None:
-        """All terminals are read meanwhile: a program that nobody reads would stand still."""
+        """All terminals are read meanwhile: a program that nobody reads would block."""
         deadline = time.monotonic() + _WAIT_S
         while True:
             for each in self._programs:

@@ -1,6 +1,6 @@
 """One user's connection: never blocking, its answers matched by req_id, made anew when it is lost.
 
-A connection that breaks, or that owes an answer for too long, is given up. The next one logs in
+A connection that breaks, or that owes an answer for too long, is closed. The next one logs in
 with the same client_id, joins the rooms again, and repeats the ledger requests that are unanswered,
 so that each is executed once and its outcome becomes known; other requests are lost with their
 connection. A request that is repeated still counts from when it was first due.

@@ -1,7 +1,7 @@
 """One thread of the load: an epoll loop over many connections, and when the next request is due.
 
 **Closed loop.** A connection sends as soon as fewer than `pipeline` of its requests are unanswered.
-A server that stands still is asked nothing meanwhile, so few requests show that it did.
+A server that hangs is asked nothing meanwhile, so few requests show that it did.
 
 **Open loop.** Requests are due at a fixed rate, whatever the answers, and go to the next connection
 that has room for one. Latency counts from when a request was due: what waits because the server (or

@@ -2,7 +2,7 @@
 
 Latencies become HDR histograms, from 1 µs to an hour with three significant digits. `ok` counts
 answers between the start and the end of the run. What was answered after the end (`after_end`) is
-in the histograms all the same: a server that stands still at the end would look fast otherwise.
+in the histograms all the same: a server that hangs at the end would look fast otherwise.
 """
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12

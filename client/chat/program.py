@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, assert_never, cast
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -28,7 +28,13 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from client.aio import AsyncClient
 from client.amounts import parse_amount
 from client.core.gaps import Found, read_range
-from client.core.pushes import PaymentGap, RoomRefused, RoomRestarted
+from client.core.pushes import (
+    LogReplaced,
+    OutcomesUnknown,
+    PaymentGap,
+    RoomRefused,
+    RoomRestarted,
+)
 from client.errors import CallTimeout, ClientError, ConnectionLost, RequestFailed
 from client.terminal import display
 from client.terminal.advice import explain, money_at_stake
@@ -168,10 +174,11 @@ class Chat:
             self.complain(str(error))
         except (RequestFailed, CallTimeout) as error:
             self.complain(explain(error))
-        except ConnectionLost:
+        except ConnectionLost as error:
             if not (self.client.connected or self.client.reconnecting):
                 raise
-            self.complain("the connection was lost: whether this was said is unknown")
+            unknown = getattr(error, "__notes__", ("whether this was said is unknown",))
+            self.complain(f"the connection was lost: {'; '.join(unknown)}")
 
     def complain(self, text: str) -> None:
         """Say that a line was not carried out, and why."""
@@ -206,11 +213,24 @@ class Chat:
                 case Payment():
                     self.people.add(push.from_name)
                     self.screen.show(display.payment_line(push))
+                case LogReplaced():
+                    self.screen.complain(
+                        "the data of the server was replaced while it was away: balances, "
+                        "transactions and messages may be others than were shown here"
+                    )
+                case OutcomesUnknown():
+                    self.screen.complain(
+                        "the server does not know this program's payments of before any more: "
+                        "whether those without an answer were carried out is unknown; look with "
+                        "/txns before you repeat one"
+                    )
                 case PaymentGap():
                     self.screen.complain(
                         "payments came faster than they could be shown, and some are missing: "
                         "look with /txns"
                     )
+                case _:
+                    assert_never(push)
 
     def _show(self, event: ChatBroadcast | RoomGap, *, dated: bool = False) -> None:
         if isinstance(event, RoomGap):
@@ -329,8 +349,11 @@ class Chat:
     async def transactions(self, count: int | None) -> None:
         wanted, before = count or TXNS_COUNT, 0
         while wanted:
-            page = await self.client.transactions(before, min(wanted, LIST_MAX))
+            answer = await self.client.transactions(before, min(wanted, LIST_MAX))
+            page = answer.transactions
             if not page:
+                if answer.oldest_txn_id:
+                    self.screen.remark(display.OLDER_ARE_GONE)
                 break
             await self._name_users(page)
             for entry in page:

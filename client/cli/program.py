@@ -153,8 +153,11 @@ def _txns(client: Client, options: argparse.Namespace, screen: Screen) -> None:
     names = {0: "", client.user_id: client.username}
     wanted, before = options.limit, 0
     while wanted:
-        page = client.transactions(before, min(wanted, LIST_MAX))
+        answer = client.transactions(before, min(wanted, LIST_MAX))
+        page = answer.transactions
         if not page:
+            if answer.oldest_txn_id:
+                screen.remark(display.OLDER_ARE_GONE)
             break
         for entry in page:
             for user in (entry.from_user, entry.to_user):

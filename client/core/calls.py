@@ -22,7 +22,7 @@ from libproto.messages import (
     Opcode,
     RoomEntry,
     RoomHistoryResponse,
-    Transaction,
+    TxnHistoryResponse,
     UserLookupResponse,
     UserNameResponse,
 )
@@ -66,10 +66,6 @@ def _nothing(_: tuple[Any, ...]) -> None:
 
 def _first(fields: tuple[Any, ...]) -> Any:
     return fields[0]
-
-
-def _second(fields: tuple[Any, ...]) -> Any:
-    return fields[1]
 
 
 # ---- the session
@@ -181,7 +177,12 @@ def balance() -> Call[BalanceResponse]:
     return Call(Opcode.BALANCE, (), BalanceResponse._make)
 
 
-def transactions(before_txn_id: int = 0, limit: int = LIST_MAX) -> Call[tuple[Transaction, ...]]:
-    """One's own transactions, newest first, at most 256; 0: from the newest."""
+def transactions(before_txn_id: int = 0, limit: int = LIST_MAX) -> Call[TxnHistoryResponse]:
+    """One's own transactions, newest first, at most 256; none is the end. before_txn_id: only
+    those that are older, 0: from the newest.
+
+    The result's `oldest_txn_id` is the oldest that the server still keeps: 0 if it keeps all of
+    them, so that the end is that of everything; else there were older ones.
+    """
     fields = (check.position(before_txn_id, "before_txn_id"), check.limit(limit))
-    return Call(Opcode.TXN_HISTORY, fields, _second)
+    return Call(Opcode.TXN_HISTORY, fields, TxnHistoryResponse._make)

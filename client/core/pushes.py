@@ -35,9 +35,10 @@ class PaymentGap(NamedTuple):
 
 
 class LogReplaced(NamedTuple):
-    """After a login: the server's log is another one than before, as an operator has put back an
-    older state. What is known of balances, transactions and rooms may not be there any more, and
-    nothing was repeated by itself; `retry` what `unanswered` lists if it is still wanted."""
+    """After a login: the server's log is another one than before, as an operator has replaced its
+    data. What is known of balances, transactions and rooms may not be there any more. What
+    `unanswered` lists was not repeated; `retry` of it raises OutcomeUnknown if the other log cannot
+    tell what became of it. If the transactions do not show it, make the call itself again."""
 
     log_id_before: int
     log_id: int

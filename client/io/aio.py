@@ -138,6 +138,15 @@ def _settle(future: "asyncio.Future[Any]", result: Any, error: BaseException | N
         future.set_result(result)
 
 
+def _check_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """WrongPlace on a loop that cannot watch descriptors."""
+    if type(loop).add_reader is asyncio.AbstractEventLoop.add_reader:
+        raise WrongPlace(
+            f"{type(loop).__name__} cannot watch sockets (it is what Windows has by default): run "
+            "the program with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)"
+        )
+
+
 async def next_item(inbox: Inbox) -> Any:
     """The next item; None if there will be none. A cancel takes none away."""
     loop = asyncio.get_running_loop()
@@ -175,6 +184,7 @@ class AsyncBase(ClientBase):
             session.drop()
         if self._core.loss is None:
             raise MisuseError("the client is connected, or reconnects by itself")
+        _check_loop(asyncio.get_running_loop())
         if session is not None:
             if session.connection.dialing:
                 raise MisuseError("the client is being connected")

@@ -72,6 +72,7 @@ class _Session:
             self.inbox,
             self._notice,
             over.set,
+            self.thread.soon,
         )
         try:
             await connection.open(self._deadline)

@@ -79,15 +79,17 @@ class Connection:
         inbox: Inbox,
         on_reconnect: Callable[[ClientError | None], object],
         on_over: Callable[[], object],
+        soon: Callable[[Callable[[], object]], object] | None = None,
     ) -> None:
         """on_reconnect: gets why the connection was lost, and None when there is another. on_over:
-        called when there will be none any more."""
+        called when there will be none any more. soon: see Link."""
         self.loop: Final = loop
         self._address = address
         self._core = client_core
         self.inbox: Final = inbox
         self._on_reconnect = on_reconnect
         self._on_over = on_over
+        self._soon = soon
         self._link: Link | None = None
         self._decoder = Decoder(MAX_BODY_LEN)
         self._waiting: dict[int, Waiter] = {}  # by req_id: sent, or to be repeated
@@ -132,7 +134,7 @@ class Connection:
             sock.close()
             raise ConnectFailed(CLOSED)
         self._decoder = Decoder(MAX_BODY_LEN)
-        self._link = Link(self.loop, sock, self._received, self._ended, self._pump)
+        self._link = Link(self.loop, sock, self._received, self._ended, self._pump, self._soon)
         self._began = True
         self._core.begin(self._decoder)
         self._send_own()

@@ -43,12 +43,15 @@ class Link:
         received: Callable[[bytes], None],
         ended: Callable[[str], None],
         relieved: Callable[[], None],
+        soon: Callable[[Callable[[], object]], object] | None = None,
     ) -> None:
+        """soon: calls something after what is going on; the loop's call_soon by default."""
         self._loop = loop
         self._sock = sock
         self._received = received
         self._ended = ended
         self._relieved = relieved
+        self._soon = soon or loop.call_soon
         self._out: deque[tuple[bytes, int]] = deque()
         self._out_len = 0  # bytes of all of them
         self._sent_len = 0  # bytes of the first of them that were sent
@@ -72,7 +75,7 @@ class Link:
         self._out_len += len(frame)
         if not self._flushing and not self._blocked:
             self._flushing = True
-            self._loop.call_soon(self._flush)
+            self._soon(self._flush)
 
     def take_back(self, number: int) -> Sent:
         """Drop the frame of this number if nothing of it was sent; tells how much was."""

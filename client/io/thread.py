@@ -106,6 +106,7 @@ class LoopThread(Background):
         super().__init__(self._run_loop, name)
         self._main = main
         self._orders: deque[Callable[[], object]] = deque()
+        self._after_orders: list[Callable[[], object]] | None = None  # while they are carried out
         self._loop: asyncio.AbstractEventLoop | None = None
         self._deaf = False
 
@@ -128,17 +129,41 @@ class LoopThread(Background):
     def _run_loop(self) -> None:
         # Of this kind whatever the program prefers: it is on every system, watches descriptors, and
         # its time is time.monotonic().
-        loop = self._loop = asyncio.SelectorEventLoop()
+        loop = asyncio.SelectorEventLoop()
         try:
+            main = loop.create_task(self._main())
             loop.call_soon(self._take_orders)
-            loop.run_until_complete(self._main())
+            self._loop = loop  # not before: the first step of main comes before any order
+            loop.run_until_complete(main)
         finally:
             self._deaf = True
             for order in emptied(self._orders):
                 order()
             loop.close()
 
+    def soon(self, action: Callable[[], object]) -> None:
+        """In the loop's thread: do something soon. After the orders, if it comes of one of them,
+        and not a turn of the loop later."""
+        if self._after_orders is not None:
+            self._after_orders.append(action)
+        else:
+            assert self._loop is not None
+            self._loop.call_soon(action)
+
     def _take_orders(self) -> None:
-        assert self._loop is not None
+        after = self._after_orders = []
         for order in emptied(self._orders):
-            self._loop.call_soon(order)  # each by itself: one that fails does not stop the others
+            self._carry_out(order)
+        self._after_orders = None
+        for action in after:
+            self._carry_out(action)
+
+    def _carry_out(self, action: Callable[[], object]) -> None:
+        """One that fails does not stop the others."""
+        assert self._loop is not None
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - told of as what fails in a turn of its own
+            self._loop.call_exception_handler(
+                {"message": f"Exception in {action!r}", "exception": error}
+            )

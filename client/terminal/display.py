@@ -205,6 +205,9 @@ def transaction_line(entry: Transaction, own_id: int, names: Mapping[int, str]) 
     return head + receipt_line(done, entry.amount, entry.balance)
 
 
+OLDER_ARE_GONE = "there were older transactions, which the server does not keep any more"
+
+
 def room_line(room: RoomEntry) -> Line:
     members = f"{room.member_count} member{'' if room.member_count == 1 else 's'}"
     return [_place(room.room_id), f" {members}, last event {room.last_seq}"]

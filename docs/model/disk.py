@@ -15,6 +15,13 @@ class File:
     def __init__(self, size):
         self.size = size
 
+    def remains(self, entry):
+        """What half an entry may look like."""
+        return (TORN,)
+
+    def whole(self, entry):
+        return entry not in (None, *self.remains(entry))
+
     def memory(self):
         return {"shown": (None,) * self.size, "kept": (None,) * self.size, "on its way": (), "syncs that fail": 0}
 
@@ -44,11 +51,11 @@ class File:
     def end(self, entries):
         """How many good entries there are, and whether half a one follows; Broken where the start is refused."""
         good = 0
-        while good < self.size and entries[good] not in (None, TORN):
+        while good < self.size and self.whole(entries[good]):
             good += 1
-        if any(entry not in (None, TORN) for entry in entries[good:]):
+        if any(map(self.whole, entries[good:])):
             raise Broken("damage, and valid data behind it: the start is refused")
-        return good, TORN in entries
+        return good, any(entry is not None for entry in entries[good:])
 
     def forget(self, m):
         """What is shown and not kept may go; [(label, changes)]."""
@@ -57,7 +64,7 @@ class File:
 
     def power_cut(self, m):
         """Of what was on its way each entry is there, or not, or half: [(label, changes)]."""
-        ends = [[(i, entry) for entry in dict.fromkeys((m["kept"][i], m["shown"][i], TORN))]
+        ends = [[(i, entry) for entry in dict.fromkeys((m["kept"][i], m["shown"][i], *self.remains(m["shown"][i])))]
                 if m["kept"][i] != m["shown"][i] else [(i, m["kept"][i])] for i in m["on its way"]]
         out = []
         for survivors in product(*ends):

@@ -3,6 +3,9 @@
 A bug is a change of the models' text, so the models themselves stay clean. "planted": a known mistake. "as written":
 what the design said before it was checked. "open": what it left to the reader's choice, chosen wrongly.
 """
+from planting import of, then
+
+MODULES = "ledger", "ring", "journal", "archive", "clients"  # of a scenario that does not say
 
 
 def opposite(m, **more):
@@ -64,6 +67,22 @@ def retries(m, **more):
     return m.clients(**more)
 
 
+@of("supply")
+def deposits(m, **more):
+    return m.supply([[("A", 1)], [("B", 2)]], **more)
+
+
+@of("supply")
+def deposits_back(m, **more):
+    return m.supply([[("A", 2), ("A", -1)], [("B", 1)]], **more)
+
+
+@of("waiting")
+def archive_sleeps(m, **more):
+    return m.waiting(**more)
+
+
+
 HOLD = [
     (opposite, dict(kills=2, child_kills=1)),
     (opposite, dict(kills=1, stops=1)),
@@ -98,6 +117,10 @@ HOLD = [
     (retries, dict(drops=1, crashes=1)),
     (retries, dict(drops=1, forgets=1, shares=1)),
     (retries, dict(drops=1, stops=1)),
+    (deposits, dict(kills=1, child_kills=1)),
+    (deposits_back, dict(kills=1)),
+    (archive_sleeps, dict(timers=False)),
+    (archive_sleeps, dict(kills=1, order="tso")),
 ]
 DEEP = [
     (opposite, dict(kills=3, child_kills=2)),
@@ -171,10 +194,13 @@ ASKS = 'if m["next"] <= record.newest or m["next"] < record.floor:  # {} half'
 FIRST, SECOND, MADE = ASKS.format("first"), ASKS.format("second"), '(("new", slot, who, floor),)'
 GRACE, AGAIN = ' and not (record.kept and m["grace"])', 'slot = find(m, m["client"])\n        if slot is None:'
 RESUMES, STARTS = '("record", slot): record._replace(idle=0)}\n        changes', "r._replace(idle=0, kept=1)"
+SUPPLY_LOOK = """            if not (yield from r.take(w, (account,), LOG)):
+                continue
+            head = yield read("head")
+            newest = yield read(("slot", head, "record"))
+"""
+SUPPLY_LIMIT = "if newest.supply + amount > most:  # nothing is written yet"
 
-
-def then(*statements, indent):
-    return f"\n{' ' * indent}".join(statements)
 
 
 PLANTED = [  # what is wrong; where that shows; the texts that are replaced
@@ -274,6 +300,24 @@ PLANTED = [  # what is wrong; where that shows; the texts that are replaced
         '[("durable", {})] * (m["durable"] >= txn)': '[("durable", {})]'}),
     ("planted: a LOGIN begins in the place that its record had", retries, dict(drops=1), {
         AGAIN: AGAIN.replace('find(m, m["client"])', "0")}),
+    ("planted: the supply is read before the log lock", deposits, {}, {
+        SUPPLY_LOOK: """            head = yield read("head")
+            newest = yield read(("slot", head, "record"))
+            if not (yield from r.take(w, (account,), LOG)):
+                continue
+            head = yield read("head")
+"""}),
+    ("planted: the limit is looked at when the intent counts", deposits_back, dict(kills=1), {
+        SUPPLY_LIMIT: then('yield write(("intent", w, "record"), Record(account, before + amount, 0))',
+                           'yield write(("intent", w, "txn"), head + 1)', SUPPLY_LIMIT, indent=12)}),
+    ("planted: the limit is of each account, and not of all", deposits, {}, {
+        SUPPLY_LIMIT: "if before + amount > most:"}),
+    ("planted: the archive looks, and then says that it waits", archive_sleeps, dict(timers=False), {
+        'yield write("waiting", 1)\n': 'pass\n', "why = yield locked(": then(
+            'yield write("waiting", 1)', "why = yield locked(", indent=20)}),
+    ("planted: the archive says so once, for two sleeps", archive_sleeps, dict(timers=False, events=3), {
+        'yield write("waiting", 0)\n                yield locked("clear': 'yield locked("clear',
+        'yield write("waiting", 1)\n': 'if not collected:\n                    yield write("waiting", 1)\n'}),
     ("as written: the floor is of the session that made the record", retries, dict(drops=2), {
         BELOW: BELOW.replace(":", " and not session.resumed:")}),
     ("as written: no-ops, and the repair is run again", opposite, dict(kills=1, child_kills=1), {
@@ -307,5 +351,7 @@ PLANTED = [  # what is wrong; where that shows; the texts that are replaced
     ("open: a worker with parked answers does not look by itself", pay, dict(ticks=False, order="tso"), {}),
     ("open: a journal that sleeps does not look by itself", pay, dict(timeout=False, order="tso"), {}),
     ("open: the same, and a worker is killed", pay, dict(timeout=False, kills=1), {}),
+    ("open: an archive that sleeps does not look by itself", archive_sleeps, dict(timers=False, order="tso"), {}),
+    ("open: the same, and a worker is killed before it wakes it", archive_sleeps, dict(timers=False, kills=1), {}),
     ("open: a machine whose stores pass each other", rooms, dict(order="weak"), {}),
 ]

@@ -385,9 +385,11 @@ def _serve(inherited: Inherited, report: Report) -> None:
     archive.pid = os.getpid()
     beat, queries, waiting = map(archive.index, ("beat", "queries", "waiting"))
     archive.failed = 0  # what ended the one before has been mended
-    report.serves()
     due, syncing, before = 0.0, cast("Future[None] | None", None), words[queries]
     with ThreadPoolExecutor(1) as disk_thread, ThreadPoolExecutor(1) as reading:
+        for each in (disk_thread, reading):
+            each.submit(int).result()  # its thread is there, or cannot be
+        report.serves()
         desk = Desk(inherited.sockets, answers, reading, woken)
         short = min(settings.flush_interval, POLL_S)
 
@@ -497,6 +499,9 @@ def run(inherited: Inherited, master: int) -> NoReturn:
             "is not kept: mend the disk or make space on it",
         )
     except BaseException as error:
-        log.error("archive_crashed", exc_info=error)
+        if not report.served and (limit := limit_of(error)):
+            report.fails(limit)
+        else:
+            log.error("archive_crashed", exc_info=error)
     finally:
         os._exit(code)

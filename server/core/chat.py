@@ -11,11 +11,11 @@ from libproto.codec import PUSH
 from libproto.messages import OUTCOME_WINDOW, EventKind, Opcode
 from server.core.audience import NOBODY, Audience, Touched
 from server.core.errors import NoSuchUser, NotJoined, OtherRequest, OutcomeUnknown, Superseded
-from server.core.events import TARGET_SHIFT, Events, Request, SlotKind
+from server.core.events import Events, Request, SlotKind
 from server.core.room_bits import RoomBits
 from server.core.session import Session, is_live
 from server.core.users import Users
-from server.region.layout import OUTCOME_WORDS
+from server.region.layout import OUTCOME_WORDS, TARGET_KIND_SHIFT
 from server.region.locks import Locks
 from server.region.region import Region
 
@@ -69,7 +69,10 @@ class Chat:
         """
         locks, events = self._locks, self._events
         request = _request(session, req_id, message)
-        with locks.guard("chat send", session.lock, locks.event):
+        guard = session.sending
+        if guard is None:
+            guard = session.sending = locks.guard("chat send", session.lock, locks.event)
+        with guard:
             recorded = self._recorded(session, request, Opcode.CHAT_SEND, room, flagged)
             if recorded is not None:
                 return recorded
@@ -91,7 +94,11 @@ class Chat:
         """
         locks, events = self._locks, self._events
         request = _request(session, req_id, message)
-        with locks.guard("direct send", locks.registry, session.lock, locks.event):
+        guard = session.directing
+        if guard is None:
+            held = locks.registry, session.lock, locks.event
+            guard = session.directing = locks.guard("direct send", *held)
+        with guard:
             recorded = self._recorded(session, request, Opcode.DIRECT_SEND, to_user, flagged)
             if recorded is not None:
                 return recorded
@@ -121,7 +128,7 @@ class Chat:
         at = session.outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
         its_req_id, _, time, target, _, seq, digest = words[at : at + OUTCOME_WORDS].tolist()
         if its_req_id == req_id:
-            if target != opcode << TARGET_SHIFT | to or digest != request.digest:
+            if target != opcode << TARGET_KIND_SHIFT | to or digest != request.digest:
                 raise OtherRequest
             return Sent(seq, time, self._events.head(), True, NOBODY)
         if req_id < session.floor:

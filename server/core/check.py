@@ -1,4 +1,4 @@
-"""Does the region's state hold together? Asked while all stand still: after a repair, in tests.
+"""Does the region's state hold together? Asked after a repair, while all are paused.
 
 Every problem is said in words; an empty answer means that every invariant below holds. Nothing is
 changed and no lock is taken.

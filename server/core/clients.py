@@ -147,7 +147,7 @@ class Clients:
 
     def rebuild(self, live: Iterable[tuple[int, int]]) -> None:
         """All that is derived, anew: live sessions, chains, the count. For a repair, while all
-        others stand still; and for a new region. live: (session slot, client) of every session
+        others are paused; and for a new region. live: (session slot, client) of every session
         that is not superseded."""
         region, column = self._region, self._region.column
         users, ids = column("clients", "user"), column("clients", "client_id")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from libproto.messages import HEADER_LEN, OUTCOME_WINDOW, Opcode
 from server.core.errors import DiskFull, EventsFull, JournalFailed
 from server.core.room_bits import RoomBits
-from server.region.layout import EVENT_FIELDS, OUTCOME_WORDS, WORD
+from server.region.layout import EVENT_FIELDS, OUTCOME_WORDS, TARGET_KIND_SHIFT, WORD
 from server.region.region import Region
 
 
@@ -61,7 +61,6 @@ assert [field.name for field in EVENT_FIELDS] == [
     "client_slot", "client_id", "req_id", "digest", "txn",
 ], "written and read by place"  # fmt: skip
 _pack_outcome = Struct(f"={OUTCOME_WORDS}Q").pack
-TARGET_SHIFT = 32  # an outcome's target: kind or opcode << 32 | whom or which room it concerns
 _CHAT, _DIRECT = int(Opcode.CHAT_SEND), int(Opcode.DIRECT_SEND)
 _PAYMENT_SHARE = 8  # of the ring one part is never taken by payments
 
@@ -192,7 +191,7 @@ class Events:
         client = self._clients.at(client_slot - 1)
         at = (client + self._outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS) * WORD
         self._bytes[at : at + OUTCOME_WORDS * WORD] = _pack_outcome(
-            req_id, 0, words[slot + 8], opcode << TARGET_SHIFT | to, 0, seq, digest
+            req_id, 0, words[slot + 8], opcode << TARGET_KIND_SHIFT | to, 0, seq, digest
         )
         if req_id > words[client + self._newest]:
             words[client + self._newest] = req_id

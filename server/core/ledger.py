@@ -11,7 +11,7 @@ from typing import Final
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, Opcode, TxnKind
 from server.core.log import TxnLog
 from server.core.session import Session, is_live
-from server.region.layout import OUTCOME_WORDS, WORD
+from server.region.layout import OUTCOME_WORDS, TARGET_KIND_SHIFT, WORD
 from server.region.locks import InsideLock, Lock, Locks
 from server.region.records import MONEY, OFFSETS, RecordKind
 from server.region.region import Region
@@ -23,7 +23,6 @@ _DEPOSIT, _TRANSFER = int(TxnKind.DEPOSIT), int(TxnKind.TRANSFER)
 _AGAIN = TxnLog.AGAIN
 _pack_money = MONEY.pack
 _pack_outcome = Struct(f"={OUTCOME_WORDS}Q").pack
-_KIND_SHIFT = 32  # an outcome's target: kind << 32 | to_user
 IN_ROOM = int(Opcode.TRANSFER_IN_ROOM)  # a kind of outcomes only
 
 Outcome = tuple[int, int, int]  # what became of it, txn_id, balance of the caller
@@ -78,9 +77,7 @@ class Ledger:
         DONE and RECORDED tell the txn_id and the caller's balance after it, FUNDS the balance that
         is too low; beside the other outcomes they mean nothing. All but DONE changed nothing.
         """
-        words, account, low = self._words, session.account, session.lock
-        high: Lock | None = None
-        payee = 0
+        low, high, payee = session.lock, None, 0
         if kind == _TRANSFER:
             known = self._payees.get(other) or self._payee(other)
             if known is not None:
@@ -96,84 +93,89 @@ class Ledger:
                     continue
                 if high is not None and not high.acquire(False) and not self._wait(high, (low,)):
                     continue
-                # 2. the checks, in the order that the protocol gives
-                at, client = session.at, session.client
-                answer = txn = newest = outcome = payee_after = payee_last = 0
-                balance, last = words[account], words[account + 1]
-                if words[at] != session.id or words[at + 1]:
-                    answer = SUPERSEDED
-                elif client:
-                    newest = words[client + self._newest]
-                    outcome = session.outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
-                    if req_id + OUTCOME_WINDOW <= newest:
-                        answer = TOO_OLD
-                    elif words[outcome] == req_id:
-                        _, txn, balance, target, before, _, _ = words[outcome : outcome + 7]
-                        same = target == kind << _KIND_SHIFT | other and before == amount
-                        answer = RECORDED if same else MISMATCH
-                    elif req_id < session.floor:
-                        answer = TOO_OLD
-                elif flagged:
-                    answer = TOO_OLD
-                if not answer:
-                    if kind == _TRANSFER and not payee:
-                        answer = NO_USER
-                    elif kind == _DEPOSIT:
-                        balance += amount
-                        if balance > self.max_balance:
-                            answer = LIMIT
-                    elif balance < amount:
-                        answer = FUNDS
-                    else:
-                        balance -= amount
-                        if payee:
-                            payee_after, payee_last = words[payee] + amount, words[payee + 1]
-                            if payee_after > self.max_balance:
-                                answer = LIMIT
-                if answer:
+                outcome = self._transact(
+                    session, kind, other, amount, req_id, flagged, now, payee,
+                    (low,) if high is None else (low, high),
+                )  # fmt: skip
+                if outcome is not None:
                     break
-                # 3, 4. the intent and the log
-                if kind == _DEPOSIT:
-                    payload = _pack_money(
-                        kind, now, 0, 0, session.user, amount, 0, balance, 0, last,
-                        session.client_id, req_id, session.client_slot,
-                    )  # fmt: skip
-                    txn = self._append(payload, amount, (low,))
-                else:
-                    payload = _pack_money(
-                        kind, now, 0, session.user, other, amount, balance, payee_after, last,
-                        payee_last, session.client_id, req_id, session.client_slot,
-                    )  # fmt: skip
-                    txn = self._append(
-                        payload, 0 if payee else -amount, (low,) if high is None else (low, high)
-                    )
-                if txn <= 0:
-                    if txn == _AGAIN:  # a recovery came between
-                        continue
-                    answer = LIMIT if txn else FULL
-                    break
-                # 5. the after-values
-                words[account] = balance
-                words[account + 1] = txn
-                if payee:
-                    words[payee] = payee_after
-                    words[payee + 1] = txn
-                if client:
-                    self._bytes[outcome * WORD : (outcome + OUTCOME_WORDS) * WORD] = _pack_outcome(
-                        req_id, txn, balance, kind << _KIND_SHIFT | other, amount, 0, 0
-                    )
-                    if req_id > newest:
-                        words[client + self._newest] = req_id
-                # 6. before 7: a redo after the unlock would overwrite what somebody did since
-                words[self._intent] = 0
-                break
             # 7. the locks, the last first
             if high is not None:
                 high.release()
             low.release()
         except Exception as error:
             raise InsideLock("ledger") from error
-        return answer, txn, balance
+        return outcome
+
+    def _transact(
+        self, session: Session, kind: int, other: int, amount: int, req_id: int, flagged: int,
+        now: int, payee: int, held: tuple[Lock, ...],
+    ) -> Outcome | None:  # fmt: skip
+        """Steps 2 to 6, under the locks `held`. payee: the word of the payee's account; 0: none.
+        None: a recovery came between, and the locks have been released."""
+        words, account = self._words, session.account
+        # 2. the checks, in the order that the protocol gives
+        at, client = session.at, session.client
+        balance, last = words[account], words[account + 1]
+        if words[at] != session.id or words[at + 1]:
+            return SUPERSEDED, 0, balance
+        newest = outcome = payee_after = payee_last = 0
+        if client:
+            newest = words[client + self._newest]
+            outcome = session.outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
+            if req_id + OUTCOME_WINDOW <= newest:
+                return TOO_OLD, 0, balance
+            if words[outcome] == req_id:
+                _, txn, balance, target, before, _, _ = words[outcome : outcome + 7]
+                same = target == kind << TARGET_KIND_SHIFT | other and before == amount
+                return RECORDED if same else MISMATCH, txn, balance
+            if req_id < session.floor:
+                return TOO_OLD, 0, balance
+        elif flagged:
+            return TOO_OLD, 0, balance
+        if kind == _DEPOSIT:
+            balance += amount
+            if balance > self.max_balance:
+                return LIMIT, 0, balance
+            # 3, 4. the intent and the log
+            payload = _pack_money(
+                kind, now, 0, 0, session.user, amount, 0, balance, 0, last,
+                session.client_id, req_id, session.client_slot,
+            )  # fmt: skip
+            txn = self._append(payload, amount, held)
+        else:
+            if kind == _TRANSFER and not payee:
+                return NO_USER, 0, balance
+            if balance < amount:
+                return FUNDS, 0, balance
+            balance -= amount
+            if payee:
+                payee_after, payee_last = words[payee] + amount, words[payee + 1]
+                if payee_after > self.max_balance:
+                    return LIMIT, 0, balance
+            # 3, 4. the intent and the log
+            payload = _pack_money(
+                kind, now, 0, session.user, other, amount, balance, payee_after, last,
+                payee_last, session.client_id, req_id, session.client_slot,
+            )  # fmt: skip
+            txn = self._append(payload, 0 if payee else -amount, held)
+        if txn <= 0:
+            return None if txn == _AGAIN else (LIMIT if txn else FULL, 0, balance)
+        # 5. the after-values
+        words[account] = balance
+        words[account + 1] = txn
+        if payee:
+            words[payee] = payee_after
+            words[payee + 1] = txn
+        if client:
+            self._bytes[outcome * WORD : (outcome + OUTCOME_WORDS) * WORD] = _pack_outcome(
+                req_id, txn, balance, kind << TARGET_KIND_SHIFT | other, amount, 0, 0
+            )
+            if req_id > newest:
+                words[client + self._newest] = req_id
+        # 6. before 7: a redo after the unlock would overwrite what somebody did since
+        words[self._intent] = 0
+        return DONE, txn, balance
 
     def redo(self, record: Sequence[int]) -> None:
         """Store what a committed record of money says: what step 5 stores, and again without harm.
@@ -189,9 +191,9 @@ class Ledger:
             client = self._clients.at(record[_CLIENT_SLOT] - 1)
             req_id = record[_REQ_ID]
             balance = record[_TO_BALANCE if kind == _DEPOSIT else _FROM_BALANCE]
-            target = kind << _KIND_SHIFT | (payee if kind == _TRANSFER else 0)
+            target = kind << TARGET_KIND_SHIFT | (payee if kind == _TRANSFER else 0)
             if record[_ROOM]:
-                target = IN_ROOM << _KIND_SHIFT | payee
+                target = IN_ROOM << TARGET_KIND_SHIFT | payee
             self.store_outcome(
                 client, req_id, txn, balance, target, record[_AMOUNT], record[_ROOM_SEQ],
                 record[_DIGEST],

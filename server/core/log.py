@@ -43,7 +43,7 @@ class TxnLog:
 
         Answers the txn_id, with the intent standing: the caller applies the change and then calls
         `done`. FULL, and LIMIT where the supply would pass MAX_BALANCE: nothing happened, the locks
-        are still held. AGAIN: a recovery came between, the locks have been given back: begin anew.
+        are still held. AGAIN: a recovery came between, the locks have been released: begin anew.
         """
         words, blob, intent = self._words, self._bytes, self.intent
         at = (intent + 1) * WORD
@@ -127,7 +127,7 @@ class TxnLog:
 
     def intended(self) -> tuple[int, ...] | None:
         """What this worker was in the middle of when it died, if it was committed: the record. The
-        head is made to reach it. For a repair, while all others stand still.
+        head is made to reach it. For a repair, while all others are paused.
 
         It is asked by the head first: once that has passed it, the slot may be another's.
         """

@@ -19,7 +19,7 @@ from libproto.messages import OUTCOME_WINDOW, EventKind, Opcode, TxnKind
 from server.core.audience import NOBODY, Audience, Touched
 from server.core.chat import digest_of
 from server.core.errors import NotJoined, OtherRequest
-from server.core.events import TARGET_SHIFT, Events
+from server.core.events import Events
 from server.core.ledger import (
     DONE,
     FUNDS,
@@ -33,7 +33,7 @@ from server.core.ledger import (
 from server.core.log import TxnLog
 from server.core.room_bits import RoomBits
 from server.core.session import Session, is_live
-from server.region.layout import OUTCOME_WORDS, WORD
+from server.region.layout import OUTCOME_WORDS, TARGET_KIND_SHIFT, WORD
 from server.region.locks import InsideLock, Lock, Locks, NothingChanged
 from server.region.records import MONEY_IN_ROOM, OFFSETS, RecordKind
 from server.region.region import Region
@@ -200,7 +200,7 @@ class Pairs:
         at = session.outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
         its, txn, balance, target, amount, seq, digest = words[at : at + OUTCOME_WORDS].tolist()
         if its == req_id:
-            wanted = _IN_ROOM << TARGET_SHIFT | request.payee, request.amount, request.digest
+            wanted = _IN_ROOM << TARGET_KIND_SHIFT | request.payee, request.amount, request.digest
             if (target, amount, digest) != wanted:
                 raise OtherRequest
             return _Checked(RECORDED, txn, balance, seq)
@@ -240,7 +240,7 @@ class Pairs:
         if session.client:
             self._ledger.store_outcome(
                 session.client, request.req_id, txn, checked.balance,
-                _IN_ROOM << TARGET_SHIFT | request.payee, request.amount, seq, request.digest,
+                _IN_ROOM << TARGET_KIND_SHIFT | request.payee, request.amount, seq, request.digest,
             )  # fmt: skip
 
     def redo(self, record: Sequence[int]) -> None:

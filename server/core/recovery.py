@@ -1,5 +1,5 @@
 """The repair after a worker's death. Runs in a short-lived child of the master, while every live
-worker stands still and holds nothing, and every dead one has been reaped.
+worker is paused and holds no lock, and every dead one has been reaped.
 
 It may be killed at any store and started over: each step leaves the same bytes when it is done
 again, and the order of the steps is such that what a step needs is still there.

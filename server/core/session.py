@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from server.region.locks import Lock
+from server.region.locks import Guard, Lock
 
 
 class Session:
@@ -14,12 +14,14 @@ class Session:
         "client",
         "client_id",
         "client_slot",
+        "directing",
         "floor",
         "id",
         "lock",
         "name",
         "outcomes",
         "resumed",
+        "sending",
         "slot",
         "user",
     )
@@ -34,6 +36,9 @@ class Session:
         self.name: Final = name
         self.account: Final = account  # word of the user's account
         self.lock: Final = lock  # of the account
+        # Guards of what it sends, made once: `Chat`.
+        self.sending: Guard | None = None
+        self.directing: Guard | None = None
         self.client = 0  # word of the client's record, 0: none
         self.outcomes = 0  # word of the client's outcomes
         self.client_slot = 0  # slot + 1

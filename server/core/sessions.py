@@ -276,7 +276,7 @@ class Sessions:
 
     def rebuild(self) -> None:
         """All that is derived, anew from the slots: lists, live sessions of clients, chains. For a
-        repair, while all others stand still; and for a new region."""
+        repair, while all others are paused; and for a new region."""
         region, column = self._region, self._region.column
         live, marks = [slot for slot, _ in self.live()], column("sessions", "mark")
         owners, capabilities = column("sessions", "user"), column("sessions", "capabilities")

@@ -152,8 +152,8 @@ class Users:
         words[self._count] = user
 
     def rebuild(self) -> None:
-        """The name index and the count, anew from the slots. For a repair, while all others stand
-        still."""
+        """The name index and the count, anew from the slots. For a repair, while all others are
+        paused."""
         index, count = [0] * (self._index_mask + 1), 0
         for user in self._region.column("users", "word"):
             if user:

@@ -75,6 +75,11 @@ EVENTS: Final = (
     Event("worker_crashed_in_lock", "error", "a fault in a worker while it changed the shared"
           " state: it ends at once, and is repaired after"),
     Event("callback_crashed", "error", "a fault in a worker, which goes on"),
+    Event("child_crashed", "error", "a fault in a new process, which ends"),
+    Event("master_crashed", "error", "a fault in the master: the server ends"),
+    Event("thread_crashed", "error", "a fault in a thread, which ends"),
+    Event("exception_ignored", "error", "a fault where none can be raised; the process goes on"),
+    Event("library_warned", "warning", "what a library says"),
     Event("login", "debug", "a session begins"),
     Event("session_ended", "debug", "a session ends"),
     Event("refused", "debug", "a request is answered with an error"),

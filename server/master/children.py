@@ -314,5 +314,7 @@ def _become(role: Role, birth: Birth) -> NoReturn:
     try:
         birth.resources.keep_only(role.inherits)
         role.run(birth)
+    except BaseException as error:
+        log.error("child_crashed", process=role.name, exc_info=error)
     finally:
         os._exit(Exit.FAILED)  # whatever happens, a child never runs the master's code

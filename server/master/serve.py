@@ -11,6 +11,7 @@ from typing import Final
 import setproctitle
 
 import liblog
+from server import faults
 from server.child import limit_of
 from server.config import Settings
 from server.early import open_streams, reset_signals, write_line
@@ -32,6 +33,7 @@ def serve(settings: Settings) -> Exit:
         open_streams()
         setproctitle.setproctitle("tradechat: master")
         _open_log(settings)
+        faults.to_log()
     except CannotStart as error:
         write_line(2, f"tradechat-server: cannot start: {error}")
         return Exit.NOT_STARTED

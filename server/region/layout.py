@@ -117,6 +117,7 @@ def index_size(c: Capacities) -> int:
 OUTCOME_FIELDS = ("req_id", "txn_id", "balance", "target", "amount", "seq", "digest")
 """Of a message: txn_id and amount 0, its time in the place of a balance."""
 OUTCOME_WORDS = len(OUTCOME_FIELDS)
+TARGET_KIND_SHIFT = 32  # target: TxnKind << 32 | to_user
 
 EVENT_FIELDS = (
     Field("word", "commit word: the event's number"),

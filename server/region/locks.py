@@ -1,7 +1,7 @@
 """Process-shared POSIX semaphores inside the region, and how a worker waits for one.
 
 posix_ipc has named semaphores only, so these are the C library's own: `sem_init(pshared=1)`.
-Taking and giving goes through CPython's binding of sem_trywait and sem_post, the one under
+Acquiring and releasing goes through CPython's binding of sem_trywait and sem_post, the one under
 multiprocessing's locks, laid over the semaphore's address: a sixth of what a ctypes call costs.
 What it lacks is called by ctypes, with PyDLL, which keeps the interpreter lock: a worker has one
 thread.
@@ -10,7 +10,7 @@ Ranks are registry < account (ascending by address) < log < event: whoever holds
 later ones. `CheckedLocks` insists on it; the tests run with it.
 
 No wait is unbounded. It is made of ticks, and between two ticks it looks whether a recovery has
-begun (then what is held is given back and the caller begins anew, reading everything again),
+begun (then the locks held are released and the caller begins anew, reading everything again),
 whether the master lives, and whether this has lasted far longer than any transaction.
 """
 
@@ -33,7 +33,7 @@ ALARM_NS = 1_000_000_000
 _CLOCK_MONOTONIC = 1
 _SEM_SIZE = 32  # sizeof(sem_t), glibc, x86-64
 _SEM_WORDS = _SEM_SIZE // WORD
-_SEMAPHORE = 1  # the kind that any process may give back, as opposed to a recursive mutex
+_SEMAPHORE = 1  # the kind that any process may release, as opposed to a recursive mutex
 
 
 class _Timespec(ctypes.Structure):
@@ -48,7 +48,7 @@ _sem_clockwait.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Timesp
 
 
 class LockOrderError(AssertionError):
-    """A lock was taken against the ranks, or given back without being held: a bug of ours."""
+    """A lock was taken against the ranks, or released without being held: a bug of ours."""
 
 
 class MasterGone(BaseException):  # not an error of the request that waits: the process must end
@@ -113,7 +113,7 @@ class Acquire(Protocol):
 class Lock:
     """One semaphore of the region, in the hands of one process.
 
-    `acquire(False)` tries, and answers whether it got it; `release()` gives it back, and raises
+    `acquire(False)` tries, and answers whether it got it; `release()` releases it, and raises
     ValueError where nobody holds it. The hot path calls these two, and `Locks.wait` only where the
     try failed.
     """
@@ -202,7 +202,7 @@ class Locks:
     def wait(self, lock: Lock, held: tuple[Lock, ...]) -> bool:
         """Wait for a lock that a try did not get. `held`: what the caller holds, in order.
 
-        True: got it. False: a recovery came between; `held` has been given back and the recovery is
+        True: got it. False: a recovery came between; `held` has been released and the recovery is
         over: begin anew and read everything again. Raises MasterGone.
         """
         words, clock_ns = self._words, self._clock_ns
@@ -238,7 +238,7 @@ class Locks:
             raise MasterGone
 
     def acknowledge(self) -> None:
-        """Holding nothing: say so for the recovery that is going on, and stand still until the
+        """Holding nothing: say so for the recovery that is going on, and wait until the
         word changes. A newer epoch wants an acknowledgement of its own."""
         words = self._words
         while epoch := words[self._recovery]:
@@ -248,7 +248,7 @@ class Locks:
                 self.check_master()
 
     def hold(self, *locks: Lock) -> None:
-        """Take locks in the order given, all of them, however often a recovery comes between. For
+        """Acquire all these locks in the order given, however often a recovery comes between. For
         what reads nothing before it has them all."""
         while True:
             for place, lock in enumerate(locks):
@@ -263,7 +263,7 @@ class Locks:
         return Guard(self, what, locks)
 
     def release(self, *locks: Lock) -> None:
-        """Give them back, the last first."""
+        """Release them, the last first."""
         for lock in reversed(locks):
             lock.release()
 
@@ -294,7 +294,7 @@ class CheckedLocks(Locks):
 
         def release() -> None:
             if rank not in self._taken:
-                raise LockOrderError(f"{rank} is given back but not held")
+                raise LockOrderError(f"{rank} is released but not held")
             self._taken.remove(rank)
             plain.release()
 

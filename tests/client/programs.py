@@ -93,6 +93,15 @@ class Piped:
             assert self._read(deadline), f"{text!r} is not in {self.written[self._passed :]!r}"
         self._passed = found + len(text)
 
+    def expect_all(self, *texts: str) -> None:
+        """Wait until it has written each of these, in any order."""
+        start, ends = self._passed, []
+        for text in texts:
+            self._passed = start
+            self.expect(text)
+            ends.append(self._passed)
+        self._passed = max(ends)
+
     def _read(self, deadline: float) -> bool:
         assert self._process.stdout is not None
         ready, _, _ = select.select(

@@ -21,7 +21,8 @@ class Relay:
     hold: from the first request of this opcode on, requests are dropped, or with `cut` both
     connections are closed; `held` is set then. Between `pause` and `resume` nothing is read from
     the server; what it sends meanwhile fills its own buffers, as this side's are small. pause_at:
-    the first request of this opcode is passed on, and pauses.
+    the first request of this opcode is passed on, and pauses. port: where it listens, if not
+    anywhere.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Relay:
         *,
         cut: bool = False,
         pause_at: Opcode | None = None,
+        port: int = 0,
     ) -> None:
         self.passed: Counter[int] = Counter()
         """How many requests of each opcode the server was sent."""
@@ -40,7 +42,7 @@ class Relay:
         self._cut = cut
         self._paused = False
         self._server_port = server_port
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         self._orders, self._ordered = socket.socketpair()
         self._done: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -55,6 +57,15 @@ class Relay:
     def resume(self) -> None:
         self._orders.send(b"r")
         self._done.get()
+
+    def close(self) -> None:
+        """End both connections; nothing listens any more when this returns. May be repeated."""
+        if self._orders.fileno() < 0:
+            return
+        self._orders.send(b"e")
+        self._thread.join()
+        self._orders.close()
+        self._ordered.close()
 
     def _run(self) -> None:
         with self._listener:
@@ -117,7 +128,4 @@ class Relay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._orders.send(b"e")
-        self._thread.join()
-        self._orders.close()
-        self._ordered.close()
+        self.close()

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvloop
 
 from client import (
     AlreadyExists,
@@ -44,6 +43,7 @@ from libproto.messages import (
     State,
     TxnKind,
 )
+from tests.client.conftest import RunAndCollect
 from tests.client.peer import (
     MAX_BODY_LEN,
     PASSWORD,
@@ -69,21 +69,13 @@ from tests.helpers.server import RunningServer, StartServer
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
-# The first loop of a process opens a pipe of libuv's that stays open for good. It must not look
-# like something that a test has left behind.
-uvloop.new_event_loop().close()
 
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Run a coroutine on each kind of loop; what a loop is not told of by us is a failure."""
+@pytest.fixture
+def run(run_and_collect: RunAndCollect) -> Run:
+    """Runs a coroutine on each kind of loop; what a loop is not told of by us is a failure."""
 
     def run_it(coroutine: Coroutine[Any, Any, None]) -> None:
-        unhandled: list[dict[str, Any]] = []
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            runner.get_loop().set_exception_handler(lambda _, context: unhandled.append(context))
-            runner.run(coroutine)
-        assert unhandled == []
+        assert run_and_collect(coroutine) == []
 
     return run_it
 
@@ -175,10 +167,10 @@ def test_every_call(server: RunningServer, run: Run) -> None:
             paid = await ann.transfer(bob_id, 250)
             assert paid.balance == 650
             assert await ann.balance() == (650, paid.txn_id)
-            newest, *older = await ann.transactions()
+            newest, *older = (await ann.transactions()).transactions
             assert newest[2:7] == (TxnKind.TRANSFER, ann_id, bob_id, 250, 650)
             assert [txn.req_id for txn in (newest, *older)] == [3, 2, 1]
-            assert await ann.transactions(paid.txn_id, 1) == tuple(older[:1])
+            assert await ann.transactions(paid.txn_id, 1) == (0, tuple(older[:1]))
 
             assert isinstance(await bob.next_push(), ChatBroadcast)
             kinds = set()

@@ -153,10 +153,12 @@ def test_every_call(server: RunningServer) -> None:
         paid = ann.transfer(bob_id, 250)
         assert paid.balance == 650
         assert ann.balance() == (650, paid.txn_id)
-        newest, *older = ann.transactions()
+        own = ann.transactions()
+        newest, *older = own.transactions
+        assert own.oldest_txn_id == 0
         assert newest[2:7] == (TxnKind.TRANSFER, ann_id, bob_id, 250, 650)
         assert [txn.req_id for txn in (newest, *older)] == [3, 2, 1]
-        assert ann.transactions(paid.txn_id, 1) == tuple(older[:1])
+        assert ann.transactions(paid.txn_id, 1) == (0, tuple(older[:1]))
 
         pushed = [bob.next_push() for _ in range(2)]
         assert pushed[0] == history.events[-1] or pushed[0] == history.events[1]
@@ -563,6 +565,28 @@ def test_answers_are_not_behind_pushes() -> None:
             if last == bulk + 1:
                 break
         assert bulk - 3000 < ann.pushes_dropped < bulk
+
+
+def test_a_call_that_is_late_names_the_pushes_that_were_dropped() -> None:
+    """Whoever looks for the reason learns that the program takes none."""
+
+    def script(wire: Wire) -> None:
+        chat = ChatBroadcast(1, 0, 5, EventKind.MESSAGE, 3, "bob", "x" * 1000)
+        for seq in range(1, 11):
+            wire.send(push(Opcode.CHAT_BROADCAST, *chat._replace(room_seq=seq)))
+        wire.send(answer(wire.request(), 1, 1))
+        assert [each.opcode for each in wire.wait_closed()] == [Opcode.DEPOSIT] * 2
+
+    with serving(then(script)) as port, logged_in(port, pushes_max_bytes=4000) as ann:
+        assert ann.balance() == (1, 1)
+        dropped = ann.pushes_dropped
+        assert 0 < dropped < 10
+        with pytest.raises(CallTimeout, match=f"; {dropped} pushes were dropped, as the program"):
+            ann.deposit(5, timeout_s=0.2)
+        list(ann.pushes(0))
+        with pytest.raises(CallTimeout) as caught:
+            ann.deposit(5, timeout_s=0.2)
+        assert "dropped" not in str(caught.value)
 
 
 def test_both_ends_write_before_they_read() -> None:

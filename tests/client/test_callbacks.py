@@ -31,7 +31,6 @@ from tests.libnet.test_dial import ALIVE, DEAD, answer_with, dead
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
-uvloop.new_event_loop().close()  # see test_aio
 
 LOOPS = pytest.mark.parametrize(
     "new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]

@@ -26,8 +26,9 @@ from client.chat.program import (
 from client.terminal.display import Screen
 from libproto.errors import Status
 from libproto.messages import Opcode
-from tests.client.peer import PASSWORD as PEER_PASSWORD
+from tests.client.conftest import register
 from tests.client.peer import (
+    LOG_ID,
     USER_ID,
     USERNAME,
     Handshake,
@@ -37,26 +38,12 @@ from tests.client.peer import (
     refuse,
     serving,
 )
+from tests.client.peer import PASSWORD as PEER_PASSWORD
 from tests.client.programs import PASSWORD, Piped, Terminal, run
 from tests.client.relay import Relay
 from tests.helpers.server import RunningServer, StartServer, wait_until
 
 ROOM = 7
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server on which alice, bob and carol are registered."""
-    with RunningServer(tmp_path_factory.mktemp("chat") / "data") as made:
-        _people(made)
-        yield made
-    assert made.process.returncode == 0, made.log_text()
-
-
-def _people(server: RunningServer) -> None:
-    with Client(port=server.port) as client:
-        for name in ("alice", "bob", "carol"):
-            client.register(name, PASSWORD)
 
 
 @pytest.fixture
@@ -406,7 +393,7 @@ def _heard(chat: Piped) -> list[str]:
 
 def test_a_gap_is_filled_in_its_place(start_server: StartServer) -> None:
     server = start_server("--event-ring", "1024", "--max-message", "32768")
-    _people(server)
+    register(server, "alice", "bob")
     with (
         Relay(server.port) as relay,
         Piped(relay.port, "--user", "alice", "--room", str(ROOM)) as alice,
@@ -421,7 +408,7 @@ def test_a_gap_is_filled_in_its_place(start_server: StartServer) -> None:
 
 def test_what_is_gone_is_said_in_its_place(start_server: StartServer) -> None:
     server = start_server("--event-ring", "64", "--max-message", "32768", "--durability", "none")
-    _people(server)
+    register(server, "alice", "bob")
     with (
         Relay(server.port) as relay,
         Piped(relay.port, "--user", "alice", "--room", str(ROOM)) as alice,
@@ -457,7 +444,7 @@ def test_money_whose_outcome_is_unknown(shared: RunningServer, cut: bool) -> Non
 def test_a_worker_is_killed(start_server: StartServer) -> None:
     """The chat goes on, and shows what was said meanwhile."""
     server = start_server(workers=1)
-    _people(server)
+    register(server, "alice", "bob")
     with (
         Piped(server.port, "--user", "alice", "--room", str(ROOM)) as alice,
         Client(port=server.port, reconnect=True) as bob,
@@ -505,6 +492,69 @@ def test_payments_that_could_not_be_shown(capsys: pytest.CaptureFixture[str]) ->
     shown = capsys.readouterr()
     assert 0 < shown.out.count("bob paid you 5.00") < 100
     assert shown.err.count("some are missing: look with /txns") == 1
+
+
+def test_another_log_after_a_reconnection() -> None:
+    """The person learns that the data was replaced, and that the payment is to be looked for."""
+
+    def first(wire: Wire) -> None:
+        wire.log_in()
+        assert wire.request().opcode == Opcode.DEPOSIT
+
+    def second(wire: Wire) -> None:
+        wire.log_in(Handshake(login={"log_id": LOG_ID + 1}))
+        assert wire.wait_closed() == [], "it is not repeated"
+
+    with (
+        serving(first, second) as port,
+        Piped(port, "--user", USERNAME, TRADECHAT_PASSWORD=PEER_PASSWORD) as ann,
+    ):
+        ann.say("/deposit 5")
+        ann.expect("connection lost, reconnecting\u2026\n")
+        ann.expect_all(
+            "the connection was lost: whether the deposit was carried out is unknown: look with "
+            "/txns before you repeat it\n",
+            "the data of the server was replaced while it was away: balances, transactions and "
+            "messages may be others than were shown here\n",
+            "connected again\n",
+        )
+        ann.close_input()
+        assert ann.wait() == 1
+
+
+def test_a_client_id_that_is_not_taken_any_more() -> None:
+    """By a chat that draws its own, as it can keep none: the payment is to be looked for."""
+
+    def first(wire: Wire) -> None:
+        wire.log_in()
+        assert wire.request().opcode == Opcode.DEPOSIT
+
+    def second(wire: Wire) -> None:
+        handshake = Handshake()
+        wire.send(handshake.respond(wire.request()))
+        wire.send(refuse(wire.request(), Status.ERR_ALREADY_EXISTS, "in use"))
+        wire.log_in(handshake)
+        assert wire.wait_closed() == [], "it is not repeated"
+
+    with (
+        serving(first, second) as port,
+        Piped(
+            port, "--user", USERNAME,
+            TRADECHAT_PASSWORD=PEER_PASSWORD, XDG_STATE_HOME="/dev/null/none",
+        ) as ann,
+    ):  # fmt: skip
+        ann.say("/deposit 5")
+        ann.expect("connection lost, reconnecting\u2026\n")
+        ann.expect_all(
+            "the server does not know any more: in use; whether the deposit was carried out is "
+            "unknown: look with /txns before you repeat it\n",
+            "the server does not know this program's payments of before any more: whether those "
+            "without an answer were carried out is unknown; look with /txns before you repeat "
+            "one\n",
+            "connected again\n",
+        )
+        ann.close_input()
+        assert ann.wait() == 1
 
 
 def test_a_room_after_a_reconnection() -> None:
@@ -562,7 +612,7 @@ def test_ctrl_c_while_money_is_on_its_way(shared: RunningServer) -> None:
 
 def test_the_server_goes(start_server: StartServer) -> None:
     server = start_server()
-    _people(server)
+    register(server, "alice", "bob")
     with Piped(server.port, "--user", "alice", "--room", str(ROOM), "--timeout", "3") as alice:
         alice.expect("alice joined\n")
         assert server.stop() == 0
@@ -575,7 +625,7 @@ def test_the_server_goes(start_server: StartServer) -> None:
 
 def test_the_server_goes_while_somebody_types(start_server: StartServer) -> None:
     server = start_server()
-    _people(server)
+    register(server, "alice", "bob")
     with Terminal(server.port, "--user", "alice", "--timeout", "3") as alice:
         alice.expect(">")
         alice.press("half a li")

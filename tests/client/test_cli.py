@@ -15,25 +15,16 @@ from typing import Any
 import pytest
 
 from client import Client
+from client.cli.identity import state_directory
 from client.cli.program import COMMANDS, make_parser, read_options
 from libproto.messages import Opcode
 from server.region.region import Region
+from tests.client.conftest import register
 from tests.client.programs import COMMAND, PASSWORD, ROOT, Ended, Piped, Terminal, environment, run
 from tests.client.relay import Relay
 from tests.helpers.server import RunningServer, StartServer
 
 ROOM = 7
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server on which alice and bob are registered."""
-    with RunningServer(tmp_path_factory.mktemp("cli") / "data") as made:
-        with Client(port=made.port) as client:
-            client.register("alice", PASSWORD)
-            client.register("bob", PASSWORD)
-        yield made
-    assert made.process.returncode == 0, made.log_text()
 
 
 @pytest.fixture
@@ -125,6 +116,25 @@ def test_what_moves_money_has_one_client_id(shared: RunningServer, tmp_path: Pat
         assert _clients_known(shared) - before == more, command
 
 
+def test_numbers_that_were_set_back(shared: RunningServer, purse: int, tmp_path: Path) -> None:
+    """The file of an old backup: its client_id is given up, by the command and by the chat."""
+    state = {"XDG_STATE_HOME": str(tmp_path)}
+    assert run(shared.port, "--user", "alice", "deposit", "1", **state).code == 0
+    [kept] = [path for path in state_directory(state).iterdir() if path.suffix != ".lock"]
+    for text, line, arguments in (
+        ("", f"deposited 2.00, balance {purse / 100 + 3:.2f}", ("deposit", "2")),
+        ("/deposit 3\n", f"deposited 3.00, balance {purse / 100 + 6:.2f}", ()),
+    ):
+        client_id, next_req_id = map(int, kept.read_text().split())
+        assert next_req_id == 2
+        kept.write_text(f"{client_id} 1\n")
+        done = run(shared.port, "--user", "alice", *arguments, text=text, **state)
+        assert (done.code, done.lines) == (0, [line]), done.err
+        renewed, next_req_id = map(int, kept.read_text().split())
+        assert renewed != client_id
+        assert next_req_id == 2
+
+
 def test_txns(shared: RunningServer, purse: int, alice: Client) -> None:
     with Client(port=shared.port) as bob:
         bob.login("bob", PASSWORD)
@@ -132,7 +142,7 @@ def test_txns(shared: RunningServer, purse: int, alice: Client) -> None:
         bob.transfer(alice.user_id, 250)
     alice.withdraw(1)
     alice.transfer(bob.user_id, 2)
-    newest = alice.transactions(limit=4)
+    newest = alice.transactions(limit=4).transactions
     done = run(shared.port, "--user", "alice", "txns", "--limit", "4")
     assert (done.code, done.err) == (0, "")
     assert [line.split(" ", 3)[3].partition(",")[0] for line in done.lines] == [
@@ -161,6 +171,27 @@ def test_txns_of_more_than_one_answer(shared: RunningServer) -> None:
     assert [each["balance"] for each in found] == [*range(300, 20, -1)]
     assert len(_many(run(shared.port, "--user", "carl", "txns", "--limit", "999", "--json"))) == 300
     assert len(run(shared.port, "--user", "carl", "txns").lines) == 10
+
+
+def test_txns_of_which_older_ones_are_gone(start_server: StartServer) -> None:
+    server = start_server("--txn-ring", "64", "--durability", "none")
+    register(server, "ann")
+    with Client(port=server.port) as ann:
+        ann.login("ann", PASSWORD)
+        for _ in range(100):
+            ann.deposit(1)
+        kept = ann.transactions().transactions
+        end = ann.transactions(kept[-1].txn_id)
+        assert (end.transactions, end.oldest_txn_id) == ((), kept[-1].txn_id)
+    more = "there were older transactions, which the server does not keep any more\n"
+    done = run(server.port, "--user", "ann", "txns", "--limit", "999")
+    assert (len(done.lines), done.err) == (len(kept), more)
+    assert len(kept) < 100
+    done = run(server.port, "--user", "ann", "txns", "--limit", "5")
+    assert (len(done.lines), done.err) == (5, "")
+    done = run(server.port, "--user", "ann", text="/txns 5\n/txns 999\n")
+    assert done.err.splitlines(keepends=True)[1:] == [more]
+    assert len(done.lines) > 60
 
 
 # ---- rooms

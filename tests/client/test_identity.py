@@ -127,7 +127,7 @@ def _records(server: RunningServer, name: str) -> set[int]:
     """The client_ids that payments of a user were made under, as the server knows them."""
     with Client(port=server.port, client_id=0) as client:
         client.login(name, PASSWORD)
-        return {entry.req_id for entry in client.transactions()}
+        return {entry.req_id for entry in client.transactions().transactions}
 
 
 def test_commands_share_a_client(server: RunningServer, tmp_path: Path) -> None:

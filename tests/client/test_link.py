@@ -2,16 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-import uvloop
 
 from client.io.link import HIGH_MARK, Link, Sent
+from tests.client.conftest import RunAndCollect
 from tests.client.peer import WAIT_S
-
-uvloop.new_event_loop().close()  # see test_aio
 
 FRAME = b"x" * 50_000
 
@@ -58,30 +55,13 @@ class End:
         self.peer.close()
 
 
-Run = Callable[[Coroutine[Any, Any, None]], list[dict[str, Any]]]
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Run a coroutine on each kind of loop; gives what the loop's exception handler got."""
-
-    def run_it(coroutine: Coroutine[Any, Any, None]) -> list[dict[str, Any]]:
-        unhandled: list[dict[str, Any]] = []
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            runner.get_loop().set_exception_handler(lambda _, context: unhandled.append(context))
-            runner.run(coroutine)
-        return unhandled
-
-    return run_it
-
-
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not condition():
             await asyncio.sleep(0)
 
 
-def test_what_is_sent_in_one_turn_leaves_in_order(run: Run) -> None:
+def test_what_is_sent_in_one_turn_leaves_in_order(run_and_collect: RunAndCollect) -> None:
     async def main() -> None:
         end = End()
         frames = [bytes([each]) * each for each in range(1, 100)]
@@ -94,10 +74,10 @@ def test_what_is_sent_in_one_turn_leaves_in_order(run: Run) -> None:
         end.close()
         assert (end.got, end.ends) == ([b"hello"], [])
 
-    assert run(main()) == []
+    assert run_and_collect(main()) == []
 
 
-def test_how_much_of_a_frame_was_sent(run: Run) -> None:
+def test_how_much_of_a_frame_was_sent(run_and_collect: RunAndCollect) -> None:
     async def main() -> None:
         end = End()
         last = await end.block()
@@ -120,10 +100,10 @@ def test_how_much_of_a_frame_was_sent(run: Run) -> None:
         await until(lambda: not end.link.full)
         end.close()
 
-    assert run(main()) == []
+    assert run_and_collect(main()) == []
 
 
-def test_what_waits_is_bounded(run: Run) -> None:
+def test_what_waits_is_bounded(run_and_collect: RunAndCollect) -> None:
     async def main() -> None:
         end = End()
         while not end.link.full:  # in one turn: nothing is sent yet
@@ -131,11 +111,13 @@ def test_what_waits_is_bounded(run: Run) -> None:
         assert end.link._out_len < HIGH_MARK + len(FRAME)
         end.close()
 
-    assert run(main()) == []
+    assert run_and_collect(main()) == []
 
 
 @pytest.mark.parametrize("how", ["closed", "reset"])
-def test_the_end_is_told_once_and_after_what_came_before(run: Run, how: str) -> None:
+def test_the_end_is_told_once_and_after_what_came_before(
+    run_and_collect: RunAndCollect, how: str
+) -> None:
     async def main() -> None:
         end = End()
         end.peer.send(b"last words")
@@ -151,10 +133,10 @@ def test_the_end_is_told_once_and_after_what_came_before(run: Run, how: str) -> 
         assert end.got == [b"last words"]
         assert len(end.ends) == 1
 
-    assert run(main()) == []
+    assert run_and_collect(main()) == []
 
 
-def test_an_interrupt_ends_the_stream(run: Run) -> None:
+def test_an_interrupt_ends_the_stream(run_and_collect: RunAndCollect) -> None:
     """What was received just then is lost, and what would follow is out of step."""
 
     async def main() -> None:
@@ -170,4 +152,4 @@ def test_an_interrupt_ends_the_stream(run: Run) -> None:
         assert end.ends == ["the client was interrupted"]
         end.close()
 
-    assert [type(each["exception"]) for each in run(main())] == [Interrupted]
+    assert [type(each["exception"]) for each in run_and_collect(main())] == [Interrupted]

@@ -5,6 +5,7 @@ until it is over before its cancel. So none of them is left out.
 """
 
 import asyncio
+import asyncio.proactor_events
 import os
 import threading
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from client import AsyncClient, ConnectionLost
+from client import AsyncClient, ConnectionLost, WrongPlace
 from libproto.errors import MisuseError
 from libproto.messages import Opcode, State
 from tests.client.peer import (
@@ -26,12 +27,12 @@ from tests.client.peer import (
     Wire,
     answer,
     answer_all,
+    serving,
     serving_everybody,
 )
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
-uvloop.new_event_loop().close()  # see test_aio
 
 LOOPS = pytest.mark.parametrize(
     "new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
@@ -410,3 +411,38 @@ def test_a_call_that_is_cancelled_before_it_is_sent_is_not_sent(new_loop: NewLoo
 
     with serving_everybody(script) as port:
         in_loop(new_loop, main(port))
+
+
+# --- a loop that cannot watch descriptors -----------------------------------------------------
+
+
+class WithoutReaders(asyncio.SelectorEventLoop):
+    """A loop that does everything but watch descriptors, as the one of Windows."""
+
+    add_reader = asyncio.AbstractEventLoop.add_reader
+    add_writer = asyncio.AbstractEventLoop.add_writer
+
+
+def test_a_loop_that_cannot_watch_descriptors_is_refused() -> None:
+    """Before anything is sent; the client can be used on another loop after that."""
+    of_windows = asyncio.proactor_events.BaseProactorEventLoop
+    assert of_windows.add_reader is WithoutReaders.add_reader
+
+    def script(wire: Wire) -> None:
+        wire.log_in()
+        assert wire.wait_closed() == []
+
+    with serving(script) as port:
+        made = AsyncClient(port=port)
+
+        async def main() -> None:
+            async with made:
+                await made.login(USERNAME, PASSWORD)
+
+        with (
+            asyncio.Runner(loop_factory=WithoutReaders) as runner,
+            pytest.raises(WrongPlace, match="WithoutReaders cannot watch sockets"),
+        ):
+            runner.run(main())
+        assert not made.connected
+        asyncio.run(main())

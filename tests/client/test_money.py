@@ -37,24 +37,6 @@ from tests.helpers.server import RunningServer
 SHORT_S = 0.2  # until a call is given up whose answer does not come
 
 
-@pytest.fixture
-def ann(server: RunningServer) -> Iterator[Client]:
-    """A user with 1,000 on the account, to look at what happened."""
-    with Client(port=server.port) as made:
-        made.register("ann", PASSWORD)
-        made.login("ann", PASSWORD)
-        made.deposit(1000)
-        yield made
-
-
-@pytest.fixture
-def bob(server: RunningServer) -> Iterator[Client]:
-    with Client(port=server.port) as made:
-        made.register("bob", PASSWORD)
-        made.login("bob", PASSWORD)
-        yield made
-
-
 # --- copies and forks
 
 
@@ -92,6 +74,8 @@ def test_every_process_has_a_client_id_of_its_own(server: RunningServer, ann: Cl
 
     def pay_in() -> list[int]:
         with client:
+            # Were it drawn before, the server would refuse all but one of the logins.
+            assert client.client_id == 0
             client.login("ann", PASSWORD)
             return [client.deposit(100).txn_id, client.client_id]
 

@@ -3,20 +3,17 @@ whose workers are killed. Each test is for the blocking client and for the one o
 """
 
 import asyncio
-import inspect
 import os
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import pytest
-import uvloop
 
 import client.core.resume
 import client.io.connection
@@ -44,6 +41,7 @@ from libproto.messages import (
     TxnKind,
 )
 from server.region.region import Region
+from tests.client.conftest import Make
 from tests.client.peer import (
     PASSWORD,
     USERNAME,
@@ -60,78 +58,6 @@ from tests.client.test_blocking import ENDS, in_thread, then
 from tests.helpers.server import RunningServer, StartServer, lasting_port, wait_until
 
 ROOM = 1
-
-uvloop.new_event_loop().close()  # see test_aio
-
-
-class OnALoop:
-    """An AsyncClient on a loop of its own thread, with the methods of the blocking client."""
-
-    def __init__(
-        self, loop_factory: Callable[[], asyncio.AbstractEventLoop], *args: Any, **options: Any
-    ) -> None:
-        self._loop = loop_factory()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        self._client = AsyncClient(*args, **options)
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._client, name)
-        if not inspect.iscoroutinefunction(found):
-            return found
-
-        def call(*args: Any, **options: Any) -> Any:
-            return asyncio.run_coroutine_threadsafe(found(*args, **options), self._loop).result()
-
-        return call
-
-    def pushes(self, timeout_s: float | None = None) -> Iterator[Push]:
-        pushes = self._client.pushes(timeout_s)
-        while True:
-            following = asyncio.run_coroutine_threadsafe(_following(pushes), self._loop)
-            if (push := following.result()) is None:
-                return
-            yield push
-
-    def __enter__(self) -> Self:
-        self.connect()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
-
-
-async def _following(pushes: Any) -> Push | None:
-    found: Push | None = await anext(pushes, None)
-    return found
-
-
-Make = Callable[..., Any]
-
-
-def _on(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Make:
-    return lambda *args, **options: OnALoop(loop_factory, *args, **options)
-
-
-@pytest.fixture(
-    params=[Client, _on(asyncio.new_event_loop), _on(uvloop.new_event_loop)],
-    ids=["blocking", "asyncio", "uvloop"],
-)
-def make(request: pytest.FixtureRequest) -> Make:
-    """Makes a client that reconnects, of the kind that is tested."""
-    kind: Make = request.param
-    return lambda *args, **options: kind(*args, reconnect=True, **options)
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    wait_until(lambda: set(threading.enumerate()) <= before, "the end of all threads")
 
 
 def resumed() -> Handshake:
@@ -166,11 +92,11 @@ def answer_the_repeated(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_deposit_outlives_its_connection(make: Make, end: Script) -> None:
+def test_a_deposit_outlives_its_connection(make_lasting: Make, end: Script) -> None:
     told: list[ClientError | None] = []
     with (
         serving(then(end), back(answer_the_repeated)) as port,
-        make(port=port, on_reconnect=told.append) as ann,
+        make_lasting(port=port, on_reconnect=told.append) as ann,
     ):
         ann.login(USERNAME, PASSWORD)
         assert ann.deposit(5)[:2] == (9, 5)
@@ -181,7 +107,7 @@ def test_a_deposit_outlives_its_connection(make: Make, end: Script) -> None:
         assert ann.resumed
 
 
-def test_many_losses(make: Make) -> None:
+def test_many_losses(make_lasting: Make) -> None:
     """At every stage of coming back, until it succeeds."""
 
     def at_the_door(wire: Wire) -> None:
@@ -204,7 +130,7 @@ def test_many_losses(make: Make) -> None:
     told: list[ClientError | None] = []
     with (
         serving(then(read_one), *scripts, back(answer_the_repeated)) as port,
-        make(port=port, on_reconnect=told.append) as ann,
+        make_lasting(port=port, on_reconnect=told.append) as ann,
     ):
         ann.login(USERNAME, PASSWORD)
         assert ann.deposit(5)[:2] == (9, 5)
@@ -213,16 +139,18 @@ def test_many_losses(make: Make) -> None:
         wait_until(lambda: len(told) == 2, "both notices")
 
 
-def test_a_server_that_accepts_and_is_silent(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_accepts_and_is_silent(
+    make_lasting: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(client.io.connection, "ATTEMPT_S", 0.2)
     scripts: list[Script] = [then(ENDS[2]), Wire.wait_closed, back(answer_the_repeated)]
-    with serving(*scripts) as port, make(port=port) as ann:
+    with serving(*scripts) as port, make_lasting(port=port) as ann:
         ann.login(USERNAME, PASSWORD)
         assert ann.deposit(5)[:2] == (9, 5)
         assert ann.balance() == (5, 9)
 
 
-def test_a_server_that_falls_silent(make: Make) -> None:
+def test_a_server_that_falls_silent(make_lasting: Make) -> None:
     def silent(wire: Wire) -> None:
         wire.log_in(Handshake(hello={"heartbeat_s": 1, "idle_timeout_s": 1}))
         assert [request.opcode for request in wire.wait_closed()][:2] == [
@@ -230,13 +158,13 @@ def test_a_server_that_falls_silent(make: Make) -> None:
             Opcode.USER_NAME,
         ]
 
-    with serving(silent, back(answer_the_repeated)) as port, make(port=port) as ann:
+    with serving(silent, back(answer_the_repeated)) as port, make_lasting(port=port) as ann:
         ann.login(USERNAME, PASSWORD)
         assert ann.deposit(5)[:2] == (9, 5)
         assert ann.balance() == (5, 9)
 
 
-def test_signs_of_life_go_on(make: Make) -> None:
+def test_signs_of_life_go_on(make_lasting: Make) -> None:
     """Though the program asks for nothing."""
     heard = threading.Event()
     beats = {"heartbeat_s": 1, "idle_timeout_s": 9}
@@ -250,24 +178,24 @@ def test_signs_of_life_go_on(make: Make) -> None:
     def first(wire: Wire) -> None:
         wire.log_in(Handshake(hello=beats))
 
-    with serving(first, again) as port, make(port=port) as ann:
+    with serving(first, again) as port, make_lasting(port=port) as ann:
         ann.login(USERNAME, PASSWORD)
         assert heard.wait(WAIT_S)
 
 
-def test_a_refusal_that_does_not_tell_is_waited_out(make: Make) -> None:
+def test_a_refusal_that_does_not_tell_is_waited_out(make_lasting: Make) -> None:
     def busy(wire: Wire) -> None:
         for _ in range(3):
             wire.send(refuse(wire.request(), Status.ERR_SERVER_BUSY, "rate limit", 10))
         answer_the_repeated(wire)
 
-    with serving(then(ENDS[2]), back(busy)) as port, make(port=port) as ann:
+    with serving(then(ENDS[2]), back(busy)) as port, make_lasting(port=port) as ann:
         ann.login(USERNAME, PASSWORD)
         assert ann.deposit(5)[:2] == (9, 5)
         assert ann.balance() == (5, 9)
 
 
-def test_what_was_being_said_is_unknown(make: Make) -> None:
+def test_what_was_being_said_is_unknown(make_lasting: Make) -> None:
     """And the rest of the program does not notice."""
     lost = threading.Event()
 
@@ -282,7 +210,7 @@ def test_what_was_being_said_is_unknown(make: Make) -> None:
         wire.send(answer(requests[0], 1, 2), answer(requests[1], ROOM))
         wire.wait_closed()
 
-    with serving(then(first), back(second)) as port, make(port=port) as ann:
+    with serving(then(first), back(second)) as port, make_lasting(port=port) as ann:
         ann.login(USERNAME, PASSWORD)
         balance = in_thread(ann.balance)
         wait_until(lambda: len(ann._core._pending) == 1, "BALANCE is under way")
@@ -296,7 +224,7 @@ def test_what_was_being_said_is_unknown(make: Make) -> None:
         assert leave.result(WAIT_S) is None
 
 
-def test_a_deadline_stays_what_it_was(make: Make) -> None:
+def test_a_deadline_stays_what_it_was(make_lasting: Make) -> None:
     ended = threading.Event()
 
     def never(wire: Wire) -> None:
@@ -309,7 +237,7 @@ def test_a_deadline_stays_what_it_was(make: Make) -> None:
         wire.send(answer(again, 9, 5))
         wire.wait_closed()
 
-    with serving(then(ENDS[2]), never, back(later)) as port, make(port=port) as ann:
+    with serving(then(ENDS[2]), never, back(later)) as port, make_lasting(port=port) as ann:
         ann.login(USERNAME, PASSWORD)
         with pytest.raises(CallTimeout, match="no answer") as caught:
             ann.deposit(5, timeout_s=0.3)
@@ -357,8 +285,8 @@ def _member_again(wire: Wire) -> None:
 MISSED = [message(1), RoomGap(ROOM, 2, 2), *(message(seq) for seq in (3, 4, 5, 6))]
 
 
-def test_pushes_go_on(make: Make) -> None:
-    with serving(then(_member), back(_member_again)) as port, make(port=port) as ann:
+def test_pushes_go_on(make_lasting: Make) -> None:
+    with serving(then(_member), back(_member_again)) as port, make_lasting(port=port) as ann:
         ann.login(USERNAME, PASSWORD)
         ann.join(ROOM)
         pushes = ann.pushes()
@@ -367,11 +295,11 @@ def test_pushes_go_on(make: Make) -> None:
         assert list(pushes) == []
 
 
-def test_pushes_go_on_by_callback(make: Make) -> None:
+def test_pushes_go_on_by_callback(make_lasting: Make) -> None:
     got: list[Push] = []
     with (
         serving(then(_member), back(_member_again)) as port,
-        make(port=port, on_push=got.append) as ann,
+        make_lasting(port=port, on_push=got.append) as ann,
     ):
         ann.login(USERNAME, PASSWORD)
         ann.join(ROOM)
@@ -379,13 +307,13 @@ def test_pushes_go_on_by_callback(make: Make) -> None:
         assert got == MISSED
 
 
-def test_a_room_that_began_anew(make: Make) -> None:
+def test_a_room_that_began_anew(make_lasting: Make) -> None:
     def again(wire: Wire) -> None:
         _join(wire, 2, epoch=8)
         wire.send(_said(3))
         wire.wait_closed()
 
-    with serving(then(_member), back(again)) as port, make(port=port) as ann:
+    with serving(then(_member), back(again)) as port, make_lasting(port=port) as ann:
         ann.login(USERNAME, PASSWORD)
         ann.join(ROOM)
         assert [ann.next_push() for _ in range(3)] == [
@@ -395,7 +323,7 @@ def test_a_room_that_began_anew(make: Make) -> None:
         ]
 
 
-def test_a_program_that_takes_no_pushes(make: Make) -> None:
+def test_a_program_that_takes_no_pushes(make_lasting: Make) -> None:
     """What did not fit is named by a gap, and the connection is not the slower for it."""
 
     def flood(wire: Wire) -> None:
@@ -409,7 +337,7 @@ def test_a_program_that_takes_no_pushes(make: Make) -> None:
 
     with (
         serving(then(flood), back(again)) as port,
-        make(port=port, pushes_max_bytes=10 * size_of(message(10))) as ann,
+        make_lasting(port=port, pushes_max_bytes=10 * size_of(message(10))) as ann,
     ):
         ann.login(USERNAME, PASSWORD)
         ann.join(ROOM)
@@ -421,10 +349,10 @@ def test_a_program_that_takes_no_pushes(make: Make) -> None:
 # --- the end ----------------------------------------------------------------------------------
 
 
-def test_close_ends_the_pauses(make: Make) -> None:
+def test_close_ends_the_pauses(make_lasting: Make) -> None:
     """Nobody listens any more."""
     with serving(then(ENDS[2])) as port:
-        ann = make(port=port)
+        ann = make_lasting(port=port)
         ann.__enter__()
         ann.login(USERNAME, PASSWORD)
         deposit: Future[Any] = in_thread(lambda: ann.deposit(5, timeout_s=WAIT_S))
@@ -442,7 +370,7 @@ def test_close_ends_the_pauses(make: Make) -> None:
     assert not ann.reconnecting
 
 
-def test_close_ends_an_attempt(make: Make) -> None:
+def test_close_ends_an_attempt(make_lasting: Make) -> None:
     trying = threading.Event()
 
     def never(wire: Wire) -> None:
@@ -450,7 +378,7 @@ def test_close_ends_an_attempt(make: Make) -> None:
         trying.set()
         wire.wait_closed()
 
-    with serving(then(lambda _: None), never) as port, make(port=port) as ann:
+    with serving(then(lambda _: None), never) as port, make_lasting(port=port) as ann:
         ann.login(USERNAME, PASSWORD)
         assert trying.wait(WAIT_S)
         began = time.monotonic()
@@ -461,12 +389,12 @@ def test_close_ends_an_attempt(make: Make) -> None:
             ann.balance()
 
 
-def test_a_login_that_is_not_taken_any_more(make: Make) -> None:
+def test_a_login_that_is_not_taken_any_more(make_lasting: Make) -> None:
     def forgotten(wire: Wire) -> None:
         wire.send(Handshake(hello={"salt": bytes(16)}).respond(wire.request()))
         assert wire.wait_closed() == []
 
-    with serving(then(ENDS[2]), forgotten) as port, make(port=port) as ann:
+    with serving(then(ENDS[2]), forgotten) as port, make_lasting(port=port) as ann:
         ann.login(USERNAME, PASSWORD)
         with pytest.raises(ReloginFailed, match="salt") as caught:
             ann.deposit(5)
@@ -476,8 +404,8 @@ def test_a_login_that_is_not_taken_any_more(make: Make) -> None:
             ann.next_push()
 
 
-def test_without_a_login_nothing_is_established_again(make: Make) -> None:
-    with serving(ENDS[2]) as port, make(port=port) as ann:
+def test_without_a_login_nothing_is_established_again(make_lasting: Make) -> None:
+    with serving(ENDS[2]) as port, make_lasting(port=port) as ann:
         with pytest.raises(ConnectionLost):
             ann.login(USERNAME, PASSWORD)
         assert not ann.reconnecting
@@ -523,12 +451,12 @@ def test_on_reconnect_that_raises_ends_the_asyncio_client() -> None:
 
 
 def test_a_superseded_client_stays_down(
-    make: Make, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+    make_lasting: Make, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client.core.resume, "PROBE_S", 1)
     with (
-        make(port=server.port, client_id=5) as old,
-        make(port=server.port, client_id=5) as new,
+        make_lasting(port=server.port, client_id=5) as old,
+        make_lasting(port=server.port, client_id=5) as new,
     ):
         old.register("ann", PASSWORD)
         old.login("ann", PASSWORD)
@@ -547,9 +475,11 @@ def test_a_superseded_client_stays_down(
         assert (old.reconnects, new.reconnects) == (0, 0)
 
 
-def test_a_server_that_began_without_its_state(make: Make, start_server: StartServer) -> None:
+def test_a_server_that_began_without_its_state(
+    make_lasting: Make, start_server: StartServer
+) -> None:
     first = start_server("--port", str(lasting_port()))
-    with make(port=first.port) as ann:
+    with make_lasting(port=first.port) as ann:
         ann.register("ann", PASSWORD)
         ann.login("ann", PASSWORD)
         assert first.stop() == 0
@@ -630,7 +560,7 @@ def _paid(member: Member) -> set[int]:
     """The txn_ids of this user's own transfers; none is listed twice."""
     ids: list[int] = []
     before = 0
-    while page := member.client.transactions(before):
+    while page := member.client.transactions(before).transactions:
         ids += [t.txn_id for t in page if t.kind == TxnKind.TRANSFER]
         before = page[-1].txn_id
     assert len(set(ids)) == len(ids)
@@ -655,13 +585,13 @@ def _check(member: Member) -> None:
     assert all(said[text] <= 1 for text in member.unknown)
 
 
-def test_workers_are_killed(make: Make, start_server: StartServer) -> None:
+def test_workers_are_killed(make_lasting: Make, start_server: StartServer) -> None:
     """Money and words flow while the workers under them are killed; nobody above the clients can
     tell, but for messages whose fate is unknown."""
     # histories that still have everything at the end
     many = str(1 << 18)
     server = start_server("--event-ring", many, "--txn-ring", many, "--max-message", "64")
-    members = [Member(make, server, name) for name in ("ann", "bob", "cat")]
+    members = [Member(make_lasting, server, name) for name in ("ann", "bob", "cat")]
     ann, bob, _ = members
     stopped = threading.Event()
     answers: list[Receipt] = []

@@ -14,7 +14,7 @@ from client.core import auth, calls
 from client.core.backoff import PAUSE_S_FIRST, PAUSE_S_MAX, RESET_S, Backoff
 from client.core.calls import Call
 from client.core.numbers import Numbers
-from client.core.pushes import Push, RoomRefused, RoomRestarted
+from client.core.pushes import LogReplaced, Push, RoomRefused, RoomRestarted
 from client.core.resume import AGAIN_S, PROBE_S, ResumingCore
 from client.core.session import OTHER_REQ_IDS, Answered
 from client.errors import (
@@ -41,6 +41,7 @@ from libproto.messages import (
     State,
 )
 from tests.client.peer import (
+    LOG_ID,
     MAX_BODY_LEN,
     PASSWORD,
     USER_ID,
@@ -488,6 +489,24 @@ def test_a_room_of_another_epoch() -> None:
     assert link.receive(answer(join, 5, 4, 1, EPOCH + 1)) == [RoomRestarted(5, EPOCH + 1, 4)]
     assert link.core.steady
     assert link.receive(said(message(5, 5))) == [message(5, 5)]
+
+
+def test_no_room_is_where_it_was_after_another_log() -> None:
+    """Not even one whose epoch and numbers look like those before."""
+    link = Link()
+    link.join(5, 10)
+    link.handshake.login = {"log_id": LOG_ID + 1}
+    link.core.lose(ConnectionLost("gone"))
+    link.begin()
+    [hello] = link.own()
+    link.receive(link.handshake.respond(hello))
+    [login] = link.own()
+    assert link.receive(link.handshake.respond(login)) == [LogReplaced(LOG_ID, LOG_ID + 1)]
+    [join] = link.own()
+    got = link.receive(answer(join, 5, 12, 1, EPOCH))
+    assert got == [RoomRestarted(5, EPOCH, 12)]
+    assert link.own() == []
+    assert link.receive(said(message(5, 13))) == [message(5, 13)]
 
 
 def test_a_room_that_cannot_be_joined_again() -> None:

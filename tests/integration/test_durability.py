@@ -270,7 +270,7 @@ class Load:
             with Client("127.0.0.1", self.port) as client:
                 client.login(f"user{number}", PASSWORD)
                 shown: list[Any] = []
-                while page := client.transactions(shown[-1].txn_id if shown else 0, 256):
+                while page := client.transactions(shown[-1].txn_id if shown else 0).transactions:
                     shown += page
                 assert [item.balance for item in reversed(shown)] == list(range(1, count + 1))
                 assert len({item.req_id for item in shown}) == count

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 LEVELS = ("debug", "info", "warning", "error")
 BY_NAME = {event.name: event for event in EVENTS}
 ROOMS = (
-    *("server/program.py", "server/child.py"),
+    *("server/program.py", "server/child.py", "server/faults.py"),
     *("server/master", "server/worker", "server/journal", "server/archive"),
 )
 OF_LIBLOG = "log_lines_dropped"  # made without a logger

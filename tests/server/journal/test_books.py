@@ -1,5 +1,6 @@
 """The books say what the region says that wrote the records, and no wrong record gets by."""
 
+import gc
 import struct
 from collections.abc import Callable
 
@@ -257,3 +258,17 @@ def test_any_other_number_in_a_record_of_money_is_told() -> None:
                 with pytest.raises(Inconsistent) as caught:
                     folded(bytes(changed))
                 assert caught.value.txn == txn, field
+
+
+def test_the_error_may_be_collected_as_a_circle() -> None:
+    """It keeps the frames that it passed, and these what they read from. CPython 3.11 crashes where
+    that is a memoryview with an iterator over it."""
+    with history(*LAST) as worked:
+        records = worked.records(2, worked.head)
+    for _ in range(20):
+        with pytest.raises(Inconsistent) as caught:
+            Books().apply(memoryview(records))
+        circle: list[object] = [caught.value]
+        circle.append(circle)
+        del caught, circle
+        gc.collect()

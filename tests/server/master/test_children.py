@@ -11,9 +11,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from server import child
+from server.archive import process as archive
 from server.exits import Exit
 from tests.helpers import leaks
 from tests.helpers.forked import NOBODY, ForkedServer, children_of, small_settings
@@ -29,7 +32,7 @@ def lines(text: str, name: str) -> list[dict[str, object]]:
 
 def named(pid: int, what: str) -> int:
     """A child of the master, by what it is; 0: there is none."""
-    return next((child for child, title in children_of(pid).items() if title == what), 0)
+    return next((pid for pid, title in children_of(pid).items() if title == what), 0)
 
 
 # ---- the system allows no more processes
@@ -129,6 +132,51 @@ def test_a_start_that_may_not_fork(open_path: Path) -> None:
         assert server.code == Exit.NOT_STARTED
     (line,) = lines(server.error, "cannot_start")
     assert "ulimit -u" in str(line["reason"])
+
+
+@pytest.fixture
+def no_threads(open_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """While this file is there, an archive may have no thread."""
+    flag, enter = open_path / "flag", child.enter
+
+    def limited(*given: Any, **bound: Any) -> None:
+        enter(*given, **bound)
+        if flag.exists():
+            resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+
+    monkeypatch.setattr(archive, "enter", limited)  # inherited over the forks
+    return flag
+
+
+def test_an_archive_without_threads_at_the_start(open_path: Path, no_threads: Path) -> None:
+    no_threads.touch()
+    settings = small_settings(data_of_nobody(open_path))
+    with ForkedServer(settings, open_path, become_nobody) as server:
+        assert server.ended(END_S)
+        assert server.code == Exit.NOT_STARTED
+    (line,) = lines(server.error, "cannot_start")
+    assert str(line["reason"]).startswith("archive: ")
+    assert "ulimit -u" in str(line["reason"])
+    assert "Traceback" not in server.error
+
+
+def test_an_archive_without_threads_is_replaced_until_it_has_them(
+    open_path: Path, no_threads: Path
+) -> None:
+    settings = small_settings(data_of_nobody(open_path))
+    with ForkedServer(settings, open_path, become_nobody) as server:
+        server.await_ready()
+        no_threads.touch()
+        os.kill(named(server.pid, "archive"), signal.SIGKILL)
+        wait_until(lambda: server.error.count("ulimit -u") >= 2, "it cannot be replaced", END_S)
+        no_threads.unlink()
+        told = server.error.count("ulimit -u")
+        wait_until(lambda: set(children_of(server.pid).values()) == ALL, "all are there", END_S)
+        assert server.stop() == Exit.OK, server.error
+    died = [line for line in lines(server.error, "process_died") if line["reason"]]
+    assert len(died) >= told
+    assert {line["process"] for line in died} == {"archive"}
+    assert "Traceback" not in server.error
 
 
 # ---- standard streams
