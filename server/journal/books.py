@@ -104,7 +104,7 @@ class Books:
         outcomes, floors = self.outcomes, self.floors
         for (
             number, kind, time, supply_after, payer, payee, amount, payer_after, payee_after,
-            payer_previous, payee_previous, client_id, req_id, client, room, room_seq, _, digest,
+            payer_previous, payee_previous, client_id, req_id, client, room, room_seq, event, digest,
         ) in _RECORD.iter_unpack(records):  # fmt: skip
             txn += 1
             if number != txn:
@@ -142,6 +142,10 @@ class Books:
                 raise Inconsistent(txn, "an amount of 0")
             if payer > users or payee > users:
                 raise Inconsistent(txn, f"there is no user {max(payer, payee)}")
+            if (room or room_seq or event or digest) and not (
+                kind == _TRANSFER and room and room_seq and event
+            ):
+                raise Inconsistent(txn, f"it has half an event, {event}, of room {room}")
             if last_txn[payer] != payer_previous or last_txn[payee] != payee_previous:
                 raise Inconsistent(txn, "it is not chained to its accounts' transactions before it")
             if payer:
