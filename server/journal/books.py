@@ -135,7 +135,7 @@ class Books:
             (
                 number, kind, time, supply_after, payer, payee, amount, payer_after, payee_after,
                 payer_previous, payee_previous, client_id, req_id, client, room,
-                room_seq, _, digest,
+                room_seq, event, digest,
             ) = record  # fmt: skip
             txn += 1
             if number != txn:
@@ -156,6 +156,10 @@ class Books:
             newest_time = time
             if wrong or supply_after != supply or not amount or payer > users or payee > users:
                 raise Inconsistent(txn, self._why_not(record, supply))
+            if (room or room_seq or event or digest) and not (
+                kind == _TRANSFER and room and room_seq and event
+            ):
+                raise Inconsistent(txn, f"it has half an event, {event}, of room {room}")
             if last_txn[payer] != payer_previous or last_txn[payee] != payee_previous:
                 raise Inconsistent(txn, "it is not chained to its accounts' transactions before it")
             if payer:

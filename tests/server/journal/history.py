@@ -1,9 +1,9 @@
 """A small region that is worked on at random, by several workers, and what it showed after each
-transaction: what a journal's readers make of the records is compared with it, word for word.
+step: what a journal's readers make of the records and events is compared with it, word for word.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 
 from libproto.messages import MAX_BALANCE, TxnKind
 from server.core.check import problems
-from server.core.errors import Busy
+from server.core.errors import Busy, StateRefusal
+from server.core.events import SlotKind
 from server.core.session import Session
 from server.core.state import State
 from server.journal.books import ROW_WORDS, Books
 from server.journal.disk import Disk
+from server.journal.format import event_size
 from server.journal.load import Idleness, Loaded, fill, load, make_snapshot
-from server.journal.reader import Batch, Reader
+from server.journal.reader import Batch, Position, Reader
+from server.journal.snapshot import paths, txn_of
 from server.journal.writer import Writer
 from server.region.layout import WORD
 from server.region.records import RECORD_SIZE, SUPPLY
@@ -35,8 +38,10 @@ from tests.helpers.region import (
     to_draw,
 )
 
+LOG_ID: Final = 0x106_1D
 JOURNAL: Final = Path("/data/journal")
 SNAPSHOTS: Final = Path("/data/snapshots")
+UNWRITTEN: Final = int(SlotKind.PAYMENT)
 NOW: Final = 1_800_000_000_000_000  # later than anything in a history
 FLOOR: Final = 8  # of every client: within the window of one that is at 70
 SEGMENT_SIZE: Final = 2000  # bytes: a segment holds few batches
@@ -60,7 +65,21 @@ STEPS = st.lists(
     st.builds(
         Step,
         st.sampled_from(
-            ["register", "login", "login", "logout", "deposit", "withdraw", *["transfer"] * 4]
+            [
+                "register",
+                "login",
+                "login",
+                "logout",
+                "deposit",
+                "withdraw",
+                *(["transfer"] * 4),
+                "join",
+                "join",
+                "leave",
+                *(["say"] * 3),
+                *(["whisper"] * 2),
+                *(["pay"] * 2),
+            ]
         ),
         st.integers(0, 11),
         st.integers(0, 6),
@@ -81,11 +100,36 @@ class History:
         self.states = [state_of(region, worker, clock_us=lambda: self.now) for worker in range(3)]
         self.sessions: list[tuple[State, Session]] = []
         self.now = STARTED_US
-        self.truths = [truth(region)]  # by txn_id
+        self.truths = [truth(region)]  # by txn_id, the last of each
+        self.moments = [self.moment]  # of each step that changed something
+        self.shown = [self.truths[0]]  # at each moment
+        self._events: list[bytes] = []  # by number, from 1 on
 
     @property
     def head(self) -> int:
         return self.states[0].log.head()
+
+    @property
+    def moment(self) -> tuple[int, int]:
+        """The newest transaction and event."""
+        return self.head, self.states[0].events.head()
+
+    def last_of(self, txn: int) -> int:
+        """The number of the last moment of a transaction."""
+        return max(n for n, moment in enumerate(self.moments) if moment[0] == txn)
+
+    def events(self, first: int, last: int) -> list[bytes]:
+        """From one number to another, as they stood in the ring, those that are written."""
+        written = self._events[first - 1 : last]
+        return [each for each in written if int.from_bytes(each[8:16], "little") != UNWRITTEN]
+
+    def books(self, moment: int = -1) -> Books:
+        """The records and events up to a moment, by number, folded one moment after the other."""
+        books = Books()
+        for txn, event in self.moments[1:][: moment if moment >= 0 else None]:
+            books.apply(self.records(books.txn + 1, txn))
+            books.apply_events(b"".join(self.events(books.event + 1, event)), event + 1)
+        return books
 
     def records(self, first: int, last: int) -> bytes:
         """From one txn_id to another, as they stand in the ring."""
@@ -130,22 +174,47 @@ class History:
             state.sessions.end(session, self.now)
         else:
             state, session = self.sessions[step.who % len(self.sessions)]
-            other = step.other if step.what == "transfer" else 0
-            if other != session.user:
-                self.request(state, session, KINDS[step.what], other, step.amount, step.ahead)
-        assert self.head - len(self.truths) in (-1, 0), "one transaction a step"
-        if self.head == len(self.truths):
-            self.truths.append(truth(self.region))
+            with suppress(StateRefusal):
+                self.request(state, session, step)
+        self._look()
 
-    def request(
-        self, state: State, session: Session, kind: int, other: int, amount: int, ahead: int
-    ) -> None:
-        clients = self.region.layout["clients"]
+    def _look(self) -> None:
+        """Note what has become of a step."""
+        assert self.head - len(self.truths) in (-1, 0), "one transaction a step"
+        now = truth(self.region)
+        self.truths[self.head :] = [now]
+        if self.moment != self.moments[-1]:
+            ring, first = self.region.layout["event_ring"], self.moments[-1][1] + 1
+            for number in range(first, self.moment[1] + 1):
+                at = ring.at(number % ring.records)
+                size = event_size(self.region.words[at + 7])
+                self._events.append(bytes(self.region.bytes[at * WORD : at * WORD + size]))
+            self.moments.append(self.moment)
+            self.shown.append(now)
+
+    def request(self, state: State, session: Session, step: Step) -> None:
+        """StateRefusal."""
+        clients, now = self.region.layout["clients"], self.now
         newest = (
             self.region.words[session.client + clients.offsets["newest"]] if session.client else 0
         )
-        req_id = max(FLOOR, newest + ahead)
-        state.ledger.execute(session, kind, other, amount, req_id, False, self.now)
+        req_id, room = max(FLOOR, newest + step.ahead), 1 + step.other % 3
+        text = f"{step.amount} from {step.who}"
+        if step.what == "join":
+            state.memberships.join(session, room, now)
+        elif step.what == "leave":
+            state.memberships.leave(session, room, now)
+        elif step.what == "say":
+            state.chat.send(session, room, text, now, req_id, 0)
+        elif step.what == "whisper":
+            state.chat.direct(session, step.other, text, now, req_id, 0)
+        elif step.other == session.user:
+            return
+        elif step.what == "pay":
+            state.pairs.transfer(session, room, step.other, step.amount, text, req_id, 0, now)
+        else:
+            other = step.other if step.what == "transfer" else 0
+            state.ledger.execute(session, KINDS[step.what], other, step.amount, req_id, False, now)
 
 
 @contextmanager
@@ -181,6 +250,22 @@ VARIED: Final = (
     Step("transfer", 5, 1, 4, 100),
     Step("transfer", 2, 1, 4, 36),
 )
+# The same, with rooms and messages in between: with and without a client, repeated in another
+# order, events of a step that makes no transaction and transactions without an event.
+CHATTY: Final = tuple(
+    step
+    for n, each in enumerate(VARIED)
+    for step in (
+        each,
+        Step("join", n, n),
+        Step("say", n, n, n, 2 - n % 3),
+        Step("whisper", n, 1 + n % 3, n, 3),
+        Step("join", n + 1, n + 1),
+        Step("pay", n + 1, 1 + n % 3, 1, 5 - n % 4),
+        Step("say", n + 1, n + 1, n, -2),
+        *([Step("leave", n, n)] if n % 4 == 3 else []),
+    )
+)
 
 
 # ---- what is compared
@@ -192,6 +277,8 @@ def truth(region: Region) -> Truth:
     found: Truth = {}
     for segment, first, last in (
         ("users", "word", "last_seen"),
+        ("users", "direct_seq", "first_session"),
+        ("rooms", "last_seq", "oldest_seq"),
         ("accounts", "balance", ""),
         ("clients", "user", "session"),
         ("clients", "floor", "next"),
@@ -209,6 +296,7 @@ def truth(region: Region) -> Truth:
     registry = layout["registry"]
     found["log", 0] = [head, words[ring.at(head % ring.records) + SUPPLY]]
     found["registry", 0] = [words[registry.at(0, field)] for field in ("users", "clients")]
+    found["events", 0] = [words[layout["events"].at(0, "head")]]
     return found
 
 
@@ -219,6 +307,8 @@ def truth_of(books: Books) -> Truth:
         profile = memoryview(books.profiles[user]).cast("Q").tolist()
         iterations, name, salt, keys = profile[:1], profile[1:5], profile[5:7], profile[7:]
         found["users.word", user] = [user, *name, *salt, *iterations, *keys]
+        if books.direct_seqs[user]:
+            found["users.direct_seq", user] = [books.direct_seqs[user] + books.skips]
         account = [books.balances[user], books.last_txn[user]]
         if any(account):
             found["accounts.balance", user] = account
@@ -230,6 +320,9 @@ def truth_of(books: Books) -> Truth:
             found["clients.newest", slot] = [books.newest[slot], *row]
     found["log", 0] = [books.txn, books.supply]
     found["registry", 0] = [books.users, books.clients]
+    found["events", 0] = [books.event]
+    for room in books.rooms:
+        found["rooms.last_seq", room] = [books.last_seq(room)]
     return found
 
 
@@ -251,30 +344,52 @@ def new_disk() -> SimulatedDisk:
     return disk
 
 
-def write_journal(
-    disk: Disk, worked: History, last: int, batch: int = 3, size: int = SEGMENT_SIZE
-) -> None:
-    """Go on with the journal, from where it is to a txn_id, so many records a batch."""
-    reader = Reader(disk, JOURNAL)
+def open_writer(disk: Disk, now: int = NOW, size: int = SEGMENT_SIZE) -> Writer:
+    """At the journal's end."""
+    reader = Reader(disk, JOURNAL, LOG_ID)
     for _ in reader.batches():
         pass
-    writer = Writer(disk, JOURNAL, reader.end, size, lambda: worked.now)
-    while writer.last < last:
-        first = writer.last + 1
-        count = min(batch, last - writer.last)
-        writer.append([worked.records(first, first + count - 1)], count)
+    return Writer(disk, JOURNAL, LOG_ID, reader.end, size, lambda: now)
+
+
+def write_journal(
+    disk: Disk, worked: History, last: int, batch: int = 1, size: int = SEGMENT_SIZE
+) -> None:
+    """Go on with the journal, from where it is to the last moment of a transaction, so many
+    moments a batch. Transactions of a BEGIN or an END are not among a history's."""
+    writer = open_writer(disk, worked.now, size)
+    moments = worked.moments[: worked.last_of(last) + 1]
+    ahead = [each for each in moments if each > writer.position[2:4]]
+    for place in range(0, len(ahead), batch):
+        (txn, event), position = ahead[place : place + batch][-1], writer.position
+        records = [worked.records(position.txn + 1, txn)]
+        events = worked.events(position.event + 1, event)
+        writer.append(records, txn - position.txn, events, event + 1)
     writer.close()
 
 
-def loaded_from(disk: Disk) -> Loaded:
-    return load(disk, JOURNAL, SNAPSHOTS, lambda _done, _total: None)
+def loaded_from(disk: Disk, noted: Position | None = None) -> Loaded:
+    return load(disk, JOURNAL, SNAPSHOTS, LOG_ID, noted, lambda _done, _total: None)
+
+
+def position_of(disk: Disk, txn: int) -> Position:
+    """The end of the last batch that has no transaction above this."""
+    ends = [each.end for each in batches(disk) if each.end.txn <= txn]
+    return ends[-1] if ends else Position(0, 0, 0, 0, b"")
 
 
 def snapshot_at(disk: Disk, upto: int) -> int:
     """The txn_id of the newest snapshot, none being bad."""
-    made = make_snapshot(disk, JOURNAL, SNAPSHOTS, upto, None, NOW + upto)
+    made = make_snapshot(
+        disk, JOURNAL, SNAPSHOTS, LOG_ID, position_of(disk, upto), None, NOW + upto
+    )
     assert not made.bad
     return made.txn
+
+
+def snapshot_of(disk: Disk, txn: int) -> Path:
+    """The newest snapshot of a transaction."""
+    return next(path for path in paths(disk, SNAPSHOTS) if txn_of(path) == txn)
 
 
 def damage(disk: Disk, path: Path, *pieces: bytes, at: int = 0) -> None:
@@ -289,7 +404,7 @@ def remove(disk: Disk, *gone: Path) -> None:
 
 
 def batches(disk: Disk) -> list[Batch]:
-    return list(Reader(disk, JOURNAL).batches())
+    return list(Reader(disk, JOURNAL, LOG_ID).batches())
 
 
 @contextmanager

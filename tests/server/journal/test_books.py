@@ -1,6 +1,7 @@
 """The books say what the region says that wrote the records, and no wrong record gets by."""
 
 import gc
+import itertools
 import struct
 from collections.abc import Callable
 
@@ -8,10 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libproto.messages import MAX_BALANCE
-from server.journal.books import Books, Inconsistent
+from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW
+from server.core.events import SlotKind
+from server.journal.books import ROW_WORDS, Books, Inconsistent
+from server.journal.format import EVENT_HEAD, EventHead
+from server.region.layout import OUTCOME_WORDS
 from server.region.records import MONEY_WORDS, OFFSETS, RECORD_SIZE, RecordKind
 from tests.server.journal.history import (
+    CHATTY,
     FLOOR,
     STEPS,
     VARIED,
@@ -29,19 +34,26 @@ REGISTER, NEW_CLIENT = RecordKind.REGISTER, RecordKind.NEW_CLIENT
 @settings(max_examples=60, deadline=None)
 @given(STEPS, st.lists(st.integers(1, 20), min_size=1))
 def test_any_history_makes_the_same_books(steps: list[Step], sizes: list[int]) -> None:
-    """After every record, and in batches of whatever size."""
+    """After every step, and in batches of whatever size: transactions and events of several steps
+    one after the other do not stand in the order in which they were made."""
     with history(*steps) as worked:
-        one_by_one, in_batches = Books(), Books()
-        for txn in range(1, worked.head + 1):
-            one_by_one.apply(worked.records(txn, txn))
-            assert truth_of(one_by_one) == worked.truths[txn]
-        turn = 0
-        while in_batches.txn < worked.head:
-            size = sizes[turn % len(sizes)]
-            first, last = in_batches.txn + 1, min(in_batches.txn + size, worked.head)
-            in_batches.apply(worked.records(first, last))
+        one_by_one = Books()
+        for (txn, event), shown in zip(worked.moments[1:], worked.shown[1:], strict=True):
+            one_by_one.apply(worked.records(one_by_one.txn + 1, txn))
+            events = worked.events(one_by_one.event + 1, event)
+            one_by_one.apply_events(b"".join(events), event + 1)
+            assert truth_of(one_by_one) == shown
+        assert vars(one_by_one) == vars(worked.books())
+        in_batches, moment, turn = Books(), 0, 0
+        while moment + 1 < len(worked.moments):
+            moment = min(moment + sizes[turn % len(sizes)], len(worked.moments) - 1)
+            txn, event = worked.moments[moment]
+            in_batches.apply(worked.records(in_batches.txn + 1, txn))
+            events = worked.events(in_batches.event + 1, event)
+            in_batches.apply_events(b"".join(events), event + 1)
+            assert in_batches.balances == worked.books(moment).balances
             turn += 1
-        assert vars(in_batches) == vars(one_by_one)
+        assert truth_of(in_batches) == worked.shown[-1]
 
 
 def test_the_varied_history_is_varied() -> None:
@@ -54,6 +66,22 @@ def test_the_varied_history_is_varied() -> None:
         assert any(record[13] == 0 for record in records if record[1] in (DEPOSIT, WITHDRAW))
         req_ids = [record[12] for record in records if record[1] == TRANSFER]
         assert req_ids != sorted(req_ids)
+
+
+def test_the_chatty_history_is_chatty() -> None:
+    with history(*CHATTY) as worked:
+        events = [EventHead._make(EVENT_HEAD.unpack_from(each)) for each in _events(worked)]
+        kinds = {SlotKind.MESSAGE, SlotKind.JOINED, SlotKind.LEFT, SlotKind.DIRECT, 7}
+        assert {event.kind for event in events} == kinds
+        assert {bool(event.client_id) for event in events if not event.kind} == {True, False}
+        assert any(event.txn for event in events)
+        req_ids = [event.req_id for event in events if event.client_id]
+        assert req_ids != sorted(req_ids)
+        assert {event.room for event in events} == {0, 1, 2, 3}
+
+
+def _events(worked: History) -> list[bytes]:
+    return worked.events(1, worked.moment[1])
 
 
 def test_records_that_are_in_it_already_are_left_out() -> None:
@@ -146,6 +174,7 @@ LAST = (
 WRONG: tuple[tuple[str, RecordKind, Callable[[list[int]], None], str], ...] = (
     ("a number too high", TRANSFER, _add(TRANSFER, txn_id=1), "number"),
     ("no number", DEPOSIT, _set(DEPOSIT, txn_id=2**64 - 1), "number"),
+    ("a time before", TRANSFER, _add(TRANSFER, time=-60_000_000), "its time"),
     ("no such kind", WITHDRAW, _set(WITHDRAW, kind=4), "no kind 4"),
     ("kind 0", TRANSFER, _set(TRANSFER, kind=0), "no kind 0"),
     ("a transfer's supply", TRANSFER, _add(TRANSFER, supply=1), "supply"),
@@ -272,3 +301,149 @@ def test_the_error_may_be_collected_as_a_circle() -> None:
         circle.append(circle)
         del caught, circle
         gc.collect()
+
+
+# ---- events that do not follow
+
+
+def _changed(event: bytes, **values: int) -> bytes:
+    head = EventHead._make(EVENT_HEAD.unpack_from(event))._replace(**values)
+    return EVENT_HEAD.pack(*head) + event[EVENT_HEAD.size :]
+
+
+def _head(event: bytes) -> EventHead:
+    return EventHead._make(EVENT_HEAD.unpack_from(event))
+
+
+def _until(worked: History, number: int) -> Books:
+    """All transactions, and the events before one."""
+    books = folded(worked.records(1, worked.head))
+    books.apply_events(b"".join(worked.events(1, number - 1)), number)
+    return books
+
+
+def test_an_event_that_does_not_follow_is_told() -> None:
+    with history(*CHATTY) as worked:
+        written = [each for each in _events(worked) if _head(each).word > 3]
+        for event in written:
+            head = _head(event)
+            number, following = head.word, head.word + 1
+            wrong = [
+                ("comes next", _changed(event, word=number - 1)),
+                ("comes next", _changed(event, word=following)),
+                ("comes after", _changed(event, seq=head.seq + 1)),
+                ("comes after", _changed(event, seq=head.seq - 1)),
+                ("its end is missing", event + b"12345678"),
+                ("its end is missing", event[:-8]),
+                ("its end is missing", _changed(event, frame_len=head.frame_len + 8)),
+                ("its end is missing", _changed(event, frame_len=2**64 - 1)),
+            ]
+            if not head.room:
+                wrong.append(("no user 9", _changed(event, user=9)))
+            for why, changed in wrong:
+                books = _until(worked, number)
+                with pytest.raises(Inconsistent, match=why) as caught:
+                    books.apply_events(changed, following)
+                assert "event" in str(caught.value)
+                assert caught.value.txn == 0
+            _until(worked, number).apply_events(event, following)
+
+
+def test_a_message_that_was_executed_before_is_told() -> None:
+    with history(*CHATTY) as worked:
+        books, told = worked.books(), 0
+        for event in _events(worked):
+            head = _head(event)
+            slot = books.slots.get((head.sender, head.client_id))
+            if slot is None or head.txn:
+                continue
+            at = slot * ROW_WORDS + head.req_id % OUTCOME_WINDOW * OUTCOME_WORDS
+            if books.outcomes[at] != head.req_id:
+                continue  # a later request stands there
+            number = books.event + 1
+            seq = books.last_seq(head.room) if head.room else books.direct_seqs[head.user]
+            again = _changed(event, word=number, seq=seq + 1)
+            with pytest.raises(Inconsistent, match=f"request {head.req_id} was executed before"):
+                worked.books().apply_events(again, number + 1)
+            told += 1
+        assert told > 3
+
+
+def _message(number: int, seq: int, req_id: int) -> bytes:
+    head = EventHead(
+        number, 0, 1, seq, 1, 0, 0, 0, 5, sender=1, client_slot=1, client_id=7, req_id=req_id,
+        digest=req_id + 1, txn=0,
+    )  # fmt: skip
+    return EVENT_HEAD.pack(*head)
+
+
+def test_outcomes_are_stored_whatever_the_order() -> None:
+    """A batch has its transactions first: what a client asked for in another order is folded to the
+    same record, and an older request never overwrites a newer one."""
+    with history() as worked:
+        records = worked.records(1, worked.head)
+        slot = folded(records).slots[1, 7]
+        newest = folded(records).newest[slot]
+    requests = [newest + n for n in (1, 2, 64, 65, 66, 130)]
+    known: list[list[int]] = []
+    for order in itertools.permutations(requests):
+        books = folded(records)
+        for seq, req_id in enumerate(order, 1):
+            books.apply_events(_message(seq, seq, req_id), seq + 1)
+        assert books.newest[slot] == max(requests)
+        row = books.outcomes[slot * ROW_WORDS : (slot + 1) * ROW_WORDS].tolist()
+        rows = [row[at : at + OUTCOME_WORDS] for at in range(0, ROW_WORDS, OUTCOME_WORDS)]
+        # All but the room_seq, which is by the order.
+        known.append([each[0] for each in rows])
+        for req_id in requests:
+            if req_id + OUTCOME_WINDOW > max(requests):
+                assert rows[req_id % OUTCOME_WINDOW][0] == req_id
+    in_window = [{n for n in row if n + OUTCOME_WINDOW > max(requests)} for row in known]
+    assert all(each == in_window[0] for each in in_window)
+
+
+def test_a_message_below_the_floor_or_of_nobody_leaves_no_outcome() -> None:
+    with history() as worked:
+        books = folded(worked.records(1, worked.head))
+        before = books.outcomes.tolist()
+        slot = books.slots[1, 7]
+        books.apply_events(_message(1, 1, books.floors[slot] - 1), 2)
+        del books.slots[1, 7]  # it was given away
+        books.apply_events(_message(2, 2, books.newest[slot] + 1), 3)
+        assert books.outcomes.tolist() == before
+
+
+# ---- starts
+
+
+def test_numbers_are_left_out_after_each_crash() -> None:
+    """Of every room and inbox, those without events included; and they add up."""
+    with history(*CHATTY) as worked:
+        books = worked.books()
+        rooms = {room: books.last_seq(room) for room in range(1, 9)}
+        inboxes = books.direct_seqs[1:]
+        assert rooms[8] == 0
+        for start, (ring, skip) in enumerate(((16, 0), (32, 16), (8, 32), (8, 0), (8, 8)), 1):
+            books.begin(ring, skip, 77 if start > 1 else books.epoch)
+            assert books.ring == ring
+            if start == 1:
+                skipped = 0
+            elif start == 2:  # another epoch: all begin anew
+                rooms, inboxes, skipped = dict.fromkeys(rooms, 0), [0] * len(inboxes), 16
+            else:
+                skipped += skip
+            assert books.skips == skipped
+            assert {room: books.last_seq(room) for room in rooms} == {
+                room: seq + skipped for room, seq in rooms.items()
+            }
+            assert books.direct_seqs[1:] == inboxes
+        number, seq = books.event + 1, books.last_seq(5) + 1
+        message = EVENT_HEAD.pack(*EventHead(number, 0, 5, seq, *[0] * 11))
+        unskipped = _changed(message, seq=seq - 56)
+        with pytest.raises(Inconsistent, match=f"number {seq - 56} comes after {seq - 1}"):
+            books.apply_events(unskipped, number + 1)
+        books.apply_events(message, number + 1)
+        assert (books.rooms[5], books.last_seq(5)) == (1, 57)
+        direct = _changed(message, word=number + 1, kind=16, room=0, user=1, seq=57)
+        books.apply_events(direct, number + 2)
+        assert books.direct_seqs[1] == 1
