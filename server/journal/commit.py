@@ -80,6 +80,12 @@ class Committer:
         self._events, self._stride, self._events_size = events.base, events.stride, events.records
         self._txn_bytes = RECORD_SIZE + OVERHEAD
         self._event_bytes = largest_event(capacities) + OVERHEAD
+        self._full_bytes = self._size * self._txn_bytes + self._events_size * self._event_bytes
+        names = "durable", "released", "limit"
+        self._durable, self._released, self._limit = map(region.log.index, names)
+        self._events_durable, self._events_released, self._events_limit = map(
+            region.events.index, names
+        )
         self._last_pair = region.log.index("last_pair_event")
         # The newest durable one, written or not; and what the process before this one gave stays
         # given.
@@ -91,22 +97,26 @@ class Committer:
     def publish(self) -> None:
         """What the journal holds is durable: the answers and pushes that wait may go, its slots be
         reused."""
-        region, durable, event = self._region, self._writer.last, self._event
-        log, events = region.log, region.events
-        log.durable, events.durable = durable, event
-        released = (durable, event) if self._sync else (NO_JOURNAL, NO_JOURNAL)
-        log.released, events.released = released
+        words, durable, event = self._words, self._writer.position.txn, self._event
+        words[self._durable] = durable
+        words[self._events_durable] = event
+        # The log's word first: what a worker parked before an event is answered before that event.
+        words[self._released] = durable if self._sync else NO_JOURNAL
+        words[self._events_released] = event if self._sync else NO_JOURNAL
         self._limits = self._places(durable, event)
-        log.limit, events.limit = self._limits
+        words[self._limit], words[self._events_limit] = self._limits
         for at, wakeup in self._parked:
-            if self._words[at]:
+            if words[at]:
                 wakeup.set()
 
     def _places(self, durable: int, event: int) -> tuple[int, int]:
         """The newest transaction and event that have a place. What was given stays given; each ring
         is filled, but where the disk has no room for as much: then half of what is left for each.
         """
-        given = tuple(map(max, self._limits, (durable, event)))
+        txn_limit, event_limit = self._limits
+        if self._writer.room >= self._full_bytes:
+            return max(txn_limit, durable + self._size), max(event_limit, event + self._events_size)
+        given = max(txn_limit, durable), max(event_limit, event)
         open_txns, open_events = given[0] - durable, given[1] - event
         txns, events = max(0, self._size - open_txns), max(0, self._events_size - open_events)
         left = self._writer.room - open_txns * self._txn_bytes - open_events * self._event_bytes
@@ -148,8 +158,10 @@ class Committer:
         self._event = head
         took = self._clock_us() - began
         self.publish()
-        for at, amount in zip(self._counted, (1, number, took), strict=True):
-            words[at] += amount
+        batches, records, sync_us = self._counted
+        words[batches] += 1
+        words[records] += number
+        words[sync_us] += took
         words[self._longest] = max(words[self._longest], took)
         return number
 

@@ -46,10 +46,16 @@ HASH_SIZE: Final = 32
 _HASH_WORDS: Final = HASH_SIZE // WORD
 
 
+_sha256 = hashlib.sha256
+_OF_NOTHING: Final = _sha256().digest()
+
+
 def sha256(*pieces: bytes | memoryview) -> bytes:
     """SHA-256 of pieces, one after the other. Other threads run during a long one."""
-    found = hashlib.sha256()
-    for piece in pieces:
+    if not pieces:
+        return _OF_NOTHING
+    found = _sha256(pieces[0])
+    for piece in pieces[1:]:
         found.update(piece)
     return found.digest()
 
