@@ -21,16 +21,16 @@ import setproctitle
 
 import liblog
 from libnet.wakeup import Wakeup
-from server.child import BEAT_S, Report, enter, follow_parent, fork, limit_of
+from server.child import BEAT_S, Report, follow_parent, fork
 from server.config import Settings
 from server.core.log import NO_JOURNAL
-from server.early import STOP_SIGNALS
 from server.exits import Exit
 from server.journal import idle
 from server.journal.commit import Committer, give_up
 from server.journal.directory import DataDirectory, Presence
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError
+from server.journal.life import LAST_S, POLL_S, Ends, Stop, live, now_us
 from server.journal.load import Idleness, fill, load, make_snapshot
 from server.journal.reader import find_end, first_txn, segments
 from server.journal.snapshot import paths as snapshot_paths
@@ -41,14 +41,12 @@ from server.region.region import Region
 
 READY: Final = 255  # what it writes into the pipe of those who serve
 
-POLL_S: Final = 0.01  # before it sleeps for longer
 COMPANY: Final = 8  # records in a batch: with as many the next one waits for company
 GATHER_S: Final = 0.0005
 SLICE_S: Final = 0.1  # of a longer sleep: between looks whether the end has come
 PROGRESS_S: Final = 1.0
 PRESENCE_S: Final = 0.3  # between looks whether the files were removed, while nothing is written
 NICENESS: Final = 10  # of a snapshot's process
-LAST_S: Final = 5.0  # beside the graceful timeout: how long workers are waited for at the end
 _MIB: Final = 1 << 20
 _SNAPSHOT_ADVICE: Final = (
     "the journal is kept whole, and grows, until a snapshot succeeds: is there space in the data "
@@ -73,11 +71,6 @@ class Inherited:
     wakeup: Wakeup  # its own
     ready: int  # a pipe: READY is written when it serves
     workers: int  # a pipe that is at its end when no worker is left
-
-
-def now_us() -> int:
-    """Microseconds since the Unix epoch."""
-    return time.time_ns() // 1000
 
 
 def clock_us() -> int:
@@ -218,43 +211,32 @@ def _tell_bad(bad: Sequence[Damaged]) -> None:
         )
 
 
-class Stop:
-    """Told to end, and no worker left; or told so long ago that it is waited for none."""
-
-    def __init__(self, workers: int, patience_s: float, wakeup: Wakeup) -> None:
-        """workers: a pipe that is at its end when no worker is left. wakeup: of this process: it is
-        set when the signal comes."""
-        self._workers, self._patience_s, self._wakeup = workers, patience_s, wakeup
-        self._told_at = 0.0
-        signal.signal(signal.SIGTERM, self._told)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-
-    def _told(self, *_: object) -> None:
-        self._told_at = self._told_at or time.monotonic()
-        self._wakeup.set()
-
-    def watch(self, poll: select.poll) -> None:
-        """Once told, have this end when no worker is left."""
-        if self._told_at:
-            poll.register(self._workers, 0)
-
-    def __bool__(self) -> bool:
-        if not self._told_at:
-            return False
-        return self.alone or time.monotonic() - self._told_at > self._patience_s
-
-    @property
-    def alone(self) -> bool:
-        """No worker is left."""
-        poll = select.poll()
-        poll.register(self._workers, 0)
-        return bool(poll.poll(0))
+def _open(inherited: Inherited, disk: Disk, alive: Callable[[], None]) -> Writer:
+    """The journal's end, to be written on. JournalError, OSError."""
+    directory = inherited.data.journal
+    end = find_end(disk, directory, alive)
+    durable = inherited.region.log.durable  # by the process before this one
+    if end.last < durable != NO_JOURNAL:
+        raise Damaged(
+            end.path or directory,
+            end.offset,
+            f"the journal ends with transaction {end.last}, and all up to {durable} were durable",
+        )
+    if end.torn or end.unborn:
+        log.warning(
+            "journal_end_cut",  # it was being written when the server ended; nobody had an answer
+            path=str(end.unborn or end.path),
+            offset=end.offset,
+            bytes=end.torn,
+            last_txn=end.last,
+        )
+    return Writer(disk, directory, end, inherited.settings.segment_size * _MIB, now_us)
 
 
 def _serve(inherited: Inherited, report: Report) -> None:
     settings, region = inherited.settings, inherited.region
     words, journal = region.words, region.journal
-    beat, waiting = journal.index("beat"), journal.index("waiting")
+    beat = journal.index("beat")
 
     def alive() -> None:
         words[beat] += 1
@@ -270,23 +252,7 @@ def _serve(inherited: Inherited, report: Report) -> None:
             looked = now
 
     disk = Disk()
-    end = find_end(disk, inherited.data.journal, alive)
-    durable = region.log.durable  # by the process before this one
-    if end.last < durable != NO_JOURNAL:
-        raise Damaged(
-            end.path or inherited.data.journal,
-            end.offset,
-            f"the journal ends with transaction {end.last}, and all up to {durable} were durable",
-        )
-    if end.torn or end.unborn:
-        log.warning(
-            "journal_end_cut",  # it was being written when the server ended; nobody had an answer
-            path=str(end.unborn or end.path),
-            offset=end.offset,
-            bytes=end.torn,
-            last_txn=end.last,
-        )
-    writer = Writer(disk, inherited.data.journal, end, settings.segment_size * _MIB, now_us)
+    writer = _open(inherited, disk, alive)
     is_sync = settings.durability == "sync"
     committer = Committer(
         region, writer, sync=is_sync, wakeups=inherited.wakeups, clock_us=clock_us
@@ -314,13 +280,7 @@ def _serve(inherited: Inherited, report: Report) -> None:
             time.sleep(GATHER_S)
         elif not count:
             stop.watch(poll)
-            words[waiting] = 1
-            # Who appends at this instant may not see that this sleeps, and this not see the record:
-            # the second look sees it. With `sync` the worker looks again, too.
-            for seconds in (POLL_S, BEAT_S):
-                if committer.behind() or poll.poll(seconds * 1000):
-                    break
-            words[waiting] = 0
+            _rest(region, committer, poll)
             inherited.wakeup.clear()
     if not stop.alone:
         give_up(region, errno.ETIMEDOUT)
@@ -329,6 +289,17 @@ def _serve(inherited: Inherited, report: Report) -> None:
     writer.close()
     if stop.alone:
         _keep_idle_times(region, inherited.data, disk, writer.last)
+
+
+def _rest(region: Region, committer: Committer, poll: select.poll) -> None:
+    """With nothing to do. Who appends at this instant may not see that this sleeps, and this not
+    see the record: the second look sees it. With `sync` the worker looks again, too."""
+    words, waiting = region.words, region.journal.index("waiting")
+    words[waiting] = 1
+    for seconds in (POLL_S, BEAT_S):
+        if committer.behind() or poll.poll(seconds * 1000):
+            break
+    words[waiting] = 0
 
 
 def _keep_idle_times(region: Region, data: DataDirectory, disk: Disk, txn: int) -> None:
@@ -348,37 +319,34 @@ def _sleep(seconds: float, stop: Stop, alive: Callable[[], None]) -> None:
 
 def run(inherited: Inherited, master: int) -> NoReturn:
     """The whole life of a journal process, after its fork. Ends the process."""
-    settings, code = inherited.settings, Exit.FAILED
-    report = Report(inherited.ready, READY)
-    try:
-        enter(settings, "journal", master)
-        _serve(inherited, report)
-        code = Exit.OK
-    except JournalError as error:
-        give_up(inherited.region, errno.EIO)
-        report.fails(str(error))
-        if report.served:
-            log.error("journal_unusable", reason=str(error), advice=_DAMAGED_ADVICE)
-        code = Exit.DATA_REFUSED
-    except OSError as error:
-        give_up(inherited.region, error.errno or errno.EIO)
-        if not report.served:
-            reason = limit_of(error) or error.strerror
-            report.fails(f"{inherited.data.journal} cannot be written: {reason}")
-            os._exit(Exit.IO_FAILED)
+    directory = inherited.data.journal
+
+    def unusable(error: JournalError) -> None:
+        log.error("journal_unusable", reason=str(error), advice=_DAMAGED_ADVICE)
+
+    def unwritable(error: OSError) -> None:
         log.error(
             "journal_unwritable",
-            directory=str(inherited.data.journal),
+            directory=str(directory),
             reason=error.strerror,
             errno=error.errno,
             advice="no transaction is accepted any more, and what was answered is safe: mend the "
             "disk or make space on it, and start the server again",
         )
-        code = Exit.IO_FAILED
-    except BaseException as error:
+
+    def crashed(error: BaseException) -> None:
         log.error("journal_crashed", exc_info=error)
-    finally:
-        os._exit(code)
+
+    ends = Ends(
+        directory,
+        lambda number: give_up(inherited.region, number),
+        unusable,
+        unwritable,
+        crashed,
+        unwritable_code=Exit.IO_FAILED,
+    )
+    report = Report(inherited.ready, READY)
+    live("journal", inherited.settings, master, report, lambda: _serve(inherited, report), ends)
 
 
 def restore(region: Region, data: DataDirectory, retention_s: float, grace_s: float) -> None:

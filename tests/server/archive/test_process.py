@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from libnet.wakeup import Wakeup
-from server.archive import process as archive
+from server.archive import keeper as archive_keeper
+from server.archive.desk import ASKED_MAX, Answers, Desk
 from server.archive.history import History
-from server.archive.process import ASKED_MAX, Answers, Desk, Keeper
+from server.archive.keeper import Keeper
 from server.archive.protocol import (
     DATAGRAM_MAX,
     HELLO,
@@ -122,7 +123,7 @@ def office(directory: Path, workers: int = 1, disk: Disk | None = None) -> Itera
 def test_what_waits_for_a_disk_that_hangs_is_bounded_and_the_hole_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(archive, "BUFFERED_MAX", 2000)
+    monkeypatch.setattr(archive_keeper, "BUFFERED_MAX", 2000)
     with small_region() as region:
         store = opened(Unsynced(), tmp_path / "rooms", keep=1000)
         keeper = Keeper(region, store)
