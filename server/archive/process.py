@@ -48,8 +48,7 @@ from server.exits import Exit
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import JournalError
-from server.journal.process import LAST_S, POLL_S, Stop
-from server.journal.upkeep import now_us
+from server.journal.life import LAST_S, POLL_S, Stop, now_us
 from server.region.layout import ServerState
 from server.region.region import Region
 

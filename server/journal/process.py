@@ -11,7 +11,6 @@ that: so nothing waits for it, and every record is checked once more on the way.
 import errno
 import os
 import select
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,10 +18,9 @@ from typing import Final, NoReturn
 
 import liblog
 from libnet.wakeup import Wakeup
-from server.child import BEAT_S, Report, enter, limit_of
+from server.child import BEAT_S, Report
 from server.config import Settings
 from server.core.log import NO_JOURNAL
-from server.early import STOP_SIGNALS
 from server.exits import Exit
 from server.journal import idle
 from server.journal.aside import set_torn_aside
@@ -30,23 +28,22 @@ from server.journal.commit import Committer, give_up, segment_bytes
 from server.journal.directory import DataDirectory, Presence
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError
+from server.journal.life import LAST_S, POLL_S, Ends, Stop, live, now_us
 from server.journal.position import PositionFile
 from server.journal.position import read as read_position
 from server.journal.reader import find_end
-from server.journal.upkeep import DAMAGED_ADVICE, Snapshots, now_us
+from server.journal.upkeep import DAMAGED_ADVICE, Snapshots
 from server.journal.writer import Writer
 from server.region.region import Region
 
 READY: Final = 255  # what it writes into the pipe of those who serve
 
-POLL_S: Final = 0.01  # before it sleeps for longer
 COMPANY: Final = 8  # records in a batch: with as many the next one waits for company
 GATHER_S: Final = 0.0005
 SLICE_S: Final = 0.1  # of a longer sleep: between looks whether the end has come
 PRESENCE_S: Final = 0.3  # between looks whether the files were removed, while nothing is written
 NOTED_S: Final = 1.0  # between syncs of what is noted as durable, and tries to allocate a segment
 NOTICED_S: Final = 0.5  # less a clock may be set back without a word: it is set now and then
-LAST_S: Final = 5.0  # beside the graceful timeout: how long workers are waited for at the end
 _MIB: Final = 1 << 20
 
 log = liblog.get("journal")
@@ -68,53 +65,6 @@ class Inherited:
 def clock_us() -> int:
     """Microseconds of the monotonic clock."""
     return time.monotonic_ns() // 1000
-
-
-class Stop:
-    """Told to end, and no worker left; or told so long ago that it is waited for none."""
-
-    def __init__(self, workers: int, patience_s: float, wakeup: Wakeup) -> None:
-        """workers: a pipe that is at its end when no worker is left. wakeup: of this process: it is
-        set when the signal comes."""
-        self._workers, self._patience_s, self._wakeup = workers, patience_s, wakeup
-        self._told_at = 0.0
-        signal.signal(signal.SIGTERM, self._told)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-
-    def _told(self, *_: object) -> None:
-        self._told_at = self._told_at or time.monotonic()
-        self._wakeup.set()
-
-    def watch(self, poll: select.poll) -> None:
-        """Once told, have this end when no worker is left."""
-        if self._told_at:
-            poll.register(self._workers, 0)
-
-    def __bool__(self) -> bool:
-        if not self._told_at:
-            return False
-        return self.alone or time.monotonic() - self._told_at > self._patience_s
-
-    @property
-    def alone(self) -> bool:
-        """No worker is left."""
-        poll = select.poll()
-        poll.register(self._workers, 0)
-        return bool(poll.poll(0))
-
-
-class WallClock:
-    """Notices that the system's clock was set back."""
-
-    def __init__(self, wall_s: Callable[[], float], monotonic_s: Callable[[], float]) -> None:
-        """Two clocks, in seconds: the one that is watched, and one that nobody sets."""
-        self._wall_s, self._monotonic_s = wall_s, monotonic_s
-        self._ahead_s = wall_s() - monotonic_s()
-
-    def went_back_s(self) -> float:
-        """By how much since this was asked last, in seconds; 0: not by NOTICED_S."""
-        before_s, self._ahead_s = self._ahead_s, self._wall_s() - self._monotonic_s()
-        return back_s if (back_s := before_s - self._ahead_s) >= NOTICED_S else 0.0
 
 
 class _Journal:
@@ -287,34 +237,31 @@ def _serve(inherited: Inherited, report: Report) -> None:
 
 def run(inherited: Inherited, master: int) -> NoReturn:
     """The whole life of a journal process, after its fork. Ends the process."""
-    settings, code = inherited.settings, Exit.FAILED
-    report = Report(inherited.ready, READY)
-    try:
-        enter(settings, "journal", master)
-        _serve(inherited, report)
-        code = Exit.OK
-    except JournalError as error:
-        give_up(inherited.region, errno.EIO)
-        report.fails(str(error))
-        if report.served:
-            log.error("journal_unusable", reason=str(error), advice=DAMAGED_ADVICE)
-        code = Exit.DATA_REFUSED
-    except OSError as error:
-        give_up(inherited.region, error.errno or errno.EIO)
-        if not report.served:
-            reason = limit_of(error) or error.strerror
-            report.fails(f"{error.filename or inherited.data.journal} cannot be used: {reason}")
-            os._exit(Exit.IO_FAILED)
+    directory = inherited.data.journal
+
+    def unusable(error: JournalError) -> None:
+        log.error("journal_unusable", reason=str(error), advice=DAMAGED_ADVICE)
+
+    def unwritable(error: OSError) -> None:
         log.error(
             "journal_unwritable",
-            directory=str(inherited.data.journal),
-            reason=str(error),
+            directory=str(directory),
+            reason=error.strerror,
             errno=error.errno,
             advice="no transaction is accepted any more, and what was answered is safe: mend the "
             "disk or make space on it, and start the server again",
         )
-        code = Exit.IO_FAILED
-    except BaseException as error:
+
+    def crashed(error: BaseException) -> None:
         log.error("journal_crashed", exc_info=error)
-    finally:
-        os._exit(code)
+
+    ends = Ends(
+        directory,
+        lambda number: give_up(inherited.region, number),
+        unusable,
+        unwritable,
+        crashed,
+        unwritable_code=Exit.IO_FAILED,
+    )
+    report = Report(inherited.ready, READY)
+    live("journal", inherited.settings, master, report, lambda: _serve(inherited, report), ends)

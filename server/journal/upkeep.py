@@ -14,6 +14,7 @@ from server.config import Settings
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError
+from server.journal.life import now_us
 from server.journal.load import make_snapshot
 from server.journal.reader import Position, heads, segments
 from server.journal.snapshot import SnapshotHead, newest_head, prune
@@ -32,11 +33,6 @@ DAMAGED_ADVICE: Final = (
 )
 
 log = liblog.get("journal")
-
-
-def now_us() -> int:
-    """Microseconds since the Unix epoch."""
-    return time.time_ns() // 1000
 
 
 class Snapshots:

@@ -219,7 +219,7 @@ def test_an_interrupt_ends_in_order(server: RunningServer, number: signal.Signal
         wait_until(lambda: transfers(server) > before + 300, "the load")
         run.send_signal(number)
         told, error = run.communicate(timeout=RUN_S)
-    assert run.returncode == 128 + number
+    assert run.returncode == 128 + number, error
     assert error == ""
     (found,) = json.loads(told)["runs"]
     assert found["verdict"] == "good"

@@ -5,7 +5,6 @@ A process of its own, as its timer, its handler and its hangs are.
 """
 
 import faulthandler
-import os
 import random
 import signal
 import sys
@@ -19,7 +18,16 @@ from types import FrameType
 from client import Client, ConnectionLost
 from client.errors import CallTimeout
 from libproto.messages import Opcode, RoomGap
-from tests.client.peer import PASSWORD, USERNAME, WAIT_S, Wire, answer, push, serving
+from tests.client.peer import (
+    PASSWORD,
+    USERNAME,
+    WAIT_S,
+    Wire,
+    answer,
+    open_descriptors,
+    push,
+    serving,
+)
 
 HANG_S = 100.0
 INTERRUPTS = 200
@@ -148,8 +156,8 @@ def connects() -> None:
             close(client)
             client.connect()
             close(client)
-        descriptors = len(os.listdir("/proc/self/fd"))
-        assert descriptors < 20, f"{descriptors} are open"
+        descriptors = open_descriptors()
+        assert len(descriptors) < 20, descriptors
         end_the_rest(port)
 
 

@@ -6,7 +6,6 @@ until it is over before its cancel. So none of them is left out.
 
 import asyncio
 import asyncio.proactor_events
-import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -27,6 +26,7 @@ from tests.client.peer import (
     Wire,
     answer,
     answer_all,
+    open_descriptors,
     serving,
     serving_everybody,
 )
@@ -211,12 +211,13 @@ async def cancelled_at(nth: int, late: bool, coroutine: Coroutine[Any, Any, Any]
 WAYS = pytest.mark.parametrize("late", [False, True], ids=["waiting", "going on"])
 
 
-async def descriptors_are(count: int) -> None:
-    """Those of the peer's and of resolvers end a moment later."""
+async def no_more_than(before: dict[str, str]) -> None:
+    """As many descriptors as before; those of the peer's and of resolvers end a moment later."""
     deadline = time.monotonic() + WAIT_S
-    while len(os.listdir("/proc/self/fd")) > count and time.monotonic() < deadline:
+    while len(now := open_descriptors()) > len(before) and time.monotonic() < deadline:
         await asyncio.sleep(0.001)
-    assert len(os.listdir("/proc/self/fd")) <= count
+    more = sorted(now.items() - before.items())
+    assert len(now) <= len(before), f"{len(now)} instead of {len(before)}: {more} are new"
 
 
 @LOOPS
@@ -225,17 +226,17 @@ async def descriptors_are(count: int) -> None:
 def test_a_cancel_at_every_turn_of_connect(new_loop: NewLoop, late: bool, host: str) -> None:
     async def main(port: int) -> None:
         client = AsyncClient(host, port)
-        count = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         for turns in range(TURNS_MAX):
             if not await cancelled_at(turns, late, client.connect()):
                 break
             assert not client.connected
-            await descriptors_are(count)
+            await no_more_than(before)
         assert 0 < turns < TURNS_MAX - 1
         await client.login(USERNAME, PASSWORD)
         assert await client.balance() == (1, 1)
         await client.close()
-        await descriptors_are(count)
+        await no_more_than(before)
 
     with serving_everybody(answer_all) as port:
         in_loop(new_loop, main(port))

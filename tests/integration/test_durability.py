@@ -53,6 +53,9 @@ def serving(data: Path, *flags: str, workers: int = 2) -> Iterator[RunningServer
             kill_all(server)
 
 
+SNAPSHOT_TITLES = ("tradechat: snap", "tradechat: jour")
+
+
 def kill_all(server: RunningServer) -> None:
     """kill -9 of every process of it."""
     pids = [server.process.pid, *server.children()]
@@ -62,8 +65,9 @@ def kill_all(server: RunningServer) -> None:
     server.wait()
     for pid in pids[1:]:
         wait_gone(pid)
-    for process in descendants().values():  # a snapshot dies with its journal, and comes to us
-        if process.parent == os.getpid() and process.name.startswith("tradechat: snap"):
+    # A snapshot dies with its journal, and comes to us; its first title is the journal's.
+    for process in descendants().values():
+        if process.parent == os.getpid() and process.name.startswith(SNAPSHOT_TITLES):
             wait_gone(process.pid)
     # The next server of this name would replace it; these have a name each.
     Path(f"/dev/shm/{server.name}").unlink(missing_ok=True)  # noqa: S108 - the region's place

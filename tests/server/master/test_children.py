@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from server import child
-from server.archive import process as archive
+from server.config import Settings
 from server.exits import Exit
+from server.journal import life
 from tests.helpers import leaks
 from tests.helpers.forked import NOBODY, ForkedServer, children_of, small_settings
 from tests.helpers.server import ROOT, lasting_port, wait_until
@@ -139,12 +140,12 @@ def no_threads(open_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """While this file is there, an archive may have no thread."""
     flag, enter = open_path / "flag", child.enter
 
-    def limited(*given: Any, **bound: Any) -> None:
-        enter(*given, **bound)
-        if flag.exists():
+    def limited(settings: Settings, title: str, *given: Any) -> None:
+        enter(settings, title, *given)
+        if title == "archive" and flag.exists():
             resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 
-    monkeypatch.setattr(archive, "enter", limited)  # inherited over the forks
+    monkeypatch.setattr(life, "enter", limited)  # inherited over the forks
     return flag
 
 
