@@ -67,6 +67,20 @@ def clock_us() -> int:
     return time.monotonic_ns() // 1000
 
 
+class WallClock:
+    """Notices that the system's clock was set back."""
+
+    def __init__(self, wall_s: Callable[[], float], monotonic_s: Callable[[], float]) -> None:
+        """Two clocks, in seconds: the one that is watched, and one that nobody sets."""
+        self._wall_s, self._monotonic_s = wall_s, monotonic_s
+        self._ahead_s = wall_s() - monotonic_s()
+
+    def went_back_s(self) -> float:
+        """By how much since this was asked last, in seconds; 0: not by NOTICED_S."""
+        before_s, self._ahead_s = self._ahead_s, self._wall_s() - self._monotonic_s()
+        return back_s if (back_s := before_s - self._ahead_s) >= NOTICED_S else 0.0
+
+
 class _Journal:
     """The journal at work."""
 

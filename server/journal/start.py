@@ -14,11 +14,12 @@ from server.journal.commit import segment_bytes
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import JournalError
+from server.journal.life import now_us
 from server.journal.load import Idleness, Loaded, check_room, fill, load
 from server.journal.position import PositionFile
 from server.journal.position import read as read_position
 from server.journal.reader import segments
-from server.journal.upkeep import DAMAGED_ADVICE, now_us, tell_bad
+from server.journal.upkeep import DAMAGED_ADVICE, tell_bad
 from server.journal.writer import Writer
 from server.region.region import Region
 
