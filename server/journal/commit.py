@@ -131,6 +131,14 @@ class Committer:
         words = self._words
         return words[self._head] > self._writer.last or words[self._event_head] > self._event
 
+    def half_full(self) -> bool:
+        """Is half of a ring not durable yet? Soon there is no place in it."""
+        words = self._words
+        return (
+            words[self._head] - self._writer.last > self._size // 2
+            or words[self._event_head] - self._event > self._events_size // 2
+        )
+
     def commit(self) -> int:
         """Make durable what is in the rings, as one batch; how many transactions and events.
 

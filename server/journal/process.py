@@ -40,7 +40,7 @@ READY: Final = 255  # what it writes into the pipe of those who serve
 
 COMPANY: Final = 8  # records in a batch: with as many the next one waits for company
 GATHER_S: Final = 0.0005
-SLICE_S: Final = 0.1  # of a longer sleep: between looks whether the end has come
+SLICE_S: Final = 0.005  # while a batch gathers: between looks whether it must not wait
 PRESENCE_S: Final = 0.3  # between looks whether the files were removed, while nothing is written
 NOTED_S: Final = 1.0  # between syncs of what is noted as durable, and tries to allocate a segment
 NOTICED_S: Final = 0.5  # less a clock may be set back without a word: it is set now and then
@@ -191,7 +191,7 @@ class _Journal:
             if ending and not committer.behind():
                 break
             if count and not is_sync:
-                _sleep(self._settings.flush_interval, stop, self._watch)
+                self._let_gather(self._settings.flush_interval)
             elif count >= COMPANY:
                 time.sleep(GATHER_S)
             elif not count:
@@ -199,6 +199,15 @@ class _Journal:
         if not stop.alone:
             give_up(region, errno.ETIMEDOUT)
             log.warning("worker_outlived_journal")  # it can make no transaction any more
+
+    def _let_gather(self, seconds: float) -> None:
+        """Wait for that long; less where a ring is filling up, or the end has come."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if self._stop or self._committer.half_full():
+                break
+            time.sleep(min(left, SLICE_S))
+            self._watch()
 
     def _rest(self, poll: select.poll) -> None:
         """Until there is something to commit, or for a moment."""
@@ -230,14 +239,6 @@ def _keep_idle_times(region: Region, data: DataDirectory, disk: Disk, txn: int) 
         idle.write(disk, data.idle, txn, idle.of_region(region, clock_us()))
     except OSError as error:
         log.warning("idle_times_unwritable", file=str(data.idle), reason=str(error))
-
-
-def _sleep(seconds: float, stop: Stop, watch: Callable[[], None]) -> None:
-    """Less where the end has come. watch: called often enough for any `worker_timeout`."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0 and not stop:
-        time.sleep(min(left, SLICE_S))
-        watch()
 
 
 def _serve(inherited: Inherited, report: Report) -> None:
