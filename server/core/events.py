@@ -177,8 +177,9 @@ class Events:
             self._bits.clear(session - 1, room)
         if room:
             at = self._room(room)
-            words[at + self._last] = seq
+            # In this order, and read in the other: who has seen the room_seq finds its event.
             words[at + self._last_event] = number
+            words[at + self._last] = seq
         elif kind == SlotKind.DIRECT:
             words[self._users.at(user, "direct_seq")] = seq
         words[self._head] = number
@@ -244,6 +245,12 @@ class Events:
         if words[slot] != number:
             return None
         return Event(kind, room, seq, user, session, frame)
+
+    def newest(self, *rooms: int) -> int:
+        """The newest event that may be seen in what was read of these rooms before. The head alone
+        does not tell: it is stored after the rooms' counters."""
+        last = [self._words[self._room(room) + self._last_event] for room in rooms]
+        return max(self._words[self._head], *last) if last else int(self._words[self._head])
 
     def last_seq(self, room: int) -> int:
         return self._words[self._room(room) + self._last]

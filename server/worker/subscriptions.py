@@ -337,7 +337,7 @@ class Subscriptions:
         self._counters.count("laps")
         rooms = {room: self._events.last_seq(room) for room in self._rooms}
         users = {user: self._events.direct_seq(user) for user in self._users}
-        self._lap = _Lap(rooms, users, self._events.head())
+        self._lap = _Lap(rooms, users, self._events.newest(*rooms))
         return head
 
     def _tell_lap(self, lap: "_Lap") -> None:

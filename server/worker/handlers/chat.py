@@ -44,9 +44,12 @@ def _check_message(services: Services, message: str) -> None:
         )
 
 
-def _when_shown(services: Services, connection: Connection, answer: bytes) -> bytes | None:
-    """An answer that may show any event."""
-    return services.durable.when_shown(connection, services.state.events.head(), answer)
+def _when_shown(
+    services: Services, connection: Connection, answer: bytes, *rooms: int
+) -> bytes | None:
+    """An answer that may show any event; rooms: of which it shows something that was read without
+    a lock."""
+    return services.durable.when_shown(connection, services.state.events.newest(*rooms), answer)
 
 
 def join_room(
@@ -105,7 +108,7 @@ def room_history(
     def answer(oldest: int, bodies: list[bytes]) -> bytes | None:
         body = _HISTORY.pack(room, epoch, oldest, len(bodies)) + b"".join(bodies)
         frame = assemble(Opcode.ROOM_HISTORY, req_id, _RESPONSE, Status.OK, body)
-        return _when_shown(services, connection, frame)
+        return _when_shown(services, connection, frame, room)
 
     def answer_older(data: bytes) -> bytes | None:
         kept, bodies = unpack_events(data)
@@ -132,7 +135,8 @@ def room_list(
     del flags
     connection.live_session()
     rooms = services.state.memberships.listing(after_room, LIST_MAX)
-    return _when_shown(services, connection, _list_response(req_id, 0, rooms))
+    answer = _list_response(req_id, 0, rooms)
+    return _when_shown(services, connection, answer, *(room for room, _, _ in rooms))
 
 
 def room_members(
@@ -144,7 +148,7 @@ def room_members(
     state = services.state
     users = state.memberships.member_ids(room, after_user)[:LIST_MAX]
     names = [(user, state.users.name(user)) for user in users]
-    return _when_shown(services, connection, _members_response(req_id, 0, names))
+    return _when_shown(services, connection, _members_response(req_id, 0, names), room)
 
 
 def direct_send(
