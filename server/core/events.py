@@ -167,6 +167,10 @@ class Events:
         """What a committed event changes; from its slot alone, and again without harm."""
         words = self._words
         kind, room, seq, user, session = words[slot + 1 : slot + 6].tolist()
+        at = self._room(room)
+        if room:
+            # First, and read last: who has seen anything below finds which event it is of.
+            words[at + self._last_event] = number
         if words[slot + 10]:
             # Before the head: were it after, a worker that dies in between would leave an event
             # that is shown and a request that is executed again.
@@ -176,9 +180,6 @@ class Events:
         elif kind == SlotKind.LEFT:
             self._bits.clear(session - 1, room)
         if room:
-            at = self._room(room)
-            # In this order, and read in the other: who has seen the room_seq finds its event.
-            words[at + self._last_event] = number
             words[at + self._last] = seq
         elif kind == SlotKind.DIRECT:
             words[self._users.at(user, "direct_seq")] = seq
