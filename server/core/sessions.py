@@ -235,9 +235,12 @@ class Sessions:
         words, sessions = self._words, self._sessions
         if not words[self._ended]:
             return NOBODY
-        with self._ending:
-            for slot, mark in enumerate(self._region.column("sessions", "mark")):
-                if mark and words[sessions.at(slot)]:
+        marks = self._region.column("sessions", "mark")  # without the locks: it takes a while
+        ended = [slot for slot, mark in enumerate(marks) if mark and words[sessions.at(slot)]]
+        for slot in ended[:1]:
+            with self._ending:
+                at = sessions.at(slot)
+                if words[at] and words[at + 1]:  # nobody has been faster
                     return self._finish(slot, now)
         return NOBODY
 
