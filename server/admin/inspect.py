@@ -137,6 +137,8 @@ def decode(placed: Placed, before: Sequence[int], after: Sequence[int]) -> dict[
         values[field.name] = _value(
             segment.name, field, before[at : at + length], after[at : at + length]
         )
+    if segment.name == "workers" and values["intent"] is None:
+        values["intent_event"] = None  # what is left of the one before
     if segment.name == "event_ring":  # the slot is as long as the longest frame
         frame, size = values["frame"], values["frame_len"]
         assert isinstance(frame, bytes)

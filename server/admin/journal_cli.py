@@ -98,6 +98,12 @@ def _repair_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TXN",
         help="the last to keep; 0: none (default: as much as can be kept)",
     )
+    parser.add_argument(
+        "--restored",
+        action="store_true",
+        help="the directory was put back from a backup: give the log a new identity, so that "
+        "clients notice",
+    )
     parser.add_argument("--yes", action="store_true", help="do it without asking")
 
 
@@ -236,7 +242,7 @@ def _repair(options: argparse.Namespace) -> int:
         data.identity(disk)  # before anything else is looked at
         lock = lock_data(data.path)
         try:
-            made = plan(disk, data, options.until)
+            made = plan(disk, data, options.until, anew=options.restored)
             _show_plan(data, made)
             if made.is_nothing:
                 return EXIT_GOOD

@@ -99,9 +99,10 @@ class Plan:
         return not (self.begins_anew or self.later or self.history or self.drop)
 
 
-def plan(disk: Disk, data: DataDirectory, until: int | None = None) -> Plan:
+def plan(disk: Disk, data: DataDirectory, until: int | None = None, *, anew: bool = False) -> Plan:
     """What to do so that a server starts, and loses least; or so that `until` is the newest
-    transaction. The caller has the data directory's lock. Refused: it cannot be done. OtherFormat,
+    transaction. anew: the log gets another identity whether anything is lost or not. The caller has
+    the data directory's lock. Refused: it cannot be done. OtherFormat,
     OSError."""
     identity, becoming = data.identity(disk), data.begun_repair(disk)
     log_ids = (identity.log_id, *filter(None, [becoming]))
@@ -120,7 +121,8 @@ def plan(disk: Disk, data: DataDirectory, until: int | None = None) -> Plan:
     _choose_history(found, made)
     at, noted = reached.position, found.noted
     made.begins_anew = bool(
-        becoming
+        anew
+        or becoming
         or made.part
         or reached.path is None
         or found.end is None

@@ -87,6 +87,12 @@ EVENTS: Final = (
           " start"),
     Event("loading", "info", "how far the start is in reading the state from disk"),
     Event("loaded", "info", "the state on disk is in the region, as of `txn_id`"),
+    Event("new_data_directory", "warning", "`path` was empty: a new bank begins in it"),
+    Event("history_damaged", "warning", "the journal is damaged below a snapshot: nothing is lost"
+          " but what TXN_HISTORY shows from before it"),
+    Event("clock_behind_log", "warning", "the clock is `seconds` behind the newest transaction"),
+    Event("clock_went_back", "warning", "the clock went back by `seconds`; times in the log do"
+          " not"),
     Event("idle_times_unknown", "warning", "the file of a stop is passed over: all clients begin to"
           " be idle at the start"),
     Event("idle_times_unwritable", "warning", "a stop cannot keep how long clients were idle"),
@@ -96,7 +102,10 @@ EVENTS: Final = (
     Event("snapshot_crashed", "error", "why a snapshot could not be made: a fault of the program"),
     Event("snapshot_damaged", "warning", "a snapshot is damaged, and the one before it is used"),
     Event("journal_end_cut", "warning", "the journal ended in a batch that was not written wholly;"
-          " nothing of it had been answered"),
+          " nothing of it had been answered, and it is in `kept`"),
+    Event("disk_full", "error", "the journal's next segment cannot be allocated in `directory`:"
+          " requests that need space are refused until it can"),
+    Event("disk_has_space", "info", "it could be allocated again, and requests are taken"),
     Event("journal_damaged", "error", "a snapshot's process found damage in the journal"),
     Event("journal_unusable", "error", "the journal is damaged or of another format: the server"
           " stops"),

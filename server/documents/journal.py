@@ -2,7 +2,9 @@
 server/region/records.py. What the tables do not say, and nothing else, is said here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from textwrap import fill
 from typing import Final
 
 from server.admin.inspect import SECRETS
@@ -12,12 +14,15 @@ from server.documents.tables import kinds_by_fields, table
 from server.journal.format import (
     BATCH,
     CRC_CHECK,
+    EVENT,
     FORMAT_VERSION,
     IDENTITY,
     IDLE,
     IDLE_CLIENT,
     IDLE_FILE,
     JOURNAL,
+    POSITION,
+    POSITION_FILE,
     REMOVED,
     ROOM_BATCH,
     ROOM_RECORD,
@@ -26,6 +31,7 @@ from server.journal.format import (
     SEGMENT,
     SNAPSHOT,
     SNAPSHOT_CLIENT,
+    SNAPSHOT_ROOM,
     SNAPSHOT_USER,
     SNAPSHOTS,
     TEMPORARY,
@@ -57,45 +63,83 @@ _HEAD: Final = f"""\
 
 <!-- Made from the tables of server/journal by `{COMMAND}`. Do not edit. -->
 
-Everything that a server keeps on disk is in one directory, `--data`. It holds three things: the
-**journal**, which is every transaction in its order; **snapshots**, which are the state at one
-transaction, so that a start is short; and the **rooms**, which are the newest chat events.
+Everything that a server keeps on disk is in one directory, `--data`. It holds four things: the
+**journal**, which is every transaction and every event of rooms and inboxes, in one order;
+**snapshots**, which are the state at one place of the journal, so that a start is short; the
+**position**, which says in a second place how far the journal is durable; and the **histories** of
+rooms and inboxes, which are made from the journal and can be made anew from it.
 
 The unit is the **word**: 8 bytes, unsigned, little-endian. Offsets and sizes are in bytes. A CRC is
 CRC-64/WE (of `123456789` it is `{CRC_CHECK:#018x}`). It is the last word of a header, and covers
-the words of the header before it; the CRC of a batch goes on over its records, and that of a
-snapshot over its users and clients.
+the words of the header before it; that of a snapshot goes on over its users, clients and rooms. A
+hash is SHA-256.
+
+The journal is a **chain**. The header of a batch has the hash of its transactions, of its events,
+and of the header before it. So the hash of one header stands for all that came before it: what
+belongs to another journal, or to another copy of this one that has gone its own way, does not fit.
+A snapshot and the position name that hash.
 
 ## What stands where
 
 """
 
 _PLACES: Final = (
-    (f"`{IDENTITY}`", "two lines of text: the format, and a secret of 32 bytes in hex"),
-    (f"`{JOURNAL}/{_NUMBER}.{JOURNAL_SUFFIX}`", "a segment of the journal; N: its first txn_id"),
+    (
+        f"`{IDENTITY}`",
+        (
+            "lines of text: the format; a secret of 32 bytes in hex; the identity of the log in "
+            "hex; and, while a repair goes on, the identity that it gives the log"
+        ),
+    ),
+    (f"`{JOURNAL}/{_NUMBER}.{JOURNAL_SUFFIX}`", "a segment of the journal; N: its number, from 1"),
     (
         f"`{SNAPSHOTS}/{_NUMBER}-{_NUMBER}.{SNAPSHOT_SUFFIX}`",
-        "a snapshot; N: its newest txn_id, and its newest event",
+        "a snapshot; N: its newest txn_id, and the number of its newest event",
     ),
+    (f"`{POSITION_FILE}`", "how far the journal is durable"),
     (f"`{IDLE_FILE}`", "made by an orderly stop, read and removed by the next start"),
-    (f"`{ROOMS}/{_NUMBER}.{ROOM_SUFFIX}`", "a segment of the rooms; N: its number, from 1"),
+    (f"`{ROOMS}/{_NUMBER}.{ROOM_SUFFIX}`", "a segment of the histories; N: its number, from 1"),
     (f"`*{TEMPORARY}`", "left half made by a kill: not used, replaced"),
-    (f"`{REMOVED}TIME/`", "what `tradechat-admin journal repair` took away; the server ignores it"),
+    (
+        f"`{REMOVED}TIME/`",
+        "what was set aside by a start, or by `tradechat-admin journal repair`; nothing reads it",
+    ),
 )
 
-_PLACES_REST: Final = """
+_PLACES_REST: Final = f"""
 
 N has 20 digits, so names sort as numbers do. Files have mode 0600, directories 0700. The secret
 and the keys in the journal let whoever reads them pose as a user or as this server: keep backups of
 the directory as safe as the directory.
 
-To back up, stop the server and copy the directory. Copy all of it: a snapshot without the journal
-after it is refused.
+## A new bank is made on purpose
+
+A start makes a new data directory only where `--data` is an empty directory, or none (dot files,
+`lost+found` and `*.log` may be in it), and logs `new_data_directory`. A directory with other files
+and no `identity` is refused; so is one with an `identity` whose journal is gone, as where a volume
+is not mounted or files were removed. The directory itself is locked while a server runs, so a
+second one on it is refused whatever files are removed.
+
+## Copying a directory
+
+Stop the server and copy the directory, all of it. A copy of a directory that a server is writing
+is either good or refused, and never something in between: if files of different moments do not
+fit together, the chain and the position tell, and the start names the file. Copy `{POSITION_FILE}`
+first, then `{SNAPSHOTS}/`, then `{JOURNAL}/`: then what was copied first is told by what was copied
+later. A copy that is put back has the identity of the log that it was copied from, and clients that
+have seen more than it has cannot tell. So after an older copy was put back run `tradechat-admin
+journal repair --data DIR --restored`, which gives the log a new one.
 """
 
 _JOURNAL: Final = """\
-A segment is a header and then batches. It is allocated at its full size, and zero behind the last
-batch. A batch is a header and then its records."""
+A segment is a header and then batches. It is allocated at its full size ahead of its use, and zero
+behind the last batch. A batch is a header, its transactions, its events, and the 8 letters
+`batchend`. A transaction and the event that it was published with stand in one batch.
+
+Every start of a server begins a new segment with a BEGIN, written and synced before anybody is
+served. An orderly stop writes an END. Where the last batch is no END the server was killed, and
+with it events may be lost that were in memory only: so the next BEGIN has as its `skip` the `ring`
+of the BEGIN before, and the numbers of every room and inbox rise by that: none is given twice."""
 
 _RECORDS: Final = f"""\
 A record takes {RECORD_SIZE} bytes, of which its kind says how many are used; the rest means
@@ -106,32 +150,50 @@ _OUTCOMES: Final = f"""
 An outcome takes {OUTCOME_WORDS * WORD} bytes, a word for each of
 {", ".join(f"`{name}`" for name in OUTCOME_FIELDS)}; it is zero where there is none."""
 
+_EVENTS: Final = """\
+An event is these words, then its frame as it was pushed, filled up with zeros to whole words."""
+
 _ROOMS: Final = """\
-A segment is a header and then batches; a batch is a header and then records, of any rooms. Of two
-records of one event the later one counts."""
+A segment is a header and then batches; a batch is a header and then records, of any room or
+inbox. Of two records of one event the later one counts."""
 
 _END: Final = """
-## The end, a torn end, damage
+## Torn, or damaged
 
-A reader goes from batch to batch. A batch counts if its magic, its salt and its CRC are right and
-its first txn_id is the next one. The journal ends at the first place where no such batch stands.
-
+A reader goes from batch to batch. A batch counts if its header's CRC is right, its salt is the
+segment's, its transactions and events are the next ones, its hashes are right, and the header
+before it is the one that it names. The journal ends at the first place where no such batch stands.
 What stands behind that place decides:
 
-- **Nothing, or the remains of one batch, in the newest segment.** That is what a crash leaves. The
-  batch was not synced, so with `durability` sync nobody was told of it. The next start cuts it off
-  and logs a warning.
-- **A newest segment without a good header, and without a batch.** It was being made. The next start
-  removes it.
-- **A whole batch of the same segment, or another segment.** Then what stands there was durable once
-  and is **damaged**. The server refuses to start, and names file and offset. Nothing is guessed.
+- **Nothing, or a batch of which a sector of 512 bytes is still zero, in the newest segment.** The
+  file was zero when it was allocated, and a disk writes a sector wholly or not at all: so this
+  batch was being written when all ended. It was not synced, so with `durability` sync nobody was
+  told of it. It is **torn**: the next start copies what there is of it to `removed-TIME/`, cuts it
+  off and logs a warning.
+- **A newest segment of zeros.** It was allocated ahead, and is used.
+- **Anything else**: a batch whose sectors are all written and that is not right, something behind
+  it, another segment. It was durable once, or nobody wrote it: it is **damaged**. Nothing is
+  guessed.
 
-Beside this every record must follow from those before it: balances, chains, requests, supply. One
-that does not is damage too, whatever its CRC says. And a journal that ends before what a snapshot
-has seen durable has lost something: that is refused as well.
+**The position.** After every sync of the journal, and never before it, its end is written into
+`position` (two sectors in turns), which is synced now and then. A journal that ends before it has
+lost its end: a file that was cut at a batch's end, a newest segment that was removed, batches that
+read as zeros. That is refused as damage is. After a power cut the position may say less than the
+journal has, which is good. A start without a readable position is refused too: nobody would notice
+a missing end.
 
-A snapshot that is damaged is passed over for the one before it, and the log says so. Rooms follow
-the rules of the journal.
+**What follows from what.** Beside all this every record must follow from those before it: balances,
+chains of accounts, requests, supply, numbers of rooms. One that does not is damage, whatever its
+hash says.
+
+**The state is the newest good snapshot and what follows it.** What stands before that in the
+journal is history: damage there is told (`history_damaged`, `verify`) and stops no server; only
+TXN_HISTORY and histories that are not made yet cannot go back past it. A snapshot that is damaged,
+cannot be read, or is of another log is passed over for the one before it, and logged. A snapshot is
+never dropped for one that knows less.
+
+**Histories** are made from the journal. If their files are damaged, money and chat are served all
+the same: the files are set aside, and the histories begin where the journal does.
 """
 
 _GOES: Final = f"""
@@ -145,78 +207,96 @@ After that the oldest segments of the journal go, one by one, while all of this 
 
 - the segments together have more than `history_size`;
 - all of the segment is in the older of the {KEEP} snapshots;
-- the transaction ring in memory does not need it.
+- the transaction ring in memory does not need it;
+- the archive has taken all of its events into the histories.
 
 As long as no snapshot can be made, no segment goes.
 
 **Disk use.** The journal and snapshots take at most `history_size`, or what has come since the
 older of the {KEEP} snapshots where that is more; and {KEEP} snapshots, one more while it is made;
-and one segment. A room store with L bytes of live records takes at most 3 L and 6 segments; a
-record has {len(ROOM_RECORD) * WORD} bytes and its body, and each room has one more for its
-reservation.
+and two segments, since the next one is allocated ahead. Histories with L bytes of live records take
+at most 3 L and 6 segments; a record has {len(ROOM_RECORD) * WORD} bytes and its body.
 """
 
 _DURABILITY: Final = """
 ## Durability
 
-- **sync**: an answer to a transaction leaves once the transaction is synced. What was answered
-  survives a power cut.
-- **async**: answers do not wait. A process that dies loses nothing that was answered. A power cut,
-  or a kill of all processes at once, may lose what was answered in the last `flush_interval`,
-  beside one write. What is left is always a prefix: no transaction is there without all those
-  before it.
+- **sync**: an answer to a transaction or a message leaves once it is synced, and so does every push
+  and every answer that shows it to somebody. What was answered or shown survives a power cut.
+- **async**: answers and pushes do not wait. A process that dies loses nothing that was answered. A
+  power cut, or a kill of all processes at once, may lose what was answered or shown in the last
+  `flush_interval`, beside one write. What is left is always a prefix: no transaction and no event
+  is there without all those before it.
 - **none**: nothing is written and nothing is read. The state is gone when the server ends.
 
-Chat is written within `flush_interval` in both of the first two modes. A number that a room has
-given is never given again, also after a power cut.
+Transactions and events are synced together: one write and one sync for a batch of both. A number
+that a room or an inbox has given is never given again in its epoch, also after a power cut.
+
+**A full disk.** A request gets its place in memory only where the file that is already allocated
+has room for it. So where the next segment cannot be allocated, requests that need space are
+answered with ERR_SERVER_BUSY at once, everything that was executed before can still be written, and
+the server goes on by itself when there is space again (`disk_full`, `disk_has_space`).
 
 **Errors.** After the first error of a write or a sync the journal writes nothing any more, for
-nobody knows what a failed sync has kept. No transaction is taken any more, and the server ends with
-exit code 6. What was answered with `sync` is safe. Make room on the disk or mend it, and start the
-server again. A server that finds damage or another format at its start ends with exit code 3.
+nobody knows what a failed sync has kept. No request that changes anything is taken any more, and
+the server ends with exit code 6. What was answered with `sync` is safe. Mend the disk, and start
+the server again. A server that finds damage or another format at its start ends with exit code 3.
+
+**Time** in the log never goes back: a transaction is dated as the newest one before it where the
+clock says less, and the log warns of the clock.
 """
 
 _TOOL: Final = f"""
 ## The tool
 
-`tradechat-admin journal verify --data DIR [--json]` reads everything, folds the journal, compares
-each snapshot with it, and tells of each file what it holds. It changes nothing. It works beside a
-running server; the batch that is being written then looks like a torn end, which is good. Exit code
-0: all is good; 1: something is damaged; 3: it cannot be read.
+`tradechat-admin journal verify --data DIR [--json]` reads everything, folds the journal past
+whatever is damaged in it, compares each snapshot with it, and tells of each file what it holds. It
+says whether a server can start, with which transaction and event, and which damage is only history.
+It changes nothing, and works beside a running server. Exit code 0: all is good; 1: something is
+damaged, whether a server can start or not (`can_start` with `--json`); 3: it cannot be read.
 
 `tradechat-admin journal dump --data DIR [--from TXN] [--to TXN] [--user NAME_OR_ID] [--limit N]
-[--json]` shows the records, oldest first, secrets hidden. It works beside a running server.
+[--transactions | --events | --room ROOM] [--json]` shows transactions and events, oldest first, and
+the starts and stops between them; secrets are hidden, messages are not. With `--from` and `--to` it
+shows the events that were written with those transactions. What is damaged is told on standard
+error, and what can be read behind it is shown (exit code 1). It works beside a running server.
 
-`tradechat-admin journal repair --data DIR --until TXN` makes TXN the newest transaction. **All
-after it is lost to the server, though it was acknowledged**: use it where the journal is damaged
-and there is no backup. The server must be stopped. It refuses where the state at TXN cannot be made
-from what is there. It keeps every record up to TXN, also those in a batch that goes on after it.
+`tradechat-admin journal repair --data DIR [--until TXN] [--restored] [--yes]` brings a
+directory to a state that a server starts with. The server must be stopped. Without `--until` it takes what loses least: the
+newest snapshot, or the journal up to its damage, whichever knows more. With it TXN becomes the
+newest transaction, also where it is in the middle of a batch. It refuses where that state cannot be
+made from what is there.
 
-- What it takes away or changes is copied to `DIR/{REMOVED}TIME/` and synced before anything is cut:
-  the segments after TXN, the one that TXN is in, the snapshots after TXN, and damaged ones.
-- A snapshot of TXN or before, made when more than TXN was durable, is written anew: it must not
-  demand what is gone.
-- A repair that was interrupted is repeated with the same TXN. Each try keeps its own copies.
-- Nothing removes a `{REMOVED}TIME` directory. Remove it when you do not need it any more.
-- Rooms are not touched: a chat message about a transaction that is lost stays.
+- It says what would be lost before it does anything: how many transactions and events, their
+  numbers, when they were written, whose amounts, how much cannot be read. **All of it was
+  acknowledged**: use it where there is no backup. Then it asks. `--yes` agrees in advance, for
+  scripts. Without a terminal and without `--yes`, or where the answer is no, nothing is changed,
+  and the exit code is 4.
+- What it takes away or changes is copied to `DIR/{REMOVED}TIME/` and synced before anything is cut.
+  Nothing removes that directory: do so when you do not need it any more.
+- A repair that was interrupted is repeated with the same options. Until it has come to its end no
+  server starts with the directory. Each try keeps its own copies.
+- If anything is lost, or nobody can know (the position is missing), the log gets a **new identity**
+  (LOGIN's log_id), and the numbers of rooms and inboxes begin anew in a new **epoch**
+  (JOIN_ROOM's): clients notice that what they have seen is gone. The journal before the cut stays,
+  and with it TXN_HISTORY: the chain binds the segment with the new identity to it.
+- `--restored` does that to a directory that was put back from a backup, and takes nothing away.
+- Damage that is only history is moved away with the segments before it, if no snapshot needs them;
+  nothing of the state is lost, and the identity stays.
 
-A good way through damage: copy the directory; `verify`, which names the last good transaction;
-`dump --from` that one plus 1, to see whether anything can be read behind it; `repair`; `verify`.
-
-Where `verify` finds damage in segments that the older snapshot wholly contains, they are only
-history, and nothing need be lost: stop the server, and move these segments and all older ones out
-of `{JOURNAL}/`.
+A good way through damage: copy the directory; `verify`; `repair`, and read what would be lost;
+`dump --from` there, to see what can be read behind it; agree, or restore a backup; `verify`.
 
 ## Other formats
 
-There is only format {FORMAT_VERSION}. A directory of another format is refused, as a whole, and not
-changed. A file of another format in it is refused likewise.
+This version reads format {FORMAT_VERSION}. A directory of another format is refused in a sentence,
+as a whole, and not changed; a file of another format in it likewise. From format {FORMAT_VERSION}
+on every change of the format comes with a converter.
 
-To convert one, start the version that wrote it and stop it cleanly. Then `tradechat-admin journal
-dump --json` of that version is the exchange form: every transaction that the journal keeps, in its
-order, a JSON object each. Secrets are hidden in it, so passwords do not come over by it, and it is
-complete only where `history_size` has kept the journal from transaction 1. A version that brings a
-new format will ship the converter for directories of the one before.
+Formats 1 and 2 were those of versions that were never published, and have no converter. To go on
+with one, start the version that wrote it and stop it cleanly. Its `tradechat-admin journal dump
+--json` is every transaction that its journal keeps, in order, a JSON object each. Secrets are
+hidden in it, so passwords do not come over by it. Then begin with a new directory.
 """
 
 
@@ -234,24 +314,32 @@ def document() -> str:
         _RECORDS,
         _records(COMMON, 0),
         *(_kind(kinds) for kinds in kinds_by_fields()),
+        "\n### An event\n",
+        _EVENTS + "\n",
+        _words(EVENT),
         "\n## Snapshots\n",
-        "A snapshot is a header, then the users, then the clients.",
+        "A snapshot is a header, then the users, then the clients, then the rooms.",
         _header(SNAPSHOT),
         "\n### A user in a snapshot\n",
         _records(SNAPSHOT_USER, 0),
         "\n### A client in a snapshot\n",
         _records(SNAPSHOT_CLIENT, 0),
         _OUTCOMES,
+        "\n### A room in a snapshot\n",
+        _records(SNAPSHOT_ROOM, 0),
+        "\n## The position\n",
+        "A header, twice, in a sector of 512 bytes each.",
+        _header(POSITION),
         "\n## Idle times\n",
         "A header, then the clients.",
         _header(IDLE),
         "\n### A client in it\n",
         _records(IDLE_CLIENT, 0),
-        "\n## Rooms\n",
+        "\n## Histories\n",
         _ROOMS,
         _header(ROOM_SEGMENT),
         _header(ROOM_BATCH),
-        "\n### Room record\n",
+        "\n### A record of a history\n",
         "The body of an event follows, filled up with zeros to whole words.\n",
         _words(ROOM_RECORD),
     ]
@@ -269,7 +357,7 @@ def _header(header: Header) -> str:
     first = header.magic.to_bytes(WORD, "little").decode("ascii")
     title = header.name[0].upper() + header.name[1:]
     return (
-        f"\n### {title}\n\n{header.about}\n\n"
+        f"\n### {title}\n\n{fill(header.about, 100)}\n\n"
         f"{header.size} bytes. The magic is the 8 letters `{first}`.\n\n" + _words(header.fields)
     )
 
@@ -278,10 +366,15 @@ def _words(fields: Sequence[HeaderField]) -> str:
     return table(
         ("offset", "bytes", "field", "meaning"),
         [
-            (f"{place * WORD}", f"{WORD}", f"`{field.name}`", field.about)
-            for place, field in enumerate(fields)
+            (f"{at * WORD}", f"{field.words * WORD}", f"`{field.name}`", field.about)
+            for at, field in zip(_places(fields), fields, strict=True)
         ],
     )
+
+
+def _places(fields: Sequence[HeaderField]) -> Iterator[int]:
+    """Where each begins: words."""
+    return accumulate((field.words for field in fields[:-1]), initial=0)
 
 
 def _records(fields: Sequence[RecordField], at: int) -> str:

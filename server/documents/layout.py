@@ -73,10 +73,14 @@ assert list(_KINDS) == list(Kind)
 
 _OUTCOME_MEANINGS: Final = {
     "req_id": "of the request; 0: none yet",
-    "txn_id": "of its transaction",
-    "balance": "the caller's after it, minor units",
-    "target": "kind * 2^32 + payee, the kind as in the log",
-    "amount": "minor units",
+    "txn_id": "of its transaction; 0: it was a message",
+    "balance": "the caller's after it, minor units; of a message when it was executed, "
+    "microseconds since the Unix epoch",
+    "target": "kind * 2^32 + payee, the kind as in the log; of a message its opcode * 2^32 + room "
+    "or recipient",
+    "amount": "minor units; 0 of a message",
+    "seq": "room_seq of the event, or number in the inbox; 0: there is none",
+    "digest": "of what was said, to tell one request from another",
 }
 assert tuple(_OUTCOME_MEANINGS) == OUTCOME_FIELDS
 

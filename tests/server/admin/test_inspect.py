@@ -29,7 +29,7 @@ from server.admin.inspect import (
 from server.core.ledger import DONE
 from server.core.session import Session
 from server.core.state import State
-from server.region.layout import OUTCOME_FIELDS, SEGMENTS, WORD, Kind, Layout
+from server.region.layout import OUTCOME_FIELDS, OUTCOME_WORDS, SEGMENTS, WORD, Kind, Layout
 from server.region.records import RECORD_WORDS, RecordKind
 from server.region.region import Region
 from tests.helpers.region import (
@@ -166,6 +166,19 @@ def test_a_user_an_account_a_client_a_session() -> None:
         }
         assert values(region, "accounts", 1) == {"balance": 750, "last_txn": 5}
         client = values(region, "clients", 0)
+        outcomes = client["outcomes"]
+        assert isinstance(outcomes, list)
+        message = outcomes.pop()
+        digest = message.pop("digest")
+        assert digest
+        assert message == {
+            "req_id": 3,
+            "txn_id": 0,
+            "balance": NOW,
+            "target": Opcode.CHAT_SEND << 32 | 64,
+            "amount": 0,
+            "seq": 2,
+        }
         since = client.pop("idle_since")
         assert isinstance(since, int)
         assert 0 < since <= monotonic_us()
@@ -176,10 +189,10 @@ def test_a_user_an_account_a_client_a_session() -> None:
             "kept_until": 0,
             "floor": 1,
             "next": 0,
-            "newest": 2,
+            "newest": 3,
             "outcomes": [
-                dict(zip(OUTCOME_FIELDS, (1, 4, 1000, 1 << 32, 1000), strict=True)),
-                dict(zip(OUTCOME_FIELDS, (2, 5, 750, 3 << 32 | 2, 250), strict=True)),
+                dict(zip(OUTCOME_FIELDS, (1, 4, 1000, 1 << 32, 1000, 0, 0), strict=True)),
+                dict(zip(OUTCOME_FIELDS, (2, 5, 750, 3 << 32 | 2, 250, 0, 0), strict=True)),
             ],
         }
         found = values(region, "sessions", session.slot)
@@ -257,6 +270,10 @@ def test_records_of_the_log_by_their_kind() -> None:
             "client_id": 77,
             "req_id": 2,
             "client_slot": 1,
+            "room": 0,
+            "room_seq": 0,
+            "event": 0,
+            "digest": 0,
         }
         assert values(region, "txn_ring", 6)["record"] is None
         assert values(region, "workers")["intent"] is None
@@ -310,7 +327,7 @@ def test_every_secret_of_the_tables_is_known_by_its_name() -> None:
     blobs = {
         field.name for segment in SEGMENTS for field in segment.fields if field.kind is Kind.BLOB
     }
-    assert blobs - SECRETS == {"salt", "frame"}, "a new blob: is it a secret?"
+    assert blobs - SECRETS == {"salt", "frame", "intent_event"}, "a new blob: is it a secret?"
 
 
 @given(st.lists(st.integers(0, U64_MAX), min_size=RECORD_WORDS, max_size=RECORD_WORDS))
@@ -373,13 +390,13 @@ def test_an_outcome_that_changed_is_not_shown() -> None:
     placed = Layout(SMALL)["clients"]
     before = [0] * placed.stride
     first = placed.offsets["outcomes"]
-    before[first : first + 10] = range(1, 11)
+    before[first : first + 2 * OUTCOME_WORDS] = range(1, 2 * OUTCOME_WORDS + 1)
     after = list(before)
-    after[first + 7] = 99  # of the second, which is being written
+    after[first + OUTCOME_WORDS + 2] = 99  # of the second, which is being written
     found = decode(placed, before, after)
     assert found is not None
     assert found["outcomes"] == [
-        dict(zip(OUTCOME_FIELDS, range(1, 6), strict=True)),
+        dict(zip(OUTCOME_FIELDS, range(1, OUTCOME_WORDS + 1), strict=True)),
         Mark.CHANGING,
     ]
 

@@ -420,3 +420,12 @@ def started(disk: SimulatedDisk, bank: Bank) -> None:
     with suppress(JournalError):
         DATA.open(copy, Identity(SECRET, 1))
         assert state(copy).txn == bank.commits[-1].txn
+
+
+def test_a_directory_that_was_put_back_begins_anew_with_all_it_has() -> None:
+    disk, bank = worked()
+    made = plan(disk, DATA, anew=True)
+    assert made.lost.is_nothing
+    carry_out(disk, DATA, made, NEW_ID, LATER)
+    assert made.until == bank.commits[-1].txn
+    good(bank, made)

@@ -35,15 +35,19 @@ def test_the_committed_document_is_up_to_date() -> None:
 
 @pytest.mark.parametrize("header", HEADERS, ids=lambda header: header.name)
 def test_every_header_is_there_with_its_offsets(header: Header) -> None:
-    assert len(HEADERS) == 6
+    assert len(HEADERS) == 7
     text = section(header.name.capitalize())
-    assert header.about in text
+    assert header.about in " ".join(text.split())
     assert f"\n{header.size} bytes." in text
     letters = re.search(r"8 letters `(.{8})`", text)
     assert letters is not None
     assert tables.magic(letters[1]) == header.magic
-    for place, field in enumerate(header.fields):
-        assert f"| {place * WORD} | 8 | `{field.name}` | {field.about} |" in text
+    at = 0
+    for field in header.fields:
+        row = f"| {at} | {field.words * WORD} | `{field.name}` | {field.about} |"
+        assert row in text
+        at += field.words * WORD
+    assert at == header.size
 
 
 @pytest.mark.parametrize("kind", RecordKind)
@@ -62,6 +66,7 @@ def test_every_kind_of_record_is_there(kind: RecordKind) -> None:
     [
         ("A user in a snapshot", tables.SNAPSHOT_USER),
         ("A client in a snapshot", tables.SNAPSHOT_CLIENT),
+        ("A room in a snapshot", tables.SNAPSHOT_ROOM),
     ],
 )
 def test_a_snapshots_rows_are_there(title: str, fields: tuple[RecordField, ...]) -> None:
@@ -71,16 +76,28 @@ def test_a_snapshots_rows_are_there(title: str, fields: tuple[RecordField, ...])
         at += field.words * WORD
 
 
+def test_an_event_is_there() -> None:
+    for place, field in enumerate(tables.EVENT):
+        row = f"| {place * WORD} | 8 | `{field.name}` | {field.about} |"
+        assert row in section("An event")
+
+
 def test_a_room_record_is_there() -> None:
     fields: tuple[HeaderField, ...] = tables.ROOM_RECORD
     for place, field in enumerate(fields):
-        assert f"| {place * WORD} | 8 | `{field.name}` |" in section("Room record")
+        assert f"| {place * WORD} | 8 | `{field.name}` |" in section("A record of a history")
 
 
 def test_what_is_said_elsewhere_is_there() -> None:
     """The message that refuses another format names this section."""
     assert "a directory of another format is refused" in section("Other formats").lower()
-    for name in (tables.IDENTITY, tables.LOCK, tables.JOURNAL, tables.SNAPSHOTS, tables.ROOMS):
+    for name in (
+        tables.IDENTITY,
+        tables.POSITION_FILE,
+        tables.JOURNAL,
+        tables.SNAPSHOTS,
+        tables.ROOMS,
+    ):
         assert f"`{name}" in section("What stands where")
     for command in ("verify", "dump", "repair"):
         assert f"tradechat-admin journal {command} --data DIR" in section("The tool")
