@@ -262,10 +262,10 @@ shows the events that were written with those transactions. What is damaged is t
 error, and what can be read behind it is shown (exit code 1). It works beside a running server.
 
 `tradechat-admin journal repair --data DIR [--until TXN] [--restored] [--yes]` brings a
-directory to a state that a server starts with. The server must be stopped. Without `--until` it takes what loses least: the
-newest snapshot, or the journal up to its damage, whichever knows more. With it TXN becomes the
-newest transaction, also where it is in the middle of a batch. It refuses where that state cannot be
-made from what is there.
+directory to a state that a server starts with. The server must be stopped. Without `--until` it
+takes what loses least: the newest snapshot, or the journal up to its damage, whichever knows more.
+With it TXN becomes the newest transaction, also where it is in the middle of a batch. It refuses
+where that state cannot be made from what is there.
 
 - It says what would be lost before it does anything: how many transactions and events, their
   numbers, when they were written, whose amounts, how much cannot be read. **All of it was
