@@ -167,8 +167,8 @@ class DataDirectory:
         if first != f"{_FIRST}{FORMAT_VERSION}":
             raise OtherFormat(
                 f"{path} says {first!r}, and this version of tradechat reads format "
-                f"{FORMAT_VERSION}: start the version that wrote it, or convert the directory as "
-                "docs/JOURNAL.md describes under «Other formats»"
+                f"{FORMAT_VERSION}: start the version that wrote it; docs/JOURNAL.md says under "
+                "«Other formats» how to go on"
             )
         try:
             secret, log_id = bytes.fromhex(rest[0]), int(rest[1], 16)

@@ -1,0 +1,80 @@
+"""Data directories that a version left, kept for the versions after it: tests/data/format-N.tar.gz.
+
+    python -m tests.helpers.stored tests/data/format-3.tar.gz
+
+makes one with the code that is here: two users, with money and messages; a server that was stopped,
+and one after it that was killed. Whoever changes the format keeps the archive of the format before,
+makes one of the new format, and has a test convert the old one.
+"""
+
+import os
+import signal
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from libproto.messages import Opcode
+from tests.helpers.server import RunningServer
+from tests.helpers.wire import Lobby
+
+DATA: Final = Path(__file__).parents[1] / "data"
+NAMES: Final = ("alice", "bob")
+ROOM: Final = 1
+SMALL: Final = ("--event-ring", "64", "--txn-ring", "64", "--max-message", "256")
+"""So that segments are small."""
+BALANCES: Final = {"alice": 1000 - 2 * 70, "bob": 2 * 70}
+"""Of both, in the directory."""
+MESSAGES: Final = ("hello from run 0", "hello from run 1")
+"""In the room."""
+
+
+def extract(name: str, target: Path) -> Path:
+    """The data directory of an archive."""
+    with tarfile.open(DATA / name) as archive:
+        archive.extractall(target, filter="data")
+    return target / "data"
+
+
+def work(data: Path) -> None:
+    """What is in each of these directories."""
+    for run in range(2):
+        with RunningServer(data, *SMALL) as server, Lobby(server) as lobby:
+            if not run:
+                for name in NAMES:
+                    wire = lobby.open()
+                    wire.hello(name)
+                    wire.register(name)
+            alice, bob = (lobby.enter(name, client_id=7 + run) for name in NAMES)
+            if not run:
+                alice.ok(Opcode.DEPOSIT, 1000)
+            alice.ok(Opcode.TRANSFER, 2, 70)
+            for wire in (alice, bob):
+                wire.ok(Opcode.JOIN_ROOM, ROOM)
+            alice.ok(Opcode.CHAT_SEND, ROOM, f"hello from run {run}")
+            bob.ok(Opcode.DIRECT_SEND, 1, f"for alice, run {run}")
+            if run:
+                kill(server)
+            else:
+                server.stop()
+
+
+def kill(server: RunningServer) -> None:
+    """All its processes."""
+    for pid in (*server.children(), server.process.pid):
+        os.kill(pid, signal.SIGKILL)
+    server.process.wait()
+
+
+def main() -> None:
+    target = Path(sys.argv[1]).absolute()
+    with tempfile.TemporaryDirectory() as directory:
+        data = Path(directory) / "data"
+        work(data)
+        with tarfile.open(target, "w:gz") as archive:
+            archive.add(data, "data")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Data directories that versions left: the one of this format is read, older ones are refused in a
+sentence, unless they have a converter.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import server as server_package
+from libproto.messages import Opcode
+from server.admin.cli import main
+from server.admin.journal_verify import verify
+from server.exits import Exit
+from server.journal.directory import DataDirectory
+from server.journal.disk import Disk
+from server.journal.format import FORMAT_VERSION
+from server.journal.start import load_state
+from tests.helpers import leaks
+from tests.helpers.server import ROOT, RunningServer
+from tests.helpers.stored import BALANCES, DATA, NAMES, ROOM, extract
+from tests.helpers.wire import Lobby
+
+THIS = f"format-{FORMAT_VERSION}.tar.gz"
+REFUSED = ["format-2.tar.gz"]
+TIMEOUT_S = 60
+
+
+def content(path: Path) -> dict[Path, bytes]:
+    return {each: each.read_bytes() for each in sorted(path.rglob("*")) if each.is_file()}
+
+
+def test_every_format_has_its_directory() -> None:
+    """One that was changed without a number of its own, or without one kept, is noticed."""
+    assert {path.name for path in DATA.glob("format-*.tar.gz")} == {THIS, *REFUSED}
+
+
+def test_this_format_is_read(tmp_path: Path) -> None:
+    data = DataDirectory(extract(THIS, tmp_path))
+    report = verify(Disk(), data)
+    assert (report.is_good, report.refusal) == (True, "")
+    log_id = data.identity(Disk()).log_id
+    books = load_state(Disk(), data, log_id, lambda _done, _of: None).books
+    users = {name.decode(): user for name, user in books.user_ids.items()}
+    assert {name: books.balances[user] for name, user in users.items()} == BALANCES
+    assert books.skips == 0
+    assert books.ring > 0
+    assert books.rooms == {ROOM: 8}
+
+
+def test_a_server_goes_on_with_it(tmp_path: Path) -> None:
+    """With passwords, money and messages; the numbers of rooms rise, since it was killed."""
+    with RunningServer(extract(THIS, tmp_path)) as server, Lobby(server) as lobby:
+        for name in NAMES:
+            wire = lobby.enter(name)
+            assert wire.ok(Opcode.BALANCE).balance == BALANCES[name]
+        joined = wire.ok(Opcode.JOIN_ROOM, ROOM)
+        assert joined.last_seq > 8 + 64
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_older_format_is_refused_in_a_sentence(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = extract(name, tmp_path)
+    before = content(path)
+    number = name[7:8]
+    sentence = (
+        rf"{path}/identity says 'tradechat data, format {number}', and this version of tradechat "
+        rf"reads format {FORMAT_VERSION}: start the version that wrote it; "
+        r"docs/JOURNAL\.md says under «Other formats» how to go on"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", server_package.__name__, "--data", str(path), "--port", "0",
+         "--name", leaks.region_name(), "--log-file", str(tmp_path / "log")],
+        cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == Exit.NOT_STARTED
+    assert re.fullmatch(rf"tradechat-server: cannot start: .*{sentence}\n", done.stderr)
+    for command in ("verify", "dump", "repair"):
+        assert main(["journal", command, "--data", str(path)]) == 3
+        assert re.fullmatch(rf"tradechat-admin: {sentence}\n", capsys.readouterr().err)
+    assert content(path) == before
