@@ -293,6 +293,8 @@ def _fill_log(region: Region, loaded: Loaded) -> Damaged | None:
     except Damaged as error:
         if loaded.head is None:
             raise
+        for slot in range(ring.records):  # what there was before the damage: no hole follows it
+            words[ring.at(slot)] = 0
         _fill_ring(region, reader, loaded.head.position)
         return error
     return None

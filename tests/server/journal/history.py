@@ -61,33 +61,30 @@ class Step:
     ahead: int = 1  # of the client's newest req_id
 
 
-STEPS = st.lists(
-    st.builds(
-        Step,
-        st.sampled_from(
-            [
-                "register",
-                "login",
-                "login",
-                "logout",
-                "deposit",
-                "withdraw",
-                *(["transfer"] * 4),
-                "join",
-                "join",
-                "leave",
-                *(["say"] * 3),
-                *(["whisper"] * 2),
-                *(["pay"] * 2),
-            ]
-        ),
-        st.integers(0, 11),
-        st.integers(0, 6),
-        st.one_of(st.integers(1, 100), st.sampled_from([MAX_BALANCE // 2, MAX_BALANCE, 2**64 - 1])),
-        st.one_of(st.integers(1, 3), st.integers(-70, 70)),
-    ),
-    max_size=80,
+MONEY_KINDS: Final = tuple("register login login logout deposit withdraw".split()) + (
+    ("transfer",) * 4
 )
+CHAT_KINDS: Final = ("join", "join", "leave", *("say",) * 3, *("whisper",) * 2, *("pay",) * 2)
+
+
+def _steps(kinds: tuple[str, ...]) -> st.SearchStrategy[list[Step]]:
+    return st.lists(
+        st.builds(
+            Step,
+            st.sampled_from(kinds),
+            st.integers(0, 11),
+            st.integers(0, 6),
+            st.one_of(
+                st.integers(1, 100), st.sampled_from([MAX_BALANCE // 2, MAX_BALANCE, 2**64 - 1])
+            ),
+            st.one_of(st.integers(1, 3), st.integers(-70, 70)),
+        ),
+        max_size=80,
+    )
+
+
+STEPS: Final = _steps(MONEY_KINDS + CHAT_KINDS)
+MONEY_STEPS: Final = _steps(MONEY_KINDS)
 KINDS = {"deposit": TxnKind.DEPOSIT, "withdraw": TxnKind.WITHDRAW, "transfer": TxnKind.TRANSFER}
 CLIENT_IDS = (0, 7, 8, 2**64 - 1)
 

@@ -12,31 +12,44 @@ from server.core.check import problems
 from server.core.ledger import DONE, RECORDED, TOO_OLD
 from server.core.log import NO_JOURNAL
 from server.journal.errors import JournalError
-from server.journal.format import FORMAT_VERSION, SEGMENT, numbered
-from server.journal.load import make_snapshot
-from server.journal.reader import segments
-from server.journal.snapshot import SUFFIX, prune
+from server.journal.load import Idleness, check_room, fill, make_snapshot
+from server.journal.reader import heads, segments
+from server.journal.snapshot import prune
 from server.region.layout import OUTCOME_WORDS
-from server.region.records import SUPPLY, RecordKind
+from server.region.records import SUPPLY, TIME, RecordKind
 from server.region.region import Region
-from tests.helpers.region import login, register, small_region, state_of, word
+from tests.helpers.region import (
+    login,
+    register,
+    say,
+    small_region,
+    state_of,
+    whisper,
+    word,
+)
 from tests.server.journal.history import (
+    CHATTY,
     JOURNAL,
+    LOG_ID,
+    MONEY_STEPS,
     NOW,
     SNAPSHOTS,
     STEPS,
     VARIED,
     History,
     Step,
+    batches,
     damage,
     filled,
-    folded,
     history,
     loaded_from,
     new_disk,
+    open_writer,
+    position_of,
     remove,
     ring_of,
     snapshot_at,
+    snapshot_of,
     truth,
     truth_of,
     write_journal,
@@ -54,14 +67,16 @@ def test_any_history_is_loaded_as_it_was(
     disk = new_disk()
     with history(*steps) as worked:
         write_journal(disk, worked, worked.head, batch)
-        books = folded(worked.records(1, worked.head))
-        assert vars(loaded_from(disk).books) == vars(books)
-        for upto in sorted(data.draw(st.sets(st.integers(1, worked.head), max_size=4))):
-            assert snapshot_at(disk, upto) == upto
+        books = loaded_from(disk).books
+        assert truth_of(books) == worked.truths[-1]
+        found = batches(disk)
+        for place in sorted(data.draw(st.sets(st.integers(0, len(found) - 1), max_size=4))):
+            end = found[place].end
+            make_snapshot(disk, JOURNAL, SNAPSHOTS, LOG_ID, end, None, NOW)
             loaded = loaded_from(disk)
             assert vars(loaded.books) == vars(books)
             assert loaded.head is not None
-            assert loaded.head.txn_id == upto
+            assert loaded.head.position == end
         with filled(loaded_from(disk)) as region:
             assert truth(region) == worked.truths[-1]
             assert ring_of(region) == ring_of(worked.region)
@@ -72,7 +87,7 @@ def test_any_history_is_loaded_as_it_was(
 def test_a_region_of_every_moment_is_as_it_was(snapshots: bool) -> None:
     """Every word of the state, and the ring."""
     disk = new_disk()
-    with history(*VARIED) as worked:
+    with history(*CHATTY) as worked:
         for txn in range(worked.head + 1):
             write_journal(disk, worked, txn)
             if snapshots and txn % 4 == 3:
@@ -91,9 +106,9 @@ def test_what_is_not_the_loaders_stays_as_it_was() -> None:
     with history(*VARIED) as worked:
         write_journal(disk, worked, worked.head)
         with filled(loaded_from(disk)) as region:
-            assert [word(region, "log", 0, f) for f in ("durable", "released", "limit")] == [
-                NO_JOURNAL
-            ] * 3
+            for log in ("log", "events"):
+                told = [word(region, log, 0, f) for f in ("durable", "released", "limit")]
+                assert told == [NO_JOURNAL] * 3
             clients = range(region.layout.capacities.clients)
             assert {word(region, "clients", slot, "idle_since") for slot in clients} == {NOW}
             assert {word(region, "clients", slot, "session") for slot in clients} == {0}
@@ -117,7 +132,8 @@ def test_last_seen_comes_back() -> None:
     with history() as worked:
         write_journal(disk, worked, worked.head)
         seen = [0, NOW + 5, 0]  # the registration of user 2 was not applied yet when it was asked
-        make_snapshot(disk, JOURNAL, SNAPSHOTS, worked.head, seen, NOW)
+        end = position_of(disk, worked.head)
+        make_snapshot(disk, JOURNAL, SNAPSHOTS, LOG_ID, end, seen, NOW)
         worked.do(Step("register"))
         write_journal(disk, worked, worked.head)
         with filled(loaded_from(disk)) as region:
@@ -129,7 +145,8 @@ def test_last_seen_comes_back() -> None:
         for hints in ([], [0], [0, 1, 2, 3, 0, 0]):
             worked.do(Step("deposit"))
             write_journal(disk, worked, worked.head)
-            make_snapshot(disk, JOURNAL, SNAPSHOTS, worked.head, hints, NOW)
+            end = position_of(disk, worked.head)
+            make_snapshot(disk, JOURNAL, SNAPSHOTS, LOG_ID, end, hints, NOW)
             assert loaded_from(disk).books.last_seen == [
                 0,
                 NOW + 5,
@@ -149,7 +166,7 @@ def _retries(region: Region, slot: int) -> list[tuple[int, int, int, int, int, i
     rows = [words[n : n + OUTCOME_WORDS] for n in range(0, len(words), OUTCOME_WORDS)]
     return [
         (target >> 32, target & 0xFFFFFFFF, amount, req_id, txn, balance)
-        for req_id, txn, balance, target, amount in rows
+        for req_id, txn, balance, target, amount, _, _ in rows
         if req_id and req_id + OUTCOME_WINDOW > newest
     ]
 
@@ -187,7 +204,7 @@ def test_what_was_executed_is_not_executed_again() -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(STEPS, STEPS)
+@given(MONEY_STEPS, MONEY_STEPS)
 def test_it_goes_on_as_it_would_have(before: list[Step], after: list[Step]) -> None:
     """The same steps after a restart and without one: the same records, and the same state. And
     again after another restart."""
@@ -283,19 +300,20 @@ def test_a_larger_region_has_room_for_more() -> None:
             assert problems(region) == []
 
 
-@pytest.mark.parametrize(("setting", "there_are"), [("accounts", 3), ("clients", 4)])
+@pytest.mark.parametrize(("setting", "there_are"), [("accounts", 3), ("clients", 4), ("rooms", 3)])
 def test_a_region_that_is_too_small_is_told(setting: str, there_are: int) -> None:
     disk = new_disk()
-    with history(*VARIED) as worked:
+    with history(*CHATTY) as worked:
         write_journal(disk, worked, worked.head)
         loaded = loaded_from(disk)
         with filled(loaded, **{setting: there_are}) as region:
+            check_room(region, loaded.books)
             assert truth(region) == worked.truths[-1]
         with (
+            small_region(**{setting: there_are - 1}) as region,
             pytest.raises(JournalError, match=f"set {setting} to {there_are} or more"),
-            filled(loaded, **{setting: there_are - 1}),
         ):
-            pass
+            check_room(region, loaded.books)
 
 
 # ---- a journal that has been cut
@@ -307,11 +325,12 @@ def test_the_journal_may_begin_after_the_older_snapshot() -> None:
         write_journal(disk, worked, worked.head)
         for upto in (9, 14, 20):
             snapshot_at(disk, upto)
-        assert prune(disk, SNAPSHOTS) == 14
-        found = segments(disk, JOURNAL)
-        starts = [int(path.name[:20]) for path in found]
-        remove(disk, *[path for path, after in zip(found, starts[1:], strict=False) if after <= 15])
-        oldest = int(segments(disk, JOURNAL)[0].name[:20])
+        older = prune(disk, SNAPSHOTS, LOG_ID)
+        assert older is not None
+        assert older.txn_id == 14
+        found = heads(disk, JOURNAL)
+        remove(disk, *[path for path, head in found if head.number < older.segment])
+        oldest = heads(disk, JOURNAL)[0][1].first_txn
         assert 1 < oldest <= 15
         with filled(loaded_from(disk)) as region:
             assert truth(region) == worked.truths[-1]
@@ -320,9 +339,10 @@ def test_the_journal_may_begin_after_the_older_snapshot() -> None:
             assert state_of(region).ledger.history(1, 0, 100)
             assert audit(region, lambda _: None).problems == []
         # The older of the two is as good.
-        damage(disk, numbered(SNAPSHOTS, 20, SUFFIX), b"bad")
+        newest = snapshot_of(disk, 20)
+        damage(disk, newest, b"bad")
         loaded = loaded_from(disk)
-        assert [error.path for error in loaded.bad] == [numbered(SNAPSHOTS, 20, SUFFIX)]
+        assert [error.path for error in loaded.bad] == [newest]
         assert loaded.head is not None
         assert loaded.head.txn_id == 14
         assert truth_of(loaded.books) == worked.truths[-1]
@@ -333,19 +353,59 @@ def test_the_newest_record_may_be_gone() -> None:
     disk = new_disk()
     with history(*VARIED) as worked:
         write_journal(disk, worked, worked.head)
-        snapshot_at(disk, worked.head)
-        remove(disk, *segments(disk, JOURNAL))
-        header = SEGMENT.pack(FORMAT_VERSION, worked.head + 1, 5, NOW)
-        fd = disk.create(numbered(JOURNAL, worked.head + 1, "journal"))
-        disk.write(fd, [header], 0)
-        disk.allocate(fd, 2000)
-        disk.close(fd)
+        before = segments(disk, JOURNAL)
+        writer = open_writer(disk)
+        writer.begin(16, 0, 1)
+        make_snapshot(disk, JOURNAL, SNAPSHOTS, LOG_ID, writer.position, None, NOW)
+        writer.close()
+        remove(disk, *before)
         loaded = loaded_from(disk)
         assert loaded.end.last == worked.head
         with filled(loaded) as region:
             assert word(region, "log", 0, "first") == worked.head + 1
             assert ring_of(region) == {}
             assert truth(region) == worked.truths[-1]
+            at = region.layout["txn_ring"].at(worked.head % region.layout["txn_ring"].records)
+            assert region.words[at + TIME] == worked.record(worked.head)[TIME]
             for txn in range(worked.head + 1, worked.head + 200):
                 _go_on(region, txn)
                 assert problems(region) == []
+
+
+def test_damage_below_the_snapshot_is_told_and_the_ring_goes_on_from_it() -> None:
+    disk = new_disk()
+    with history(*CHATTY) as worked:
+        write_journal(disk, worked, worked.head)
+        snapshot_at(disk, 15)
+        path = segments(disk, JOURNAL)[1]
+        damage(disk, path, b"bad", at=300)
+        loaded = loaded_from(disk)
+        with small_region(txn_ring=128, clients=4, accounts=5) as region:
+            told = fill(region, loaded, NOW, Idleness({}, 0, 0, NOW))
+            assert told is not None
+            assert told.path == path
+            assert truth(region) == worked.truths[-1]
+            assert sorted(ring_of(region)) == list(range(16, worked.head + 1))
+            assert word(region, "log", 0, "first") == 16
+            assert audit(region, lambda _: None).problems == []
+
+
+def test_rooms_and_inboxes_go_on_behind_what_was_skipped() -> None:
+    disk = new_disk()
+    with history(*CHATTY) as worked:
+        write_journal(disk, worked, worked.head)
+        writer = open_writer(disk)
+        writer.begin(16, 16, 5)
+        writer.begin(16, 16, 5)
+        writer.close()
+        with filled(loaded_from(disk)) as region:
+            assert region.header.epoch == 5
+            assert region.events.head == worked.moments[-1][1]
+            state = state_of(region)
+            for room in (1, 2, 3, 70):
+                assert state.events.last_seq(room) == 32  # 5 is another epoch than none
+            session = login(state, 1, 7, NOW)
+            state.memberships.join(session, 70, NOW)
+            assert state.events.last_seq(70) == 33
+            assert say(state, session, 70, "x", NOW).seq == 34
+            assert whisper(state, session, 3, "x", NOW).seq == 33

@@ -16,20 +16,31 @@ from hypothesis import strategies as st
 from libproto.messages import MAX_BALANCE
 from server.journal.books import ROW_WORDS, Books
 from server.journal.disk import Disk, read_file
-from server.journal.errors import Damaged, OtherFormat
+from server.journal.errors import Damaged, Foreign, OtherFormat
 from server.journal.format import (
     FORMAT_VERSION,
     SNAPSHOT,
     SNAPSHOT_CLIENT,
     SNAPSHOT_USER,
     crc64,
-    numbered,
 )
-from server.journal.snapshot import SUFFIX, Snapshot, newest, pack, paths, prune, read, write
+from server.journal.reader import Position
+from server.journal.snapshot import (
+    Snapshot,
+    newest,
+    newest_head,
+    pack,
+    path_of,
+    paths,
+    prune,
+    read,
+    write,
+)
 from server.region.layout import WORD
 from server.region.records import RECORD_SIZE
 from tests.helpers.disk import ADVERSARIES, PowerCut, SimulatedDisk, at_random
 from tests.server.journal.history import (
+    LOG_ID,
     NOW,
     SNAPSHOTS,
     STEPS,
@@ -38,6 +49,7 @@ from tests.server.journal.history import (
     folded,
     history,
     new_disk,
+    truth_of,
 )
 
 USER_SIZE = sum(field.words for field in SNAPSHOT_USER) * WORD
@@ -56,9 +68,18 @@ def _books(txn: int | None = None) -> Books:
     return folded(_records()[: None if txn is None else txn * RECORD_SIZE])
 
 
+def _at(books: Books) -> Position:
+    """Where they might stand in a journal."""
+    return Position(3, 400 + 8 * books.txn, books.txn, books.event, bytes([books.txn]) * 32)
+
+
+def _write(disk: Disk, books: Books, now: int = NOW) -> Path:
+    return write(disk, SNAPSHOTS, LOG_ID, books, _at(books), now)
+
+
 def _found(disk: Disk) -> Snapshot:
     """The newest, and nothing bad."""
-    snapshot, bad = newest(disk, SNAPSHOTS)
+    snapshot, bad = newest(disk, SNAPSHOTS, LOG_ID)
     assert snapshot is not None
     assert not bad
     return snapshot
@@ -81,45 +102,57 @@ def _put(disk: Disk, path: Path, *pieces: bytes) -> None:
 @settings(max_examples=30, deadline=None)
 @given(STEPS)
 def test_the_books_of_every_moment_come_back(steps: list[Step]) -> None:
-    disk, books = new_disk(), Books()
+    disk = new_disk()
     with history(*steps) as worked:
-        for txn in range(1, worked.head + 1):
-            books.apply(worked.records(txn, txn))
+        for moment in range(1, len(worked.moments)):
+            books = worked.books(moment)
+            txn, event = worked.moments[moment]
             books.last_seen[1:] = [NOW + txn + user for user in range(books.users)]
-            path = write(disk, SNAPSHOTS, books, txn + 2, NOW + txn)
+            books.begin(16, 0, books.epoch)
+            books.skips = 3 * moment
+            path = _write(disk, books, NOW + txn)
             found = _found(disk)
-            assert found.path == path == numbered(SNAPSHOTS, txn, SUFFIX)
+            assert found.path == path == path_of(SNAPSHOTS, txn, event)
             assert vars(found.books) == vars(books)
-            assert found.head[:-2] == (
-                FORMAT_VERSION, txn, books.supply, NOW + txn, txn + 2, books.users, books.clients,
+            assert truth_of(found.books) == truth_of(books)
+            assert found.head.position == _at(books)
+            assert found.head[:5] == (FORMAT_VERSION, LOG_ID, txn, event, books.time)
+            assert found.head[8:15] == (
+                books.supply, NOW + txn, 0, 16, 3 * moment, books.users, books.clients,
             )  # fmt: skip
-        # What was read is as good to go on with as what was written.
-        for txn in range(1, worked.head):
-            other = read(disk, numbered(SNAPSHOTS, txn, SUFFIX)).books
-            other.apply(worked.records(1, worked.head))
-            other.last_seen = books.last_seen
-            assert vars(other) == vars(books)
+            # What was read is as good to go on with as what was written.
+            if moment + 1 < len(worked.moments):
+                other, following = found.books, worked.moments[moment + 1]
+                other.skips = 0
+                other.apply(worked.records(txn + 1, following[0]))
+                events = b"".join(worked.events(event + 1, following[1]))
+                other.apply_events(events, following[1] + 1)
+                assert truth_of(other) == worked.shown[moment + 1]
     assert disk.open_files == 0
 
 
 def test_books_of_nobody() -> None:
     disk = new_disk()
-    write(disk, SNAPSHOTS, Books(), 0, NOW)
+    _write(disk, Books())
     assert vars(_found(disk).books) == vars(Books())
 
 
 def test_none_is_none() -> None:
     disk = new_disk()
-    for name in ("1.snapshot", "x", f"{1:020}.journal", f"{1:020}.snapshot.new", f"{1:020}"):
+    one = f"{1:020}-{1:020}"
+    for name in (
+        "1.snapshot", "x", f"{1:020}.snapshot", f"{one}.journal", f"{one}.snapshot.new", one,
+    ):  # fmt: skip
         _put(disk, SNAPSHOTS / name, b"x")
-    assert newest(disk, SNAPSHOTS) == (None, [])
+    assert newest(disk, SNAPSHOTS, LOG_ID) == (None, [])
 
 
 def test_the_file_is_as_the_tables_say() -> None:
     """Field by field, read by nothing but the tables."""
     books = _books()
     books.last_seen[2] = 77
-    data = b"".join(pack(books, books.txn + 5, NOW))
+    books.rooms = {1: 4, 3: 9}
+    data = b"".join(pack(LOG_ID, books, _at(books), NOW))
     words = list(struct.unpack(f"<{len(data) // WORD}Q", data))
 
     def row(fields: tuple[tuple[str, int], ...], at: int) -> dict[str, list[int]]:
@@ -128,11 +161,11 @@ def test_the_file_is_as_the_tables_say() -> None:
             out[name], at = words[at : at + length], at + length
         return out
 
-    header = row(tuple((field.name, 1) for field in SNAPSHOT.fields), 0)
+    header = row(tuple((field.name, field.words) for field in SNAPSHOT.fields), 0)
     assert header["magic"] == [int.from_bytes(b"trdsnaps", "little")]
     assert header["users"] == [books.users]
     assert header["length"] == [len(data) - SNAPSHOT.size]
-    at = len(SNAPSHOT.fields) + USER_SIZE // WORD
+    at = (SNAPSHOT.size + USER_SIZE) // WORD
     user = row(tuple((field.name, field.words) for field in SNAPSHOT_USER), at)
     assert user["last_seen"] == [77]
     assert user["registered"] == [books.registered[2]]
@@ -140,11 +173,12 @@ def test_the_file_is_as_the_tables_say() -> None:
     assert struct.pack("<4Q", *user["name"]) == b"user2".ljust(32, b"\0")
     assert user["iterations"] == [4096]
     assert struct.pack("<4Q", *user["server_key"]) == b"v" * 32
-    at = len(SNAPSHOT.fields) + (books.users * USER_SIZE + CLIENT_SIZE) // WORD
+    at = (SNAPSHOT.size + books.users * USER_SIZE + CLIENT_SIZE) // WORD
     client = row(tuple((field.name, field.words) for field in SNAPSHOT_CLIENT), at)
     assert client["user"] == [books.client_users[1]]
     assert client["newest"] == [books.newest[1]]
     assert client["outcomes"] == books.outcomes[ROW_WORDS : 2 * ROW_WORDS].tolist()
+    assert words[-3:] == [4, 0, 9], "of the rooms"
 
 
 # ---- damage
@@ -159,13 +193,13 @@ def small() -> Books:
 
 def test_every_byte_that_is_changed_is_told(small: Books) -> None:
     disk = new_disk()
-    older = write(disk, SNAPSHOTS, _books(2), 2, NOW)
-    path = write(disk, SNAPSHOTS, small, 3, NOW)
+    older = _write(disk, _books(2))
+    path = _write(disk, small)
     good = read_file(disk, path)
     fd = disk.open(path, writable=True)
     for at, byte in enumerate(good):
         disk.write(fd, [bytes([byte ^ 1 << at % 8])], at)
-        snapshot, bad = newest(disk, SNAPSHOTS)
+        snapshot, bad = newest(disk, SNAPSHOTS, LOG_ID)
         assert [error.path for error in bad] == [path]
         assert snapshot is not None
         assert snapshot.path == older
@@ -176,11 +210,11 @@ def test_every_byte_that_is_changed_is_told(small: Books) -> None:
 
 def test_every_end_that_is_missing_is_told(small: Books) -> None:
     disk = new_disk()
-    path = write(disk, SNAPSHOTS, small, 3, NOW)
+    path = _write(disk, small)
     fd = disk.open(path, writable=True)
     for size in reversed(range(disk.size(fd))):
         disk.truncate(fd, size)
-        snapshot, bad = newest(disk, SNAPSHOTS)
+        snapshot, bad = newest(disk, SNAPSHOTS, LOG_ID)
         assert snapshot is None
         assert [error.path for error in bad] == [path]
 
@@ -189,18 +223,18 @@ def test_every_end_that_is_missing_is_told(small: Books) -> None:
 @given(st.binary(max_size=3000))
 def test_any_bytes_at_all_are_bad(data: bytes) -> None:
     disk = new_disk()
-    _put(disk, numbered(SNAPSHOTS, 1, SUFFIX), data)
-    assert newest(disk, SNAPSHOTS)[0] is None
-    _put(disk, numbered(SNAPSHOTS, 1, SUFFIX), SNAPSHOT.magic.to_bytes(WORD, "little"), data)
-    assert newest(disk, SNAPSHOTS)[0] is None
+    _put(disk, path_of(SNAPSHOTS, 1, 0), data)
+    assert newest(disk, SNAPSHOTS, LOG_ID)[0] is None
+    _put(disk, path_of(SNAPSHOTS, 1, 0), SNAPSHOT.magic.to_bytes(WORD, "little"), data)
+    assert newest(disk, SNAPSHOTS, LOG_ID)[0] is None
 
 
 def test_one_after_the_other_is_passed_over() -> None:
     disk = new_disk()
-    written = [write(disk, SNAPSHOTS, _books(txn), txn, NOW) for txn in (5, 6, 7)]
+    written = [_write(disk, _books(txn)) for txn in (5, 6, 7)]
     for path in written[1:]:
         _put(disk, path, b"")
-    snapshot, bad = newest(disk, SNAPSHOTS)
+    snapshot, bad = newest(disk, SNAPSHOTS, LOG_ID)
     assert snapshot is not None
     assert snapshot.path == written[0]
     assert vars(snapshot.books) == vars(_books(5))
@@ -213,7 +247,7 @@ def test_one_after_the_other_is_passed_over() -> None:
 class Parts:
     """A snapshot in pieces: the header's fields, and each user's and client's bytes."""
 
-    header: dict[str, int]
+    header: dict[str, int | bytes]
     users: list[bytearray]
     clients: list[bytearray]
 
@@ -248,8 +282,10 @@ WRONG: tuple[tuple[str, Change, str], ...] = (
     ("counts that go round", _header(users=2**61 * 5, clients=2**61 * 3), "counts"),
     ("no clients", _header(clients=0), "counts"),
     ("another length", _header(length=10), "counts"),
-    ("another transaction", _header(txn_id=9, durable=9), "transaction 9"),
-    ("durable before it", _header(durable=1), "when 1 was durable"),
+    ("another transaction", _header(txn_id=9), "transaction 9 and event 0"),
+    ("another event", _header(event=9), "and event 9"),
+    ("another log", _header(log_id=LOG_ID + 1), "of another log"),
+    ("more rooms", _header(rooms=1), "counts"),
     ("the supply", _header(supply=1), "add up"),
     (
         "a balance above the limit",
@@ -262,8 +298,8 @@ WRONG: tuple[tuple[str, Change, str], ...] = (
         "a balance is",
     ),
     ("an account ahead", _word("user", 1, 3, 999), "ends in transaction 999"),
-    ("a name twice", _word("user", 1, 5, USER1), "taken"),
-    ("no name", _word("user", 1, 5, 0), "not a name"),
+    ("a name twice", _word("user", 1, 6, USER1), "taken"),
+    ("no name", _word("user", 1, 6, 0), "not a name"),
     ("a client of nobody", _word("client", 1, 0, 9), "no user 9"),
     ("a free slot", _word("client", 1, 0, 0), "no user 0"),
     ("a client twice", _all(_word("client", 1, 0, 1), _word("client", 0, 0, 1),
@@ -278,9 +314,9 @@ WRONG: tuple[tuple[str, Change, str], ...] = (
 def test_what_no_crc_tells_is_told(change: Change, why: str) -> None:
     """A snapshot that was wrong when it was written: the one before it counts."""
     disk, books = new_disk(), _books()
-    older = write(disk, SNAPSHOTS, _books(5), 5, NOW)
-    header, body = pack(books, books.txn, NOW)
-    values = dict(zip(FIELDS, struct.unpack(f"<{len(header) // WORD}Q", header)[1:-1], strict=True))
+    older = _write(disk, _books(5))
+    header, body = pack(LOG_ID, books, _at(books), NOW)
+    values = dict(zip(FIELDS, SNAPSHOT.words.unpack(header)[1:-1], strict=True))
     middle = books.users * USER_SIZE
     users = [bytearray(body[at : at + USER_SIZE]) for at in range(0, middle, USER_SIZE)]
     clients = [
@@ -288,9 +324,9 @@ def test_what_no_crc_tells_is_told(change: Change, why: str) -> None:
     ]
     change(Parts(values, users, clients))
     body = b"".join([*users, *clients])
-    path = numbered(SNAPSHOTS, books.txn, SUFFIX)
+    path = path_of(SNAPSHOTS, books.txn, books.event)
     _put(disk, path, SNAPSHOT.pack(*values.values(), rest=(body,)), body)
-    snapshot, bad = newest(disk, SNAPSHOTS)
+    snapshot, bad = newest(disk, SNAPSHOTS, LOG_ID)
     assert snapshot is not None
     assert snapshot.path == older
     assert [error.path for error in bad] == [path]
@@ -299,27 +335,27 @@ def test_what_no_crc_tells_is_told(change: Change, why: str) -> None:
 
 def test_another_kind_of_file_is_bad(small: Books) -> None:
     disk = new_disk()
-    header, body = pack(small, 3, NOW)
+    header, body = pack(LOG_ID, small, _at(small), NOW)
     other = b"trdother" + header[WORD:-WORD]
     crc = crc64(body, crc64(other)).to_bytes(WORD, "little")
-    path = numbered(SNAPSHOTS, 3, SUFFIX)
+    path = path_of(SNAPSHOTS, 3, 0)
     _put(disk, path, other, crc, body)
-    snapshot, bad = newest(disk, SNAPSHOTS)
+    snapshot, bad = newest(disk, SNAPSHOTS, LOG_ID)
     assert snapshot is None
     assert [error.path for error in bad] == [path]
 
 
 def test_another_format_is_told_and_not_passed_over(small: Books) -> None:
     disk = new_disk()
-    write(disk, SNAPSHOTS, _books(2), 2, NOW)
-    header, body = pack(small, 3, NOW)
-    values = list(struct.unpack(f"<{len(header) // WORD}Q", header)[1:-1])
+    _write(disk, _books(2))
+    header, body = pack(LOG_ID, small, _at(small), NOW)
+    values = list(SNAPSHOT.words.unpack(header)[1:-1])
     values[0] = FORMAT_VERSION + 1
-    path = numbered(SNAPSHOTS, 3, SUFFIX)
+    path = path_of(SNAPSHOTS, 3, 0)
     _put(disk, path, SNAPSHOT.pack(*values, rest=(body,)), body)
     with pytest.raises(OtherFormat) as caught:
-        newest(disk, SNAPSHOTS)
-    assert str(caught.value) == f"{path} has format 3, and this program reads 2"
+        newest(disk, SNAPSHOTS, LOG_ID)
+    assert str(caught.value) == f"{path} has format 4, and this program reads 3"
 
 
 # ---- crashes and errors
@@ -328,8 +364,8 @@ def test_another_format_is_told_and_not_passed_over(small: Books) -> None:
 def _with_one(cut_at: int = 0, fail_at: tuple[int, int] = (0, 0)) -> SimulatedDisk:
     """A snapshot at 5 and the remains of one at 9, kept; the calls are counted from here."""
     disk = new_disk()
-    write(disk, SNAPSHOTS, _books(5), 5, NOW)
-    _put(disk, SNAPSHOTS / f"{9:020}.snapshot.new", b"remains")
+    _write(disk, _books(5))
+    _put(disk, SNAPSHOTS / f"{9:020}-{0:020}.snapshot.new", b"remains")
     disk = disk.after_power_cut()
     disk.cut_at, disk.fail_at, disk.part = cut_at, fail_at, 0.5
     return disk
@@ -345,7 +381,7 @@ def test_a_power_cut_at_any_call_leaves_a_snapshot() -> None:
         at += 1
         disk, done = _with_one(cut_at=at), False
         try:
-            write(disk, SNAPSHOTS, books, 9, NOW)
+            _write(disk, books)
             done = True
         except PowerCut:
             pass
@@ -355,7 +391,7 @@ def test_a_power_cut_at_any_call_leaves_a_snapshot() -> None:
             assert vars(found.books) == vars(_books(found.head.txn_id))
             assert found.head.txn_id == 9 or not done
             # and the next one can be made
-            write(after, SNAPSHOTS, _books(10), 10, NOW)
+            _write(after, _books(10))
             assert _found(after).head.txn_id == 10
         assert _found(disk.after_kill()).head.txn_id in (5, 9)
         if done:
@@ -370,7 +406,7 @@ def test_an_error_at_any_call_is_told_and_leaves_no_remains() -> None:
         disk = _with_one(fail_at=(at, errno.ENOSPC))
         failed = False
         try:
-            write(disk, SNAPSHOTS, _books(9), 9, NOW)
+            _write(disk, _books(9))
         except OSError:
             failed = True
         if not failed:
@@ -380,15 +416,15 @@ def test_an_error_at_any_call_is_told_and_leaves_no_remains() -> None:
         if at > 1:  # it is the removing itself of what was there before that fails first
             assert not [name for name in disk.names(SNAPSHOTS) if name.endswith(".new")]
         disk.fail_at = (0, 0)
-        write(disk, SNAPSHOTS, _books(9), 9, NOW)
+        _write(disk, _books(9))
         assert _found(disk).head.txn_id == 9
     assert at > 6
 
 
 def test_a_bad_one_of_the_same_transaction_is_replaced(small: Books) -> None:
     disk = new_disk()
-    _put(disk, numbered(SNAPSHOTS, 3, SUFFIX), b"bad")
-    write(disk, SNAPSHOTS, small, 3, NOW)
+    _put(disk, path_of(SNAPSHOTS, 3, 0), b"bad")
+    _write(disk, small)
     assert vars(_found(disk).books) == vars(small)
 
 
@@ -401,58 +437,112 @@ def _txns(disk: Disk) -> list[int]:
 
 def test_two_are_kept_and_tell_where_the_journal_begins() -> None:
     disk = new_disk()
-    assert prune(disk, SNAPSHOTS) == 0
+    assert prune(disk, SNAPSHOTS, LOG_ID) is None
     for txn, left, oldest in ((4, [4], 0), (6, [6, 4], 4), (7, [7, 6], 6), (9, [9, 7], 7)):
-        write(disk, SNAPSHOTS, _books(txn), txn, NOW)
-        assert prune(disk, SNAPSHOTS) == oldest
+        _write(disk, _books(txn))
+        older = prune(disk, SNAPSHOTS, LOG_ID)
+        assert (older.txn_id if older else 0) == oldest
+        assert older is None or older.position == _at(_books(oldest))
         assert _txns(disk) == left
         assert _txns(disk.after_power_cut()) == left
-    assert prune(disk, SNAPSHOTS, 1) == 9
+    (only,) = [prune(disk, SNAPSHOTS, LOG_ID, 1)]
+    assert only is not None
+    assert only.txn_id == 9
     assert _txns(disk) == [9]
     assert disk.open_files == 0
+
+
+def test_snapshots_of_the_same_transaction_are_kept_by_their_events() -> None:
+    """Where there is only chat: so the journal before the older one can go."""
+    disk = new_disk()
+    for event in (3, 5, 9, 100):
+        books = _books(4)
+        books.rooms, books.event = {1: event}, event
+        _write(disk, books)
+        older = prune(disk, SNAPSHOTS, LOG_ID)
+    assert older is not None
+    assert (older.txn_id, older.event) == (4, 9)
+    assert paths(disk, SNAPSHOTS) == [path_of(SNAPSHOTS, 4, event) for event in (100, 9)]
+    assert _found(disk).books.rooms == {1: 100}
 
 
 def test_bad_ones_do_not_count_as_kept() -> None:
     disk = new_disk()
     for txn in (4, 5, 6, 7):
-        write(disk, SNAPSHOTS, _books(txn), txn, NOW)
+        _write(disk, _books(txn))
     for bad in (4, 6):
-        _put(disk, numbered(SNAPSHOTS, bad, SUFFIX), b"bad")
-    assert prune(disk, SNAPSHOTS) == 5
+        _put(disk, path_of(SNAPSHOTS, bad, 0), b"bad")
+    older = prune(disk, SNAPSHOTS, LOG_ID)
+    assert older is not None
+    assert older.txn_id == 5
     assert _txns(disk) == [7, 6, 5]
-    _put(disk, numbered(SNAPSHOTS, 5, SUFFIX), b"bad")
-    assert prune(disk, SNAPSHOTS) == 0
+    _put(disk, path_of(SNAPSHOTS, 5, 0), b"bad")
+    assert prune(disk, SNAPSHOTS, LOG_ID) is None
     assert _txns(disk) == [7, 6, 5]
 
 
 def test_remains_are_removed_and_nothing_else() -> None:
     disk = new_disk()
-    write(disk, SNAPSHOTS, _books(4), 4, NOW)
-    _put(disk, SNAPSHOTS / f"{6:020}.snapshot.new", b"remains")
+    _write(disk, _books(4))
+    _put(disk, SNAPSHOTS / f"{6:020}-{0:020}.snapshot.new", b"remains")
     others = [f"{6:020}.journal.new", "notes.new", "notes"]
     for name in others:
         _put(disk, SNAPSHOTS / name, b"another's")
-    prune(disk, SNAPSHOTS)
-    assert disk.after_power_cut().names(SNAPSHOTS) == sorted([f"{4:020}.snapshot", *others])
+    prune(disk, SNAPSHOTS, LOG_ID)
+    assert disk.after_power_cut().names(SNAPSHOTS) == sorted([f"{4:020}-{0:020}.snapshot", *others])
 
 
 def test_nothing_to_remove_changes_nothing() -> None:
     disk = new_disk()
-    write(disk, SNAPSHOTS, _books(4), 4, NOW)
+    _write(disk, _books(4))
     calls = disk.calls
-    prune(disk, SNAPSHOTS)
+    prune(disk, SNAPSHOTS, LOG_ID)
     assert disk.calls == calls
 
 
 def test_a_snapshot_of_what_is_not_durable_is_not_made() -> None:
-    with pytest.raises(AssertionError):
-        write(new_disk(), SNAPSHOTS, _books(4), 3, NOW)
+    for place in (_at(_books(3)), _at(_books(4))._replace(event=1)):
+        with pytest.raises(AssertionError):
+            write(new_disk(), SNAPSHOTS, LOG_ID, _books(4), place, NOW)
 
 
 def test_the_error_names_the_file(small: Books) -> None:
     disk = new_disk()
-    path = write(disk, SNAPSHOTS, small, 3, NOW)
+    path = _write(disk, small)
     _put(disk, path, read_file(disk, path)[:-1])
     with pytest.raises(Damaged) as caught:
-        read(disk, path)
+        read(disk, path, LOG_ID)
     assert str(caught.value) == f"{path}, offset 0: the snapshot is damaged"
+
+
+def test_one_that_cannot_be_read_is_passed_over_with_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """EIO of the newest: the one before it is good."""
+    disk = new_disk()
+    older, path = _write(disk, _books(4)), _write(disk, _books(6))
+    real = disk.open
+
+    def fail(opened: Path, *, writable: bool = False) -> int:
+        if opened == path:
+            raise OSError(errno.EIO, "Input/output error", str(opened))
+        return real(opened, writable=writable)
+
+    monkeypatch.setattr(disk, "open", fail)
+    snapshot, bad = newest(disk, SNAPSHOTS, LOG_ID)
+    assert snapshot is not None
+    assert snapshot.path == older
+    assert [str(error) for error in bad] == [
+        f"{path}, offset 0: it cannot be read: Input/output error"
+    ]
+    head = newest_head(disk, SNAPSHOTS)
+    assert head is not None
+    assert head.txn_id == 4
+
+
+def test_one_of_another_log_is_foreign() -> None:
+    disk = new_disk()
+    write(disk, SNAPSHOTS, LOG_ID + 1, _books(6), _at(_books(6)), NOW)
+    snapshot, (error,) = newest(disk, SNAPSHOTS, LOG_ID)
+    assert snapshot is None
+    assert isinstance(error, Foreign)
