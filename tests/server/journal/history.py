@@ -61,9 +61,9 @@ class Step:
     ahead: int = 1  # of the client's newest req_id
 
 
-MONEY_KINDS: Final = tuple("register login login logout deposit withdraw".split()) + (
-    ("transfer",) * 4
-)
+MONEY_KINDS: Final = (
+    "register", "login", "login", "logout", "deposit", "withdraw", *("transfer",) * 4,
+)  # fmt: skip
 CHAT_KINDS: Final = ("join", "join", "leave", *("say",) * 3, *("whisper",) * 2, *("pay",) * 2)
 
 
