@@ -13,8 +13,8 @@ from client.amounts import (
     parse_amount,
 )
 from client.blocking import Client
-from client.core.calls import Receipt
-from client.core.numbers import Unanswered
+from client.core.calls import DirectSent, Receipt, RoomReceipt, Sent
+from client.core.numbers import Outcome, Unanswered
 from client.core.pushes import (
     LogReplaced,
     OutcomesUnknown,
@@ -53,11 +53,10 @@ from libproto.errors import Status
 from libproto.messages import (
     BalanceResponse,
     ChatBroadcast,
-    ChatSendResponse,
     DirectMessage,
-    DirectSendResponse,
     EventKind,
     HeartbeatResponse,
+    InboxHistoryResponse,
     JoinRoomResponse,
     LoginResponse,
     Member,
@@ -86,16 +85,16 @@ __all__ = [
     "BalanceResponse",
     "CallTimeout",
     "ChatBroadcast",
-    "ChatSendResponse",
     "ChecksumFailed",
     "Client",
     "ClientError",
     "ClientIdTaken",
     "ConnectionLost",
     "DirectMessage",
-    "DirectSendResponse",
+    "DirectSent",
     "EventKind",
     "HeartbeatResponse",
+    "InboxHistoryResponse",
     "InsufficientFunds",
     "InternalError",
     "JoinRoomResponse",
@@ -107,6 +106,7 @@ __all__ = [
     "NotFound",
     "NotLoggedIn",
     "Opcode",
+    "Outcome",
     "OutcomeUnknown",
     "OutcomesUnknown",
     "Payment",
@@ -120,8 +120,10 @@ __all__ = [
     "RoomEntry",
     "RoomGap",
     "RoomHistoryResponse",
+    "RoomReceipt",
     "RoomRefused",
     "RoomRestarted",
+    "Sent",
     "ServerBusy",
     "State",
     "Status",

@@ -9,10 +9,10 @@ from typing import Any, NoReturn, SupportsIndex
 from client.core import arguments
 from client.core.calls import Call
 from client.core.inbox import LIMIT, Inbox, Notice
-from client.core.numbers import REQ_ID_MAX, Numbers, Unanswered
+from client.core.numbers import NUMBERED, REQ_ID_MAX, Numbers, Unanswered
 from client.core.pushes import Push
 from client.core.resume import ResumingCore
-from client.core.session import CLIENT_NAME, LEDGER, ClientCore
+from client.core.session import CLIENT_NAME, ClientCore
 from client.errors import (
     ClientError,
     MisuseError,
@@ -64,12 +64,13 @@ class ClientBase:
         about, for pushes that wait for the program (or for on_push); what does not fit is dropped,
         and named by a RoomGap or a PaymentGap in its place.
 
-        client_id: what the server knows this client's ledger requests by, so that each is executed
-        once. None draws one at the first login, which is right unless requests are to be repeated
-        by a later run of the program. Such a program keeps a client_id of its own, that nobody else
-        uses, and the greatest req_id in a file: next_req_id is the number to go on from, and
-        keep_next_req_id is called with the next one before a number is used, to write and sync it;
-        what it raises comes out of the call, and nothing is sent. 0 takes no part in exactly-once.
+        client_id: what the server knows this client's numbered requests by (what moves money or
+        says something), so that each is executed once. None draws one at the first login, which is
+        right unless requests are to be repeated by a later run of the program. Such a program
+        keeps a client_id of its own, that nobody else uses, and the greatest req_id in a file:
+        next_req_id is the number to go on from, and keep_next_req_id is called with the next one
+        before a number is used, to write and sync it; what it raises comes out of the call, and
+        nothing is sent. 0 takes no part in exactly-once.
         """
         self.host = arguments.host(host)
         self.port = arguments.whole("port", port, 1, 65535, "a TCP port")
@@ -135,14 +136,14 @@ class ClientBase:
     def _prepared(
         self, call: Call[Any], req_id: int | None, possible_duplicate: bool
     ) -> Iterator[int | None]:
-        """Around a call: what can be refused before anything is sent; the number of a ledger
+        """Around a call: what can be refused before anything is sent; the number of a numbered
         request; and what comes out of it says the number."""
         arguments.flag("possible_duplicate", possible_duplicate)
         if self._core.loss is not None:
             raise self._core.failure()
         if not (self._core.logged_in or _needs_no_login(call.opcode)):
             raise NotLoggedIn(f"{call.opcode.name}: log in first, nothing was sent")
-        if call.opcode not in LEDGER:
+        if call.opcode not in NUMBERED:
             yield None
             return
         numbers = self._core.numbers
@@ -159,10 +160,10 @@ class ClientBase:
         numbers.told(number)
 
     def new_req_id(self) -> int:
-        """A number for one ledger request, to be taken before the call: `transfer(..., req_id=…)`.
+        """A number for a numbered request, to be taken before the call: `transfer(..., req_id=…)`.
 
         With it the request can be named whatever happens to the call, and `retry(req_id)` makes it
-        again without paying twice. To be used within the next 63 that are drawn.
+        again without paying or saying it twice. To be used within the next 63 that are drawn.
         """
         self._check_process()
         if not self._core.numbers.takes_part:
@@ -171,7 +172,7 @@ class ClientBase:
 
     @property
     def unanswered(self) -> tuple[Unanswered, ...]:
-        """The ledger requests that were sent and whose outcome this program was not given, by
+        """The numbered requests that were sent and whose outcome this program was not given, by
         ascending req_id. `retry(req_id)` of each tells what became of it, or executes it.
 
         Those in flight are among them. Of more than 64 the oldest are forgotten: the server keeps
@@ -213,7 +214,7 @@ class ClientBase:
 
     @property
     def client_id(self) -> int:
-        """What this client's ledger requests are known by. 0 before the first login, which draws
+        """What this client's numbered requests are known by. 0 before the first login, which draws
         it, and for a client that takes no part in exactly-once."""
         return self._core.client_id
 

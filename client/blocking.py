@@ -5,14 +5,14 @@ Change them where they are described: in `client.core.calls` and `client.core.lo
 
 from client.base import now_us
 from client.core import calls, login, numbers
-from client.core.calls import Receipt
+from client.core.calls import DirectSent, Receipt, RoomReceipt, Sent
+from client.core.numbers import Outcome
 from client.io.blocking import BlockingBase
 from libproto.messages import (
     LIST_MAX,
     BalanceResponse,
-    ChatSendResponse,
-    DirectSendResponse,
     HeartbeatResponse,
+    InboxHistoryResponse,
     JoinRoomResponse,
     LoginResponse,
     Member,
@@ -76,10 +76,19 @@ class Client(BlockingBase):
         self._call(calls.leave(room_id), timeout_s)
 
     def send(
-        self, room_id: int, message: str, *, timeout_s: float | None = None
-    ) -> ChatSendResponse:
-        """Say something in a joined room; Unauthorized if it is not joined."""
-        return self._call(calls.send(room_id, message), timeout_s)
+        self,
+        room_id: int,
+        message: str,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Sent:
+        """Say something in a joined room; Unauthorized if it is not joined.
+
+        It is said once, whatever happens: `req_id` and `possible_duplicate` as with `deposit`.
+        """
+        return self._call(calls.send(room_id, message), timeout_s, req_id, possible_duplicate)
 
     def history(
         self,
@@ -105,10 +114,30 @@ class Client(BlockingBase):
         return self._call(calls.members(room_id, after_user_id), timeout_s)
 
     def direct(
-        self, to_user: int, message: str, *, timeout_s: float | None = None
-    ) -> DirectSendResponse:
-        """Say something to one user, on all their connections; NotFound if there is none."""
-        return self._call(calls.direct(to_user, message), timeout_s)
+        self,
+        to_user: int,
+        message: str,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> DirectSent:
+        """Say something to one user: to all their connections, and to their inbox, which keeps it
+        for one who is away. NotFound if there is no such user.
+
+        It is said once, whatever happens: `req_id` and `possible_duplicate` as with `deposit`.
+        """
+        return self._call(calls.direct(to_user, message), timeout_s, req_id, possible_duplicate)
+
+    def inbox_history(
+        self, after_seq: int = 0, limit: int = LIST_MAX, *, timeout_s: float | None = None
+    ) -> InboxHistoryResponse:
+        """Direct messages to oneself after `after_seq`, ascending, at most 256; none is the end.
+
+        The server keeps the newest. In another `epoch` than before, the numbers began anew: ask
+        again from 0.
+        """
+        return self._call(calls.inbox_history(after_seq, limit), timeout_s)
 
     def lookup(self, username: str, *, timeout_s: float | None = None) -> UserLookupResponse:
         """Find a user by name; NotFound."""
@@ -175,12 +204,32 @@ class Client(BlockingBase):
         """
         return self._call(calls.transfer(to_user, amount), timeout_s, req_id, possible_duplicate)
 
-    def retry(self, req_id: int, *, timeout_s: float | None = None) -> Receipt:
-        """Learn what became of a ledger request, by making it again under its req_id.
+    def transfer_in_room(
+        self,
+        room_id: int,
+        to_user: int,
+        amount: int,
+        note: str = "",
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> RoomReceipt:
+        """Pay another user, and say so in a joined room, in one step: both happen or neither.
+
+        The payee need not be in the room. note: text of at most 256 bytes. As `transfer`, and
+        Unauthorized if the room is not joined.
+        """
+        call = calls.transfer_in_room(room_id, to_user, amount, note)
+        return self._call(call, timeout_s, req_id, possible_duplicate)
+
+    def retry(self, req_id: int, *, timeout_s: float | None = None) -> Outcome:
+        """Learn what became of a numbered request, by making it again under its req_id.
 
         If it was executed, the result is the recorded outcome (`recorded` is True), and nothing is
-        executed now; if not, it is executed now, or refused. May be repeated. Raises OutcomeUnknown
-        where nobody can tell any more: the transactions show it.
+        executed now; if not, it is executed now, or refused. The result is what the call itself
+        would have given. May be repeated. Raises OutcomeUnknown where nobody can tell any more: the
+        transactions and the histories show it.
         """
         return self._call(numbers.retry(self._core.numbers, req_id), timeout_s, req_id, True)
 

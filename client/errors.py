@@ -29,8 +29,9 @@ but for `OutcomeUnknown` nothing happened. No answer came (`CallTimeout`, `Conne
 the request was executed is unknown, and `retry(req_id)` tells, or executes it. What came is not the
 protocol (`ProtocolViolation`): the connection is closed.
 
-Every exception that comes out of a ledger request, KeyboardInterrupt and CancelledError included,
-has the attribute `req_id`: the number that `retry` takes.
+Every exception that comes out of a numbered request (what moves money or says something),
+KeyboardInterrupt and CancelledError included, has the attribute `req_id`: the number that `retry`
+takes.
 """
 
 from typing import Any, ClassVar
@@ -41,7 +42,7 @@ from libproto.messages import Opcode
 
 
 class ClientError(Exception):
-    """Base of what a client raises. `req_id` is that of the ledger request, 0 if it is not about
+    """Base of what a client raises. `req_id` is that of the numbered request, 0 if it is not about
     one that was sent."""
 
     req_id: int = 0
@@ -118,7 +119,7 @@ class Unauthorized(RequestFailed, status=Status.ERR_UNAUTHORIZED):
 
 
 class NotFound(RequestFailed, status=Status.ERR_NOT_FOUND):
-    """No such room or user, a room that is not joined, or nobody online to receive it."""
+    """No such room or user, or a room that is not joined."""
 
 
 class InsufficientFunds(RequestFailed, status=Status.ERR_INSUFFICIENT_FUNDS):
@@ -130,7 +131,7 @@ class ServerBusy(RequestFailed, status=Status.ERR_SERVER_BUSY):
 
 
 class OutcomeUnknown(RequestFailed, status=Status.ERR_TIMEOUT):
-    """The server no longer knows whether this ledger request was executed; it was not just now."""
+    """The server no longer knows whether this request was executed; it was not just now."""
 
 
 class AlreadyExists(RequestFailed, status=Status.ERR_ALREADY_EXISTS):
@@ -170,7 +171,7 @@ class ClientIdTaken(ClientError):
 
 
 class CallTimeout(ClientError, TimeoutError):
-    """The call's deadline passed. The outcome of a ledger request is unknown: retry(req_id).
+    """The call's deadline passed. The outcome of a numbered request is unknown: retry(req_id).
 
     `req_id` is 0 if the request was not sent, `opcode` None if the wait was not for an answer.
     """
@@ -184,7 +185,7 @@ class CallTimeout(ClientError, TimeoutError):
 class ConnectionLost(ClientError, ConnectionError):
     """There is no connection: it never came about, was lost, or was closed.
 
-    `req_ids` are those of the ledger requests that were left unanswered.
+    `req_ids` are those of the numbered requests that were left unanswered.
     """
 
     def __init__(self, message: str, req_ids: tuple[int, ...] = ()) -> None:
@@ -207,13 +208,13 @@ class ProtocolViolation(ClientError):
 
 
 def name_req_id(error: BaseException, req_id: int) -> None:
-    """Have an exception that comes out of a ledger request say which: as an attribute, and as a
+    """Have an exception that comes out of a numbered request say which: as an attribute, and as a
     note to what is not ours, as KeyboardInterrupt or CancelledError."""
     if getattr(error, "req_id", 0):
         return
     error.req_id = req_id  # type: ignore[attr-defined]  # exceptions take attributes
     if not isinstance(error, ClientError):
         error.add_note(
-            f"whether the ledger request with req_id {req_id} was executed is unknown: "
+            f"whether the request with req_id {req_id} was executed is unknown: "
             f"retry({req_id}) tells, or executes it"
         )

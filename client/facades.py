@@ -10,6 +10,7 @@ import argparse
 import ast
 import builtins
 import inspect
+import json
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ SECTIONS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
             calls.rooms,
             calls.members,
             calls.direct,
+            calls.inbox_history,
             calls.lookup,
             calls.user_name,
         ),
@@ -47,6 +49,7 @@ SECTIONS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
             calls.deposit,
             calls.withdraw,
             calls.transfer,
+            calls.transfer_in_room,
             numbers.retry,
             calls.balance,
             calls.transactions,
@@ -55,8 +58,10 @@ SECTIONS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
 )
 """The methods, in their order."""
 
-LEDGER = frozenset({"deposit", "withdraw", "transfer"})
+NUMBERED = frozenset({"send", "direct", "deposit", "withdraw", "transfer", "transfer_in_room"})
 """Those whose requests may be repeated under their req_id."""
+OUTCOMES = frozenset({"Receipt", "RoomReceipt", "Sent", "DirectSent"})
+"""What they give."""
 
 FILLED = {"core": "self._core", "numbers": "self._core.numbers", "client_time": "now_us()"}
 """Arguments of a description that no caller gives."""
@@ -138,11 +143,11 @@ A call gives its result, or with an AsyncClient what is to be awaited for it.
         \"""Close the connection, and make no other.\"""
 
     def new_req_id(self) -> int:
-        \"""A number for one ledger request, to be taken before the call.\"""
+        \"""A number for one numbered request, to be taken before the call.\"""
 
     @property
     def unanswered(self) -> tuple[Unanswered, ...]:
-        \"""The ledger requests whose outcome this program was not given.\"""
+        \"""The numbered requests whose outcome this program was not given.\"""
 
     @property
     def connected(self) -> bool:
@@ -150,7 +155,7 @@ A call gives its result, or with an AsyncClient what is to be awaited for it.
 
     @property
     def client_id(self) -> int:
-        \"""What this client's ledger requests are known by.\"""
+        \"""What this client's numbered requests are known by.\"""
 
     @property
     def user_id(self) -> int:
@@ -179,7 +184,7 @@ def write(facade: Facade) -> str:
                 names |= {node.id for node in ast.walk(part) if isinstance(node, ast.Name)}
             body.append(_method(facade, source, function.__module__.rpartition(".")[2]))
     imported = sorted((name for name in names if hasattr(messages, name)), key=_import_order)
-    assert names - set(imported) <= {"Receipt", *vars(builtins)}
+    assert names - set(imported) <= {"Outcome", *OUTCOMES, *vars(builtins)}
     head = [
         f'"""The calls of `{facade.name}`, written by `{PROGRAM}`.',
         "",
@@ -203,14 +208,15 @@ def write(facade: Facade) -> str:
 _CLIENT_IMPORTS = (
     f"from {PACKAGE}.base import now_us",
     f"from {PACKAGE}.core import calls, login, numbers",
-    f"from {PACKAGE}.core.calls import Receipt",
+    f"from {PACKAGE}.core.calls import {', '.join(sorted(OUTCOMES))}",
+    f"from {PACKAGE}.core.numbers import Outcome",
 )
 _PROTOCOL_IMPORTS = (
     "from collections.abc import Awaitable",
     "from typing import Protocol",
     "",
-    f"from {PACKAGE}.core.calls import Receipt",
-    f"from {PACKAGE}.core.numbers import Unanswered",
+    f"from {PACKAGE}.core.calls import {', '.join(sorted(OUTCOMES))}",
+    f"from {PACKAGE}.core.numbers import Outcome, Unanswered",
 )
 
 
@@ -236,10 +242,10 @@ def _method(facade: Facade, source: ast.FunctionDef, module: str) -> str:
         if argument.arg not in FILLED:
             assert argument.annotation is not None
             written = f"{argument.arg}: {ast.unparse(argument.annotation)}"
-            arguments.append(written + (f" = {ast.unparse(default)}" if default else ""))
+            arguments.append(written + (f" = {_value(default)}" if default else ""))
     arguments.append("*")
     also = "timeout_s"
-    if source.name in LEDGER:
+    if source.name in NUMBERED:
         arguments += ["req_id: int | None = None", "possible_duplicate: bool = False"]
         also = "timeout_s, req_id, possible_duplicate"
     elif source.name == "retry":
@@ -264,6 +270,13 @@ def _method(facade: Facade, source: ast.FunctionDef, module: str) -> str:
         *(f"    {statement}" for statement in statements),
     ]
     return textwrap.indent("\n".join(lines), "    ")
+
+
+def _value(default: ast.expr) -> str:
+    """As the formatter of the project quotes it."""
+    if isinstance(default, ast.Constant) and isinstance(default.value, str):
+        return json.dumps(default.value)
+    return ast.unparse(default)
 
 
 def _signature(start: str, arguments: list[str], result: str) -> Iterator[str]:

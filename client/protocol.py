@@ -6,14 +6,13 @@ Change them where they are described: in `client.core.calls` and `client.core.lo
 from collections.abc import Awaitable
 from typing import Protocol
 
-from client.core.calls import Receipt
-from client.core.numbers import Unanswered
+from client.core.calls import DirectSent, Receipt, RoomReceipt, Sent
+from client.core.numbers import Outcome, Unanswered
 from libproto.messages import (
     LIST_MAX,
     BalanceResponse,
-    ChatSendResponse,
-    DirectSendResponse,
     HeartbeatResponse,
+    InboxHistoryResponse,
     JoinRoomResponse,
     LoginResponse,
     Member,
@@ -42,11 +41,11 @@ class AnyClient(Protocol):
         """Close the connection, and make no other."""
 
     def new_req_id(self) -> int:
-        """A number for one ledger request, to be taken before the call."""
+        """A number for one numbered request, to be taken before the call."""
 
     @property
     def unanswered(self) -> tuple[Unanswered, ...]:
-        """The ledger requests whose outcome this program was not given."""
+        """The numbered requests whose outcome this program was not given."""
 
     @property
     def connected(self) -> bool:
@@ -54,7 +53,7 @@ class AnyClient(Protocol):
 
     @property
     def client_id(self) -> int:
-        """What this client's ledger requests are known by."""
+        """What this client's numbered requests are known by."""
 
     @property
     def user_id(self) -> int:
@@ -103,9 +102,18 @@ class AnyClient(Protocol):
         """Leave a room. NotFound if it is not joined."""
 
     def send(
-        self, room_id: int, message: str, *, timeout_s: float | None = None
-    ) -> Awaitable[ChatSendResponse] | ChatSendResponse:
-        """Say something in a joined room; Unauthorized if it is not joined."""
+        self,
+        room_id: int,
+        message: str,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[Sent] | Sent:
+        """Say something in a joined room; Unauthorized if it is not joined.
+
+        It is said once, whatever happens: `req_id` and `possible_duplicate` as with `deposit`.
+        """
 
     def history(
         self,
@@ -128,9 +136,28 @@ class AnyClient(Protocol):
         """Members of a room by ascending user_id, at most 256; none is the end."""
 
     def direct(
-        self, to_user: int, message: str, *, timeout_s: float | None = None
-    ) -> Awaitable[DirectSendResponse] | DirectSendResponse:
-        """Say something to one user, on all their connections; NotFound if there is none."""
+        self,
+        to_user: int,
+        message: str,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[DirectSent] | DirectSent:
+        """Say something to one user: to all their connections, and to their inbox, which keeps it
+        for one who is away. NotFound if there is no such user.
+
+        It is said once, whatever happens: `req_id` and `possible_duplicate` as with `deposit`.
+        """
+
+    def inbox_history(
+        self, after_seq: int = 0, limit: int = LIST_MAX, *, timeout_s: float | None = None
+    ) -> Awaitable[InboxHistoryResponse] | InboxHistoryResponse:
+        """Direct messages to oneself after `after_seq`, ascending, at most 256; none is the end.
+
+        The server keeps the newest. In another `epoch` than before, the numbers began anew: ask
+        again from 0.
+        """
 
     def lookup(
         self, username: str, *, timeout_s: float | None = None
@@ -196,12 +223,30 @@ class AnyClient(Protocol):
                 client.retry(req_id)  # once connected again; executed once, however often asked
         """
 
-    def retry(self, req_id: int, *, timeout_s: float | None = None) -> Awaitable[Receipt] | Receipt:
-        """Learn what became of a ledger request, by making it again under its req_id.
+    def transfer_in_room(
+        self,
+        room_id: int,
+        to_user: int,
+        amount: int,
+        note: str = "",
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[RoomReceipt] | RoomReceipt:
+        """Pay another user, and say so in a joined room, in one step: both happen or neither.
+
+        The payee need not be in the room. note: text of at most 256 bytes. As `transfer`, and
+        Unauthorized if the room is not joined.
+        """
+
+    def retry(self, req_id: int, *, timeout_s: float | None = None) -> Awaitable[Outcome] | Outcome:
+        """Learn what became of a numbered request, by making it again under its req_id.
 
         If it was executed, the result is the recorded outcome (`recorded` is True), and nothing is
-        executed now; if not, it is executed now, or refused. May be repeated. Raises OutcomeUnknown
-        where nobody can tell any more: the transactions show it.
+        executed now; if not, it is executed now, or refused. The result is what the call itself
+        would have given. May be repeated. Raises OutcomeUnknown where nobody can tell any more: the
+        transactions and the histories show it.
         """
 
     def balance(

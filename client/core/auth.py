@@ -76,7 +76,7 @@ def derive(greeting: Greeting, password: str) -> Keys:
 def login(greeting: Greeting, keys: Keys, client_id: int, next_req_id: int) -> Call[LoginResponse]:
     """The LOGIN that proves the password and checks the server's own proof.
 
-    next_req_id: greater than every req_id of a ledger request under this client_id so far.
+    next_req_id: greater than every req_id of a numbered request under this client_id so far.
     """
     message = scram.auth_message(greeting.hello_bodies, greeting.username, client_id, next_req_id)
     proof = scram.client_proof(keys.client_key, message)

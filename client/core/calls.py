@@ -14,9 +14,8 @@ from client.core import arguments as check
 from libproto.messages import (
     LIST_MAX,
     BalanceResponse,
-    ChatSendResponse,
-    DirectSendResponse,
     HeartbeatResponse,
+    InboxHistoryResponse,
     JoinRoomResponse,
     Member,
     Opcode,
@@ -34,7 +33,7 @@ R = TypeVar("R")
 class Call(Generic[R]):
     """One request, and what the caller gets of the fields of its OK response.
 
-    `req_id` is that of a ledger request, once it has one; `sent` says that it was sent, and
+    `req_id` is that of a numbered request, once it has one; `sent` says that it was sent, and
     `recordable` that it was made before, so that a recorded outcome may be its answer.
     """
 
@@ -47,7 +46,7 @@ class Call(Generic[R]):
 
 
 class Receipt(NamedTuple):
-    """The outcome of a ledger request.
+    """The outcome of a deposit, a withdrawal or a transfer.
 
     txn_id: of the transaction, which orders all of them. balance: the caller's own after it, minor
     units. req_id: of the request. recorded: whether this is the outcome of an earlier sending of
@@ -56,6 +55,38 @@ class Receipt(NamedTuple):
 
     txn_id: int
     balance: int
+    req_id: int
+    recorded: bool
+
+
+class RoomReceipt(NamedTuple):
+    """The outcome of a transfer in a room: as a `Receipt`, and `room_seq`, the number of its event
+    in the room."""
+
+    txn_id: int
+    balance: int
+    room_seq: int
+    req_id: int
+    recorded: bool
+
+
+class Sent(NamedTuple):
+    """The outcome of a message to a room.
+
+    room_seq: its number in the room. time: when it was executed, microseconds since the Unix epoch.
+    req_id and recorded: as in a `Receipt`.
+    """
+
+    room_seq: int
+    time: int
+    req_id: int
+    recorded: bool
+
+
+class DirectSent(NamedTuple):
+    """The outcome of a message to a user: as of one to a room, without a number."""
+
+    time: int
     req_id: int
     recorded: bool
 
@@ -94,10 +125,13 @@ def leave(room_id: int) -> Call[None]:
     return Call(Opcode.LEAVE_ROOM, (check.room(room_id),), _nothing)
 
 
-def send(room_id: int, message: str) -> Call[ChatSendResponse]:
-    """Say something in a joined room; Unauthorized if it is not joined."""
+def send(room_id: int, message: str) -> Call[Sent]:
+    """Say something in a joined room; Unauthorized if it is not joined.
+
+    It is said once, whatever happens: `req_id` and `possible_duplicate` as with `deposit`.
+    """
     fields = (check.room(room_id), check.text("message", message))
-    return Call(Opcode.CHAT_SEND, fields, ChatSendResponse._make)
+    return Call(Opcode.CHAT_SEND, fields, Sent._make)
 
 
 def history(room_id: int, after_seq: int = 0, limit: int = LIST_MAX) -> Call[RoomHistoryResponse]:
@@ -117,10 +151,24 @@ def members(room_id: int, after_user_id: int = 0) -> Call[tuple[Member, ...]]:
     return Call(Opcode.ROOM_MEMBERS, fields, _first)
 
 
-def direct(to_user: int, message: str) -> Call[DirectSendResponse]:
-    """Say something to one user, on all their connections; NotFound if there is none."""
+def direct(to_user: int, message: str) -> Call[DirectSent]:
+    """Say something to one user: to all their connections, and to their inbox, which keeps it
+    for one who is away. NotFound if there is no such user.
+
+    It is said once, whatever happens: `req_id` and `possible_duplicate` as with `deposit`.
+    """
     fields = (check.user(to_user, "to_user"), check.text("message", message))
-    return Call(Opcode.DIRECT_SEND, fields, DirectSendResponse._make)
+    return Call(Opcode.DIRECT_SEND, fields, DirectSent._make)
+
+
+def inbox_history(after_seq: int = 0, limit: int = LIST_MAX) -> Call[InboxHistoryResponse]:
+    """Direct messages to oneself after `after_seq`, ascending, at most 256; none is the end.
+
+    The server keeps the newest. In another `epoch` than before, the numbers began anew: ask
+    again from 0.
+    """
+    fields = (check.position(after_seq, "after_seq"), check.limit(limit))
+    return Call(Opcode.INBOX_HISTORY, fields, InboxHistoryResponse._make)
 
 
 def lookup(username: str) -> Call[UserLookupResponse]:
@@ -170,6 +218,21 @@ def transfer(to_user: int, amount: int) -> Call[Receipt]:
     """
     fields = (check.user(to_user, "to_user"), check.amount(amount))
     return Call(Opcode.TRANSFER, fields, Receipt._make)
+
+
+def transfer_in_room(room_id: int, to_user: int, amount: int, note: str = "") -> Call[RoomReceipt]:
+    """Pay another user, and say so in a joined room, in one step: both happen or neither.
+
+    The payee need not be in the room. note: text of at most 256 bytes. As `transfer`, and
+    Unauthorized if the room is not joined.
+    """
+    fields = (
+        check.room(room_id),
+        check.user(to_user, "to_user"),
+        check.amount(amount),
+        check.text("note", note),
+    )
+    return Call(Opcode.TRANSFER_IN_ROOM, fields, RoomReceipt._make)
 
 
 def balance() -> Call[BalanceResponse]:

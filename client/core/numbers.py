@@ -1,11 +1,11 @@
-"""Who a client is to the server's ledger, and the numbers of its ledger requests.
+"""Who a client is to the server, and the numbers of those requests that are executed once.
 
-A client is known by its user and a `client_id`, and each of its ledger requests by a req_id that is
-used for no other. So a request may be sent again: the server executes it once, and tells the
-recorded outcome after that. This holds as long as no two programs share a client_id, and no number
-is drawn twice under one. So the client_id is drawn at the first login, in the process that logs in;
-and where the server refuses a login because it knows of numbers that this client did not draw, the
-client_id is given up.
+A client is known by its user and a `client_id`, and each numbered request (`NUMBERED`: what moves
+money or says something) by a req_id that is used for no other. So a request may be sent again: the
+server executes it once, and tells the recorded outcome after that. This holds as long as no two
+programs share a client_id, and no number is drawn twice under one. So the client_id is drawn at the
+first login, in the process that logs in; and where the server refuses a login because it knows of
+numbers that this client did not draw, the client_id is given up.
 
 The numbers go on when the client_id changes. Those below `floor` were drawn under an earlier one:
 what became of requests under them can be learned no more, and they are never sent again.
@@ -18,22 +18,32 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from client.core.calls import Call, Receipt
+from client.core.calls import Call, DirectSent, Receipt, RoomReceipt, Sent
 from client.errors import BadArgument, MisuseError, OutcomeUnknown
-from libproto.messages import OUTCOME_WINDOW, Opcode
+from libproto.codec import REQUEST
+from libproto.fields import fields_of
+from libproto.messages import BY_OPCODE, OUTCOME_WINDOW, Opcode
 
+NUMBERED = frozenset(opcode for opcode, message in BY_OPCODE.items() if message.numbered)
+"""The requests that are executed once."""
 REQ_ID_MAX = (1 << 63) - 1
-"""Greatest req_id of a ledger request."""
+"""Greatest req_id of a numbered request."""
+
+Outcome = Receipt | RoomReceipt | Sent | DirectSent
+"""What became of a numbered request."""
 
 
 class Unanswered(NamedTuple):
-    """A ledger request that was sent and whose answer the program was not given; `retry(req_id)`
-    tells what became of it. `amount` is in minor units, `to_user` is 0 but for a transfer."""
+    """A numbered request that was sent and whose answer the program was not given; `retry(req_id)`
+    tells what became of it. Of the rest, what the request has not is 0 or empty: `amount` in minor
+    units, `to_user`, `room_id`, and `text`, the message or the note."""
 
     req_id: int
     opcode: Opcode
-    amount: int
-    to_user: int
+    amount: int = 0
+    to_user: int = 0
+    room_id: int = 0
+    text: str = ""
 
 
 class Numbers:
@@ -115,7 +125,7 @@ class Numbers:
             )
 
     def claim(self, call: Call[Any], req_id: int | None, repeated: bool) -> int:
-        """Give a ledger request its number: a fresh one, or the one that the program names.
+        """Give a numbered request its number: a fresh one, or the one that the program names.
 
         repeated: it has been sent before, by an earlier run of the program perhaps. MisuseError if
         the number belongs to another request; then nothing changes.
@@ -176,17 +186,26 @@ class Numbers:
         """The requests whose outcome the program was not given, ascending."""
         with self._lock:
             calls = sorted(self._untold.items())
-        return tuple(
-            Unanswered(req_id, call.opcode, call.fields[-1], (0, *call.fields)[-2])
-            for req_id, call in calls
-        )
+        return tuple(_unanswered(req_id, call) for req_id, call in calls)
 
 
-def retry(numbers: Numbers, req_id: int) -> Call[Receipt]:
-    """Learn what became of a ledger request, by making it again under its req_id.
+_SHOWN_AS = {"message": "text", "note": "text"}
+
+
+def _unanswered(req_id: int, call: Call[Any]) -> Unanswered:
+    names = (field.name for field in fields_of(REQUEST[call.opcode].body))
+    shown = {
+        _SHOWN_AS.get(name, name): field for name, field in zip(names, call.fields, strict=True)
+    }
+    return Unanswered(req_id, call.opcode, **shown)
+
+
+def retry(numbers: Numbers, req_id: int) -> Call[Outcome]:
+    """Learn what became of a numbered request, by making it again under its req_id.
 
     If it was executed, the result is the recorded outcome (`recorded` is True), and nothing is
-    executed now; if not, it is executed now, or refused. May be repeated. Raises OutcomeUnknown
-    where nobody can tell any more: the transactions show it.
+    executed now; if not, it is executed now, or refused. The result is what the call itself
+    would have given. May be repeated. Raises OutcomeUnknown where nobody can tell any more: the
+    transactions and the histories show it.
     """
     return numbers.recall(req_id)

@@ -46,7 +46,7 @@ class LogReplaced(NamedTuple):
 
 class OutcomesUnknown(NamedTuple):
     """After a login: the server did not take the client_id any more; the client has a fresh one.
-    What became of these ledger requests can be learned from the transactions alone."""
+    What became of these requests can be learned from the transactions and histories alone."""
 
     req_ids: tuple[int, ...]
 

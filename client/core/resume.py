@@ -6,20 +6,23 @@ From the answer to a LOGIN until a LOGOUT, a connection that is reset, closed, r
 
 1. The same user logs in again with the same client_id. What is kept for that are the two SCRAM keys
    and not the password; with another salt they are worth nothing, and that is `ReloginFailed`.
-2. Ledger requests whose callers still wait are repeated with POSSIBLE_DUPLICATE, by req_id, and
-   joined rooms are joined again. Where a room is in the epoch it was in, what was missed is
-   fetched from its history, and given to the program before the pushes that come meanwhile; what
-   the history does not hold is given as a RoomGap. Else a RoomRestarted or a RoomRefused is given.
-3. When all of that is answered, the other requests that may be sent twice are repeated: all but
-   CHAT_SEND and DIRECT_SEND. New requests wait till here.
+2. Numbered requests that only move money, and whose callers still wait, are repeated with
+   POSSIBLE_DUPLICATE, by req_id, and joined rooms are joined again. Where a room is in the epoch it
+   was in, what was missed is fetched from its history, and given to the program before the pushes
+   that come meanwhile; what the history does not hold is given as a RoomGap. Else a RoomRestarted
+   or a RoomRefused is given.
+3. When all of that is answered, the others are repeated in the order in which they were made.
+   What says something (`SPOKEN`) is a numbered request too; it is answered before the next is
+   sent, so that a refusal for the moment does not change the order of what is said.
+4. New requests wait till here.
 
-So each call is answered once, and each event of a room is given once, in order. What cannot be
-known is said: a CHAT_SEND or DIRECT_SEND under way fails with ConnectionLost, as what it said may
-have been heard or not; so does a ledger request under client_id 0, which must not be repeated. A
-call's deadline stays what it was: it ends in CallTimeout, its req_id is not repeated any more by
-this client, and stays among `unanswered` until the program repeats it itself.
+So each call is executed once and answered once, and each event of a room is given once, in order.
+What cannot be known is said: a numbered request under client_id 0, which must not be repeated,
+fails with ConnectionLost. A call's deadline stays what it was: it ends in CallTimeout, its req_id
+is not repeated any more by this client, and stays among `unanswered` until the program repeats it
+itself.
 
-Not made up for: payments (TXN_HISTORY has them) and direct messages, which nobody keeps. Where the
+Not made up for: payments (TXN_HISTORY has them) and direct messages (INBOX_HISTORY). Where the
 number of the next direct message shows that some are missing, a RoomGap of room 0 names them.
 
 **Superseded.** Where the same client_id logs in elsewhere, this session's requests are answered
@@ -38,12 +41,11 @@ from client.core import auth, calls
 from client.core.auth import Greeting, Keys
 from client.core.backoff import Backoff
 from client.core.calls import Call
-from client.core.numbers import Numbers
+from client.core.numbers import NUMBERED, Numbers
 from client.core.pushes import Push, RoomRefused
 from client.core.rooms import Rooms
 from client.core.session import (
     FLAGGED,
-    LEDGER,
     REFUSED_BEFORE_THE_RECORD,
     Answered,
     ClientCore,
@@ -81,11 +83,11 @@ PROBE_S = 5
 AGAIN_S = 0.1
 """How long what the server refused for the moment waits, if the server does not ask for more."""
 
-_NOT_REPEATED = frozenset(
-    {Opcode.HELLO, Opcode.REGISTER, Opcode.LOGIN, Opcode.CHAT_SEND, Opcode.DIRECT_SEND}
-)
-_OF_MEMBERS = frozenset({Opcode.CHAT_SEND})
-"""Requests that are ERR_UNAUTHORIZED in a room that is not joined, too."""
+SPOKEN = frozenset({Opcode.CHAT_SEND, Opcode.DIRECT_SEND, Opcode.TRANSFER_IN_ROOM})
+"""Numbered requests whose order others see, and which may need a room."""
+_NOT_REPEATED = frozenset({Opcode.HELLO, Opcode.REGISTER, Opcode.LOGIN})
+_OF_MEMBERS = frozenset({Opcode.CHAT_SEND, Opcode.TRANSFER_IN_ROOM})
+"""Requests in a room, the first of their fields, that are ERR_UNAUTHORIZED if it is not joined."""
 
 Step = Callable[[Any, RequestFailed | None], None]
 """What is done with the answer to one of the core's own requests: its result, or its error."""
@@ -105,7 +107,7 @@ class ResumingCore(ClientCore):
         self._keys: Keys | None = None
         self._own: dict[int, Step] = {}
         self._unsent: set[int] = set()  # pending, but not sent on this connection
-        self._repeated: set[int] = set()  # ledger requests that have to be answered first
+        self._repeated: set[int] = set()  # numbered requests whose answers are waited for
         self._later: list[Callable[[], None]] = []
 
     # ---- the connection
@@ -161,7 +163,7 @@ class ResumingCore(ClientCore):
             each.clear()
 
     def _may_repeat(self, request: Request) -> bool:
-        if request.call.opcode in LEDGER:
+        if request.call.opcode in NUMBERED:
             return self.client_id != 0
         return request.call.opcode not in _NOT_REPEATED
 
@@ -230,19 +232,24 @@ class ResumingCore(ClientCore):
         if isinstance(error, Unauthorized) and self._is_superseded(request.call):
             raise Superseded(f"another login took the place of this session: {error.detail}")
         if step := self._own.pop(req_id, None):
-            assert not isinstance(error, ReqIdTaken), "the core's own requests are not the ledger's"
+            assert not isinstance(error, ReqIdTaken), "the core's own requests are not numbered"
             step(result, error)
         elif error is None:
             self._follow(request.call, result)
         if req_id in self._repeated:
-            refused = isinstance(error, RequestFailed) and error.status in REFUSED_BEFORE_THE_RECORD
-            if isinstance(error, RequestFailed) and refused and not late:
+            if isinstance(error, RequestFailed) and self._tells_nothing(error) and not late:
                 self._unsent.add(req_id)
                 self._postpone(partial(self._repeat, req_id), error)
                 return True
             self._repeated.discard(req_id)
         self._proceed()
         return False
+
+    @staticmethod
+    def _tells_nothing(error: RequestFailed) -> bool:
+        """Whether a repeated request is to be repeated again. One that is not authorized is not:
+        it is for the program to see, and it may have been executed before."""
+        return error.status in REFUSED_BEFORE_THE_RECORD and not isinstance(error, Unauthorized)
 
     def _is_superseded(self, call: Call[Any]) -> bool:
         if self.state != State.AUTHENTICATED:
@@ -285,7 +292,7 @@ class ResumingCore(ClientCore):
     def _log_replaced(self, log_id: int) -> None:
         super()._log_replaced(log_id)
         self.rooms.forget_positions()
-        for req_id in self._unsent_ledger():
+        for req_id in self._unsent_numbered():
             lost = ConnectionLost(
                 "the connection was lost, and the server has another log now: it was not repeated",
                 (req_id,),
@@ -294,11 +301,11 @@ class ResumingCore(ClientCore):
 
     def give_up_client_id(self, refusal: AlreadyExists) -> None:
         super().give_up_client_id(refusal)
-        for req_id in self._unsent_ledger():
+        for req_id in self._unsent_numbered():
             self._fail(req_id, OutcomeUnknown(refusal.detail, 0, req_id))
 
-    def _unsent_ledger(self) -> list[int]:
-        return [n for n in sorted(self._unsent) if self._pending[n].call.opcode in LEDGER]
+    def _unsent_numbered(self) -> list[int]:
+        return [n for n in sorted(self._unsent) if self._pending[n].call.opcode in NUMBERED]
 
     def _fail(self, req_id: int, error: ClientError) -> None:
         """The call that waits fails, and is not repeated."""
@@ -317,9 +324,10 @@ class ResumingCore(ClientCore):
             self._ask(call, self._greeted)
             return
         self._check(error)
-        for req_id in self._unsent_ledger():
-            self._repeated.add(req_id)
-            self._repeat(req_id)
+        for req_id in self._unsent_numbered():
+            if self._pending[req_id].call.opcode not in SPOKEN:
+                self._repeated.add(req_id)
+                self._repeat(req_id)
         for room_id in self.rooms.joined_ids():
             self._rejoin(room_id)
 
@@ -370,11 +378,11 @@ class ResumingCore(ClientCore):
         if request is None:
             self._repeated.discard(req_id)
             return
-        ledger = request.call.opcode in LEDGER
+        numbered = request.call.opcode in NUMBERED
         self._unsent.discard(req_id)
-        self._pending[req_id] = Request(request.call, ledger)
+        self._pending[req_id] = Request(request.call, numbered)
         frame = REQUEST[request.call.opcode].frame(
-            req_id, FLAGGED if ledger else 0, *request.call.fields
+            req_id, FLAGGED if numbered else 0, *request.call.fields
         )
         self.outbox.append(frame)
 
@@ -392,12 +400,17 @@ class ResumingCore(ClientCore):
         self._proceed()
 
     def _proceed(self) -> None:
-        """When everything is answered that has to be, the rest follows."""
+        """When everything is answered that has to be, the rest follows, in the order in which it
+        was asked for; what says something is answered before the next is sent."""
         if self.steady or self.state != State.AUTHENTICATED:
             return
         if self._own or self._repeated or self._later:
             return
+        for req_id in [n for n in self._pending if n in self._unsent]:
+            if self._pending[req_id].call.opcode in SPOKEN:
+                self._repeated.add(req_id)
+                self._repeat(req_id)
+                return
+            self._repeat(req_id)
         self.steady = True
         self.reconnects += 1
-        for req_id in sorted(self._unsent):
-            self._repeat(req_id)

@@ -4,15 +4,15 @@ The core encodes requests and gives out their req_ids, matches responses to them
 and follows the session with `libproto.session`. A shell moves bytes, keeps time, and wakes whoever
 waits for an answer.
 
-**Req_ids.** Those of ledger requests (DEPOSIT, WITHDRAW, TRANSFER) count from 1: the server keeps
-the outcomes of the last 64 of them, so other requests must not use them up; these count from
-2^63. A ledger request waits (`may_send`) while one still in flight would fall out of the 64.
+**Req_ids.** Those of numbered requests (`NUMBERED`) count from 1: the server keeps the outcomes of
+the last 64 of them, so other requests must not use them up; these count from 2^63. A numbered
+request waits (`may_send`) while one still in flight would fall out of the 64.
 
 **Requests that nobody waits for any more.** A call that timed out is `abandoned`: its late answer
-still moves the session and settles the ledger request, but it is given to nobody. If the request
+still moves the session and settles the numbered request, but it is given to nobody. If the request
 is repeated on the same connection, two answers bear the same req_id; the first is the older one's.
 
-**Unanswered ledger requests** are kept over the loss of a connection, until an answer tells what
+**Unanswered numbered requests** are kept over the loss of a connection, until an answer tells what
 became of them, so that they can be repeated. The refusal of a repeated one does not always tell:
 it may have been refused for a reason that came before the look at the recorded outcome.
 
@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, NoReturn
 from client.core import auth, calls
 from client.core.auth import Greeting, Keys
 from client.core.calls import Call
-from client.core.numbers import Numbers
+from client.core.numbers import NUMBERED, Numbers
 from client.core.pushes import MAKERS, LogReplaced, OutcomesUnknown, Push
 from client.errors import (
     AlreadyExists,
@@ -46,7 +46,6 @@ from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE
 from libproto.errors import PeerError, Status
 from libproto.framing import Decoder, Fault, Frame
 from libproto.messages import (
-    BY_OPCODE,
     HEADER_LEN,
     OUTCOME_WINDOW,
     Capability,
@@ -61,12 +60,11 @@ CLIENT_NAME = f"tradechat/{__version__}"
 MAX_BODY_LEN = 65536
 """Longest body, in bytes, until HELLO has told the server's own limit."""
 OTHER_REQ_IDS = 1 << 63
-"""Where the req_ids of requests that are not of the ledger begin."""
+"""Where the req_ids of requests that are not numbered begin."""
 
 
 _RESPONSE = int(Flag.RESPONSE)
 FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
-LEDGER = frozenset(opcode for opcode, message in BY_OPCODE.items() if message.numbered)
 REFUSED_BEFORE_THE_RECORD = frozenset(
     {
         Status.ERR_SERVER_BUSY,
@@ -121,14 +119,14 @@ class ClientCore:
         self.idle_timeout_s = 0
         self.max_body_len = MAX_BODY_LEN
         self.unanswered: dict[int, Call[Any]] = {}
-        """Ledger requests by req_id of which it is not known whether they were executed."""
+        """Numbered requests by req_id of which it is not known whether they were executed."""
         self.outbox: list[bytes] = []
         """Frames of the core's own, for the shell to send after whatever it told the core."""
         self._events: list[Answered | Push] = []  # to be given out before the next answer
         self._decoder = Decoder(MAX_BODY_LEN)
         self._pending: dict[int, Request] = {}
         self._abandoned: dict[int, list[Request]] = {}
-        self._in_flight: set[int] = set()  # req_ids of pending ledger requests
+        self._in_flight: set[int] = set()  # req_ids of pending numbered requests
         self._next_other = OTHER_REQ_IDS
         self._silent_beats = 0
 
@@ -136,7 +134,7 @@ class ClientCore:
 
     @property
     def client_id(self) -> int:
-        """What the ledger requests are known by; 0 before the first login, or for good."""
+        """What the numbered requests are known by; 0 before the first login, or for good."""
         return self.numbers.client_id
 
     @property
@@ -179,7 +177,7 @@ class ClientCore:
     def end(self, reason: ClientError) -> list[int]:
         """The connection is over; gives the req_ids of the calls that fail with `failure` by that.
 
-        Only the first reason counts. A ConnectionLost gets the unanswered ledger requests.
+        Only the first reason counts. A ConnectionLost gets the unanswered numbered requests.
         """
         if self.loss is not None:
             return []
@@ -195,7 +193,7 @@ class ClientCore:
 
     @property
     def unanswered_req_ids(self) -> tuple[int, ...]:
-        """Of the ledger requests of which it is not known whether they were executed, ascending."""
+        """Of the numbered requests of which it is not known if they were executed, ascending."""
         return tuple(sorted(self.unanswered))
 
     def failure(self) -> ClientError:
@@ -245,7 +243,7 @@ class ClientCore:
 
     def may_send(self, call: Call[Any], req_id: int | None) -> bool:
         """Whether a request can be sent now and leaves those in flight among the last 64."""
-        if call.opcode not in LEDGER or not (self.numbers.takes_part and self._in_flight):
+        if call.opcode not in NUMBERED or not (self.numbers.takes_part and self._in_flight):
             return True
         number = self.numbers.next if req_id is None else req_id
         return number - min(self._in_flight) < OUTCOME_WINDOW
@@ -255,14 +253,14 @@ class ClientCore:
     ) -> tuple[int, bytes]:
         """Make the frame of a call, which is to be sent in this order; gives its req_id too.
 
-        `req_id` is what `numbers` gave to a ledger request; without it, it is drawn here.
+        `req_id` is what `numbers` gave to a numbered request; without it, it is drawn here.
         `possible_duplicate` repeats it. MisuseError if the wire cannot carry it; then nothing
         changes. Raises `loss` if there is no connection.
         """
         if self.loss is not None:
             raise self.failure()
-        ledger = call.opcode in LEDGER
-        if not ledger:
+        numbered = call.opcode in NUMBERED
+        if not numbered:
             number = self._next_other
         else:
             number = self.numbers.draw() if req_id is None else self.numbers.take(req_id)
@@ -281,7 +279,7 @@ class ClientCore:
                 f"at most {self.max_body_len}"
             )
         self._pending[number] = Request(call, possible_duplicate)
-        if ledger:
+        if numbered:
             call.req_id, call.sent = number, True
             self._in_flight.add(number)
             self.unanswered[number] = call
@@ -355,7 +353,7 @@ class ClientCore:
         error: RequestFailed | ReqIdTaken | None = None
         if status == Status.OK:
             fields = RESPONSE[opcode].decode(buf, start, end)
-            if opcode in LEDGER:
+            if opcode in NUMBERED:
                 fields = (*fields, req_id, bool(flags & FLAGGED))
                 error = self._taken(req_id, flags, request)
             result = request.call.result(fields)
@@ -366,7 +364,7 @@ class ClientCore:
         else:
             _violation(f"status {status}, which there is not")
         self.state = after(self.state, opcode, status)
-        if opcode in LEDGER:
+        if opcode in NUMBERED:
             self._settle(req_id, request, status)
         if self._withhold(req_id, request, bool(late), result, error):
             return None

@@ -26,8 +26,9 @@ from typing import Any, Final
 from client.base import now_us
 from client.core.calls import Call
 from client.core.inbox import Inbox, TooManyRooms
+from client.core.numbers import NUMBERED
 from client.core.resume import ATTEMPT_S
-from client.core.session import LEDGER, MAX_BODY_LEN, Answered, ClientCore
+from client.core.session import MAX_BODY_LEN, Answered, ClientCore
 from client.errors import CallTimeout, ClientError, ConnectionLost, ProtocolViolation
 from client.io.link import Link, Sent
 from libnet.dial import dial
@@ -36,6 +37,8 @@ from libproto.framing import Decoder, Frame
 from libproto.messages import Opcode, State
 
 CLOSED: Final = "the client was closed"
+_ORDERED: Final = NUMBERED | {Opcode.JOIN_ROOM, Opcode.LEAVE_ROOM, Opcode.LOGOUT}
+"""What is sent in the order in which it was asked for: a message before the leave behind it."""
 
 
 class Waiter:
@@ -93,9 +96,10 @@ class Connection:
         self._link: Link | None = None
         self._decoder = Decoder(MAX_BODY_LEN)
         self._waiting: dict[int, Waiter] = {}  # by req_id: sent, or to be repeated
-        # Not sent yet. New ledger requests may have to wait for older ones; the others need not.
+        # Not sent yet. New numbered requests may have to wait for older ones, and what they depend
+        # on with them; the others need not.
         self._others: deque[Waiter] = deque()
-        self._ledger: deque[Waiter] = deque()
+        self._ordered: deque[Waiter] = deque()
         self._beat: asyncio.TimerHandle | None = None
         self._again: asyncio.TimerHandle | None = None
         self._resuming = False  # another connection is wanted, or not yet what the lost one was
@@ -147,8 +151,8 @@ class Connection:
             waiter.settle(None, self._core.failure())
             return
         waiter.timer = self.loop.call_at(deadline, self._expire, waiter)
-        is_new = waiter.call.opcode in LEDGER and not waiter.possible_duplicate
-        (self._ledger if is_new else self._others).append(waiter)
+        is_ordered = waiter.call.opcode in _ORDERED and not waiter.possible_duplicate
+        (self._ordered if is_ordered else self._others).append(waiter)
         self._pump()
 
     def withdraw(self, waiter: Waiter) -> bool:
@@ -157,7 +161,7 @@ class Connection:
         waiter.settle(None)
         number = waiter.number
         if self._waiting.get(number) is not waiter:
-            for queue in (self._others, self._ledger):
+            for queue in (self._others, self._ordered):
                 with suppress(ValueError):
                     queue.remove(waiter)
             return number != 0
@@ -188,7 +192,7 @@ class Connection:
 
     def _pump(self) -> None:
         """Send what may be sent."""
-        for queue in (self._others, self._ledger):
+        for queue in (self._others, self._ordered):
             while queue and self._may_send(queue[0]):
                 self._send(queue.popleft())
 
@@ -246,7 +250,7 @@ class Connection:
         self._waiting.pop(answered.req_id).settle(answered.result, answered.error)
         if self._beat is None:
             self._time_beat()
-        if self._ledger:
+        if self._ordered:
             self._pump()
 
     def _ended(self, reason: str) -> None:
@@ -342,7 +346,7 @@ class Connection:
         if self._began:
             self._core.end(reason)
         self._resumer = None
-        for each in (self._waiting, self._others, self._ledger):
+        for each in (self._waiting, self._others, self._ordered):
             each.clear()
         link, self._link = self._link, None
         if link is not None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from client import errors
 from client.base import ClientBase
 from client.core import auth, calls
-from client.core.calls import Call, Receipt
+from client.core.calls import Call, DirectSent, Receipt, RoomReceipt, Sent
 from client.core.numbers import Numbers
 from client.core.pushes import Push
 from client.core.session import OTHER_REQ_IDS, Answered, ClientCore
@@ -196,7 +196,8 @@ def test_every_call_gets_its_answer(name: str, data: st.DataObject) -> None:
         assert got.result == fields[0]
     elif BY_OPCODE[opcode].numbered:
         assert got.result == (*fields, request.req_id, False)
-        assert type(got.result) is Receipt
+        kinds = {"send": Sent, "direct": DirectSent, "transfer_in_room": RoomReceipt}
+        assert type(got.result) is kinds.get(name, Receipt)
     else:
         assert got.result == fields
         assert type(got.result) is RESPONSE[opcode].body
@@ -452,32 +453,33 @@ def test_whatever_is_heard_is_a_sign_of_life() -> None:
         pair.one(push(Opcode.ROOM_GAP, 1, 1, 1))
 
 
-# --- ledger requests --------------------------------------------------------------------------
+# --- numbered requests --------------------------------------------------------------------------
 
 
-def test_req_ids_of_ledger_requests_are_dense() -> None:
+def test_req_ids_of_numbered_requests_are_dense() -> None:
     """Other requests must not use up the window in which the server keeps outcomes."""
     pair = Pair()
-    ledger, others = [], []
-    for _ in range(3):
-        ledger.append(pair.request(calls.deposit(1)).req_id)
+    numbered, others = [], []
+    for call in (calls.deposit(1), calls.send(1, "hi"), calls.direct(3, "psst")):
+        numbered.append(pair.request(call).req_id)
         others.append(pair.request(calls.balance()).req_id)
         others.append(_beat(pair).req_id)
-    assert ledger == [1, 2, 3]
+    assert numbered == [1, 2, 3]
     assert others == list(range(OTHER_REQ_IDS, OTHER_REQ_IDS + 6))
     pair.reconnect(ConnectionLost("gone"))
     assert pair.request(calls.transfer(1, 1)).req_id == 4
 
 
-def test_ledger_requests_in_flight_stay_within_the_window() -> None:
+def test_numbered_requests_in_flight_stay_within_the_window() -> None:
     pair = Pair()
-    requests = []
-    while pair.core.may_send(calls.deposit(1), None):
-        requests.append(pair.request(calls.deposit(1)))
+    requests: list[Request] = []
+    kinds = (calls.deposit(1), calls.send(1, "hi"))
+    while pair.core.may_send(kinds[len(requests) % 2], None):
+        requests.append(pair.request(kinds[len(requests) % 2]))
     assert len(requests) == OUTCOME_WINDOW
     for request in requests[1:]:  # the newest ones do not help
         pair.answered(answer(request, 1, 1))
-        assert not pair.core.may_send(calls.deposit(1), None)
+        assert not any(pair.core.may_send(call, None) for call in kinds)
     assert pair.core.may_send(calls.balance(), None)
     assert pair.core.may_send(calls.deposit(1), 1)  # a repeated one moves nothing
     pair.answered(answer(requests[0], 1, 1))
@@ -507,16 +509,27 @@ def test_a_lost_connection_names_the_unanswered() -> None:
         pair.request(calls.balance())
 
 
-def test_a_repeated_request_settles_what_became_of_it() -> None:
+@pytest.mark.parametrize(
+    ("call", "fields", "result"),
+    [
+        (calls.deposit(5), (9, 5), Receipt(9, 5, 1, True)),
+        (calls.send(1, "hi"), (7, 123), Sent(7, 123, 1, True)),
+        (calls.direct(3, "psst"), (123,), DirectSent(123, 1, True)),
+        (calls.transfer_in_room(1, 3, 5, "tea"), (9, 5, 7), RoomReceipt(9, 5, 7, 1, True)),
+    ],
+    ids=lambda value: value.opcode.name if isinstance(value, Call) else "",
+)
+def test_a_repeated_request_settles_what_became_of_it(
+    call: Call[Any], fields: tuple[Any, ...], result: Any
+) -> None:
     pair = Pair()
-    call = calls.deposit(5)
     first = pair.request(call)
     assert pair.reconnect(ConnectionLost("gone")) == [1]
     assert pair.core.unanswered == {1: call}
     again = pair.request(call, 1, possible_duplicate=True)
     assert (again.req_id, again.flags) == (first.req_id, Flag.POSSIBLE_DUPLICATE)
-    response = answer(again, 9, 5, flags=Flag.POSSIBLE_DUPLICATE)
-    assert pair.answered(response).result == Receipt(9, 5, 1, True)
+    response = answer(again, *fields, flags=Flag.POSSIBLE_DUPLICATE)
+    assert pair.answered(response).result == result
     assert pair.core.unanswered == {}
     assert pair.request(call).req_id == 2
 
