@@ -268,6 +268,7 @@ class ClientCore:
                 raise MisuseError(
                     f"req_id {number} is in flight; it can be repeated when that failed"
                 )
+        possible_duplicate |= call.recordable
         flags = FLAGGED if possible_duplicate else 0
         try:
             frame = REQUEST[call.opcode].frame(number, flags, *call.fields)

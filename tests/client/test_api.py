@@ -254,7 +254,7 @@ def who(client: AnyClient) -> str:
 def blocking() -> None:
     with Wallet(timeout_s=1) as wallet:
         done: Receipt = wallet.pay("bob", "12.50")
-        assert done.recorded or wallet.retry(done.req_id).txn_id
+        assert done.recorded or isinstance(wallet.retry(done.req_id), Receipt)
         for each in wallet.unanswered:
             wallet.retry(each.req_id)
         with contextlib.closing(wallet.pushes(timeout_s=1)) as pushes:

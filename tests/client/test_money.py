@@ -274,6 +274,7 @@ def test_a_retry_executes_what_was_refused_unseen(server: RunningServer, ann: Cl
         relay.resume()
         client.deposit(500)
         done = client.retry(caught.value.req_id)
+        assert isinstance(done, Receipt)
         assert (done.recorded, done.balance) == (False, 400)
         assert client.retry(caught.value.req_id) == done._replace(recorded=True)
     assert ann.balance().balance == 1100

@@ -7,10 +7,10 @@ import os
 import signal
 import threading
 import time
-from collections import Counter
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +26,9 @@ from client import (
     Push,
     Receipt,
     ReloginFailed,
+    RoomReceipt,
     RoomRestarted,
+    Sent,
     Superseded,
 )
 from client.core.inbox import size_of
@@ -34,6 +36,7 @@ from libproto.codec import error_frame
 from libproto.errors import MisuseError, Status
 from libproto.messages import (
     ChatBroadcast,
+    DirectMessage,
     EventKind,
     Flag,
     Opcode,
@@ -195,33 +198,33 @@ def test_a_refusal_that_does_not_tell_is_waited_out(make_lasting: Make) -> None:
         assert ann.balance() == (5, 9)
 
 
-def test_what_was_being_said_is_unknown(make_lasting: Make) -> None:
-    """And the rest of the program does not notice."""
-    lost = threading.Event()
+def test_what_was_being_said_is_said_once(make_lasting: Make) -> None:
+    """And what was asked for before it is before it again."""
 
     def first(wire: Wire) -> None:
         for _ in range(3):
             wire.request()
 
     def second(wire: Wire) -> None:
-        assert lost.wait(WAIT_S)
-        requests = [wire.request() for _ in range(2)]
-        assert [request.opcode for request in requests] == [Opcode.BALANCE, Opcode.LEAVE_ROOM]
-        wire.send(answer(requests[0], 1, 2), answer(requests[1], ROOM))
+        requests = [wire.request() for _ in range(3)]
+        assert [(request.opcode, request.flags) for request in requests] == [
+            (Opcode.BALANCE, 0),
+            (Opcode.JOIN_ROOM, 0),
+            (Opcode.CHAT_SEND, Flag.POSSIBLE_DUPLICATE),
+        ]
+        wire.send(answer(requests[0], 1, 2), answer(requests[1], ROOM, 0, 1, 7))
+        wire.send(answer(requests[2], 2, 123, flags=Flag.POSSIBLE_DUPLICATE))
         wire.wait_closed()
 
     with serving(then(first), back(second)) as port, make_lasting(port=port) as ann:
         ann.login(USERNAME, PASSWORD)
         balance = in_thread(ann.balance)
         wait_until(lambda: len(ann._core._pending) == 1, "BALANCE is under way")
-        leave = in_thread(lambda: ann.leave(ROOM))
-        wait_until(lambda: len(ann._core._pending) == 2, "LEAVE is under way")
-        with pytest.raises(ConnectionLost) as caught:
-            ann.send(ROOM, "hi")
-        assert type(caught.value) is ConnectionLost
-        lost.set()
+        join = in_thread(lambda: ann.join(ROOM))
+        wait_until(lambda: len(ann._core._pending) == 2, "JOIN is under way")
+        assert ann.send(ROOM, "hi") == Sent(2, 123, 1, True)
         assert balance.result(WAIT_S) == (1, 2)
-        assert leave.result(WAIT_S) is None
+        assert join.result(WAIT_S).room_id == ROOM
 
 
 def test_a_deadline_stays_what_it_was(make_lasting: Make) -> None:
@@ -496,8 +499,7 @@ class Member:
 
     def __init__(self, make: Make, server: RunningServer, name: str) -> None:
         self.got: list[Push] = []
-        self.heard: dict[str, int] = {}  # room_seq by text, of what the server acknowledged
-        self.unknown: set[str] = set()
+        self.said: dict[str, int] = {}  # room_seq by text, in order
         self.name = name
         self.client = make(server.host, server.port, timeout_s=60.0, on_push=self.got.append)
 
@@ -514,10 +516,7 @@ class Member:
             self.say(f"{self.name} {number}")
 
     def say(self, text: str) -> None:
-        try:
-            self.heard[text] = self.client.send(ROOM, text).room_seq
-        except ConnectionLost:
-            self.unknown.add(text)
+        self.said[text] = self.client.send(ROOM, text).room_seq
 
     def has_heard(self, text: str) -> bool:
         return any(isinstance(e, ChatBroadcast) and e.message == text for e in self.got[-50:])
@@ -568,7 +567,7 @@ def _paid(member: Member) -> set[int]:
 
 def _check(member: Member) -> None:
     """What a member was given of the room is what happened there since they joined, each event once
-    and in order, and what they said is in it."""
+    and in order, and all that they said is in it, once and in its order."""
     room = [push for push in member.got if isinstance(push, ChatBroadcast)]
     happened = _history(member, member.first - 1)[: len(room)]
     differ = [pair for pair in zip(room, happened, strict=True) if pair[0] != pair[1]]
@@ -578,15 +577,13 @@ def _check(member: Member) -> None:
         assert isinstance(gap, ChatBroadcast | RoomGap)
         if isinstance(gap, RoomGap):
             assert not by_seq.keys() & set(range(gap.first_seq, gap.last_seq + 1))
-    said = Counter(event.message for event in room if event.from_user == member.user_id)
-    for text, seq in member.heard.items():
-        assert (text, said[text]) == (by_seq[seq].message, 1)
-    assert all(said[text] <= 1 for text in member.unknown)
+    own = [e for e in room if (e.from_user, e.kind) == (member.user_id, EventKind.MESSAGE)]
+    assert [(event.message, event.room_seq) for event in own] == list(member.said.items())
 
 
 def test_workers_are_killed(make_lasting: Make, start_server: StartServer) -> None:
     """Money and words flow while the workers under them are killed; nobody above the clients can
-    tell, but for messages whose fate is unknown."""
+    tell."""
     # histories that still have everything at the end
     many = str(1 << 18)
     server = start_server("--event-ring", many, "--txn-ring", many, "--max-message", "64")
@@ -617,12 +614,9 @@ def test_workers_are_killed(make_lasting: Make, start_server: StartServer) -> No
             failures = [flow.exception(60.0) for flow in flows]
         assert failures == [None] * len(flows)
 
-        end = 0
-        while f"end {end}" not in ann.heard:
-            end += 1
-            ann.say(f"end {end}")
+        ann.say("the end")
         for member in members:
-            wait_until(partial(member.has_heard, f"end {end}"), "all is heard", 30.0)
+            wait_until(partial(member.has_heard, "the end"), "all is heard", 30.0)
 
         txn_ids = {answer.txn_id for answer in answers}
         assert len(txn_ids) == len(answers)
@@ -632,3 +626,77 @@ def test_workers_are_killed(make_lasting: Make, start_server: StartServer) -> No
         for member in members:
             _check(member)
         assert sum(member.client.reconnects for member in members) >= KILLS
+
+
+CRASHES = 4
+
+
+def test_everything_is_killed(
+    make_lasting: Make, start_server: StartServer, tmp_path: Path
+) -> None:
+    """kill -9 of the whole server, again and again, while people speak in a room, to each other,
+    and pay each other there: each of these was done once, and in order."""
+    flags = ("--data", str(tmp_path / "the data"), "--room-history", "100000")
+    server = start_server(*flags, "--port", str(lasting_port()))
+    members = [Member(make_lasting, server, name) for name in ("ann", "bob")]
+    ann, bob = members
+    stopped = threading.Event()
+    paid: list[RoomReceipt] = []
+    whispered: list[str] = []
+
+    def pay() -> None:
+        while not stopped.is_set():
+            number = len(paid)
+            paid.append(ann.client.transfer_in_room(ROOM, bob.user_id, 1, f"for {number}"))
+
+    def whisper() -> None:
+        while not stopped.is_set():
+            ann.client.direct(bob.user_id, f"psst {len(whispered)}")
+            whispered.append(f"psst {len(whispered)}")
+
+    with ExitStack() as stack:
+        for member in members:
+            stack.enter_context(member.client)
+            member.enter()
+        ann.client.deposit(1_000_000)
+        flows = [
+            in_thread(flow)
+            for flow in (pay, whisper, *(partial(m.speak, stopped) for m in members))
+        ]
+        try:
+            for _ in range(CRASHES):
+                some = len(paid) + 50
+
+                def all_flow(some: int = some) -> bool:
+                    return len(paid) >= some or any(flow.done() for flow in flows)
+
+                wait_until(all_flow, "money flows", 60.0)
+                server.crash()
+                server = start_server(*flags, "--port", str(server.port))
+        finally:
+            stopped.set()
+            failures = [flow.exception(60.0) for flow in flows]
+        assert failures == [None] * len(flows)
+        ann.say("the end")
+        for member in members:
+            wait_until(partial(member.has_heard, "the end"), "all is heard", 30.0)
+
+        for member in members:
+            member.got = [each for each in member.got if not isinstance(each, DirectMessage)]
+            _check(member)
+        events = [
+            e for e in ann.got if isinstance(e, ChatBroadcast) and e.kind == EventKind.PAYMENT
+        ]
+        assert [(event.room_seq, event.message) for event in events] == [
+            (done.room_seq, f"{done.txn_id} {bob.user_id} 1 for {number}")
+            for number, done in enumerate(paid)
+        ]
+        assert bob.client.balance().balance == len(paid)
+        kept: list[str] = []
+        after = 0
+        while page := bob.client.inbox_history(after).messages:
+            kept += [each.message for each in page]
+            after = page[-1].seq
+        assert kept == whispered[-len(kept) :]
+        assert len(kept) >= min(len(whispered), 500), "the newest of them are kept"
+        assert all(member.client.reconnects >= CRASHES for member in members)

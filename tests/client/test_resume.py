@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from client.core import auth, calls
 from client.core.backoff import PAUSE_S_FIRST, PAUSE_S_MAX, RESET_S, Backoff
-from client.core.calls import Call
+from client.core.calls import Call, DirectSent, Sent
 from client.core.numbers import Numbers
 from client.core.pushes import LogReplaced, Push, RoomRefused, RoomRestarted
 from client.core.resume import AGAIN_S, PROBE_S, ResumingCore
@@ -250,7 +250,7 @@ def test_another_user_of_the_same_name() -> None:
 # --- requests ---------------------------------------------------------------------------------
 
 
-def test_ledger_requests_first_and_by_req_id() -> None:
+def test_payments_first_and_by_req_id() -> None:
     link = Link()
     balance = link.send(calls.balance())
     deposits = [link.send(calls.deposit(amount)) for amount in (1, 2, 3)]
@@ -272,20 +272,87 @@ def test_ledger_requests_first_and_by_req_id() -> None:
     assert link.send(calls.deposit(4)).req_id == 4
 
 
-def test_what_was_said_is_not_said_twice() -> None:
+def flagged(request: Request) -> Request:
+    return request._replace(flags=Flag.POSSIBLE_DUPLICATE)
+
+
+def test_what_was_said_is_said_once_and_in_order() -> None:
+    """In its room, and each once the one before it is answered: a busy server would else answer
+    the second and not the first. Money does not wait for it."""
     link = Link()
     link.join(1, 0)
     sent, direct = link.send(calls.send(1, "hi")), link.send(calls.direct(3, "psst"))
-    deposit = link.send(calls.deposit(1))
+    deposit, balance = link.send(calls.deposit(1)), link.send(calls.balance())
+    paid = link.send(calls.transfer_in_room(1, 3, 5, "tea"))
     gone = ConnectionLost("gone")
-    assert link.reconnect(gone) == [sent.req_id, direct.req_id]
+    assert link.reconnect(gone) == []
     failure = link.core.failure()
     assert isinstance(failure, ConnectionLost)
     assert failure is not gone
-    assert failure.req_ids == (), "the deposit is being repeated"
-    [repeated, join] = link.own()
-    assert repeated.req_id == deposit.req_id
+    assert failure.req_ids == (), "all of them are being repeated"
+    [first, join] = link.own()
+    assert first == flagged(deposit)
     assert join.opcode == Opcode.JOIN_ROOM
+    link.answered(answer(first, 1, 1))
+    assert link.own() == []
+    assert link.receive(answer(join, 1, 0, 1, EPOCH)) == []
+    assert link.own() == [flagged(sent)]
+    assert link.receive(refuse(sent, Status.ERR_SERVER_BUSY, "full", 100)) == []
+    assert link.core.again_after_s == 0.1
+    assert link.own() == []
+    link.core.again()
+    assert link.own() == [flagged(sent)]
+    recorded = answer(sent, 7, 123, flags=Flag.POSSIBLE_DUPLICATE)
+    assert link.answered(recorded).result == Sent(7, 123, sent.req_id, True)
+    assert link.own() == [flagged(direct)]
+    assert link.answered(answer(direct, 124)).result == DirectSent(124, direct.req_id, False)
+    assert link.own() == [balance, flagged(paid)]
+    assert not link.core.steady
+    link.answered(answer(paid, 2, 0, 8))
+    assert link.core.steady
+    assert link.core.unanswered == {}
+
+
+def test_a_room_that_was_being_joined_is_joined_before_a_message_to_it() -> None:
+    link = Link()
+    requests = [link.send(call) for call in (calls.join(1), calls.send(1, "hi"), calls.leave(1))]
+    link.reconnect()
+    assert link.own() == [requests[0], flagged(requests[1])]
+    link.answered(answer(requests[0], 1, 0, 1, EPOCH))
+    assert link.own() == []
+    link.answered(answer(requests[1], 2, 0))
+    assert link.own() == [requests[2]]
+    assert link.core.steady
+
+
+def test_a_message_that_was_given_up_does_not_hold_up_the_next() -> None:
+    link = Link()
+    first, second = link.send(calls.direct(3, "psst")), link.send(calls.direct(3, "hey"))
+    third = link.send(calls.direct(3, "oh"))
+    link.reconnect()
+    assert link.own() == [flagged(first)]
+    link.core.abandon(first.req_id)
+    link.core.abandon(second.req_id)
+    assert link.receive(answer(first, 1)) == []
+    assert link.own() == [flagged(third)]
+    link.answered(answer(third, 2))
+    assert link.core.steady
+    assert link.core.unanswered_req_ids == (second.req_id,)
+
+
+def test_a_message_to_a_room_that_cannot_be_joined_again() -> None:
+    """It may have been said before the connection was lost: only who asks again learns that."""
+    link = Link()
+    link.join(1, 0)
+    sent = link.send(calls.send(1, "hi"))
+    link.reconnect()
+    [join] = link.own()
+    link.receive(refuse(join, Status.ERR_NOT_FOUND, "no such room"))
+    assert link.own() == [flagged(sent)]
+    error = link.answered(refuse(sent, Status.ERR_UNAUTHORIZED, "not joined")).error
+    assert isinstance(error, Unauthorized)
+    assert link.core.steady
+    assert link.core.unanswered_req_ids == (sent.req_id,)
 
 
 def test_next_req_id_is_above_all_that_were_drawn() -> None:
@@ -301,10 +368,11 @@ def test_next_req_id_is_above_all_that_were_drawn() -> None:
     assert link.handshake.next_req_id == 101
 
 
-def test_client_id_0_repeats_no_ledger_request() -> None:
+def test_client_id_0_repeats_no_numbered_request() -> None:
     link = Link(client_id=0)
     deposit, balance = link.send(calls.deposit(1)), link.send(calls.balance())
-    assert link.reconnect() == [deposit.req_id]
+    direct = link.send(calls.direct(3, "psst"))
+    assert link.reconnect() == [deposit.req_id, direct.req_id]
     assert link.own() == [balance]
 
 
@@ -691,8 +759,10 @@ class World:
         self.epoch = EPOCH
         self.texts = 0
         self.busy = 0
-        self.outcomes: dict[int, tuple[int, int]] = {}  # txn_id and balance, by req_id
-        self.executed: list[int] = []
+        # by req_id: txn_id and balance, or room_seq and time
+        self.outcomes: dict[int, tuple[int, int]] = {}
+        self.executed: list[int] = []  # payments
+        self.said: list[int] = []  # messages, in the order in which they were executed
         self.balance = 0
         # the connection
         self.joined: set[int] = set()
@@ -847,6 +917,10 @@ class World:
                 if room not in self.joined:
                     self.joined.add(room)
                     self.publish(room, EventKind.JOINED)
+            case Opcode.CHAT_SEND if req_id in self.outcomes:
+                assert flags
+                recorded = self.outcomes[req_id]
+                self.stream += answer(request, *recorded, flags=Flag.POSSIBLE_DUPLICATE)
             case Opcode.LEAVE_ROOM | Opcode.CHAT_SEND if room not in self.joined:
                 missing = opcode == Opcode.LEAVE_ROOM
                 self.stream += refuse(
@@ -857,8 +931,9 @@ class World:
                 self.publish(room, EventKind.LEFT)
                 self.stream += answer(request, room)
             case Opcode.CHAT_SEND:
-                seq = self.publish(room)
-                self.stream += answer(request, seq, 0)
+                self.outcomes[req_id] = (self.publish(room), 0)
+                self.said.append(req_id)
+                self.stream += answer(request, *self.outcomes[req_id])
             case Opcode.ROOM_HISTORY:
                 _, after, limit = fields
                 here = self.rooms[room]
@@ -927,10 +1002,7 @@ class World:
         self.requests.clear()
         self.late.clear()
         self.stream = b""
-        for req_id in self.core.lose(ConnectionLost("gone")):
-            call = self.waiting.pop(req_id)
-            assert call.opcode == Opcode.CHAT_SEND
-            self.done[req_id] = None
+        assert self.core.lose(ConnectionLost("gone")) == []
 
     def another_connection(self, _: int) -> None:
         if not self.up:
@@ -982,12 +1054,17 @@ class World:
         assert self.waiting == {}
         for req_id, answered in self.done.items():
             if req_id < OTHER_REQ_IDS and answered is not None:
-                assert answered.error is None
+                if answered.error is not None:
+                    assert isinstance(answered.error, Unauthorized), "it was not joined"
+                    assert req_id not in self.outcomes
+                    continue
                 assert answered.result[:3] == (*self.outcomes[req_id], req_id)
         given_up = {n for n, answered in self.done.items() if answered is None}
         assert len(set(self.executed)) == len(self.executed)
-        assert set(self.executed) <= self.done.keys()
-        assert set(self.core.unanswered) <= given_up
+        assert set(self.executed) | set(self.said) <= self.done.keys()
+        assert self.said == sorted(set(self.said)), "said twice, or in another order"
+        refused = {n for n, answered in self.done.items() if answered and answered.error}
+        assert set(self.core.unanswered) <= given_up | refused
         for number, account in self.accounts.items():
             self.check_account(number)
             here = self.rooms[number]

@@ -26,6 +26,7 @@ from tests.helpers import leaks
 START_S = 60.0
 STOP_S = 60.0
 ROOT = Path(__file__).resolve().parents[2]
+SNAPSHOT_TITLES = ("tradechat: snap", "tradechat: jour")
 
 
 class RunningServer:
@@ -112,6 +113,23 @@ class RunningServer:
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
         return self.wait()
+
+    def crash(self) -> None:
+        """kill -9 of every process of it."""
+        pids = [self.process.pid, *self.children()]
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.wait()
+        for pid in pids[1:]:
+            leaks.wait_gone(pid)
+        for (
+            process
+        ) in leaks.descendants().values():  # a snapshot dies with its journal, and is ours
+            if process.parent == os.getpid() and process.name.startswith("tradechat: snap"):
+                leaks.wait_gone(process.pid)
+        # The next server of this name would replace it; these have a name each.
+        Path(f"/dev/shm/{self.name}").unlink(missing_ok=True)  # noqa: S108 - the region's place
 
     def __enter__(self) -> "RunningServer":
         return self

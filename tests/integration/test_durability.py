@@ -30,7 +30,7 @@ from server.journal.load import load
 from server.journal.reader import Reader
 from server.region.layout import WORD
 from server.region.region import Region
-from tests.helpers.leaks import descendants, region_name, wait_gone
+from tests.helpers.leaks import region_name, wait_gone
 from tests.helpers.server import ROOT, RunningServer, StartServer, lasting_port, wait_until
 from tests.helpers.wire import Wire, frozen, registration, request
 
@@ -53,24 +53,9 @@ def serving(data: Path, *flags: str, workers: int = 2) -> Iterator[RunningServer
             kill_all(server)
 
 
-SNAPSHOT_TITLES = ("tradechat: snap", "tradechat: jour")
-
-
 def kill_all(server: RunningServer) -> None:
     """kill -9 of every process of it."""
-    pids = [server.process.pid, *server.children()]
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    server.wait()
-    for pid in pids[1:]:
-        wait_gone(pid)
-    # A snapshot dies with its journal, and comes to us; its first title is the journal's.
-    for process in descendants().values():
-        if process.parent == os.getpid() and process.name.startswith(SNAPSHOT_TITLES):
-            wait_gone(process.pid)
-    # The next server of this name would replace it; these have a name each.
-    Path(f"/dev/shm/{server.name}").unlink(missing_ok=True)  # noqa: S108 - the region's place
+    server.crash()
 
 
 def entered(server: RunningServer, name: str, *, new: bool = False) -> Wire:
