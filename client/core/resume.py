@@ -11,9 +11,10 @@ From the answer to a LOGIN until a LOGOUT, a connection that is reset, closed, r
    was in, what was missed is fetched from its history, and given to the program before the pushes
    that come meanwhile; what the history does not hold is given as a RoomGap. Else a RoomRestarted
    or a RoomRefused is given.
-3. When all of that is answered, the others are repeated in the order in which they were made.
-   What says something (`SPOKEN`) is a numbered request too; it is answered before the next is
-   sent, so that a refusal for the moment does not change the order of what is said.
+3. When the rooms are joined and the payments answered, the others are repeated in the order in
+   which they were made. What says something (`SPOKEN`) is a numbered request too; it is answered
+   before the next is sent, so that a refusal for the moment does not change the order of what is
+   said. What is not numbered waits for the histories as well.
 4. New requests wait till here.
 
 So each call is executed once and answered once, and each event of a room is given once, in order.
@@ -106,6 +107,7 @@ class ResumingCore(ClientCore):
         self._offered: Keys | None = None  # by the LOGIN under way
         self._keys: Keys | None = None
         self._own: dict[int, Step] = {}
+        self._joining: set[int] = set()  # rooms whose JOIN_ROOM is not answered
         self._unsent: set[int] = set()  # pending, but not sent on this connection
         self._repeated: set[int] = set()  # numbered requests whose answers are waited for
         self._later: list[Callable[[], None]] = []
@@ -159,8 +161,10 @@ class ResumingCore(ClientCore):
         self.again_after_s = None
         self._abandoned.clear()
         self.rooms.interrupt()
-        for each in (self.outbox, self._events, self._own, self._repeated, self._later):
+        for each in (self.outbox, self._events, self._own, self._later):
             each.clear()
+        self._repeated.clear()
+        self._joining.clear()
 
     def _may_repeat(self, request: Request) -> bool:
         if request.call.opcode in NUMBERED:
@@ -328,6 +332,7 @@ class ResumingCore(ClientCore):
             if self._pending[req_id].call.opcode not in SPOKEN:
                 self._repeated.add(req_id)
                 self._repeat(req_id)
+        self._joining.update(self.rooms.joined_ids())
         for room_id in self.rooms.joined_ids():
             self._rejoin(room_id)
 
@@ -349,7 +354,9 @@ class ResumingCore(ClientCore):
     ) -> None:
         if isinstance(error, ServerBusy | ChecksumFailed):
             self._postpone(partial(self._rejoin, room_id), error)
-        elif error is not None:
+            return
+        self._joining.discard(room_id)
+        if error is not None:
             self.rooms.left(room_id)
             self._events.append(RoomRefused(room_id, error.status, error.detail))
         else:
@@ -404,13 +411,17 @@ class ResumingCore(ClientCore):
         was asked for; what says something is answered before the next is sent."""
         if self.steady or self.state != State.AUTHENTICATED:
             return
-        if self._own or self._repeated or self._later:
+        if self._joining or self._repeated:
             return
+        is_complete = not (self._own or self._later)
         for req_id in [n for n in self._pending if n in self._unsent]:
             if self._pending[req_id].call.opcode in SPOKEN:
                 self._repeated.add(req_id)
                 self._repeat(req_id)
                 return
+            if not is_complete:
+                return
             self._repeat(req_id)
-        self.steady = True
-        self.reconnects += 1
+        if is_complete:
+            self.steady = True
+            self.reconnects += 1

@@ -636,7 +636,7 @@ def test_everything_is_killed(
 ) -> None:
     """kill -9 of the whole server, again and again, while people speak in a room, to each other,
     and pay each other there: each of these was done once, and in order."""
-    flags = ("--data", str(tmp_path / "the data"), "--room-history", "100000")
+    flags = ("--data", str(tmp_path / "the data"), "--event-ring", str(1 << 16))
     server = start_server(*flags, "--port", str(lasting_port()))
     members = [Member(make_lasting, server, name) for name in ("ann", "bob")]
     ann, bob = members
@@ -659,10 +659,8 @@ def test_everything_is_killed(
             stack.enter_context(member.client)
             member.enter()
         ann.client.deposit(1_000_000)
-        flows = [
-            in_thread(flow)
-            for flow in (pay, whisper, *(partial(m.speak, stopped) for m in members))
-        ]
+        flows = [in_thread(pay), in_thread(whisper)]
+        flows += [in_thread(partial(member.speak, stopped)) for member in members]
         try:
             for _ in range(CRASHES):
                 some = len(paid) + 50

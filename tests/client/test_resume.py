@@ -919,8 +919,8 @@ class World:
                     self.publish(room, EventKind.JOINED)
             case Opcode.CHAT_SEND if req_id in self.outcomes:
                 assert flags
-                recorded = self.outcomes[req_id]
-                self.stream += answer(request, *recorded, flags=Flag.POSSIBLE_DUPLICATE)
+                outcome = self.outcomes[req_id]
+                self.stream += answer(request, *outcome, flags=Flag.POSSIBLE_DUPLICATE)
             case Opcode.LEAVE_ROOM | Opcode.CHAT_SEND if room not in self.joined:
                 missing = opcode == Opcode.LEAVE_ROOM
                 self.stream += refuse(
