@@ -172,7 +172,8 @@ def between(world: World) -> list[int]:
             what, _, _ = other.ledger.execute(world.cyd, DEPOSIT, 0, 1, n + 1, False, NOW_US)
             assert what == DONE
             effect[CYD] += 1
-    if crash.free(region, locks.event) and other.sessions.is_live(world.bob):
+    speaks = locks.account(BOB), locks.event
+    if crash.free(region, *speaks) and other.sessions.is_live(world.bob):
         say(other, world.bob, 1, "meanwhile", NOW_US)
     if crash.free(region, locks.registry, locks.event):
         other.memberships.join(world.cyd, 1, NOW_US)

@@ -401,13 +401,14 @@ def chatter(region: Region, worker: int) -> tuple[list[Spoken], set[int]]:
     for n in range(ACTIONS):
         which, room = rng.randrange(2), rng.choice(ROOMS)
         begun = time.monotonic_ns()
-        match rng.choices(("send", "join", "leave", "log in", "direct"), (70, 10, 10, 2, 8))[0]:
+        action = rng.choices(("send", "join", "leave", "log in", "direct"), (70, 10, 10, 2, 8))[0]
+        match action if action != "send" or room in joined[which] else "join":
             case "send":
                 text = f"{worker}.{n}"
                 seq, *_ = say(state, sessions[which], room, text, 1)
                 spoken.append(Spoken(room, seq, text, begun, time.monotonic_ns()))
             case "join":
-                last, members, _ = state.memberships.join(sessions[which], room, 1)
+                last, members, *_ = state.memberships.join(sessions[which], room, 1)
                 assert 1 <= members <= PROCESSES + 1
                 if which == 0 and room not in joined[0]:
                     spoken.append(Spoken(room, last + 1, "", begun, time.monotonic_ns()))

@@ -225,6 +225,7 @@ def trade(region: Region, worker: int, user: int, payee: int) -> list[tuple[int,
     while not region.words[drains]:
         if region.words[recovery]:
             state.locks.acknowledge()
+        state.sessions.finish_ended(NOW_US)
         req_id = len(answers) + 1
         kind, to = (TRANSFER, payee) if req_id % 4 else (DEPOSIT, 0)
         answer = state.ledger.execute(session, kind, to, 3, req_id, False, NOW_US)

@@ -28,6 +28,7 @@ from tests.helpers.region import (
     say,
     small_region,
     state_of,
+    to_draw,
     whisper,
 )
 from tests.server.core.chatting import (
@@ -130,7 +131,10 @@ class RoomsMachine(RuleBasedStateMachine):
 
     def _log_in(self, user: int, client_id: int, state: State) -> None:
         self.now += 1
-        session, touched = state.sessions.login(user, NAMES[user - 1], client_id, 1, 0, self.now)
+        req_id = to_draw(state.region, user, client_id)
+        session, touched = state.sessions.login(
+            user, NAMES[user - 1], client_id, req_id, 0, self.now
+        )
         expected = set()
         for member in self.members:
             if client_id and member.live and (member.user, member.client_id) == (user, client_id):
