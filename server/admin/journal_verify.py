@@ -198,7 +198,7 @@ def _verify_rooms(disk: Disk, data: DataDirectory, report: Report) -> None:
     events: dict[int, int] = {}  # by segment
     wrong: Damaged | None = None
     try:
-        for number, offset, records in scan.batches():
+        for _, number, offset, records in scan.batches():
             at, count = 0, 0
             while at + RECORD.size <= len(records):
                 *_, length = RECORD.unpack_from(records, at)

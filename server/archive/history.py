@@ -2,7 +2,8 @@
 
 Batches are looked for from header to header, and read in runs of some that follow each other. Where
 a run begins is remembered, and the runs read last are; a batch's checksum is looked at before a
-record of it is given. What is not durable yet is not looked at.
+record of it is given. What is not durable yet is not looked at. Between the batches with
+transactions stand some with events alone, which are passed over.
 
 However large the journal is, and however far back it is asked for: no file stays open, and what is
 remembered are runs of at most `CACHED` bytes together (or one), and where those of `MARKED`
@@ -15,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from server.archive.follower import Durable
 from server.journal.disk import Disk
 from server.journal.errors import Damaged
-from server.journal.format import BATCH, SEGMENT, batch_head, segment_head, sha256
-from server.journal.reader import heads
+from server.journal.format import BATCH, SEGMENT, BatchHead, batch_head, segment_head, sha256
+from server.journal.reader import segments
 from server.region.layout import WORD
 from server.region.records import RECORD_SIZE, RECORD_WORDS
 
@@ -32,7 +34,7 @@ class _Run:
 
     __slots__ = ("checked", "data", "firsts", "next", "size", "starts")
 
-    def __init__(self, head: bytes, first: int, durable: int) -> None:
+    def __init__(self, head: bytes, first: int, durable: Durable) -> None:
         """head: the bytes that it opens with. first: its first txn_id. Only batches up to `durable`
         belong to it."""
         self.firsts, self.starts = array("Q"), array("Q")  # by batch: txn_id, offset in it
@@ -43,7 +45,7 @@ class _Run:
             found = batch_head(head, self.size)
             if found is None or found.first_txn != self.next:
                 return
-            if found.first_txn + found.txns - 1 > durable:
+            if not _is_durable(found, durable):
                 return
             self.firsts.append(found.first_txn)
             self.starts.append(self.size)
@@ -64,8 +66,9 @@ class _Segment:
 class History:
     """Records of a journal that another process writes, and removes the oldest segments of."""
 
-    def __init__(self, disk: Disk, directory: Path, durable: Callable[[], int]) -> None:
-        """durable: the newest txn_id that may be read."""
+    def __init__(self, disk: Disk, directory: Path, durable: Callable[[], Durable]) -> None:
+        """durable: what may be read; of one batch its transactions are published first, and so are
+        to be read first."""
         self._disk, self._directory, self._durable = disk, directory, durable
         self._paths: list[Path] = []
         self._firsts: list[int] = []
@@ -78,7 +81,7 @@ class History:
         """The words of a record; None where the journal no longer has it, or not yet. Damaged,
         OSError."""
         durable = self._durable()
-        if not 0 < txn <= durable:
+        if not 0 < txn <= durable.txn:
             return None
         segment = self._segment_of(txn)
         if segment is None:
@@ -103,9 +106,7 @@ class History:
         newest = self._segments.get(self._paths[at]) if at + 1 == len(self._firsts) > 0 else None
         known = 0 <= at < len(self._firsts) - 1 or (newest is not None and txn < newest.next)
         if not known:  # there may be newer segments by now
-            found = heads(self._disk, self._directory)
-            self._paths = [path for path, _ in found]
-            self._firsts = [head.first_txn for _, head in found]
+            self._look()
             at = bisect_right(self._firsts, txn) - 1
             if at < 0:
                 return None
@@ -116,7 +117,27 @@ class History:
             del self._segments[next(iter(self._segments))]
         return segment
 
-    def _run_of(self, segment: _Segment, txn: int, durable: int) -> tuple[int, _Run]:
+    def _look(self) -> None:
+        """Which segments there are. One whose header is damaged is left out: what is in it cannot
+        be read, what is in the others can. Damaged: nobody knows where the journal begins."""
+        self._paths, self._firsts = [], []
+        for path in segments(self._disk, self._directory):
+            try:
+                fd = self._disk.open(path)
+            except FileNotFoundError:  # it has just been removed
+                continue
+            try:
+                head = segment_head(self._disk.read(fd, SEGMENT.size, 0))
+                size = self._disk.size(fd)
+            finally:
+                self._disk.close(fd)
+            if head is not None:
+                self._paths.append(path)
+                self._firsts.append(head.first_txn)
+            elif not self._paths and size:
+                raise Damaged(path, 0, "the segment's header is damaged")
+
+    def _run_of(self, segment: _Segment, txn: int, durable: Durable) -> tuple[int, _Run]:
         """The run that has a record, and its number."""
         number = bisect_right(segment.firsts, txn) - 1
         key = segment.path, number
@@ -132,7 +153,7 @@ class History:
             self._cached -= self._runs.pop(next(iter(self._runs))).size
         return number, run
 
-    def _load(self, segment: _Segment, number: int, txn: int, durable: int) -> tuple[int, _Run]:
+    def _load(self, segment: _Segment, number: int, txn: int, durable: Durable) -> tuple[int, _Run]:
         """Look for a record from a run on, and read the run that has it."""
         read, fd = self._disk.read, self._disk.open(segment.path)
         try:
@@ -156,6 +177,13 @@ class History:
                 number += 1
         finally:
             self._disk.close(fd)
+
+
+def _is_durable(head: BatchHead, durable: Durable) -> bool:
+    """One with transactions by them: its events may be published in this moment."""
+    if head.txns:
+        return head.first_txn + head.txns - 1 <= durable.txn
+    return head.next_event - 1 <= durable.event
 
 
 def _is_good(data: bytes, start: int) -> bool:

@@ -1,19 +1,24 @@
-"""Where the rooms' events are: an index in memory, made anew from the segments at every start.
+"""Where the events of rooms and inboxes are: an index in memory, made anew from the segments at
+every start.
 
-It has what is offered: of each room the newest events, and the record that says how far room_seqs
-are reserved. With it goes the count of what is live in each segment. A place is a segment's number
+Of each room it has the newest events, of each inbox the newest messages, at most a tenth of them of
+one sender. With it goes the count of what is live in each segment. A place is a segment's number
 and the offset of a record in it, in one word.
 """
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from pathlib import Path
 from typing import Final
 
+from server.archive.protocol import INBOX
 from server.archive.segments import RECORD, record_size
 from server.region.layout import WORD
 
+UNWRITTEN: Final = 0
+"""The place of an event that is in no file yet."""
 _OFFSET_BITS: Final = 32  # of an offset in words
+_SHARE: Final = 10  # one sender's part of an inbox is one part in so many
 
 
 def place_of(segment: int, offset: int) -> int:
@@ -27,41 +32,41 @@ def segment_and_offset(place: int) -> tuple[int, int]:
 
 
 class Room:
-    """What is known of a room. The arrays are of the events that are offered, ascending."""
+    """What is known of a room or an inbox. The arrays are by event, ascending."""
 
-    __slots__ = (
-        "ceiling",
-        "floor",
-        "lengths",
-        "newest",
-        "places",
-        "reservation",
-        "reserved",
-        "seqs",
-    )
+    __slots__ = ("events", "floor", "keep", "lengths", "places", "senders", "seqs", "share")
 
-    def __init__(self) -> None:
+    def __init__(self, keep: int, share: int) -> None:
+        """keep: how many it has at most. share: how many of one sender; 0: any number."""
+        self.keep, self.share = keep, share
         self.seqs = array("Q")
+        self.events = array("Q")  # numbers in the log
         self.places = array("Q")
         self.lengths = array("I")  # of the bodies, bytes
-        self.newest = 0  # the highest seq appended or dropped, buffered ones too
-        self.floor = 0  # nothing below it is offered
-        self.ceiling = 0  # durably reserved
-        self.reserved = 0  # what that will be when all is written
-        self.reservation = 0  # place of the record that says so; 0: none yet
+        self.senders = array("Q")
+        self.floor = 0  # nothing below it is kept
 
     def find(self, seq: int) -> int:
-        """The index of an event; -1: it is not offered."""
+        """The index of an event; -1: it is not there."""
         at = bisect_left(self.seqs, seq)
         return at if at < len(self.seqs) and self.seqs[at] == seq else -1
 
-    def cut(self, count: int) -> None:
-        """The oldest events are no longer offered."""
-        del self.seqs[:count], self.places[:count], self.lengths[:count]
+    def columns(self) -> tuple["array[int]", ...]:
+        return self.seqs, self.events, self.places, self.lengths, self.senders
+
+    def insert(self, at: int, values: tuple[int, int, int, int, int]) -> None:
+        """values: by column."""
+        for column, value in zip(self.columns(), values, strict=True):
+            column.insert(at, value)
+
+    def remove(self, first: int, last: int) -> None:
+        """Take the events from index `first` to before `last` out."""
+        for column in self.columns():
+            del column[first:last]
 
 
 class Segment:
-    """A file of the log."""
+    """A file."""
 
     __slots__ = ("live", "path", "salt", "size")
 
@@ -71,109 +76,108 @@ class Segment:
 
 
 class Index:
-    """All rooms and segments. keep: events that are offered of each room."""
+    """All rooms, inboxes and segments."""
 
-    def __init__(self, keep: int) -> None:
-        assert keep > 0
-        self.keep: Final = keep
+    def __init__(self, room_keep: int, inbox_keep: int) -> None:
+        """room_keep, inbox_keep: events that are kept of each room and of each inbox."""
+        assert room_keep > 0 < inbox_keep
+        self._keeps = room_keep, inbox_keep
         self.rooms: Final[dict[int, Room]] = {}
         self.segments: Final[dict[int, Segment]] = {}  # oldest first
         self.live = 0  # bytes, in all segments
-
-    # ---- making it: `load` for each batch, then `complete`
-
-    def load(self, place: int, records: memoryview) -> None:
-        """The records of the next batch; place: of the first."""
-        rooms, unpack, size, most = self.rooms, RECORD.unpack_from, RECORD.size, 2 * self.keep
-        at, end = 0, len(records)
-        while at < end:
-            number, seq, oldest, length = unpack(records, at)
-            room = rooms.get(number)
-            if room is None:
-                room = rooms[number] = Room()
-            if oldest > room.floor:
-                room.floor = oldest
-            here = place + at // WORD
-            if not length:
-                room.ceiling, room.reservation = seq, here
-            elif seq > room.newest:
-                room.newest = seq
-                room.seqs.append(seq)
-                room.places.append(here)
-                room.lengths.append(length)
-                if len(room.seqs) > most:
-                    room.cut(self.keep)
-            else:
-                self._load_again(room, seq, here, length)
-            at += size + (length + 7 & -8)  # record_size(length), for each of millions
-        assert at == end, "whole records"
-
-    @staticmethod
-    def _load_again(room: Room, seq: int, place: int, length: int) -> None:
-        """An event that cleaning has copied; where it is known, the later one counts."""
-        at = room.find(seq)
-        if at >= 0:
-            room.places[at] = place
-        else:
-            at = bisect_left(room.seqs, seq)
-            room.seqs.insert(at, seq)
-            room.places.insert(at, place)
-            room.lengths.insert(at, length)
-
-    def complete(self) -> dict[int, Room]:
-        """All is loaded, and all segments are there: keep what is offered, count what is live.
-        Answers the rooms that need a new record of where they begin."""
-        moved, live, size = {}, dict.fromkeys(self.segments, 0), RECORD.size
-        for number, room in self.rooms.items():
-            room.cut(bisect_left(room.seqs, room.floor))
-            if len(room.seqs) > self.keep:  # it was more before: what goes now must not come back
-                room.cut(len(room.seqs) - self.keep)
-                room.floor = room.seqs[0]
-                moved[number] = room
-            room.newest = max(room.newest, room.floor - 1)
-            room.reserved = room.ceiling
-            for place, length in zip(room.places, room.lengths, strict=True):
-                live[place >> _OFFSET_BITS] += size + (length + 7 & -8)
-            if room.reservation:
-                live[room.reservation >> _OFFSET_BITS] += size
-        for number, segment in self.segments.items():
-            segment.live = live[number]
-        self.live = sum(live.values())
-        return moved
-
-    # ---- keeping it
+        self._event = 0  # that is loaded
 
     def room(self, number: int) -> Room:
         """Of any number: one of which nothing is known yet, too."""
         room = self.rooms.get(number)
         if room is None:
-            room = self.rooms[number] = Room()
+            rooms, inboxes = self._keeps
+            made = (inboxes, max(1, inboxes // _SHARE)) if number >= INBOX else (rooms, 0)
+            room = self.rooms[number] = Room(*made)
         return room
+
+    # ---- making it: `load` for each batch, then `complete`
+
+    def load(self, event: int, place: int, records: memoryview) -> None:
+        """The records of the next batch. event: up to which everything has been taken then; place:
+        of the first record."""
+        if event < self._event:
+            self.cut(event)
+        self._event = event
+        unpack, at, end = RECORD.unpack_from, 0, len(records)
+        while at < end:
+            number, seq, its_event, sender, floor, length = unpack(records, at)
+            room = self.room(number)
+            room.floor = max(room.floor, floor)
+            values = seq, its_event, place + at // WORD, length, sender
+            if not room.seqs or seq > room.seqs[-1]:
+                room.insert(len(room.seqs), values)
+                if len(room.seqs) > 2 * room.keep:  # the older ones are not wanted any more
+                    room.remove(0, bisect_left(room.seqs, room.floor))
+            else:  # one that cleaning has copied: where it is known, the later one counts
+                known = room.find(seq)
+                if known >= 0:
+                    room.remove(known, known + 1)
+                room.insert(bisect_left(room.seqs, seq), values)
+            at += record_size(length)
+        assert at == end, "whole records"
+
+    def cut(self, event: int) -> None:
+        """Of events above this one nothing is kept."""
+        for room in self.rooms.values():
+            room.remove(0, bisect_left(room.seqs, room.floor))
+            first = bisect_right(room.events, event)
+            self.uncount(room, first, len(room.seqs))
+            room.remove(first, len(room.seqs))
+            if not room.seqs:  # it goes on with a lower one
+                room.floor = 0
+
+    def complete(self) -> None:
+        """All is loaded, and all segments are there: keep what is kept, count what is live."""
+        for room in self.rooms.values():
+            room.remove(0, bisect_left(room.seqs, room.floor))
+            if room.share:
+                self._trim_senders(room)
+        for room in self.rooms.values():
+            for place, length in zip(room.places, room.lengths, strict=True):
+                self.count(place, record_size(length))
+
+    @staticmethod
+    def _trim_senders(room: Room) -> None:
+        """Those that were too many of one sender may have been loaded again."""
+        counts: dict[int, int] = {}
+        for at in range(len(room.seqs) - 1, -1, -1):
+            sender = room.senders[at]
+            counts[sender] = counts.get(sender, 0) + 1
+            if counts[sender] > room.share:
+                room.remove(at, at + 1)
+
+    # ---- keeping it
 
     def count(self, place: int, size: int) -> None:
         """So many bytes at a place are live (below 0: no longer)."""
-        self.segments[place >> _OFFSET_BITS].live += size
-        self.live += size
+        segment = self.segments.get(place >> _OFFSET_BITS)
+        if segment is not None:
+            segment.live += size
+            self.live += size
 
-    def reserved(self, room: Room, place: int) -> None:
-        """The room's record is at another place now."""
-        if room.reservation:
-            self.count(room.reservation, -RECORD.size)
-        room.reservation = place
-        self.count(place, RECORD.size)
-
-    def add(self, room: Room, seq: int, place: int, length: int) -> None:
-        """The room's newest event; one that is too many goes."""
-        room.seqs.append(seq)
-        room.places.append(place)
-        room.lengths.append(length)
-        self.count(place, record_size(length))
-        if len(room.seqs) > self.keep:
-            self.forget(room, 1)
-            room.floor = room.seqs[0]
-
-    def forget(self, room: Room, count: int) -> None:
-        """The oldest events of a room are no longer offered."""
-        for place, length in zip(room.places[:count], room.lengths[:count], strict=True):
+    def uncount(self, room: Room, first: int, last: int) -> None:
+        """The events from index `first` to before `last` are not wanted any more."""
+        for place, length in zip(room.places[first:last], room.lengths[first:last], strict=True):
             self.count(place, -record_size(length))
-        room.cut(count)
+
+    def add(self, room: Room, seq: int, event: int, sender: int, length: int) -> None:
+        """The newest event of a room, which is not written yet; those that are too many go."""
+        if not room.seqs:
+            room.floor = seq
+        room.insert(len(room.seqs), (seq, event, UNWRITTEN, length, sender))
+        if room.share:
+            for _ in range(room.senders.count(sender) - room.share):
+                at = room.senders.index(sender)
+                self.uncount(room, at, at + 1)
+                room.remove(at, at + 1)
+        excess = len(room.seqs) - room.keep
+        if excess > 0:
+            self.uncount(room, 0, excess)
+            room.remove(0, excess)
+            room.floor = room.seqs[0]

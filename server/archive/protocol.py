@@ -27,7 +27,7 @@ class Kind(IntEnum):
     """What is asked for, with the fields of the question."""
 
     TXNS = 1  # user, txn_id to begin at, before, limit
-    EVENTS = 2  # room, after, limit, bytes
+    EVENTS = 2  # room or INBOX | user, after, limit, bytes
 
 
 class Question(NamedTuple):
@@ -77,7 +77,9 @@ def unpack_txns(data: bytes) -> tuple[int, int, list[tuple[int, ...]]]:
 
 
 def pack_events(token: int, oldest: int, bodies: Sequence[bytes]) -> bytes:
-    """The oldest room_seq that is kept (0: none), and bodies of CHAT_BROADCAST."""
+    """Of a room or an inbox: the oldest number that is kept (0: none), and bodies of CHAT_BROADCAST
+    or DIRECT_MESSAGE. No bodies: it has nothing above `after`, and all that has happened since is
+    in the ring."""
     sizes = struct.pack(f"={len(bodies)}I", *map(len, bodies))
     return _HEAD.pack(token, True) + _COUNTS.pack(oldest, len(bodies)) + sizes + b"".join(bodies)
 

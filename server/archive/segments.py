@@ -1,8 +1,10 @@
-"""The files of the rooms' events: their headers and batches, and one pass through all of them.
+"""The files of the histories: their headers and batches, and one pass through all of them.
 
-What a crash can leave is at the very end, and is no damage: a batch that was not written wholly,
-or a segment whose header was not. It is told, and the store cuts it off. Anything else that is not
-as it was written is `Damaged`; a segment that is missing, too.
+Batches are written one after the other, and synced several at a time. So a crash can leave the last
+ones damaged, in any order: each batch says which ones were durable before it was written. What is
+not as it was written, and was durable by the word of a batch that is, is `Damaged`; a segment that
+is missing, too. Anything else at the end is torn: it is told, and the store cuts it off and takes
+it from the journal once more.
 """
 
 import struct
@@ -21,38 +23,49 @@ from server.journal.format import (
     number_in,
     numbered,
 )
+from server.journal.reader import Position
 from server.region.layout import WORD
 
 SUFFIX: Final = "rooms"
 RECORD: Final = struct.Struct(f"<{len(ROOM_RECORD)}Q")
 _BATCH_MAGIC: Final = ROOM_BATCH.magic.to_bytes(WORD, "little")
-_SEGMENT_WORDS: Final = struct.Struct(f"<{len(ROOM_SEGMENT.fields)}Q")
-_BATCH_WORDS: Final = struct.Struct(f"<{len(ROOM_BATCH.fields)}Q")
 
 
 class SegmentHead(NamedTuple):
-    """A room segment header's fields."""
+    """A history segment header's fields."""
 
     magic: int
     format: int
+    log_id: int
+    epoch: int
     number: int
     first_batch: int
     salt: int
-    epoch: int
     created: int
     crc: int
 
 
 class BatchHead(NamedTuple):
-    """A room batch header's fields."""
+    """A history batch header's fields."""
 
     magic: int
     salt: int
     batch: int
+    synced: int
     oldest: int
+    segment: int
+    offset: int
+    txn_id: int
+    event: int
+    chain: bytes
     length: int
     time: int
     crc: int
+
+    @property
+    def position(self) -> Position:
+        """Where in the journal everything has been taken up to."""
+        return Position(self.segment, self.offset, self.txn_id, self.event, self.chain)
 
 
 for _header, _tuple in ((ROOM_SEGMENT, SegmentHead), (ROOM_BATCH, BatchHead)):
@@ -68,7 +81,7 @@ def segment_head(data: bytes) -> SegmentHead | None:
     """The header that a segment's bytes open with; None where they open with no valid one."""
     if len(data) < ROOM_SEGMENT.size:
         return None
-    head = SegmentHead._make(_SEGMENT_WORDS.unpack_from(data))
+    head = SegmentHead._make(ROOM_SEGMENT.words.unpack_from(data))
     good = head.magic == ROOM_SEGMENT.magic and head.crc == crc64(data[: ROOM_SEGMENT.size - WORD])
     return head if good else None
 
@@ -78,7 +91,7 @@ def batch_head(data: bytes | memoryview, offset: int, salt: int) -> BatchHead | 
     place in the order is not looked at."""
     if offset + ROOM_BATCH.size > len(data):
         return None
-    head = BatchHead._make(_BATCH_WORDS.unpack_from(data, offset))
+    head = BatchHead._make(ROOM_BATCH.words.unpack_from(data, offset))
     records = offset + ROOM_BATCH.size
     end = records + head.length
     if head.magic != ROOM_BATCH.magic or head.salt != salt or end > len(data):
@@ -92,7 +105,7 @@ def read_batch(disk: Disk, fd: int, offset: int, salt: int) -> memoryview | None
     data = disk.read(fd, ROOM_BATCH.size, offset)
     if len(data) < ROOM_BATCH.size:
         return None
-    size = ROOM_BATCH.size + BatchHead._make(_BATCH_WORDS.unpack(data)).length
+    size = ROOM_BATCH.size + BatchHead._make(ROOM_BATCH.words.unpack(data)).length
     if offset + size > disk.size(fd):
         return None
     data = disk.read(fd, size, offset)
@@ -100,11 +113,10 @@ def read_batch(disk: Disk, fd: int, offset: int, salt: int) -> memoryview | None
 
 
 class Torn(NamedTuple):
-    """What a crash left behind the last batch, of a batch or of a segment."""
+    """Where a crash has cut off what was written last."""
 
     path: Path
     offset: int  # bytes
-    size: int  # bytes
 
 
 class Segment(NamedTuple):
@@ -113,6 +125,16 @@ class Segment(NamedTuple):
     path: Path
     head: SegmentHead
     size: int  # bytes of the file
+    used: int  # bytes up to the end of its last batch
+
+
+class Unsure(NamedTuple):
+    """A batch of which nobody knows whether it is durable."""
+
+    batch: int
+    segment: int
+    offset: int  # bytes
+    data: memoryview  # as it was read
 
 
 class Scan:
@@ -124,105 +146,111 @@ class Scan:
         self._paths = [numbered(directory, n, SUFFIX) for n in numbers if n is not None]
         self.segments: Final[list[Segment]] = []
         """Oldest first."""
-        self.batch = 0
-        """Number of the newest batch; 0: none."""
-        self.oldest = 1
-        """The oldest segment that is needed."""
+        self.last: BatchHead | None = None
+        """The newest batch; None: none."""
         self.end = ROOM_SEGMENT.size
         """Where the next batch goes in the newest segment, bytes."""
-        self.last = 0
-        """Offset of the last batch there; 0: it has none."""
-        self.tail = b""
-        """The newest segment's bytes from `last` to `end`, as they were read."""
+        self.unsure: list[Unsure] = []
         self.torn: Torn | None = None
-        self.unborn: Path | None = None
-        """A segment that was being made."""
+        self.cut: list[Path] = []
+        """Segments behind the torn place: all of them go."""
 
-    def batches(self) -> Iterator[tuple[int, int, memoryview]]:
-        """Each batch: its segment's number, the offset of its records, and these. Damaged,
-        OtherFormat."""
-        paths, data = self._paths, b""
-        if paths:
-            data = read_file(self._disk, paths[-1])
-            # Before its header is durable nothing else is written into a segment.
-            if segment_head(data) is None and not data[ROOM_SEGMENT.size :].strip(b"\0"):
-                self.unborn = paths.pop()
-                if rest := len(data.rstrip(b"\0")):
-                    self.torn = Torn(self.unborn, 0, rest)
-                data = read_file(self._disk, paths[-1]) if paths else b""
-        newest = data
-        for path in paths:
-            data = newest if path == paths[-1] else read_file(self._disk, path)
+    @property
+    def oldest(self) -> int:
+        """The oldest segment that is needed."""
+        return self.last.oldest if self.last else 1
+
+    @property
+    def batch(self) -> int:
+        """Number of the newest batch; 0: none."""
+        return self.last.batch if self.last else 0
+
+    def batches(self) -> Iterator[tuple[BatchHead, int, int, memoryview]]:
+        """Each batch: its header, its segment's number, the offset of its records, and these.
+        Damaged, OtherFormat."""
+        for place, path in enumerate(self._paths):
+            data = read_file(self._disk, path)
             head = self._head(path, data)
-            self.segments.append(Segment(path, head, len(data)))
-            offset, self.last = ROOM_SEGMENT.size, 0
-            view = memoryview(data)
+            if head is None:
+                self._cut(place, 0, data)
+                break
+            self.segments.append(Segment(path, head, len(data), ROOM_SEGMENT.size))
+            first, offset, view = self.batch, ROOM_SEGMENT.size, memoryview(data)
+            if not self.last:
+                first = head.first_batch - 1
             while (batch := batch_head(view, offset, head.salt)) is not None:
-                if batch.batch != self.batch + 1:
-                    raise Damaged(
-                        path, offset, f"batch {batch.batch} in the place of {self.batch + 1}"
-                    )
+                if batch.batch != first + 1:
+                    raise Damaged(path, offset, f"batch {batch.batch} in the place of {first + 1}")
                 records = offset + ROOM_BATCH.size
-                yield head.number, records, view[records : records + batch.length]
-                self.batch, self.oldest, self.last = batch.batch, batch.oldest, offset
-                offset = records + batch.length
-            self._check_rest(path, data, offset, head.salt)
+                end = records + batch.length
+                yield batch, head.number, records, view[records:end]
+                self.last, first = batch, batch.batch
+                self.unsure.append(Unsure(batch.batch, head.number, offset, view[offset:end]))
+                self.unsure = [each for each in self.unsure if each.batch > batch.synced]
+                offset = end
             self.end = offset
-        if not paths:
-            if self.unborn is not None and number_in(self.unborn.name, SUFFIX) != 1:
-                raise Damaged(self.unborn, 0, "all segments before it are missing")
-            return
-        self.tail = data[self.last : self.end]
-        if rest := len(data[self.end :].rstrip(b"\0")):
-            self.torn = Torn(paths[-1], self.end, rest)
-        first = self.segments[0].head.number
-        if first > self.oldest:
-            missing = f"the segments {self.oldest} to {first - 1} are missing"
-            if rest:  # no torn write: once it was durable they were removed
-                raise Damaged(paths[-1], self.end, f"the last batch is damaged, and {missing}")
-            raise Damaged(paths[0], 0, missing)
+            self.segments[-1] = self.segments[-1]._replace(used=offset)
+            if data[offset:].strip(b"\0"):
+                self._cut(place, offset, data)
+                break
+        if self.segments and self.segments[0].head.number > self.oldest:
+            number = self.segments[0].head.number
+            raise Damaged(
+                self.segments[0].path,
+                0,
+                f"the segments {self.oldest} to {number - 1} are missing before it",
+            )
 
-    def _head(self, path: Path, data: bytes) -> SegmentHead:
-        head = segment_head(data)
+    def _head(self, path: Path, data: bytes) -> SegmentHead | None:
+        """The header of the segment that comes next; None: this one does not."""
+        head, number = segment_head(data), number_in(path.name, SUFFIX)
         if head is None:
-            raise Damaged(path, 0, "the segment's header is damaged")
+            return None
         if head.format != FORMAT_VERSION:
             raise OtherFormat(
                 f"{path} has format {head.format}, and this program reads {FORMAT_VERSION}"
             )
-        if head.number != number_in(path.name, SUFFIX):
+        if head.number != number:
             raise Damaged(path, 0, f"it is segment {head.number} under another's name")
         if not self.segments:
-            self.batch = head.first_batch - 1
             return head
-        before = self.segments[-1]
-        if head.number != before.head.number + 1:
-            raise Damaged(
-                path,
-                0,
-                f"the segments {before.head.number + 1} to {head.number - 1} are missing before it",
-            )
-        if head.first_batch != self.batch + 1:
-            raise Damaged(
-                before.path,
-                self.end,
-                f"the batches {self.batch + 1} to {head.first_batch - 1} are damaged or missing, "
-                "and followed by another segment",
-            )
-        if head.epoch != before.head.epoch:
-            raise Damaged(path, 0, f"epoch {head.epoch} behind {before.head.epoch}")
-        return head
+        before = self.segments[-1].head
+        if (head.log_id, head.epoch) != (before.log_id, before.epoch):
+            raise Damaged(path, 0, "it belongs to another log or epoch than the segment before it")
+        is_next = head.number == before.number + 1 and head.first_batch == self._next(before)
+        return head if is_next else None
 
-    def _check_rest(self, path: Path, data: bytes, offset: int, salt: int) -> None:
-        """Behind the last good batch stands nothing that was ever durable."""
-        at = data.find(_BATCH_MAGIC, offset)
-        while at >= 0:
-            later = batch_head(data, at, salt)
-            if later is not None:
+    def _next(self, before: SegmentHead) -> int:
+        return self.batch + 1 if self.last else before.first_batch
+
+    def _cut(self, place: int, offset: int, data: bytes) -> None:
+        """Something is not as it was written: Damaged, unless nobody says that it was durable."""
+        path, later = self._paths[place], self._paths[place + 1 :]
+        first = self.segments[0].head if self.segments else None
+        lost = self._next(first) if first is not None else 1
+        if first is None and number_in(path.name, SUFFIX) != 1:
+            raise Damaged(path, 0, "the segment's header is damaged")
+        for other, found in ((path, data), *((p, read_file(self._disk, p)) for p in later)):
+            head = segment_head(found)
+            synced = _most_synced(found, offset if other == path else 0, head) if head else 0
+            if synced >= lost:
                 raise Damaged(
                     path,
                     offset,
-                    f"batch {self.batch + 1} is damaged, and followed by {later.batch} at offset "
-                    f"{at}",
+                    f"batch {lost} is damaged or missing, and {other.name} says that all up to "
+                    f"{synced} were durable",
                 )
-            at = data.find(_BATCH_MAGIC, at + 1)
+        self.torn = Torn(path, offset)
+        self.cut = later if offset else [path, *later]
+
+
+def _most_synced(data: bytes, offset: int, head: SegmentHead) -> int:
+    """What the batches of a segment, from an offset on, say was durable; 0: nothing."""
+    mark, most = _BATCH_MAGIC + head.salt.to_bytes(WORD, "little"), 0
+    at = data.find(mark, offset)
+    while at >= 0:
+        found = batch_head(data, at, head.salt)
+        if found is not None:
+            most = max(most, found.synced)
+        at = data.find(mark, at + 1)
+    return most

@@ -106,7 +106,7 @@ class Settings:
     flush_interval: float = setting(
         0.01,
         DURABILITY,
-        "how long chat, and with async money, may be in memory only, beside one write",
+        "with async, how long what was answered may be in memory only, beside one write",
         unit="s",
         minimum=0.001,
         maximum=10.0,
@@ -146,6 +146,24 @@ class Settings:
         unit="events",
         minimum=1,
         maximum=1_000_000,
+    )
+    inbox_history: int = setting(
+        1000,
+        DURABILITY,
+        "direct messages to each user that are kept for INBOX_HISTORY; those of one sender are at"
+        " most a tenth of them",
+        unit="messages",
+        minimum=1,
+        maximum=1_000_000,
+    )
+    archive_lag_max: int = setting(
+        256,
+        DURABILITY,
+        "events that may be missing in the histories of rooms and inboxes; beyond it requests that"
+        " make events are refused until the archive has caught up",
+        unit="MiB",
+        minimum=1,
+        maximum=1 << 20,
     )
     accounts: int = setting(
         4096, CAPACITY, "users that can register", unit="users", minimum=1, maximum=1 << 20

@@ -75,4 +75,6 @@ class Stats:
             "batches": batches,
             "batch_mean": round(records / max(batches, 1), 1),
             "sync_ms_mean": round(sync_us / max(batches, 1) / 1000, 3),
+            "archive_lag": self._region.archive.lag,  # bytes of events
+            "archive_closed": self._region.archive.closed,
         }

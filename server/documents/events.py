@@ -114,13 +114,17 @@ EVENTS: Final = (
     Event("journal_crashed", "error", "a fault in the journal process, which is replaced"),
     Event("worker_outlived_journal", "warning", "a worker did not stop in time, and can make no"
           " transaction any more"),
-    Event("rooms_end_cut", "warning", "the file of the rooms' events ended in a batch that was not"
-          " written wholly"),
-    Event("rooms_unusable", "error", "the files of the rooms' events are damaged or of another"
-          " format"),
-    Event("rooms_unwritable", "error", "the rooms' events cannot be written; the archive is tried"
-          " again"),
-    Event("room_events_dropped", "error", "`events` waited too long for the disk and are not kept"),
+    Event("histories_end_cut", "warning", "the files of the histories ended in something that was"
+          " not written wholly; it is taken from the journal once more"),
+    Event("histories_set_aside", "error", "the files of the histories are damaged, or do not belong"
+          " to the journal: they are in `kept`, and histories begin where the journal does"),
+    Event("histories_shortened", "warning", "the histories had events that the journal does not"
+          " have; these are dropped"),
+    Event("histories_unwritable", "error", "the histories cannot be kept up: chat is refused until"
+          " they can, money goes on, and it is tried again"),
+    Event("histories_late", "error", "more than `archive_lag_max` is missing in the histories: chat"
+          " is refused until they have caught up"),
+    Event("histories_recovered", "info", "the histories can be kept up again"),
     Event("history_unreadable", "error", "an answer from the files failed"),
     Event("archive_crashed", "error", "a fault in the archive process, which is replaced"),
 )  # fmt: skip

@@ -55,6 +55,8 @@ _SETTINGS: Final = (
     "snapshot_interval",
     "history_size",
     "room_history",
+    "inbox_history",
+    "archive_lag_max",
 )
 _NUMBER: Final = "N" * 20
 
@@ -155,7 +157,13 @@ An event is these words, then its frame as it was pushed, filled up with zeros t
 
 _ROOMS: Final = """\
 A segment is a header and then batches; a batch is a header and then records, of any room or
-inbox. Of two records of one event the later one counts."""
+inbox. Of two records of one event the later one counts.
+
+Batches are written without waiting for the disk, and synced about once a second. So a crash can
+leave several of them damaged: what no later batch says was durable (`synced`) is cut off, and taken
+from the journal once more. Any other damage, or another `log_id` or `epoch`, keeps no server from
+starting: the files are moved to `removed-TIME/`, and the histories are made anew from what the
+journal has. They begin where it does then; the numbers of rooms and inboxes go on."""
 
 _END: Final = """
 ## Torn, or damaged
@@ -236,6 +244,11 @@ that a room or an inbox has given is never given again in its epoch, also after 
 has room for it. So where the next segment cannot be allocated, requests that need space are
 answered with ERR_SERVER_BUSY at once, everything that was executed before can still be written, and
 the server goes on by itself when there is space again (`disk_full`, `disk_has_space`).
+
+**The archive lags or cannot write.** Where more than `archive_lag_max` of events is missing in the
+histories, or they cannot be written, requests that make events are answered with ERR_SERVER_BUSY,
+and all others go on. It is tried again every second, and recovers by itself
+(`histories_unwritable`, `histories_late`, `histories_recovered`).
 
 **Errors.** After the first error of a write or a sync the journal writes nothing any more, for
 nobody knows what a failed sync has kept. No request that changes anything is taken any more, and

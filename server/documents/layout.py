@@ -52,7 +52,7 @@ WRITERS: Final = {
     "worker whose LOGIN supersedes it sets `mark`, under the user's account lock, and clears "
     "`rooms`; `next` and `previous` any worker, under the registry lock",
     "rooms": "any worker, under the event lock; `members` under the registry lock as well; "
-    "`began`, `reserved` and `kept` the archive",
+    "`kept` the archive",
     "presence": "each worker its own column, without a lock",
     "txn_ring": "any worker, under the log lock",
     "event_ring": "any worker, under the event lock",

@@ -213,44 +213,56 @@ def event_size(frame_len: int) -> int:
 
 
 ROOM_SEGMENT: Final = Header(
-    "room segment header",
-    "At the beginning of a segment of the rooms' events. Room batches follow, without gaps; behind "
-    "the last one the file is zero, as it was allocated.",
+    "history segment header",
+    "At the beginning of a segment of the histories of rooms and inboxes. History batches follow, "
+    "without gaps; behind the last one the file is zero, as it was allocated.",
     magic("trdrooms"),
     (
         _MAGIC,
         HeaderField("format", "the format version"),
+        HeaderField("log_id", "the identity of the log that they are made from"),
+        HeaderField("epoch", "that the numbers of rooms and inboxes belong to"),
         HeaderField("number", "of the segment, from 1, as in the file's name"),
         HeaderField("first_batch", "number of its first batch: the one after the segment before"),
         HeaderField("salt", "random: a batch of this segment repeats it, one of another file not"),
-        HeaderField("epoch", "that the room_seqs belong to, the same in all segments"),
         HeaderField("created", "microseconds since the Unix epoch"),
         _CRC,
     ),
 )
 ROOM_BATCH: Final = Header(
-    "room batch header",
-    "Before room records that were written and synced together, before the next batch was.",
+    "history batch header",
+    "Before history records that were written together, with the place in the journal up to which "
+    "everything has been taken. Where that event is below the one of the batch before, the log was "
+    "shortened: of what stands before it, events above that one do not count.",
     magic("trdroomb"),
     (
         _MAGIC,
         HeaderField("salt", "of the segment"),
         HeaderField("batch", "its number, from 1, without a gap over all segments"),
+        HeaderField("synced", "number of the newest batch that was durable before it was written"),
         HeaderField(
             "oldest", "number of the oldest segment that is still needed beside this batch"
         ),
-        HeaderField("length", "bytes of the records, at least one"),
+        HeaderField("segment", "of the journal: where everything has been taken up to"),
+        HeaderField("offset", "in that segment, bytes"),
+        HeaderField("txn_id", "of the newest transaction before that place"),
+        HeaderField("event", "number of the newest event before that place"),
+        HeaderField("chain", "SHA-256 of the journal's header before that place", _HASH_WORDS),
+        HeaderField("length", "bytes of the records; 0: it only tells the place"),
         HeaderField("time", "when it was written, microseconds since the Unix epoch"),
         _CRC,
     ),
 )
 ROOM_RECORD: Final = (
-    HeaderField("room", "room_id"),
-    HeaderField("seq", "room_seq of the event; of a reservation the highest that may be used"),
-    HeaderField("oldest", "no event of the room below this room_seq is offered any more"),
-    HeaderField("length", "bytes of the body that follows; 0: no event, but a reservation"),
+    HeaderField("room", "room_id, or 2^32 and the user_id for an inbox"),
+    HeaderField("seq", "number of the event in its room or inbox"),
+    HeaderField("event", "its number in the log"),
+    HeaderField("sender", "user id of who sent it"),
+    HeaderField("oldest", "nothing of the room below this seq is kept any more"),
+    HeaderField("length", "bytes of the body that follows"),
 )
-"""The words before an event's CHAT_BROADCAST body, which zeros fill up to whole words."""
+"""The words before the body of a CHAT_BROADCAST or DIRECT_MESSAGE, which zeros fill up to whole
+words."""
 
 SNAPSHOT: Final = Header(
     "snapshot header",

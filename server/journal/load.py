@@ -317,8 +317,7 @@ def _fill_rooms(region: Region, books: Books) -> None:
     """Where rooms, inboxes and events go on."""
     skipped, count = books.skips, region.layout["rooms"].records
     last = [0, *map(books.last_seq, range(1, count))]
-    for field in ("last_seq", "began"):
-        region.set_column("rooms", field, last)
+    region.set_column("rooms", "last_seq", last)
     region.set_column("rooms", "oldest_seq", [seq + 1 if seq else 0 for seq in last])
     region.set_column("rooms", "last_event", [0] * count)
     users = region.layout["users"].records

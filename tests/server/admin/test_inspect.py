@@ -209,8 +209,6 @@ def test_rooms_and_events() -> None:
             "oldest_seq": 0,
             "last_event": 4,
             "members": 1,
-            "began": 0,
-            "reserved": None,
             "kept": 0,
         }
         assert values(region, "presence", 64) == {"connections": [0, 0, 1]}

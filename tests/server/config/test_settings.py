@@ -102,6 +102,8 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "snapshot_interval": 300.0,
         "history_size": 1024,
         "room_history": 1000,
+        "inbox_history": 1000,
+        "archive_lag_max": 256,
         "accounts": 4096,
         "rooms": 256,
         "max_connections": 4096,

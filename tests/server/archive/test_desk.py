@@ -1,4 +1,4 @@
-"""The archive process's parts: what keeps it waiting, and what must not."""
+"""Questions to the archive, and its answers: what keeps one waiting, and what must not."""
 
 import socket
 import threading
@@ -9,27 +9,24 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from libnet.wakeup import Wakeup
-from server.archive import process as archive
+from server.archive.desk import ASKED_MAX, Answers, Desk
 from server.archive.history import History
-from server.archive.process import ASKED_MAX, Answers, Desk, Keeper
 from server.archive.protocol import (
     DATAGRAM_MAX,
     HELLO,
+    INBOX,
     Kind,
     Question,
     head_of,
     unpack_events,
 )
-from server.archive.store import RoomStore
-from server.journal import format as journal_format
 from server.journal.disk import Disk
+from server.region.layout import ServerState
 from server.region.region import Region
-from tests.helpers.region import STARTED_US, login, register, say, small_region, state_of, word
-from tests.server.archive.rooms_model import ALL, Unsynced, opened
-from tests.server.journal import append, batches, open_writer
+from tests.helpers.region import small_region, state_of
+from tests.server.archive.store_model import Unsynced
+from tests.server.archive.test_keeper import Server
 
 DEADLINE_S = 20.0
 
@@ -46,8 +43,8 @@ class Stuck(Disk):
 
 
 class Office:
-    """A desk, the workers' ends of its sockets, and what is read for them: of each of three
-    transactions one batch, and three events of room 1."""
+    """A desk, the workers' ends of its sockets, and what is read for them: a journal of three
+    transactions, each with an event of room 1 and a message to user 1."""
 
     def __init__(
         self, region: Region, directory: Path, workers: int, disk: Disk, thread: ThreadPoolExecutor
@@ -57,29 +54,36 @@ class Office:
             sock.setblocking(False)
         self.workers = [worker for worker, _ in pairs]
         self._ends = [end for _, end in pairs]
-        journal = directory / "journal"
-        journal.mkdir()
-        writer = open_writer(Unsynced(), journal, 1 << 16)
-        for each in batches([1, 1, 1]):
-            append(writer, each)
-        writer.close()
-        self.store: RoomStore = opened(Unsynced(), directory / "rooms")
-        self.store.reserve(1, 9)
-        self.store.commit()
-        for seq in (1, 2, 3):
-            self.store.append(1, seq, b"event %d" % seq)
-        self.store.commit()
-        answers = Answers(state_of(region), self.store, History(disk, journal, lambda: 3))
+        self.server = Server(region, Unsynced(), directory)
+        region.header.state = ServerState.SERVING
+        for _ in range(3):
+            self.server.say(txns=1)
+            self.server.say(INBOX | 1)
+        self.server.turn()
+        journal = self.server.data.journal
+        history = History(disk, journal, lambda: self.server.journal.durable)
+        answers = Answers(state_of(region), self.server.keeper, history)
         self._wakeup = Wakeup()
         self._begin = partial(Desk, self._ends, answers, thread, self._wakeup)
         self.desk = self._begin()
+
+    def bodies(self, room: int) -> list[bytes]:
+        return [said.body for said in self.server.journal.said if said.room == room]
 
     def begin(self) -> None:
         """As another process does in the place of one that was killed."""
         self.desk = self._begin()
 
-    def ask(self, worker: int, token: int, kind: Kind, for_s: float = DEADLINE_S) -> None:
-        fields = (7, 1, 0, 9) if kind == Kind.TXNS else (1, 0, 9, 1000)
+    def ask(
+        self,
+        worker: int,
+        token: int,
+        kind: Kind,
+        for_s: float = DEADLINE_S,
+        after: int = 0,
+        room: int = 1,
+    ) -> None:
+        fields = (7, 1, 0, 9) if kind == Kind.TXNS else (room, after, 9, 1000)
         until = time.monotonic_ns() + int(for_s * 1e9)
         self.workers[worker].send(Question(token, kind, until, fields).pack())
 
@@ -101,7 +105,8 @@ class Office:
 
     def close(self) -> None:
         self._wakeup.close()
-        self.store.close()
+        self.server.keeper.close()
+        self.server.journal.writer.close()
         for sock in (*self.workers, *self._ends):
             sock.close()
 
@@ -119,41 +124,6 @@ def office(directory: Path, workers: int = 1, disk: Disk | None = None) -> Itera
         made.close()
 
 
-def test_what_waits_for_a_disk_that_hangs_is_bounded_and_the_hole_is_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(archive, "BUFFERED_MAX", 2000)
-    with small_region() as region:
-        store = opened(Unsynced(), tmp_path / "rooms", keep=1000)
-        keeper = Keeper(region, store)
-        keeper.begin()
-        state = state_of(region)
-        session = login(state, *register(state, "ann"))
-        rooms = (1, 2, 3)
-        for room in rooms:
-            state.memberships.join(session, room, STARTED_US)
-        said = 0
-        for number in range(100):
-            for room in rooms[: 2 if number < 80 else 3]:
-                say(state, session, room, f"message {number}", STARTED_US)
-                said += 1
-            keeper.collect()  # and nothing is written
-            assert store.buffered <= 2000
-        assert keeper.write()
-        store.sync()
-        keeper.finish()
-        dropped = word(region, "archive", 0, "dropped")
-        assert dropped > 100
-        assert dropped + word(region, "archive", 0, "kept") == said + len(rooms)
-        for room in rooms:
-            last = word(region, "rooms", room, "last_seq")
-            oldest = store.oldest(room)
-            assert 1 < oldest <= last == store.last(room)
-            assert word(region, "rooms", room, "kept") == oldest
-            assert len(store.read(room, 0, 1000, ALL)) == last - oldest + 1, "no hole"
-        store.close()
-
-
 def test_a_disk_that_does_not_answer_keeps_nothing_else_waiting(tmp_path: Path) -> None:
     """The turn ends, in which the ring is looked at; and what needs no old record is answered."""
     disk = Stuck()
@@ -166,7 +136,7 @@ def test_a_disk_that_does_not_answer_keeps_nothing_else_waiting(tmp_path: Path) 
             made.turn()
             answers += made.answers(0)
         assert [head_of(answer) for answer in answers] == [(2, True)]
-        assert unpack_events(answers[0]) == (1, [b"event 1", b"event 2", b"event 3"])
+        assert unpack_events(answers[0]) == (1, made.bodies(1))
         disk.go.set()
         while not answers[1:]:
             made.turn()
@@ -216,22 +186,57 @@ def test_what_was_asked_of_the_process_before_is_not_worked_on_twice(tmp_path: P
         assert [head_of(answer) for answer in answers] == [(2, True)]
 
 
-def test_no_call_holds_the_interpreter_for_a_whole_batch(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The thread that reads old records would keep the other one from the ring."""
-    called: list[int] = []
-    crc64 = journal_format.crc64
+def test_rooms_and_inboxes_are_answered_from_where_one_is(tmp_path: Path) -> None:
+    with office(tmp_path) as made:
+        for token, room, after in ((1, 1, 1), (2, INBOX | 1, 0), (3, INBOX | 1, 3)):
+            made.ask(0, token, Kind.EVENTS, after=after, room=room)
+            answers: list[bytes] = []
+            while not answers:
+                made.turn()
+                answers += made.answers(0)
+            assert head_of(answers[0]) == (token, True)
+            assert unpack_events(answers[0]) == (1, made.bodies(room)[after:])
+            assert made.bodies(room)
 
-    def counted(data: bytes, crc: int = 0) -> int:
-        called.append(len(data))
-        return int(crc64(data, crc))
 
-    writer = open_writer(Unsynced(), tmp_path, 1 << 16)
-    (each,) = batches([2000])
-    append(writer, each)
-    writer.close()
-    monkeypatch.setattr(journal_format, "crc64", counted)
-    assert History(Disk(), tmp_path, lambda: 2000).read(7) is not None
-    assert sum(called) > len(each.records)
-    assert max(called) <= 1 << 16
+def test_what_is_between_histories_and_ring_is_waited_for(tmp_path: Path) -> None:
+    """An empty answer says that the ring has the rest: not before that is so."""
+    with office(tmp_path) as made:
+        server, region = made.server, made.server.region
+        ring = region.layout.capacities.event_ring
+        for number in range(ring + 10):
+            server.say(2)
+            made.ask(0, number + 1, Kind.EVENTS, after=3)
+            for _ in range(3):
+                made.turn()
+            meets = 6 + number + 1 - ring <= 6
+            answers = made.answers(0)
+            if meets:
+                assert [head_of(answer) for answer in answers] == [(number + 1, True)]
+                assert unpack_events(answers[0]) == (1, [])
+            else:
+                assert not answers
+                assert made.desk.busy
+        made.ask(0, 900, Kind.EVENTS, after=0)
+        made.turn()
+        made.turn()
+        (answer,) = made.answers(0)
+        assert unpack_events(answer) == (1, made.bodies(1)), "it ends where the histories do"
+        server.turn()
+        answers = []
+        while made.desk.busy or not answers:
+            made.turn()
+            answers += made.answers(0)
+        assert len(answers) == 10
+        assert all(unpack_events(answer) == (1, []) for answer in answers)
+
+
+def test_histories_that_cannot_be_opened_are_answered_at_once(tmp_path: Path) -> None:
+    with office(tmp_path) as made:
+        made.server.keeper.close()
+        made.ask(0, 1, Kind.EVENTS)
+        answers: list[bytes] = []
+        while not answers:
+            made.turn()
+            answers += made.answers(0)
+        assert [head_of(answer) for answer in answers] == [(1, False)]
