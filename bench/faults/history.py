@@ -6,7 +6,6 @@ server's user_id.
 
 from dataclasses import dataclass, field
 
-from bench.lab.target import Crash
 from libproto.errors import Status
 from libproto.messages import ChatBroadcast, RoomGap, Transaction, TxnKind
 
@@ -42,14 +41,17 @@ class Read:
 
 @dataclass(slots=True)
 class Message:
-    """A CHAT_SEND. No two have the same text."""
+    """A CHAT_SEND, over all its repetitions. No two have the same text."""
 
     user: int
     room: int
     text: str
     room_seq: int = 0  # 0: not acknowledged
-    sent: float = 0.0
+    sent: float = 0.0  # for the first time
     answered: float = 0.0
+    req_id: int = 0
+    repeats: int = 0
+    recorded: bool = False  # the answer told the outcome of an earlier sending
 
 
 @dataclass(slots=True)
@@ -97,8 +99,6 @@ class History:
     """Of each room at the end, when nobody spoke any more."""
     kept: dict[int, Missed] = field(default_factory=dict)
     """What ROOM_HISTORY has of each room at the end, from its first number on."""
-    crashes: list[Crash] = field(default_factory=list)
-    """In order; after each the server was started again on the same data."""
     complete: bool = False
     """The run has come to its end in order: log, balances and last_seqs are there."""
     unexpected: list[str] = field(default_factory=list)

@@ -32,11 +32,13 @@ FIGURES: Final = {
     "unknown": "outcome unknown at the end",
     "unknown_executed": "of these, executed by the log",
     "reads": "BALANCE answers checked",
+    "messages": "messages said in rooms",
+    "messages_repeated": "of these, repeated, the answer having been lost",
+    "messages_recorded": "of these, told the recorded outcome",
     "events": "room events",
     "deliveries": "deliveries of room events",
     "gaps": "ROOM_GAP told",
     "fetched": "events read with ROOM_HISTORY instead",
-    "forgotten": "acknowledged messages gone with the server",
 }
 """What is counted, by a short name, in the order of the table."""
 

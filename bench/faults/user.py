@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from bench.faults.history import Membership, Message, Missed, Read, Request
@@ -12,6 +13,7 @@ from client.core.gaps import read_range
 from libproto.errors import Status
 from libproto.messages import (
     LIST_MAX,
+    OUTCOME_WINDOW,
     ChatBroadcast,
     JoinRoomResponse,
     Opcode,
@@ -23,7 +25,7 @@ from libproto.messages import (
 
 ROOMS: Final = tuple(range(1, 9))
 ROOMS_EACH: Final = 2
-IN_FLIGHT_MAX: Final = 8  # ledger requests of one user; far below the window of outcomes
+IN_FLIGHT_MAX: Final = 8  # numbered requests of one user; far below the window of outcomes
 PRESSED: Final = 4  # of them sent at once, before a fault
 READ_LOG_S: Final = 2.0
 NEW_MAX: Final = 32  # transactions asked for first
@@ -52,7 +54,7 @@ class User:
         self.name = name
         self.id = user
         self.wire: Wire | None = None  # while it is logged in
-        self.unanswered: dict[int, Request] = {}
+        self.unanswered: dict[int, Request | Message] = {}
         self.reconnects: list[float] = []  # seconds from each loss to being logged in again
         self._load = load
         self._history = load.history
@@ -101,7 +103,8 @@ class User:
     def _begin(self, wire: Wire) -> None:
         self.wire = wire
         for request in self.unanswered.values():
-            self._repeat(request)
+            if isinstance(request, Request):
+                self._repeat(request)
         for number, room in self._rooms.items():
             if room.leaving:  # and then the connection was lost: out of it in any case
                 room.leaving, room.position = False, None
@@ -142,7 +145,7 @@ class User:
         return True
 
     def press(self) -> None:
-        """Send some ledger requests at once."""
+        """Send some requests at once."""
         for _ in range(PRESSED):
             if self.wire is not None and self._has_room():
                 self._ledger()
@@ -175,7 +178,14 @@ class User:
             self._leave(wire)
 
     def _has_room(self) -> bool:
-        return len(self.unanswered) < IN_FLIGHT_MAX
+        oldest = min(self.unanswered, default=self._next_req_id)
+        is_open = self._next_req_id - oldest < OUTCOME_WINDOW
+        return is_open and len(self.unanswered) < IN_FLIGHT_MAX
+
+    def _number(self, request: Request | Message) -> None:
+        """Give it its req_id, which is there already."""
+        self._next_req_id += 1
+        self.unanswered[request.req_id] = request
 
     # ---- money
 
@@ -188,8 +198,7 @@ class User:
             amount += 1
             payee = self._load.somebody(self._random, self.id)
         request = Request(self.id, kind, payee, amount, self._next_req_id, time.monotonic())
-        self._next_req_id += 1
-        self.unanswered[request.req_id] = request
+        self._number(request)
         self._history.requests.append(request)
         self._send(request, cut_at)
 
@@ -212,13 +221,8 @@ class User:
     def _settle(self, request: Request, answer: Answer) -> None:
         if answer.status == Status.ERR_SERVER_BUSY:  # not executed by this sending
             self._load.busy += 1
-            wire = self.wire
-
-            def again() -> None:
-                if self.wire is wire is not None and request.req_id in self.unanswered:
-                    self._send(request)
-
-            asyncio.get_running_loop().call_later(BUSY_S, again)
+            if self.wire is not None:
+                self._later(self.wire, lambda: self._send(request))
             return
         if answer.status not in _FINE:
             self._load.refused(_OPCODES[request.kind], answer)
@@ -273,20 +277,48 @@ class User:
 
     def _say(self, wire: Wire) -> None:
         number, room = self._random.choice(tuple(self._rooms.items()))
-        if room.joined is None or room.leaving:
+        if room.joined is None or room.leaving or not self._has_room():
             return
         self._said += 1
         text = f"{self.name} {self._said} " + "." * (self._said % 90)
-        message = Message(self.id, number, text, sent=time.monotonic())
+        message = Message(self.id, number, text, sent=time.monotonic(), req_id=self._next_req_id)
+        self._number(message)
         self._history.messages.append(message)
+        self._send_message(wire, message)
 
+    def _messages_to(self, room: int) -> list[Message]:
+        """Those that are unanswered."""
+        return [m for m in self.unanswered.values() if isinstance(m, Message) and m.room == room]
+
+    def _send_message(self, wire: Wire, message: Message) -> None:
         def settle(answer: Answer) -> None:
-            if answer.status == Status.OK:
-                message.room_seq, message.answered = answer.fields[0], time.monotonic()
-            else:
+            if answer.status == Status.ERR_SERVER_BUSY:  # not executed by this sending
+                self._load.busy += 1
+                self._later(wire, lambda: self._send_message(wire, message))
+                return
+            if answer.status != Status.OK:
                 self._load.refused(Opcode.CHAT_SEND, answer)
+            del self.unanswered[message.req_id]
+            message.answered, message.recorded = time.monotonic(), answer.recorded
+            if answer.status == Status.OK:
+                message.room_seq = answer.fields[0]
 
-        wire.ask(Opcode.CHAT_SEND, number, message.text, settle=settle)
+        wire.send(
+            Opcode.CHAT_SEND,
+            message.req_id,
+            (message.room, message.text),
+            settle,
+            duplicate=message.repeats > 0,
+        )
+
+    def _later(self, wire: Wire, action: Callable[[], None]) -> None:
+        """Call it after BUSY_S, if this is the connection then."""
+
+        def again() -> None:
+            if self.wire is wire and not wire.closed.is_set():
+                action()
+
+        asyncio.get_running_loop().call_later(BUSY_S, again)
 
     def _join(self, number: int) -> None:
         wire, room = self.wire, self._rooms[number]
@@ -295,12 +327,16 @@ class User:
         def settle(answer: Answer) -> None:
             if answer.status != Status.OK:
                 self._load.refused(Opcode.JOIN_ROOM, answer)
+                self._later(wire, lambda: self._join(number))
                 return
             joined = JoinRoomResponse._make(answer.fields)
             before, last = room.position, joined.last_seq
             room.joined = Membership(self.id, number, last, joined.epoch, before)
             self._history.memberships.append(room.joined)
             room.position = last
+            for message in self._messages_to(number):  # of the connection before
+                message.repeats += 1
+                self._send_message(wire, message)
             if before is not None and before < last:
                 self._owe(number, before + 1, last)
             self._fetch()
@@ -310,7 +346,7 @@ class User:
     def _leave(self, wire: Wire) -> None:
         """Out of a room, and in again as somebody new to it."""
         number, room = self._random.choice(tuple(self._rooms.items()))
-        if room.joined is None or room.leaving or self._owed:
+        if room.joined is None or room.leaving or self._owed or self._messages_to(number):
             return
         room.leaving = True
 
@@ -399,7 +435,7 @@ class User:
         if self.wire is None:
             return "is not logged in"
         if self.unanswered:
-            return f"waits for {len(self.unanswered)} ledger requests"
+            return f"waits for {len(self.unanswered)} requests"
         if any(room.joined is None or room.leaving for room in self._rooms.values()):
             return "waits to join a room"
         if self._owed:

@@ -10,16 +10,16 @@ answer.
 **Rooms.** After a JOIN_ROOM answered with s, a connection is told s+1, s+2, ... once and in order,
 as an event or inside a ROOM_GAP, up to the room's last one at the end. One number is one event,
 whoever tells of it. What a gap names, or what came while there was no connection, is in
-ROOM_HISTORY, where that still reaches so far, and where no crash has taken it (`forgotten`).
+ROOM_HISTORY, where that still reaches so far; no crash takes what was acknowledged or shown to
+anybody. A message is there once, under the number that its sender was told.
 """
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 
-from bench.faults.forgotten import Forgotten
 from bench.faults.history import History, Membership, Message, Missed, Read, Request
 from bench.lab.verdict import CHECKS, Problem
 from libproto.errors import Status
@@ -35,8 +35,6 @@ class Verdict:
 
     problems: list[Problem]
     figures: dict[str, int]
-    forgotten_s: list[float] = field(default_factory=list)
-    """Of the acknowledged messages that crashes took: how old each was then."""
 
     @property
     def good(self) -> bool:
@@ -66,10 +64,9 @@ def judge(history: History) -> Verdict:
     problems += ledger.real_time(checking_reads=history.complete)
     events: Events = {}
     problems += _collect(history, events)
-    forgotten = Forgotten(history, events)
     problems += _streams(history)
-    problems += _fetched(history, events, forgotten)
-    problems += _messages(history, events, forgotten)
+    problems += _fetched(history, events)
+    problems += _messages(history, events)
     problems += _alternation(events)
     figures["events"] = len(events)
     figures["deliveries"] = sum(
@@ -79,9 +76,7 @@ def judge(history: History) -> Verdict:
         not isinstance(push, ChatBroadcast) for each in history.memberships for push in each.pushes
     )
     figures["fetched"] = sum(len(each.found or ()) for each in history.missed)
-    if history.crashes:
-        figures["forgotten"] = len(forgotten.ages_s)
-    return Verdict(problems, figures, forgotten.ages_s)
+    return Verdict(problems, figures)
 
 
 def _request_figures(history: History) -> dict[str, int]:
@@ -97,6 +92,9 @@ def _request_figures(history: History) -> dict[str, int]:
         ),
         "unknown": sum(r.status is None for r in requests),
         "reads": len(history.reads),
+        "messages": len(history.messages),
+        "messages_repeated": sum(m.repeats > 0 for m in history.messages),
+        "messages_recorded": sum(m.recorded for m in history.messages),
     }
 
 
@@ -344,24 +342,23 @@ def _stream(membership: Membership) -> Iterator[Problem]:
         position = max(position, last)
 
 
-def _fetched(history: History, events: Events, forgotten: Forgotten) -> Iterator[Problem]:
+def _fetched(history: History, events: Events) -> Iterator[Problem]:
     """ROOM_HISTORY had what it still reached."""
     numbers: dict[int, list[int]] = defaultdict(list)  # of each room, those that are an event's
     for room, seq in sorted(events):
         numbers[room].append(seq)
     for missed in history.missed:
         if missed.found is not None:
-            yield from _fetch(missed, numbers[missed.room], forgotten)
+            yield from _fetch(missed, numbers[missed.room])
 
 
-def _fetch(missed: Missed, numbers: list[int], forgotten: Forgotten) -> Iterator[Problem]:
+def _fetch(missed: Missed, numbers: list[int]) -> Iterator[Problem]:
     assert missed.found is not None
     position, who = missed.first - 1, f"user {missed.user}, history of room {missed.room}"
 
     def absent(end: int) -> Iterator[Problem]:
         for seq in numbers[bisect_right(numbers, position) : bisect_left(numbers, end)]:
-            if not forgotten.may_miss(missed.room, seq, missed.asked):
-                yield Problem("events_missing", f"{who}: {seq} is not told")
+            yield Problem("events_missing", f"{who}: {seq} is not told")
 
     for item in missed.found:
         if isinstance(item, RoomGap):
@@ -374,8 +371,8 @@ def _fetch(missed: Missed, numbers: list[int], forgotten: Forgotten) -> Iterator
     yield from absent(missed.last + 1)
 
 
-def _messages(history: History, events: Events, forgotten: Forgotten) -> Iterator[Problem]:
-    """What was acknowledged is there, as it was sent; what was not, at most once.
+def _messages(history: History, events: Events) -> Iterator[Problem]:
+    """What was acknowledged is there once, as it was sent; what was not, at most once.
 
     Where everybody left a room before an event was pushed, nobody saw it: that is no loss.
     """
@@ -405,8 +402,7 @@ def _messages(history: History, events: Events, forgotten: Forgotten) -> Iterato
             if (told.from_user, told.message) != (message.user, message.text):
                 yield Problem("messages_lost", f"{name}: number {seq} is {told}")
         elif history.complete and (
-            seq > history.last_seqs.get(message.room, 0)
-            or ((message.room, seq) not in forgotten and _somebody_asked(history, message))
+            seq > history.last_seqs.get(message.room, 0) or _somebody_asked(history, message)
         ):
             yield Problem("messages_lost", f"{name} was acknowledged as {seq}, nobody saw it")
 

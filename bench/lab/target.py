@@ -11,11 +11,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 from bench.lab.cli import BenchFailed
 from bench.lab.process import (
@@ -125,13 +124,6 @@ class Server:
             self._process.communicate()
 
 
-class Crash(NamedTuple):
-    """SIGKILL to all processes of the server at once."""
-
-    time: float
-    wall_us: int  # the same moment on the clock of room events: microseconds since the Unix epoch
-
-
 class OwnServer(Server):
     """A server of the script's own, in a temporary directory."""
 
@@ -150,20 +142,18 @@ class OwnServer(Server):
 
     # ---- killed as a whole, and started again on its data
 
-    def crash(self) -> Crash:
+    def crash(self) -> None:
         """SIGKILL to all its processes at one moment; when this returns all are gone."""
         # Whoever the master leaves behind becomes our child, and can be waited for.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
         master = self.pid
         for pid in family_of(master):
             self._regions |= shared_memory_of(pid)
-        crash = Crash(time.monotonic(), time.time_ns() // 1000)
         os.killpg(master, signal.SIGKILL)  # the group is there as long as nobody has waited for it
         self._process.wait()
         with suppress(ChildProcessError):  # nobody is left of the group
             while True:
                 os.waitpid(-master, 0)
-        return crash
 
     def begin_again(self) -> None:
         """Start it again: same data, same port. `await_ready` comes next, or `crash`."""

@@ -1,9 +1,10 @@
 """One user's connection: never blocking, its answers matched by req_id, made anew when it is lost.
 
 A connection that breaks, or that owes an answer for too long, is closed. The next one logs in
-with the same client_id, joins the rooms again, and repeats the ledger requests that are unanswered,
-so that each is executed once and its outcome becomes known; other requests are lost with their
-connection. A request that is repeated still counts from when it was first due.
+with the same client_id, joins the rooms again, and repeats the numbered requests (what moves money,
+and messages) that are unanswered, so that each is executed once and its outcome becomes known;
+other requests are lost with their connection. A request that is repeated still counts from when it
+was first due.
 """
 
 import errno
@@ -25,6 +26,7 @@ from bench.stress.record import (
     error_kind,
 )
 from bench.stress.rooms import Rooms, Stream
+from client.core.numbers import NUMBERED
 from libnet.sockets import USER_TIMEOUT_MS, is_self_connected, tune
 from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE
 from libproto.errors import PeerError, Status
@@ -124,9 +126,9 @@ class Connection:
         self._attempts = 0  # since it was last live
         self._opened = 0.0
         self._busy = 0  # ERR_SERVER_BUSY in a row
-        self._next_ledger = 1
+        self._next_numbered = 1
         self._next_other = OTHER_REQ_IDS
-        self._repeat: dict[int, Request] = {}  # ledger requests to send again when live
+        self._repeat: dict[int, Request] = {}  # numbered requests to send again when live
         self._joining: set[int] = set()  # rooms, before it is live
         self._greeting: Greeting | None = None
 
@@ -184,7 +186,7 @@ class Connection:
         self.close()
         self.failure = why
         for req_id, request in self.pending.items():
-            if request.opcode in KIND_OF:
+            if request.opcode in NUMBERED:
                 self._repeat[req_id] = request
             elif request.counted and not request.failed:
                 self._host.recorder.failure(request.opcode, "lost", now)
@@ -225,9 +227,9 @@ class Connection:
 
     def send(self, opcode: int, fields: tuple[Any, ...], due: float, now: float) -> None:
         """A request of the load; `flush` sends what was asked to be sent."""
-        if opcode in KIND_OF:
-            req_id = self._next_ledger
-            self._next_ledger += 1
+        if opcode in NUMBERED:
+            req_id = self._next_numbered
+            self._next_numbered += 1
         else:
             self._next_other += 1
             req_id = self._next_other
@@ -374,14 +376,17 @@ class Connection:
             host.recorder.details[f"{Opcode(opcode).name}, {Status(status).name}: {detail}"] += 1
         if not request.failed:
             host.recorder.failure(opcode, kind, now)
-        if opcode not in KIND_OF or kind == "funds":
+        if opcode not in NUMBERED or kind == "funds":
             return
         if request.repeated and kind == "busy":  # what became of the first sending is not told yet
             request.failed = True
             self._repeat[req_id] = request
             host.later(self.blocked_until, self._send_again)
         elif request.repeated or status == Status.ERR_TIMEOUT:
-            host.trail.unknown.append(self._as_unknown(req_id, request))
+            if opcode in KIND_OF:
+                host.trail.unknown.append(self._as_unknown(req_id, request))
+            else:
+                host.rooms.not_told(request.fields[0])
 
     def _as_unknown(self, req_id: int, request: Request) -> Unknown:
         payee, amount = request.fields if len(request.fields) == 2 else (0, *request.fields)
@@ -392,6 +397,11 @@ class Connection:
         """The ledger requests whose outcome it waits for."""
         found = self._repeat | self.pending
         return [self._as_unknown(i, each) for i, each in found.items() if each.opcode in KIND_OF]
+
+    def unanswered_rooms(self) -> list[int]:
+        """The room of each message whose outcome it waits for."""
+        found = [*self._repeat.values(), *self.pending.values()]
+        return [each.fields[0] for each in found if each.opcode == _CHAT_SEND]
 
     def _push(self, opcode: int, buf: bytes, start: int, end: int, now: float) -> None:
         if opcode not in (_BROADCAST, _GAP):
@@ -422,7 +432,7 @@ class Connection:
             assert self._greeting is not None  # it was sent
             answer = HelloResponse._make(fields)
             self.heartbeat_s = answer.heartbeat_s
-            login = self._greeting.login(body, answer, self._client_id, self._next_ledger)
+            login = self._greeting.login(body, answer, self._client_id, self._next_numbered)
             self._own(Opcode.LOGIN, login, now)
         elif opcode == Opcode.LOGIN:
             for room in self.rooms:

@@ -103,7 +103,7 @@ class Load:
         for each in self.everybody:
             if not each.live:
                 return f"{each.name} is not logged in: {each.failure or 'it tries to'}"
-            if each.in_flight or each.unanswered():
+            if each.in_flight or each.unanswered() or each.unanswered_rooms():
                 return f"{each.name} waits for an answer"
         return ""
 

@@ -1,8 +1,9 @@
 """The events of rooms, as members see them: every number once and in order, or named as missed.
 
 A message begins with the time it was sent at, so that every member can tell how long it took. What
-is kept of an event is 20 bytes in each thread that saw it: a digest, to compare it between members,
-when it was sent, and when the last member had it.
+is kept of an event is 21 bytes in each thread that saw it: a digest, to compare it between members,
+when it was sent, when the last member had it, and how often a sender was told its number. A message
+that members had and whose number no sender was told was said once more than it was sent.
 """
 
 from __future__ import annotations  # array[int] is no type at run time before 3.12
@@ -59,6 +60,10 @@ class Seen:
     """µs from the sending until the last member had it."""
     members: array[int] = field(default_factory=lambda: array("I"))
     """How many members had it, slow ones apart."""
+    told: array[int] = field(default_factory=lambda: array("B"))
+    """How many senders were told that it is their message; 2: of more than one."""
+    unknown: int = 0
+    """Messages of which it is not known whether they are in the room."""
 
     def _reach(self, index: int) -> None:
         self.count = index + 1
@@ -68,7 +73,7 @@ class Seen:
 
     def columns(self) -> tuple[array[Any], ...]:
         """All that is kept of events."""
-        return self.digests, self.sent, self.last, self.members
+        return self.digests, self.sent, self.last, self.members, self.told
 
     def note(self, seq: int, found: int) -> bool:
         """An event with this digest. False where another was seen under the number."""
@@ -81,6 +86,12 @@ class Seen:
         if not known:
             self.digests[index] = found
         return known in (0, found)
+
+    def tell(self, seq: int) -> None:
+        """A sender was told that this is its message."""
+        index = seq - self.first
+        if 0 <= index < self.count:
+            self.told[index] = min(2, self.told[index] + 1)
 
     def deliver(self, seq: int, sent: float, now: float) -> None:
         """A message of the load has come to a member."""
@@ -105,6 +116,18 @@ class Seen:
             self.sent[index] = self.sent[index] or other.sent[index]
             self.last[index] = max(self.last[index], other.last[index])
             self.members[index] += other.members[index]
+            self.told[index] = min(2, self.told[index] + other.told[index])
+        self.unknown += other.unknown
+
+    def repeated(self) -> Iterator[str]:
+        """What is wrong with how often messages of the load were said; when all are answered."""
+        untold = 0
+        for index, told in enumerate(self.told[: self.count]):
+            if told > 1:
+                yield f"event {self.first + index}: two messages were given this number"
+            untold += bool(self.sent[index]) and not told
+        if untold > self.unknown:
+            yield f"{untold - self.unknown} messages more than were sent: they were said twice"
 
 
 class Rooms:
@@ -128,8 +151,14 @@ class Rooms:
         """A CHAT_SEND of room, user, name and message was answered with these fields."""
         (room, user, name, text), (seq, time) = told, fields
         body = _encode(room, seq, time, EventKind.MESSAGE, user, name, text)
-        if not self.seen[room].note(seq, digest(body)):
+        seen = self.seen[room]
+        if not seen.note(seq, digest(body)):
             self.problem("events_differing", f"event {seq} of room {room} is not what was sent")
+        seen.tell(seq)
+
+    def not_told(self, room: int) -> None:
+        """It will not be known whether a message is in this room."""
+        self.seen[room].unknown += 1
 
     def problem(self, check: str, text: str) -> None:
         self.problems.append(Problem(check, text))

@@ -234,6 +234,8 @@ class Stress:
             if last_seqs and last > last_seqs[room]:
                 text = f"event {last} of room {room} was told, which ends at {last_seqs[room]}"
                 findings.add("messages_lost", text)
+            for text in seen.repeated():
+                findings.add("events_twice", f"room {room}: {text}")
         finals = {user: Holding(*held) for each in told for user, *held in each["finals"]}
         if finals:
             replay = Replay(accounts, self._told(told, spool, finals, base), findings)
@@ -353,8 +355,8 @@ def _rooms(told: list[Said], paths: list[Path], findings: Findings) -> dict[int,
     rooms: dict[int, Seen] = {}
     for each, path in zip(told, paths, strict=True):
         with path.open("rb") as file:
-            for room, first, count, differing in each["rooms"]:
-                part = Seen(first, count)
+            for room, first, count, differing, unknown in each["rooms"]:
+                part = Seen(first, count, unknown=unknown)
                 for column in part.columns():
                     column.fromfile(file, count)
                 whole = rooms.setdefault(room, Seen(first))

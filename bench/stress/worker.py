@@ -166,6 +166,10 @@ class Process:
         except (CallFailed, OSError) as error:
             unfinished.append(f"the accounts cannot be read at the end: {error}")
         (spool / f"views-{self._place}").write_bytes(sorted_records(views, VIEW))
+        for load in self.loads:
+            for each in load.everybody:
+                for room in each.unanswered_rooms():
+                    load.rooms.not_told(room)
         rooms = [load.rooms for load in self.loads]
         problems = [problem for room in rooms for problem in room.problems]
         trails = [load.trail for load in self.loads]
@@ -219,14 +223,14 @@ class Process:
 
     @staticmethod
     def _write_rooms(rooms: list[Rooms], path: Path) -> list[list[int]]:
-        """What was seen, put together; for each room its first number and how many follow, and the
-        numbers under which threads saw different events."""
+        """What was seen, put together; for each room its first number and how many follow, under
+        how many numbers threads saw different events, and how many messages are unknown."""
         index = []
         with path.open("wb") as file:
             for room in rooms[0].seen:
                 whole = Seen(rooms[0].seen[room].first)
                 differing = [seq for each in rooms for seq in whole.add(each.seen[room])]
-                index.append([room, whole.first, whole.count, len(differing)])
+                index.append([room, whole.first, whole.count, len(differing), whole.unknown])
                 for column in whole.columns():
                     column[: whole.count].tofile(file)
         return index

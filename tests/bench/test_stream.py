@@ -142,6 +142,47 @@ def test_delivery_is_to_the_last_member_slow_ones_apart(rooms: Rooms) -> None:
     assert list(last_deliveries([whole], NOW + 1, NOW + 2)) == []
 
 
+def _said(rooms: Rooms, seq: int, *, acknowledged: int = 1) -> None:
+    """A message of the load, as a member is told of it, and as so many senders are."""
+    event = told(seq)
+    give(member(rooms, seq - 1), event, NOW + 0.25)
+    for _ in range(acknowledged):
+        rooms.acknowledged((ROOM, *event[4:]), event[1:3])
+
+
+def _repeated(*parts: Rooms) -> list[str]:
+    whole = Seen(1)
+    for part in parts:
+        assert list(whole.add(part.seen[ROOM])) == []
+    return list(whole.repeated())
+
+
+def test_each_message_is_one_sender_s(rooms: Rooms) -> None:
+    _said(rooms, 1)
+    give(member(rooms, 1), told(2, kind=EventKind.JOINED, text="x"))
+    assert _repeated(rooms) == []
+    other = Rooms()
+    other.begin({ROOM: 1})
+    give(member(other), told(1), NOW + 0.5)
+    assert _repeated(rooms, other) == [], "seen in another thread than its sender's"
+    assert rooms.problems == []
+
+
+def test_a_message_that_was_said_twice(rooms: Rooms) -> None:
+    _said(rooms, 1)
+    _said(rooms, 2, acknowledged=0)
+    (problem,) = _repeated(rooms)
+    assert "1 messages more than were sent" in problem
+    rooms.not_told(ROOM)
+    assert _repeated(rooms) == [], "the outcome of one is unknown: it may be that"
+
+
+def test_two_messages_of_one_number(rooms: Rooms) -> None:
+    _said(rooms, 1, acknowledged=2)
+    (problem,) = _repeated(rooms)
+    assert "two messages" in problem
+
+
 def test_a_digest_is_never_the_mark_of_an_unseen_event() -> None:
     assert digest(b"") == 1
     assert digest(b"x") > 1
