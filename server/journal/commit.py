@@ -44,10 +44,10 @@ def largest_event(capacities: Capacities) -> int:
 
 def segment_bytes(capacities: Capacities, size: int) -> int:
     """Bytes that a segment is to be allocated: `size`, and at least what both full rings can take,
-    each record in a batch of its own."""
+    each record in a batch of its own, and the END."""
     txns = capacities.txn_ring * (RECORD_SIZE + OVERHEAD)
     events = capacities.event_ring * (largest_event(capacities) + OVERHEAD)
-    return max(size, SEGMENT.size + txns + events)
+    return max(size, SEGMENT.size + txns + events + OVERHEAD)
 
 
 class Committer:

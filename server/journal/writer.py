@@ -156,8 +156,11 @@ class Writer:
         self._write(BatchKind.BEGIN, (), 0, (), self.position.event + 1, (ring, skip, epoch))
 
     def finish(self) -> None:
-        """Note an orderly stop. OSError: as for `append`."""
+        """Note an orderly stop; what the segment has not used is given back. OSError: as for
+        `append`."""
         self._write(BatchKind.END, (), 0, (), self.position.event + 1)
+        self._size = self.position.offset
+        self._disk.truncate(self._fd, self._size)
 
     def _write(
         self,

@@ -33,6 +33,7 @@ from server.journal.reader import (
     heads,
     number_of,
     segments,
+    written_size,
 )
 from server.region.records import RECORD_SIZE, RECORD_WORDS
 from tests.helpers.disk import SimulatedDisk
@@ -588,6 +589,16 @@ def test_records_that_are_not_those_of_the_header_are_refused() -> None:
 
 
 # ---- torn, or damaged
+
+
+def test_how_far_a_file_is_written() -> None:
+    block = 1 << 16
+    for size in (0, 1, 5, block - 1, block, block + 1, 3 * block + 7):
+        for last in (None, 0, 1, size // 2, block - 1, block, size - 1):
+            data = bytearray(size)
+            if last is not None and 0 <= last < size:
+                data[last] = 1
+            assert written_size(bytes(data)) == len(data.rstrip(b"\0"))
 
 
 LONG = batch(TXN + 1, Size(9, 4), 0, EVENT + 1)  # of several sectors
