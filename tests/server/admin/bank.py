@@ -129,6 +129,12 @@ class Run:
     def say(self, who: int, text: str) -> None:
         self.state.chat.send(self._sessions[who], ROOM, text, STARTED_US, self._req_id(who), 0)
 
+    def pay_in_room(self, who: int, to_user: int, amount: int) -> None:
+        done = self.state.pairs.transfer(
+            self._sessions[who], ROOM, to_user, amount, "paid", self._req_id(who), 0, STARTED_US
+        )
+        assert done[0] == 0, done
+
     def whisper(self, who: int, to_user: int, text: str) -> None:
         self.state.chat.direct(self._sessions[who], to_user, text, STARTED_US, self._req_id(who), 0)
 

@@ -338,6 +338,30 @@ def test_a_part_of_a_batch_keeps_the_events_that_need_no_more() -> None:
     assert state(disk).balances[1] == 10
 
 
+def test_a_part_of_a_batch_drops_the_event_of_a_later_transaction() -> None:
+    """A pair is kept whole or not at all, and no event stands behind one that is gone."""
+    bank = Bank()
+    with bank.run(stops=False, snapshot=False) as run:
+        run.deposit(0, 100)
+        run.say(0, "one")
+        run.pay_in_room(0, 2, 30)
+        run.say(1, "two")
+        run.deposit(2, 5)
+        run.commit()
+    assert isinstance(bank.disk, SimulatedDisk)
+    last, first = bank.commits[-1], bank.commits[0]
+    for until, events, balances in (
+        (last.txn - 2, first.event + 1, [0, 100, 0, 0]),
+        (last.txn - 1, last.event, [0, 70, 30, 0]),
+    ):
+        other = Bank(bank.disk.after_kill(), log_ids=bank.log_ids)
+        made = mend(other.disk, until)
+        assert made.part is not None
+        assert state(other.disk).event == events
+        assert (made.lost.first_event, made.lost.last_event) == (events + 1, last.event)
+        good(other, made, balances=balances)
+
+
 def test_behind_the_damage_it_is_refused() -> None:
     disk, bank = worked(last_stops=False)
     hit = batch_of(disk, bank.commits[-2].txn)
