@@ -402,6 +402,9 @@ def _harmed(which: str) -> tuple[SimulatedDisk, Bank, int | None]:
         cut_at(disk, segments(disk, DATA.journal)[-1], 150)
         return disk, bank, None
     disk, bank = worked(last_stops=False)
+    if which == "based":  # the state begins with a snapshot
+        disk.remove(segments(disk, DATA.journal)[0])
+        disk.remove(snapshot_paths(disk, DATA.snapshots)[-1])
     hit = batch_of(disk, bank.commits[-4].txn)  # in the segment before the newest
     break_at(disk, hit.path, hit.offset + BATCH.size + 50)
     for path in snapshot_paths(disk, DATA.snapshots):
@@ -410,7 +413,7 @@ def _harmed(which: str) -> tuple[SimulatedDisk, Bank, int | None]:
     return disk, bank, None
 
 
-@pytest.mark.parametrize("which", ["damage", "until", "alone"])
+@pytest.mark.parametrize("which", ["damage", "based", "until", "alone"])
 @pytest.mark.parametrize("survives", [nothing, everything], ids=["nothing", "everything"])
 def test_a_repair_can_be_interrupted_anywhere(which: str, survives: Survivors) -> None:
     """And is done again: meanwhile no server starts with less than the whole of it."""

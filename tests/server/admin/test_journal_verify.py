@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from server.admin.journal_verify import ONLY_HISTORY, PASSED_OVER, Report, verify
+from server.journal.directory import DirectoryUnusable, Identity
 from server.journal.disk import Disk, read_file
-from server.journal.errors import JournalError, OtherFormat
+from server.journal.errors import Damaged, JournalError, OtherFormat
 from server.journal.format import BATCH, FORMAT_VERSION, POSITION, SEGMENT, SNAPSHOT
-from server.journal.reader import SECTOR, number_of, segments
+from server.journal.position import PositionFile
+from server.journal.reader import SECTOR, Reader, number_of, segments
 from server.journal.snapshot import paths as snapshot_paths
 from server.journal.snapshot import read as read_snapshot
 from server.journal.snapshot import write as write_snapshot
@@ -18,6 +20,7 @@ from tests.helpers.disk import SimulatedDisk
 from tests.server.admin.bank import (
     DATA,
     NOW,
+    SECRET,
     Bank,
     batch_of,
     batches,
@@ -264,6 +267,34 @@ def test_an_interrupted_repair_is_told() -> None:
     disk, _ = worked()
     DATA.change_identity(disk, DATA.identity(disk), 77)
     assert "a repair of it was interrupted" in verify(disk, DATA).refusal
+    with pytest.raises(DirectoryUnusable, match="a repair of it was interrupted"):
+        DATA.open(disk, Identity(SECRET, 1))
+
+
+def test_an_identity_of_another_directory_is_told() -> None:
+    """Even if the position came with it, and no snapshot is there to tell."""
+    disk, bank = worked(last_stops=False)
+    for name in disk.names(DATA.snapshots):
+        disk.remove(DATA.snapshots / name)
+    DATA.change_identity(disk, Identity(SECRET, 99))
+    disk.remove(DATA.position)
+    noted = PositionFile(disk, DATA.position, 99)
+    noted.write(bank.commits[-1])
+    noted.close()
+    assert "the journal ends in a segment of another log" in told(disk).refusal
+
+
+def test_a_place_of_another_copy_is_not_gone_on_from() -> None:
+    """A position at the very end, which no batch follows that could tell."""
+    disk, bank = worked(last_stops=False)
+    end = bank.commits[-1]
+    for place in (end, end._replace(chain=bytes(32)), end._replace(offset=end.offset - 8)):
+        reader = Reader(disk, DATA.journal, log_id(disk))
+        if place == end:
+            assert list(reader.batches(place)) == []
+        else:
+            with pytest.raises(Damaged):
+                list(reader.batches(place))
 
 
 def test_another_format_is_refused() -> None:
