@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from server.admin.command import EXIT_GOOD, Command, UsageError, say
-from server.admin.inspect import Entry, read, used_indices
+from server.admin.inspect import RINGS, Entry, read, used_indices
 from server.admin.show import entry_object, put_block, put_json, put_records
 from server.admin.summary import show_summary
 from server.admin.target import add_server, attached, number
 from server.region.layout import SEGMENTS
 from server.region.region import Region
 
-_TABLE_FIELDS_MAX: Final = 12  # a record of more is shown as a block of lines
+_TABLE_FIELDS_MAX: Final = 12  # a record of more is shown as a block of lines, but in rings
 
 _EXAMPLES: Final = """\
 examples:
@@ -97,7 +97,7 @@ def _show_records(region: Region, options: argparse.Namespace) -> None:
     if options.json:
         for entry in entries:
             put_json(entry_object(segment, entry))
-    elif one or len(placed.offsets) > _TABLE_FIELDS_MAX:
+    elif one or (len(placed.offsets) > _TABLE_FIELDS_MAX and segment not in RINGS):
         for entry in entries:
             put_block(_title(segment, entry), entry)
     elif indices:

@@ -216,7 +216,9 @@ def test_rooms_and_events() -> None:
         frame = PUSH[Opcode.CHAT_BROADCAST].frame(
             0, 0, 64, 2, NOW, EventKind.MESSAGE, 1, "ann", "hello"
         )
-        assert values(region, "event_ring", 4) == {
+        found = values(region, "event_ring", 4)
+        assert found.pop("digest") != 0
+        assert found == {
             "word": 4,
             "kind": "MESSAGE",
             "room": 64,
@@ -225,6 +227,12 @@ def test_rooms_and_events() -> None:
             "session": 0,
             "previous": 2,
             "frame_len": len(frame),
+            "time": Time(NOW),
+            "sender": 1,
+            "client_slot": 1,
+            "client_id": 77,
+            "req_id": 3,
+            "txn": 0,
             "frame": frame,
         }
 

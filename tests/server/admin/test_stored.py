@@ -20,7 +20,7 @@ from server.journal.format import FORMAT_VERSION
 from server.journal.start import load_state
 from tests.helpers import leaks
 from tests.helpers.server import ROOT, RunningServer
-from tests.helpers.stored import BALANCES, DATA, NAMES, ROOM, extract
+from tests.helpers.stored import BALANCES, DATA, MESSAGES, NAMES, ROOM, extract
 from tests.helpers.wire import Lobby
 
 THIS = f"format-{FORMAT_VERSION}.tar.gz"
@@ -56,6 +56,9 @@ def test_a_server_goes_on_with_it(tmp_path: Path) -> None:
         for name in NAMES:
             wire = lobby.enter(name)
             assert wire.ok(Opcode.BALANCE).balance == BALANCES[name]
+        history = wire.ok(Opcode.ROOM_HISTORY, ROOM, 0, 100)
+        said = [event.message for event in history.events if event.message]
+        assert said == list(MESSAGES)
         joined = wire.ok(Opcode.JOIN_ROOM, ROOM)
         assert joined.last_seq == 8 + 64, "its ring is left out"
         assert server.stop() == 0
