@@ -249,7 +249,7 @@ class Pairs:
         if not record[_AT["room"]]:
             return
         at = self._intent_event * WORD
-        size = _HEAD.unpack_from(self._bytes, at)[6]
+        size = _HEAD.unpack(self._bytes[at : at + _HEAD.size])[6]
         end = at + _HEAD_WORDS * WORD + size + -size % WORD
         self._events.finish(record[_AT["event"]], bytes(self._bytes[at:end]))
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 from unittest.mock import patch
 
 import pytest
@@ -23,7 +23,10 @@ from libproto.messages import OUTCOME_WINDOW, Capability, TxnKind
 from libproto.scram import Verifier
 from server.core import check, recovery
 from server.core import state as state_module
+from server.core.errors import Superseded
 from server.core.events import SlotKind
+from server.core.ledger import DONE, RECORDED, SUPERSEDED
+from server.core.log import NO_JOURNAL
 from server.core.session import Session
 from server.core.state import State, initialise
 from server.region.layout import OUTCOME_WORDS, WORD, Capacities
@@ -408,9 +411,90 @@ ANNS, BOBS, IDLE = 71, 82, 93  # client_ids
 NOW_US = 1_700_000_000_000_000
 LATER_US = NOW_US + 5_000_000
 VERIFIER = Verifier(b"s" * 16, 4096, b"k" * 32, b"v" * 32)
-DEPOSIT, WITHDRAW, TRANSFER = map(int, TxnKind)
+DEPOSIT, WITHDRAW, TRANSFER = _MONEY_KINDS = tuple(map(int, TxnKind))
 
-Request = tuple[int, int, int]  # kind, payee, amount
+Money = tuple[int, int, int]  # the arguments of Trades
+Answer = tuple[int, int, object]
+"""What became of a request (DONE, RECORDED, ...), the number that it got, what else it tells."""
+
+
+class Request(Protocol):
+    """What a client asks for, once."""
+
+    @property
+    def leaves(self) -> tuple[int, int]:
+        """How many records of the log and how many events it makes."""
+
+    def ask(self, state: State, session: Session, req_id: int, now: int, *, again: bool) -> Answer:
+        """Ask for it. again: with POSSIBLE_DUPLICATE."""
+
+    def newest(self, state: State) -> int:
+        """The newest number of what it makes."""
+
+
+@dataclass(frozen=True)
+class Trades:
+    """DEPOSIT, WITHDRAW, TRANSFER; the answer tells the balance."""
+
+    kind: int
+    payee: int
+    amount: int
+
+    @property
+    def leaves(self) -> tuple[int, int]:
+        return 1, 0
+
+    def ask(self, state: State, session: Session, req_id: int, now: int, *, again: bool) -> Answer:
+        return state.ledger.execute(session, self.kind, self.payee, self.amount, req_id, again, now)
+
+    def newest(self, state: State) -> int:
+        return state.log.head()
+
+
+@dataclass(frozen=True)
+class Says:
+    """CHAT_SEND, or DIRECT_SEND where there is no room; the answer tells when it was executed."""
+
+    room: int
+    user: int
+    message: str
+
+    @property
+    def leaves(self) -> tuple[int, int]:
+        return 0, 1
+
+    def ask(self, state: State, session: Session, req_id: int, now: int, *, again: bool) -> Answer:
+        send, to = (state.chat.send, self.room) if self.room else (state.chat.direct, self.user)
+        try:
+            sent = send(session, to, self.message, now, req_id, again)
+        except Superseded:
+            return SUPERSEDED, 0, 0
+        return RECORDED if sent.recorded else DONE, sent.seq, sent.time
+
+    def newest(self, state: State) -> int:
+        return state.events.last_seq(self.room) if self.room else state.events.direct_seq(self.user)
+
+
+@dataclass(frozen=True)
+class Pays:
+    """TRANSFER_IN_ROOM; the answer tells balance and room_seq."""
+
+    room: int
+    payee: int
+    amount: int
+
+    @property
+    def leaves(self) -> tuple[int, int]:
+        return 1, 1
+
+    def ask(self, state: State, session: Session, req_id: int, now: int, *, again: bool) -> Answer:
+        done = state.pairs.transfer(
+            session, self.room, self.payee, self.amount, "for you", req_id, again, now
+        )
+        return done.what, done.txn, (done.balance, done.seq)
+
+    def newest(self, state: State) -> int:
+        return state.log.head()
 
 
 class World:
@@ -460,25 +544,47 @@ class World:
         req_id = next_req_id or to_draw(self.region, user, client_id)
         return state.sessions.login(user, name, client_id, req_id, capabilities, NOW_US)[0]
 
-    def ask(self, state: State, session: Session, request: Request) -> tuple[int, int, int]:
+    def ask(self, state: State, session: Session, request: Request | Money) -> Answer:
         """The client's next request."""
         self.draw(session)
         return self.repeat(state, session, request, flagged=False)
 
     def draw(self, session: Session) -> None:
         """A req_id that the client has not used, for money or for a message."""
-        unused = next_req_id(session, self.region) if session.client else 1
-        self.req_ids[session.user] = max(self.req_ids[session.user] + 1, unused)
+        self.req_ids[session.user] = next_req_id(session, self.region)
 
     def repeat(
-        self, state: State, session: Session, request: Request, *, flagged: bool = True
-    ) -> tuple[int, int, int]:
-        kind, payee, amount = request
-        req_id = self.req_ids[session.user]
-        return state.ledger.execute(session, kind, payee, amount, req_id, flagged, NOW_US)
+        self, state: State, session: Session, request: Request | Money, *, flagged: bool = True
+    ) -> Answer:
+        """The client's latest request; flagged: later, and possibly a duplicate."""
+        asked = Trades(*request) if isinstance(request, tuple) else request
+        req_id, now = self.req_ids[session.user], LATER_US if flagged else NOW_US
+        return asked.ask(state, session, req_id, now, again=flagged)
+
+    def traces(self, client_id: int, req_id: int) -> tuple[int, int]:
+        """How many records and events the rings have of a client's request."""
+        made = {
+            record[0]
+            for record in log_of(self.region)
+            if record[1] in _MONEY_KINDS
+            and (record[_MONEY["client_id"]], record[_MONEY["req_id"]]) == (client_id, req_id)
+        }
+        fields = self.region.layout["event_ring"].offsets
+        told = [
+            event
+            for event in events_of(self.region)
+            if (event[fields["client_id"]], event[fields["req_id"]]) == (client_id, req_id)
+            or event[fields["txn"]] in made
+        ]
+        return len(made), len(told)
+
+    def fill_events(self, spare: int = 0) -> None:
+        """The event ring has only so many places to spare."""
+        self.region.events.limit = self.region.events.head + spare
 
     def finish(self) -> None:
-        """Worker 1 goes on with the sessions that have ended."""
+        """There are places again, and worker 1 goes on with the sessions that have ended."""
+        self.region.events.limit = NO_JOURNAL
         while self.region.registry.ending_sessions:
             self.other.sessions.finish_ended(NOW_US)
 
@@ -499,8 +605,10 @@ class World:
     def repair(self, until: int = 0, end: Callable[[], object] | None = None) -> int:
         """Repair, or die in it before that step. Answers how many steps it had."""
         self.repairing.arm(until, end)
+        head = self.region.events.head
         repair([self.repairer], NOW_US)
         count = self.repairing.count
+        assert self.region.events.head <= head + 1, "it publishes no leave"
         self.finish()
         return count
 
@@ -524,16 +632,31 @@ class Change:
         return self.name
 
 
-def money(name: str, kind: int, payee: int, effect: tuple[int, int, int, int], **c: int) -> Change:
-    request = kind, payee, abs(effect[ANN])
+def asks(
+    name: str,
+    request: Request,
+    effect: tuple[int, int, int, int] = (0, 0, 0, 0),
+    prepare: Callable[[World], object] = lambda _: None,
+    **capacities: int,
+) -> Change:
+    """Ann's client asks for it; effect: on the balances."""
+
+    def ready(world: World) -> None:
+        prepare(world)
+        world.req_ids[ANN] = next_req_id(world.ann, world.region)
+
     return Change(
         name,
         lambda w: w.repeat(w.doomed, w.ann, request, flagged=False),
-        c,
-        lambda w: w.draw(w.ann),
+        capacities,
+        ready,
         effect,
         request,
     )
+
+
+def money(name: str, kind: int, payee: int, effect: tuple[int, int, int, int], **c: int) -> Change:
+    return asks(name, Trades(kind, payee, abs(effect[ANN])), effect, lambda _: None, **c)
 
 
 def _fill_clients(world: World) -> None:
@@ -548,19 +671,56 @@ def _speak_on(world: World) -> None:
         say(world.other, world.bob, 1 + n % 2, "on and on", NOW_US)
 
 
+def _no_client_pays(world: World) -> None:
+    """Cyd, who is logged in at worker 0 without a client, has money and is in room 3."""
+    world.ask(world.doomed, world.cyd2, (DEPOSIT, 0, 40))
+    world.doomed.memberships.join(world.cyd2, 3, NOW_US)
+
+
+def _bob_ended(world: World, spare: int) -> None:
+    """Bob has logged out while events had no place: he is still in rooms 1 and 2."""
+    world.fill_events()
+    world.other.sessions.end(world.bob, NOW_US)
+    world.fill_events(spare)
+
+
+NONE, PAID = (0, 0, 0, 0), (0, -30, 30, 0)
 CHANGES = (
     money("deposit", DEPOSIT, 0, (0, 30, 0, 0)),
     money("transfer", TRANSFER, BOB, (0, -30, 30, 0)),
-    Change("send", lambda w: say(w.doomed, w.ann, 1, "the last word", NOW_US)),
+    asks("send", Says(1, 0, "the last word")),
     money("withdraw all there is", WITHDRAW, 0, (0, -95, 0, 0)),
     money("transfer with the payee's lock first", TRANSFER, BOB, (0, -30, 30, 0), account_locks=2),
     money("transfer under one lock", TRANSFER, BOB, (0, -30, 30, 0), account_locks=1),
     money("transfer in a ring of two", TRANSFER, BOB, (0, -30, 30, 0), txn_ring=2),
-    Change(
-        "send in a small ring",
-        lambda w: say(w.doomed, w.ann, 1, "the last word", NOW_US),
-        {"event_ring": 8},
+    asks(
+        "send in a small ring", Says(1, 0, "the last word"), (0, 0, 0, 0), _speak_on, event_ring=8
+    ),
+    asks("direct", Says(0, BOB, "for you")),
+    asks("transfer in a room", Pays(1, BOB, 30), (0, -30, 30, 0)),
+    asks(
+        "transfer in a room, in small rings",
+        Pays(1, BOB, 30),
+        (0, -30, 30, 0),
         _speak_on,
+        event_ring=8,
+        txn_ring=2,
+    ),
+    asks("transfer in a room under one lock", Pays(1, BOB, 30), (0, -30, 30, 0), account_locks=1),
+    Change(
+        "send without a client",
+        lambda w: say(w.doomed, w.cyd2, 3, "the last word", NOW_US),
+        prepare=_no_client_pays,
+    ),
+    Change(
+        "direct without a client",
+        lambda w: whisper(w.doomed, w.cyd2, BOB, "for you", NOW_US),
+    ),
+    Change(
+        "transfer in a room without a client",
+        lambda w: Pays(3, ANN, 30).ask(w.doomed, w.cyd2, 1, NOW_US, again=False),
+        prepare=_no_client_pays,
+        effect=(0, 30, 0, -30),
     ),
     Change("register", lambda w: w.doomed.users.register("dora", VERIFIER, NOW_US)),
     Change("login without a client", lambda w: w.login(w.doomed, CYD), forms=0),
@@ -611,7 +771,36 @@ CHANGES = (
         prepare=lambda w: w.doomed.memberships.join(w.ann, 2, NOW_US),
         forms=1,
     ),
-    Change("direct", lambda w: whisper(w.doomed, w.ann, BOB, "for you", NOW_US)),
+    Change(
+        "logout with no place for events",
+        lambda w: w.doomed.sessions.end(w.ann, NOW_US),
+        prepare=World.fill_events,
+        forms=1,
+    ),
+    Change(
+        "login that supersedes, with no place for events",
+        lambda w: w.login(w.doomed, BOB, BOBS, Capability.PAYMENTS),
+        prepare=World.fill_events,
+        forms=0,
+    ),
+    Change(
+        "login that supersedes, with a place for one of two leaves",
+        lambda w: w.login(w.doomed, BOB, BOBS, Capability.PAYMENTS),
+        prepare=lambda w: w.fill_events(1),
+        forms=0,
+    ),
+    Change(
+        "leaves of a session that has ended",
+        lambda w: w.doomed.sessions.finish_ended(NOW_US),
+        prepare=lambda w: _bob_ended(w, 2),
+        forms=3,
+    ),
+    Change(
+        "one leave of a session that has ended",
+        lambda w: w.doomed.sessions.finish_ended(NOW_US),
+        prepare=lambda w: _bob_ended(w, 1),
+        forms=2,
+    ),
     Change("payment push", lambda w: w.doomed.chat.pay(w.ann, CYD, 7, 1, 1, NOW_US)),
 )
 BY_NAME = {change.name: change for change in CHANGES}

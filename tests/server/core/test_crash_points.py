@@ -35,6 +35,7 @@ from tests.helpers.crash import (
     VERIFIER,
     Change,
     Died,
+    Says,
     Stepper,
     World,
     act,
@@ -83,17 +84,28 @@ def repeated_once(
     request has been executed once, and its answer says so. between: what others have done to the
     balances since."""
     others = between or [0] * len(before)
-    effect = change.effect if change.request is not None else (0,) * len(before)
+    effect = list(change.effect)
+    if change.request is None and world.balances()[ANN] == before[ANN] + others[ANN]:
+        effect = [0] * len(before)  # it has not happened, and nobody repeats it
     after = [sum(parts) for parts in zip(before, others, effect, strict=True)]
     successor = crash.stepped_state(world.region, 0, Stepper())
     session = world.login(successor, ANN, ANNS)
-    if change.request is not None:
-        head = world.doomed.log.head()
-        what, txn, balance = world.repeat(successor, session, change.request)
-        assert what == (DONE if txn > head else RECORDED)
-        told = after[ANN] if what == DONE else before[ANN] + effect[ANN]
-        assert balance == told, "what it was when it was executed"
-        assert world.repeat(successor, session, change.request) == (RECORDED, txn, balance)
+    request = change.request
+    if request is not None:
+        successor.memberships.join(session, 1, LATER_US)
+        newest = request.newest(successor)
+        what, number, told = world.repeat(successor, session, request)
+        assert what == (DONE if number > newest else RECORDED)
+        if isinstance(request, Says):
+            assert told == (LATER_US if what == DONE else NOW_US), "when it was executed"
+        else:
+            balance = told[0] if isinstance(told, tuple) else told
+            expected = after[ANN] if what == DONE else before[ANN] + effect[ANN]
+            assert balance == expected, "what it was when it was executed"
+        assert world.repeat(successor, session, request) == (RECORDED, number, told)
+        traces = world.traces(ANNS, world.req_ids[ANN])
+        # What others have done meanwhile may have taken its places in the rings.
+        assert traces == request.leaves or (between and traces < request.leaves)
     assert world.balances() == after
     successor.sessions.end(session, LATER_US)
     return successor
@@ -173,11 +185,14 @@ def between(world: World) -> list[int]:
             assert what == DONE
             effect[CYD] += 1
     speaks = locks.account(BOB), locks.event
-    if crash.free(region, *speaks) and other.sessions.is_live(world.bob):
+    place = other.events.has_place
+    if place() and crash.free(region, *speaks) and other.sessions.is_live(world.bob):
         say(other, world.bob, 1, "meanwhile", NOW_US)
     if crash.free(region, locks.registry, locks.event):
-        other.memberships.join(world.cyd, 1, NOW_US)
-        other.memberships.leave(world.ann2, 2, NOW_US)
+        if place():
+            other.memberships.join(world.cyd, 1, NOW_US)
+        if place():
+            other.memberships.leave(world.ann2, 2, NOW_US)
     return effect
 
 
@@ -243,7 +258,7 @@ def test_a_process_that_is_killed_leaves_the_same(change: Change) -> None:
             assert bytes(world.region.bytes) == half, m
 
 
-@pytest.mark.parametrize("name", ["deposit", "transfer"])
+@pytest.mark.parametrize("name", ["deposit", "transfer", "send", "direct", "transfer in a room"])
 def test_a_request_and_its_repetition_elsewhere_are_one(name: str) -> None:
     """Its client has given up on worker 0, logs in at worker 1 and repeats it: at any moment at
     which it finds the locks free."""
@@ -258,6 +273,7 @@ def test_a_request_and_its_repetition_elsewhere_are_one(name: str) -> None:
         def repeat() -> None:
             if crash.free(world.region, *needed, other.locks.log, other.locks.event):
                 session = world.login(other, ANN, ANNS)
+                other.memberships.join(session, 1, LATER_US)
                 assert change.request is not None
                 came.add(world.repeat(other, session, change.request)[0])
 
@@ -267,6 +283,7 @@ def test_a_request_and_its_repetition_elsewhere_are_one(name: str) -> None:
             what, _, _ = act(world, change, n, repeat)
             assert what == (SUPERSEDED if DONE in came else DONE), n
             assert world.balances() == expected, n
+            assert world.traces(ANNS, world.req_ids[ANN]) == change.request.leaves, n
             if n == 1:
                 assert came == {DONE}
         assert crash.problems(world.region) == []
