@@ -29,6 +29,7 @@ _MATCHES: Final = {
 }
 ONLY_HISTORY: Final = "only history: a server starts with what is newer"
 PASSED_OVER: Final = "a server passes it over, and loses nothing"
+HISTORIES_ANEW: Final = "a server serves money and chat, and makes the histories anew"
 
 
 @dataclass(slots=True)
@@ -213,7 +214,7 @@ def _verify_rooms(disk: Disk, data: DataDirectory, report: Report) -> None:
     for path, head, *_ in scan.segments:
         report.file(path, f"{count_of(events.get(head.number, 0), 'event')} of rooms")
     if wrong is not None:
-        report.add(wrong, "money is served, and the histories of rooms begin anew")
+        report.add(wrong, HISTORIES_ANEW)
     elif scan.torn is not None:
         report.notes.append(
             f"{scan.torn.path}, offset {scan.torn.offset}: what stands here was not written "

@@ -94,6 +94,8 @@ def test_a_servers_journal_is_cut_back_and_a_server_starts(tmp_path: Path) -> No
     with RunningServer(path) as server, Lobby(server) as lobby:
         wire = lobby.enter()
         name = lobby.username(wire)
+        joined = wire.ok(Opcode.JOIN_ROOM, 1)
+        wire.ok(Opcode.CHAT_SEND, 1, "before the repair")
         balances = {}
         for amount in range(1, DEPOSITS + 1):
             done = wire.ok(Opcode.DEPOSIT, amount)
@@ -132,6 +134,11 @@ def test_a_servers_journal_is_cut_back_and_a_server_starts(tmp_path: Path) -> No
     assert admin("verify", "--data", path).returncode == 0
     with RunningServer(path) as server, Lobby(server) as lobby:
         wire = lobby.enter(name)
+        again = wire.ok(Opcode.JOIN_ROOM, 1)
+        assert again.epoch != joined.epoch
+        assert again.last_seq == 0
+        history = wire.ok(Opcode.ROOM_HISTORY, 1, 0, 100)
+        assert "before the repair" not in [event.message for event in history.events]
         after = wire.ok(Opcode.DEPOSIT, 1000)
         # Its client is a new one, with a transaction of its own.
         assert after.balance == balances[until] + 1000

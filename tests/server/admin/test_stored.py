@@ -12,7 +12,7 @@ import pytest
 import server as server_package
 from libproto.messages import Opcode
 from server.admin.cli import main
-from server.admin.journal_verify import verify
+from server.admin.journal_verify import HISTORIES_ANEW, verify
 from server.exits import Exit
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
@@ -62,6 +62,27 @@ def test_a_server_goes_on_with_it(tmp_path: Path) -> None:
         joined = wire.ok(Opcode.JOIN_ROOM, ROOM)
         assert joined.last_seq == 8 + 64, "its ring is left out"
         assert server.stop() == 0
+
+
+def test_a_damaged_history_stops_no_server(tmp_path: Path) -> None:
+    """verify tells of it, and that a server starts; and one does, with all it had."""
+    data = DataDirectory(extract(THIS, tmp_path))
+    [path] = data.rooms.iterdir()
+    whole = path.read_bytes()
+    at = whole.index(MESSAGES[0].encode())
+    path.write_bytes(whole[:at] + b"J" + whole[at + 1 :])
+    report = verify(Disk(), data)
+    assert report.refusal == ""
+    [problem] = report.files[path].problems
+    assert problem.effect == HISTORIES_ANEW
+    with RunningServer(data.path) as server, Lobby(server) as lobby:
+        wire = lobby.enter(NAMES[0])
+        assert wire.ok(Opcode.BALANCE).balance == BALANCES[NAMES[0]]
+        history = wire.ok(Opcode.ROOM_HISTORY, ROOM, 0, 100)
+        said = [event.message for event in history.events if event.message]
+        assert said == list(MESSAGES)
+        assert server.stop() == 0
+    assert verify(Disk(), data).is_good
 
 
 @pytest.mark.parametrize("name", REFUSED)
