@@ -9,11 +9,12 @@ What has no such order (memberships, lists, locks) is looked at many times over 
 that is there every time is one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from server.core import check
+from server.core.log import NO_JOURNAL
 from server.region.layout import OUTCOME_WORDS
 from server.region.locks import unfree_locks
 from server.region.records import OFFSETS, RECORD_WORDS, SUPPLY, RecordKind
@@ -43,6 +44,7 @@ def audit(region: Region, pause: Callable[[float], None]) -> Audit:
         ("rooms", region.layout.capacities.rooms, lambda: list(check.events(region))),
         ("sessions", region.layout.capacities.sessions, lambda: list(check.people(region))),
         ("clients", region.layout.capacities.clients, lambda: list(_clients(region))),
+        ("heads", 2, lambda: list(_heads(region))),
     )
     standing = [set(look()) for _, _, look in looks]
     for _ in range(LOOKS - 1):
@@ -139,6 +141,14 @@ def _before(record: Sequence[int], at_top: dict[int, int]) -> None:
     """What an account had at T, from its first record after T."""
     for user, balance, _, change in _halves(record):
         at_top.setdefault(user, balance - change)
+
+
+def _heads(region: Region) -> Iterator[str]:
+    """Nothing is durable that is not there, of transactions and of events."""
+    for name, ring in (("transaction", region.log), ("event", region.events)):
+        durable = ring.durable  # before the head, which only rises
+        if ring.head < durable != NO_JOURNAL:
+            yield f"{name} {durable} is durable, and the newest is {ring.head}"
 
 
 def _clients(region: Region) -> list[str]:

@@ -199,7 +199,7 @@ def _value(segment: str, field: Field, words: Sequence[int], after: Sequence[int
         return list(words)
     if (segment, field.name) in _NAMED:
         return _name_of(_NAMED[segment, field.name], words[0])
-    if segment in ("log", "rooms") and words[0] == NO_JOURNAL:
+    if segment in ("log", "events") and words[0] == NO_JOURNAL:
         return None
     return words[0]
 

@@ -24,9 +24,14 @@ _TABLES: Final = {
 def show_summary(region: Region, *, as_json: bool) -> None:
     """Show what the region holds: its state, capacities and their use, rings, counters."""
     header = read(region, "header", 0).values
-    log = read(region, "log", 0).values
+    log, events = (read(region, name, 0).values for name in ("log", "events"))
+    archive = read(region, "archive", 0).values
     assert header is not None
     assert log is not None, "words that stand for themselves"
+    assert events is not None
+    assert archive is not None
+    log_id = header["log_id"]
+    assert isinstance(log_id, int)
     words, layout = region.words, region.layout
     workers = layout["workers"]
     sums = totals(region)
@@ -40,10 +45,13 @@ def show_summary(region: Region, *, as_json: bool) -> None:
         "worker_pids": [words[workers.at(slot, "pid")] for slot in range(workers.records)],
         "recovery": header["recovery"] or None,
         "alarm": header["alarm"] or None,
+        "log_id": f"{log_id:016x}",  # as in the data directory
+        "epoch": header["epoch"],
         "capacities": asdict(layout.capacities),
         "use": {setting: len(used_indices(region, name)) for setting, name in _TABLES.items()},
         "txn_ring": {"head": log["head"], "durable": log["durable"]},
-        "event_ring": {"head": region.events.head},
+        "event_ring": {"head": events["head"], "durable": events["durable"]},
+        "archive": {name: archive[name] for name in ("reached", "lag", "closed")},
         "counters": sums,
     }
     if as_json:
@@ -68,7 +76,7 @@ def _show(summary: Mapping[str, Value], sums: Mapping[str, int]) -> None:
     rows += [[name, as_text(use.get(name)), as_text(value)] for name, value in capacities.items()]
     put_table([[row[0], "" if row[1] == NONE else row[1], row[2]] for row in rows])
     put("\n")
-    put_lines([(ring, as_text(summary[ring])) for ring in RINGS])
+    put_lines([(name, as_text(summary[name])) for name in (*RINGS, "archive")])
     put("\n")
     rows = [["counter", "total"]]
     rows += [[name, str(total)] for name, total in sums.items() if total]

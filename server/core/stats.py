@@ -70,6 +70,7 @@ class Stats:
         self._batches = now
         return {
             "txn_durable": durable,
+            "event_durable": self._region.events.durable,
             "txn_oldest": journal.oldest,  # that TXN_HISTORY reaches
             "txn_snapshot": journal.snapshot,
             "batches": batches,

@@ -54,6 +54,14 @@ def plus_one(segment: str, record: int, field: str, words: int = 0) -> Callable[
     return damage
 
 
+def durable_beyond(segment: str) -> Callable[[Region], None]:
+    def damage(region: Region) -> None:
+        at = region.layout[segment].at
+        region.words[at(0, "durable")] = region.words[at(0, "head")] + 1
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -64,6 +72,8 @@ def plus_one(segment: str, record: int, field: str, words: int = 0) -> Callable[
         (plus_one("rooms", 3, "last_seq"), "latest event"),
         (plus_one("users", 3, "first_session"), "listed"),
         (plus_one("clients", 0, "newest"), "req_id"),
+        (durable_beyond("log"), "transaction 8 is durable, and the newest is 7"),
+        (durable_beyond("events"), "event 4 is durable, and the newest is 3"),
         (plus_one("account_locks", 1, "lock"), "account_locks[1].lock is not free"),
     ],
 )

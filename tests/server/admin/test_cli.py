@@ -21,6 +21,8 @@ from server import __version__
 from server.admin.cli import main
 from server.admin.inspect import Mark
 from server.config import SETTINGS
+from server.journal.directory import DataDirectory
+from server.journal.disk import Disk
 from server.region.counters import COUNTERS
 from server.region.layout import (
     DEFAULT_CAPACITIES,
@@ -114,6 +116,10 @@ def test_the_summary_of_a_live_server(
     (summary,) = objects("--name", server.name)
     counters = summary.pop("counters")
     assert re.fullmatch(TIME, summary.pop("started"))
+    assert summary.pop("epoch") > 0
+    archive = summary.pop("archive")
+    assert (list(archive), archive["closed"]) == (["reached", "lag", "closed"], 0)
+    assert 0 <= archive["reached"] <= 3
     assert summary == {
         "region": server.name,
         "size": Layout(DEFAULT_CAPACITIES).size,
@@ -126,7 +132,8 @@ def test_the_summary_of_a_live_server(
         "capacities": {n: getattr(DEFAULT_CAPACITIES, n) for n in DEFAULT_CAPACITIES.__slots__},
         "use": {"accounts": 2, "sessions": 2, "clients": 1, "rooms": 1},
         "txn_ring": {"head": 5, "durable": 5},
-        "event_ring": {"head": 3},
+        "event_ring": {"head": 3, "durable": 3},
+        "log_id": f"{DataDirectory(server.data).identity(Disk()).log_id:016x}",
     }
     assert list(counters) == [counter.name for counter in COUNTERS]
     assert counters == lobby.counters()
@@ -148,7 +155,8 @@ def test_the_summary_as_text(traded: tuple[RunningServer, Lobby, Wire, Wire]) ->
     assert found["accounts"] == ["2", "4096"]
     assert found["txn_ring"] == ["65536"]
     assert re.search(r"^txn_ring +head=5 durable=5$", rings, re.MULTILINE)
-    assert re.search(r"^event_ring +head=3$", rings, re.MULTILINE)
+    assert re.search(r"^event_ring +head=3 durable=3$", rings, re.MULTILINE)
+    assert re.search(r"^archive +reached=\d lag=\d+ closed=0$", rings, re.MULTILINE)
     assert {"counter": "requests_TRANSFER", "total": "1"} in columns(counters)
     assert "requests_WITHDRAW" not in counters, "zeros are left out"
 
