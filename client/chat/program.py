@@ -15,7 +15,7 @@ seen as everybody sees it, a command is repeated above its result.
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, assert_never, cast
 
@@ -27,6 +27,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 
 from client.aio import AsyncClient
 from client.amounts import parse_amount
+from client.chat.inbox import InboxView
 from client.core.gaps import Found, read_range
 from client.core.pushes import (
     LogReplaced,
@@ -37,7 +38,7 @@ from client.core.pushes import (
 )
 from client.errors import CallTimeout, ClientError, ConnectionLost, RequestFailed
 from client.terminal import display
-from client.terminal.advice import explain, money_at_stake
+from client.terminal.advice import at_stake, explain
 from client.terminal.arguments import (
     HISTORY_COUNT,
     TXNS_COUNT,
@@ -47,6 +48,7 @@ from client.terminal.arguments import (
     read_user,
 )
 from client.terminal.display import Screen, Style
+from client.terminal.position import InboxPosition
 from libproto.errors import MisuseError
 from libproto.messages import (
     LIST_MAX,
@@ -139,13 +141,17 @@ def parse(line: str) -> tuple[Command, list[Any]]:
 class Chat:
     """What one person does and sees over a connection that has logged in."""
 
-    def __init__(self, client: AsyncClient, screen: Screen) -> None:
+    def __init__(
+        self, client: AsyncClient, screen: Screen, position: InboxPosition | None = None
+    ) -> None:
+        """position: up to where the inbox was read; None: nothing of it is known, nor kept."""
         self.client = client
         self.screen = screen
         self.rooms: list[int] = []
         """The rooms joined; the last is the current one, which lines go to."""
         self.people: set[str] = set()
         """Names seen, for completion."""
+        self.inbox = InboxView(client, screen, self.people, position or InboxPosition())
         self.failed = False
         """Whether a line was not carried out."""
         self.ended = False
@@ -194,6 +200,8 @@ class Chat:
                 case ChatBroadcast():
                     self._show(push)
                     self._advance(push.room_id, push.room_seq)
+                case RoomGap(room_id=0):
+                    await self.inbox.missed(push)
                 case RoomGap():
                     await self._fill(push)
                 case RoomRestarted():
@@ -208,8 +216,7 @@ class Chat:
                         f"room {push.room_id} could not be joined again: {push.detail}"
                     )
                 case DirectMessage():
-                    self.people.add(push.from_name)
-                    self.screen.show(display.direct_line(push))
+                    await self.inbox.pushed(push)
                 case Payment():
                     self.people.add(push.from_name)
                     self.screen.show(display.payment_line(push))
@@ -246,11 +253,10 @@ class Chat:
     async def _fill(self, gap: RoomGap) -> None:
         """Show what the server left out, in its place."""
         found: Found = [gap]
-        if gap.room_id:
-            try:
-                found = await self._read(gap.room_id, gap.first_seq, gap.last_seq)
-            except (RequestFailed, CallTimeout) as error:
-                self.screen.complain(explain(error))
+        try:
+            found = await self._read(gap.room_id, gap.first_seq, gap.last_seq)
+        except (RequestFailed, CallTimeout) as error:
+            self.screen.complain(explain(error))
         for event in found:
             self._show(event)
         self._advance(gap.room_id, gap.last_seq)
@@ -268,7 +274,8 @@ class Chat:
 
     async def say(self, text: str) -> None:
         room = self.room
-        sent = await self.client.send(room, text)
+        with at_stake("message", "/history", self.screen):
+            sent = await self.client.send(room, text)
         try:
             async with asyncio.timeout(self.client.timeout_s):
                 while self._seen.get(room, 0) < sent.room_seq:
@@ -326,22 +333,25 @@ class Chat:
         for event in await self._read(room, first, last):
             self._show(event, dated=True)
 
+    async def show_inbox(self, count: int | None) -> None:
+        await self.inbox.show_last(count or HISTORY_COUNT)
+
     async def balance(self) -> None:
         self.screen.show(display.balance_line((await self.client.balance()).balance))
 
     async def deposit(self, amount: int) -> None:
-        with money_at_stake("deposit", "/txns", self.screen):
+        with at_stake("deposit", "/txns", self.screen):
             done = await self.client.deposit(amount)
         self.screen.show(display.receipt_line("deposited", amount, done.balance))
 
     async def withdraw(self, amount: int) -> None:
-        with money_at_stake("withdrawal", "/txns", self.screen):
+        with at_stake("withdrawal", "/txns", self.screen):
             done = await self.client.withdraw(amount)
         self.screen.show(display.receipt_line("withdrew", amount, done.balance))
 
     async def pay(self, user: str, amount: int) -> None:
         found = await self.client.lookup(user)
-        with money_at_stake("payment", "/txns", self.screen):
+        with at_stake("payment", "/txns", self.screen):
             done = await self.client.transfer(found.user_id, amount)
         self.people.add(user)
         self.screen.show(display.receipt_line(f"paid {user}", amount, done.balance))
@@ -397,6 +407,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("rooms", (), "list the rooms that have members or events", Chat.list_rooms),
     Command("who", (_ANY_ROOM,), "list the members of a room, or of the current one", Chat.who),
     Command("msg", (_USER, _TEXT), "send a message to one person", Chat.message),
+    Command(
+        "inbox", (_COUNT,), f"show the last N ({HISTORY_COUNT}) messages to you", Chat.show_inbox
+    ),
     Command(
         "history",
         (_COUNT,),
@@ -550,6 +563,9 @@ class Outage:
         self._screen = screen
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self.look: Callable[[], Coroutine[Any, Any, None]] | None = None
+        """What is done when the connection is there again."""
         self.reason = "the connection was closed"
         """Why the chat ends, if it ends by this."""
 
@@ -559,6 +575,8 @@ class Outage:
             self._timer = None
         if lost is None:
             self._screen.remark("connected again")
+            if self.look is not None:
+                self._looking = asyncio.ensure_future(self.look())
             return
         self._screen.remark("connection lost, reconnecting…")
         loop = asyncio.get_running_loop()
@@ -569,14 +587,22 @@ class Outage:
         self._closing = asyncio.ensure_future(self._client.close())
 
 
-async def converse(client: AsyncClient, screen: Screen, room: int | None, outage: Outage) -> int:
-    """Chat until the input ends, /quit, or the client is down (which is raised); the client has
-    logged in, and tells `outage`. Answers the exit code: at a terminal 0, through pipes 1 if a line
-    failed."""
-    chat = Chat(client, screen)
+async def converse(
+    client: AsyncClient,
+    screen: Screen,
+    room: int | None,
+    outage: Outage,
+    position: InboxPosition,
+) -> int:
+    """Show what came while the person was away, by `position`, and chat until the input ends,
+    /quit, or the client is down (which is raised); the client has logged in, and tells `outage`.
+    Answers the exit code: at a terminal 0, through pipes 1 if a line failed."""
+    chat = Chat(client, screen, position)
     screen.remark(
         f"logged in as {client.username} to {client.server_name}; /help lists the commands"
     )
+    await chat.inbox.catch_up()
+    outage.look = chat.inbox.look_again
     following = asyncio.create_task(chat.follow())
     try:
         if room is not None:
@@ -590,6 +616,7 @@ async def converse(client: AsyncClient, screen: Screen, room: int | None, outage
     except Interrupted:
         return EXIT_INTERRUPTED
     finally:
+        outage.look = None
         following.cancel()
         await asyncio.wait({following})
 

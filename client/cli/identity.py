@@ -77,6 +77,22 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     return home / "tradechat" / "clients"
 
 
+def _name(host: str, port: int, user: str) -> str:
+    """What the files of a user at a server begin with."""
+    return hashlib.sha256(f"{host}\n{port}\n{user}".encode()).hexdigest()[:32]
+
+
+def inbox_file(environ: Mapping[str, str], host: str, port: int, user: str) -> Path | None:
+    """Where it stands up to where this user has read the inbox at this server; None where the state
+    directory cannot be written."""
+    directory = state_directory(environ)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return directory / f"{_name(host, port, user)}.inbox"
+
+
 @contextmanager
 def identity(
     environ: Mapping[str, str], host: str, port: int, user: str
@@ -88,9 +104,8 @@ def identity(
         return
     directory = state_directory(environ)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    name = hashlib.sha256(f"{host}\n{port}\n{user}".encode()).hexdigest()[:32]
     for number in range(POOL):
-        path = directory / f"{name}.{number}"
+        path = directory / f"{_name(host, port, user)}.{number}"
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if _is_locked(lock):

@@ -20,12 +20,12 @@ from typing import Any, cast
 from client.aio import AsyncClient
 from client.amounts import parse_amount
 from client.blocking import Client
-from client.cli.identity import Identity, identity, state_directory
+from client.cli.identity import Identity, identity, inbox_file, state_directory
 from client.core.calls import Receipt
-from client.core.gaps import Found, read_range
+from client.core.gaps import Found, FoundDirect, read_inbox, read_range
 from client.errors import ClientError, ClientIdTaken, ConnectionLost, Unauthorized
 from client.terminal import display
-from client.terminal.advice import explain, hint, money_at_stake
+from client.terminal.advice import at_stake, explain, hint
 from client.terminal.arguments import (
     HISTORY_COUNT,
     TXNS_COUNT,
@@ -35,13 +35,14 @@ from client.terminal.arguments import (
     read_user,
 )
 from client.terminal.display import Screen
+from client.terminal.position import InboxPosition
 from libcli import output
 from libcli.arguments import EXIT_USAGE, Parser
 from libcli.environment import sift
 from libcli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PIPE
 from libproto import __version__
 from libproto.errors import MisuseError
-from libproto.messages import LIST_MAX, ChatBroadcast, RoomGap
+from libproto.messages import LIST_MAX, ChatBroadcast, DirectMessage, RoomGap
 
 PROGRAM = "tradechat-cli"
 EXIT_OK = 0
@@ -124,13 +125,13 @@ def _balance(client: Client, options: argparse.Namespace, screen: Screen) -> Non
 
 
 def _deposit(client: Client, options: argparse.Namespace, screen: Screen) -> None:
-    with money_at_stake("deposit", CHECK_COMMAND, screen):
+    with at_stake("deposit", CHECK_COMMAND, screen):
         done = client.deposit(options.amount)
     screen.result(display.receipt_line("deposited", options.amount, done.balance), _receipt(done))
 
 
 def _withdraw(client: Client, options: argparse.Namespace, screen: Screen) -> None:
-    with money_at_stake("withdrawal", CHECK_COMMAND, screen):
+    with at_stake("withdrawal", CHECK_COMMAND, screen):
         done = client.withdraw(options.amount)
     screen.result(display.receipt_line("withdrew", options.amount, done.balance), _receipt(done))
 
@@ -141,7 +142,7 @@ def _receipt(done: Receipt) -> dict[str, int]:
 
 def _pay(client: Client, options: argparse.Namespace, screen: Screen) -> None:
     payee = client.lookup(options.payee).user_id
-    with money_at_stake("payment", CHECK_COMMAND, screen):
+    with at_stake("payment", CHECK_COMMAND, screen):
         done = client.transfer(payee, options.amount)
     screen.result(
         display.receipt_line(f"paid {options.payee}", options.amount, done.balance),
@@ -221,6 +222,20 @@ def _show_event(event: ChatBroadcast | RoomGap, screen: Screen, *, dated: bool =
     screen.result(line, display.event_fields(event))
 
 
+def _inbox(client: Client, options: argparse.Namespace, screen: Screen) -> None:
+    reading = read_inbox(0, None)
+    found: FoundDirect = []
+    try:
+        ask = next(reading)
+        while True:
+            ask = reading.send(client.inbox_history(*ask))
+    except StopIteration as done:
+        found, _, _ = done.value
+    for each in found[-options.limit :]:
+        assert isinstance(each, DirectMessage), "from the beginning nothing is missing"
+        screen.result(display.direct_line(each, dated=True), each._asdict())
+
+
 def _rooms(client: Client, options: argparse.Namespace, screen: Screen) -> None:
     del options
     after = 0
@@ -265,6 +280,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("rooms", (), "print the rooms that have members or events", _rooms),
     Command("who", (_ROOM,), "print the members of a room", _who),
     Command("history", (_ROOM, _EVENTS), "print the last events of a room", _history),
+    Command("inbox", (_EVENTS,), "print the last messages to you alone", _inbox),
     Command("register", (), "register the user", _register, logs_in=False),
 )
 
@@ -540,7 +556,8 @@ async def _chat_as(
                 await client.register(options.user, password)
         with hint(Unauthorized, LOGIN_HINT):
             await client.login(options.user, password)
-        return await converse(client, screen, options.join, outage)
+        path = inbox_file(os.environ, options.host, options.port, options.user)
+        return await converse(client, screen, options.join, outage, InboxPosition(path))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

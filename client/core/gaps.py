@@ -1,4 +1,4 @@
-"""How a missing range of a room's events is read again, without any input or output.
+"""How a missing range of a room's events, or of an inbox, is read again, without input or output.
 
 The interactive chat and the one-shot commands do this, one awaiting and one blocking, and so does a
 client that reconnects; what to ask and what the answers mean is here.
@@ -6,7 +6,14 @@ client that reconnects; what to ask and what the answers mean is here.
 
 from collections.abc import Generator
 
-from libproto.messages import LIST_MAX, ChatBroadcast, RoomGap, RoomHistoryResponse
+from libproto.messages import (
+    LIST_MAX,
+    ChatBroadcast,
+    DirectMessage,
+    InboxHistoryResponse,
+    RoomGap,
+    RoomHistoryResponse,
+)
 
 Ask = tuple[int, int]
 """What to ask ROOM_HISTORY for: after_seq and limit."""
@@ -51,3 +58,31 @@ def read_range(
         more, after = read_answer(room_id, after, last_seq, answer)
         found += more
     return found
+
+
+FoundDirect = list[DirectMessage | RoomGap]
+
+
+def read_inbox(
+    after_seq: int, epoch: int | None
+) -> Generator[Ask, InboxHistoryResponse, tuple[FoundDirect, int, int]]:
+    """Yield what to ask INBOX_HISTORY for, and be sent the answer; return the direct messages after
+    `after_seq` to the end, the epoch, and the number that was reached.
+
+    epoch: of `after_seq`; in another one it is read from the beginning. None: it is not known.
+    """
+    found: FoundDirect = []
+    while True:
+        answer = yield after_seq, LIST_MAX
+        if epoch is not None and answer.epoch != epoch:
+            found, after_seq, epoch = [], 0, answer.epoch
+            continue
+        epoch = answer.epoch
+        if answer.oldest_seq > after_seq + 1:
+            if after_seq:  # else they were never asked for
+                found.append(RoomGap(0, after_seq + 1, answer.oldest_seq - 1))
+            after_seq = answer.oldest_seq - 1
+        if not answer.messages:
+            return found, epoch, after_seq
+        found += answer.messages
+        after_seq = answer.messages[-1].seq

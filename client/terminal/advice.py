@@ -67,9 +67,9 @@ def hint(kind: type[ClientError], text: str) -> Iterator[None]:
 
 
 @contextmanager
-def money_at_stake(what: str, check: str, screen: Screen) -> Iterator[None]:
-    """Around one request that moves money: where its outcome stays unknown, say so, and that
-    `check` shows it; as a note to the error, or at once where the person gives up waiting."""
+def at_stake(what: str, check: str, screen: Screen) -> Iterator[None]:
+    """Around one request that must not be made twice: where its outcome stays unknown, say so, and
+    that `check` shows it; as a note to the error, or at once where the person gives up waiting."""
     unknown = (
         f"whether the {what} was carried out is unknown: look with {check} before you repeat it"
     )

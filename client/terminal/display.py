@@ -150,20 +150,16 @@ def gap_line(gap: RoomGap) -> Line:
     """What cannot be shown any more."""
     count = gap.last_seq - gap.first_seq + 1
     if not gap.room_id:
-        return [
-            (
-                Style.WRONG,
-                f"direct messages were missed ({count}), and cannot be fetched: ask for ",
-            ),
-            (Style.WRONG, "them again"),
-        ]
+        return [(Style.WRONG, f"direct messages were missed ({count}), and are kept no longer")]
     which = f"events {gap.first_seq} to {gap.last_seq}" if count > 1 else f"event {gap.first_seq}"
     return [_place(gap.room_id), " ", (Style.WRONG, f"{which} cannot be fetched any more")]
 
 
-def direct_line(message: DirectMessage) -> Line:
-    """A direct message to this user."""
+def direct_line(message: DirectMessage, *, dated: bool = False) -> Line:
+    """A direct message to this user; `dated` puts its time before it."""
+    head: Line = [(Style.QUIET, moment(message.time)), " "] if dated else []
     return [
+        *head,
         (Style.PLACE, f"[{message.from_name} -> you]"),
         f" {message.message}",
     ]

@@ -16,7 +16,7 @@ from client.errors import (
     ServerBusy,
     Unauthorized,
 )
-from client.terminal.advice import explain, hint, money_at_stake
+from client.terminal.advice import at_stake, explain, hint
 from client.terminal.display import Screen
 
 
@@ -58,7 +58,7 @@ def test_a_hint_is_for_its_kind_only() -> None:
 
 @pytest.mark.parametrize("error", [CallTimeout("late"), ConnectionLost("gone"), OutcomeUnknown("")])
 def test_an_outcome_that_is_unknown(error: ClientError) -> None:
-    with pytest.raises(type(error)) as raised, money_at_stake("payment", "/txns", Screen()):
+    with pytest.raises(type(error)) as raised, at_stake("payment", "/txns", Screen()):
         raise error
     assert explain(raised.value).endswith(
         "; whether the payment was carried out is unknown: look with /txns before you repeat it"
@@ -66,7 +66,7 @@ def test_an_outcome_that_is_unknown(error: ClientError) -> None:
 
 
 def test_a_refusal_moved_nothing() -> None:
-    with pytest.raises(InsufficientFunds) as raised, money_at_stake("payment", "/txns", Screen()):
+    with pytest.raises(InsufficientFunds) as raised, at_stake("payment", "/txns", Screen()):
         raise InsufficientFunds("")
     assert "unknown" not in explain(raised.value)
 
@@ -75,7 +75,7 @@ def test_a_refusal_moved_nothing() -> None:
 def test_who_gives_up_waiting_is_told_at_once(
     kind: type[BaseException], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(kind), money_at_stake("deposit", "/txns", Screen()):
+    with pytest.raises(kind), at_stake("deposit", "/txns", Screen()):
         raise kind
     written = capsys.readouterr()
     assert "whether the deposit was carried out is unknown" in written.err
