@@ -23,11 +23,11 @@ from client.errors import ClientError, ServerBusy
 from libproto.errors import Status
 from libproto.messages import Flag, Opcode
 from server.core.stats import totals
-from server.journal.directory import lock_data
+from server.journal.directory import DataDirectory, lock_data
 from server.journal.disk import Disk
-from server.journal.format import FORMAT_VERSION
+from server.journal.format import FORMAT_VERSION, events_in
 from server.journal.load import load
-from server.journal.reader import Reader
+from server.journal.reader import Batch, Reader
 from server.region.layout import WORD
 from server.region.region import Region
 from tests.helpers.leaks import region_name, wait_gone
@@ -40,6 +40,7 @@ CLIENT = 0xC11E27
 ABOVE_ALL = 1 << 32  # req_ids that a test draws
 SMALL = ("--txn-ring", "64", "--event-ring", "16", "--accounts", "64", "--clients", "64")
 Restart = Callable[..., RunningServer]
+AT_ONCE_S = 2.0  # on a busy machine; nothing that is refused waits for the disk
 
 
 @contextmanager
@@ -67,6 +68,16 @@ def entered(server: RunningServer, name: str, *, new: bool = False) -> Wire:
     next_req_id = 1 if new else ABOVE_ALL
     login = wire.login(name, client_id=CLIENT, next_req_id=next_req_id)
     assert login.status == Status.OK
+    return wire
+
+
+def guest(server: RunningServer, name: str, *, new: bool = False) -> Wire:
+    """A connection logged in under no client_id."""
+    if new:
+        register(server, name)
+    wire = Wire(server.connect())
+    wire.hello(name)
+    assert wire.login(name).status == Status.OK
     return wire
 
 
@@ -149,6 +160,19 @@ def word(server: RunningServer, segment: str, field: str) -> int:
         region.close()
 
 
+def log_id_of(data: Path) -> int:
+    return DataDirectory(data).identity(Disk()).log_id
+
+
+def batches_of(data: Path) -> list[Batch]:
+    return list(Reader(Disk(), data / "journal", log_id_of(data)).batches())
+
+
+def records_of(data: Path) -> list[Batch]:
+    """Those with transactions."""
+    return [batch for batch in batches_of(data) if batch.count]
+
+
 def await_archive(server: RunningServer, events_so_far: int) -> None:
     """Now and then, so that the small event ring does not go past it."""
     if events_so_far % 8 == 0:
@@ -163,14 +187,19 @@ def test_an_orderly_restart_skips_no_number_and_reads_its_snapshot(tmp_path: Pat
             ann.ok(Opcode.DEPOSIT, 5)
             assert ann.ok(Opcode.CHAT_SEND, 3, f"m{n}").room_seq == n + 2
         assert server.stop() == 0
-        assert [path.name for path in (data / "snapshots").iterdir()] == [f"{22:020}.snapshot"]
-    for path in (data / "journal").iterdir():  # all before the snapshot is not needed for the state
-        assert load(Disk(), path.parent, data / "snapshots", lambda *_: None).books.txn == 22
+        (snapshot,) = (data / "snapshots").iterdir()
+        assert snapshot.name == f"{22:020}-{22:020}.snapshot"
+    loaded = load(
+        Disk(), data / "journal", data / "snapshots", log_id_of(data), None, lambda *_: None
+    )
+    assert loaded.end.clean
+    assert (loaded.books.txn, loaded.books.event, loaded.books.last_seq(3)) == (22, 22, 22)
     with serving(data, *SMALL) as server, entered(server, "ann") as ann:
         assert ann.ok(Opcode.BALANCE) == (100, 22)
         # The leave at the end of the server is the 22nd event of the room.
         assert ann.ok(Opcode.JOIN_ROOM, 3).last_seq == 22
-        assert ann.ok(Opcode.CHAT_SEND, 3, "again").room_seq == 24
+        again = ann.call(Opcode.CHAT_SEND, 3, "again", req_id=ABOVE_ALL)
+        assert again.body.room_seq == 24
         assert server.stop() == 0
 
 
@@ -183,9 +212,7 @@ def test_a_long_start_tells_how_far_it_is(tmp_path: Path) -> None:
         wait_until(lambda: word(server, "log", "durable") > count, "a commit")
         kill_all(server)
     # As the program does, but that a second is a millisecond.
-    program = (
-        "import server.journal.process as p; p.PROGRESS_S = 0.001; import server.__main__ as m"
-    )
+    program = "import server.journal.start as p; p.PROGRESS_S = 0.001; import server.__main__ as m"
     flags = ("--port", "0", "--name", region_name(), "--data", str(data), "--log-format", "json")
     with subprocess.Popen(
         (sys.executable, "-c", f"{program}; raise SystemExit(m.main())", *flags),
@@ -213,7 +240,7 @@ def test_memory_only_leaves_the_disk_alone(tmp_path: Path) -> None:
         assert set(server.children().values()) == {"worker 0", "worker 1"}
         assert ann.ok(Opcode.DEPOSIT, 5).balance == 5
         assert server.stop() == 0
-    assert [path.name for path in data.iterdir()] == ["lock"]
+    assert list(data.iterdir()) == []
 
 
 class Load:
@@ -304,10 +331,9 @@ def test_what_shows_a_transaction_waits_for_the_disk(start_server: StartServer) 
                 ann.send(Opcode.TXN_HISTORY, 0, 10): Status.OK,
             }
             theirs = bob.send(Opcode.BALANCE)
-            sent = ann.send(Opcode.CHAT_SEND, 5, "chat goes on")
-            while (answer := ann.answer()).req_id != sent:  # overtakes
-                assert answer.req_id not in waiting, "not durable"
-            assert answer.status == Status.OK
+            waiting[ann.send(Opcode.CHAT_SEND, 5, "shown when durable")] = Status.OK
+            beat = ann.send(Opcode.HEARTBEAT, 1)
+            assert ann.answer().req_id == beat, "it overtakes, nothing else does"
             assert bob.call(Opcode.HEARTBEAT, 1).status == Status.OK
             assert not bob.readable(0.2), "it would show what is not durable"
         answers = {answer.req_id: answer.status for answer in (ann.answer() for _ in waiting)}
@@ -349,8 +375,8 @@ def test_the_journal_is_killed_under_load(tmp_path: Path, durability: str) -> No
         deaths = events(server, "process_died")
         assert [death["process"] for death in deaths] == ["journal"] * 8
         assert server.stop() == 0
-    reader = Reader(Disk(), tmp_path / "data" / "journal")
-    ids = [n for batch in reader.batches() for n in range(batch.first, batch.last + 1)]
+    found = records_of(tmp_path / "data")
+    ids = [n for batch in found for n in range(batch.first, batch.last + 1)]
     assert ids == list(range(1, len(ids) + 1)), "each once"
 
 
@@ -432,7 +458,7 @@ def test_what_was_durable_and_is_damaged_is_no_torn_end(tmp_path: Path) -> None:
     """The journal that comes after one that was killed knows how far that one was."""
     with serving(tmp_path / "data") as server, entered(server, "ann", new=True) as ann:
         ann.ok(Opcode.DEPOSIT, 5)
-        last = list(Reader(Disk(), tmp_path / "data" / "journal").batches())[-1]
+        last = batches_of(tmp_path / "data")[-1]
         with last.path.open("r+b") as file:
             file.seek(last.offset + 100)
             file.write(b"\xff")
@@ -440,39 +466,7 @@ def test_what_was_durable_and_is_damaged_is_no_torn_end(tmp_path: Path) -> None:
         assert server.wait() == JOURNAL_FAILED
         (told,) = events(server, "durability_lost")
         assert str(last.path) in told["reason"]
-        assert "were durable" in told["reason"]
-
-
-def test_numbers_that_a_worker_uses_after_the_archive_has_ended(tmp_path: Path) -> None:
-    """The master is killed, and a worker stands still for so long that it is not waited for. Then
-    it goes on with what it had received."""
-    with serving(tmp_path / "data", "--graceful-timeout", "1", workers=1) as server:
-        children = server.children()
-        (worker,) = server.worker_pids()
-        with entered(server, "ann", new=True) as ann:
-            begin = ann.ok(Opcode.JOIN_ROOM, 1).last_seq
-            count = 800
-            ann.send_raw(b"".join(request(Opcode.CHAT_SEND, 100 + n, 1, "x") for n in range(count)))
-            region = Region.attach(server.name)
-            last_seq = region.layout["rooms"].at(1, "last_seq")
-            while region.words[last_seq] < begin + 100:  # it is in the middle of them
-                pass
-            region.close()
-            with frozen(worker):
-                server.process.kill()
-                server.process.wait()
-                for pid in children:
-                    if pid != worker:
-                        wait_gone(pid, 30.0)
-            wait_gone(worker)
-            while (received := ann.receive()) is not None:
-                if received.opcode == Opcode.CHAT_SEND and received.status == Status.OK:
-                    begin = max(begin, received.body.room_seq)
-        kill_all(server)
-    with serving(tmp_path / "data", workers=1) as server, entered(server, "ann") as ann:
-        assert ann.ok(Opcode.JOIN_ROOM, 1).last_seq >= begin
-        assert ann.ok(Opcode.CHAT_SEND, 1, "y").room_seq > begin
-        assert server.stop() == 0
+        assert f"offset {last.end.offset}" in told["reason"]
 
 
 def test_the_master_is_killed_and_what_was_answered_is_there(tmp_path: Path) -> None:
@@ -536,28 +530,186 @@ def stopped(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_damage_in_the_middle_is_refused_with_its_place(stopped: Path) -> None:
-    (path,) = (stopped / "journal").iterdir()
-    batches = list(Reader(Disk(), path.parent).batches())
-    with path.open("r+b") as file:
-        file.seek(batches[2].offset + 60)
+@pytest.mark.parametrize("place", [-1, -2, -3, 1])
+def test_damage_is_refused_with_its_place(stopped: Path, place: int) -> None:
+    """In the last batch, too: it was answered for."""
+    batch = records_of(stopped)[place]
+    with batch.path.open("r+b") as file:
+        file.seek(batch.offset + 60)
         file.write(b"\xff")
+    assert f"{batch.path}, offset {batch.offset}" in refused(stopped)
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+@pytest.mark.parametrize("how", ["zeros", "cut"])
+def test_a_missing_end_is_refused(stopped: Path, lost: int, how: str) -> None:
+    """The last batches overwritten with zeros, as if they had never been; the file cut."""
+    first = batches_of(stopped)[-lost]
+    with first.path.open("r+b") as file:
+        if how == "zeros":
+            size = first.path.stat().st_size - first.offset
+            file.seek(first.offset)
+            file.write(bytes(size))
+        else:
+            file.truncate(first.offset)
     reason = refused(stopped)
-    assert f"{path}, offset {batches[2].offset}" in reason
+    assert str(first.path) in reason
+    assert f"ends with transaction {first.first - 1}" in reason
 
 
-def test_a_torn_end_is_cut_off_and_told(stopped: Path) -> None:
-    (path,) = (stopped / "journal").iterdir()
-    last = list(Reader(Disk(), path.parent).batches())[-1]
-    with path.open("r+b") as file:
-        file.seek(last.offset + 100)
-        file.write(b"\xff" * 10)
+def test_a_newest_segment_that_is_gone_is_refused(stopped: Path) -> None:
+    batches_of(stopped)[-1].path.unlink()
+    reason = refused(stopped)
+    assert "segment" in reason or "were acknowledged" in reason
+
+
+def test_a_torn_end_is_cut_off_set_aside_and_told(stopped: Path) -> None:
+    """What a batch looks like that was being written: a sector of it is as it was allocated."""
+    last = batches_of(stopped)[-1]
+    remains = b"\xff" * (512 - last.end.offset % 512) + bytes(512) + b"\xfe" * 100
+    with last.path.open("r+b") as file:
+        file.seek(last.end.offset)
+        file.write(bytes(1024))
+        file.seek(last.end.offset - last.end.offset % 512 + 1024)
+        file.write(b"\xfe" * 100)
     with serving(stopped) as server, entered(server, "ann") as ann:
-        assert ann.ok(Opcode.BALANCE).balance == 20
+        assert ann.ok(Opcode.BALANCE).balance == 25
         (told,) = events(server, "journal_end_cut")
-        assert (told["path"], told["offset"], told["last_txn"]) == (str(path), last.offset, 6)
-        assert ann.call(Opcode.DEPOSIT, 5, req_id=1000).body == (7, 25)
+        assert (told["path"], told["offset"], told["last_txn"]) == (
+            str(last.path), last.end.offset, 7,
+        )  # fmt: skip
+        assert Path(told["kept"]).read_bytes().strip(b"\0") == b"\xfe" * 100
+        assert Path(told["kept"]).stat().st_size == told["bytes"] <= len(remains) + 512
+        assert ann.call(Opcode.DEPOSIT, 5, req_id=1000).body == (8, 30)
         assert server.stop() == 0
+
+
+def test_damage_below_a_snapshot_is_served_past_and_told(tmp_path: Path) -> None:
+    """Early in the journal, where snapshots contain it all: no money goes, and it is said."""
+    data = tmp_path / "data"
+    for run in range(3):
+        with serving(data, *SMALL) as server, guest(server, "ann", new=not run) as ann:
+            for _ in range(5):
+                ann.ok(Opcode.DEPOSIT, 5)
+            assert server.stop() == 0
+    early = records_of(data)[3]
+    with early.path.open("r+b") as file:
+        file.seek(early.offset + 250)
+        file.write(b"\xff")
+    with serving(data, *SMALL) as server, guest(server, "ann") as ann:
+        assert ann.ok(Opcode.BALANCE).balance == 75
+        (told,) = events(server, "history_damaged")
+        assert f"{early.path}, offset {early.offset}" in told["reason"]
+        assert server.stop() == 0
+
+
+def test_a_newest_snapshot_that_is_damaged_is_passed_over_with_its_name(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for run in range(2):
+        with serving(data, *SMALL) as server, guest(server, "ann", new=not run) as ann:
+            ann.ok(Opcode.DEPOSIT, 5)
+            assert server.stop() == 0
+    newest = max((data / "snapshots").iterdir())
+    with newest.open("r+b") as file:
+        file.seek(300)
+        file.write(b"\xff")
+    with serving(data, *SMALL) as server, guest(server, "ann") as ann:
+        assert ann.ok(Opcode.BALANCE).balance == 10
+        assert any(str(newest) in told["reason"] for told in events(server, "snapshot_damaged"))
+
+
+# ---- a directory that is not what it was
+
+
+@pytest.mark.parametrize("what", ["journal", "position", "identity", "snapshots and journal"])
+def test_what_is_missing_is_refused_and_nothing_begun_anew(stopped: Path, what: str) -> None:
+    for name in what.split(" and "):
+        path = stopped / name
+        for each in path.iterdir() if path.is_dir() else [path]:
+            each.unlink()
+    before = sorted(path for path in stopped.rglob("*") if path.is_file())
+    reason = refused(stopped)
+    expected = {"position": "position, which tells how far", "identity": "«identity» is missing"}
+    assert expected.get(what, "has had a journal, and it is gone") in reason
+    assert sorted(path for path in stopped.rglob("*") if path.is_file()) == before
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "letters.txt").write_text("dear")
+    assert "there are files in it (letters.txt)" in refused(data)
+    assert [path.name for path in data.iterdir()] == ["letters.txt"]
+
+
+def test_a_new_directory_is_told(tmp_path: Path) -> None:
+    """Who mistypes its name, or has forgotten to mount it, can see that."""
+    for mounted in (False, True):
+        data = tmp_path / str(mounted)
+        if mounted:
+            (data / "lost+found").mkdir(parents=True)
+        for first in (True, False):
+            with serving(data) as server:
+                told = events(server, "new_data_directory")
+                assert [line["path"] for line in told] == [str(data)] * first
+                assert server.stop() == 0
+
+
+def test_a_full_disk_refuses_and_heals(tmp_path: Path) -> None:
+    """The kernel refuses to allocate the next segment: what has a place is executed and answered,
+    what has none is refused at once with the reason; and with space again all goes on."""
+    data, size = tmp_path / "data", 1 << 20
+    flags = ("--segment-size", "1", "--event-ring", "64", "--txn-ring", "64", "--accounts", "8",
+             "--max-message", "1024")  # fmt: skip
+
+    def fill(ann: Wire, opcode: Opcode, *body: object) -> list[Any]:
+        """Requests until one is refused because the disk is full; the bodies of the others."""
+        done: list[Any] = []
+        while True:
+            sent = [ann.send(opcode, *body) for _ in range(30)]
+            answers = [ann.answer() for _ in sent]
+            done += [answer.body for answer in answers if answer.status == Status.OK]
+            for answer in answers:
+                assert answer.status in (Status.OK, Status.ERR_SERVER_BUSY)
+                if answer.status != Status.OK and "disk is full" in answer.body.detail:
+                    return done
+
+    with serving(data, *flags, workers=1) as server, entered(server, "ann", new=True) as ann:
+        ann.ok(Opcode.JOIN_ROOM, 1)
+        journal = server.journal_pid()
+        limits = resource.prlimit(journal, resource.RLIMIT_FSIZE)
+        resource.prlimit(journal, resource.RLIMIT_FSIZE, (size - 1, limits[1]))
+        said = len(fill(ann, Opcode.CHAT_SEND, 1, "x" * 1000))
+        balance = len(fill(ann, Opcode.DEPOSIT, 1))
+        assert said > 100
+        # Less than was held for the largest may make room for a few small ones.
+        said += len(fill(ann, Opcode.CHAT_SEND, 1, "y"))
+        while True:
+            began = time.monotonic()
+            answer = ann.call(Opcode.DEPOSIT, 1)
+            if answer.status == Status.ERR_SERVER_BUSY:
+                break
+            balance += 1
+        assert "disk is full" in answer.body.detail
+        assert answer.body.retry_after_ms > 0
+        assert time.monotonic() - began < AT_ONCE_S
+        assert ann.ok(Opcode.BALANCE).balance == balance
+        assert len(events(server, "disk_full")) == 1
+        resource.prlimit(journal, resource.RLIMIT_FSIZE, limits)
+        wait_until(lambda: bool(events(server, "disk_has_space")), "it notices")
+
+        def again() -> bool:
+            return ann.call(Opcode.DEPOSIT, 1).status == Status.OK
+
+        wait_until(again, "money")
+        assert ann.ok(Opcode.CHAT_SEND, 1, "z").room_seq == said + 2
+        assert server.journal_pid() == journal, "it was no failure"
+        kill_all(server)
+    with serving(data, *flags, workers=1) as server, entered(server, "ann") as ann:
+        assert ann.ok(Opcode.BALANCE).balance == balance + 1
+        assert server.stop() == 0
+    messages = [event for batch in batches_of(data) for event in events_in(batch.events)]
+    assert [event.seq for event in messages if event.kind == 0] == list(range(2, said + 3))
 
 
 def test_another_format_is_refused(stopped: Path) -> None:
@@ -758,9 +910,9 @@ def test_history_that_cannot_be_read_is_refused(start_server: StartServer) -> No
     with entered(server, "ann", new=True) as ann:
         for _ in range(100):
             ann.ok(Opcode.DEPOSIT, 1)
-        (path,) = (server.data / "journal").iterdir()
+        batches = records_of(server.data)
+        path = batches[3].path
         whole = path.read_bytes()
-        batches = list(Reader(Disk(), path.parent).batches())
         with path.open("r+b") as file:
             file.seek(batches[3].offset + 60)
             file.write(b"\xff\xfe")
