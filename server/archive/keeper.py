@@ -360,10 +360,7 @@ class Keeper:
 
     def _append(self, store: Store, events: bytes) -> None:
         """ValueError: an event does not follow from those before it."""
-        known = store.position.event if store.position else 0
         for event in events_of(events):
-            if event.number <= known:
-                continue
             store.append(event.room, event.seq, event.number, event.sender, event.body)
             self._count += 1
             self._touched.add(event.room)
