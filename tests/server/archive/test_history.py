@@ -138,28 +138,32 @@ def test_a_segment_whose_header_is_damaged_takes_no_other_with_it(tmp_path: Path
 
 def test_what_is_being_written_is_not_remembered(tmp_path: Path) -> None:
     """It may be cut off, and another batch be written in its place."""
-    for size in (Size(2), Size(0, 9)):
-        directory = tmp_path / str(size.events)
+    # As many batches as are looked at in one go, and a few.
+    for count, size in ((1, Size(2)), (1, Size(0, 9)), (104, Size(0, 9))):
+        directory = tmp_path / f"{count} {size.events}"
         directory.mkdir()
         writer = open_writer(Unsynced(), directory, LARGE)
-        first, lost = batches([2, size])
-        append(writer, first)
+        *before, lost = batches([*[2] * count, size])
+        for each in before:
+            append(writer, each)
         offset = writer.position.offset
         append(writer, lost)
         writer.close()
-        told = Told(2)
+        last = 2 * count
+        told = Told(last)
         told.event = 0
         history = History(Disk(), directory, told)
-        assert history.read(1) == words_of([first], 1)
+        for txn in (1, last):
+            assert history.read(txn) == words_of(before, txn)
         (path,) = segments(Disk(), directory)
         path.write_bytes(path.read_bytes()[:offset].ljust(LARGE, b"\0"))
         writer = open_writer(Unsynced(), directory, LARGE)
-        others = batches([Size(3, 1)], 2, generation=1)
+        others = batches([Size(3, 1)], last, generation=1)
         append(writer, others[0])
         writer.close()
-        told.last, told.event = 5, writer.position.event
-        assert history.read(5) == words_of(others, 5)
-        assert history.read(1) == words_of([first], 1)
+        told.last, told.event = last + 3, writer.position.event
+        for txn in (last + 3, 1, last):
+            assert history.read(txn) == words_of([*before, *others], txn)
 
 
 def test_segments_that_are_removed_are_the_end_of_it(tmp_path: Path) -> None:
