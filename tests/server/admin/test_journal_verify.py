@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -322,6 +323,40 @@ def test_a_file_that_cannot_be_read_is_named() -> None:
     report = verify(disk, DATA)
     assert (path, 0, ONLY_HISTORY) in wrong(report)
     assert "Input/output error" in report.files[path].problems[0].what
+
+
+PARTS = ("identity", "position", "snapshots", "journal")
+
+
+@pytest.mark.parametrize("order", list(permutations(PARTS)), ids="-".join)
+def test_a_copy_of_a_directory_that_is_written_is_good_or_refused(order: tuple[str, ...]) -> None:
+    """Between any two files of the copy something is committed, and now and then a snapshot made.
+    In the order that the document tells it is good."""
+    bank, copy = Bank(), SimulatedDisk()
+    bank.work()
+    parts = {"snapshots": DATA.snapshots, "journal": DATA.journal}
+    for directory in (DATA.path, *parts.values(), DATA.rooms):
+        copy.make_directory(directory)
+    with bank.run(stops=False) as run:
+        run.deposit(0, 1)
+        at_least = run.commit().txn
+        for number, part in enumerate(order):
+            directory = parts.get(part, DATA.path)
+            for name in bank.disk.names(directory) if part in parts else [part]:
+                fd = copy.create(directory / name)
+                copy.write(fd, [read_file(bank.disk, directory / name)], 0)
+                copy.close(fd)
+                run.deposit(0, 1)
+                run.say(1, "meanwhile")
+                run.commit()
+            if number == 1:
+                run.snapshot()
+    report = told(copy)
+    if order.index("position") < order.index("snapshots") < order.index("journal"):
+        assert report.is_good
+    if not report.refusal:
+        assert report.txn >= at_least
+        assert state(copy).balances[1] == bank.balances[report.txn][1]
 
 
 class Racing(SimulatedDisk):
