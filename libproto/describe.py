@@ -229,7 +229,7 @@ _FLAG_MEANINGS = {
     Flag.ENCRYPTED: "the body is sealed; only where encryption was granted",
     Flag.COMPRESSED: "the body is a zlib stream; only where compression was granted",
     Flag.RESPONSE: "set in every response, in nothing else",
-    Flag.POSSIBLE_DUPLICATE: "in a ledger request: it may have been executed before; "
+    Flag.POSSIBLE_DUPLICATE: "in a numbered request: it may have been executed before; "
     "in a response: the outcome is a recorded one",
 }
 
@@ -334,7 +334,7 @@ def _parts() -> dict[str, str]:
         "outcome_window_less_one": f"{OUTCOME_WINDOW - 1}",
         "event_kinds": ", ".join(f"{kind.value} {kind.name.lower()}" for kind in EventKind),
         "txn_kinds": ", ".join(f"{kind.value} {kind.name.lower()}" for kind in TxnKind),
-        "ledger_requests": ", ".join(message.name for message in MESSAGES if message.numbered),
+        "numbered_requests": ", ".join(message.name for message in MESSAGES if message.numbered),
         "reserved_table": _rows(
             ("opcode", "reserved for"), [(_hex(o, 4), name) for o, name in RESERVED.items()]
         ),

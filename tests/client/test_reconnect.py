@@ -493,6 +493,8 @@ def test_a_server_that_began_without_its_state(
 
 
 KILLS = 8
+FLOW_S = 300.0
+"""Longer than any call takes on a loaded machine, a start of the server included."""
 
 
 class Member:
@@ -502,7 +504,7 @@ class Member:
         self.got: list[Push] = []
         self.said: dict[str, int] = {}  # room_seq by text, in order
         self.name = name
-        self.client = make(server.host, server.port, timeout_s=60.0, on_push=self.got.append)
+        self.client = make(server.host, server.port, timeout_s=FLOW_S, on_push=self.got.append)
 
     def enter(self) -> None:
         """Connect, and join the room."""
@@ -612,7 +614,7 @@ def test_workers_are_killed(make_lasting: Make, start_server: StartServer) -> No
                 _kill_under(members[number % 2], server, region)
         finally:
             stopped.set()
-            failures = [flow.exception(60.0) for flow in flows]
+            failures = [flow.exception(FLOW_S) for flow in flows]
         assert failures == [None] * len(flows)
 
         ann.say("the end")
@@ -629,7 +631,7 @@ def test_workers_are_killed(make_lasting: Make, start_server: StartServer) -> No
         assert sum(member.client.reconnects for member in members) >= KILLS
 
 
-CRASHES = 4
+CRASHES = 3
 
 
 def test_everything_is_killed(
@@ -637,7 +639,7 @@ def test_everything_is_killed(
 ) -> None:
     """kill -9 of the whole server, again and again, while people speak in a room, to each other,
     and pay each other there: each of these was done once, and in order."""
-    flags = ("--data", str(tmp_path / "the data"), "--event-ring", str(1 << 16))
+    flags = ("--data", str(tmp_path / "the data"), "--room-history", "100000")
     server = start_server(*flags, "--port", str(lasting_port()))
     members = [Member(make_lasting, server, name) for name in ("ann", "bob")]
     ann, bob = members
@@ -669,12 +671,12 @@ def test_everything_is_killed(
                 def all_flow(some: int = some) -> bool:
                     return len(paid) >= some or any(flow.done() for flow in flows)
 
-                wait_until(all_flow, "money flows", 60.0)
+                wait_until(all_flow, "money flows", FLOW_S)
                 server.crash()
                 server = start_server(*flags, "--port", str(server.port))
         finally:
             stopped.set()
-            failures = [flow.exception(60.0) for flow in flows]
+            failures = [flow.exception(FLOW_S) for flow in flows]
         assert failures == [None] * len(flows)
         ann.say("the end")
         for member in members:
@@ -699,5 +701,5 @@ def test_everything_is_killed(
             kept += [each.message for each in page]
             after = page[-1].seq
         assert kept == whispered[-len(kept) :]
-        assert len(kept) >= min(len(whispered), 500), "the newest of them are kept"
+        assert len(kept) == min(len(whispered), 100), "of one sender a tenth of what is kept"
         assert all(member.client.reconnects >= CRASHES for member in members)

@@ -48,11 +48,14 @@ def test_bodies_are_named_after_their_message(message: Message) -> None:
             fields_of(body)
 
 
-def test_the_ledger_requests() -> None:
+def test_the_numbered_requests() -> None:
     assert [message.name for message in MESSAGES if message.numbered] == [
+        "CHAT_SEND",
+        "DIRECT_SEND",
         "DEPOSIT",
         "WITHDRAW",
         "TRANSFER",
+        "TRANSFER_IN_ROOM",
     ]
 
 
