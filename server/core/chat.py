@@ -78,7 +78,7 @@ class Chat:
                 return recorded
             if not self._bits.has(session.slot, room):
                 raise NotJoined
-            events.check_place()
+            events.check_open()
             seq = events.next_seq(room)
             frame = _broadcast(0, 0, room, seq, now, _MESSAGE, session.user, session.name, message)
             events.publish(_MESSAGE, room, seq, session.user, 0, frame, now, request)
@@ -104,7 +104,7 @@ class Chat:
                 return recorded
             if not self._users.exists(to_user):
                 raise NoSuchUser
-            events.check_place()
+            events.check_open()
             seq = events.direct_seq(to_user) + 1
             frame = _direct(0, 0, seq, now, session.user, session.name, message)
             events.publish(SlotKind.DIRECT, 0, seq, to_user, 0, frame, now, request)

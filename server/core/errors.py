@@ -74,6 +74,13 @@ class DiskFull(Busy):
         super().__init__("the server's disk is full: its operator can make space on it")
 
 
+class HistoriesBehind(Busy):
+    """The archive cannot write, or lags too far: no event is made but leaves."""
+
+    def __init__(self) -> None:
+        super().__init__("the server cannot keep more messages: its histories are behind")
+
+
 class EventsFull(Busy):
     """No event has a place: those in the ring are not durable yet."""
 

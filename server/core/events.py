@@ -13,7 +13,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from libproto.messages import HEADER_LEN, OUTCOME_WINDOW, Opcode
-from server.core.errors import DiskFull, EventsFull, JournalFailed
+from server.core.errors import DiskFull, EventsFull, HistoriesBehind, JournalFailed
 from server.core.room_bits import RoomBits
 from server.region.layout import EVENT_FIELDS, OUTCOME_WORDS, TARGET_KIND_SHIFT, WORD
 from server.region.region import Region
@@ -74,6 +74,7 @@ class Events:
         self._rooms, self._users = layout["rooms"], layout["users"]
         self._head, self._limit = region.events.index("head"), region.events.index("limit")
         self._full = region.journal.index("full")
+        self._closed = region.archive.index("closed")
         clients = layout["clients"]
         self._clients = clients
         self._newest, self._outcomes = clients.offsets["newest"], clients.offsets["outcomes"]
@@ -94,6 +95,13 @@ class Events:
         durable."""
         words = self._words
         return bool(words[self._head] < words[self._limit])
+
+    def check_open(self) -> None:
+        """Busy, unless one more event that is no leave may be made: there is a place for it, and
+        the archive keeps up with what it is to keep."""
+        if self._words[self._closed]:
+            raise HistoriesBehind
+        self.check_place()
 
     def check_place(self) -> None:
         """Busy, unless there is a place for one more event."""

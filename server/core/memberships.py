@@ -54,7 +54,7 @@ class Memberships:
                 if self._elsewhere(slot, session.user, room):
                     self._bits.set(slot, room)
                 else:
-                    self._events.check_place()
+                    self._events.check_open()
                     touched = self._announce(SlotKind.JOINED, room, slot, session.user, now)
             members, shown = self.member_count(room), self._events.head()
         return last, members, shown, touched

@@ -157,7 +157,7 @@ class Pairs:
         if not event.acquire(False) and not self._locks.wait(event, (*held, log.lock)):
             return None
         try:
-            self._events.check_place()
+            self._events.check_open()
         except NothingChanged:
             self._locks.release(log.lock, event)
             raise

@@ -2,11 +2,13 @@
 
 import pytest
 
-from libproto.messages import Opcode
+from libproto.messages import Opcode, TxnKind
+from server.core.errors import HistoriesBehind
 from server.core.events import SlotKind
 from tests.helpers.region import (
     SMALL,
     login,
+    next_req_id,
     register,
     say,
     small_region,
@@ -229,3 +231,25 @@ def test_only_wanted_frames_are_copied() -> None:
             events = [state.events.read(number, wanted) for number in (1, 2, 3)]
             assert [bool(event and event.frame) for event in events] == copied
             assert [event and event.seq for event in events] == [1, 1, 1]
+
+
+def test_where_histories_are_behind_nothing_is_said_and_everybody_may_leave() -> None:
+    with small_region() as region:
+        state, (ann, bob, _) = three(region)
+        state.memberships.join(ann, 1, 1)
+        state.ledger.execute(ann, TxnKind.DEPOSIT, 0, 5, next_req_id(ann, region), 0, 1)
+        region.archive.closed = 1
+        before = state.events.head()
+        for refused in (
+            lambda: say(state, ann, 1, "x", 1),
+            lambda: whisper(state, ann, 2, "x", 1),
+            lambda: state.memberships.join(bob, 1, 1),
+            lambda: state.pairs.transfer(ann, 1, 2, 1, "", next_req_id(ann, region), 0, 1),
+        ):
+            with pytest.raises(HistoriesBehind):
+                refused()
+        assert state.events.head() == before
+        state.memberships.leave(ann, 1, 1)
+        assert state.events.head() == before + 1
+        region.archive.closed = 0
+        assert state.memberships.join(bob, 1, 1)[:2] == (2, 1)
