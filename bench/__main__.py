@@ -1,7 +1,9 @@
-"""`tradechat-bench`: the stress client; `tradechat-bench cpu` measures the server's CPU time."""
+"""`tradechat-bench`: the stress client; `tradechat-bench cpu` measures the server's CPU time, and
+`tradechat-bench delivery` how long a message takes."""
 
 import sys
 
+from bench import delivery
 from bench.cpu import cli as cpu
 from bench.stress import cli
 
@@ -11,6 +13,8 @@ def main() -> int:
     words = sys.argv[1:]
     if words[:1] == ["cpu"]:
         return cpu.main(words[1:])
+    if words[:1] == ["delivery"]:
+        return delivery.main(words[1:])
     return cli.main(words[1:] if words[:1] == ["run"] else words)
 
 
