@@ -6,12 +6,15 @@ changed and no lock is taken.
 
 from collections.abc import Iterator, Sequence
 
-from libproto.messages import MAX_BALANCE
+from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, Opcode
+from server.region.layout import OUTCOME_WORDS, TARGET_KIND_SHIFT
 from server.region.locks import unfree_locks
-from server.region.records import SUPPLY
+from server.region.records import OFFSETS, SUPPLY, RecordKind
 from server.region.region import Region
 
 _MASK = 2**64 - 1
+_NEWEST = 256  # the newest: what a worker died in is among them
+_MONEY = OFFSETS[RecordKind.TRANSFER]
 
 
 def problems(region: Region) -> list[str]:
@@ -24,6 +27,8 @@ def problems(region: Region) -> list[str]:
         *events(region),
         *people(region),
         *_floors(region),
+        *_outcomes(region),
+        *_pairs(region),
     ]
 
 
@@ -132,6 +137,56 @@ def _floors(region: Region) -> Iterator[str]:
     for slot, (user, floor, newest) in enumerate(zip(*columns, strict=True)):
         if user and (not floor or 0 < newest < floor):
             yield f"client {slot} has the floor {floor}, its newest req_id is {newest}"
+
+
+def _outcomes(region: Region) -> Iterator[str]:
+    """The newest messages against the outcomes of their clients. One that a worker died in is among
+    them, as nobody else could publish meanwhile."""
+    words, layout = region.words, region.layout
+    ring, clients, head = layout["event_ring"], layout["clients"], region.events.head
+    for number in range(max(1, head - _NEWEST + 1), head + 1):
+        at = ring.at(number % ring.records)
+        word, _, room, seq, user, *_, time, sender, slot, client_id, req_id, digest, _ = words[
+            at : at + ring.offsets["frame"]
+        ].tolist()
+        client = clients.at(slot - 1) if slot else 0
+        if word != number or not slot or words[client : client + 2].tolist() != [sender, client_id]:
+            continue  # not there any more, nobody's, or of one whose record was given away
+        at = client + clients.offsets["outcomes"] + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
+        opcode = Opcode.CHAT_SEND if room else Opcode.DIRECT_SEND
+        target = opcode << TARGET_KIND_SHIFT | (room or user)
+        outcome = words[at : at + OUTCOME_WORDS].tolist()
+        its_own = outcome == [req_id, 0, time, target, 0, seq, digest]
+        if (
+            not (its_own or outcome[0] > req_id)
+            or words[client + clients.offsets["newest"]] < req_id
+        ):
+            yield f"event {number} is not the outcome of request {req_id} of client {slot - 1}"
+
+
+def _pairs(region: Region) -> Iterator[str]:
+    """The newest transactions that are told in a room, and their events."""
+    words, layout = region.words, region.layout
+    log, ring, head = layout["txn_ring"], layout["event_ring"], region.events.head
+    room_at, end, txn_at = _MONEY["room"], _MONEY["event"] + 1, ring.offsets["txn"]
+    for txn in range(max(1, region.log.head - _NEWEST + 1), region.log.head + 1):
+        at = log.at(txn % log.records)
+        if words[at : at + 2].tolist() != [txn, RecordKind.TRANSFER] or not words[at + room_at]:
+            continue
+        room, seq, event = words[at + room_at : at + end].tolist()
+        at = ring.at(event % ring.records)
+        there = words[at : at + ring.offsets["frame"]].tolist()
+        its_own = [there[2], there[3], there[txn_at]] == [room, seq, txn]
+        if event > head or (there[0] == event and not its_own):
+            yield f"transaction {txn} is not told in event {event}"
+    for number in range(max(1, head - _NEWEST + 1), head + 1):
+        at = ring.at(number % ring.records)
+        txn = words[at + txn_at]
+        if not txn or words[at] != number:
+            continue
+        at = log.at(txn % log.records)
+        if txn > region.log.head or (words[at] == txn and words[at + end - 1] != number):
+            yield f"event {number} tells of transaction {txn}, which does not tell of it"
 
 
 def _listed(following: Sequence[int], first: int) -> list[int]:
