@@ -76,6 +76,24 @@ def test_a_worker_that_held_nothing_leaves_its_sessions() -> None:
         assert repaired(world) == Counter(repairs=1, deaths=1)
 
 
+def test_a_repair_waits_for_no_place() -> None:
+    """With no place for events, and nobody who makes one, it ends nevertheless."""
+    with world_of(BY_NAME["transfer"]) as world:
+        world.fill_events()
+        head = world.region.events.head
+        assert repaired(world) == Counter(repairs=1, deaths=1, ended=2)
+        assert world.region.events.head == head
+        assert world.region.registry.ending_sessions == 2
+        assert crash.problems(world.region) == []
+        for left in (1, 2):
+            world.fill_events(1)
+            world.other.sessions.finish_ended(NOW_US)
+            assert world.region.events.head == head + left
+            assert crash.problems(world.region) == []
+        world.finish()
+        assert [event[1:5:3] for event in crash.events_of(world.region, head)] == [[2, ANN]] * 2
+
+
 def test_what_is_found_is_counted() -> None:
     """Each at some death, and nothing else."""
     seen: dict[str, set[tuple[int, ...]]] = {}

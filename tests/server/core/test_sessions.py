@@ -24,6 +24,7 @@ from tests.helpers.region import (
     set_durable,
     small_region,
     state_of,
+    watched,
     word,
 )
 
@@ -314,6 +315,76 @@ def test_one_after_the_other_supersedes_the_one_before() -> None:
             end(states[n % 3], session)
         assert sessions_of(region, 1) == []
         check_quiet(region)
+
+
+# ---- leaves that have no place
+
+
+def fill(region: Region, spare: int = 0) -> None:
+    """The event ring has only so many places to spare."""
+    region.events.limit = region.events.head + spare
+
+
+@pytest.mark.parametrize("superseded", [False, True])
+def test_a_session_that_has_ended_is_in_its_rooms_until_there_are_places(superseded: bool) -> None:
+    """Its end is not refused; its slot is free after its last leave, whoever publishes that."""
+    with small_region(sessions=3) as region:
+        state, other = state_of(region), state_of(region, 1)
+        register(state, *NAMES)
+        old = login(state, 1, 7)
+        for room in (1, 2, 3):
+            state.memberships.join(old, room, STARTED_US)
+        fill(region)
+        if superseded:
+            login(other, 1, 7)
+        else:
+            end(state, old)
+        assert not state.sessions.is_live(old)
+        assert deposit(state, old, 1) == SUPERSEDED
+        head, also = region.events.head, int(superseded)
+        counted = region.registry.live_sessions, region.registry.ending_sessions
+        assert counted == (also, 1)
+        for left in (1, 2):
+            assert other.sessions.finish_ended(STARTED_US) == frozenset()
+            fill(region, 1)
+            other.sessions.finish_ended(STARTED_US)
+            assert region.events.head == head + left, "as many as there are places"
+            assert [state.memberships.member_count(room) for room in (1, 2, 3)] == [
+                0, 1 - left // 2, 1,
+            ]  # fmt: skip
+            assert word(region, "sessions", old.slot, "id") == old.id
+            assert old.slot in sessions_of(region, 1)
+        made = [login(other, 2) for _ in range(3 - also)]
+        assert old.slot not in {session.slot for session in made}, "it is not free yet"
+        fill(region, 1)
+        other.sessions.finish_ended(STARTED_US)
+        assert word(region, "sessions", old.slot, "id") == 0
+        assert region.registry.ending_sessions == 0
+        assert region.events.head == head + 3
+        for session in made:
+            end(other, session)
+        end(state, old)
+        assert region.events.head == head + 3, "nothing is left to do"
+        check_quiet(region)
+
+
+def test_a_superseded_sessions_worker_is_told_before_its_leaves_are_shown() -> None:
+    """So that it pushes no leave to the connection that it is about to cut off."""
+    with small_region() as region:
+        state, other = state_of(region), state_of(watched(region, lambda: look()), 1)
+        register(state, *NAMES)
+        old = login(state, 1, 7)
+        state.memberships.join(old, 1, STARTED_US)
+        head, instants = region.events.head, set()
+
+        def look() -> None:
+            cut, left = word(region, "workers", 0, "cut") == 1, region.events.head > head
+            assert cut or not left
+            assert not cut or not state.sessions.is_live(old), "it would find nothing to cut off"
+            instants.add((cut, left))
+
+        login(other, 1, 7)
+        assert instants == {(False, False), (True, False), (True, True)}
 
 
 # ---- a recovery in the middle
