@@ -56,7 +56,9 @@ SENDERS = REGION | {
     "server.core.audience",
     "server.core.errors",
     "server.core.events",
+    "server.core.room_bits",
     "server.core.session",
+    "server.core.users",
 }
 ARCHIVE = CORE | SETTINGS | {"server.journal"}
 SHELL = frozenset({"client.errors", "client.core", "client.base"})
@@ -85,7 +87,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "server.core.audience": REGION,
     "server.core.events": EVENTS,
     "server.core.chat": SENDERS,
-    "server.core.memberships": SENDERS | {"server.core.room_bits", "server.core.users"},
+    "server.core.memberships": SENDERS,
     "server.core": REGION,
     "server.journal": CORE | SETTINGS,
     "server.archive": ARCHIVE,
