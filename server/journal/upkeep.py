@@ -28,8 +28,8 @@ _SNAPSHOT_ADVICE: Final = (
     "directory?"
 )
 DAMAGED_ADVICE: Final = (
-    "run `tradechat-admin journal verify`: it names the last transaction that is good, and "
-    "docs/JOURNAL.md says how to repair"
+    "run `tradechat-admin journal verify`: it says of every file what is damaged; `tradechat-admin "
+    "journal repair` says what would be lost, and asks"
 )
 
 log = liblog.get("journal")
