@@ -1,1 +1,2 @@
-"""The archive process: it keeps the rooms' events, and answers for what is older than the rings."""
+"""The archive process: it keeps the histories of rooms and inboxes, and answers for what is older
+than the rings."""
