@@ -405,6 +405,57 @@ def test_payments_alone_are_durable_without_a_write() -> None:
         assert [event.word for event in in_journal(disk)] == [41]
 
 
+def test_a_pair_is_in_one_batch_whenever_the_heads_are_read() -> None:
+    """Its transaction is seen and its event is not yet: it waits, and all behind it."""
+    disk = new_disk()
+    with small_region() as region:
+        committer = committer_with(region, disk)
+        state = state_of(region)
+        register(state, "ann", "bob")
+        session = login(state, 1, 7)
+        state.memberships.join(session, 1, 0)
+        state.ledger.execute(session, TxnKind.DEPOSIT, 0, 9, next_req_id(session, region), 0, 0)
+        req_id = next_req_id(session, region)
+        made = state.pairs.transfer(session, 1, 2, 3, "for tea", req_id, 0, 0)
+        state.ledger.execute(session, TxnKind.DEPOSIT, 0, 1, next_req_id(session, region), 0, 0)
+        event = region.events.head
+        region.events.head = event - 1  # as it is before it is stored
+        committer.commit()
+        assert region.log.durable == made.txn - 1
+        assert region.events.durable == event - 1
+        region.events.head = event
+        committer.commit()
+        assert (region.log.durable, region.events.durable) == (region.log.head, event)
+        last = list(Reader(disk, JOURNAL, LOG_ID).batches())[-1]
+        assert (last.first, [each.txn for each in events_in(last.events)]) == (made.txn, [made.txn])
+        loaded_from(disk)
+
+
+def test_numbers_that_were_shown_and_are_lost_are_not_used_again() -> None:
+    """In async they may be: each start that follows a crash leaves as many out as the ring has."""
+    disk, shown = new_disk(), 0
+    for crash in range(3):
+        with small_region(txn_ring=TXN_RING) as region:
+            loaded = loaded_from(disk)
+            begin(disk, region, loaded)
+            fill(region, loaded, STARTED_US, Idleness({}, 0, 0, monotonic_us()))
+            committer = committer_on(region, disk, sync=False)
+            committer._writer.prepare()  # as the process does
+            committer.publish()
+            state = state_of(region)
+            if not crash:
+                register(state, "ann")
+            session = login(state, 1, 7)
+            committer.commit()
+            assert state.events.last_seq(1) >= shown
+            state.memberships.join(session, 1, 0)
+            for n in range(9):
+                shown = say(state, session, 1, f"m{n}", 0).seq
+        disk = disk.after_kill()
+        assert in_journal(disk) == [], "all of them are lost"
+    assert shown > 3 * 10
+
+
 def test_an_event_that_is_not_there_any_more_is_never_written() -> None:
     disk = new_disk()
     with small_region() as region:

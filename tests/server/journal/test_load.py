@@ -176,7 +176,7 @@ def test_a_journal_that_is_not_the_noted_one_is_refused() -> None:
         write_journal(disk, worked, 8)
         snapshot_at(disk, 6)
         one, other = disk.after_kill(), disk.after_kill()
-        open_writer(one).append([], 0, [], worked.moments[-1][1] + 9)
+        write_journal(one, worked, worked.head, 5)  # the same, in other batches
         write_journal(other, worked, worked.head)
         snapshot_at(other, 12)
         snapshot_at(other, 16)
