@@ -48,8 +48,6 @@ class InboxView:
         """Show a direct message, if it was not shown, and what was missed before it."""
         async with self._turn:
             known = self._position.seq
-            if known is not None and message.seq <= known:
-                return
             if known is not None and message.seq > known + 1:
                 await self._catch_up()
             if self._position.seq is None or message.seq > self._position.seq:

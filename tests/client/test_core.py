@@ -559,6 +559,22 @@ def test_a_request_repeated_on_the_same_connection_gets_the_second_answer() -> N
     assert pair.core.unanswered == {}
 
 
+def test_the_same_call_again_under_its_number_is_a_repeated_one() -> None:
+    """The first may have been executed: a busy server does not tell."""
+    pair = Pair(client_id=5)
+    pair.log_in()
+    call = calls.send(1, "hi")
+    pair.core.numbers.claim(call, 7, False)
+    assert pair.request(call, 7).flags == 0
+    pair.reconnect(ConnectionLost("gone"))
+    again = calls.send(1, "hi")
+    pair.core.numbers.claim(again, 7, False)
+    request = pair.request(again, 7)
+    assert request.flags == Flag.POSSIBLE_DUPLICATE
+    assert pair.answered(refuse(request, Status.ERR_SERVER_BUSY)).error is not None
+    assert pair.core.unanswered.keys() == {7}
+
+
 def test_a_request_in_flight_is_not_repeated() -> None:
     pair = Pair()
     pair.request(calls.deposit(5))
