@@ -120,17 +120,21 @@ class Follower:
     def next(self, *, with_events: bool = True) -> Followed | None:
         """The next batch; None: none is durable yet. Damaged; Parted: this journal is not the one
         that the position is of. OSError."""
-        limit = self._durable()
-        if self.position.txn >= limit.txn and self.position.event >= limit.event:
-            return None
         while True:
+            found = self._batch()
+            if found is not None:
+                return self._take(found, with_events=with_events)
+            limit = self._durable()  # before the file: all up to it is in there
+            if self.position.txn >= limit.txn and self.position.event >= limit.event:
+                return None
             if self._head is None and not self._enter():
                 self._nothing(limit)
                 return None
-            found = self._batch() or self._batch(again=True)
+            self._limit, self._chunk_at = limit, self.position.offset
+            self._chunk = memoryview(self._disk.read(self._fd, _CHUNK, self._chunk_at))
+            found = self._batch()
             if found is not None:
                 return self._take(found, with_events=with_events)
-            limit = self._limit
             header = self._bytes(self.position.offset, BATCH.size)
             if bytes(header).strip(b"\0"):
                 self._not_yet(header, limit)
@@ -229,14 +233,9 @@ class Follower:
         at = offset - self._chunk_at
         return self._chunk[at : at + size] if at >= 0 else memoryview(b"")
 
-    def _batch(self, *, again: bool = False) -> BatchHead | None:
-        """The header of the next batch, if it is durable."""
-        offset = self.position.offset
-        if again:
-            self._limit = self._durable()  # before: all up to it is in the file
-            self._chunk = memoryview(self._disk.read(self._fd, _CHUNK, offset))
-            self._chunk_at = offset
-        found = batch_head(self._bytes(offset, BATCH.size), 0)
+    def _batch(self) -> BatchHead | None:
+        """The header of the next batch, if it is in the chunk and was durable then."""
+        found = batch_head(self._bytes(self.position.offset, BATCH.size), 0)
         if found is None or not self._belongs(found):
             return None
         last = found.first_txn + found.txns - 1

@@ -59,6 +59,14 @@ class Room:
         for column, value in zip(self.columns(), values, strict=True):
             column.insert(at, value)
 
+    def append(self, seq: int, event: int, place: int, length: int, sender: int) -> None:
+        """The newest."""
+        self.seqs.append(seq)
+        self.events.append(event)
+        self.places.append(place)
+        self.lengths.append(length)
+        self.senders.append(sender)
+
     def remove(self, first: int, last: int) -> None:
         """Take the events from index `first` to before `last` out."""
         for column in self.columns():
@@ -111,7 +119,7 @@ class Index:
             room.floor = max(room.floor, floor)
             values = seq, its_event, place + at // WORD, length, sender
             if not room.seqs or seq > room.seqs[-1]:
-                room.insert(len(room.seqs), values)
+                room.append(*values)
                 if len(room.seqs) > 2 * room.keep:  # the older ones are not wanted any more
                     room.remove(0, bisect_left(room.seqs, room.floor))
             else:  # one that cleaning has copied: where it is known, the later one counts
@@ -170,14 +178,18 @@ class Index:
         """The newest event of a room, which is not written yet; those that are too many go."""
         if not room.seqs:
             room.floor = seq
-        room.insert(len(room.seqs), (seq, event, UNWRITTEN, length, sender))
+        room.append(seq, event, UNWRITTEN, length, sender)
         if room.share:
             for _ in range(room.senders.count(sender) - room.share):
                 at = room.senders.index(sender)
                 self.uncount(room, at, at + 1)
                 room.remove(at, at + 1)
         excess = len(room.seqs) - room.keep
-        if excess > 0:
+        if excess == 1:  # for each event of a room that is full
+            self.count(room.places[0], -record_size(room.lengths[0]))
+            del room.seqs[0], room.events[0], room.places[0], room.lengths[0], room.senders[0]
+            room.floor = room.seqs[0]
+        elif excess > 1:
             self.uncount(room, 0, excess)
             room.remove(0, excess)
             room.floor = room.seqs[0]

@@ -114,6 +114,8 @@ class Keeper:
         self._thread, self._clock_s, self._segment_size = thread, clock_s, segment_size
         self._words, archive = region.words, region.archive
         self._cursor_at, self._kept_at = archive.index("cursor"), archive.index("kept")
+        self._events_durable, self._events_head = map(region.events.index, ("durable", "head"))
+        self._log_durable, self._log_head = map(region.log.index, ("durable", "head"))
         self._rooms = region.layout["rooms"]
         self.store: Store | None = None
         """None: it cannot be opened."""
@@ -269,9 +271,9 @@ class Keeper:
 
     def _durable(self) -> Durable:
         """In this order; and before the journal process has told, what was there at the start."""
-        events, txns = self._region.events, self._region.log
-        event = min(events.durable, events.head)
-        return Durable(min(txns.durable, txns.head), event)
+        words = self._words
+        event = min(words[self._events_durable], words[self._events_head])
+        return Durable(min(words[self._log_durable], words[self._log_head]), event)
 
     def _set_aside(self, reason: str) -> None:
         kept = set_aside(self._disk, self._data)
