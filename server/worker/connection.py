@@ -15,7 +15,7 @@ from libproto.framing import Fault, Frame
 from libproto.messages import BY_OPCODE, Capability, Flag, Opcode, State
 from libproto.session import verdict
 from server.archive.protocol import Kind
-from server.core.errors import StateRefusal, Superseded
+from server.core.errors import EventsFull, StateRefusal, Superseded
 from server.core.session import Session
 from server.worker.fatal import FATAL, die
 from server.worker.refusal import Refused, history_unreadable
@@ -38,6 +38,9 @@ _STATE_DETAIL: Final = {
     State.GREETED: "LOGIN first",
     State.AUTHENTICATED: "already logged in",
 }
+Execute = Callable[[], bytes | None]
+"""Executes a request, and answers the frame that answers it, if that comes at once."""
+
 _ANSWERED: Final = (Refused, PeerError, StateRefusal)  # with an error response
 _Error = Refused | PeerError | StateRefusal
 
@@ -102,12 +105,45 @@ class Connection(FrameProtocol):
             answer = handler(self.services, self, req_id, flags, *decode(buf, start, end))
             self._active = True
             return answer
+        except EventsFull:
+            fields = decode(buf, start, end)
+            self._wait_for_place(
+                opcode, req_id, lambda: handler(self.services, self, req_id, flags, *fields)
+            )
+            return None
         except _ANSWERED as error:
             return self._error_response(opcode, req_id, error)
         except FATAL as error:
             die(error)
 
     # ---- answers that come later
+
+    def _wait_for_place(self, opcode: int, req_id: int, execute: Execute) -> None:
+        """Its event has no place: try again as there are some. No frame is handled before."""
+
+        def attempt(late: bool) -> bool:
+            self.pending -= 1
+
+            def once_more() -> bytes | None:
+                if self.session is None:  # another login has ended it meanwhile
+                    raise Superseded
+                return execute()
+
+            try:
+                frame = self._complete(opcode, req_id, once_more, waits=not late)
+            except EventsFull:
+                self.pending += 1
+                return False
+            if frame:
+                self.push(frame)
+            self.flush()
+            self.settle()
+            return True
+
+        self._active = True
+        self.pending += 1
+        self.pause(ANSWER_FIRST)
+        self.services.places.wait(attempt)
 
     def _when_durable(self, txn: int, answer: bytes) -> bytes | None:
         return self.services.durable.when_durable(self, txn, answer)
@@ -155,14 +191,18 @@ class Connection(FrameProtocol):
         self.pause(ANSWER_FIRST)
         return None
 
-    def _complete(self, opcode: int, req_id: int, then: Callable[[], bytes | None]) -> bytes | None:
-        """Do what a request has waited for."""
+    def _complete(
+        self, opcode: int, req_id: int, then: Execute, *, waits: bool = False
+    ) -> bytes | None:
+        """Do what a request has waited for. waits: EventsFull is the caller's, who waits on."""
         if self.transport is None:
             return None
         self.now = self.services.now()
         try:
             return then()
         except _ANSWERED as error:
+            if waits and isinstance(error, EventsFull):
+                raise
             return self._error_response(opcode, req_id, error)
         except FATAL as error:
             die(error)

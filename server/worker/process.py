@@ -31,6 +31,7 @@ from server.worker.dispatch import allowed
 from server.worker.durable import Durable
 from server.worker.fatal import FATAL, die
 from server.worker.listeners import Listeners
+from server.worker.places import Places
 from server.worker.services import Services
 from server.worker.subscriptions import Subscriptions
 
@@ -77,6 +78,7 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         loop=loop,
         state=state,
         durable=durable,
+        places=Places(region, loop),
         subscriptions=Subscriptions(state, counters, inherited.wakeups, archive, durable, loop),
         connections=Connections(region, slot, settings, counters),
         counters=counters,

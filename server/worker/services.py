@@ -13,6 +13,7 @@ from server.core.trail import Trails
 from server.worker.connections import Connections
 from server.worker.counters import Counters
 from server.worker.durable import Durable
+from server.worker.places import Places
 from server.worker.subscriptions import Subscriptions
 
 
@@ -24,6 +25,7 @@ class Services:
     loop: asyncio.AbstractEventLoop
     state: State
     durable: Durable
+    places: Places
     subscriptions: Subscriptions
     connections: Connections
     counters: Counters

@@ -1,0 +1,166 @@
+"""The event ring is full, or what is in it is not durable: what waits, what is refused and when,
+and what goes on. The journal process is stopped, so that nothing becomes durable."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from libproto.errors import Status
+from libproto.messages import EventKind, Opcode
+from server.region.region import Region
+from tests.helpers.server import StartServer, wait_until
+from tests.helpers.wire import Lobby, RoomAccount, Wire
+
+ROOM, RING = 3, 16
+
+
+@pytest.fixture
+def lobby(start_server: StartServer) -> Iterator[Lobby]:
+    """A server of two workers to itself, in sync, with a small event ring."""
+    with Lobby(start_server("--event-ring", str(RING))) as lobby:
+        yield lobby
+
+
+@contextmanager
+def stopped_journal(lobby: Lobby) -> Iterator[None]:
+    """It does nothing for a while; shorter than its master's patience."""
+    region = Region.attach(lobby.server.name)
+    pid = region.journal.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        region.close()
+
+
+def head(lobby: Lobby) -> int:
+    region = Region.attach(lobby.server.name)
+    try:
+        return int(region.events.head)
+    finally:
+        region.close()
+
+
+def fill(lobby: Lobby, wire: Wire) -> int:
+    """Send until no event has a place; how many were sent. None of them is answered yet."""
+    full, sent = head(lobby) + RING, 0
+    for _ in range(RING):
+        wire.send(Opcode.CHAT_SEND, ROOM, f"m{sent}")
+        sent += 1
+    wait_until(lambda: head(lobby) == full, "the ring is full")
+    return sent
+
+
+def test_while_the_journal_stands_still(lobby: Lobby) -> None:
+    """Answers of messages, and pushes, wait; what shows nothing of it goes on."""
+    speaker, member = lobby.enter(worker=0), lobby.enter(worker=1)
+    idle = [lobby.enter(worker=slot) for slot in (0, 1)]
+    first = RoomAccount(ROOM, speaker.ok(Opcode.JOIN_ROOM, ROOM).last_seq)
+    account = RoomAccount(ROOM, member.ok(Opcode.JOIN_ROOM, ROOM).last_seq)
+    first.take_until(speaker, account.first)
+    account.take_until(member, account.first)
+    before = head(lobby)
+    with stopped_journal(lobby):
+        speaker.send(Opcode.CHAT_SEND, ROOM, "wait for it")
+        wait_until(lambda: head(lobby) == before + 1, "the message is published")
+        for _ in range(20):
+            for wire in idle:
+                wire.ok(Opcode.HEARTBEAT, 1)
+        assert not speaker.readable(0)
+        assert not member.readable(0)
+    seq = speaker.answer().body.room_seq
+    account.take_until(member, seq)
+    assert account.events[seq] == (EventKind.MESSAGE, speaker.user, "wait for it")
+
+
+def test_a_request_waits_for_a_place(lobby: Lobby) -> None:
+    """JOIN_ROOM and CHAT_SEND are refused after a second, and not before; those for which there
+    are places in time are executed, in order, and nothing overtakes them."""
+    speaker, joiner, sender = (lobby.enter(worker=slot) for slot in (0, 1, 1))
+    for wire in (speaker, sender):
+        wire.ok(Opcode.JOIN_ROOM, ROOM)
+    with stopped_journal(lobby):
+        sent = fill(lobby, speaker)
+        began = time.monotonic()
+        joiner.send(Opcode.JOIN_ROOM, ROOM)
+        sender.send(Opcode.CHAT_SEND, ROOM, "no place")
+        sender.send(Opcode.HEARTBEAT, 1)
+        for wire in (joiner, sender):
+            answer = wire.answer()
+            assert answer.status == Status.ERR_SERVER_BUSY
+            assert answer.body.retry_after_ms == 100
+        assert time.monotonic() - began >= 1
+        assert sender.answer().opcode == Opcode.HEARTBEAT, "which came after it"
+        joiner.send(Opcode.JOIN_ROOM, ROOM)
+        sender.send(Opcode.CHAT_SEND, ROOM, "a place in time")
+        sender.send(Opcode.HEARTBEAT, 1)
+    assert joiner.answer().status == Status.OK
+    said = sender.answer()
+    assert (said.opcode, said.status) == (Opcode.CHAT_SEND, Status.OK)
+    assert sender.answer().opcode == Opcode.HEARTBEAT
+    assert [speaker.answer().status for _ in range(sent)] == [Status.OK] * sent
+    events = speaker.ok(Opcode.ROOM_HISTORY, ROOM, 0, 256).events
+    assert [event.message for event in events].count("a place in time") == 1
+    assert "no place" not in [event.message for event in events]
+
+
+def test_superseding_with_a_full_ring(lobby: Lobby) -> None:
+    """Over workers: the old connection is cut off, moves no money and gets no pushes, and its
+    leaves follow when there are places."""
+    username = lobby.new_user()
+    old = lobby.enter(username, worker=0, client_id=5)
+    speaker = lobby.enter(worker=1)
+    for wire in (old, speaker):
+        account = RoomAccount(ROOM, wire.ok(Opcode.JOIN_ROOM, ROOM).last_seq)
+    with stopped_journal(lobby):
+        sent = fill(lobby, speaker)
+        full = head(lobby)
+        lobby.enter(username, worker=1, client_id=5, next_req_id=100)
+        assert old.call(Opcode.DEPOSIT, 1).status == Status.ERR_UNAUTHORIZED
+        assert head(lobby) == full
+        members = speaker_members(lobby)
+        assert old.user in members, "it has not left yet"
+    wait_until(lambda: old.user not in speaker_members(lobby), "it leaves")
+    assert [speaker.answer().status for _ in range(sent)] == [Status.OK] * sent
+    while account.events.get(account.last, (0,))[0] != EventKind.LEFT:
+        account.take(speaker.push())
+    assert account.events[account.last][:2] == (EventKind.LEFT, old.user)
+
+
+def speaker_members(lobby: Lobby) -> list[int]:
+    """Users in the room, by the region."""
+    region = Region.attach(lobby.server.name)
+    try:
+        sessions = region.layout["sessions"]
+        return [
+            region.words[sessions.at(slot, "user")]
+            for slot, session in enumerate(region.column("sessions", "id"))
+            if session and region.words[sessions.at(slot, "rooms")] >> ROOM & 1
+        ]
+    finally:
+        region.close()
+
+
+def test_a_join_is_answered_before_its_pushes(lobby: Lobby) -> None:
+    """What is published after the join is pushed after its answer, though both wait for the disk:
+    every number from the answer on, once."""
+    speaker, joiner = lobby.enter(worker=0), lobby.enter(worker=1)
+    speaker.ok(Opcode.JOIN_ROOM, ROOM)
+    before = head(lobby)
+    with stopped_journal(lobby):
+        joiner.send(Opcode.JOIN_ROOM, ROOM)
+        wait_until(lambda: head(lobby) == before + 1, "it has joined")
+        for text in ("one", "two", "three"):
+            speaker.send(Opcode.CHAT_SEND, ROOM, text)
+        wait_until(lambda: head(lobby) == before + 4, "they are published")
+    first = joiner.receive()
+    assert first is not None
+    assert (first.opcode, first.is_answer) == (Opcode.JOIN_ROOM, True), "not a push"
+    account = RoomAccount(ROOM, first.body.last_seq)
+    account.take_until(joiner, first.body.last_seq + 4)
+    assert [text for _, _, text in account.events.values()] == ["", "one", "two", "three"]
