@@ -267,6 +267,7 @@ BEGIN_HOLD = [
     (starts, dict(says=3, rings=(1, 2), cuts=1)),
     (starts, dict(says=2, journal_kills=1, cuts=1)),
     (starts, dict(says=2, snapshots=1, crashes=1, stops=1)),
+    (starts, dict(says=2, crashes=1, cuts=1)),
     (starts, dict(says=2, crashes=1, stops=1)),
 ]
 SKIP = "skip = 0 if state.ended else state.ring"
@@ -287,6 +288,8 @@ BEGIN_PLANTED = [
     ("planted: the skip is not durable before anybody is served", starts, dict(rooms=("red",), crashes=1, cuts=1), {
         BEGUN: BEGUN.split("\n")[0].replace("yield from file.write(", "yield locked('not synced', lambda m: [(None, file.put(m, ")
                .rstrip().removesuffix(")") + "))])\n"}),
+    ("open: a start does not sync what it found before it writes BEGIN", starts, dict(crashes=1, cuts=1), {
+        "yield file.sync()  # what was found": "pass  #"}),
     ("planted: a start writes no BEGIN", starts, dict(rooms=("red",), crashes=2), {
         BEGUN: "            entries = entries - 1\n"}),
     ("planted: a new journal in a region that is in use writes BEGIN", starts, dict(journal_kills=1), {
@@ -346,5 +349,13 @@ CHAT_PLANTED = [
 ]
 
 
+DEEP = [
+    (pair_and_say, dict(workers=2, kills=1, journal_kills=1, cuts=1)),
+    (tips, dict(journal_kills=1, cuts=1)),
+    (pair_and_message, dict(kills=2, child_kills=1)),
+    (two_pairs, dict(kills=1, child_kills=1, order="tso")),
+    (starts, dict(says=3, crashes=1, cuts=1, stops=1, snapshots=1)),
+    (two_clients, dict(sync=False, crashes=1, drops=1)),
+]
 HOLD = [*LOG_HOLD, *PAIR_HOLD, *BEGIN_HOLD, *CHAT_HOLD]
 PLANTED = [*LOG_PLANTED, *PAIR_PLANTED, *BEGIN_PLANTED, *CHAT_PLANTED]
