@@ -89,7 +89,7 @@ session: install ## put the first session of two people into README.md, as it re
 real-test: install ## 41 runs of the stress client, charts and a report in bench/results (SECONDS=30, of each)
 	$(BIN)/python -m bench.realtest $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
-model: ## check the model of transactions, recovery, rings, journal and reservations (two minutes)
+model: ## check the model of the protocols, and find the bugs planted in it (some minutes)
 	cd docs/model && $(PYTHON) check.py
 
 faults: install ## kill, stop, cut, crash and interrupt a server under load, with a verdict (SECONDS=60, of each)

@@ -165,15 +165,14 @@ def archive_behind(says=2, pays=0, ring=1, lag=9, snapshots=0, tips=0, order="sc
 
     def start(m, cut):
         """From the newest snapshot that can be read, and what follows it."""
-        entries, torn = file.end(m["shown"])
+        entries, _ = file.end(m["shown"])
         snapshot = m["made"][0]
         if snapshot[0] < m["first"]:
             raise Broken("what follows the snapshot is gone")
         words = {("status", who): "run" for who in ("worker", "journal", "archive")} | {"up": 1}
-        if torn or cut:  # what is torn goes; so does what the operator cuts off, and everybody begins anew
-            shown = m["shown"][:entries - cut] + (None,) * (file.size - entries + cut)
-            words |= {"shown": shown, "kept": shown, "on its way": ()}
-            entries -= cut
+        entries -= cut  # what is torn goes; so does what the operator cuts off, and everybody begins anew
+        shown = m["shown"][:entries] + (None,) * (file.size - entries)
+        words |= {"shown": shown, "kept": shown, "on its way": ()}  # what is found is synced
         here = [e for e in m["shown"][:entries] if event_of(e)]
         number = max((here[-1].number if here else 0), 0)
         if cut:

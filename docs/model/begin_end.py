@@ -71,9 +71,9 @@ def begin_end(rooms=("red", "blue"), says=3, rings=(2,), snapshots=0, **faults):
         entries, state, torn = yield locked("look for the end", find_end)
         if torn:
             yield file.truncate(entries)
+        yield file.sync()  # what was found, before anything is written behind it
         serving = yield read("serving")
         if serving:
-            yield file.sync()
             yield locked("what is in the file is not pending", known)
         else:
             ring = yield locked("this start's ring", lambda m: [(size, {}) for size in rings])

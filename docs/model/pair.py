@@ -27,6 +27,11 @@ class Say(NamedTuple):
     elsewhere: bool = False
 
 
+class End(NamedTuple):
+    number: int
+    src: str  # the user whose session ends: a LOGIN supersedes it, or PASSWORD ends it
+
+
 class Event(NamedTuple):
     number: int
     room: str
@@ -50,7 +55,8 @@ def pair(scripts, balances, txns=9, events=9, ring=9, order="sc", **faults):
     r = Recovery(list(script), [*balances, LOG, EVENTS], **faults)
     memory = r.memory() | {"head": 0, "event head": 0, "log": (), "said": ()}
     memory |= {(what, a): start for a, at in balances.items() for what, start in (("balance", at), ("newest", 0))}
-    memory |= {("last", q.room): 0 for q in requests.values() if q.room}
+    memory |= {("last", q.room): 0 for q in requests.values() if not isinstance(q, End) and q.room}
+    memory |= {("ended", a): 0 for a in balances} | {"ends told": ()}
     memory |= {("slot", i, part): 0 for i in range(1, 1 + len(requests)) for part in ("word", "record")}
     memory |= {("event slot", i, part): 0 for i in range(ring) for part in ("word", "event")}
     memory |= {("intent", w, part): 0 for w in script for part in ("txn", "record")}
@@ -65,7 +71,9 @@ def pair(scripts, balances, txns=9, events=9, ring=9, order="sc", **faults):
         done, again = yield read(("answered", w), ("again", w))
         while done < len(script[w]):
             q = script[w][done]
-            if not (again and q.elsewhere):
+            if isinstance(q, End):
+                yield from end(w, q)
+            elif not (again and q.elsewhere):
                 yield from (pay if isinstance(q, Pay) else say)(w, q)
             done, again = done + 1, 0
             yield write(("answered", w), done)
@@ -78,10 +86,12 @@ def pair(scripts, balances, txns=9, events=9, ring=9, order="sc", **faults):
         while True:
             if not (yield from r.take(w, (), *accounts)):
                 continue
+            ended = yield read(("ended", q.src))
             recorded, rich, poor = yield read(("outcome", q.number), ("balance", q.src), ("balance", q.dst))
-            if recorded or not rich:
+            if ended or recorded or not rich:
                 yield from r.give(accounts)
-                yield answered(q, recorded or "too poor")
+                if not ended:
+                    yield answered(q, recorded or "too poor")
                 return
             if not (yield from r.take(w, accounts, *rings)):
                 continue
@@ -123,10 +133,12 @@ def pair(scripts, balances, txns=9, events=9, ring=9, order="sc", **faults):
         while True:
             if not (yield from r.take(w, (), q.src)):
                 continue
+            ended = yield read(("ended", q.src))
             recorded = yield read(("outcome", q.number))
-            if recorded:
+            if ended or recorded:
                 yield from r.give((q.src,))
-                yield answered(q, recorded)
+                if not ended:
+                    yield answered(q, recorded)
                 return
             if not (yield from r.take(w, (q.src,), EVENTS)):
                 continue
@@ -140,6 +152,14 @@ def pair(scripts, balances, txns=9, events=9, ring=9, order="sc", **faults):
             yield from r.give((q.src, EVENTS))  # both locks, to the end
             yield answered(q, (0, event.number))
             return
+
+    def end(w, q):
+        """From its answer on nothing of that session is executed."""
+        while not (yield from r.take(w, (), q.src)):
+            pass
+        yield write(("ended", q.src), 1)
+        yield from r.give((q.src,))
+        yield locked("that is answered", lambda m: [(None, {"ends told": m["ends told"] + (q.src,)})])
 
     def publish(event):
         yield write(event_slot(event.number, "word"), 0)
@@ -236,6 +256,8 @@ def pair(scripts, balances, txns=9, events=9, ring=9, order="sc", **faults):
     def executed_once(m, number):
         if number in [x.request for x in m["log"]] + [e.request for e in m["said"] if not e.txn]:
             raise Broken(f"request {number} is executed twice")
+        if requests[number].src in m["ends told"]:
+            raise Broken(f"request {number} is executed, of a session that has ended")
 
     def check(m):
         """All stands still: the two logs, and what they give."""

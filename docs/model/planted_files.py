@@ -17,6 +17,7 @@ ARCHIVE_HOLD = [
     (histories, dict(pays=1, lag=1, stops=1)),
     (histories, dict(tips=1, crashes=1)),
     (histories, dict(repairs=1, crashes=1)),
+    (histories, dict(crashes=1, cuts=1)),
 ]
 LACKS = 'event_of(oldest) and oldest not in m["archive kept"]'
 BEHIND = 'behind = sum(map(event_of, m["events"])) - len(m["archive"])'
@@ -106,5 +107,9 @@ DAMAGE_PLANTED = [
 ]
 
 
+DEEP = [
+    (histories, dict(says=3, snapshots=3, bad=1, full=1, repairs=1, crashes=1, cuts=1)),
+    (damaged, dict(snapshots=2, crashes=2, bad_events=2, drops=1)),
+]
 HOLD = [*ARCHIVE_HOLD, *DAMAGE_HOLD]
 PLANTED = [*ARCHIVE_PLANTED, *DAMAGE_PLANTED]

@@ -146,6 +146,11 @@ def pair_and_transfer(m, **more):
 
 
 @of("pair")
+def end_and_message(m, **more):
+    return m.pair([[m.Say(1, "A", "red")], [m.End(2, "A")]], {"A": 0}, **more)
+
+
+@of("pair")
 def same_message(m, **more):
     """The same message on two workers: its client has turned to the other while the first is slow."""
     message = m.Say(1, "A", "red")
@@ -171,6 +176,7 @@ PAIR_HOLD = [
     (pair_and_stranger, dict(kills=1, ring=1)),
     (pair_and_stranger, dict(kills=1, child_kills=1)),
     (same_message, dict(kills=2, child_kills=1)),
+    (end_and_message, dict(kills=1, child_kills=1)),
     (same_pair, dict(kills=1, child_kills=1)),
 ]
 PAIR_SPACE = 'if txn > txns or q.room and number > events:'
@@ -190,9 +196,12 @@ MADE_OUTCOME = """            yield write(("outcome", event.request), (0, event.
 COUNTER, EVENT_HEAD = 'yield write(("last", event.room), event.seq)', 'yield write("event head", event.number)'
 SAY_LOOK = """            if not (yield from r.take(w, (), q.src)):
                 continue
+            ended = yield read(("ended", q.src))
             recorded = yield read(("outcome", q.number))
-            if recorded:
-                yield from r.give((q.src,))"""
+            if ended or recorded:
+                yield from r.give((q.src,))
+                if not ended:
+                    yield answered(q, recorded)"""
 GIVE_SAID = "yield from r.give((q.src, EVENTS))  # both locks, to the end"
 PAIR_PLANTED = [
     ("planted: space for the event is looked for after the commit", pair_and_message, dict(events=1), {
@@ -244,11 +253,14 @@ PAIR_PLANTED = [
         'event = yield read(event_slot(word, "event"))\n            yield from complete(event)':
             'event = yield read(event_slot(word, "event"))\n            yield write("event head", word)'}),
     ("planted: a message looks for its outcome without the account's lock", same_message, {}, {
-        SAY_LOOK: """            recorded = yield read(("outcome", q.number))
-            if not (yield from r.take(w, (), q.src)):
-                continue
-            if recorded:
-                yield from r.give((q.src,))"""}),
+        SAY_LOOK: SAY_LOOK.replace('            recorded = yield read(("outcome", q.number))\n', "").replace(
+            "            if not (yield", '            recorded = yield read(("outcome", q.number))\n            if not (yield')}),
+    ("planted: a message looks at its session without the account's lock", end_and_message, {}, {
+        SAY_LOOK: SAY_LOOK.replace('            ended = yield read(("ended", q.src))\n', "").replace(
+            "            if not (yield", '            ended = yield read(("ended", q.src))\n            if not (yield')}),
+    ("planted: the mark is set without the account's lock", end_and_message, {}, {
+        "        while not (yield from r.take(w, (), q.src)):\n            pass\n        yield write((\"ended\"": '        yield write(("ended"',
+        '        yield from r.give((q.src,))\n        yield locked("that is': '        yield locked("that is'}),
     ("planted: a message holds the event lock only", same_message, {}, {
         "            if not (yield from r.take(w, (q.src,), EVENTS)):": """            yield r.post(q.src)
             if not (yield from r.take(w, (), EVENTS)):""",
@@ -267,6 +279,7 @@ BEGIN_HOLD = [
     (starts, dict(says=3, rings=(1, 2), cuts=1)),
     (starts, dict(says=2, journal_kills=1, cuts=1)),
     (starts, dict(says=2, snapshots=1, crashes=1, stops=1)),
+    (starts, dict(says=2, crashes=1, cuts=1)),
     (starts, dict(says=2, crashes=1, stops=1)),
 ]
 SKIP = "skip = 0 if state.ended else state.ring"
@@ -287,6 +300,8 @@ BEGIN_PLANTED = [
     ("planted: the skip is not durable before anybody is served", starts, dict(rooms=("red",), crashes=1, cuts=1), {
         BEGUN: BEGUN.split("\n")[0].replace("yield from file.write(", "yield locked('not synced', lambda m: [(None, file.put(m, ")
                .rstrip().removesuffix(")") + "))])\n"}),
+    ("open: a start does not sync what it found before it writes BEGIN", starts, dict(crashes=1, cuts=1), {
+        "yield file.sync()  # what was found": "pass  #"}),
     ("planted: a start writes no BEGIN", starts, dict(rooms=("red",), crashes=2), {
         BEGUN: "            entries = entries - 1\n"}),
     ("planted: a new journal in a region that is in use writes BEGIN", starts, dict(journal_kills=1), {
@@ -346,5 +361,13 @@ CHAT_PLANTED = [
 ]
 
 
+DEEP = [
+    (pair_and_say, dict(workers=2, kills=1, journal_kills=1, cuts=1)),
+    (tips, dict(journal_kills=1, cuts=1)),
+    (pair_and_message, dict(kills=2, child_kills=1)),
+    (two_pairs, dict(kills=1, child_kills=1, order="tso")),
+    (starts, dict(says=3, crashes=1, cuts=1, stops=1, snapshots=1)),
+    (two_clients, dict(sync=False, crashes=1, drops=1)),
+]
 HOLD = [*LOG_HOLD, *PAIR_HOLD, *BEGIN_HOLD, *CHAT_HOLD]
 PLANTED = [*LOG_PLANTED, *PAIR_PLANTED, *BEGIN_PLANTED, *CHAT_PLANTED]

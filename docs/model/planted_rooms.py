@@ -197,5 +197,11 @@ ROOM_PLANTED = [
 ]
 
 
+DEEP = [
+    (reads, dict(said=("red", "red", "red", "red"), own=False, looks=1)),
+    (reads, dict(rooms=("red", "blue"), said=("red", "blue", "red", "blue"), order="tso")),
+    (two_users, dict(kills=2, journal_kills=1, logins=("u",), joins=("blue",))),
+    (two_takers, dict(kills=2, child_kills=1)),
+]
 HOLD = [*READ_HOLD, *LEAVE_HOLD, *BOARD_HOLD, *ROOM_HOLD]
 PLANTED = [*READ_PLANTED, *LEAVE_PLANTED, *BOARD_PLANTED, *ROOM_PLANTED]
