@@ -496,9 +496,7 @@ MESSAGES: tuple[Message, ...] = (
     _pair(Opcode.TRANSFER, TransferRequest, TransferResponse, numbered=True),
     _pair(Opcode.BALANCE, BalanceRequest, BalanceResponse),
     _pair(Opcode.TXN_HISTORY, TxnHistoryRequest, TxnHistoryResponse),
-    _pair(
-        Opcode.TRANSFER_IN_ROOM, TransferInRoomRequest, TransferInRoomResponse, numbered=True
-    ),
+    _pair(Opcode.TRANSFER_IN_ROOM, TransferInRoomRequest, TransferInRoomResponse, numbered=True),
     _push(Opcode.PAYMENT, Payment),
 )
 

@@ -121,15 +121,15 @@ def test_over_a_restart(start_server: StartServer, tmp_path: Path, orderly: bool
         wire = lobby.enter(ann, client_id=CLIENT)
         wire.ok(Opcode.JOIN_ROOM, ROOM)
         wire.call(Opcode.DEPOSIT, 100, req_id=1)
-        requests = {
-            2: (Opcode.CHAT_SEND, ROOM, "one"),
-            3: (Opcode.TRANSFER_IN_ROOM, ROOM, bob.user, 10, "two"),
-            4: (Opcode.DIRECT_SEND, bob.user, "three"),
-            5: (Opcode.CHAT_SEND, ROOM, "four"),
+        requests: dict[int, tuple[Opcode, tuple[object, ...]]] = {
+            2: (Opcode.CHAT_SEND, (ROOM, "one")),
+            3: (Opcode.TRANSFER_IN_ROOM, (ROOM, bob.user, 10, "two")),
+            4: (Opcode.DIRECT_SEND, (bob.user, "three")),
+            5: (Opcode.CHAT_SEND, (ROOM, "four")),
         }
         answers = {
             req_id: wire.call(opcode, *fields, req_id=req_id)
-            for req_id, (opcode, *fields) in requests.items()
+            for req_id, (opcode, fields) in requests.items()
         }
         assert {answer.status for answer in answers.values()} == {Status.OK}
         last = wire.ok(Opcode.JOIN_ROOM, ROOM).last_seq
@@ -142,7 +142,7 @@ def test_over_a_restart(start_server: StartServer, tmp_path: Path, orderly: bool
         server.wait()
     with Lobby(start_server("--data", data)) as lobby:
         wire = lobby.enter(ann, client_id=CLIENT, next_req_id=6)
-        for req_id, (opcode, *fields) in requests.items():
+        for req_id, (opcode, fields) in requests.items():
             again = wire.call(opcode, *fields, req_id=req_id, flags=AGAIN)
             assert again.flags == Flag.RESPONSE | AGAIN, req_id
             assert again.body == answers[req_id].body
