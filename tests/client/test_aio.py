@@ -169,7 +169,7 @@ def test_every_call(server: RunningServer, run: Run) -> None:
             assert await ann.balance() == (650, paid.txn_id)
             newest, *older = (await ann.transactions()).transactions
             assert newest[2:7] == (TxnKind.TRANSFER, ann_id, bob_id, 250, 650)
-            assert [txn.req_id for txn in (newest, *older)] == [3, 2, 1]
+            assert [txn.req_id for txn in (newest, *older)] == [4, 3, 2], "1 was a message"
             assert await ann.transactions(paid.txn_id, 1) == (0, tuple(older[:1]))
 
             assert isinstance(await bob.next_push(), ChatBroadcast)

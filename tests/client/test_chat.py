@@ -252,7 +252,7 @@ def test_a_script(shared: RunningServer) -> None:
 def test_a_line_that_fails_does_not_end_a_script(shared: RunningServer) -> None:
     done = run(
         shared.port, "--user", "carol",
-        text="to nobody\n/nope\n/pay bob 999999\n/pay nobody 1\n/msg bob hi\n/leave 5\n/join 9999\n"
+        text="to nobody\n/nope\n/pay bob 999999\n/pay nobody 1\n/msg nobody hi\n/leave 5\n/join 9999\n"
         "/history\n/deposit 0\n/balance\n",
     )  # fmt: skip
     assert [line.partition(" ")[0] for line in done.lines] == ["balance"]
@@ -261,7 +261,7 @@ def test_a_line_that_fails_does_not_end_a_script(shared: RunningServer) -> None:
         "there is no command /nope: /help lists them, //nope sends it as text",
         "the balance is too low for this amount; nothing was moved",
         "not found: no such user",
-        "not found: no such user is online",
+        "not found: no such user",
         "not found: the room is not joined",
         "not found: no such room",
         "no room is joined: /join ROOM",
