@@ -2,8 +2,6 @@
 repeated: on another worker, after a kill -9 of the worker or of everything, and after a restart.
 What anybody was shown is there afterwards."""
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -137,9 +135,7 @@ def test_over_a_restart(start_server: StartServer, tmp_path: Path, orderly: bool
     if orderly:
         assert server.stop() == 0
     else:
-        for pid in (server.process.pid, *server.children()):
-            os.kill(pid, signal.SIGKILL)
-        server.wait()
+        server.crash()
     with Lobby(start_server("--data", data)) as lobby:
         wire = lobby.enter(ann, client_id=CLIENT, next_req_id=6)
         for req_id, (opcode, fields) in requests.items():
