@@ -157,7 +157,7 @@ def test_every_call(server: RunningServer) -> None:
         newest, *older = own.transactions
         assert own.oldest_txn_id == 0
         assert newest[2:7] == (TxnKind.TRANSFER, ann_id, bob_id, 250, 650)
-        assert [txn.req_id for txn in (newest, *older)] == [3, 2, 1]
+        assert [txn.req_id for txn in (newest, *older)] == [4, 3, 2], "1 was a message"
         assert ann.transactions(paid.txn_id, 1) == (0, tuple(older[:1]))
 
         pushed = [bob.next_push() for _ in range(2)]
@@ -642,7 +642,7 @@ def test_a_request_that_could_not_be_sent_leaves_nothing() -> None:
         wire.wait_closed()
 
     with serving(script) as port, logged_in(port) as ann, ThreadPoolExecutor(200) as pool:
-        said = [pool.submit(ann.send, 1, "x" * 60_000) for _ in range(200)]
+        asked = [pool.submit(ann.lookup, "x" * 60_000) for _ in range(200)]
         assert ann._session is not None
         connection: Any = ann._session._connection
         wait_until(lambda: connection._link.full, "a server that does not read")
@@ -653,7 +653,7 @@ def test_a_request_that_could_not_be_sent_leaves_nothing() -> None:
         assert ann._core.unanswered_req_ids == ()
         enough.set()
         ann.close()
-        assert {type(each.exception(WAIT_S)) for each in said} == {ConnectionLost}
+        assert {type(each.exception(WAIT_S)) for each in asked} == {ConnectionLost}
 
 
 def test_on_push_may_make_calls_and_close() -> None:
