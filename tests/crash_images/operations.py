@@ -14,8 +14,8 @@ from server.core.session import Session
 from server.core.state import State
 from server.region.region import Region
 from tests.helpers import crash
-from tests.helpers.crash import Died, Stepper
-from tests.helpers.region import say, to_draw, whisper
+from tests.helpers.crash import Answer, Died, Money, Pays, Request, Says, Stepper, Trades
+from tests.helpers.region import next_req_id, say, to_draw
 
 ANN, BOB, CYD = 1, 2, 3
 ANNS, BOBS = 71, 82  # client_ids
@@ -24,8 +24,6 @@ LATER_US = NOW_US + 5_000_000  # of the repair, so that what it announces is not
 VERIFIER = Verifier(b"s" * 16, 4096, b"k" * 32, b"v" * 32)
 DEPOSIT, WITHDRAW, TRANSFER = map(int, TxnKind)
 AMOUNT = 0x0101_0101_0101  # changes each byte of a balance that a store byte by byte would tear
-
-Request = tuple[int, int, int]  # kind, payee, amount
 
 
 def no_pause(_seconds: float) -> None:
@@ -63,25 +61,30 @@ class World:
             state.memberships.join(session, room, NOW_US)
         say(other, self.bob, 1, "hello", NOW_US)
         make.prepare(self)
-        self.req_ids[ANN] += make.request is not None
+        if make.request is not None:
+            self.req_ids[ANN] = next_req_id(self.ann, region)
 
     def login(self, state: State, user: int, client_id: int = 0, capabilities: int = 0) -> Session:
         name = state.users.name(user)
         req_id = to_draw(state.region, user, client_id)
         return state.sessions.login(user, name, client_id, req_id, capabilities, NOW_US)[0]
 
-    def ask(self, state: State, session: Session, request: Request) -> tuple[int, int, int]:
+    def ask(self, state: State, session: Session, request: Request | Money) -> Answer:
         """The client's next request."""
-        self.req_ids[session.user] += 1
+        self.req_ids[session.user] = next_req_id(session, self.region)
         return self.repeat(state, session, request, flagged=False)
 
     def repeat(
-        self, state: State, session: Session, request: Request, *, flagged: bool = True
-    ) -> tuple[int, int, int]:
+        self, state: State, session: Session, request: Request | Money, *, flagged: bool = True
+    ) -> Answer:
         """The client's latest request, possibly a duplicate."""
-        kind, payee, amount = request
-        req_id = self.req_ids[session.user]
-        return state.ledger.execute(session, kind, payee, amount, req_id, flagged, NOW_US)
+        asked = Trades(*request) if isinstance(request, tuple) else request
+        return asked.ask(state, session, self.req_ids[session.user], NOW_US, again=flagged)
+
+    def finish(self) -> None:
+        """Worker 1 publishes the leaves of the sessions that have ended."""
+        while self.region.registry.ending_sessions:
+            self.other.sessions.finish_ended(LATER_US)
 
     def balances(self) -> list[int]:
         return self.region.column("accounts", "balance")
@@ -119,14 +122,22 @@ class Operation:
         return self.name
 
 
-def money(name: str, request: Request, gains: dict[int, int]) -> Operation:
+def asks(
+    name: str, request: Request, gains: dict[int, int], transactions: int = 0, events: int = 0
+) -> Operation:
+    """Ann's client asks for it."""
     return Operation(
         name,
         lambda w: w.repeat(w.doomed, w.ann, request, flagged=False),
         request=request,
         gains=gains,
-        transactions=1,
+        transactions=transactions,
+        events=events,
     )
+
+
+def money(name: str, request: Money, gains: dict[int, int]) -> Operation:
+    return asks(name, Trades(*request), gains, transactions=1)
 
 
 # ---- a deposit that has to wait: the other worker has the lock until there is a waiter
@@ -207,13 +218,14 @@ def _repair(world: World) -> None:
     recovery.repair([worker(world.region, 0)], LATER_US)
 
 
-def _transfer(world: World) -> None:
-    world.req_ids[ANN] += 1
-    try:
-        world.repeat(world.doomed, world.ann, (TRANSFER, BOB, AMOUNT), flagged=False)
-    finally:
-        world.req_ids[ANN] -= 1
+def _asked(request: Request) -> Callable[[World], object]:
+    return lambda world: world.ask(world.doomed, world.ann, request)
 
+
+TO_BOB = Trades(TRANSFER, BOB, AMOUNT)
+PAYS = Pays(1, BOB, AMOUNT)
+PAID = {ANN: -AMOUNT, BOB: AMOUNT}
+SPOKEN, WHISPERED = Says(1, 0, "the last word"), Says(0, BOB, "for you")
 
 OPERATIONS = (
     money("deposit", (DEPOSIT, 0, AMOUNT), {ANN: AMOUNT}),
@@ -222,17 +234,24 @@ OPERATIONS = (
     Operation(
         "waiting-deposit",
         _wait_and_deposit,
-        request=(DEPOSIT, 0, AMOUNT),
+        request=Trades(DEPOSIT, 0, AMOUNT),
         gains={ANN: AMOUNT},
         transactions=1,
         doomed=_waiting,
         prepare=_take_lock,
         meanwhile=_give_lock_to_waiter,
     ),
-    Operation("send", lambda w: say(w.doomed, w.ann, 1, "the last word", NOW_US), events=1),
+    asks("send", SPOKEN, {}, events=1),
+    asks("direct", WHISPERED, {}),
+    asks("transfer-in-room", PAYS, PAID, transactions=1, events=1),
+    Operation(
+        "send-without-client",
+        lambda w: w.doomed.chat.send(w.cyd, 1, "the last word", NOW_US, 1, 0),
+        prepare=lambda w: w.doomed.memberships.join(w.cyd, 1, NOW_US),
+        events=1,
+    ),
     Operation("join", lambda w: w.doomed.memberships.join(w.cyd, 1, NOW_US), events=2),
     Operation("leave", lambda w: w.doomed.memberships.leave(w.ann, 1, NOW_US)),
-    Operation("direct", lambda w: whisper(w.doomed, w.ann, BOB, "for you", NOW_US)),
     Operation("payment", lambda w: w.doomed.chat.pay(w.ann, BOB, 3, 1, 1, NOW_US)),
     Operation(
         "register", lambda w: w.doomed.users.register("dora", VERIFIER, NOW_US), transactions=1
@@ -252,12 +271,30 @@ OPERATIONS = (
         "repair-of-transfer",
         _repair,
         states=1,
-        request=(TRANSFER, BOB, AMOUNT),
+        request=Trades(TRANSFER, BOB, AMOUNT),
         gains={ANN: -AMOUNT, BOB: AMOUNT},
         transactions=1,
         events=1,  # ann leaves
         doomed=_stepped,
-        prepare=_die(_transfer, _is_committed),
+        prepare=_die(_asked(TO_BOB), _is_committed),
+    ),
+    *(
+        Operation(
+            f"repair-of-{name}",
+            _repair,
+            states=1,
+            request=request,
+            gains=gains,
+            transactions=transactions,
+            events=events,  # ann's leave among them
+            doomed=_stepped,
+            prepare=_die(_asked(request), there),
+        )
+        for name, request, gains, transactions, events, there in (
+            ("send", SPOKEN, {}, 0, 2, _is_published),
+            ("direct", WHISPERED, {}, 0, 1, _is_published),
+            ("transfer-in-room", PAYS, PAID, 1, 2, _is_committed),
+        )
     ),
     Operation(
         "repair-of-join",

@@ -176,6 +176,7 @@ class _Judge:
 
     def _repair(self) -> None:
         recovery.repair([worker(self._world.region, 0)], LATER_US)
+        self._world.finish()
 
     def _meanwhile(self, image: bytes, balances: list[int]) -> None:
         """The other worker uses the locks that are free before the repair has begun: what it does
@@ -192,7 +193,7 @@ class _Judge:
             if world.ask(world.other, world.bob, (TRANSFER, ANN, 1))[0] != DONE:
                 raise Finding("nobody holds the locks, and it cannot transfer")
             expected[ANN], expected[BOB] = expected[ANN] + 1, expected[BOB] - 1
-        if crash.free(region, locks.event):
+        if crash.free(region, locks.account(BOB), locks.event):
             say(world.other, world.bob, 1, "meanwhile", LATER_US)
         self._repair()
         found = [*crash.problems(region), *self._rooms.follow()]
@@ -208,6 +209,7 @@ class _Judge:
         counted = dict(world.req_ids)
         ann = world.login(other, ANN, ANNS)
         if request is not None:
+            other.memberships.join(ann, 1, LATER_US)
             self._ask_again(ann, balances)
         if not other.sessions.is_live(world.bob):  # superseded by one who died of it
             if world.ask(other, world.bob, (DEPOSIT, 0, 1))[0] != SUPERSEDED:
@@ -240,13 +242,18 @@ class _Judge:
         """The client's repeated request is executed once, and answered with what it did."""
         world, request, gains = self._world, self._operation.request, self._operation.gains
         assert request is not None
-        head = world.other.log.head()
-        happened = balances != self._balances
-        what, txn, balance = world.repeat(world.other, ann, request)
-        if (what, txn > head) != ((RECORDED, False) if happened else (DONE, True)):
-            raise Finding(f"the repeated request is answered {(what, txn, balance)}")
-        if world.repeat(world.other, ann, request) != (RECORDED, txn, balance):
+        newest, mine = request.newest(world.other), (ANNS, world.req_ids[ANN])
+        happened = crash.traces(world.region, *mine) == request.leaves
+        if gains and happened != (balances != self._balances):
+            raise Finding("the rings and the balances do not agree on whether it has happened")
+        what, number, told = world.repeat(world.other, ann, request)
+        if (what, number > newest) != ((RECORDED, False) if happened else (DONE, True)):
+            raise Finding(f"the repeated request is answered {(what, number, told)}")
+        if world.repeat(world.other, ann, request) != (RECORDED, number, told):
             raise Finding("asked once more it is answered otherwise")
+        if (found := crash.traces(world.region, *mine)) != request.leaves:
+            raise Finding(f"it has left {found} records and events")
         expected = [before + gains.get(user, 0) for user, before in enumerate(self._balances)]
-        if world.balances() != expected or balance != expected[ANN]:
+        balance = told[0] if isinstance(told, tuple) else told
+        if world.balances() != expected or (gains and balance != expected[ANN]):
             raise Finding(f"the balances are {world.balances()}, and should be {expected}")

@@ -497,6 +497,24 @@ class Pays:
         return state.log.head()
 
 
+def traces(region: Region, client_id: int, req_id: int) -> tuple[int, int]:
+    """How many records and events the rings have of a client's request."""
+    made = {
+        record[0]
+        for record in log_of(region)
+        if record[1] in _MONEY_KINDS
+        and (record[_MONEY["client_id"]], record[_MONEY["req_id"]]) == (client_id, req_id)
+    }
+    fields = region.layout["event_ring"].offsets
+    told = [
+        event
+        for event in events_of(region)
+        if (event[fields["client_id"]], event[fields["req_id"]]) == (client_id, req_id)
+        or event[fields["txn"]] in made
+    ]
+    return len(made), len(told)
+
+
 class World:
     """A region in which two workers have been at work, and their views of it."""
 
@@ -560,23 +578,6 @@ class World:
         asked = Trades(*request) if isinstance(request, tuple) else request
         req_id, now = self.req_ids[session.user], LATER_US if flagged else NOW_US
         return asked.ask(state, session, req_id, now, again=flagged)
-
-    def traces(self, client_id: int, req_id: int) -> tuple[int, int]:
-        """How many records and events the rings have of a client's request."""
-        made = {
-            record[0]
-            for record in log_of(self.region)
-            if record[1] in _MONEY_KINDS
-            and (record[_MONEY["client_id"]], record[_MONEY["req_id"]]) == (client_id, req_id)
-        }
-        fields = self.region.layout["event_ring"].offsets
-        told = [
-            event
-            for event in events_of(self.region)
-            if (event[fields["client_id"]], event[fields["req_id"]]) == (client_id, req_id)
-            or event[fields["txn"]] in made
-        ]
-        return len(made), len(told)
 
     def fill_events(self, spare: int = 0) -> None:
         """The event ring has only so many places to spare."""

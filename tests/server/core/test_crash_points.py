@@ -103,7 +103,7 @@ def repeated_once(
             expected = after[ANN] if what == DONE else before[ANN] + effect[ANN]
             assert balance == expected, "what it was when it was executed"
         assert world.repeat(successor, session, request) == (RECORDED, number, told)
-        traces = world.traces(ANNS, world.req_ids[ANN])
+        traces = crash.traces(world.region, ANNS, world.req_ids[ANN])
         # What others have done meanwhile may have taken its places in the rings.
         assert traces == request.leaves or (between and traces < request.leaves)
     assert world.balances() == after
@@ -283,7 +283,7 @@ def test_a_request_and_its_repetition_elsewhere_are_one(name: str) -> None:
             what, _, _ = act(world, change, n, repeat)
             assert what == (SUPERSEDED if DONE in came else DONE), n
             assert world.balances() == expected, n
-            assert world.traces(ANNS, world.req_ids[ANN]) == change.request.leaves, n
+            assert crash.traces(world.region, ANNS, world.req_ids[ANN]) == change.request.leaves, n
             if n == 1:
                 assert came == {DONE}
         assert crash.problems(world.region) == []
