@@ -18,7 +18,11 @@ class RoomBits:
         return self._first + session * self._stride
 
     def has(self, session: int, room: int) -> bool:
-        return bool(self._words[self._at(session) + (room >> 6)] >> (room & 63) & 1)
+        """Also asked of a room that there is not, as a client may name any."""
+        place = room >> 6
+        return place < self._length and bool(
+            self._words[self._at(session) + place] >> (room & 63) & 1
+        )
 
     def set(self, session: int, room: int) -> None:
         self._words[self._at(session) + (room >> 6)] |= 1 << (room & 63)

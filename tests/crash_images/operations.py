@@ -258,11 +258,11 @@ OPERATIONS = (
     ),
     # The client, the session id that is used up, the session.
     Operation("login", lambda w: w.login(w.doomed, CYD, 5), states=4, transactions=1),
-    # The mark, the word to that session's worker, its two leaves, the session id, the session.
+    # The mark, that session's two leaves, the session id that is used up, the session.
     Operation(
         "superseding-login",
         lambda w: w.login(w.doomed, BOB, BOBS, Capability.PAYMENTS),
-        states=7,
+        states=6,
         events=1,
     ),
     # The leave, the end.

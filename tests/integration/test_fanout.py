@@ -281,10 +281,11 @@ def test_a_direct_message_to_oneself(lobby: Lobby) -> None:
 
 
 def test_a_direct_message_to_nobody(lobby: Lobby) -> None:
-    """A user who is offline, one who does not exist, user 0 and the highest number."""
+    """One who does not exist, user 0 and the highest number; but who is offline has an inbox."""
     wire, gone = lobby.enter(), lobby.enter()
     gone.ok(Opcode.LOGOUT)
-    for user in (gone.user, 4000, 0, 2**32 - 1):
+    assert wire.ok(Opcode.DIRECT_SEND, gone.user, "for later").direct_seq == 1
+    for user in (4000, 0, 2**32 - 1):
         assert wire.status(Opcode.DIRECT_SEND, user, "hello?") == Status.ERR_NOT_FOUND
 
 

@@ -80,6 +80,22 @@ def test_a_send_of_a_session_superseded_while_it_stands_still() -> None:
         assert seen(other, 1) == [(1, JOINED, "ann", ""), (2, LEFT, "ann", "")]
 
 
+def test_a_room_that_there_is_not() -> None:
+    """Whatever stands behind a session's rooms in the region, nobody is in it."""
+    with small_region() as region:
+        state, (ann, bob, _) = three(region)
+        for room in range(1, SMALL.rooms + 1):
+            state.memberships.join(bob, room, 1)
+        before = image(region)
+        for room in (*range(SMALL.rooms + 1, 64 * 64), 1 << 20, 2**32 - 1):
+            with pytest.raises(NotJoined):
+                say(state, ann, room, "x", 1)
+            with pytest.raises(NotJoined):
+                state.pairs.transfer(ann, room, 2, 1, "x", next_req_id(ann, region), 0, 1)
+        assert image(region) == before
+        check_quiet(region)
+
+
 # ---- executed once
 
 
