@@ -252,8 +252,8 @@ def test_a_script(shared: RunningServer) -> None:
 def test_a_line_that_fails_does_not_end_a_script(shared: RunningServer) -> None:
     done = run(
         shared.port, "--user", "carol",
-        text="to nobody\n/nope\n/pay bob 999999\n/pay nobody 1\n/msg nobody hi\n/leave 5\n/join 9999\n"
-        "/history\n/deposit 0\n/balance\n",
+        text="to nobody\n/nope\n/pay bob 999999\n/pay nobody 1\n/msg nobody hi\n/leave 5\n"
+        "/join 9999\n/history\n/deposit 0\n/balance\n",
     )  # fmt: skip
     assert [line.partition(" ")[0] for line in done.lines] == ["balance"]
     assert done.err.splitlines()[1:] == [

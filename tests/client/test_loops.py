@@ -388,15 +388,16 @@ def test_a_call_that_is_cancelled_before_it_is_sent_is_not_sent(new_loop: NewLoo
         while True:
             request = wire.request()
             opcodes.append(request.opcode)
-            wire.send(answer(request, 1, 1))
+            found = (1, USERNAME, 1, 0) if request.opcode == Opcode.USER_LOOKUP else (1, 1)
+            wire.send(answer(request, *found))
 
     async def main(port: int) -> None:
         client = await log_in(port)
-        said = []
+        asked = []
         assert client._session is not None
         connection: Any = client._session.connection
         while not connection._link.full:
-            said.append(asyncio.create_task(client.send(1, "x" * 60_000)))
+            asked.append(asyncio.create_task(client.lookup("x" * 60_000)))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         deposits = [asyncio.create_task(client.deposit(1)) for _ in range(3)]
@@ -405,7 +406,7 @@ def test_a_call_that_is_cancelled_before_it_is_sent_is_not_sent(new_loop: NewLoo
             task.cancel()
         await asyncio.sleep(0)
         read_on.set()
-        await asyncio.gather(*said, deposits[2])
+        await asyncio.gather(*asked, deposits[2])
         assert opcodes.count(Opcode.DEPOSIT) == 1
         assert client._core.unanswered_req_ids == ()
         await client.close()
