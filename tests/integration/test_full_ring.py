@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -13,7 +13,7 @@ from libproto.errors import Status
 from libproto.messages import EventKind, Opcode
 from server.region.region import Region
 from tests.helpers.server import StartServer, wait_until
-from tests.helpers.wire import Lobby, RoomAccount, Wire
+from tests.helpers.wire import Lobby, RoomAccount, Wire, frozen
 
 ROOM, RING = 3, 16
 
@@ -164,3 +164,27 @@ def test_a_join_is_answered_before_its_pushes(lobby: Lobby) -> None:
     account = RoomAccount(ROOM, first.body.last_seq)
     account.take_until(joiner, first.body.last_seq + 4)
     assert [text for _, _, text in account.events.values()] == ["", "one", "two", "three"]
+
+
+def test_a_lapped_worker_tells_what_was_missed_when_it_is_durable(lobby: Lobby) -> None:
+    """It has stood still for more than the ring, and what came last is not durable yet: the gap
+    that would tell of it waits, and then names every number that is not pushed."""
+    speaker, member = lobby.enter(worker=0), lobby.enter(worker=1)
+    speaker.ok(Opcode.JOIN_ROOM, ROOM)
+    account = RoomAccount(ROOM, member.ok(Opcode.JOIN_ROOM, ROOM).last_seq)
+    account.take_until(member, account.first)
+    laps = lobby.by_worker("laps")[1]
+    with ExitStack() as stack:
+        with frozen(lobby.worker_pid(1)):
+            for n in range(2 * RING):
+                last = speaker.ok(Opcode.CHAT_SEND, ROOM, f"m{n}").room_seq
+            stack.enter_context(stopped_journal(lobby))
+            before = head(lobby)
+            speaker.send(Opcode.CHAT_SEND, ROOM, "not yet")
+            wait_until(lambda: head(lobby) == before + 1, "the message is published")
+        wait_until(lambda: lobby.by_worker("laps")[1] > laps, "it has noticed")
+        for _ in range(5):
+            member.ok(Opcode.HEARTBEAT, 1)
+        assert not member.pushes
+    account.take_until(member, last + 1)
+    assert account.gaps == [(account.first + 1, last + 1)]

@@ -84,7 +84,8 @@ def test_the_ready_line(tmp_path: Path) -> None:
     process.terminate()
     rest, error = process.communicate(timeout=END_S)
     assert (process.returncode, rest) == (0, "")
-    assert all(json.loads(line)["level"] == "info" for line in error.splitlines())
+    told = [json.loads(line) for line in error.splitlines()]
+    assert [line["event"] for line in told if line["level"] != "info"] == ["new_data_directory"]
 
 
 def test_processes_are_named(server: RunningServer) -> None:
@@ -214,7 +215,8 @@ def test_few_open_files_are_said_at_the_start(tmp_path: Path) -> None:
     _, error = process.communicate(timeout=END_S)
     assert process.returncode == 0
     warnings = [line for line in map(json.loads, error.splitlines()) if line["level"] == "warning"]
-    (warning,) = warnings
+    new, warning = sorted(warnings, key=lambda line: str(line["event"]))
+    assert new["event"] == "new_data_directory"
     assert warning["allowed"] == 256
     assert warning["needed"] > Settings().max_connections
     assert warning["event"] == "open_files_limited"
@@ -361,7 +363,8 @@ def test_a_worker_that_hangs_is_killed(start_server: StartServer) -> None:
             with pytest.raises(OSError, match="refused"):
                 server.connect()
         assert server.wait() == 0
-    (warning,) = (event for event in events_of_level(server, "warning"))
+    warnings = events_of_level(server, "warning")
+    (warning,) = (event for event in warnings if event["event"] != "new_data_directory")
     assert warning["workers"] == [1]
     (end,) = events(server, "stopped")
     assert end["seconds"] <= graceful

@@ -26,7 +26,7 @@ def test_no_such_room(lobby: Lobby, room: int) -> None:
         (Opcode.JOIN_ROOM, room),
         (Opcode.LEAVE_ROOM, room),
         (Opcode.CHAT_SEND, room, "hello"),
-        (Opcode.TRANSFER_IN_ROOM, room, 1, 1, "hello"),
+        (Opcode.TRANSFER_IN_ROOM, room, wire.user + 1, 1, "hello"),
         (Opcode.ROOM_HISTORY, room, 0, 10),
         (Opcode.ROOM_MEMBERS, room, 0),
     ):

@@ -102,11 +102,13 @@ def test_every_request_in_every_state(lobby: Lobby, opcode: Opcode, state: State
         Opcode.ROOM_LIST: lambda: (0,),
         Opcode.ROOM_MEMBERS: lambda: (ROOM, 0),
         Opcode.DIRECT_SEND: lambda: (other.user, "hello"),
+        Opcode.INBOX_HISTORY: lambda: (0, 10),
         Opcode.USER_LOOKUP: lambda: (username,),
         Opcode.USER_NAME: lambda: (other.user,),
         Opcode.DEPOSIT: lambda: (1,),
         Opcode.WITHDRAW: lambda: (1,),
         Opcode.TRANSFER: lambda: (other.user, 1),
+        Opcode.TRANSFER_IN_ROOM: lambda: (ROOM, other.user, 1, "for you"),
         Opcode.TXN_HISTORY: lambda: (0, 10),
     }
     before = lobby.counters()[f"errors_{opcode.name}"]
