@@ -15,7 +15,7 @@ class Exit(IntEnum):
     NOT_STARTED = 3
     DAMAGED = 5
     JOURNAL = 6
-    DATA_REFUSED = 65  # EX_DATAERR; of the journal and the archive
+    DATA_REFUSED = 65  # EX_DATAERR; of the journal
     INSIDE_LOCK = 70  # EX_SOFTWARE; of a worker: the state may be half-changed
     IO_FAILED = 74  # EX_IOERR; of the journal
     INTERRUPTED = 130
