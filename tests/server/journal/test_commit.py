@@ -39,6 +39,7 @@ from tests.helpers.region import (
     say,
     small_region,
     state_of,
+    watched,
     whisper,
     word,
 )
@@ -429,6 +430,30 @@ def test_a_pair_is_in_one_batch_whenever_the_heads_are_read() -> None:
         last = list(Reader(disk, JOURNAL, LOG_ID).batches())[-1]
         assert (last.first, [each.txn for each in events_in(last.events)]) == (made.txn, [made.txn])
         loaded_from(disk)
+
+
+def test_the_log_is_released_before_the_events() -> None:
+    """Who may show an event may show the transaction that it tells of: never the other way round,
+    or members are told of a payment before the payer's own answer leaves."""
+    disk, instants = new_disk(), set[tuple[bool, bool]]()
+    with small_region() as region:
+
+        def look() -> None:
+            paid, told = region.log.released >= made.txn, region.events.released >= made.event
+            assert paid or not told
+            instants.add((paid, told))
+
+        state = state_of(region)
+        committer = committer_with(region, disk)
+        register(state, "ann", "bob")
+        session = login(state, 1, 7)
+        state.memberships.join(session, 1, 0)
+        state.ledger.execute(session, TxnKind.DEPOSIT, 0, 9, next_req_id(session, region), 0, 0)
+        committer.commit()
+        req_id = next_req_id(session, region)
+        made = state.pairs.transfer(session, 1, 2, 3, "for tea", req_id, 0, 0)
+        committer_with(watched(region, look), disk).commit()
+        assert instants == {(False, False), (True, False), (True, True)}
 
 
 def test_numbers_that_were_shown_and_are_lost_are_not_used_again() -> None:
