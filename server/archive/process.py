@@ -57,6 +57,8 @@ def _serve(inherited: Inherited, report: Report) -> None:
         words[beat] += 1
 
     with ThreadPoolExecutor(1) as syncing, ThreadPoolExecutor(1) as reading:
+        for each in (syncing, reading):
+            each.submit(int).result()  # its thread is there, or cannot be
         limits = Limits(
             settings.room_history, settings.inbox_history, settings.archive_lag_max * _MIB
         )

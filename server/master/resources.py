@@ -219,8 +219,13 @@ def _listeners(settings: Settings) -> Iterator[socket.socket]:
 
 def _message_pair() -> tuple[socket.socket, socket.socket]:
     pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for sock in pair:
-        sock.setblocking(False)
+    try:
+        for sock in pair:
+            sock.setblocking(False)
+    except OSError:
+        for sock in pair:
+            sock.close()
+        raise
     return pair
 
 
