@@ -20,13 +20,13 @@ from server.archive.desk import Answers, Desk
 from server.archive.follower import Durable
 from server.archive.history import History
 from server.archive.keeper import Keeper, Limits
-from server.child import BEAT_S, Report, enter, limit_of
+from server.child import BEAT_S, Report
 from server.config import Settings
 from server.core.state import State
 from server.exits import Exit
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
-from server.journal.life import LAST_S, POLL_S, Stop
+from server.journal.life import LAST_S, POLL_S, Ends, Stop, live
 from server.region.region import Region
 
 READY: Final = 254  # what it writes into the pipe of those who serve
@@ -57,8 +57,8 @@ def _serve(inherited: Inherited, report: Report) -> None:
         words[beat] += 1
 
     with ThreadPoolExecutor(1) as syncing, ThreadPoolExecutor(1) as reading:
-        for each in (syncing, reading):
-            each.submit(int).result()  # its thread is there, or cannot be
+        for thread in (syncing, reading):  # one that cannot be begun is told at the start
+            thread.submit(int).result()
         limits = Limits(
             settings.room_history, settings.inbox_history, settings.archive_lag_max * _MIB
         )
@@ -110,19 +110,17 @@ def _serve(inherited: Inherited, report: Report) -> None:
 
 def run(inherited: Inherited, master: int) -> NoReturn:
     """The whole life of an archive process, after its fork. Ends the process."""
-    settings, archive, code = inherited.settings, inherited.region.archive, Exit.FAILED
-    report = Report(inherited.ready, READY)
-    try:
-        enter(settings, "archive", master)
-        _serve(inherited, report)
-        code = Exit.OK
-    except BaseException as error:
-        # Nobody need wait for an answer, and nothing more is to be missing than is missing now.
-        archive.failed = getattr(error, "errno", None) or errno.EIO
+    archive = inherited.region.archive
+
+    def give_up(number: int) -> None:
+        """Nobody need wait for an answer, and no more is to be missing than is missing now."""
+        archive.failed = number
         archive.closed = 1
-        if not report.served and (reason := limit_of(error)):
-            report.fails(reason)
-            os._exit(Exit.FAILED)
+
+    def crashed(error: BaseException) -> None:
+        give_up(errno.EIO)
         log.error("archive_crashed", exc_info=error)
-    finally:
-        os._exit(code)
+
+    ends = Ends(inherited.data.rooms, give_up, crashed, crashed, crashed, Exit.FAILED)
+    report = Report(inherited.ready, READY)
+    live("archive", inherited.settings, master, report, lambda: _serve(inherited, report), ends)

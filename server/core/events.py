@@ -75,6 +75,7 @@ class Events:
         self._head, self._limit = region.events.index("head"), region.events.index("limit")
         self._full = region.journal.index("full")
         self._closed = region.archive.index("closed")
+        self._first = region.events.index("first")
         clients = layout["clients"]
         self._clients = clients
         self._newest, self._outcomes = clients.offsets["newest"], clients.offsets["outcomes"]
@@ -254,6 +255,12 @@ class Events:
         if words[slot] != number:
             return None
         return Event(kind, room, seq, user, session, frame)
+
+    def oldest(self) -> int:
+        """The oldest event that is still in the ring, or the next one where it is empty. The slot
+        of the next event may be written already."""
+        first, oldest = self._words[self._first], self._words[self._head] - self._mask + 1
+        return int(max(first, oldest))
 
     def newest(self, *rooms: int) -> int:
         """The newest event that may be seen in what was read of these rooms before. The head alone

@@ -60,8 +60,10 @@ class Memberships:
         return last, members, shown, touched
 
     def leave(self, session: Session, room: int, now: int) -> Touched:
-        """Leave a room; one not joined is left as it is. Busy."""
+        """Leave a room; one not joined is left as it is. Superseded, Busy."""
         with self._leaving:
+            if not is_live(self._words, session):  # its slot may be another's by now
+                raise Superseded
             if not self._needs_event(session.slot, session.user, room):
                 self._bits.clear(session.slot, room)
                 return NOBODY

@@ -4,6 +4,7 @@ from libproto.errors import Status
 from server.worker.services import Services
 
 RETRY_UNREADABLE_MS = 5000
+RETRY_READ_MS = 10
 
 
 class Refused(Exception):

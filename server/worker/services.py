@@ -38,6 +38,10 @@ class Services:
     nobody: Verifier  # who is not registered is checked against it: same work, and no proof fits
     log: Any  # bound once, after `configure`: a call below the level then costs next to nothing
 
+    def reached(self) -> int:
+        """The newest event that the archive can be asked for."""
+        return int(self.state.region.archive.reached)
+
     def now(self) -> int:
         """Microseconds since the Unix epoch."""
         return time.time_ns() // 1000

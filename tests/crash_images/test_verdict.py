@@ -9,7 +9,7 @@ from server.region.layout import OUTCOME_WORDS, WORD
 from tests.crash_images.operations import ANN, BY_NAME, Operation, World
 from tests.crash_images.verdict import Report, examine
 
-DEPOSIT, SEND = BY_NAME["deposit"], BY_NAME["send"]
+DEPOSIT, SEND = BY_NAME["deposit"], BY_NAME["send-without-client"]
 
 
 def _account(world: World, field: str) -> int:

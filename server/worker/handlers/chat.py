@@ -10,7 +10,7 @@ from libproto.texts import may_be_shown
 from server.archive.protocol import INBOX, Kind, unpack_events
 from server.core.errors import NotJoined
 from server.worker.connection import MAX_BODY_LEN, Connection
-from server.worker.refusal import Refused, check_room
+from server.worker.refusal import RETRY_READ_MS, Refused, check_room
 from server.worker.requests import Handler
 from server.worker.services import Services
 
@@ -103,7 +103,7 @@ def room_history(
     connection.live_session()
     check_room(services, room)
     limit, space = min(limit, LIST_MAX), MAX_BODY_LEN - _HISTORY.size
-    events, epoch = services.state.events, services.rooms_epoch
+    events, epoch, reached = services.state.events, services.rooms_epoch, services.reached()
 
     def answer(oldest: int, bodies: list[bytes]) -> bytes | None:
         body = _HISTORY.pack(room, epoch, oldest, len(bodies)) + b"".join(bodies)
@@ -116,17 +116,25 @@ def room_history(
             return answer(kept, bodies)
         # It has nothing above after_seq: what there is, is in the ring.
         oldest, bodies = events.history(room, after_seq, limit, space)
+        _check_no_hole(services, reached)
         reaches = kept and oldest <= after_seq + 1
         return answer(kept if reaches else oldest, bodies)
 
     kept = events.kept(room)
     oldest, bodies = events.history(room, after_seq, limit, space)
-    if services.archive is not None and kept and oldest > max(kept, after_seq + 1):
+    if services.archive is not None and oldest > after_seq + 1:
         fields = (room, after_seq, limit, space)
         return connection.resume_when_answered(
             Kind.EVENTS, fields, Opcode.ROOM_HISTORY, req_id, answer_older
         )
     return answer(min(kept, oldest) if kept else oldest, bodies)
+
+
+def _check_no_hole(services: Services, reached: int) -> None:
+    """Nothing was between what the archive had and what the ring has, which was read just now.
+    reached: of the archive, before it was asked. Refused."""
+    if services.state.events.oldest() > reached + 1:
+        raise Refused(Status.ERR_SERVER_BUSY, "the history is being read", RETRY_READ_MS)
 
 
 def room_list(
@@ -168,7 +176,7 @@ def inbox_history(
     del flags
     user = connection.live_session().user
     limit, space = min(limit, LIST_MAX), MAX_BODY_LEN - _INBOX.size
-    events = services.state.events
+    events, reached = services.state.events, services.reached()
 
     def answer(oldest: int, bodies: list[bytes]) -> bytes | None:
         oldest = oldest or (_INBOX_SEQ.unpack_from(bodies[0])[0] if bodies else 1)
@@ -178,8 +186,10 @@ def inbox_history(
 
     def answer_older(data: bytes) -> bytes | None:
         kept, bodies = unpack_events(data)
-        # Where it has nothing above after_seq, what there is is in the ring.
-        return answer(kept, bodies or events.inbox(user, after_seq, limit, space))
+        if not bodies:  # what there is above after_seq, is in the ring
+            bodies = events.inbox(user, after_seq, limit, space)
+            _check_no_hole(services, reached)
+        return answer(kept, bodies)
 
     if services.archive is None:
         return answer(0, events.inbox(user, after_seq, limit, space))

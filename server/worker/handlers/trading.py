@@ -14,11 +14,10 @@ from server.core.session import Session
 from server.region.layout import NOTE_MAX
 from server.region.records import OFFSETS, RecordKind
 from server.worker.connection import Connection
-from server.worker.refusal import Refused, check_room
+from server.worker.refusal import RETRY_READ_MS, Refused, check_room
 from server.worker.requests import Handler
 from server.worker.services import Services
 
-RETRY_READ_MS: Final = 10
 STEPS_MAX: Final = 4096  # records of a history that a worker looks at in one go
 _FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
 _DEPOSIT, _WITHDRAW, _TRANSFER = map(int, TxnKind)

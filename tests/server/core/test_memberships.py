@@ -146,11 +146,27 @@ def test_a_superseding_login_leaves_the_rooms_of_the_old_session() -> None:
         ):
             with pytest.raises(Superseded):
                 refused()
-        assert state.memberships.leave(ann, 1, 1) == frozenset()
+        with pytest.raises(Superseded):
+            state.memberships.leave(ann, 1, 1)
         assert image(region) == before
         state.sessions.end(ann, 10)
         assert state.events.last_seq(1) == 3, "it had left already"
         assert state.memberships.join(new, 1, 11)[:2] == (3, 2)
+        check_quiet(region)
+
+
+def test_a_superseded_session_leaves_nothing() -> None:
+    """Its slot is free at once, and its successor's as a rule."""
+    with small_region() as region:
+        state, (ann, _, _) = three(region)
+        state.memberships.join(ann, 1, 1)
+        new = login(state, 1, 7)
+        assert new.slot == ann.slot
+        state.memberships.join(new, 1, 1)
+        before = image(region)
+        with pytest.raises(Superseded):
+            state.memberships.leave(ann, 1, 1)
+        assert image(region) == before
         check_quiet(region)
 
 

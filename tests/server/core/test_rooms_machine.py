@@ -192,6 +192,10 @@ class RoomsMachine(RuleBasedStateMachine):
     def leave(self, which: int, room: int) -> None:
         self.now += 1
         member = self._member(which)
+        if not member.live:
+            with pytest.raises(Superseded):
+                member.state.memberships.leave(member.session, room, self.now)
+            return
         touched = member.state.memberships.leave(member.session, room, self.now)
         assert touched == self._leave(member, room)
         if room in member.counted:
