@@ -76,6 +76,7 @@ class Events:
         self._full = region.journal.index("full")
         self._closed = region.archive.index("closed")
         self._first = region.events.index("first")
+        self._skipped = region.events.index("skipped")
         clients = layout["clients"]
         self._clients = clients
         self._newest, self._outcomes = clients.offsets["newest"], clients.offsets["outcomes"]
@@ -301,7 +302,10 @@ class Events:
             if room_bytes < 0:
                 break
             bodies.append(body)
-        return max(1, words[self._room(room) + self._oldest]), bodies
+        at = self._room(room)
+        if words[at + self._last] <= words[self._skipped]:  # it has never had an event
+            return 1, bodies
+        return max(1, words[at + self._oldest]), bodies
 
     def inbox(self, user: int, after: int, limit: int, room_bytes: int) -> list[bytes]:
         """The DIRECT_MESSAGE bodies to a user above `after` that are in the ring, ascending: at

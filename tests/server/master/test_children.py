@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from server import child
-from server.archive import process as archive
 from server.config import Settings
 from server.exits import Exit
+from server.journal import life
 from tests.helpers import leaks
 from tests.helpers.forked import NOBODY, ForkedServer, children_of, small_settings
 from tests.helpers.server import ROOT, lasting_port, wait_until
@@ -145,7 +145,7 @@ def no_threads(open_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if title == "archive" and flag.exists():
             resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 
-    monkeypatch.setattr(archive, "enter", limited)  # inherited over the forks
+    monkeypatch.setattr(life, "enter", limited)  # inherited over the forks
     return flag
 
 
