@@ -79,6 +79,8 @@ class DataDirectory:
     """The paths in a data directory, and what it is."""
 
     def __init__(self, path: Path) -> None:
+        self.given: Final = path
+        """Its path as somebody has named it, for what people read."""
         path = path.absolute()  # its parent is needed as well
         self.path: Final = path
         self.journal: Final = path / JOURNAL

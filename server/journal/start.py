@@ -82,7 +82,7 @@ def restore(
     if why:
         log.warning("idle_times_unknown", file=str(data.idle), reason=why)
     if is_new:
-        log.warning("new_data_directory", path=str(data.path))
+        log.warning("new_data_directory", path=str(data.given))
     log.info(
         "loaded",
         txn_id=loaded.books.txn,
