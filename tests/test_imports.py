@@ -51,11 +51,12 @@ FORBIDDEN: dict[str, frozenset[str]] = {
 SETTINGS = frozenset({"server.config", "server.child", "server.early", "server.exits"})
 REGION = frozenset({"server.region"})
 CORE = REGION | {"server.core"}
-EVENTS = REGION | {"server.core.errors", "server.core.room_bits"}
+EVENTS = REGION | {"server.core.errors", "server.core.outcomes", "server.core.room_bits"}
 SENDERS = REGION | {
     "server.core.audience",
     "server.core.errors",
     "server.core.events",
+    "server.core.outcomes",
     "server.core.room_bits",
     "server.core.session",
     "server.core.users",
@@ -85,6 +86,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "server.region": frozenset(),
     "server.core.room_bits": REGION,
     "server.core.audience": REGION,
+    "server.core.outcomes": REGION | {"server.core.errors", "server.core.session"},
     "server.core.events": EVENTS,
     "server.core.chat": SENDERS,
     "server.core.memberships": SENDERS,

@@ -8,14 +8,15 @@ import zlib
 from typing import Final, NamedTuple
 
 from libproto.codec import PUSH
-from libproto.messages import OUTCOME_WINDOW, EventKind, Opcode
+from libproto.messages import EventKind, Opcode
 from server.core.audience import NOBODY, Audience, Touched
-from server.core.errors import NoSuchUser, NotJoined, OtherRequest, OutcomeUnknown, Superseded
+from server.core.errors import NoSuchUser, NotJoined, OtherRequest, Superseded
 from server.core.events import Events, Request, SlotKind
+from server.core.outcomes import Outcomes
 from server.core.room_bits import RoomBits
 from server.core.session import Session, is_live
 from server.core.users import Users
-from server.region.layout import OUTCOME_WORDS, TARGET_KIND_SHIFT
+from server.region.layout import TARGET_KIND_SHIFT
 from server.region.locks import Locks
 from server.region.region import Region
 
@@ -52,11 +53,12 @@ class Chat:
         bits: RoomBits,
         audience: Audience,
         events: Events,
+        outcomes: Outcomes,
     ) -> None:
         self._words, self._locks = region.words, locks
         self._users, self._bits = users, bits
         self._audience, self._events = audience, events
-        self._newest = region.layout["clients"].offsets["newest"]
+        self._outcomes = outcomes
         self._paying = locks.guard("payment push", locks.registry, locks.event)
 
     def send(
@@ -116,24 +118,14 @@ class Chat:
     ) -> Sent | None:
         """The outcome of a request that was executed before; None: it is to be executed now. Under
         the account lock. Superseded, OutcomeUnknown, OtherRequest."""
-        words, req_id = self._words, request.req_id
-        if not is_live(words, session):
+        if not is_live(self._words, session):
             raise Superseded
-        if not session.client:
-            if flagged:
-                raise OutcomeUnknown
+        found = self._outcomes.look(session, request.req_id, flagged)
+        if found is None:
             return None
-        if req_id + OUTCOME_WINDOW <= words[session.client + self._newest]:
-            raise OutcomeUnknown
-        at = session.outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
-        its_req_id, _, time, target, _, seq, digest = words[at : at + OUTCOME_WORDS].tolist()
-        if its_req_id == req_id:
-            if target != opcode << TARGET_KIND_SHIFT | to or digest != request.digest:
-                raise OtherRequest
-            return Sent(seq, time, self._events.head(), True, NOBODY)
-        if req_id < session.floor:
-            raise OutcomeUnknown
-        return None
+        if (found.target, found.digest) != (opcode << TARGET_KIND_SHIFT | to, request.digest):
+            raise OtherRequest
+        return Sent(found.seq, found.balance, self._events.head(), True, NOBODY)
 
     def pay(
         self, session: Session, payee: int, txn: int, amount: int, balance: int, now: int

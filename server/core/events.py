@@ -12,10 +12,11 @@ from enum import IntEnum
 from struct import Struct
 from typing import NamedTuple
 
-from libproto.messages import HEADER_LEN, OUTCOME_WINDOW, Opcode
+from libproto.messages import HEADER_LEN, Opcode
 from server.core.errors import DiskFull, EventsFull, HistoriesBehind, JournalFailed
+from server.core.outcomes import Outcome, Outcomes
 from server.core.room_bits import RoomBits
-from server.region.layout import EVENT_FIELDS, OUTCOME_WORDS, TARGET_KIND_SHIFT, WORD
+from server.region.layout import EVENT_FIELDS, TARGET_KIND_SHIFT, WORD
 from server.region.region import Region
 
 
@@ -60,7 +61,6 @@ assert [field.name for field in EVENT_FIELDS] == [
     "word", "kind", "room", "seq", "user", "session", "previous", "frame_len", "time", "sender",
     "client_slot", "client_id", "req_id", "digest", "txn",
 ], "written and read by place"  # fmt: skip
-_pack_outcome = Struct(f"={OUTCOME_WORDS}Q").pack
 _CHAT, _DIRECT = int(Opcode.CHAT_SEND), int(Opcode.DIRECT_SEND)
 _PAYMENT_SHARE = 8  # of the ring one part is never taken by payments
 
@@ -68,7 +68,7 @@ _PAYMENT_SHARE = 8  # of the ring one part is never taken by payments
 class Events:
     """The event ring and the rooms' counters as one worker sees them."""
 
-    def __init__(self, region: Region, bits: RoomBits) -> None:
+    def __init__(self, region: Region, bits: RoomBits, outcomes: Outcomes) -> None:
         layout = region.layout
         self._words, self._bytes, self._bits = region.words, region.bytes, bits
         self._rooms, self._users = layout["rooms"], layout["users"]
@@ -77,9 +77,7 @@ class Events:
         self._closed = region.archive.index("closed")
         self._first = region.events.index("first")
         self._skipped = region.events.index("skipped")
-        clients = layout["clients"]
-        self._clients = clients
-        self._newest, self._outcomes = clients.offsets["newest"], clients.offsets["outcomes"]
+        self._clients, self._outcomes = layout["clients"], outcomes
         ring = layout["event_ring"]
         self._ring, self._stride, self._mask = ring.base, ring.stride, ring.records - 1
         self._frame = ring.offsets["frame"]
@@ -200,13 +198,9 @@ class Events:
         words = self._words
         client_slot, _, req_id, digest = words[slot + 10 : slot + 14].tolist()
         opcode = _CHAT if words[slot + 2] else _DIRECT
-        client = self._clients.at(client_slot - 1)
-        at = (client + self._outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS) * WORD
-        self._bytes[at : at + OUTCOME_WORDS * WORD] = _pack_outcome(
-            req_id, 0, words[slot + 8], opcode << TARGET_KIND_SHIFT | to, 0, seq, digest
-        )
-        if req_id > words[client + self._newest]:
-            words[client + self._newest] = req_id
+        target = opcode << TARGET_KIND_SHIFT | to
+        outcome = Outcome(req_id, 0, words[slot + 8], target, 0, seq, digest)
+        self._outcomes.store(self._clients.at(client_slot - 1), outcome)
 
     def complete(self) -> bool:
         """Complete the event that is committed beyond the head; True if there was one. For a

@@ -10,6 +10,7 @@ from typing import Final
 
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, Opcode, TxnKind
 from server.core.log import TxnLog
+from server.core.outcomes import Outcome, Outcomes
 from server.core.session import Session, is_live
 from server.region.layout import OUTCOME_WORDS, TARGET_KIND_SHIFT, WORD
 from server.region.locks import InsideLock, Lock, Locks
@@ -25,14 +26,19 @@ _pack_money = MONEY.pack
 _pack_outcome = Struct(f"={OUTCOME_WORDS}Q").pack
 IN_ROOM = int(Opcode.TRANSFER_IN_ROOM)  # a kind of outcomes only
 
-Outcome = tuple[int, int, int]  # what became of it, txn_id, balance of the caller
+Executed = tuple[int, int, int]  # what became of a request, txn_id, balance of the caller
 
 
 class Ledger:
     """The ledger as one worker works it."""
 
     def __init__(
-        self, region: Region, locks: Locks, log: TxnLog, max_balance: int = MAX_BALANCE
+        self,
+        region: Region,
+        locks: Locks,
+        log: TxnLog,
+        outcomes: Outcomes,
+        max_balance: int = MAX_BALANCE,
     ) -> None:
         """max_balance: the most that an account may have, minor units; at most MAX_BALANCE."""
         layout = region.layout
@@ -50,6 +56,7 @@ class Ledger:
         self._users = layout.capacities.accounts
         self._user_word = layout["users"].at(0, "word")
         self._user_stride = layout["users"].stride
+        self._recorded: Final = outcomes
         clients = layout["clients"]
         self._clients = clients
         self._newest: Final = clients.offsets["newest"]
@@ -66,7 +73,7 @@ class Ledger:
         req_id: int,
         flagged: int,
         now: int,
-    ) -> Outcome:
+    ) -> Executed:
         """One ledger request of a session.
 
         kind: TxnKind. other: the payee of a transfer, else 0. amount: > 0, minor units. flagged:
@@ -110,7 +117,7 @@ class Ledger:
     def _transact(
         self, session: Session, kind: int, other: int, amount: int, req_id: int, flagged: int,
         now: int, payee: int, held: tuple[Lock, ...],
-    ) -> Outcome | None:  # fmt: skip
+    ) -> Executed | None:  # fmt: skip
         """Steps 2 to 6, under the locks `held`. payee: the word of the payee's account; 0: none.
         None: a recovery came between, and the locks have been released."""
         words, account = self._words, session.account
@@ -194,34 +201,14 @@ class Ledger:
             target = kind << TARGET_KIND_SHIFT | (payee if kind == _TRANSFER else 0)
             if record[_ROOM]:
                 target = IN_ROOM << TARGET_KIND_SHIFT | payee
-            self.store_outcome(
-                client, req_id, txn, balance, target, record[_AMOUNT], record[_ROOM_SEQ],
-                record[_DIGEST],
-            )  # fmt: skip
+            outcome = Outcome(
+                req_id, txn, balance, target, record[_AMOUNT], record[_ROOM_SEQ], record[_DIGEST]
+            )
+            self._recorded.store(client, outcome)
 
     def account_of(self, user: int) -> tuple[int, Lock] | None:
         """Where a user's account is, and its lock; None where there is no such user."""
         return self._payees.get(user) or self._payee(user)
-
-    def store_outcome(
-        self,
-        client: int,
-        req_id: int,
-        txn: int,
-        balance: int,
-        target: int,
-        amount: int,
-        seq: int,
-        digest: int,
-    ) -> None:
-        """What a repeat of the request is answered with. client: word of its record."""
-        words = self._words
-        at = client + self._outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
-        self._bytes[at * WORD : (at + OUTCOME_WORDS) * WORD] = _pack_outcome(
-            req_id, txn, balance, target, amount, seq, digest
-        )
-        if req_id > words[client + self._newest]:
-            words[client + self._newest] = req_id
 
     def _payee(self, user: int) -> tuple[int, Lock] | None:
         """Where a user's account is, or None where there is no such user."""

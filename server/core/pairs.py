@@ -15,7 +15,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from libproto.codec import PUSH
-from libproto.messages import OUTCOME_WINDOW, EventKind, Opcode, TxnKind
+from libproto.messages import EventKind, Opcode, TxnKind
 from server.core.audience import NOBODY, Audience, Touched
 from server.core.chat import digest_of
 from server.core.errors import NotJoined, OtherRequest
@@ -27,13 +27,13 @@ from server.core.ledger import (
     NO_USER,
     RECORDED,
     SUPERSEDED,
-    TOO_OLD,
     Ledger,
 )
 from server.core.log import TxnLog
+from server.core.outcomes import Outcome, Outcomes
 from server.core.room_bits import RoomBits
 from server.core.session import Session, is_live
-from server.region.layout import OUTCOME_WORDS, TARGET_KIND_SHIFT, WORD
+from server.region.layout import TARGET_KIND_SHIFT, WORD
 from server.region.locks import InsideLock, Lock, Locks, NothingChanged
 from server.region.records import MONEY_IN_ROOM, OFFSETS, RecordKind
 from server.region.region import Region
@@ -97,11 +97,12 @@ class Pairs:
         bits: RoomBits,
         audience: Audience,
         events: Events,
+        outcomes: Outcomes,
     ) -> None:
         self._words, self._bytes = region.words, region.bytes
         self._locks, self._log, self._ledger = locks, log, ledger
         self._bits, self._audience, self._events = bits, audience, events
-        self._newest = region.layout["clients"].offsets["newest"]
+        self._outcomes = outcomes
         self._last_event = region.log.index("last_pair_event")
         self._intent_event = log.intent + (
             region.layout["workers"].offsets["intent_event"]
@@ -120,8 +121,8 @@ class Pairs:
         now: int,
     ) -> Transferred:
         """A transfer that is told in a room, which the payer has joined. Arguments and answer as of
-        `Ledger.execute`; note: of NOTE_MAX bytes at most. OtherRequest, NotJoined, Busy: nothing
-        has changed."""
+        `Ledger.execute`; note: of NOTE_MAX bytes at most. OutcomeUnknown, OtherRequest, NotJoined,
+        Busy: nothing has changed."""
         request = _Transfer(
             session, room, payee, amount, note, req_id, flagged, now, digest_of(note, room)
         )
@@ -169,16 +170,16 @@ class Pairs:
         return Transferred(DONE, txn, checked.balance, seq, number, touched)
 
     def _check(self, request: _Transfer, payee_at: int) -> _Checked:
-        """In the order that the protocol gives. OtherRequest, NotJoined."""
+        """In the order that the protocol gives. OutcomeUnknown, OtherRequest, NotJoined."""
         words, session = self._words, request.session
         if not is_live(words, session):
             return _Checked(SUPERSEDED)
-        if session.client:
-            recorded = self._recorded(request)
-            if recorded is not None:
-                return recorded
-        elif request.flagged:
-            return _Checked(TOO_OLD)
+        found = self._outcomes.look(session, request.req_id, request.flagged)
+        if found is not None:
+            wanted = _IN_ROOM << TARGET_KIND_SHIFT | request.payee, request.amount, request.digest
+            if (found.target, found.amount, found.digest) != wanted:
+                raise OtherRequest
+            return _Checked(RECORDED, found.txn_id, found.balance, found.seq)
         if not self._bits.has(session.slot, request.room):
             raise NotJoined
         if not payee_at:
@@ -192,19 +193,6 @@ class Pairs:
         return _Checked(
             DONE, 0, balance - request.amount, 0, last, payee_balance, words[payee_at + 1]
         )
-
-    def _recorded(self, request: _Transfer) -> _Checked | None:
-        words, session, req_id = self._words, request.session, request.req_id
-        if req_id + OUTCOME_WINDOW <= words[session.client + self._newest]:
-            return _Checked(TOO_OLD)
-        at = session.outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
-        its, txn, balance, target, amount, seq, digest = words[at : at + OUTCOME_WORDS].tolist()
-        if its == req_id:
-            wanted = _IN_ROOM << TARGET_KIND_SHIFT | request.payee, request.amount, request.digest
-            if (target, amount, digest) != wanted:
-                raise OtherRequest
-            return _Checked(RECORDED, txn, balance, seq)
-        return _Checked(TOO_OLD) if req_id < session.floor else None
 
     def _publish(self, request: _Transfer, checked: _Checked, txn: int) -> tuple[int, int]:
         """Both, with the locks of both rings held: the room_seq and the event's number."""
@@ -238,10 +226,11 @@ class Pairs:
             words[at] = balance
             words[at + 1] = txn
         if session.client:
-            self._ledger.store_outcome(
-                session.client, request.req_id, txn, checked.balance,
-                _IN_ROOM << TARGET_KIND_SHIFT | request.payee, request.amount, seq, request.digest,
-            )  # fmt: skip
+            target = _IN_ROOM << TARGET_KIND_SHIFT | request.payee
+            outcome = Outcome(
+                request.req_id, txn, checked.balance, target, request.amount, seq, request.digest
+            )
+            self._outcomes.store(session.client, outcome)
 
     def redo(self, record: Sequence[int]) -> None:
         """The event of a committed transaction, if it has one and that is not published yet. For

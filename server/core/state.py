@@ -10,6 +10,7 @@ from server.core.events import Events
 from server.core.ledger import Ledger
 from server.core.log import NO_JOURNAL, TxnLog
 from server.core.memberships import Memberships
+from server.core.outcomes import Outcomes
 from server.core.pairs import Pairs
 from server.core.room_bits import RoomBits
 from server.core.sessions import Sessions
@@ -45,17 +46,18 @@ class State:
         self.users = Users(region, self.locks, self.log)
         bits = RoomBits(region)
         self.audience = Audience(region)
-        self.events = Events(region, bits)
+        outcomes = Outcomes(region)
+        self.events = Events(region, bits, outcomes)
         self.memberships = Memberships(
             region, self.locks, self.users, bits, self.audience, self.events
         )
-        self.chat = Chat(region, self.locks, self.users, bits, self.audience, self.events)
+        self.chat = Chat(region, self.locks, self.users, bits, self.audience, self.events, outcomes)
         clock_us = clock_us or (lambda: clock_ns() // 1000)
         self.clients = Clients(region, self.log, retention_s, clock_us)
         self.sessions = Sessions(region, self.locks, self.clients, self.memberships, worker)
-        self.ledger = Ledger(region, self.locks, self.log, max_balance)
+        self.ledger = Ledger(region, self.locks, self.log, outcomes, max_balance)
         self.pairs = Pairs(
-            region, self.locks, self.log, self.ledger, bits, self.audience, self.events
+            region, self.locks, self.log, self.ledger, bits, self.audience, self.events, outcomes
         )
         self.counters = region.layout["counters"].at(worker)
 

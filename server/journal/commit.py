@@ -146,7 +146,8 @@ class Committer:
         it should be, and nothing was written.
         """
         words, first = self._words, self._writer.last + 1
-        # In this order: of what is published together, the transaction comes first.
+        # The events' head first: the user or the client that an event names is in the transactions
+        # that are read after it.
         head = words[self._event_head]
         count = words[self._head] - first + 1
         if words[self._last_pair] > head:

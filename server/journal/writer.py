@@ -206,9 +206,8 @@ class Writer:
         self._fail()
         disk, before = self._disk, self.position
         needed = SEGMENT.size + size
-        if (
-            self._fd >= 0 and before.offset == SEGMENT.size
-        ):  # nothing is in it yet, as after a crash
+        if self._fd >= 0 and before.offset == SEGMENT.size:
+            # Nothing is in it yet, as after a crash.
             if self._size < needed:
                 self._size = max(self._segment_size, needed)
                 disk.allocate(self._fd, self._size)

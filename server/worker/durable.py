@@ -99,7 +99,8 @@ class Durable:
         if not self._parked:
             self._begin(txn, event)
         self._parked.append((txn, event, connection, answer))
-        self._wake_journal()
+        if self.words[self._journal_waits]:
+            self._wake_journal()
 
     def resume_when_durable(
         self, connection: FrameProtocol, txn: int, action: Action

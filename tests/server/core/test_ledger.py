@@ -31,6 +31,7 @@ from server.core.ledger import (
     Ledger,
 )
 from server.core.log import NO_JOURNAL
+from server.core.outcomes import Outcomes
 from server.core.session import Session
 from server.core.state import State
 from server.region.records import OFFSETS, RecordKind
@@ -752,7 +753,7 @@ def test_a_transfer_that_a_recovery_interrupts_reads_everything_again(
 
         recovery = Recovery(region, 0, meanwhile)
         recovery.state.ledger = Ledger(
-            region, recovery.state.locks, recovery.state.log, FULL_ACCOUNT
+            region, recovery.state.locks, recovery.state.log, Outcomes(region), FULL_ACCOUNT
         )
         ann, also_ann = login(recovery.state, 1, 7), login(other, 1, 8)
         recovery.state.ledger.execute(ann, TxnKind.DEPOSIT, 0, 100, 1, False, 1)

@@ -4,8 +4,8 @@ in test_crash_points.py."""
 import pytest
 
 from libproto.messages import TxnKind
-from server.core.errors import Busy, NotJoined, OtherRequest
-from server.core.ledger import DONE, FUNDS, LIMIT, NO_USER, RECORDED, SUPERSEDED, TOO_OLD
+from server.core.errors import Busy, NotJoined, OtherRequest, OutcomeUnknown
+from server.core.ledger import DONE, FUNDS, LIMIT, NO_USER, RECORDED, SUPERSEDED
 from server.core.pairs import Transferred
 from server.core.session import Session
 from server.core.state import State
@@ -67,7 +67,8 @@ def test_what_is_refused_changes_nothing() -> None:
         assert pay(state, ann, 101, 2)[:3] == (FUNDS, 0, 100)
         assert pay(state, ann, 1, 2, to=3).what == NO_USER
         assert pay(state, ann, 41, 2).what == LIMIT
-        assert pay(state, free, 1, 2, to=1, flagged=True).what == TOO_OLD
+        with pytest.raises(OutcomeUnknown):
+            pay(state, free, 1, 2, to=1, flagged=True)
         with pytest.raises(NotJoined):
             pay(state, ann, 1, 2, room=2)
         assert image(region) == before
