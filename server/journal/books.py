@@ -156,10 +156,8 @@ class Books:
             newest_time = time
             if wrong or supply_after != supply or not amount or payer > users or payee > users:
                 raise Inconsistent(txn, self._why_not(record, supply))
-            if (room or room_seq or event or digest) and not (
-                kind == _TRANSFER and room and room_seq and event
-            ):
-                raise Inconsistent(txn, f"it has half an event, {event}, of room {room}")
+            if room or room_seq or event or digest:
+                self._check_event(record)
             if last_txn[payer] != payer_previous or last_txn[payee] != payee_previous:
                 raise Inconsistent(txn, "it is not chained to its accounts' transactions before it")
             if payer:
@@ -191,12 +189,12 @@ class Books:
                     raise Inconsistent(txn, self._why_not_asked(record))
                 if req_id + OUTCOME_WINDOW <= newest[slot] or outcomes[at] > req_id:
                     continue  # an event that was executed after it stands before it
-                if payer:
+                if room:
+                    target, balance = _IN_ROOM << TARGET_KIND_SHIFT | payee, payer_after
+                elif payer:
                     target, balance = kind << TARGET_KIND_SHIFT | payee, payer_after
                 else:
                     target, balance = kind << TARGET_KIND_SHIFT, payee_after
-                if room:
-                    target = _IN_ROOM << TARGET_KIND_SHIFT | payee
                 _pack_outcome(
                     outcomes, at * WORD, req_id, txn, balance, target, amount, room_seq, digest
                 )
@@ -206,6 +204,13 @@ class Books:
                 raise Inconsistent(txn, f"client {client_id} has no slot")
         self.txn, self.supply, self.time = txn, supply, newest_time
         return None
+
+    @staticmethod
+    def _check_event(record: tuple[int, ...]) -> None:
+        """A transaction that is told in a room names the event that tells it. Inconsistent."""
+        room, room_seq, event = record[14:17]
+        if record[1] != _TRANSFER or not (room and room_seq and event):
+            raise Inconsistent(record[0], f"it has half an event, {event}, of room {room}")
 
     def _why_not(self, record: tuple[int, ...], supply: int) -> str:
         """What is wrong with the users, the supply or the amount of a record of money. supply: as

@@ -13,16 +13,9 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
 from client import AsyncClient, BadPacket, Client, ConnectionLost
-from client.chat.program import (
-    COMMANDS,
-    LINE_MAX,
-    Chat,
-    Command,
-    CommandCompleter,
-    PipeLines,
-    UsageError,
-    parse,
-)
+from client.chat.command import Command, UsageError
+from client.chat.lines import LINE_MAX, CommandCompleter, PipeLines
+from client.chat.person import COMMANDS, Chat, parse
 from client.terminal.display import Screen
 from libproto.errors import Status
 from libproto.messages import LIST_MAX, Flag, Opcode

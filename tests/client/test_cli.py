@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from client import Client
+from client.cli.commands import COMMANDS
 from client.cli.identity import state_directory
-from client.cli.program import COMMANDS, make_parser, read_options
+from client.cli.options import make_parser, read_options
 from libproto.messages import Opcode
 from server.region.region import Region
 from tests.client.conftest import register

@@ -1,0 +1,198 @@
+"""What `tradechat-cli` is told: flags, environment and password.
+
+A password is taken from a file, the environment or a prompt, never from a flag, which every user
+of the machine could read in the list of processes.
+"""
+
+import argparse
+import getpass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from client.cli.commands import COMMANDS, typed
+from client.terminal.arguments import (
+    read_room,
+    read_user,
+)
+from libcli import output
+from libcli.arguments import EXIT_USAGE, Parser
+from libcli.environment import sift
+from libcli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PIPE
+from libproto import __version__
+
+PROGRAM = "tradechat-cli"
+EXIT_OK = 0
+
+HOST = "127.0.0.1"
+PORT = 7878
+TIMEOUT_S = 10.0
+HOST_VARIABLE = "TRADECHAT_HOST"
+PORT_VARIABLE = "TRADECHAT_PORT"
+USER_VARIABLE = "TRADECHAT_USER"
+PASSWORD_VARIABLE = "TRADECHAT_PASSWORD"  # noqa: S105 - its name
+VARIABLES = (HOST_VARIABLE, PORT_VARIABLE, USER_VARIABLE, PASSWORD_VARIABLE)
+LIKE_A_MISSPELLING = 0.7  # of one of these; the server's settings, which are many, are not
+
+
+EXAMPLES = f"""\
+examples:
+  {PROGRAM} --user alice --register             register, then chat
+  {PROGRAM} --user alice --room 7               chat, in room 7 to begin with
+  {PROGRAM} --user alice pay bob 12.50          one payment
+  {PROGRAM} --user alice txns --limit 3 --json  one JSON object a line, amounts in cents
+  {PROGRAM} --user alice listen 7 | grep bob
+  printf '/join 7\\nhello\\n' | {PROGRAM} --user alice --password-file FILE
+
+exit codes: {EXIT_OK} done; {EXIT_FAILED} the server refused it, or there is no connection;
+or the output cannot be written; {EXIT_USAGE} usage; {EXIT_INTERRUPTED} Ctrl-C;
+{EXIT_PIPE} nobody reads the output any more
+"""
+
+
+class CannotBegin(Exception):
+    """What was given does not do; the text says why and what to do."""
+
+
+def _read_port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
+        raise ValueError(f"{text[:40]!r} is no port: it is a number from 1 to 65535")
+    return int(text)
+
+
+def _read_timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86400:
+        raise ValueError(f"{text[:40]!r} is no timeout: it is a number of seconds, over 0")
+    return seconds
+
+
+def _add_options(parser: argparse.ArgumentParser, *, again: bool) -> None:
+    """The options that may stand before a command and behind it. `again`: those behind, which say
+    nothing where they are absent."""
+    group = parser.add_argument_group("options of every command")
+
+    def add(flag: str, about: str, default: object = None, **settings: Any) -> None:
+        missing = argparse.SUPPRESS if again else default
+        group.add_argument(flag, help=about, default=missing, **settings)
+
+    port, timeout, user = typed(_read_port), typed(_read_timeout), typed(read_user)
+    add("--host", f"where the server is ({HOST_VARIABLE}, or {HOST})", metavar="HOST")
+    add("--port", f"its port ({PORT_VARIABLE}, or {PORT})", type=port, metavar="PORT")
+    add("--user", f"username ({USER_VARIABLE})", type=user, metavar="NAME")
+    add(
+        "--password-file",
+        f"file whose first line is the password; else {PASSWORD_VARIABLE}, else a prompt",
+        metavar="FILE",
+    )
+    add("--register", "register the user first", default=False, action="store_true")
+    add(
+        "--timeout",
+        f"seconds to wait for an answer ({TIMEOUT_S:g})",
+        default=TIMEOUT_S,
+        type=timeout,
+        metavar="S",
+    )
+    add("--json", "one JSON object per line", default=False, action="store_true")
+
+
+def make_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Chat in rooms and move money. Without a command: a chat, at a terminal or"
+        " through pipes; /help in it lists what it can do.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument(
+        "--room", dest="join", type=typed(read_room), metavar="N", help="join a room (chat)"
+    )
+    _add_options(parser, again=False)
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    for command in COMMANDS:
+        made = commands.add_parser(
+            command.name, help=command.about, description=command.about, allow_abbrev=False
+        )
+        for argument in command.arguments:
+            argument.add_to(made)
+        _add_options(made, again=True)
+    return parser
+
+
+def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> argparse.Namespace:
+    """Return what flags and environment say. SystemExit comes from argparse.
+
+    Variables that were not meant for this program are passed over, and said on standard error.
+    """
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    environ, passed_over = sift(environ, VARIABLES, cutoff=LIKE_A_MISSPELLING)
+    for variable in passed_over:
+        if variable.variable != PASSWORD_VARIABLE:  # an empty one is refused where it is read
+            output.complain(f"{PROGRAM}: {variable}")
+
+    def from_environment(name: str, variable: str, read: Callable[[str], Any], default: Any) -> Any:
+        given = getattr(options, name)
+        if given is not None:
+            return given
+        if variable not in environ:
+            return default
+        try:
+            return read(environ[variable])
+        except ValueError as error:
+            parser.error(f"{variable}: {error}")
+
+    options.host = from_environment("host", HOST_VARIABLE, str, HOST)
+    options.port = from_environment("port", PORT_VARIABLE, _read_port, PORT)
+    options.user = from_environment("user", USER_VARIABLE, read_user, None)
+    if options.user is None:
+        parser.error(f"who are you? Give --user NAME or set {USER_VARIABLE}")
+    if options.command is None and options.json:
+        parser.error("--json goes with a command: the chat is for people")
+    if options.command is not None and options.join is not None:
+        parser.error("--room goes with the chat: a command names its room behind it")
+    options.register |= options.command == "register"
+    return options
+
+
+def read_password(options: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    """Return the password, asked for where nothing holds it. CannotBegin."""
+    if options.password_file is not None:
+        try:
+            with open(options.password_file, encoding="utf-8") as file:
+                password = file.readline().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise CannotBegin(
+                f"cannot read the password file {options.password_file}: {why}"
+            ) from error
+    elif PASSWORD_VARIABLE in environ:
+        password = environ[PASSWORD_VARIABLE]
+    else:
+        password = _ask_password(f"Password for {options.user}: ")
+        if options.register and password != _ask_password("The same again: "):
+            raise CannotBegin("the two passwords differ: nothing was registered, start again")
+    if not password:
+        raise CannotBegin("the password is empty: choose one")
+    return password
+
+
+def _ask_password(prompt: str) -> str:
+    try:
+        # getpass asks there too, and would else take a line from the input.
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError as error:
+        raise CannotBegin(
+            "there is no terminal to ask for the password: set "
+            f"{PASSWORD_VARIABLE} or give --password-file FILE"
+        ) from error
+    try:
+        return getpass.getpass(prompt)
+    except EOFError as error:
+        raise CannotBegin("no password was given") from error
