@@ -16,7 +16,7 @@ from server.core.events import SlotKind
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, Refused
-from server.journal.format import EVENT_HEAD, BatchKind, EventHead, event_size, events_in
+from server.journal.format import BatchKind, EventHead, events_in
 from server.journal.reader import Batch, Position, Reader
 from server.journal.snapshot import paths as snapshot_paths
 from server.journal.snapshot import read as read_snapshot
@@ -74,10 +74,7 @@ def _transactions(batch: Batch, choice: Choice) -> Iterator[Entry]:
 
 
 def _events(batch: Batch, choice: Choice) -> Iterator[Entry]:
-    at = 0
-    for event in events_in(batch.events):
-        begin, at = at + EVENT_HEAD.size, at + event_size(event.frame_len)
-        frame = batch.events[begin : begin + event.frame_len]
+    for event, frame in events_in(batch.events):
         if choice.room is not None and event.room != choice.room:
             continue
         if choice.user is None or choice.user in (event.user, event.sender):

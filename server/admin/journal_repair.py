@@ -331,7 +331,7 @@ def _count_txns(batch: _Found, after: int, names: dict[int, str], lost: Lost) ->
 
 
 def _count_events(batch: _Found, after: int, lost: Lost) -> None:
-    for event in events_in(batch.events):
+    for event, _ in events_in(batch.events):
         if event.word > after:
             lost.events += 1
             lost.messages += event.kind in _MESSAGES
@@ -346,7 +346,7 @@ def _kept_events(part: Batch, until: int, books: Books) -> tuple[int, int]:
     for at in range(0, (until + 1 - part.first) * RECORD_WORDS, RECORD_WORDS):
         registered += words[at + 1] == RecordKind.REGISTER
     size = 0
-    for event in events_in(part.events):
+    for event, _ in events_in(part.events):
         if event.txn > until or max(event.user, event.sender) > registered:
             return size, event.word
         size += event_size(event.frame_len)

@@ -33,7 +33,7 @@ from server.journal.aside import new_directory
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError, OtherFormat
-from server.journal.format import EVENT_HEAD, BatchKind, EventHead, event_size
+from server.journal.format import BatchKind, events_in
 from server.journal.life import now_us
 from server.journal.reader import Position
 from server.region.layout import ServerState
@@ -69,16 +69,12 @@ class Event(NamedTuple):
 
 def events_of(events: bytes) -> Iterator[Event]:
     """Of a batch's events those that are kept."""
-    at = 0
-    while at < len(events):
-        head = EventHead._make(EVENT_HEAD.unpack_from(events, at))
-        start = at + EVENT_HEAD.size
-        body = events[start + HEADER_LEN : start + head.frame_len]
+    for head, frame in events_in(events):
+        body = bytes(frame[HEADER_LEN:])
         if head.room:
             yield Event(head.word, head.room, head.seq, head.sender or head.user, body)
         elif head.kind == SlotKind.DIRECT:
             yield Event(head.word, INBOX | head.user, head.seq, head.sender, body)
-        at += event_size(head.frame_len)
 
 
 def set_aside(disk: Disk, data: DataDirectory) -> Path:

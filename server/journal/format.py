@@ -357,12 +357,14 @@ IDLE_CLIENT: Final = (
 )
 
 
-def events_in(events: bytes | memoryview) -> Iterator[EventHead]:
-    """The heads of events that stand one after the other, as far as they are whole."""
-    at = 0
-    while at + EVENT_HEAD.size <= len(events):
+def events_in(events: bytes | memoryview) -> Iterator[tuple[EventHead, bytes | memoryview]]:
+    """Events that stand one after the other, as far as they are whole: the head and the frame of
+    each."""
+    at, end = 0, len(events) - EVENT_HEAD.size
+    while at <= end:
         head = EventHead._make(EVENT_HEAD.unpack_from(events, at))
-        yield head
+        frame = at + EVENT_HEAD.size
+        yield head, events[frame : frame + head.frame_len]
         at += event_size(head.frame_len)
 
 

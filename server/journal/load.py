@@ -171,7 +171,7 @@ def _check_pairs(batch: Batch) -> None:
             if words[first + at["kind"]] == RecordKind.TRANSFER and words[first + at["event"]]:
                 room, seq, number = (words[first + at[n]] for n in ("room", "room_seq", "event"))
                 said[batch.first + place] = room, seq, number
-    for event in events_in(batch.events):
+    for event, _ in events_in(batch.events):
         if event.txn and said.pop(event.txn, None) != (event.room, event.seq, event.word):
             why = f"transaction {event.txn} is not the one that it was published with"
             raise Inconsistent(event.word, why, "event")

@@ -706,7 +706,7 @@ def test_a_full_disk_refuses_and_heals(tmp_path: Path) -> None:
     with serving(data, *flags, workers=1) as server, entered(server, "ann") as ann:
         assert ann.ok(Opcode.BALANCE).balance == balance + 1
         assert server.stop() == 0
-    messages = [event for batch in batches_of(data) for event in events_in(batch.events)]
+    messages = [event for batch in batches_of(data) for event, _ in events_in(batch.events)]
     assert [event.seq for event in messages if event.kind == 0] == list(range(2, said + 3))
 
 

@@ -333,7 +333,7 @@ def test_a_part_of_a_batch_keeps_the_events_that_need_no_more() -> None:
     disk, last = bank.disk, bank.commits[-1]
     made = mend(disk, last.txn - 1)
     assert made.part is not None
-    found = [event.word for batch in batches(disk) for event in events_in(batch.events)]
+    found = [event.word for batch in batches(disk) for event, _ in events_in(batch.events)]
     assert found == list(range(1, last.event + 1)), "no event names a transaction here"
     assert state(disk).balances[1] == 10
 

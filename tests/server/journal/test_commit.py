@@ -178,7 +178,7 @@ def run(disk: SimulatedDisk, shown: Shown, region: Region) -> None:
 
 def in_journal(disk: SimulatedDisk) -> list[EventHead]:
     found = Reader(disk, JOURNAL, LOG_ID).batches()
-    return [event for batch in found for event in events_in(batch.events)]
+    return [event for batch in found for event, _ in events_in(batch.events)]
 
 
 def check_restart(disk: SimulatedDisk, shown: Shown) -> None:
@@ -428,7 +428,10 @@ def test_a_pair_is_in_one_batch_whenever_the_heads_are_read() -> None:
         committer.commit()
         assert (region.log.durable, region.events.durable) == (region.log.head, event)
         last = list(Reader(disk, JOURNAL, LOG_ID).batches())[-1]
-        assert (last.first, [each.txn for each in events_in(last.events)]) == (made.txn, [made.txn])
+        assert (last.first, [each.txn for each, _ in events_in(last.events)]) == (
+            made.txn,
+            [made.txn],
+        )
         loaded_from(disk)
 
 
