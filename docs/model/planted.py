@@ -76,13 +76,6 @@ def deposits(m, **more):
 def deposits_back(m, **more):
     return m.supply([[("A", 2), ("A", -1)], [("B", 1)]], **more)
 
-
-@of("waiting")
-def archive_sleeps(m, **more):
-    return m.waiting(**more)
-
-
-
 HOLD = [
     (opposite, dict(kills=2, child_kills=1)),
     (opposite, dict(kills=1, stops=1)),
@@ -119,8 +112,6 @@ HOLD = [
     (retries, dict(drops=1, stops=1)),
     (deposits, dict(kills=1, child_kills=1)),
     (deposits_back, dict(kills=1)),
-    (archive_sleeps, dict(timers=False)),
-    (archive_sleeps, dict(kills=1, order="tso")),
 ]
 DEEP = [
     (opposite, dict(kills=3, child_kills=2)),
@@ -312,12 +303,6 @@ PLANTED = [  # what is wrong; where that shows; the texts that are replaced
                            'yield write(("intent", w, "txn"), head + 1)', SUPPLY_LIMIT, indent=12)}),
     ("planted: the limit is of each account, and not of all", deposits, {}, {
         SUPPLY_LIMIT: "if before + amount > most:"}),
-    ("planted: the archive looks, and then says that it waits", archive_sleeps, dict(timers=False), {
-        'yield write("waiting", 1)\n': 'pass\n', "why = yield locked(": then(
-            'yield write("waiting", 1)', "why = yield locked(", indent=20)}),
-    ("planted: the archive says so once, for two sleeps", archive_sleeps, dict(timers=False, events=3), {
-        'yield write("waiting", 0)\n                yield locked("clear': 'yield locked("clear',
-        'yield write("waiting", 1)\n': 'if not collected:\n                    yield write("waiting", 1)\n'}),
     ("as written: the floor is of the session that made the record", retries, dict(drops=2), {
         BELOW: BELOW.replace(":", " and not session.resumed:")}),
     ("as written: no-ops, and the repair is run again", opposite, dict(kills=1, child_kills=1), {
@@ -351,7 +336,5 @@ PLANTED = [  # what is wrong; where that shows; the texts that are replaced
     ("open: a worker with parked answers does not look by itself", pay, dict(ticks=False, order="tso"), {}),
     ("open: a journal that sleeps does not look by itself", pay, dict(timeout=False, order="tso"), {}),
     ("open: the same, and a worker is killed", pay, dict(timeout=False, kills=1), {}),
-    ("open: an archive that sleeps does not look by itself", archive_sleeps, dict(timers=False, order="tso"), {}),
-    ("open: the same, and a worker is killed before it wakes it", archive_sleeps, dict(timers=False, kills=1), {}),
     ("open: a machine whose stores pass each other", rooms, dict(order="weak"), {}),
 ]

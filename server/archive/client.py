@@ -14,10 +14,9 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final, NamedTuple
 
-from server.archive.protocol import DATAGRAM_MAX, HELLO, NEWS, Kind, Question, head_of
+from server.archive.protocol import DATAGRAM_MAX, HELLO, Kind, Question, head_of
 
 ANSWER_S: Final = 5.0
 
@@ -56,11 +55,6 @@ class ArchiveClient:
         timer = self._loop.call_later(self._answer_s, self._settle, self._token, b"")
         self._open[self._token] = _Open(question, answered, timer)
         return True
-
-    def send_news(self) -> None:
-        """Wake it: there are events to keep."""
-        with suppress(BlockingIOError):  # it has enough to wake up for
-            self._sock.send(NEWS)
 
     def _send(self, question: Question) -> bool:
         try:

@@ -18,7 +18,6 @@ from server.archive.history import History
 from server.archive.keeper import Keeper
 from server.archive.protocol import (
     DATAGRAM_MAX,
-    NEWS,
     Kind,
     Question,
     pack_events,
@@ -125,7 +124,6 @@ class Desk:
         self._wakeup = wakeup  # set when a step has been done, too
         self.poll: Final = select.poll()
         self.poll.register(wakeup, select.POLLIN)
-        self.woken = False  # the latest `wait` ended before its time
         self._readable: set[int] = set()
         self.answered = 0  # questions
         for sock in sockets:  # what was asked of the process before comes again, after the hello
@@ -142,12 +140,9 @@ class Desk:
         for sock, out in self._out.items():  # who does not take its answers asks no more
             self.poll.register(sock, select.POLLOUT if out else reads)
         ready = self.poll.poll(timeout_s * 1000)
-        self.woken = bool(ready)
-        readable = {fd for fd, what in ready if what & select.POLLIN}
         self._wakeup.clear()
-        self._readable = {
-            sock.fileno() for sock in self._out if sock.fileno() in readable and _asks(sock)
-        }
+        sockets = {sock.fileno() for sock in self._out}
+        self._readable = {fd for fd, what in ready if what & select.POLLIN and fd in sockets}
         return bool(self._readable)
 
     def take(self) -> None:
@@ -197,15 +192,6 @@ class Desk:
             self._out[asked.sock].append(answer)
             self.answered += 1
         return bool(answer)
-
-
-def _asks(sock: socket.socket) -> bool:
-    """Is there a question? Takes the news before it, which has done its work by waking this."""
-    with suppress(BlockingIOError):
-        while sock.recv(len(NEWS) + 1, socket.MSG_PEEK) == NEWS:  # a question is longer
-            sock.recv(DATAGRAM_MAX)
-        return True
-    return False
 
 
 def _discard(sock: socket.socket) -> None:

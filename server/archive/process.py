@@ -50,7 +50,7 @@ class Inherited:
 def _serve(inherited: Inherited, report: Report) -> None:
     settings, region, data = inherited.settings, inherited.region, inherited.data
     words, archive = region.words, region.archive
-    beat, queries, waiting = map(archive.index, ("beat", "queries", "waiting"))
+    beat, queries = map(archive.index, ("beat", "queries"))
     before = words[queries]
 
     def alive() -> None:
@@ -76,28 +76,14 @@ def _serve(inherited: Inherited, report: Report) -> None:
         archive.failed = 0  # what ended the one before has been mended
         report.serves()
 
-        def sleep() -> bool:
-            """With nothing to do. Who publishes at this instant may not see that this sleeps, and
-            this not see the event: the second look sees it."""
-            words[waiting] = 1
-            asked = False
-            for seconds in (POLL_S, BEAT_S):
-                if keeper.behind:
-                    break
-                asked = desk.wait(seconds)
-                if desk.woken:
-                    break
-            words[waiting] = 0
-            return asked
-
         more = True
         while not stop:
             alive()
             stop.watch(desk.poll)
-            if more:
-                asked = desk.wait(0)
-            else:
-                asked = desk.wait(POLL_S) if keeper.behind or desk.busy else sleep()
+            # Nobody wakes it for an event: that would cost the journal and the workers a core just
+            # when they want it, and nobody waits for the histories but who asks.
+            soon = POLL_S if keeper.behind or desk.busy else BEAT_S
+            asked = desk.wait(0 if more else soon)
             more = keeper.turn()
             if asked:
                 desk.take()

@@ -17,8 +17,6 @@ _COUNTS: Final = struct.Struct("=QI")
 
 INBOX: Final = 1 << 32
 """Added to a user id: the number of the inbox, where room ids are smaller."""
-NEWS: Final = b"\1"
-"""What a worker sends to an archive process that sleeps, when it has published an event."""
 HELLO: Final = 0
 """Token of what a new archive process says first: what was asked before is to be asked again."""
 

@@ -83,9 +83,9 @@ class Chat:
             events.check_open()
             seq = events.next_seq(room)
             frame = _broadcast(0, 0, room, seq, now, _MESSAGE, session.user, session.name, message)
-            events.publish(_MESSAGE, room, seq, session.user, 0, frame, now, request)
-            event = events.head()
-        return Sent(seq, now, event, False, self._audience.listeners(room))
+            event = events.payload(_MESSAGE, room, seq, session.user, 0, frame, now, request)
+            events.publish(event)
+            return Sent(seq, now, events.head(), False, self._audience.listeners(room))
 
     def direct(
         self, session: Session, to_user: int, message: str, now: int, req_id: int, flagged: int
@@ -109,9 +109,9 @@ class Chat:
             events.check_open()
             seq = events.direct_seq(to_user) + 1
             frame = _direct(0, 0, seq, now, session.user, session.name, message)
-            events.publish(SlotKind.DIRECT, 0, seq, to_user, 0, frame, now, request)
-            event, touched = events.head(), self._audience.workers_of(to_user)
-        return Sent(seq, now, event, False, touched)
+            event = events.payload(SlotKind.DIRECT, 0, seq, to_user, 0, frame, now, request)
+            events.publish(event)
+            return Sent(seq, now, events.head(), False, self._audience.workers_of(to_user))
 
     def _recorded(
         self, session: Session, request: Request, opcode: int, to: int, flagged: int
@@ -136,7 +136,8 @@ class Chat:
         with self._paying:
             if not self._events.has_place_for_payment():
                 return NOBODY
-            self._events.publish(SlotKind.PAYMENT, 0, 0, payee, 0, frame, now)
+            event = self._events.payload(SlotKind.PAYMENT, 0, 0, payee, 0, frame, now)
+            self._events.publish(event)
             return self._audience.workers_of(payee)
 
 

@@ -120,24 +120,6 @@ class Events:
         """The room_seq that the room's next event gets."""
         return int(self._words[self._room(room) + self._last]) + 1
 
-    def publish(
-        self,
-        kind: int,
-        room: int,
-        seq: int,
-        user: int,
-        session: int,
-        frame: bytes,
-        now: int,
-        request: Request = NO_REQUEST,
-        txn: int = 0,
-    ) -> None:
-        """Make an event; the caller has seen that there is a place for it. kind: SlotKind. seq: the
-        room_seq, or the recipient's direct_seq where room is 0. user: who joins, leaves or speaks;
-        the recipient where room is 0. session: slot + 1 of the one that joins or leaves. now:
-        microseconds since the Unix epoch. txn: the transaction that it is published with."""
-        self.store(self.payload(kind, room, seq, user, session, frame, now, request, txn))
-
     def payload(
         self,
         kind: int,
@@ -150,14 +132,18 @@ class Events:
         request: Request = NO_REQUEST,
         txn: int = 0,
     ) -> bytes:
-        """All of an event but its commit word; arguments as of `publish`."""
+        """All of an event but its commit word, for `publish`. kind: SlotKind. seq: the room_seq, or
+        the recipient's direct_seq where room is 0. user: who joins, leaves or speaks; the recipient
+        where room is 0. session: slot + 1 of the one that joins or leaves. now: microseconds since
+        the Unix epoch. txn: the transaction that it is published with."""
         previous = self._words[self._room(room) + self._last_event] if room else 0
         size = len(frame)
         head = _HEAD.pack(kind, room, seq, user, session, previous, size, now, *request, txn)
         return head + frame + bytes(-size % WORD)
 
-    def store(self, payload: bytes) -> None:
-        """The next event, from its payload."""
+    def publish(self, payload: bytes) -> None:
+        """Make the next event, from its payload; the caller has seen that there is a place for
+        it."""
         words, blob = self._words, self._bytes
         number = words[self._head] + 1
         slot = self._ring + (number & self._mask) * self._stride
@@ -222,7 +208,7 @@ class Events:
         if words[slot] == number:
             self._complete(number, slot)
         else:
-            self.store(payload)
+            self.publish(payload)
 
     def _room(self, room: int) -> int:
         return self._rooms.base + room * self._rooms.stride

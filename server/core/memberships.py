@@ -104,7 +104,8 @@ class Memberships:
         """A joined or left event, and the count of members."""
         seq = self._events.last_seq(room) + 1
         frame = _broadcast(0, 0, room, seq, now, int(kind), user, self._users.name(user), "")
-        self._events.publish(kind, room, seq, user, session + 1, frame, now)
+        event = self._events.payload(kind, room, seq, user, session + 1, frame, now)
+        self._events.publish(event)
         self._words[self._room(room) + self._members] += 1 if kind == SlotKind.JOINED else -1
         return self._audience.listeners(room)
 

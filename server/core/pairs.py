@@ -212,7 +212,7 @@ class Pairs:
         self._bytes[at : at + len(event)] = event
         self._words[self._last_event] = number  # before the head: see above
         self._log.commit(txn, record)
-        events.store(event)
+        events.publish(event)
         return seq, number
 
     def _apply(

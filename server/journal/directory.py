@@ -216,17 +216,26 @@ class Presence:
 
     def __init__(self, data: DataDirectory) -> None:
         """OSError: they are not there now."""
-        self._identities = {path: _identity(path) for path in (data.path, data.journal)}
+        self._directories = {path: _identity(path) for path in (data.path, data.journal)}
+        self._segment: tuple[Path, tuple[int, int]] | None = None
 
     def check(self, segment: Path | None) -> None:
-        """segment: of the journal, that is written to. OSError: it was removed, or a directory."""
-        for path, identity in self._identities.items():
-            if _identity(path) != identity:
-                raise FileNotFoundError(
-                    errno.ENOENT, "it was removed or replaced while the server runs", str(path)
-                )
-        if segment is not None:
-            os.stat(segment)
+        """segment: of the journal, that is written to. OSError: it was removed or replaced, or a
+        directory was."""
+        if self._segment is None or segment is not self._segment[0]:
+            for path, identity in self._directories.items():
+                _check(path, identity)
+            if segment is not None:
+                self._segment = segment, _identity(segment)
+        else:  # it is not there under this name where a directory is not the same
+            _check(*self._segment)
+
+
+def _check(path: Path, identity: tuple[int, int]) -> None:
+    if _identity(path) != identity:
+        raise FileNotFoundError(
+            errno.ENOENT, "it was removed or replaced while the server runs", str(path)
+        )
 
 
 def _identity(path: Path) -> tuple[int, int]:

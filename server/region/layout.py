@@ -225,13 +225,12 @@ SEGMENTS: tuple[Segment, ...] = (
     ),
     Segment(
         "archive",
-        "What the archive process tells of itself; written by it alone, but for `waiting`.",
+        "What the archive process tells of itself; written by it alone.",
         1,
         (
             Field("pid", "process id; 0: none"),
             Field("beat", "turns of its loop: it stands still where the process does"),
             Field("failed", "errno of what ended it: it answers nothing; 0: it answers"),
-            Field("waiting", "1 while it sleeps: a worker with an event sets 0 and wakes it"),
             Field("cursor", "all up to this event is durable in the histories"),
             Field("reached", "all up to this event is in the histories, and can be asked for"),
             Field("lag", "bytes of durable events that are not in the histories yet"),

@@ -79,7 +79,7 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         state=state,
         durable=durable,
         places=Places(region, loop),
-        subscriptions=Subscriptions(state, counters, inherited.wakeups, archive, durable, loop),
+        subscriptions=Subscriptions(state, counters, inherited.wakeups, durable, loop),
         connections=Connections(region, slot, settings, counters),
         counters=counters,
         archive=archive,

@@ -15,7 +15,6 @@ from typing import Final, NamedTuple, Protocol
 from libnet.wakeup import Wakeup
 from libproto.codec import PUSH
 from libproto.messages import Opcode
-from server.archive.client import ArchiveClient
 from server.core.audience import Touched
 from server.core.events import Event, SlotKind
 from server.core.session import Session
@@ -96,16 +95,14 @@ class Subscriptions:
         state: State,
         counters: Counters,
         wakeups: Sequence[Wakeup],
-        archive: ArchiveClient | None,
         durable: Durable,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         """wakeups: of all workers, by slot."""
         self._durable: Final = durable
         durable.pushes_by(self.poll)
-        self._state, self._counters, self._archive = state, counters, archive
+        self._state, self._counters = state, counters
         self._words: Final = state.region.words
-        self._archive_waits: Final = state.region.archive.index("waiting")
         self._wakeups, self._loop = wakeups, loop
         self._events: Final = state.events
         self._memberships: Final = state.memberships
@@ -209,9 +206,8 @@ class Subscriptions:
     # ---- waking
 
     def wake(self, touched: Touched) -> None:
-        """Something was published, and these workers have members to push it to: wake them at the
-        end of this loop turn, and push what is this worker's own. Even where there are none, the
-        archive keeps it."""
+        """Something was published, and these workers have members to push it to: at the end of this
+        loop turn have it made durable, wake them, and push what is this worker's own."""
         self._waking |= touched
         if not self._wake_scheduled:
             self._wake_scheduled = True
@@ -219,14 +215,11 @@ class Subscriptions:
 
     def _wake(self) -> None:
         self._wake_scheduled = False
+        self._durable.published()
         for slot in self._waking:
             if slot != self._state.worker:
                 self._wakeups[slot].set()
         self._waking.clear()
-        if self._archive is not None and self._words[self._archive_waits]:
-            self._words[self._archive_waits] = 0
-            self._archive.send_news()
-        self._durable.published()
         self.poll()
 
     # ---- what is new
