@@ -20,10 +20,15 @@ class Lines:
     def fileno(self) -> int:
         return self.fd
 
+    @property
+    def has_next(self) -> bool:
+        """Did another line come with an earlier one? The pipe is not readable for it again."""
+        return b"\n" in self._data
+
     def next(self, timeout_s: float) -> Told | None:
         """The next object; None if none is whole in that time. EOFError at the end."""
         deadline = time.monotonic() + timeout_s
-        while b"\n" not in self._data:  # what is long comes in several pieces
+        while not self.has_next:  # what is long comes in several pieces
             if not select.select([self.fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 return None
             data = os.read(self.fd, 1 << 20)
@@ -44,5 +49,8 @@ def say(fd: int, **what: Any) -> None:
 
 def anything(lines: Iterable[Lines], timeout_s: float) -> list[Lines]:
     """Those of which something can be read, within that time."""
-    ready, _, _ = select.select(list(lines), [], [], timeout_s)
+    lines = list(lines)
+    if ready := [each for each in lines if each.has_next]:
+        return ready
+    ready, _, _ = select.select(lines, [], [], timeout_s)
     return ready

@@ -16,7 +16,7 @@ import pytest
 
 from bench.lab.process import children_of, family_of, workers_of
 from bench.stress.fleet import members_of
-from bench.stress.lines import Lines, say
+from bench.stress.lines import Lines, anything, say
 from bench.stress.options import parse
 from tests.helpers.server import ROOT, RunningServer, StartServer, wait_until
 from tests.helpers.wire import Lobby
@@ -304,6 +304,22 @@ def test_the_cpu_measurement() -> None:
     rows = [json.loads(line) for line in run.stdout.splitlines()]
     assert [row["server"] for row in rows] == ["none", "sync", "floor"]
     assert all(row["requests"] == 400 for row in rows)
+
+
+def test_what_is_said_at_once_is_heard_at_once() -> None:
+    """As the progress and the end of a run are, where the leader gets no core between the two."""
+    reader, writer = os.pipe()
+    try:
+        say(writer, progress=[1, 0])
+        say(writer, quiet=True)
+        lines = Lines(reader)
+        for told in ({"progress": [1, 0]}, {"quiet": True}):
+            assert anything([lines], 0) == [lines]
+            assert lines.next(0) == told
+        assert anything([lines], 0) == []
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_what_is_said_may_be_longer_than_a_pipe_holds() -> None:

@@ -25,6 +25,9 @@ from tests.helpers import leaks
 
 START_S = 60.0
 STOP_S = 60.0
+PATIENCE_S = 3600
+"""How long a process may stand still before its master kills it: a test that stops one may take
+longer than the default, on a slow machine. Tests of just that pass a flag of their own."""
 ROOT = Path(__file__).resolve().parents[2]
 SNAPSHOT_TITLES = ("tradechat: snap", "tradechat: jour")
 
@@ -45,7 +48,8 @@ class RunningServer:
         command = [
             *self.program, "--port", "0", "--name", self.name,
             "--data", str(data), "--workers", str(workers), "--log-file", str(self.log),
-            "--log-format", "json", "--segment-size", "1", *flags,
+            "--log-format", "json", "--segment-size", "1", "--worker-timeout", str(PATIENCE_S),
+            *flags,
         ]  # fmt: skip
         self.process = subprocess.Popen(
             command,
