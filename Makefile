@@ -7,14 +7,19 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 # How long `make faults` breaks the server with each script, and `make real-test` measures each run.
 SECONDS ?=
-# Tests run in as many processes as there are processors. One that has run out of tests takes half of
-# those that another one has left; in between, each runs a module in one go, as it shares servers.
-TEST_PROCESSES := --numprocesses=auto --dist=worksteal
+# Tests run in one process more than there are processors, as many of them wait. One that has run out of
+# tests takes half of those that another one has left; in between, each runs a module in one go, as it
+# shares servers.
+TEST_PROCESSES := --numprocesses=$(shell echo $$(($$(nproc) + 1))) --dist=worksteal
 # Seconds after which a test is given up, with the stack of every thread.
 TEST_TIMEOUT_S ?= 300
 # The lock is made with the oldest Python supported: what suits it suits the newer ones too.
 LOCK_PYVERSION := 3.11
 LOCK_TOOL := pip-tools==7.6.2
+
+# A program whose modules are compiled anew at each start takes twice as long to start, and tests start
+# hundreds: what keeps Python from storing them, as some containers have it, is not for us.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYVERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 # Stamps: the environment is made anew when the lock or the Python changed, the project put in again

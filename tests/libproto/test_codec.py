@@ -15,6 +15,8 @@ from libproto.messages import LIST_MAX, MESSAGES, RESERVED, Flag, Member, Opcode
 from tests.libproto.strategies import CODECS, values
 from tests.libproto.vectors import EVERY_VALID, VALID, codec_of, name_of, values_of
 
+# Of each codec so many, all of them being made by the same code.
+some = settings(max_examples=30)
 every_codec = pytest.mark.parametrize("codec", [row[2] for row in CODECS.values()], ids=CODECS)
 
 
@@ -65,6 +67,7 @@ def test_every_body_of_the_table_has_its_codec() -> None:
 
 @every_codec
 @given(data=st.data())
+@some
 def test_round_trip(codec: Codec, data: st.DataObject) -> None:
     fields = data.draw(values(codec.body))
     body = codec.encode(*fields)
@@ -79,6 +82,7 @@ def test_round_trip(codec: Codec, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize(("opcode", "own_flags", "codec"), CODECS.values(), ids=CODECS)
 @given(data=st.data())
+@some
 def test_frames(opcode: int, own_flags: int, codec: Codec, data: st.DataObject) -> None:
     fields = data.draw(values(codec.body))
     req_id = data.draw(st.integers(0, 2**64 - 1))
@@ -94,6 +98,7 @@ def test_frames(opcode: int, own_flags: int, codec: Codec, data: st.DataObject) 
 
 @every_codec
 @given(data=st.data())
+@some
 def test_cut_or_longer_bodies_are_refused(codec: Codec, data: st.DataObject) -> None:
     body = codec.encode(*data.draw(values(codec.body)))
     # what follows the body in the buffer is no part of it, and neither is the end of the buffer
@@ -110,6 +115,7 @@ def test_cut_or_longer_bodies_are_refused(codec: Codec, data: st.DataObject) -> 
 
 @every_codec
 @given(data=st.data())
+@some
 def test_random_bytes_are_a_body_or_refused(codec: Codec, data: st.DataObject) -> None:
     body = data.draw(st.binary(max_size=60))
     follows = data.draw(st.binary(max_size=9))

@@ -48,7 +48,7 @@ from tests.helpers.crash import (
 from tests.helpers.region import say, whisper
 
 ALL = os.environ.get("TRADECHAT_CRASH_POINTS") == "all"
-SPREAD = 7  # steps of a repair that `make test` lets it die before, for each death
+SPREAD = 3  # steps of a repair that `make test` lets it die before, for each death
 
 
 class Checked:
