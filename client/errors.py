@@ -63,7 +63,10 @@ class BadArgument(MisuseError):
         self.rule = rule
 
     def __str__(self) -> str:
-        shown = repr(self.value)
+        try:
+            shown = repr(self.value)
+        except Exception:  # noqa: BLE001 - of a class of the program's, or of a number too long to show
+            shown = "(cannot be shown)"
         if len(shown) > _SHOWN_MAX:
             shown = shown[:_SHOWN_MAX] + "..."
         return f"{self.argument}={shown} ({type(self.value).__name__}): it takes {self.rule}"

@@ -10,6 +10,7 @@ that it shares.
 import encodings.idna  # noqa: F401 - else getaddrinfo loads it, which fails without descriptors
 import errno
 import math
+import os
 import random
 import select
 import socket
@@ -26,7 +27,11 @@ USER_TIMEOUT_MS = 30_000
 
 def reason(error: Exception) -> str:
     """Say in words what went wrong; a host that is no name at all fails as UnicodeError."""
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)  # the event loop has put an address there
+    return error.strerror or str(error)
 
 
 def _bound(host: str, port: int, share: bool) -> socket.socket:

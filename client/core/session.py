@@ -148,6 +148,14 @@ class ClientCore:
         return self.state == State.AUTHENTICATED
 
     @property
+    def login_in_flight(self) -> bool:
+        """Whether a LOGIN was sent on this connection and not answered. Until the server is done
+        with it, nothing else may be sent under its client_id, on no connection: it would supersede
+        the session that a later one has begun."""
+        sent = (*self._pending.values(), *(r for late in self._abandoned.values() for r in late))
+        return any(request.call.opcode == Opcode.LOGIN for request in sent)
+
+    @property
     def beat_s(self) -> int:
         """How often `beat` is due; 0 before a HELLO was answered."""
         return self.heartbeat_s

@@ -69,12 +69,13 @@ class _Session:
                 done = client._call_back(item)
                 if inspect.isawaitable(done):
                     await done
-            except asyncio.CancelledError:
-                raise
             except BaseException as error:
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                    raise  # by `close`, or at the end of the loop; else of what it waited for
                 reason = "on_push or on_reconnect raised an exception"
                 self.connection.end(ConnectionLost(reason))
-                if not isinstance(error, Exception):
+                if not isinstance(error, Exception | asyncio.CancelledError):
                     raise
                 self.loop.call_exception_handler({"message": reason, "exception": error})
                 return
@@ -118,7 +119,6 @@ class _Session:
         caller = self._caller
         try:
             async with asyncio.timeout_at(deadline):
-                await self.connection.wait_over()
                 if caller is not None and caller is not asyncio.current_task():
                     caller.cancel()
                     await asyncio.wait({caller})
@@ -127,6 +127,9 @@ class _Session:
                 "close: on_push or on_reconnect was cancelled, and has not returned in time; the "
                 "connection is closed"
             ) from None
+        with suppress(TimeoutError):  # the program has closed it, whatever the server does
+            async with asyncio.timeout_at(deadline):
+                await self.connection.wait_over()
 
 
 def _settle(future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:

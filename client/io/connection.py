@@ -39,6 +39,9 @@ from libproto.messages import Opcode, State
 CLOSED: Final = "the client was closed"
 _ORDERED: Final = NUMBERED | {Opcode.JOIN_ROOM, Opcode.LEAVE_ROOM, Opcode.LOGOUT}
 """What is sent in the order in which it was asked for: a message before the leave behind it."""
+PART_S: Final = 1.0
+"""How long the server may take to close a connection on which a LOGIN was given up, until another
+one is made."""
 
 
 class Waiter:
@@ -106,6 +109,7 @@ class Connection:
         self._decided = asyncio.Event()  # a new connection is logged in, or lost
         self._dialing: asyncio.Timeout | None = None
         self._resumer: asyncio.Task[None] | None = None
+        self._parting: asyncio.Task[None] | None = None  # the server is still to close the last one
         self._began = False  # the core is in our hands
         self.over = False
 
@@ -278,6 +282,8 @@ class Connection:
     async def _reconnect(self) -> None:
         """Until there is one that is logged in; the core does the rest by itself."""
         while self._core.loss is None and self._link is None:
+            if self._parting is not None:
+                await asyncio.wait({self._parting})
             await asyncio.sleep(self._core.pause_s(self.loop.time()))
             await self._try_again(self.loop.time() + ATTEMPT_S)
 
@@ -329,13 +335,24 @@ class Connection:
         if self.over:
             return  # the core may be another connection's by now
         if self._began:
+            self._leave()
             self._fail(self._core.end(reason))
         self._finish()
 
     async def wait_over(self) -> None:
-        """After `end`: until no task of this connection is left."""
-        if self._resumer is not None:
-            await asyncio.wait({self._resumer})
+        """After `end`: until no task of this connection is left, and the server does nothing of
+        what was sent on it any more, as far as can be known."""
+        if tasks := {task for task in (self._resumer, self._parting) if task is not None}:
+            await asyncio.wait(tasks)
+
+    def _leave(self) -> None:
+        """What is sent under this client_id next may have to wait until the server has closed."""
+        link = self._link
+        if link is None or link.closed or not self._core.login_in_flight:
+            return
+        if self.loop.is_running():
+            self._parting = self.loop.create_task(link.part(PART_S))
+            self._link = None
 
     def drop(self, reason: ClientError, *, forked: bool = False) -> None:
         """The loop is closed, or (forked) this is a child process and the connection its parent's:
@@ -360,6 +377,7 @@ class Connection:
         """The connection is lost, or has to be given up; another one is made if the core wants."""
         if self.over:
             return
+        self._leave()
         self._fail(self._core.lose(reason))
         if self._core.loss is not None:
             self._finish()

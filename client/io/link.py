@@ -100,6 +100,23 @@ class Link:
         self._shut_down()
         self._sock.close()
 
+    async def part(self, limit_s: float) -> None:
+        """Send no more, and close once the server has closed: by then it has read what was sent,
+        and does nothing of it any more. It is closed after `limit_s` in any case."""
+        self._broken = True
+        self._out.clear()
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(limit_s):
+                while await self._loop.sock_recv(self._sock, RECEIVE_LEN):
+                    pass
+        except (OSError, TimeoutError):
+            pass  # the connection is broken, or the server stuck: no more can be known
+        finally:
+            self.close()
+
     def forget(self) -> None:
         """Close our descriptor only: in a forked child, the connection is the parent's."""
         self.closed = True

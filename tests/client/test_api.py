@@ -147,6 +147,7 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"timeout_s": float("nan")}, "seconds"),
     ({"timeout_s": "5"}, "seconds"),
     ({"timeout_s": -1}, "seconds"),
+    ({"timeout_s": 10**400}, "seconds"),
     ({"port": 70000}, "from 1 to 65535"),
     ({"port": 0}, "from 1 to 65535"),
     ({"port": "7878"}, "from 1 to 65535"),
@@ -174,6 +175,17 @@ def test_a_bad_setting_is_named(
     [argument] = settings
     assert caught.value.argument == argument
     assert unit in str(caught.value)
+
+
+class _Unshown:
+    def __repr__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize("value", [10**5000, _Unshown()], ids=["number", "repr"])
+def test_a_bad_argument_that_cannot_be_shown_is_named(value: Any) -> None:
+    error = _refused(Client(), "deposit", value)
+    assert str(error).startswith(f"amount=(cannot be shown) ({type(value).__name__}): it takes ")
 
 
 @pytest.mark.parametrize(

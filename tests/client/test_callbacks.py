@@ -185,6 +185,35 @@ def test_an_async_on_push_that_cannot_be_cancelled(new_loop: NewLoop) -> None:
         runner.run(main(port))
 
 
+@LOOPS
+def test_an_async_on_push_that_waits_for_a_task_that_was_cancelled(new_loop: NewLoop) -> None:
+    """It failed, as with any other exception: no push after it is lost without a word."""
+
+    async def main(port: int) -> None:
+        said: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: said.append(what))
+
+        async def on_push(_: Push) -> None:
+            task = asyncio.ensure_future(asyncio.sleep(WAIT_S))
+            task.cancel()
+            await task
+
+        async with AsyncClient(port=port, on_push=on_push) as ann:
+            await ann.login(USERNAME, PASSWORD)
+            async with asyncio.timeout(WAIT_S):
+                while not said:
+                    await asyncio.sleep(0)
+            assert isinstance(said[0]["exception"], asyncio.CancelledError)
+            with pytest.raises(ConnectionLost, match="on_push or on_reconnect raised"):
+                await ann.balance()
+
+    with (
+        serving_everybody(push_and_answer) as port,
+        asyncio.Runner(loop_factory=new_loop) as runner,
+    ):
+        runner.run(main(port))
+
+
 # --- clients that are forgotten ---------------------------------------------------------------
 
 

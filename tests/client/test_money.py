@@ -4,10 +4,12 @@ timeouts and cancelled calls, against a real server.
 
 import asyncio
 import copy
+import itertools
 import json
 import os
 import pickle
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,8 +31,19 @@ from client import (
     Unanswered,
     WrongPlace,
 )
+from client.io import connection
 from libproto.messages import Flag
-from tests.client.peer import PASSWORD, USERNAME, Handshake, Wire, answer, serving
+from tests.client.on_a_loop import OnALoop
+from tests.client.peer import (
+    PASSWORD,
+    USERNAME,
+    WAIT_S,
+    Handshake,
+    Wire,
+    answer,
+    serving,
+    serving_everybody,
+)
 from tests.client.relay import Relay
 from tests.helpers.server import RunningServer
 
@@ -370,3 +383,56 @@ def test_a_login_that_was_given_up_ends_the_connection() -> None:
             client.login(USERNAME, PASSWORD)
         client.connect()
         assert client.login(USERNAME, PASSWORD).user_id == client.user_id
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+def test_nothing_is_sent_while_the_server_may_carry_out_a_login_that_was_given_up(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Carried out after the next one, it would end that session, which has the same client_id."""
+    monkeypatch.setattr(connection, "PART_S", WAIT_S)
+    connections, again = itertools.count(1), threading.Event()
+
+    def script(wire: Wire) -> None:
+        if next(connections) > 1:
+            again.set()
+            wire.log_in()
+        else:
+            wire.send(Handshake().respond(wire.request()))
+            wire.request()
+            assert wire.wait_closed() == []  # it sends no more
+            assert not again.wait(SHORT_S), "the LOGIN may still be carried out"
+        wire.wait_closed()
+
+    with serving_everybody(script) as port, _client(kind, port) as client:
+        with pytest.raises(CallTimeout, match="LOGIN got no answer"):
+            client.login(USERNAME, PASSWORD, timeout_s=1.0)
+        client.connect()
+        assert client.login(USERNAME, PASSWORD).user_id == client.user_id
+
+
+def test_a_server_that_does_not_close_after_a_login_that_was_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "PART_S", SHORT_S)
+    connections, done = itertools.count(1), threading.Event()
+
+    def script(wire: Wire) -> None:
+        if next(connections) > 1:
+            wire.log_in()
+            wire.wait_closed()
+        else:
+            wire.send(Handshake().respond(wire.request()))
+            wire.request()
+            assert done.wait(WAIT_S)
+
+    with serving_everybody(script) as port, Client(port=port) as client:
+        with pytest.raises(CallTimeout, match="LOGIN got no answer"):
+            client.login(USERNAME, PASSWORD, timeout_s=1.0)
+        client.connect()
+        assert client.login(USERNAME, PASSWORD).user_id == client.user_id
+        done.set()
+
+
+def _client(kind: str, port: int) -> Any:
+    return Client(port=port) if kind == "blocking" else OnALoop(asyncio.new_event_loop, port=port)
