@@ -17,10 +17,24 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import orjson
-import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from liblog.sink import STDERR_FD, Sink
+
+# structlog imports rich where that is installed, for tracebacks that are not shown here: a quarter
+# of what a server needs to start. So it is not found, unless it has been imported already.
+_modules = cast("dict[str, object]", sys.modules)
+_hidden = _modules.setdefault("rich", None) is None
+
+import structlog  # noqa: E402 - see above
+from structlog.typing import (  # noqa: E402 - see above
+    EventDict,
+    FilteringBoundLogger,
+    Processor,
+    WrappedLogger,
+)
+
+if _hidden:
+    del _modules["rich"]
 
 LEVELS = ("debug", "info", "warning", "error")
 """Levels that `configure` takes, from the most talkative to the quietest."""

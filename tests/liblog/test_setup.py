@@ -67,6 +67,19 @@ def on_terminal(code: str, **env: str) -> str:
 HELLO = "import liblog; liblog.configure(worker=3); liblog.get('chat').info('hello', user='ann')"
 
 
+@pytest.mark.parametrize(
+    ("code", "is_imported"),
+    [
+        ("import liblog, sys; print('rich' in sys.modules)", False),
+        ("import liblog, rich, sys; print(sys.modules['rich'] is rich)", True),
+        ("import rich, liblog, sys; print(sys.modules['rich'] is rich)", True),
+    ],
+)
+def test_rich_is_imported_by_who_wants_it(code: str, is_imported: bool) -> None:
+    """It is not ours to need, and takes long."""
+    assert run(code).stdout == f"{is_imported}\n".encode()
+
+
 def test_line_has_the_agreed_keys_and_what_is_bound(tmp_path: Path) -> None:
     path = tmp_path / "log"
     liblog.configure("info", "json", path, worker=3)
