@@ -633,7 +633,10 @@ def valid_settings(draw: st.DrawFn) -> Settings:
     return Settings(**values)
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=25,  # of all settings at once
+)
 @given(settings=valid_settings())
 def test_printed_settings_load_back(settings: Settings, tmp_path: Path) -> None:
     environ = {

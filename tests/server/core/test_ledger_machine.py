@@ -545,4 +545,4 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(max_examples=150, stateful_step_count=60)
+TestLedgerMachine.settings = settings(max_examples=75, stateful_step_count=60)

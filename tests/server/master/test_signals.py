@@ -229,7 +229,7 @@ def stopped_at(nth: int, tmp_path: Path, before: tuple[str, ...]) -> str:
 
 
 QUIET = ("--log-format=json", "--workers=2")
-INSTANTS = int(os.environ.get("TRADECHAT_INSTANTS", "5"))  # that are tried
+INSTANTS = int(os.environ.get("TRADECHAT_INSTANTS", "3"))  # that are tried
 
 
 @pytest.mark.parametrize("before", [(), FIRST], ids=["", "as-process-1"])
