@@ -421,7 +421,8 @@ def _interrupt(script: Script, options: Options) -> Report:
             target = Target(options.host, options.port, options.pid, options.name)
             _interrupt_one(script, options, target, report)
             return report
-        with _own(script, options) as own:
+        # A port that nobody gets who asks for any: it is looked whether the server has left it.
+        with _own(script, options, f"--port={steady_port()}") as own:
             target = Target("127.0.0.1", own.port, own.pid, own.name, own)
             _interrupt_one(script, options, target, report)
             if not report.good:
