@@ -1,5 +1,6 @@
 """Deposits, withdrawals, transfers, and what became of them. TRANSFER is the hot path."""
 
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 from libproto.codec import RESPONSE
@@ -23,8 +24,6 @@ _FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
 _DEPOSIT, _WITHDRAW, _TRANSFER = map(int, TxnKind)
 _TO_BALANCE = OFFSETS[RecordKind.TRANSFER]["to_balance"]
 
-_deposit_response = RESPONSE[Opcode.DEPOSIT].frame
-_withdraw_response = RESPONSE[Opcode.WITHDRAW].frame
 _transfer_response = RESPONSE[Opcode.TRANSFER].frame
 _transfer_in_room_response = RESPONSE[Opcode.TRANSFER_IN_ROOM].frame
 _balance_response = RESPONSE[Opcode.BALANCE].frame
@@ -52,34 +51,24 @@ def _refuse(services: Services, what: int, balance: int, amount: int) -> NoRetur
     raise Refused(status, detail, after_txn=log.head())  # whatever it shows is not above the head
 
 
-def deposit(
-    services: Services, connection: Connection, req_id: int, flags: int, amount: int
-) -> bytes | None:
-    if not amount:
-        raise Refused(Status.ERR_BAD_PACKET, "the amount is 0")
-    what, txn, balance = services.state.ledger.execute(
-        connection.live_session(), _DEPOSIT, 0, amount, req_id, flags, connection.now
-    )
-    if what > RECORDED:
-        _refuse(services, what, balance, amount)
-    return services.durable.when_durable(
-        connection, txn, _deposit_response(req_id, _FLAGGED * what, txn, balance)
-    )
+def _with_the_world(kind: int, response: Callable[..., bytes]) -> Handler:
+    """The handler of deposits, or of withdrawals."""
 
+    def execute(
+        services: Services, connection: Connection, req_id: int, flags: int, amount: int
+    ) -> bytes | None:
+        if not amount:
+            raise Refused(Status.ERR_BAD_PACKET, "the amount is 0")
+        what, txn, balance = services.state.ledger.execute(
+            connection.live_session(), kind, 0, amount, req_id, flags, connection.now
+        )
+        if what > RECORDED:
+            _refuse(services, what, balance, amount)
+        return services.durable.when_durable(
+            connection, txn, response(req_id, _FLAGGED * what, txn, balance)
+        )
 
-def withdraw(
-    services: Services, connection: Connection, req_id: int, flags: int, amount: int
-) -> bytes | None:
-    if not amount:
-        raise Refused(Status.ERR_BAD_PACKET, "the amount is 0")
-    what, txn, balance = services.state.ledger.execute(
-        connection.live_session(), _WITHDRAW, 0, amount, req_id, flags, connection.now
-    )
-    if what > RECORDED:
-        _refuse(services, what, balance, amount)
-    return services.durable.when_durable(
-        connection, txn, _withdraw_response(req_id, _FLAGGED * what, txn, balance)
-    )
+    return execute
 
 
 def transfer(
@@ -217,8 +206,8 @@ def transfer_in_room(
 
 HANDLERS: dict[Opcode, Handler] = {
     Opcode.TRANSFER_IN_ROOM: transfer_in_room,
-    Opcode.DEPOSIT: deposit,
-    Opcode.WITHDRAW: withdraw,
+    Opcode.DEPOSIT: _with_the_world(_DEPOSIT, RESPONSE[Opcode.DEPOSIT].frame),
+    Opcode.WITHDRAW: _with_the_world(_WITHDRAW, RESPONSE[Opcode.WITHDRAW].frame),
     Opcode.TRANSFER: transfer,
     Opcode.BALANCE: balance,
     Opcode.TXN_HISTORY: txn_history,
