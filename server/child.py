@@ -102,6 +102,8 @@ class Report:
 _LIMITS: Final = {
     errno.EMFILE: "the process may not have more files open; raise `ulimit -n`, or lower --workers",
     errno.ENFILE: "the system has no more open files to give; see fs.file-max",
+    errno.EFBIG: "a file may not be as large as is needed; raise `ulimit -f`, or lower "
+    "--segment-size and the capacities",
     errno.ENOMEM: "there is not enough memory, or `ulimit -v` allows no more; raise it, or "
     "lower the capacities",
 }
@@ -122,6 +124,16 @@ def limit_of(error: BaseException | None) -> str:
             return _LIMITS.get(error.errno, "")
         error = error.__cause__
     return ""
+
+
+def reason_of(error: BaseException, place: object) -> str:
+    """Why something could not be done with the files in a place: one sentence that names a file, or
+    the place."""
+    if limit := limit_of(error):
+        return limit
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or place}: {error.strerror}"
+    return str(error)
 
 
 def fork_failure(error: OSError) -> str:

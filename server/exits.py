@@ -28,7 +28,8 @@ OF_THE_SERVER: Final = {
     Exit.USAGE: "wrong usage or configuration; nothing was started",
     Exit.NOT_STARTED: "could not start: the reason is on standard error, nothing is left behind",
     Exit.DAMAGED: "the shared state was found damaged, and there is no journal to rebuild it from",
-    Exit.JOURNAL: "the journal cannot be written; everything that was answered is safe",
+    Exit.JOURNAL: "the journal cannot be written; everything that was answered is safe, with "
+    "`async` but for the last moments",
     Exit.INTERRUPTED: "interrupted a second time while stopping",
     Exit.OUTPUT_CLOSED: "nobody reads what was asked for any more",
 }

@@ -103,8 +103,9 @@ def plan(disk: Disk, data: DataDirectory, until: int | None = None, *, anew: boo
     """What to do so that a server starts, and loses least; or so that `until` is the newest
     transaction. anew: the log gets another identity whether anything is lost or not. The caller has
     the data directory's lock. Refused: it cannot be done. OtherFormat,
-    OSError."""
+    DirectoryUnusable, OSError."""
     identity, becoming = data.identity(disk), data.begun_repair(disk)
+    data.check_directories()
     log_ids = (identity.log_id, *filter(None, [becoming]))
     found = survey(disk, data, log_ids, until)
     reached = _best(found, until)

@@ -79,7 +79,8 @@ class Report:
 
 
 def verify(disk: Disk, data: DataDirectory) -> Report:
-    """Read and check everything. OtherFormat, OSError: it cannot be read."""
+    """Read and check everything. OtherFormat, DirectoryUnusable, OSError: it
+    cannot be read."""
     before: list[tuple[Path, list[Problem]]] | None = None
     for attempt in range(1, _TRIES + 1):
         try:
@@ -97,6 +98,7 @@ def verify(disk: Disk, data: DataDirectory) -> Report:
 
 def _verify(disk: Disk, data: DataDirectory) -> Report:
     report, identity = Report(), data.identity(disk)
+    data.check_directories()
     report.file(data.identity_file, f"log {identity.log_id:016x}")
     becoming = data.begun_repair(disk)
     found = survey(disk, data, (identity.log_id, *filter(None, [becoming])))
@@ -195,6 +197,8 @@ def _tell_position(disk: Disk, data: DataDirectory, found: Survey, report: Repor
 
 
 def _verify_rooms(disk: Disk, data: DataDirectory, report: Report) -> None:
+    if data.rooms.name not in disk.names(data.path):
+        report.notes.append(f"{data.rooms} is missing: {HISTORIES_ANEW}")
     scan = Scan(disk, data.rooms)
     events: dict[int, int] = {}  # by segment
     wrong: Damaged | None = None

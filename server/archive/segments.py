@@ -142,7 +142,7 @@ class Scan:
 
     def __init__(self, disk: Disk, directory: Path) -> None:
         self._disk = disk
-        numbers = [number_in(name, SUFFIX) for name in disk.names(directory)]
+        numbers = [number_in(name, SUFFIX) for name in disk.names_if_there(directory)]
         self._paths = [numbered(directory, n, SUFFIX) for n in numbers if n is not None]
         self.segments: Final[list[Segment]] = []
         """Oldest first."""

@@ -22,6 +22,7 @@ from server.journal.format import (
 
 _SECRET_SIZE: Final = 32  # bytes
 _FIRST: Final = "tradechat data, format "
+_FORMAT: Final = re.compile(_FIRST + r"\d{1,9}")
 _NEW_IDENTITY: Final = IDENTITY + TEMPORARY
 _NO_DATA: Final = re.compile(r"lost\+found|\..*|.*\.log")
 """What may stand in a directory that is new."""
@@ -38,6 +39,13 @@ def lock_data(data: Path) -> int:
     try:
         _make_directory(data.absolute())
         fd = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileExistsError as error:
+        there = Path(error.filename)
+        what = "a link that leads nowhere" if there.is_symlink() else "not a directory"
+        raise DirectoryUnusable(
+            f"the data directory {data} cannot be used: {there} is {what}; choose another with "
+            "--data"
+        ) from error
     except OSError as error:
         raise DirectoryUnusable(
             f"the data directory {data} cannot be used: {os.strerror(error.errno or 0)}; "
@@ -97,6 +105,7 @@ class DataDirectory:
         if IDENTITY in disk.names(self.path):
             kept = self.identity(disk)
             self.check_repaired(disk)
+            self.check_directories()
             for each in (self.path, *self._directories):
                 disk.make_directory(each)
                 _check_writable(disk, each)
@@ -142,13 +151,23 @@ class DataDirectory:
         disk.sync_directory(self.path)
 
     def identity(self, disk: Disk) -> Identity:
-        """What is kept. OtherFormat, OSError."""
+        """What is kept. OtherFormat, DirectoryUnusable, OSError."""
         return self._read_identity(disk)[0]
 
     def begun_repair(self, disk: Disk) -> int:
         """The log_id that a repair was giving it when it was interrupted; 0: none was. OtherFormat,
         OSError."""
         return self._read_identity(disk)[1]
+
+    def check_directories(self) -> None:
+        """DirectoryUnusable: something else stands where one of its directories goes. One that is
+        missing is made by a start."""
+        for each in self._directories:
+            if os.path.lexists(each) and not each.is_dir():
+                raise DirectoryUnusable(
+                    f"{each} is not a directory: move it away, and put the directory back from a "
+                    "backup"
+                )
 
     def check_repaired(self, disk: Disk) -> None:
         """DirectoryUnusable: a repair was interrupted."""
@@ -165,8 +184,12 @@ class DataDirectory:
 
     def _read_identity(self, disk: Disk) -> tuple[Identity, int]:
         path = self.identity_file
+        if IDENTITY not in disk.names_if_there(self.path):
+            raise DirectoryUnusable(
+                f"{self.given} is not a data directory: there is no file «{IDENTITY}» in it"
+            )
         first, *rest = read_file(disk, path).decode("ascii", "replace").split("\n")
-        if first != f"{_FIRST}{FORMAT_VERSION}":
+        if _FORMAT.fullmatch(first) and first != f"{_FIRST}{FORMAT_VERSION}":
             raise OtherFormat(
                 f"{path} says {first!r}, and this version of tradechat reads format "
                 f"{FORMAT_VERSION}: start the version that wrote it; docs/JOURNAL.md says under "
@@ -177,7 +200,7 @@ class DataDirectory:
             becoming = int(rest[2] or "0", 16)
         except (ValueError, IndexError):
             secret, log_id, becoming = b"", 0, 0
-        if len(secret) != _SECRET_SIZE or not log_id:
+        if not _FORMAT.fullmatch(first) or len(secret) != _SECRET_SIZE or not log_id:
             raise OtherFormat(f"{path} is damaged: take it from a backup of the directory")
         return Identity(secret, log_id), becoming
 

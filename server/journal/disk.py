@@ -28,6 +28,13 @@ class Disk:
         """The names in a directory, sorted."""
         return sorted(os.listdir(directory))
 
+    def names_if_there(self, directory: Path) -> list[str]:
+        """Likewise; none where there is no such directory."""
+        try:
+            return self.names(directory)
+        except FileNotFoundError:
+            return []
+
     def create(self, path: Path) -> int:
         """A new file, mode 0600, for reading and writing: its descriptor. FileExistsError."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -66,8 +66,12 @@ def take(disk: Disk, path: Path, txn: int) -> tuple[Idle, str]:
     idle: Idle = {}
     why = ""
     if path.name in disk.names(path.parent):
-        data = memoryview(read_file(disk, path))
-        why = _fault(data, txn)
+        try:
+            data = memoryview(read_file(disk, path))
+        except OSError as error:
+            why = f"it cannot be read: {error.strerror}"
+        else:
+            why = _fault(data, txn)
         if not why:
             idle = dict(_clients(data[IDLE.size :]))
     remove(disk, path)

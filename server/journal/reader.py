@@ -105,7 +105,7 @@ class End(NamedTuple):
 
 def segments(disk: Disk, directory: Path) -> list[Path]:
     """The segments, oldest first."""
-    numbers = [number_in(name, SUFFIX) for name in disk.names(directory)]
+    numbers = [number_in(name, SUFFIX) for name in disk.names_if_there(directory)]
     return [numbered(directory, number, SUFFIX) for number in numbers if number is not None]
 
 

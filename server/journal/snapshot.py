@@ -85,7 +85,7 @@ class Snapshot(NamedTuple):
 
 def paths(disk: Disk, directory: Path) -> list[Path]:
     """The snapshots, newest first."""
-    found = [name for name in disk.names(directory) if numbers_in(name, SUFFIX)]
+    found = [name for name in disk.names_if_there(directory) if numbers_in(name, SUFFIX)]
     return [directory / name for name in reversed(found)]
 
 

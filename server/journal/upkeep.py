@@ -179,5 +179,6 @@ def tell_bad(bad: Sequence[Damaged]) -> None:
         log.warning(
             "snapshot_damaged",
             reason=str(error),
-            advice="the snapshot before it is used and nothing is lost; look at the disk",
+            advice="an older one is used, or the journal alone, and nothing is lost: look at "
+            "the disk",
         )

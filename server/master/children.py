@@ -15,7 +15,7 @@ import setproctitle
 
 import liblog
 from server.archive import process as archive
-from server.child import REPORT_MAX, Report, follow_parent, fork, limit_of
+from server.child import REPORT_MAX, Report, follow_parent, fork, reason_of
 from server.core import check, recovery
 from server.core.state import State
 from server.early import signal_name
@@ -117,7 +117,7 @@ def _run_loader(birth: Birth) -> NoReturn:
         )
         code = Exit.OK
     except (JournalError, OSError, MemoryError) as error:
-        report.fails(limit_of(error) or str(error))
+        report.fails(reason_of(error, birth.resources.settings.data))
     except BaseException as error:
         log.error("loader_crashed", exc_info=error)
     finally:

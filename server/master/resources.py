@@ -113,7 +113,8 @@ def _step(what: str) -> Iterator[None]:
         if limit := limit_of(error):
             raise CannotStart(f"cannot {what}: {limit}") from error
         if isinstance(error, OSError) and error.strerror:
-            raise CannotStart(f"cannot {what}: {error.strerror}") from error
+            where = f"{error.filename}: " if error.filename else ""
+            raise CannotStart(f"cannot {what}: {where}{error.strerror}") from error
         raise CannotStart(str(error)) from error
 
 

@@ -37,6 +37,7 @@ from server.worker.subscriptions import Subscriptions
 
 FINISH_S: Final = 0.02  # between looks for sessions that have ended and are still in rooms
 SWEEP_S: Final = 1.0  # at most; less where a deadline is short
+SPARE_FILES: Final = 8  # that a worker can open at the least, for its clients
 _CHECK_LOCKS = "TRADECHAT_CHECK_LOCKS"
 
 log = liblog.get("worker")
@@ -93,6 +94,16 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
     )
 
 
+def _check_descriptors(fd: int) -> None:
+    """OSError: so few files may be open that next to nobody could be served."""
+    copies = []
+    try:
+        copies.extend(os.dup(fd) for _ in range(SPARE_FILES))
+    finally:
+        for copy in copies:
+            os.close(copy)
+
+
 class Worker:
     """The life of a worker process, while it serves."""
 
@@ -125,6 +136,7 @@ class Worker:
         await self._listeners.open()
         self._tick()
         self._sweep()
+        _check_descriptors(self._wakeup.fileno())
         words[self._workers.at(slot, "pid")] = os.getpid()
         words[self._workers.at(slot, "started")] = self._services.now()
         report.serves()

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from libproto.messages import Opcode
 from server.admin.cli import main
-from server.admin.command import EXIT_NOT_AGREED
+from server.admin.command import EXIT_NOT_AGREED, EXIT_NOT_DONE
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.format import BATCH, FORMAT_VERSION
@@ -386,7 +387,8 @@ def test_a_directory_that_is_none(
     for path in (tmp_path, tmp_path / "nothing"):
         out, err = shown(capsys, command, "--data", path, code=3)
         assert out == ""
-        assert err == f"tradechat-admin: {path / 'identity'}: No such file or directory\n"
+        why = "is not a data directory: there is no file «identity» in it"
+        assert err == f"tradechat-admin: {path} {why}\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -415,3 +417,33 @@ def test_another_format(data: DataDirectory, capsys: pytest.CaptureFixture[str])
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["journal", *arguments]) == 2
     assert "usage: tradechat-admin journal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["snapshots", "rooms"])
+def test_a_directory_that_a_start_makes(
+    data: DataDirectory, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """A server starts without them, so it is no reason to look at nothing."""
+    shutil.rmtree(data.path / name)
+    said, _ = shown(capsys, "verify", "--data", data.path)
+    assert "a server can start" in said
+    said, _ = shown(capsys, "repair", "--data", data.path)
+    assert "nothing is to be repaired" in said
+    assert not (data.path / name).exists()
+
+
+def test_a_journal_that_is_gone(data: DataDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(data.journal)
+    said, _ = shown(capsys, "verify", "--data", data.path, code=1)
+    assert "has had a journal, and it is gone" in said
+
+
+@pytest.mark.parametrize("name", ["snapshots", "rooms"])
+def test_something_else_in_the_place_of_a_directory(
+    data: DataDirectory, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    shutil.rmtree(data.path / name)
+    (data.path / name).write_text("")
+    for command in ("verify", "repair"):
+        _, error = shown(capsys, command, "--data", data.path, code=EXIT_NOT_DONE)
+        assert f"{data.path / name} is not a directory" in error

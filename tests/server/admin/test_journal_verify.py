@@ -309,6 +309,19 @@ def test_another_format_is_refused() -> None:
         verify(disk, DATA)
 
 
+@pytest.mark.parametrize(
+    "text", [b"", bytes(90), b"tradechat data, format 3\r\n", b"tradechat", b"\xff" * 90]
+)
+def test_a_damaged_identity_is_not_taken_for_another_format(text: bytes) -> None:
+    disk, _ = worked()
+    disk.remove(DATA.identity_file)
+    fd = disk.create(DATA.identity_file)
+    disk.write(fd, [text], 0)
+    disk.close(fd)
+    with pytest.raises(OtherFormat, match="is damaged: take it from a backup"):
+        verify(disk, DATA)
+
+
 def test_a_file_that_cannot_be_read_is_named() -> None:
     disk, _ = worked()
     path = segments(disk, DATA.journal)[0]

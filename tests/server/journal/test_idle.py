@@ -137,6 +137,20 @@ def test_what_is_not_of_this_state_is_passed_over() -> None:
         assert PATH.name not in disk.names(PATH.parent), "and it is gone"
 
 
+def test_a_file_that_cannot_be_read_is_passed_over() -> None:
+    """A server starts without it, and nobody reads it later."""
+
+    class Failing(SimulatedDisk):
+        def open(self, path: Path, *, writable: bool = False) -> int:
+            assert not writable
+            raise OSError(errno.EIO, "Input/output error", str(path))
+
+    disk = written()
+    disk.__class__ = Failing
+    assert idle.take(disk, PATH, 9) == ({}, "it cannot be read: Input/output error")
+    assert PATH.name not in disk.names(PATH.parent)
+
+
 def _content(disk: SimulatedDisk) -> bytes:
     fd = disk.open(PATH)
     content = disk.read(fd, disk.size(fd), 0)

@@ -10,19 +10,22 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import server as server_package
+from libproto.messages import Opcode
 from server.exits import Exit
 from server.master.resources import CannotStart, Resources
 from server.master.serve import serve
 from tests.helpers import inject, leaks
 from tests.helpers.forked import small_settings
-from tests.helpers.server import ROOT
+from tests.helpers.server import ROOT, RunningServer
+from tests.helpers.wire import Lobby
 
 END_S = 60.0
 
@@ -130,6 +133,79 @@ def test_few_open_files_for_many_workers(tmp_path: Path) -> None:
     reason = refusal(tmp_path, "--workers", "64", before=("prlimit", "--nofile=256:256"))
     assert "ulimit -n" in reason
     assert "--workers" in reason
+
+
+def test_the_fewest_open_files_that_start_serve_clients(tmp_path: Path) -> None:
+    """`ready` with no descriptor left for a connection would be untrue."""
+
+    class Limited(RunningServer):
+        limit = 23
+
+        @property
+        def program(self) -> Sequence[str]:
+            limit = f"--nofile={self.limit}:{self.limit}"
+            return "prlimit", limit, sys.executable, "-m", server_package.__name__
+
+    while True:
+        try:
+            server = Limited(tmp_path / str(Limited.limit), workers=1)
+        except AssertionError as error:
+            if "ulimit -n" not in str(error):
+                raise
+            Limited.limit += 1
+        else:
+            break
+    with server, Lobby(server) as lobby:
+        for _ in range(4):
+            lobby.open().ok(Opcode.HEARTBEAT, 0)
+
+
+@pytest.mark.parametrize("limit", [0, 100_000, 40 << 20])
+def test_files_that_may_not_be_as_large(tmp_path: Path, limit: int) -> None:
+    """The region, or a file of the journal."""
+    before = ("prlimit", f"--fsize={limit}:{limit}")
+    assert "ulimit -f" in refusal(tmp_path, "--segment-size", "64", before=before)
+
+
+def _a_file(data: Path) -> Path:
+    data.write_text("")
+    return data
+
+
+def _a_link(data: Path) -> Path:
+    data.symlink_to("nowhere")
+    return data
+
+
+def _below_a_file(data: Path) -> Path:
+    data.write_text("")
+    return data / "data"
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (_a_file, "/data is not a directory"),
+        (_a_link, "/data is a link that leads nowhere"),
+        (_below_a_file, "/data is not a directory"),
+    ],
+)
+def test_a_data_directory_that_is_none(
+    tmp_path: Path, make: Callable[[Path], Path], why: str
+) -> None:
+    assert why in refusal(tmp_path, "--data", str(make(tmp_path / "data")))
+
+
+@pytest.mark.parametrize("name", ["identity", "position", "idle"])
+def test_a_directory_in_the_place_of_a_file(tmp_path: Path, name: str) -> None:
+    """What cannot be read is named, in the words of the system."""
+    data = tmp_path / "data"
+    RunningServer(data, workers=1).stop()
+    (data / name).unlink()
+    (data / name).mkdir()
+    reason = refusal(tmp_path)
+    assert f"{data / name}: Is a directory" in reason
+    assert "Errno" not in reason
 
 
 @pytest.mark.parametrize("mib", [60, 90, 120, 160, 200])
