@@ -96,7 +96,7 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
 
 def _check_descriptors(fd: int) -> None:
     """OSError: so few files may be open that next to nobody could be served."""
-    copies = []
+    copies: list[int] = []
     try:
         copies.extend(os.dup(fd) for _ in range(SPARE_FILES))
     finally:

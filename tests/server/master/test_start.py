@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-import server as server_package
 from libproto.messages import Opcode
 from server.exits import Exit
 from server.master.resources import CannotStart, Resources
@@ -138,21 +137,19 @@ def test_few_open_files_for_many_workers(tmp_path: Path) -> None:
 def test_the_fewest_open_files_that_start_serve_clients(tmp_path: Path) -> None:
     """`ready` with no descriptor left for a connection would be untrue."""
 
-    class Limited(RunningServer):
-        limit = 23
-
-        @property
-        def program(self) -> Sequence[str]:
-            limit = f"--nofile={self.limit}:{self.limit}"
-            return "prlimit", limit, sys.executable, "-m", server_package.__name__
-
+    limit = 23
     while True:
+        before = "prlimit", f"--nofile={limit}:{limit}"
+
+        class Limited(RunningServer):
+            program = (*before, *RunningServer.program)
+
         try:
-            server = Limited(tmp_path / str(Limited.limit), workers=1)
+            server = Limited(tmp_path / str(limit), workers=1)
         except AssertionError as error:
             if "ulimit -n" not in str(error):
                 raise
-            Limited.limit += 1
+            limit += 1
         else:
             break
     with server, Lobby(server) as lobby:
