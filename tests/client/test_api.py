@@ -298,10 +298,10 @@ asyncio.run(main())
 
 
 def _mypy(folder: Path, source: str) -> subprocess.CompletedProcess[str]:
-    path = folder / "program.py"
+    path, cache = folder / "program.py", folder.parent / "mypy"  # of all tests of this process
     path.write_text(source)
     return subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(folder / "cache"), str(path)],
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(cache), str(path)],
         cwd=folder,
         env={**os.environ, "MYPYPATH": str(ROOT)},
         capture_output=True,

@@ -4,7 +4,6 @@ They are in the working directory and on PYTHONPATH, so each of them would be im
 top-level package of ours, and complains if it is.
 """
 
-import os
 import re
 import subprocess
 import sys
@@ -181,8 +180,9 @@ def test_the_stress_client_starts_the_installed_server(environment: Path, hostil
 
 def _checked(environment: Path, hostile: Path, program: str) -> subprocess.CompletedProcess[str]:
     (hostile / "program.py").write_text(program)
+    cache = hostile.parents[1] / "mypy-of-installed"  # of all tests of this process
     return run(
-        *(sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull),
+        *(sys.executable, "-m", "mypy", "--strict", "--cache-dir", cache),
         *("--python-executable", environment / "bin/python", "program.py"),
         cwd=hostile,
     )
