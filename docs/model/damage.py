@@ -49,7 +49,8 @@ def damage(script, snapshots=1, **faults):
     Faults, each as often as the scenario allows: crashes; bad_events, bad_money (of any batch), bad_snapshots (the
     newest), all of them seen at the next start; drops (of the client's connection)."""
     memory = {"up": 1, "live": State(), "pending": NOTHING, "log": (), "first": 0, "archive": 0, "refused": 0}
-    memory |= {"decided": ()} | {"snapshots": snapshots, "made": ((0, State()), (0, State())), "session": 0, "next": 1, "unanswered": 0}
+    memory |= {"decided": (), "epochs": 0}  # (batch, of the log: where the BEGIN stands, its epoch; 0: the archive had it)
+    memory |= {"snapshots": snapshots, "made": ((0, State()), (0, State())), "session": 0, "next": 1, "unanswered": 0}
     memory |= {"done": (), "numbers": (), "seen": (), "rely": (), "told": ()}  # known to the model only
     memory |= {("left", kind): faults.get(kind, 0) for kind in (
         "crashes", "bad_events", "bad_money", "bad_snapshots", "drops")}
@@ -142,7 +143,9 @@ def damage(script, snapshots=1, **faults):
         at, s = made
         if at < m["first"]:
             raise Broken("what follows the snapshot is gone")
+        decided = {i: epoch for i, _, epoch in m["decided"]}  # by the start that found it: written with its BEGIN
         for i in range(at, upto):
+            s = begun(m, s, i)
             batch = m["log"][i]
             if batch.money == BAD:
                 return None
@@ -153,16 +156,24 @@ def damage(script, snapshots=1, **faults):
             events = tuple(Event(r.number, r.seq, True) for r in batch.money if r.kind == "pair")
             s = apply_events(s, events)  # the transaction has all that its event needs
             s = s._replace(marked=s.floor is not None)
-            decided = dict(m["decided"])  # by the start that found it: written with its BEGIN
-            if decided.get(i, m["archive"] > i):  # the archive has the part, and the numbers
+            if not decided[i] if i in decided else m["archive"] > i:  # the archive has the part, and the numbers
                 s = s._replace(last=max(s.last, last_of(m, i)))
-            else:
-                s = s._replace(epoch=i + 1)  # the same at each start: other events follow in the file
+        return begun(m, s, upto)
+
+    def begun(m, s, place):
+        """With the BEGIN that stands there, if one has begun a new epoch."""
+        for _, at, epoch in m["decided"]:
+            if at == place:
+                s = anew(s, epoch)
         return s
 
+    def anew(s, epoch):
+        """In it the numbers begin anew; not again, where the snapshot has it."""
+        return s._replace(epoch=epoch, last=0) if epoch > s.epoch else s
+
     def last_of(m, i):
-        """As the archive has it, at least."""
-        return max((seq for epoch, seq in m["numbers"]), default=0)
+        """As the archive has it, at least: it has the events of one epoch."""
+        return max((seq for epoch, seq in m["numbers"] if epoch == m["epochs"]), default=0)
 
     # ---- the server
 
@@ -200,11 +211,15 @@ def damage(script, snapshots=1, **faults):
         if s.pairs != pairs:
             raise Broken("a transfer is there, and its event is not")
         found = {i for i in range(m["made"][0][0], len(m["log"])) if m["log"][i].events == BAD}
+        new = found - {i for i, *_ in m["decided"]}
+        epochs = m["epochs"] + any(m["archive"] <= i for i in new)  # one that was drawn
+        decided = tuple((i, len(m["log"]), 0 if m["archive"] > i else epochs) for i in sorted(new))
+        for _, _, epoch in decided:
+            s = anew(s, epoch)
         if s.epoch != m["live"].epoch and found <= {*m["seen"]}:
             raise Broken("the room begins anew, and no damage was found")
-        decided = {i: m["archive"] > i for i in found} | dict(m["decided"])
         seen = tuple(sorted(found | {*m["seen"]}))
-        return {"up": 1, "live": s, "decided": tuple(sorted(decided.items())), "seen": seen}
+        return {"up": 1, "live": s, "decided": m["decided"] + decided, "epochs": epochs, "seen": seen}
 
     # ---- faults and properties
 

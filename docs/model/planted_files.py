@@ -78,11 +78,13 @@ DAMAGE_PLANTED = [
             'return [("LOGIN is answered", {"session": 2})] * (m["pending"] == NOTHING or '
             'm["pending"].money[0].kind == "floor")'}),
     ("planted: no new epoch where the archive has not passed the batch", damaged, dict(crashes=1, bad_events=1), {
-        "s = s._replace(epoch=i + 1)": "pass"}),
+        "last=0) if epoch > s.epoch else s": "last=0) if 0 else s"}),
     ("open: each start decides anew whether the archive had passed the batch", damaged, dict(crashes=2, bad_events=1), {
-        'decided = dict(m["decided"])  #': "decided = {}  #"}),
+        'else epochs) for i': 'else 0) for i', 's = anew(s, epoch)\n        if': 's = anew(s, epochs)\n        if'}),
     ("open: each start draws a new epoch", damaged, dict(script=("chat", "chat"), crashes=2, bad_events=1), {
-        "epoch=i + 1)": 'epoch=i + 1 + 10 * m["left", "crashes"])'}),
+        'new = found - {i for i, *_ in m["decided"]}': "new = found"}),
+    ("planted: a new epoch is not in the log", damaged, dict(script=("chat", "chat"), crashes=2, bad_events=1), {
+        "            if at == place:\n": "            if 0:\n"}),
     ("planted: the numbers are not the archive's where it has passed the batch",
      damaged, dict(crashes=1, bad_events=1), {
         's = s._replace(last=max(s.last, last_of(m, i)))': "pass"}),

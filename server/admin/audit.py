@@ -15,7 +15,7 @@ from typing import Final
 
 from server.core import check
 from server.core.log import NO_JOURNAL
-from server.region.layout import OUTCOME_WORDS
+from server.region.layout import OUTCOME_WORDS, RAISED
 from server.region.locks import unfree_locks
 from server.region.records import OFFSETS, RECORD_WORDS, SUPPLY, RecordKind
 from server.region.region import Region
@@ -152,7 +152,8 @@ def _heads(region: Region) -> Iterator[str]:
 
 
 def _clients(region: Region) -> list[str]:
-    """Each client's newest req_id is that of an outcome that it has; none is below its floor."""
+    """Each client's newest req_id is that of an outcome that it has; none is below its floor, but
+    where that was set after damage."""
     clients, words, out = region.layout["clients"], region.words, []
     for slot, user in enumerate(region.column("clients", "user")):
         if user:
@@ -161,7 +162,8 @@ def _clients(region: Region) -> list[str]:
             outcomes = words[at:end:OUTCOME_WORDS].tolist()
             newest = words[clients.at(slot, "newest")]
             floor = words[clients.at(slot, "floor")]
-            if any(0 < req_id < floor for req_id in outcomes):
+            raised = words[clients.at(slot, "marks")] & RAISED
+            if not raised and any(0 < req_id < floor for req_id in outcomes):
                 out.append(f"client {slot} has an outcome below its floor, {floor}")
             if max(outcomes) != newest:
                 out.append(f"client {slot} is at req_id {newest}, its outcomes at {max(outcomes)}")

@@ -17,6 +17,7 @@ from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, Refused
 from server.journal.format import BatchKind, EventHead, events_in
+from server.journal.load import events_damaged
 from server.journal.reader import Batch, Position, Reader
 from server.journal.snapshot import paths as snapshot_paths
 from server.journal.snapshot import read as read_snapshot
@@ -55,7 +56,7 @@ def dump(disk: Disk, data: DataDirectory, choice: Choice) -> Iterator[Entry | Da
         if item.last < choice.first > 1:
             continue
         if choice.events:
-            yield from _events(item, choice)
+            yield from [events_damaged(item)] if item.lost else _events(item, choice)
         kind = item.head.kind
         if kind != BatchKind.RECORDS and choice == Choice(choice.first, choice.last):
             yield _mark(item)

@@ -184,9 +184,14 @@ def _part(reader: Reader, reached: Reached, found: Survey, until: int) -> Batch:
     if reached.path is not None:
         try:
             for batch in reader.batches(at):
-                if batch.first <= until < batch.last:
-                    return batch
-                break
+                if not batch.first <= until < batch.last:
+                    break
+                if batch.lost:
+                    raise Refused(
+                        f"transaction {until} is in a batch whose events are damaged: choose "
+                        f"{at.txn}, or {batch.last}, its last one"
+                    )
+                return batch
         except Damaged as error:
             raise Refused(
                 f"transaction {until} is behind the damage ({error}): the journal is good up to "

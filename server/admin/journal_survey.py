@@ -14,7 +14,7 @@ from server.journal.directory import DataDirectory
 from server.journal.disk import Disk, read_file
 from server.journal.errors import Damaged
 from server.journal.format import SEGMENT, BatchKind, SegmentHead, batch_head, segment_head
-from server.journal.load import fold
+from server.journal.load import events_damaged, fold
 from server.journal.position import read as read_position
 from server.journal.reader import Batch, End, Position, Reader, find_batch, number_of
 from server.journal.snapshot import Snapshot
@@ -76,6 +76,7 @@ class Survey:
     unborn: Path | None = None  # a segment that was being made
     segments: dict[Path, Held] = field(default_factory=dict)
     damages: list[Damaged] = field(default_factory=list)
+    lost: list[Damaged] = field(default_factory=list)  # events of batches, and nothing else of them
     snapshots: list[Seen] = field(default_factory=list)  # newest first
     end: End | None = None  # None: the newest segment is damaged behind its last good batch
     reached: Reached | None = None  # the newest place whose state is known
@@ -174,6 +175,8 @@ class _Surveyor:
         start = Position(number, batch.offset, batch.first - 1, head.first_event - 1, head.previous)
         self._meet(start, batch.path, 0)
         self._is_gap = False
+        if batch.lost:
+            self._found.lost.append(events_damaged(batch))
         if self._books is not None:
             try:
                 fold(self._books, batch)
@@ -201,7 +204,8 @@ class _Surveyor:
                 seen.match = Match.UNKNOWN if self._is_gap else Match.FOREIGN
             elif seen.snapshot.head.position != at:
                 seen.match = Match.FOREIGN
-            elif self._books is None:
+            elif self._books is None or self._books.lost:
+                # In it are events, too, that were damaged after it was made.
                 seen.match = Match.GOOD
                 self._books, self._base = deepcopy(seen.snapshot.books), seen
                 self._reach(at, path, batch)

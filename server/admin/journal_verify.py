@@ -17,7 +17,7 @@ from server.archive.segments import RECORD, Scan, record_size
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk, read_file
 from server.journal.errors import Damaged, JournalError
-from server.journal.load import Loaded
+from server.journal.load import Loaded, events_damaged
 from server.journal.reader import number_of
 from server.journal.start import load_state
 
@@ -28,6 +28,13 @@ _MATCHES: Final = {
     Match.BEYOND: "the journal ends before it: the end of the journal is missing",
 }
 ONLY_HISTORY: Final = "only history: a server starts with what is newer"
+DEALT_WITH: Final = (
+    "a start has dealt with it: a server starts with what is there, and loses no more"
+)
+LOST: Final = (
+    "a server starts, and no money is lost: but what was said in these events is, and it is not "
+    "known any more whether messages from before were executed"
+)
 PASSED_OVER: Final = "a server passes it over, and loses nothing"
 HISTORIES_ANEW: Final = "a server serves money and chat, and makes the histories anew"
 
@@ -140,6 +147,14 @@ def _tell_journal(found: Survey, loaded: Loaded | None, report: Report) -> None:
         is_segment = error.path in found.paths
         is_old = is_segment and (number_of(error.path), error.offset) < needed
         report.add(error, ONLY_HISTORY if is_old else "")
+    found_now = [str(events_damaged(batch)) for batch in loaded.lost] if loaded is not None else []
+    for error in found.lost:
+        if (number_of(error.path), error.offset) < needed:
+            report.add(error, ONLY_HISTORY)
+        elif str(error) in found_now:
+            report.add(error, LOST)
+        else:
+            report.add(error, DEALT_WITH if loaded is not None else "")
     end = found.end
     if end is not None and end.torn:
         report.notes.append(

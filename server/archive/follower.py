@@ -31,6 +31,14 @@ class Parted(JournalError):
     """A position is not one of this journal, or the journal no longer has what follows it."""
 
 
+class EventsDamaged(Damaged):
+    """The events of a batch, and nothing else of it."""
+
+    def __init__(self, path: Path, offset: int, next_event: int) -> None:
+        super().__init__(path, offset, "the events of the batch are damaged")
+        self.next_event = next_event  # number of the event after them
+
+
 class Durable(NamedTuple):
     """What is durable of the journal."""
 
@@ -118,8 +126,9 @@ class Follower:
         self._unclear: Durable | None = None  # what was when something unclear was seen first
 
     def next(self, *, with_events: bool = True) -> Followed | None:
-        """The next batch; None: none is durable yet. Damaged; Parted: this journal is not the one
-        that the position is of. OSError."""
+        """The next batch; None: none is durable yet. EventsDamaged: without them it can be taken
+        all the same; Damaged; Parted: this journal is not the one that the position is of. OSError.
+        """
         while True:
             found = self._batch()
             if found is not None:
@@ -264,7 +273,7 @@ class Follower:
                 events = self._disk.read(self._fd, size, offset)
             if sha256(events) != head.events_hash:
                 self._chunk = memoryview(b"")  # to be read again
-                raise Damaged(self._path, at.offset, "the events of the batch are damaged")
+                raise EventsDamaged(self._path, at.offset, head.next_event)
         end = Position(
             at.segment,
             at.offset + head.size,

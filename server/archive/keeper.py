@@ -6,6 +6,9 @@ makes an event is accepted (`closed`), money goes on, and the journal keeps what
 Histories that are damaged, or belong to another log or epoch, are set aside and made anew from what
 the journal has. That needs no new epoch: every event from the oldest one on is there, numbers go on
 as before, and histories merely begin later, which their oldest number tells.
+
+Events that are damaged in the journal are missing here. What this server has written itself it
+waits for: somebody has to see to the disk. What was there when it started was dealt with then.
 """
 
 import errno
@@ -19,6 +22,7 @@ import liblog
 from libproto.messages import HEADER_LEN
 from server.archive.follower import (
     Durable,
+    EventsDamaged,
     Followed,
     Follower,
     Parted,
@@ -111,6 +115,7 @@ class Keeper:
         self._words, archive = region.words, region.archive
         self._cursor_at, self._kept_at = archive.index("cursor"), archive.index("kept")
         self._events_durable, self._events_head = map(region.events.index, ("durable", "head"))
+        self._events_first = region.events.index("first")
         self._log_durable, self._log_head = map(region.log.index, ("durable", "head"))
         self._rooms = region.layout["rooms"]
         self.store: Store | None = None
@@ -332,7 +337,7 @@ class Keeper:
         assert follower is not None
         for _ in range(TURN_BATCHES):
             before = follower.position
-            batch = follower.next()
+            batch = self._next(follower)
             if batch is None:
                 return False
             self._taken += batch.head.events_size
@@ -345,6 +350,24 @@ class Keeper:
             if store.buffered > TURN_SIZE:
                 break
         return True
+
+    def _next(self, follower: Follower) -> Followed | None:
+        """The next batch; without its events where they are damaged, and were so at the start.
+        JournalError, OSError."""
+        try:
+            return follower.next()
+        except EventsDamaged as error:
+            if error.next_event > self._words[self._events_first]:
+                raise
+            damaged = error
+        batch = follower.next(with_events=False)
+        if batch is not None and self._belongs(batch):
+            log.error(
+                "histories_lack_events",
+                reason=str(damaged),
+                advice="these events are not shown any more, all others are; look at the disk",
+            )
+        return batch
 
     def _belongs(self, batch: Followed) -> bool:
         """Is it of this epoch? Where the journal is read from its oldest segment on, what comes

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
+from server.region import records
+
 DATAGRAM_MAX: Final = 1 << 17  # bytes
 
 _QUESTION: Final = struct.Struct("=7Q")
@@ -15,8 +17,7 @@ _OLDEST: Final = struct.Struct("=QQ")
 _ITEM: Final = struct.Struct("=8Q")
 _COUNTS: Final = struct.Struct("=QI")
 
-INBOX: Final = 1 << 32
-"""Added to a user id: the number of the inbox, where room ids are smaller."""
+INBOX: Final = records.INBOX
 HELLO: Final = 0
 """Token of what a new archive process says first: what was asked before is to be asked again."""
 

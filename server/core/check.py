@@ -7,7 +7,7 @@ changed and no lock is taken.
 from collections.abc import Iterator, Sequence
 
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, Opcode
-from server.region.layout import OUTCOME_WORDS, TARGET_KIND_SHIFT
+from server.region.layout import OUTCOME_WORDS, RAISED, TARGET_KIND_SHIFT
 from server.region.locks import unfree_locks
 from server.region.records import OFFSETS, SUPPLY, RecordKind
 from server.region.region import Region
@@ -133,9 +133,9 @@ def people(region: Region) -> Iterator[str]:
 
 
 def _floors(region: Region) -> Iterator[str]:
-    columns = map(region.column, ["clients"] * 3, ("user", "floor", "newest"))
-    for slot, (user, floor, newest) in enumerate(zip(*columns, strict=True)):
-        if user and (not floor or 0 < newest < floor):
+    columns = map(region.column, ["clients"] * 4, ("user", "floor", "marks", "newest"))
+    for slot, (user, floor, marks, newest) in enumerate(zip(*columns, strict=True)):
+        if user and (not floor or (0 < newest < floor and not marks & RAISED)):
             yield f"client {slot} has the floor {floor}, its newest req_id is {newest}"
 
 

@@ -3,7 +3,8 @@
 A client's record outlives its sessions, so that its outcomes are there when it comes back. A record
 that is made anew knows nothing of what was sent before it: its floor, the `next_req_id` of the
 LOGIN that made it, says from which req_id on it does. So a record that was given away and made
-again vouches for nothing older than itself.
+again vouches for nothing older than itself. The same holds for one that is marked, since outcomes
+of messages may be missing in it after damage: its next LOGIN sets its floor, in the log as well.
 
 Idle time is lived time: it goes on only while the server runs, and no clock that is set changes it.
 """
@@ -15,7 +16,7 @@ from typing import Final
 from libproto.messages import OUTCOME_WINDOW
 from server.core.errors import RETRY_MS, ClientTaken, TableFull
 from server.core.log import TxnLog
-from server.region.layout import OUTCOME_WORDS
+from server.region.layout import MARKED, OUTCOME_WORDS, RAISED
 from server.region.locks import Lock
 from server.region.records import NEW_CLIENT, RecordKind
 from server.region.region import Region
@@ -99,6 +100,32 @@ class Clients:
         self._log.done()
         return slot + 1
 
+    def is_marked(self, client: int) -> bool:
+        """Outcomes may be missing in its record: its next LOGIN is to set the floor."""
+        return bool(self._words[self.at(client, "marks")] & MARKED)
+
+    def set_floor(self, client: int, next_req_id: int, now: int, held: tuple[Lock, ...]) -> bool:
+        """Of a marked record, by the LOGIN that goes on with it. False: a recovery came between.
+        Busy. now: microseconds since the Unix epoch."""
+        user, client_id = self._words[self.at(client) : self.at(client) + 2].tolist()
+        payload = NEW_CLIENT.pack(
+            RecordKind.NEW_FLOOR, now, 0, user, client_id, client, next_req_id
+        )
+        txn = self._log.append(payload, 0, held)
+        if txn == TxnLog.AGAIN:
+            return False
+        if txn == TxnLog.FULL:
+            raise self._log.refusal()
+        self.apply_floor(payload)
+        self._log.done()
+        return True
+
+    def apply_floor(self, payload: bytes) -> None:
+        """Store what a NEW_FLOOR record says (all its words but the first). Idempotent."""
+        *_, client, floor = NEW_CLIENT.unpack_from(payload)
+        self._words[self.at(client, "floor")] = floor
+        self._words[self.at(client, "marks")] = RAISED
+
     def apply(self, payload: bytes) -> None:
         """Store what a NEW_CLIENT record says (all its words but the first). Idempotent: a client
         that stands in that slot already keeps its outcomes."""
@@ -115,6 +142,7 @@ class Clients:
         words[self.at(client, "idle_since")] = self.lived()
         words[self.at(client, "kept_until")] = 0
         words[self.at(client, "floor")] = floor
+        words[self.at(client, "marks")] = 0
         words[self.at(client, "newest")] = 0
         outcomes = self.at(client, "outcomes")
         for place in range(OUTCOME_WINDOW * OUTCOME_WORDS):

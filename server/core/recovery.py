@@ -63,6 +63,8 @@ def _finish_intent(state: State, done: Counter[str]) -> None:
             state.users.apply(payload)
         elif record[1] == RecordKind.NEW_CLIENT:
             state.clients.apply(payload)
+        elif record[1] == RecordKind.NEW_FLOOR:
+            state.clients.apply_floor(payload)
         else:
             state.ledger.redo(record)
             state.pairs.redo(record)

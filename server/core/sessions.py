@@ -60,8 +60,9 @@ class Sessions:
     # ---- log in
 
     def introduce(self, user: int, client_id: int, next_req_id: int, now: int) -> bool:
-        """The first half of a LOGIN under a client_id: the client has a record, which is to be
-        durable before the second half. False where it had one before. Busy, ClientTaken."""
+        """The first half of a LOGIN under a client_id: the client has a record, whose floor is
+        known; both are to be durable before the second half. False where it had one before. Busy,
+        ClientTaken."""
         registry, account = self._locks.registry, self._locks.account(user)
         while True:
             self._locks.hold(registry, account)
@@ -88,10 +89,14 @@ class Sessions:
         """Slot + 1 of the client's record, which this LOGIN may go on with, and whether it is a
         new one; 0: a recovery came between. Busy, ClientTaken."""
         client = self._clients.find(user, client_id)
+        held = (self._locks.registry, self._locks.account(user))
         if client:
             self._clients.check(client, next_req_id)
+            if self._clients.is_marked(client) and not self._clients.set_floor(
+                client, next_req_id, now, held
+            ):
+                return 0, False
             return client, False
-        held = (self._locks.registry, self._locks.account(user))
         return self._clients.new(user, client_id, next_req_id, now, held), True
 
     def login(

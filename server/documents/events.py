@@ -103,6 +103,9 @@ EVENTS: Final = (
     Event("snapshot_damaged", "warning", "a snapshot is damaged, and the one before it is used"),
     Event("journal_end_cut", "warning", "the journal ended in a batch that was not written wholly;"
           " nothing of it had been answered, and it is in `kept`"),
+    Event("events_lost", "error", "a start has found `events` damaged, and goes on without them:"
+          " money is whole, rooms and inboxes begin a new epoch unless they are `in_histories`, and"
+          " clients are not told of earlier requests what may be wrong; their bytes are in `kept`"),
     Event("disk_full", "error", "the journal's next segment cannot be allocated in `directory`:"
           " requests that need space are refused until it can"),
     Event("disk_has_space", "info", "it could be allocated again, and requests are taken"),
@@ -120,6 +123,8 @@ EVENTS: Final = (
           " to the journal: they are in `kept`, and histories begin where the journal does"),
     Event("histories_shortened", "warning", "the histories had events that the journal does not"
           " have; these are dropped"),
+    Event("histories_lack_events", "error", "events are damaged in the journal that the histories"
+          " did not have yet: they are not shown any more"),
     Event("histories_unwritable", "error", "the histories cannot be kept up: chat is refused until"
           " they can, money goes on, and it is tried again"),
     Event("histories_late", "error", "more than `archive_lag_max` is missing in the histories: chat"

@@ -170,8 +170,8 @@ _END: Final = """
 
 A reader goes from batch to batch. A batch counts if its header's CRC is right, its salt is the
 segment's, its transactions and events are the next ones, its hashes are right, and the header
-before it is the one that it names. The journal ends at the first place where no such batch stands.
-What stands behind that place decides:
+before it is the one that it names. The closing word matters only where a batch may be torn. The
+journal ends at the first place where no such batch stands. What stands behind that place decides:
 
 - **Nothing, or a batch of which a sector of 512 bytes is still zero, in the newest segment.** The
   file was zero when it was allocated, and a disk writes a sector wholly or not at all: so this
@@ -179,6 +179,8 @@ What stands behind that place decides:
   told of it. It is **torn**: the next start copies what there is of it to `removed-TIME/`, cuts it
   off and logs a warning.
 - **A newest segment of zeros.** It was allocated ahead, and is used.
+- **A batch whose events alone are damaged**: its header, and with it the chain, and its
+  transactions are good. The transactions are applied; see «Events that are damaged».
 - **Anything else**: a batch whose sectors are all written and that is not right, something behind
   it, another segment. It was durable once, or nobody wrote it: it is **damaged**. Nothing is
   guessed.
@@ -199,6 +201,19 @@ journal is history: damage there is told (`history_damaged`, `verify`) and stops
 TXN_HISTORY and histories that are not made yet cannot go back past it. A snapshot that is damaged,
 cannot be read, or is of another log is passed over for the one before it, and logged. A snapshot is
 never dropped for one that knows less.
+
+**Events that are damaged**, above the newest good snapshot, keep no server from starting, and cost
+no money. The start that finds them copies their bytes to `removed-TIME/` and logs `events_lost`.
+What was said in them is lost, unless the histories have it, and so are the outcomes of these
+messages, of which nobody knows whose they were. So every client's record is marked: the next LOGIN
+of the client sets the record's floor to its `next_req_id` (NEW_FLOOR), durably before it is
+answered, and a repeat of an earlier request that has no outcome is answered "outcome unknown" and
+never executed twice. The numbers of rooms and inboxes go on as the histories have them, if those
+have every event of the batch; otherwise they begin anew in a new epoch. What was found stands in
+the BEGIN of that start, a transaction EVENTS_LOST for each batch and each of its rooms, and every
+later start goes by it. Until a start has dealt with them no snapshot is made. Below the newest good
+snapshot they cost only what the histories do not have yet (`histories_lack_events`). `repair` drops
+nothing for them.
 
 **Histories** are made from the journal. If their files are damaged, money and chat are served all
 the same: the files are set aside, and the histories begin where the journal does.

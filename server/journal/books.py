@@ -7,20 +7,29 @@ columns of numbers, and no object per record.
 """
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, USERNAME_PATTERN, Opcode
 from server.journal.errors import JournalError
 from server.journal.format import EVENT_HEAD, EventHead, event_size
-from server.region.layout import OUTCOME_FIELDS, OUTCOME_WORDS, TARGET_KIND_SHIFT, WORD
-from server.region.records import MONEY_WORDS, OFFSETS, RECORD_SIZE, RecordKind
+from server.region.layout import (
+    MARKED,
+    OUTCOME_FIELDS,
+    OUTCOME_WORDS,
+    RAISED,
+    TARGET_KIND_SHIFT,
+    WORD,
+)
+from server.region.records import INBOX, MONEY_WORDS, OFFSETS, RECORD_SIZE, RecordKind
 
 ROW_WORDS: Final = OUTCOME_WINDOW * OUTCOME_WORDS
 """Words of a client's outcomes, laid out as in the region."""
 
-_DEPOSIT, _WITHDRAW, _TRANSFER, _REGISTER, _NEW_CLIENT = map(int, RecordKind)
+_DEPOSIT, _WITHDRAW, _TRANSFER, _REGISTER, _NEW_CLIENT, _NEW_FLOOR, _EVENTS_LOST = map(
+    int, RecordKind
+)
 _IN_ROOM: Final = int(Opcode.TRANSFER_IN_ROOM)
 _NO_OUTCOMES: Final = array("Q", bytes(ROW_WORDS * WORD))
 
@@ -32,6 +41,7 @@ _NAME: Final = slice(WORD, WORD + 32)  # of a profile
 assert list(OFFSETS[RecordKind.TRANSFER])[4:7] == ["from_user", "to_user", "amount"]
 assert list(OFFSETS[RecordKind.REGISTER])[4:7] == ["user_id", "iterations", "name"]
 assert list(OFFSETS[RecordKind.NEW_CLIENT])[4:8] == ["user_id", "client_id", "client_slot", "floor"]
+assert list(OFFSETS[RecordKind.EVENTS_LOST])[4:8] == ["first_event", "next_event", "room", "seq"]
 assert OUTCOME_FIELDS == (
     "req_id", "txn_id", "balance", "target", "amount", "seq", "digest",
 ), "stored by place"  # fmt: skip
@@ -47,6 +57,14 @@ class Inconsistent(JournalError):
         super().__init__(f"{what} {number} does not follow: {why}")
         self.txn = number if what == "transaction" else 0
         self.why = why
+
+
+class Lost(NamedTuple):
+    """The events of a batch that are damaged, and no start has dealt with."""
+
+    next_event: int  # number of the event after them
+    epoch: int  # that their numbers belong to
+    skips: int  # that are in these numbers
 
 
 class Books:
@@ -67,6 +85,7 @@ class Books:
         self.epoch = 0  # that the numbers of rooms and inboxes belong to; 0: no start yet
         self.ring = 0  # events of the ring at the newest start
         self.rooms: dict[int, int] = {}  # by room id: its newest room_seq without the skips
+        self.lost: dict[int, Lost] = {}  # by the number of the first of these events
         # by user id
         self.profiles = [b""]
         self.registered = [0]  # microseconds since the Unix epoch
@@ -80,6 +99,7 @@ class Books:
         self.client_ids: list[int] = []
         self.newest: list[int] = []
         self.floors: list[int] = []
+        self.marks: list[int] = []  # bits: see the layout of the region
         self.outcomes = array("Q")  # ROW_WORDS each
         self.slots: dict[tuple[int, int], int] = {}  # by user and client_id
 
@@ -105,11 +125,11 @@ class Books:
             int.from_bytes(number, "little") <= self.txn
         ):
             skipped += RECORD_SIZE
-        records = records[skipped:]
+        records, settled = records[skipped:], set[int]()
         unpacked, start = _RECORD.iter_unpack(records), self.txn
         while (record := self._fold_money(unpacked)) is not None:
             txn, kind, time, supply = record[:4]
-            if kind not in (_REGISTER, _NEW_CLIENT):
+            if kind not in (_REGISTER, _NEW_CLIENT, _NEW_FLOOR, _EVENTS_LOST):
                 raise Inconsistent(txn, f"there is no kind {kind}")
             if time < self.time:
                 raise Inconsistent(txn, _TIME)
@@ -120,8 +140,15 @@ class Books:
                 at = (txn - start - 1) * RECORD_SIZE
                 profile = records[at + _PROFILE : at + RECORD_SIZE]
                 self.register(txn, time, record[4], profile)
-            else:
+            elif kind == _NEW_CLIENT:
                 self.new_client(txn, *record[4:8])
+            elif kind == _NEW_FLOOR:
+                self._new_floor(txn, *record[4:8])
+            else:
+                self._settle(txn, *record[4:8])
+                settled.add(record[4])
+        for first_event in settled:
+            self.lost.pop(first_event, None)
 
     def _fold_money(self, unpacked: Iterator[tuple[int, ...]]) -> tuple[int, ...] | None:
         """Fold the next records of money; answers the first that is of another kind, None at the
@@ -285,9 +312,43 @@ class Books:
 
     def _count(self, event: int, counts: dict[int, int] | list[int], of: int, seq: int) -> None:
         last = counts.get(of, 0) if isinstance(counts, dict) else counts[of]
-        if seq != last + self.skips + 1:
+        is_next = seq == last + self.skips + 1
+        if not is_next and not (self.lost and seq > last + self.skips):
             raise Inconsistent(event, f"number {seq} comes after {last + self.skips}", "event")
         counts[of] = seq - self.skips
+
+    def lose_events(
+        self, first_event: int, next_event: int, pairs: Iterable[tuple[int, int, int]]
+    ) -> None:
+        """Go on past the events of a batch, which are damaged; its transactions are folded.
+        Outcomes of messages may have been among them, so every client is marked. Numbers of rooms
+        and inboxes are not known, but by later events, until a start deals with it (`lost`).
+
+        pairs: room, room_seq and number of each event that a transaction of the batch was published
+        with, in their order. Inconsistent: one that does not follow."""
+        self.lost[first_event] = Lost(next_event, self.epoch, self.skips)
+        for room, seq, event in pairs:
+            if not first_event <= event < next_event:
+                raise Inconsistent(event, "it is not of this batch", "event")
+            self._count(event, self.rooms, room, seq)
+        self.marks = [marks | MARKED for marks in self.marks]
+        self.event = next_event - 1
+
+    def _settle(self, txn: int, first_event: int, next_event: int, room: int, seq: int) -> None:
+        """A start has dealt with events that were lost: what it has found of a room, or of none.
+        Inconsistent with `txn`."""
+        lost, user = self.lost.get(first_event), room - INBOX
+        if next_event > self.event + 1 or (lost is not None and lost.next_event != next_event):
+            raise Inconsistent(txn, f"there is no batch with the events from {first_event} on")
+        if user > self.users:
+            raise Inconsistent(txn, f"there is no user {user}")
+        # They may have been whole when what this began with was made: then it has the numbers.
+        if not room or lost is None or lost.epoch != self.epoch:
+            return
+        if user <= 0:
+            self.rooms[room] = max(self.rooms.get(room, 0), seq - lost.skips)
+        else:
+            self.direct_seqs[user] = max(self.direct_seqs[user], seq - lost.skips)
 
     def _message_outcome(self, event: EventHead) -> None:
         """What a repeat of the request is answered with. Transactions and events of one client do
@@ -346,12 +407,23 @@ class Books:
         if slot < self.clients:
             del self.slots[self.client_users[slot], self.client_ids[slot]]
             self.client_users[slot], self.client_ids[slot] = user, client_id
-            self.newest[slot], self.floors[slot] = 0, floor
+            self.newest[slot], self.floors[slot], self.marks[slot] = 0, floor, 0
             self.outcomes[slot * ROW_WORDS : client * ROW_WORDS] = _NO_OUTCOMES
         else:
             self.client_users.append(user)
             self.client_ids.append(client_id)
             self.newest.append(0)
             self.floors.append(floor)
+            self.marks.append(0)
             self.outcomes.extend(_NO_OUTCOMES)
         self.slots[user, client_id] = slot
+
+    def _new_floor(self, txn: int, user: int, client_id: int, client: int, floor: int) -> None:
+        """A client that was marked goes on, with a LOGIN that has set its floor. Inconsistent with
+        `txn`, and nothing is changed."""
+        slot = client - 1
+        if self.slots.get((user, client_id)) != slot:
+            raise Inconsistent(txn, f"client {client_id} of user {user} is not in slot {slot}")
+        if floor < self.floors[slot]:
+            raise Inconsistent(txn, f"client {client_id} had a higher floor, {self.floors[slot]}")
+        self.floors[slot], self.marks[slot] = floor, RAISED

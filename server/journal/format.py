@@ -24,7 +24,14 @@ from typing import Final, NamedTuple
 from crcmod.predefined import mkPredefinedCrcFun
 
 from libproto.messages import OUTCOME_WINDOW
-from server.region.layout import EVENT_FIELDS, OUTCOME_FIELDS, OUTCOME_WORDS, WORD
+from server.region.layout import (
+    EVENT_FIELDS,
+    MARKED,
+    OUTCOME_FIELDS,
+    OUTCOME_WORDS,
+    RAISED,
+    WORD,
+)
 from server.region.records import RECORD_SIZE, RecordField
 
 FORMAT_VERSION: Final = 3
@@ -145,7 +152,8 @@ BATCH: Final = Header(
     "batch header",
     f"Before what one group commit has made durable: the transactions, {RECORD_SIZE} bytes each, "
     "in the order of txn_id, without a gap; the events, in their order; and the closing word. "
-    "Written and synced as a whole, before the next one is written.",
+    "Written and synced as a whole, before the next one is written. A BEGIN has transactions where "
+    "the start has found events damaged.",
     magic("trdbatch"),
     (
         _MAGIC,
@@ -303,10 +311,16 @@ SNAPSHOT_USER: Final = (
     RecordField("stored_key", "SCRAM", 4, "bytes"),
     RecordField("server_key", "SCRAM", 4, "bytes"),
 )
+MARKS_SHIFT: Final = 32
+"""Of a client's marks, in the word of its user."""
 SNAPSHOT_CLIENT: Final = (
-    RecordField("user", "user id"),
+    RecordField(
+        "user",
+        f"user id, and 2^{MARKS_SHIFT} times its marks: {MARKED}, outcomes of messages may be "
+        f"missing, and its next LOGIN sets the floor; {RAISED}, one has",
+    ),
     RecordField("client_id", "chosen by the client"),
-    RecordField("floor", "next_req_id of the LOGIN that made it"),
+    RecordField("floor", "next_req_id of the LOGIN that made it, or set it"),
     RecordField("newest", "greatest req_id executed"),
     RecordField(
         "outcomes",

@@ -42,6 +42,7 @@ class Loaded:
     end: End  # of the journal, where a Writer goes on
     head: SnapshotHead | None  # of the snapshot it begins with; None: the journal alone
     bad: list[Damaged]  # newer snapshots, which were passed over
+    lost: list[Batch]  # whose events are damaged, and no start has dealt with it
     disk: Disk
     journal: Path
     log_id: int
@@ -65,6 +66,9 @@ def load(
     """The state that the two directories hold: the newest good snapshot and what follows it. What
     stands before that in the journal is not read.
 
+    Where the events of a batch are damaged it goes on without them; a start has to deal with it
+    (`lost`).
+
     noted: what was durable for certain. progress: called after every batch with the transactions
     folded and an estimate of all there are to fold, which is too high rather than too low. Damaged:
     a piece is not what was written, or one that was acknowledged is missing. JournalError: no
@@ -80,13 +84,14 @@ def load(
             f"a start needs a snapshot, {why}, and the journal in {journal} does not begin with "
             "transaction 1: restore one of these files, or the whole data directory"
         )
-    start, highest = books.txn, _highest(disk, reader)
+    start, highest, lost = books.txn, _highest(disk, reader), list[Batch]()
     position = head.position if head else Position(0, 0, 0, 0, b"")
     for batch in reader.batches(head.position if head else None):
         if noted is not None and position[:2] < noted[:2] <= batch.end[:2] and batch.end != noted:
             raise Damaged(batch.path, batch.offset, _NOT_NOTED)
         position = batch.end
         fold(books, batch)
+        lost += [batch] if batch.lost else []
         progress(books.txn - start, max(highest, books.txn) - start)
     end = reader.end
     if noted is not None and end.position[:2] < noted[:2]:
@@ -98,7 +103,8 @@ def load(
     required = max([0, *(txn_of(each.path) for each in bad if not isinstance(each, Foreign))])
     if end.last < required:
         raise _short(end, journal, required)
-    return Loaded(books, end, head, bad, disk, journal, log_id)
+    lost = [batch for batch in lost if batch.head.first_event in books.lost]
+    return Loaded(books, end, head, bad, lost, disk, journal, log_id)
 
 
 _NOT_NOTED: Final = (
@@ -120,16 +126,18 @@ def make_snapshot(
     one already. The journal may be written meanwhile: nothing after `upto` is looked at.
 
     last_seen: by user id, the end of each user's latest session, or None where nobody knows. now:
-    microseconds since the Unix epoch. Damaged, OtherFormat; OSError: it was not made.
+    microseconds since the Unix epoch. Damaged: also events, unless a start has dealt with it;
+    OtherFormat; OSError: it was not made.
     """
     snapshot, bad = newest(disk, snapshots, log_id)
     books = snapshot.books if snapshot else Books()
     position = snapshot.head.position if snapshot else None
     if position is not None and position[:2] >= upto[:2]:
         return Made(books.txn, bad)
-    reader = Reader(disk, journal, log_id)
+    reader, lost = Reader(disk, journal, log_id), list[Batch]()
     for batch in reader.batches(position):
         fold(books, batch)
+        lost += [batch] if batch.lost else []
         if batch.end[:2] >= upto[:2]:
             position = batch.end
             break
@@ -137,6 +145,9 @@ def make_snapshot(
         position = reader.end.position
         if position[:2] < upto[:2]:
             raise _short(reader.end, journal, upto.txn)
+    for batch in lost:
+        if batch.head.first_event in books.lost:
+            raise events_damaged(batch)
     if last_seen is not None:
         for user in range(1, min(len(last_seen), books.users + 1)):
             # One whose registration is in the log and not applied yet still has 0 there.
@@ -152,8 +163,11 @@ def fold(books: Books, batch: Batch) -> None:
         if head.kind == BatchKind.BEGIN:
             books.begin(head.ring, head.skip, head.epoch)
         books.apply(batch.records)
-        books.apply_events(batch.events, head.next_event)
-        _check_pairs(batch)
+        if batch.lost:
+            books.lose_events(head.first_event, head.next_event, _told(batch).values())
+        else:
+            books.apply_events(batch.events, head.next_event)
+            _check_pairs(batch)
     except Inconsistent as error:
         offset = batch.offset
         if error.txn:
@@ -161,16 +175,33 @@ def fold(books: Books, batch: Batch) -> None:
         raise Damaged(batch.path, offset, str(error)) from error
 
 
-def _check_pairs(batch: Batch) -> None:
-    """A transaction and the event that it was published with stand in one batch. Inconsistent."""
+def events_damaged(batch: Batch) -> Damaged:
+    """What is wrong with a batch that has lost its events."""
+    head = batch.head
+    return Damaged(
+        batch.path,
+        batch.offset,
+        f"the events {head.first_event} to {head.next_event - 1} of this batch are damaged",
+    )
+
+
+def _told(batch: Batch) -> dict[int, tuple[int, int, int]]:
+    """By txn_id, what a transaction says of the event that it was published with: room, room_seq
+    and number."""
     words, at = batch.records.cast("Q"), OFFSETS[RecordKind.TRANSFER]
-    said: dict[int, tuple[int, int, int]] = {}  # by txn_id: room, room_seq, event
+    said: dict[int, tuple[int, int, int]] = {}
     if any(words[at["event"] :: RECORD_WORDS]):
         for place in range(batch.count):
             first = place * RECORD_WORDS
             if words[first + at["kind"]] == RecordKind.TRANSFER and words[first + at["event"]]:
                 room, seq, number = (words[first + at[n]] for n in ("room", "room_seq", "event"))
                 said[batch.first + place] = room, seq, number
+    return said
+
+
+def _check_pairs(batch: Batch) -> None:
+    """A transaction and the event that it was published with stand in one batch. Inconsistent."""
+    said = _told(batch)
     for event, _ in events_in(batch.events):
         if event.txn and said.pop(event.txn, None) != (event.room, event.seq, event.word):
             why = f"transaction {event.txn} is not the one that it was published with"
@@ -272,6 +303,7 @@ def _fill_clients(state: State, books: Books, now: int, idleness: Idleness) -> N
         region.words[clients.at(slot, "idle_since")] = lived - idle
         if idle < idleness.retention_us:
             region.words[clients.at(slot, "kept_until")] = lived + idleness.grace_us
+        region.words[clients.at(slot, "marks")] = books.marks[slot]
         region.words[clients.at(slot, "newest")] = req_id
         at = clients.at(slot, "outcomes")
         region.words[at : at + ROW_WORDS] = outcomes[slot * ROW_WORDS : (slot + 1) * ROW_WORDS]

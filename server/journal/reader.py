@@ -4,7 +4,9 @@ What a crash can leave is at the very end, and is no damage: a batch that was no
 or a segment whose header was not. It is told in `End`, and the writer cuts it off. A file that was
 allocated is zeros, and a sector of it is written wholly or not at all: so a batch is **torn** where
 a sector of it is still zeros. Anything else that is not as it was written is `Damaged`: nothing is
-guessed, and nothing after it is used.
+guessed, and nothing after it is used. But where in a batch that is not torn the events alone are
+damaged, the transactions are given without them (`lost`): the chain goes over the headers, so that
+what follows is known to follow.
 """
 
 from collections.abc import Callable, Iterator
@@ -60,6 +62,7 @@ class Batch:
     records: memoryview  # bytes, of the transactions
     events: memoryview  # bytes
     end: Position
+    lost: bool = False  # its events are damaged, and left out
 
     @property
     def first(self) -> int:
@@ -192,7 +195,7 @@ class Reader:
                 if position.offset > len(data):
                     raise Damaged(path, len(data), "the file is too short: its end is missing")
             last, clean, view = 0, False, memoryview(data)
-            while (batch := _batch(path, view, head, position)) is not None:
+            while (batch := _batch(path, view, head, position, is_last=is_last)) is not None:
                 position, last = batch.end, batch.offset
                 clean = batch.head.kind == BatchKind.END
                 yield batch
@@ -265,18 +268,25 @@ def _is_unborn(disk: Disk, path: Path) -> bool:
     return not read_file(disk, path, SEGMENT.size).strip(b"\0")
 
 
-def _batch(path: Path, view: memoryview, head: SegmentHead, at: Position) -> Batch | None:
-    """The batch at a position, if it is whole and its place is there."""
+def _batch(
+    path: Path, view: memoryview, head: SegmentHead, at: Position, *, is_last: bool
+) -> Batch | None:
+    """The batch at a position, if its place is there and it is whole, but perhaps for its events.
+    is_last: no segment follows."""
     found = batch_head(view, at.offset)
     if found is None or not _belongs(found, head, at):
         return None
     txns = at.offset + BATCH.size
     events = txns + found.txns * RECORD_SIZE
     end = events + found.events_size
-    if at.offset + found.size > len(view) or bytes(view[end : end + WORD]) != BATCH_END:
+    if at.offset + found.size > len(view):
         return None
     records, its_events = view[txns:events], view[events:end]
-    if sha256(records) != found.txns_hash or sha256(its_events) != found.events_hash:
+    if sha256(records) != found.txns_hash:
+        return None
+    lost = sha256(its_events) != found.events_hash
+    is_closed = bytes(view[end : end + WORD]) == BATCH_END
+    if (lost or not is_closed) and is_last and _is_torn(view, head, at.offset, end + WORD):
         return None
     if found.kind not in _KINDS:
         raise Damaged(path, at.offset, f"there is no batch of kind {found.kind}")
@@ -291,7 +301,14 @@ def _batch(path: Path, view: memoryview, head: SegmentHead, at: Position) -> Bat
         found.next_event - 1,
         sha256(view[at.offset : txns]),
     )
-    return Batch(path, at.offset, found, records, its_events, following)
+    return Batch(path, at.offset, found, records, view[:0] if lost else its_events, following, lost)
+
+
+def _is_torn(view: memoryview, head: SegmentHead, start: int, end: int) -> bool:
+    """Was a batch of the newest segment, from `start` to `end`, being written when all ended?"""
+    data = view.obj
+    assert isinstance(data, bytes)
+    return find_batch(data, end, head.salt) is None and _has_hole(data, start, end)
 
 
 def _belongs(found: BatchHead, head: SegmentHead, at: Position) -> bool:

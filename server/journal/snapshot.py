@@ -18,6 +18,7 @@ from server.journal.disk import Disk, read_file
 from server.journal.errors import Damaged, Foreign, OtherFormat
 from server.journal.format import (
     FORMAT_VERSION,
+    MARKS_SHIFT,
     SNAPSHOT,
     SNAPSHOT_CLIENT,
     SNAPSHOT_ROOM,
@@ -28,7 +29,7 @@ from server.journal.format import (
     twice_numbered,
 )
 from server.journal.reader import Position
-from server.region.layout import OUTCOME_WORDS, WORD
+from server.region.layout import OUTCOME_WORDS, RAISED, WORD
 
 SUFFIX: Final = "snapshot"
 KEEP: Final = 2
@@ -136,6 +137,7 @@ def write(
 def pack(log_id: int, books: Books, position: Position, now: int) -> tuple[bytes, bytes]:
     """Header and body of a snapshot."""
     assert (position.txn, position.event) == (books.txn, books.event), "of another place"
+    assert not books.lost, "it is for a start to deal with"
     outcomes, rooms = memoryview(books.outcomes), max(books.rooms, default=0)
     body = b"".join(
         [
@@ -150,10 +152,15 @@ def pack(log_id: int, books: Books, position: Position, now: int) -> tuple[bytes
             ),
             *(
                 _CLIENT.pack(
-                    user, client_id, floor, newest, outcomes[at : at + ROW_WORDS].tobytes()
+                    user | marks << MARKS_SHIFT,
+                    client_id,
+                    floor,
+                    newest,
+                    outcomes[at : at + ROW_WORDS].tobytes(),
                 )
-                for user, client_id, floor, newest, at in zip(
+                for user, marks, client_id, floor, newest, at in zip(
                     books.client_users,
+                    books.marks,
                     books.client_ids,
                     books.floors,
                     books.newest,
@@ -249,8 +256,9 @@ def _unpack(head: SnapshotHead, users: memoryview, clients: memoryview, rooms: m
         books.direct_seqs[user] = direct_seq
     outcomes = array("Q")
     for client, (user, client_id, floor, newest, row) in enumerate(_CLIENT.iter_unpack(clients), 1):
+        marks, user = divmod(user, 1 << MARKS_SHIFT)
         books.new_client(head.txn_id, user, client_id, client, floor)
-        books.newest[-1] = newest
+        books.newest[-1], books.marks[-1] = newest, marks
         outcomes.frombytes(row)
     books.outcomes = outcomes
     return books
@@ -269,6 +277,8 @@ def _problems(books: Books) -> Iterator[str]:
         outcomes = books.outcomes[at : at + ROW_WORDS : OUTCOME_WORDS]
         if max(outcomes) != req_id:
             yield f"client {slot} is not at its newest req_id, {req_id}"
+        if books.marks[slot] & RAISED:
+            continue
         if min(filter(None, outcomes), default=req_id) < books.floors[slot] and req_id:
             yield f"client {slot} has an outcome below its floor, {books.floors[slot]}"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 import liblog
-from server.journal import idle
+from server.journal import idle, lost
 from server.journal.aside import set_torn_aside
 from server.journal.commit import segment_bytes
 from server.journal.directory import DataDirectory
@@ -29,11 +29,17 @@ log = liblog.get("journal")
 
 
 def restore(
-    region: Region, data: DataDirectory, retention_s: float, grace_s: float, segment_size: int
+    region: Region,
+    data: DataDirectory,
+    retention_s: float,
+    grace_s: float,
+    segment_size: int,
+    recall: lost.Recall,
 ) -> None:
     """Bring a new region to the state on disk. For the main thread of a process that does nothing
     else: every PROGRESS_S it logs how far it is. retention_s, grace_s: the settings
-    client_retention and client_grace. segment_size: bytes. JournalError, OSError."""
+    client_retention and client_grace. segment_size: bytes. recall: asks the histories.
+    JournalError, OSError."""
     began = time.monotonic()
     step, done, total = "snapshot", 0, 0
 
@@ -54,7 +60,7 @@ def restore(
         step = "region"
         check_room(region, loaded.books)
         times, why = idle.take(disk, data.idle, loaded.books.txn)
-        note_start(disk, data, loaded, region, segment_size)
+        found = note_start(disk, data, loaded, region, segment_size, recall)
         if is_new:
             data.settle(disk)
         retention_us, grace_us = int(retention_s * 1e6), int(grace_s * 1e6)
@@ -64,6 +70,7 @@ def restore(
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     tell_bad(loaded.bad)
+    lost.tell(found)
     if damaged is not None:
         log.warning(
             "history_damaged",
@@ -114,20 +121,32 @@ def load_state(
 
 
 def note_start(
-    disk: Disk, data: DataDirectory, loaded: Loaded, region: Region, segment_size: int
-) -> None:
+    disk: Disk,
+    data: DataDirectory,
+    loaded: Loaded,
+    region: Region,
+    segment_size: int,
+    recall: lost.Recall,
+) -> list[lost.Found]:
     """Note in the journal that a server starts, before anybody is served. After a crash numbers
-    that rooms and inboxes may have used, and whose events are lost, are left out. OSError."""
+    that rooms and inboxes may have used, and whose events are lost, are left out; events that are
+    damaged are dealt with, which is answered. OSError."""
     books, capacities = loaded.books, region.layout.capacities
     set_torn_aside(disk, data, loaded.end)
+    found = lost.find(disk, data, loaded, recall)
     size = segment_bytes(capacities, segment_size)
     writer = Writer(disk, data.journal, loaded.log_id, loaded.end, size, now_us)
     skip = 0 if loaded.end.clean else books.ring
-    begin = capacities.event_ring, skip, books.epoch or region.header.epoch
-    writer.begin(*begin)
+    epoch, now = books.epoch or region.header.epoch, now_us()
+    if lost.begins_anew(found):
+        epoch = max(now, epoch + 1)
+    begin, records = (capacities.event_ring, skip, epoch), lost.records(found, books, now)
+    writer.begin(*begin, records)
     books.begin(*begin)
+    books.apply(b"".join(records))
     noted = PositionFile(disk, data.position, loaded.log_id)
     noted.write(writer.position)
     noted.sync()
     noted.close()
     writer.close()
+    return found

@@ -149,11 +149,14 @@ class Writer:
         assert count or next_event > self.position.event + 1, "it would say nothing"
         self._write(BatchKind.RECORDS, records, count, events, next_event)
 
-    def begin(self, ring: int, skip: int, epoch: int) -> None:
-        """Note a start of the server, in a new segment: see the batch header's fields. OSError: as
-        for `append`."""
-        self._rotate_for(OVERHEAD)
-        self._write(BatchKind.BEGIN, (), 0, (), self.position.event + 1, (ring, skip, epoch))
+    def begin(self, ring: int, skip: int, epoch: int, found: Sequence[Piece] = ()) -> None:
+        """Note a start of the server, in a new segment: see the batch header's fields. found:
+        transactions of what it has found. OSError: as for `append`."""
+        size = sum(map(len, found))
+        self._rotate_for(OVERHEAD + size)
+        begin = ring, skip, epoch
+        event = self.position.event + 1
+        self._write(BatchKind.BEGIN, found, size // RECORD_SIZE, (), event, begin)
 
     def finish(self) -> None:
         """Note an orderly stop; what the segment has not used is given back. OSError: as for

@@ -9,18 +9,21 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import partial
 from typing import Final, NoReturn
 
 import setproctitle
 
 import liblog
 from server.archive import process as archive
+from server.archive.numbers import numbers_of
 from server.child import REPORT_MAX, Report, follow_parent, fork, reason_of
 from server.core import check, recovery
 from server.core.state import State
 from server.early import signal_name
 from server.exits import Exit
 from server.journal import process as journal
+from server.journal.disk import Disk
 from server.journal.errors import JournalError
 from server.journal.start import restore
 from server.master.resources import Part, Resources
@@ -106,14 +109,15 @@ def _run_loader(birth: Birth) -> NoReturn:
     try:
         follow_parent(birth.master, signal.SIGKILL)
         setproctitle.setproctitle("tradechat: loader")
-        assert birth.resources.data is not None
-        settings = birth.resources.settings
+        data, settings = birth.resources.data, birth.resources.settings
+        assert data is not None
         restore(
             birth.resources.region,
-            birth.resources.data,
+            data,
             settings.client_retention,
             settings.client_grace,
             settings.segment_size << 20,
+            partial(numbers_of, Disk(), data.rooms, birth.resources.region.header.log_id),
         )
         code = Exit.OK
     except (JournalError, OSError, MemoryError) as error:

@@ -118,6 +118,8 @@ OUTCOME_FIELDS = ("req_id", "txn_id", "balance", "target", "amount", "seq", "dig
 """Of a message: txn_id and amount 0, its time in the place of a balance."""
 OUTCOME_WORDS = len(OUTCOME_FIELDS)
 TARGET_KIND_SHIFT = 32  # target: TxnKind << 32 | to_user
+MARKED, RAISED = 1, 2
+"""Marks of a client, bits: what a damaged event part of the journal has left of it."""
 
 EVENT_FIELDS = (
     Field("word", "commit word: the event's number"),
@@ -326,7 +328,13 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("kept_until", "lived time before which it is given to nobody; 0: none; loader"),
             Field(
                 "floor",
-                "next_req_id of the LOGIN that made it; of requests below it nothing is known",
+                "next_req_id of the LOGIN that made it, or set it; of requests below it nothing is "
+                "known but their outcomes",
+            ),
+            Field(
+                "marks",
+                f"{MARKED}: outcomes of messages may be missing, and its next LOGIN sets the "
+                f"floor; {RAISED}: one has, and there may be outcomes below the floor",
             ),
             Field("next", "next client slot + 1 of its bucket; derived"),
             Field("newest", "greatest req_id executed"),

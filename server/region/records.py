@@ -10,6 +10,8 @@ from enum import IntEnum
 
 RECORD_WORDS = 20
 RECORD_SIZE = RECORD_WORDS * 8  # bytes
+INBOX = 1 << 32
+"""Added to a user id: the number of the inbox, where room ids are smaller."""
 
 
 class RecordKind(IntEnum):
@@ -20,6 +22,8 @@ class RecordKind(IntEnum):
     TRANSFER = 3
     REGISTER = 16
     NEW_CLIENT = 17
+    NEW_FLOOR = 18  # of a client that may lack outcomes: by its first LOGIN after that was found
+    EVENTS_LOST = 19  # a start has found the events of a batch damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +70,24 @@ _NEW_CLIENT = (
     RecordField("client_slot", "slot + 1"),
     RecordField("floor", "next_req_id of its LOGIN: of requests below it nothing is known"),
 )
+_EVENTS_LOST = (
+    RecordField("first_event", "of the batch that is damaged, as in its header"),
+    RecordField("next_event", "likewise"),
+    RecordField(
+        "room",
+        "a room that was told of in it (2^32 and the user_id: an inbox), as the histories have it; "
+        "0: they do not have these events",
+    ),
+    RecordField("seq", "the newest number of that room in it"),
+)
 BY_KIND: dict[RecordKind, tuple[RecordField, ...]] = {
     RecordKind.DEPOSIT: _MONEY,
     RecordKind.WITHDRAW: _MONEY,
     RecordKind.TRANSFER: _MONEY,
     RecordKind.REGISTER: _REGISTER,
     RecordKind.NEW_CLIENT: _NEW_CLIENT,
+    RecordKind.NEW_FLOOR: _NEW_CLIENT,
+    RecordKind.EVENTS_LOST: _EVENTS_LOST,
 }
 
 
@@ -99,5 +115,7 @@ MONEY = struct.Struct(f"={MONEY_WORDS - 1 - PAIR_WORDS}Q{PAIR_WORDS * 8}x")
 """Of a transaction without an event: what concerns that is zero."""
 MONEY_IN_ROOM = struct.Struct(f"={MONEY_WORDS - 1}Q")
 NEW_CLIENT = struct.Struct(f"={len(COMMON) + len(_NEW_CLIENT) - 1}Q")
+"""Of a NEW_FLOOR, too."""
+EVENTS_LOST = struct.Struct(f"={len(COMMON) + len(_EVENTS_LOST) - 1}Q")
 REGISTER = struct.Struct("=3Q 2Q 32s 16s 32s 32s")
 assert REGISTER.size == sum(field.words for field in COMMON + _REGISTER) * 8 - 8

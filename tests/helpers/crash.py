@@ -29,7 +29,7 @@ from server.core.ledger import DONE, RECORDED, SUPERSEDED
 from server.core.log import NO_JOURNAL
 from server.core.session import Session
 from server.core.state import State, initialise
-from server.region.layout import OUTCOME_WORDS, WORD, Capacities
+from server.region.layout import MARKED, OUTCOME_WORDS, WORD, Capacities
 from server.region.locks import CheckedLocks, Lock, fresh_semaphore, unfree_locks
 from server.region.records import OFFSETS, RECORD_WORDS, RecordKind
 from server.region.region import Region
@@ -323,7 +323,8 @@ def _unlogged(region: Region) -> Iterator[str]:
                 slot + 1,
             ):
                 yield f"client {slot} was told {txn} for {req_id}"
-    made = {r[_NEW["client_slot"]]: r for r in log.values() if r[1] == RecordKind.NEW_CLIENT}
+    kinds = RecordKind.NEW_CLIENT, RecordKind.NEW_FLOOR
+    made = {r[_NEW["client_slot"]]: r for r in log.values() if r[1] in kinds}
     for client, record in made.items():
         fields = dict(records(region, "clients"))[client - 1]
         for name, its in (("user_id", "user"), ("client_id", "client_id"), ("floor", "floor")):
@@ -666,6 +667,12 @@ def _fill_clients(world: World) -> None:
     world.lived += RETENTION_S * 1_000_000
 
 
+def _mark_idle(world: World) -> None:
+    """Outcomes may be missing in the record of Cyd's client, as after damage."""
+    client = world.other.clients.find(CYD, IDLE)
+    world.region.words[world.other.clients.at(client, "marks")] = MARKED
+
+
 def _speak_on(world: World) -> None:
     """The ring has gone round: events go."""
     for n in range(20):
@@ -729,6 +736,11 @@ CHANGES = (
     Change(
         "a new client is introduced",
         lambda w: w.doomed.sessions.introduce(CYD, 5, 40, NOW_US),
+    ),
+    Change(
+        "a marked client is introduced",
+        lambda w: w.doomed.sessions.introduce(CYD, IDLE, 40, NOW_US),
+        prepare=_mark_idle,
     ),
     Change("login of a known client", lambda w: w.login(w.doomed, CYD, IDLE), forms=0),
     Change(

@@ -24,10 +24,11 @@ from libproto.messages import Flag, Opcode
 from server.core.stats import totals
 from server.journal.directory import DataDirectory, lock_data
 from server.journal.disk import Disk
-from server.journal.format import FORMAT_VERSION, events_in
+from server.journal.format import BATCH, FORMAT_VERSION, events_in
 from server.journal.load import load
 from server.journal.reader import Batch, Reader
 from server.region.layout import WORD
+from server.region.records import RECORD_SIZE
 from server.region.region import Region
 from tests.helpers.leaks import region_name, wait_gone
 from tests.helpers.server import ROOT, RunningServer, StartServer, lasting_port, wait_until
@@ -596,6 +597,100 @@ def test_damage_below_a_snapshot_is_served_past_and_told(tmp_path: Path) -> None
         assert ann.ok(Opcode.BALANCE).balance == 75
         (told,) = events(server, "history_damaged")
         assert f"{early.path}, offset {early.offset}" in told["reason"]
+        assert server.stop() == 0
+
+
+def break_events(batch: Batch) -> bytes:
+    """The first byte of the text of its last event; answers all of them as they are then."""
+    at = batch.offset + BATCH.size + batch.count * RECORD_SIZE
+    content = bytearray(batch.path.read_bytes())
+    content[at + batch.head.events_size - 9] ^= 0xFF
+    batch.path.write_bytes(content)
+    return bytes(content[at : at + batch.head.events_size])
+
+
+def with_events(data: Path) -> list[Batch]:
+    return [batch for batch in batches_of(data) if batch.head.events_size]
+
+
+def test_damaged_events_cost_no_money_and_nothing_is_executed_twice(tmp_path: Path) -> None:
+    """A server starts without them; its clients come back, and see that their room begins anew."""
+    data = tmp_path / "data"
+    with serving(data, *SMALL) as server, entered(server, "ann", new=True) as ann:
+        register(server, "bob")
+        ann.ok(Opcode.DEPOSIT, 100)
+        epoch = ann.ok(Opcode.JOIN_ROOM, 7).epoch
+        paid = ann.call(Opcode.TRANSFER, 2, 30, req_id=300).body
+        told = ann.call(Opcode.TRANSFER_IN_ROOM, 7, 2, 5, "in front of all", req_id=301).body
+        ann.call(Opcode.CHAT_SEND, 7, "said once", req_id=302)
+        kill_all(server)
+    remove_histories(data)
+    hit = with_events(data)[-2:]
+    kept = {break_events(batch) for batch in hit}
+    with serving(data, *SMALL) as server:
+        with Wire(server.connect()) as ann:
+            ann.hello("ann")
+            login = ann.login("ann", client_id=CLIENT, next_req_id=303)
+            assert (login.status, login.body.resumed) == (Status.OK, 1)
+            assert ann.ok(Opcode.BALANCE).balance == 65
+            again = Flag.POSSIBLE_DUPLICATE
+            assert ann.call(Opcode.TRANSFER, 2, 30, req_id=300, flags=again).body == paid
+            room = ann.ok(Opcode.JOIN_ROOM, 7)
+            assert room.epoch > epoch
+            pair = Opcode.TRANSFER_IN_ROOM, 7, 2, 5, "in front of all"
+            assert ann.call(*pair, req_id=301, flags=again).body == told
+            for flags in (again, 0):
+                repeated = ann.call(Opcode.CHAT_SEND, 7, "said once", req_id=302, flags=flags)
+                assert repeated.status == Status.ERR_TIMEOUT
+            assert ann.ok(Opcode.BALANCE).balance == 65
+            assert ann.call(Opcode.CHAT_SEND, 7, "a new one", req_id=303).status == Status.OK
+            assert [e.message for e in said(ann, 7)[1] if e.message] == ["a new one"]
+        noted = events(server, "events_lost")
+        assert [each["in_histories"] for each in noted] == [False, False]
+        assert {Path(each["kept"]).read_bytes() for each in noted} == kept
+        places = [f"{batch.path}, offset {batch.offset}: " for batch in hit]
+        assert [
+            each["reason"][: len(place)] for each, place in zip(noted, places, strict=True)
+        ] == places
+        assert server.stop() == 0
+    # It is dealt with: the next start has nothing to find, and goes on in that epoch.
+    with serving(data, *SMALL) as server:
+        with Wire(server.connect()) as ann:
+            ann.hello("ann")
+            assert ann.login("ann", client_id=CLIENT, next_req_id=304).body.resumed
+            assert ann.ok(Opcode.JOIN_ROOM, 7).epoch == room.epoch
+            assert [e.message for e in said(ann, 7)[1] if e.message] == ["a new one"]
+        assert not events(server, "events_lost")
+        assert server.stop() == 0
+
+
+def remove_histories(data: Path) -> None:
+    for path in (data / "rooms").iterdir():
+        path.unlink()
+
+
+def test_damaged_events_that_the_histories_have_are_still_shown(tmp_path: Path) -> None:
+    """In the same epoch; and what follows goes on behind them."""
+    data = tmp_path / "data"
+    with serving(data, *SMALL) as server, entered(server, "ann", new=True) as ann:
+        epoch = ann.ok(Opcode.JOIN_ROOM, 7).epoch
+        for number in range(5):
+            seq = ann.call(Opcode.CHAT_SEND, 7, f"m{number}", req_id=10 + number).body.room_seq
+        head = word(server, "events", "head")
+        wait_until(lambda: word(server, "archive", "cursor") >= head, "the archive", 30.0)
+        kill_all(server)
+    break_events(with_events(data)[-1])
+    with serving(data, *SMALL) as server, entered(server, "ann") as ann:
+        (noted,) = events(server, "events_lost")
+        assert noted["in_histories"]
+        room = ann.ok(Opcode.JOIN_ROOM, 7)
+        assert room.epoch == epoch
+        assert room.last_seq > seq
+        assert ann.call(Opcode.CHAT_SEND, 7, "m4", req_id=14).status == Status.ERR_TIMEOUT
+        and_on = ann.call(Opcode.CHAT_SEND, 7, "and on", req_id=ABOVE_ALL + 1).body
+        assert and_on.room_seq > room.last_seq
+        texts = [e.message for e in said(ann, 7)[1] if e.message]
+        assert texts == [*(f"m{number}" for number in range(5)), "and on"]
         assert server.stop() == 0
 
 

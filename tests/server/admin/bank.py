@@ -16,7 +16,9 @@ from server.journal.books import Books
 from server.journal.commit import Committer, segment_bytes
 from server.journal.directory import DataDirectory, Identity
 from server.journal.disk import Disk
+from server.journal.format import BatchHead
 from server.journal.load import Idleness, fill, make_snapshot
+from server.journal.lost import Recall
 from server.journal.position import PositionFile
 from server.journal.position import read as read_position
 from server.journal.reader import Batch, Position, Reader, find_end
@@ -34,6 +36,10 @@ ROOM: Final = 1
 SIZES: Final = {"txn_ring": 16, "event_ring": 16, "clients": 6, "accounts": 5, "rooms": 4}
 
 
+def no_histories(_head: BatchHead, _epoch: int) -> None:
+    """They do not have the events."""
+
+
 @dataclass
 class Bank:
     """The directory, and what it is to hold."""
@@ -45,6 +51,7 @@ class Bank:
     commits: list[Position] = field(default_factory=list)
     """The ends of all batches that had something in them."""
     log_ids: list[int] = field(default_factory=list)  # by run
+    recall: Recall = no_histories
 
     def __post_init__(self) -> None:
         self.disk.make_directory(self.data.path)
@@ -53,6 +60,14 @@ class Bank:
     def run(self, *, stops: bool = True, snapshot: bool = True) -> Iterator["Run"]:
         """From a start of the server to its stop, or to its kill. snapshot: one is made at the
         end."""
+        with self.start() as region:
+            run = Run(self, region, region.header.log_id)
+            yield run
+            run.end(stops=stops, snapshot=snapshot)
+
+    @contextmanager
+    def start(self) -> Iterator[Region]:
+        """A start of the server, before anybody is served: its region."""
         disk, data = self.disk, self.data
         with small_region(**SIZES) as region:
             kept = data.open(disk, Identity(SECRET, region.header.log_id))
@@ -60,13 +75,11 @@ class Bank:
             self.log_ids.append(kept.log_id)
             loaded = load_state(disk, data, kept.log_id, lambda _done, _of: None)
             is_new = data.is_new(disk)
-            note_start(disk, data, loaded, region, 1)
+            note_start(disk, data, loaded, region, 1, self.recall)
             if is_new:
                 data.settle(disk)
             fill(region, loaded, NOW, Idleness({}, 0, 0, 0))
-            run = Run(self, region, kept.log_id)
-            yield run
-            run.end(stops=stops, snapshot=snapshot)
+            yield region
 
     def work(self, *, stops: bool = True, snapshot: bool = True, batches: int = 4) -> None:
         """A run in which everybody deposits, pays and speaks, in so many commits."""
@@ -97,11 +110,11 @@ class Run:
         self.state: State = state_of(region)
         there = region.words[region.layout["registry"].at(0, "users")]
         register(self.state, *NAMES[there:])
-        self._sessions: list[Session] = [
+        self.sessions: list[Session] = [
             login(self.state, user, 7) for user in range(1, len(NAMES) + 1)
         ]
-        self._req_ids = [max(1, self._newest(each) + 1) for each in self._sessions]
-        for session in self._sessions:
+        self._req_ids = [max(1, self._newest(each) + 1) for each in self.sessions]
+        for session in self.sessions:
             self.state.memberships.join(session, ROOM, STARTED_US)
         self.commit()
 
@@ -122,21 +135,21 @@ class Run:
 
     def _execute(self, who: int, kind: TxnKind, other: int, amount: int) -> None:
         done = self.state.ledger.execute(
-            self._sessions[who], kind, other, amount, self._req_id(who), False, STARTED_US
+            self.sessions[who], kind, other, amount, self._req_id(who), False, STARTED_US
         )
         assert done[0] == 0, done
 
     def say(self, who: int, text: str) -> None:
-        self.state.chat.send(self._sessions[who], ROOM, text, STARTED_US, self._req_id(who), 0)
+        self.state.chat.send(self.sessions[who], ROOM, text, STARTED_US, self._req_id(who), 0)
 
     def pay_in_room(self, who: int, to_user: int, amount: int) -> None:
         done = self.state.pairs.transfer(
-            self._sessions[who], ROOM, to_user, amount, "paid", self._req_id(who), 0, STARTED_US
+            self.sessions[who], ROOM, to_user, amount, "paid", self._req_id(who), 0, STARTED_US
         )
         assert done[0] == 0, done
 
     def whisper(self, who: int, to_user: int, text: str) -> None:
-        self.state.chat.direct(self._sessions[who], to_user, text, STARTED_US, self._req_id(who), 0)
+        self.state.chat.direct(self.sessions[who], to_user, text, STARTED_US, self._req_id(who), 0)
 
     def commit(self) -> Position:
         assert self._committer.commit() > 0

@@ -188,6 +188,7 @@ def test_a_user_an_account_a_client_a_session() -> None:
             "session": 1,
             "kept_until": 0,
             "floor": 1,
+            "marks": 0,
             "next": 0,
             "newest": 3,
             "outcomes": [

@@ -22,6 +22,7 @@ from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.format import BATCH, FORMAT_VERSION
 from server.journal.reader import Batch, Reader
+from server.region.records import RECORD_SIZE
 from tests.helpers.server import RunningServer
 from tests.helpers.wire import Lobby
 from tests.server.admin.bank import Bank
@@ -327,6 +328,25 @@ def test_a_dump_goes_on_behind_damage(
     shown_txns = [record["txn_id"] for record in objects(out)]
     assert shown_txns == [*range(1, hit.first), *range(hit.last + 1, hit.last + 3)]
     assert f"{data.path / name}, offset {hit.offset}: the batch of transaction {hit.first}" in err
+
+
+def test_a_dump_says_of_damaged_events_that_they_are_not_shown(
+    data: DataDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hit = batches(data)[-2]
+    content = bytearray(hit.path.read_bytes())
+    content[hit.offset + BATCH.size + hit.count * RECORD_SIZE + 9] ^= 0xFF
+    hit.path.write_bytes(content)
+    out, err = shown(capsys, "dump", "--data", data.path, "--json", code=1)
+    txns = [entry["txn_id"] for entry in objects(out) if "txn_id" in entry]
+    events = [entry["event_number"] for entry in objects(out) if "event_number" in entry]
+    first, following = hit.head.first_event, hit.head.next_event
+    assert set(range(hit.first, hit.last + 1)) <= set(txns)
+    assert min(events) < first
+    assert max(events) >= following
+    assert not [number for number in events if first <= number < following]
+    what = f"the events {first} to {following - 1} of this batch are damaged"
+    assert f"{hit.path}, offset {hit.offset}: {what}" in err
 
 
 def test_a_dump_says_where_the_journal_begins(

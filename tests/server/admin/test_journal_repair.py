@@ -12,10 +12,11 @@ from server.journal.directory import Identity
 from server.journal.disk import Disk, read_file
 from server.journal.errors import JournalError, Refused
 from server.journal.format import BATCH, SNAPSHOT, BatchKind, events_in
-from server.journal.reader import segments
+from server.journal.reader import Batch, segments
 from server.journal.snapshot import paths as snapshot_paths
 from server.journal.snapshot import read as read_snapshot
 from server.journal.snapshot import write as write_snapshot
+from server.region.records import RECORD_SIZE
 from tests.helpers.disk import PowerCut, SimulatedDisk, Survivors, everything, nothing
 from tests.server.admin.bank import (
     DATA,
@@ -121,6 +122,50 @@ def test_damage_below_a_snapshot_costs_history_alone() -> None:
 
 def epoch_of_state(disk: Disk) -> int:
     return state(disk).epoch
+
+
+def break_events(disk: Disk, txn: int) -> Batch:
+    """Those of the batch that a transaction is in."""
+    hit = batch_of(disk, txn)
+    assert hit.head.events_size
+    break_at(disk, hit.path, hit.offset + BATCH.size + hit.count * RECORD_SIZE + 9)
+    return hit
+
+
+def test_damaged_events_need_no_repair() -> None:
+    disk, bank = worked(last_stops=False)
+    break_events(disk, bank.commits[-3].txn)
+    before = content(disk)
+    made = mend(disk)
+    assert made.is_nothing
+    assert content(disk) == before
+    with bank.start() as region:
+        assert region.column("accounts", "balance")[:4] == bank.balances[max(bank.balances)]
+
+
+def test_a_repair_behind_damaged_events_keeps_what_is_before_it() -> None:
+    """Transactions behind them are damaged: of these a repair drops what it has to, and the next
+    start deals with the events."""
+    disk, bank = worked(last_stops=False)
+    hit, broken = bank.commits[-3].txn, batch_of(disk, bank.commits[-1].txn)
+    lost = break_events(disk, hit)
+    break_at(disk, broken.path, broken.offset + BATCH.size + 50)
+    made = mend(disk)
+    assert made.until == broken.first - 1
+    assert not verify(disk, DATA).refusal
+    with bank.start() as region:
+        assert region.column("accounts", "balance")[:4] == bank.balances[broken.first - 1]
+    assert lost.head.first_event not in state(disk).lost
+
+
+def test_a_batch_whose_events_are_damaged_is_not_parted() -> None:
+    disk, bank = worked(last_stops=False)
+    hit = break_events(disk, bank.commits[-2].txn)
+    before = content(disk)
+    with pytest.raises(Refused, match=f"choose {hit.first - 1}, or {hit.last}, its last one$"):
+        mend(disk, hit.first)
+    assert content(disk) == before
+    assert mend(disk, hit.last).until == hit.last
 
 
 def test_damaged_history_in_a_segment_that_is_needed_stays() -> None:

@@ -7,16 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from server.admin.journal_verify import ONLY_HISTORY, PASSED_OVER, Report, verify
+from server.admin.journal_verify import (
+    DEALT_WITH,
+    LOST,
+    ONLY_HISTORY,
+    PASSED_OVER,
+    Report,
+    verify,
+)
 from server.journal.directory import DirectoryUnusable, Identity
 from server.journal.disk import Disk, read_file
 from server.journal.errors import Damaged, JournalError, OtherFormat
 from server.journal.format import BATCH, FORMAT_VERSION, POSITION, SEGMENT, SNAPSHOT
 from server.journal.position import PositionFile
-from server.journal.reader import SECTOR, Reader, number_of, segments
+from server.journal.reader import SECTOR, Batch, Reader, number_of, segments
 from server.journal.snapshot import paths as snapshot_paths
 from server.journal.snapshot import read as read_snapshot
 from server.journal.snapshot import write as write_snapshot
+from server.region.records import RECORD_SIZE
 from tests.helpers.disk import SimulatedDisk
 from tests.server.admin.bank import (
     DATA,
@@ -117,6 +125,52 @@ def test_every_place_that_is_damaged_is_told() -> None:
     assert "transactions" in report.files[first].holds
     assert report.files[second].holds == "nothing that can be read"
     assert not report.files[third].problems
+
+
+def break_events(disk: SimulatedDisk, txn: int) -> Batch:
+    """Those of the batch that a transaction is in."""
+    hit = batch_of(disk, txn)
+    assert hit.head.events_size
+    break_at(disk, hit.path, hit.offset + BATCH.size + hit.count * RECORD_SIZE + 9)
+    return hit
+
+
+def test_of_damaged_events_it_says_what_a_server_does() -> None:
+    """Above the newest snapshot, before a start has found it and after; and below."""
+    disk, bank = worked(last_stops=False)
+    old = break_events(disk, 3)
+    hit = break_events(disk, bank.commits[-2].txn)
+    report = told(disk)
+    assert report.refusal == ""
+    assert wrong(report) == [
+        (old.path, old.offset, ONLY_HISTORY),
+        (hit.path, hit.offset, LOST),
+    ]
+    assert (report.txn, report.event) == (bank.commits[-1].txn, bank.commits[-1].event)
+    assert "transactions" in report.files[hit.path].holds
+    bank.work(stops=False, snapshot=False)
+    assert wrong(told(disk)) == [
+        (old.path, old.offset, ONLY_HISTORY),
+        (hit.path, hit.offset, DEALT_WITH),
+    ]
+    bank.work()
+    report = told(disk)
+    assert wrong(report) == [
+        (old.path, old.offset, ONLY_HISTORY),
+        (hit.path, hit.offset, ONLY_HISTORY),
+    ]
+    assert not report.notes, "every snapshot is what the journal makes"
+
+
+def test_damaged_events_beside_a_damaged_transaction() -> None:
+    disk, bank = worked(last_stops=False)
+    hit, other = (break_events(disk, bank.commits[place].txn) for place in (-3, -2))
+    break_at(disk, other.path, other.offset + BATCH.size + 9)
+    report = told(disk)
+    assert report.refusal
+    assert [(path, offset) for path, offset, _ in wrong(report)] == [
+        (other.path, other.offset), (hit.path, hit.offset),
+    ]  # fmt: skip
 
 
 Breaks = Callable[[SimulatedDisk, Bank], None]

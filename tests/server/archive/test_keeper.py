@@ -545,6 +545,42 @@ def test_a_journal_with_damaged_events_closes_and_what_is_before_can_be_asked_fo
         assert made.told() == histories(made.journal.said)
 
 
+@pytest.mark.parametrize("how", ["going on", "made anew"])
+def test_events_that_were_damaged_at_the_start_are_passed_over(how: str) -> None:
+    """All others are there; one that this server has written is waited for."""
+    with server() as made:
+        for number in range(3):
+            made.say(ROOMS[number % 3])
+        made.catch_up()
+        made.keeper.finish()
+        if how == "made anew":
+            made.disk.remove(made.data.rooms / made.disk.names(made.data.rooms)[0])
+        at, path = made.journal.writer.position, made.journal.writer.segment
+        assert path is not None
+        for number in range(6):
+            made.say(ROOMS[number % 3], size=300)
+        flip(made.disk, path, at.offset + 400)
+        made.region.events.first = made.region.events.head + 1
+        made.restart()
+        for number in range(6):
+            made.say(ROOMS[number % 3])
+        made.catch_up()
+        left = [said for said in made.journal.said if said.event != at.event + 1]
+        assert made.word("closed") == 0
+        assert made.told() == histories(left)
+        made.keeper.finish()
+        made.restart()
+        made.turn()
+        assert made.told() == histories(left)
+        at, path = made.journal.writer.position, made.journal.writer.segment
+        assert path is not None
+        made.say(size=300)
+        flip(made.disk, path, at.offset + 400)
+        made.turn()
+        assert made.word("closed") == 1
+        assert made.told() == histories(left)
+
+
 def test_one_sender_fills_at_most_a_tenth_of_an_inbox() -> None:
     with server(limits=Limits(room_keep=5, inbox_keep=40, lag_max=ALL)) as made:
         for number in range(12):

@@ -311,7 +311,7 @@ def truth_of(books: Books) -> Truth:
             found["accounts.balance", user] = account
     for slot in range(books.clients):
         found["clients.user", slot] = [books.client_users[slot], books.client_ids[slot]]
-        found["clients.floor", slot] = [books.floors[slot]]
+        found["clients.floor", slot] = [books.floors[slot], books.marks[slot]]
         row = books.outcomes[slot * ROW_WORDS : (slot + 1) * ROW_WORDS].tolist()
         if any(row):
             found["clients.newest", slot] = [books.newest[slot], *row]

@@ -60,7 +60,8 @@ def test_the_varied_history_is_varied() -> None:
     """What the other tests rely on."""
     with history(*VARIED) as worked:
         records = [worked.record(txn) for txn in range(1, worked.head + 1)]
-        assert {record[1] for record in records} == set(RecordKind)
+        after_damage = {RecordKind.NEW_FLOOR, RecordKind.EVENTS_LOST}
+        assert {record[1] for record in records} == set(RecordKind) - after_damage
         clients = [record[6] for record in records if record[1] == NEW_CLIENT]
         assert len(clients) > len(set(clients)), "no slot was used again"
         assert any(record[13] == 0 for record in records if record[1] in (DEPOSIT, WITHDRAW))

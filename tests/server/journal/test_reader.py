@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -120,13 +121,44 @@ def content_of(found: list[Batch]) -> list[tuple[bytes, bytes]]:
     return [(bytes(each.records), bytes(each.events)) for each in found]
 
 
+def parts_of(part: Part) -> dict[str, range]:
+    """Where the parts of a batch stand."""
+    written = ALL[part.before]
+    ends = list(accumulate((BATCH.size, len(written.records), len(written.events), len(BATCH_END))))
+    names = "header", "records", "events", "closing word"
+    return {
+        name: range(part.start + start, part.start + end)
+        for name, start, end in zip(names, [0, *ends], ends, strict=False)
+    }
+
+
+def check_read(found: list[Batch], left: int) -> list[Written]:
+    """So many batches as they were written, but for events that were lost, and these as none; what
+    that is."""
+    expected = [
+        written._replace(events=b"") if each.lost else written
+        for each, written in zip(found, ALL[:left], strict=True)
+    ]
+    assert content_of(found) == [(each.records, each.events) for each in expected]
+    assert all(not each.lost or written.events for each, written in zip(found, ALL, strict=False))
+    return expected
+
+
+def check_lost(disk: SimulatedDisk, *lost: int) -> None:
+    """All is read, of these batches the transactions alone; and so it goes on."""
+    found = list(Reader(disk, DIRECTORY, LOG_ID).batches())
+    assert [place for place, each in enumerate(found) if each.lost] == list(lost)
+    assert [each.end for each in found] == ends()
+    check_end(disk, len(ALL))
+
+
 def check_refused(disk: SimulatedDisk, name: str, offset: int) -> str:
     """Damaged, at that place, after a true beginning; nothing is changed. What it says."""
     found: list[Batch] = []
     reader = Reader(disk, DIRECTORY, LOG_ID)
     with pytest.raises(Damaged) as refused:
         found.extend(reader.batches())
-    assert content_of(found) == [(each.records, each.events) for each in ALL[: len(found)]]
+    check_read(found, len(found))
     assert (refused.value.path, refused.value.offset) == (DIRECTORY / name, offset)
     assert str(refused.value).startswith(f"{DIRECTORY / name}, offset {offset}: ")
     assert disk.calls == 0
@@ -137,13 +169,12 @@ def check_end(disk: SimulatedDisk, left: int) -> None:
     """So many batches are read; a Writer goes on behind them, and all of it is kept."""
     reader = Reader(disk, DIRECTORY, LOG_ID)
     found = list(reader.batches())
-    assert content_of(found) == [(each.records, each.events) for each in ALL[:left]]
+    expected = check_read(found, left)
     end = find_end(disk, DIRECTORY, LOG_ID, None)
     assert end.position == reader.end.position
     assert (end.path, end.torn, end.unborn) == (
         reader.end.path, reader.end.torn, reader.end.unborn,
     )  # fmt: skip
-    expected = ALL[:left]
     writer = open_writer(disk)
     for each in after(writer, [Size(1, 1), Size(12), Size(0, 2)], generation=1):
         append(writer, each)
@@ -360,14 +391,19 @@ def test_a_first_segment_that_was_being_made() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("whole", [False, True], ids=["bit", "byte"])
 def test_every_byte_flipped(name: str, whole: bool) -> None:
-    """Damage is never taken for a torn write: not even in the last batch."""
+    """Damage is never taken for a torn write: not even in the last batch. That of events alone is
+    passed over, and that of a closing word is none."""
     content = bytearray(FILES[name])
     for offset in range(len(content)):
         flip = 0xFF if whole else 1 << offset % 8
         content[offset] ^= flip
-        part = part_at(name, offset)
-        # Behind the last batch there was no room for another.
-        check_refused(changed(name, content), name, len(content) if part is None else part.start)
+        part, disk = part_at(name, offset), changed(name, content)
+        if part is not None and part.batch and offset in parts_of(part)["events"]:
+            check_lost(disk, part.before)
+        elif part is not None and part.batch and offset in parts_of(part)["closing word"]:
+            check_lost(disk)
+        else:  # behind the last batch there was no room for another
+            check_refused(disk, name, len(content) if part is None else part.start)
         content[offset] ^= flip
 
 
@@ -403,6 +439,34 @@ def test_zeros_over_a_part(part: Part) -> None:
         what = check_refused(disk, part.name, part.start)
         assert "damaged" in what
         assert ("header" in what) != part.batch
+
+
+@pytest.mark.parametrize(
+    "part", [part for part in PARTS if part.batch and parts_of(part)["events"]]
+)
+def test_zeros_over_the_events(part: Part) -> None:
+    """What follows tells that it is no torn write; in the last batch a sector may be missing."""
+    content, events = bytearray(FILES[part.name]), parts_of(part)["events"]
+    content[events.start : events.stop] = bytes(len(events))
+    holes = any(not any(content[each]) for each in _sectors(part.start, part.end))
+    disk = changed(part.name, content)
+    if part is LAST and holes:
+        check_end(disk, len(ALL) - 1)
+    else:
+        check_lost(disk, part.before)
+    if part.end + SLACK < len(content):  # and the header of the next one is damaged
+        content[part.end] ^= 1
+        check_refused(changed(part.name, content), part.name, part.end)
+
+
+def test_the_events_of_many_batches_are_damaged() -> None:
+    files = {name: bytearray(content) for name, content in FILES.items()}
+    lost = [part for part in PARTS if part.batch and parts_of(part)["events"]]
+    for part in lost:
+        files[part.name][parts_of(part)["events"][-1]] ^= 1
+    disk = disk_of({name: bytes(content) for name, content in files.items()})
+    check_lost(disk, *(part.before for part in lost))
+    assert len(lost) > 3
 
 
 def test_what_is_missing_is_named() -> None:
@@ -630,11 +694,41 @@ def test_whatever_sectors_are_missing_the_batch_is_torn() -> None:
 
 def test_whatever_byte_of_a_whole_last_batch_is_changed_it_is_damaged() -> None:
     content = FILES[LAST.name][: LAST.end] + _packed(_salt(LAST.name), LONG, CHAIN) + bytes(99)
+    records = LAST.end + BATCH.size + len(LONG.records)
     for at in range(LAST.end, LAST.end + length(LONG)):
         left = bytearray(content)
         left[at] ^= 1 << at % 8
+        if at >= records:
+            *_, last = Reader(changed(LAST.name, left), DIRECTORY, LOG_ID).batches()
+            assert last.lost == (at < records + len(LONG.events))
+            events = b"" if last.lost else LONG.events
+            assert content_of([last]) == [(LONG.records, events)]
+            continue
         what = check_refused(changed(LAST.name, left), LAST.name, LAST.end)
         assert what == f"the batch of transaction {TXN + 1} is damaged"
+
+
+def test_events_with_a_missing_sector_are_damaged_where_another_batch_follows() -> None:
+    """That was written when this one was durable; where none follows it is torn."""
+    many = batch(TXN + 1, Size(1, 12), 0, EVENT + 1)
+    packed = _packed(_salt(LAST.name), many, CHAIN)
+    after_it = batch(many.last + 1, Size(2), 0, many.next_event)
+    following = _packed(_salt(LAST.name), after_it, sha256(packed[: BATCH.size]))
+    end = LAST.end + len(packed)
+    events = range(end - len(BATCH_END) - len(many.events), end - len(BATCH_END))
+    missing = [each for each in _sectors(LAST.end, end) if {each.start, each.stop - 1} <= {*events}]
+    assert missing
+    for sector in missing:
+        for behind in (following, b""):
+            content = bytearray(FILES[LAST.name][: LAST.end] + packed + behind + bytes(99))
+            content[sector] = bytes(sector.stop - sector.start)
+            disk = changed(LAST.name, content)
+            if not behind:
+                check_end(disk, len(ALL))
+                continue
+            *_, hit, last = Reader(disk, DIRECTORY, LOG_ID).batches()
+            assert (hit.lost, last.lost) == (True, False)
+            assert content_of([hit, last]) == [(many.records, b""), (after_it.records, b"")]
 
 
 def test_what_stands_behind_a_torn_batch_is_told() -> None:

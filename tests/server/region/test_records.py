@@ -8,6 +8,7 @@ from libproto.messages import TxnKind
 from server.region.records import (
     BY_KIND,
     COMMON,
+    EVENTS_LOST,
     FROM_USER,
     MONEY,
     MONEY_IN_ROOM,
@@ -25,6 +26,8 @@ MONEY_KINDS = (RecordKind.DEPOSIT, RecordKind.WITHDRAW, RecordKind.TRANSFER)
 PACKED = dict.fromkeys(MONEY_KINDS, MONEY_IN_ROOM) | {
     RecordKind.REGISTER: REGISTER,
     RecordKind.NEW_CLIENT: NEW_CLIENT,
+    RecordKind.NEW_FLOOR: NEW_CLIENT,
+    RecordKind.EVENTS_LOST: EVENTS_LOST,
 }
 
 
