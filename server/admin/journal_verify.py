@@ -122,7 +122,8 @@ def _verify(disk: Disk, data: DataDirectory) -> Report:
     _tell_position(disk, data, found, report)
     if isinstance(refused, Damaged):
         report.add(refused)
-    _verify_rooms(disk, data, report)
+    epoch = loaded.books.epoch if loaded is not None else 0
+    _verify_rooms(disk, data, report, identity.log_id, epoch)
     if loaded is not None:
         report.txn, report.event = loaded.books.txn, loaded.books.event
     elif found.reached is not None:
@@ -211,7 +212,8 @@ def _tell_position(disk: Disk, data: DataDirectory, found: Survey, report: Repor
         )
 
 
-def _verify_rooms(disk: Disk, data: DataDirectory, report: Report) -> None:
+def _verify_rooms(disk: Disk, data: DataDirectory, report: Report, log_id: int, epoch: int) -> None:
+    """epoch: of the numbers of rooms and inboxes; 0: it is not known."""
     if data.rooms.name not in disk.names(data.path):
         report.notes.append(f"{data.rooms} is missing: {HISTORIES_ANEW}")
     scan = Scan(disk, data.rooms)
@@ -232,6 +234,12 @@ def _verify_rooms(disk: Disk, data: DataDirectory, report: Report) -> None:
         wrong = error
     for path, head, *_ in scan.segments:
         report.file(path, f"{count_of(events.get(head.number, 0), 'event')} of rooms")
+    heads = [segment.head for segment in scan.segments]
+    if any(head.log_id != log_id or (epoch and head.epoch != epoch) for head in heads):
+        report.notes.append(
+            f"{data.rooms} is of another log, or of rooms that have begun anew since, as they do "
+            f"with a repair: {HISTORIES_ANEW}"
+        )
     if wrong is not None:
         report.add(wrong, HISTORIES_ANEW)
     elif scan.torn is not None:

@@ -467,3 +467,20 @@ def test_something_else_in_the_place_of_a_directory(
     for command in ("verify", "repair"):
         _, error = shown(capsys, command, "--data", data.path, code=EXIT_NOT_DONE)
         assert f"{data.path / name} is not a directory" in error
+
+
+def test_histories_of_another_log_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server sets them aside, and makes them anew."""
+    for name in ("one", "other"):
+        with RunningServer(tmp_path / name, workers=1) as server, Lobby(server) as lobby:
+            lobby.enter().ok(Opcode.JOIN_ROOM, 1)
+    one, other = (DataDirectory(tmp_path / name) for name in ("one", "other"))
+    said, _ = shown(capsys, "verify", "--data", one.path)
+    assert "of another log" not in said
+    shutil.rmtree(one.rooms)
+    shutil.copytree(other.rooms, one.rooms)
+    said, _ = shown(capsys, "verify", "--data", one.path)
+    assert f"{one.rooms} is of another log" in said
+    assert "makes the histories anew" in said
