@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from server.admin.journal_survey import Held, Match, Seen, Survey, survey
+from server.archive.numbers import numbers_of
 from server.archive.segments import RECORD, Scan, record_size
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk, read_file
@@ -31,9 +32,17 @@ ONLY_HISTORY: Final = "only history: a server starts with what is newer"
 DEALT_WITH: Final = (
     "a start has dealt with it: a server starts with what is there, and loses no more"
 )
+_UNSURE: Final = "it is not known any more whether messages from before were executed"
 LOST: Final = (
-    "a server starts, and no money is lost: but what was said in these events is, and it is not "
-    "known any more whether messages from before were executed"
+    "a server starts, and no money is lost: but what was said in these events is, so rooms and "
+    f"inboxes begin a new epoch, and {_UNSURE}"
+)
+OF_AN_OLDER_EPOCH: Final = (
+    "a server starts, and no money is lost: but what was said in these events is, before rooms "
+    f"and inboxes began the epoch that they are in, and {_UNSURE}"
+)
+IN_HISTORIES: Final = (
+    f"a server starts, and no money is lost; the histories have these events; but {_UNSURE}"
 )
 PASSED_OVER: Final = "a server passes it over, and loses nothing"
 HISTORIES_ANEW: Final = "a server serves money and chat, and makes the histories anew"
@@ -116,7 +125,7 @@ def _verify(disk: Disk, data: DataDirectory) -> Report:
         loaded = load_state(disk, data, identity.log_id, lambda _done, _of: None)
     except JournalError as error:
         report.refusal, refused = str(error), error
-    _tell_journal(found, loaded, report)
+    _tell_journal(found, loaded, data, report)
     for seen in found.snapshots:
         _tell_snapshot(seen, loaded, report)
     _tell_position(disk, data, found, report)
@@ -131,7 +140,9 @@ def _verify(disk: Disk, data: DataDirectory) -> Report:
     return report
 
 
-def _tell_journal(found: Survey, loaded: Loaded | None, report: Report) -> None:
+def _tell_journal(
+    found: Survey, loaded: Loaded | None, data: DataDirectory, report: Report
+) -> None:
     for path in found.paths:
         held = found.segments.get(path)
         report.file(path, "nothing that can be read" if held is None else _holds(held))
@@ -148,20 +159,30 @@ def _tell_journal(found: Survey, loaded: Loaded | None, report: Report) -> None:
         is_segment = error.path in found.paths
         is_old = is_segment and (number_of(error.path), error.offset) < needed
         report.add(error, ONLY_HISTORY if is_old else "")
-    found_now = [str(events_damaged(batch)) for batch in loaded.lost] if loaded is not None else []
+    new = _lost_now(loaded, data) if loaded is not None else {}
     for error in found.lost:
         if (number_of(error.path), error.offset) < needed:
             report.add(error, ONLY_HISTORY)
-        elif str(error) in found_now:
-            report.add(error, LOST)
         else:
-            report.add(error, DEALT_WITH if loaded is not None else "")
+            report.add(error, new.get(str(error), DEALT_WITH if loaded is not None else ""))
     end = found.end
     if end is not None and end.torn:
         report.notes.append(
             f"{end.path}, offset {end.offset}: what stands here was not written wholly. That is no "
             "damage: the batch was being written, by a server that runs or that was killed"
         )
+
+
+def _lost_now(loaded: Loaded, data: DataDirectory) -> dict[str, str]:
+    """What a start would do about the events that it would find damaged, by what is wrong."""
+    effects = {}
+    for batch in loaded.lost:
+        effect, epoch = OF_AN_OLDER_EPOCH, loaded.books.epoch
+        if loaded.books.lost[batch.head.first_event].epoch == epoch:
+            numbers = numbers_of(loaded.disk, data.rooms, loaded.log_id, batch.head, epoch)
+            effect = LOST if numbers is None else IN_HISTORIES
+        effects[str(events_damaged(batch))] = effect
+    return effects
 
 
 def _holds(held: Held) -> str:

@@ -21,6 +21,7 @@ from client import Client
 from client.errors import ClientError, ServerBusy
 from libproto.errors import Status
 from libproto.messages import Flag, Opcode
+from server.admin.journal_verify import IN_HISTORIES, LOST, verify
 from server.core.stats import totals
 from server.journal.directory import DataDirectory, lock_data
 from server.journal.disk import Disk
@@ -627,6 +628,9 @@ def test_damaged_events_cost_no_money_and_nothing_is_executed_twice(tmp_path: Pa
     remove_histories(data)
     hit = with_events(data)[-2:]
     kept = {break_events(batch) for batch in hit}
+    report = verify(Disk(), DataDirectory(data))
+    assert report.refusal == ""
+    assert [p.effect for each in report.files.values() for p in each.problems] == [LOST, LOST]
     with serving(data, *SMALL) as server:
         with Wire(server.connect()) as ann:
             ann.hello("ann")
@@ -679,7 +683,10 @@ def test_damaged_events_that_the_histories_have_are_still_shown(tmp_path: Path) 
         head = word(server, "events", "head")
         wait_until(lambda: word(server, "archive", "cursor") >= head, "the archive", 30.0)
         kill_all(server)
-    break_events(with_events(data)[-1])
+    hit = with_events(data)[-1]
+    break_events(hit)
+    report = verify(Disk(), DataDirectory(data))
+    assert [each.effect for each in report.files[hit.path].problems] == [IN_HISTORIES]
     with serving(data, *SMALL) as server, entered(server, "ann") as ann:
         (noted,) = events(server, "events_lost")
         assert noted["in_histories"]

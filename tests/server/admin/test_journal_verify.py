@@ -10,6 +10,7 @@ import pytest
 from server.admin.journal_verify import (
     DEALT_WITH,
     LOST,
+    OF_AN_OLDER_EPOCH,
     ONLY_HISTORY,
     PASSED_OVER,
     Report,
@@ -160,6 +161,25 @@ def test_of_damaged_events_it_says_what_a_server_does() -> None:
         (hit.path, hit.offset, ONLY_HISTORY),
     ]
     assert not report.notes, "every snapshot is what the journal makes"
+
+
+def test_damaged_events_of_an_older_epoch_begin_no_new_one() -> None:
+    disk, bank = worked(last_stops=False)
+    first, second = (break_events(disk, bank.commits[place].txn) for place in (-4, -2))
+    fd = disk.open(first.path, writable=True)  # as it was: it is found later
+    offset = first.offset + BATCH.size + first.count * RECORD_SIZE + 9
+    disk.write(fd, [bytes([disk.read(fd, 1, offset)[0] ^ 0xFF])], offset)
+    disk.close(fd)
+    with bank.start():
+        pass
+    break_at(disk, first.path, offset)
+    assert wrong(told(disk)) == [
+        (first.path, first.offset, OF_AN_OLDER_EPOCH),
+        (second.path, second.offset, DEALT_WITH),
+    ]
+    epoch = state(disk).epoch
+    with bank.start() as region:
+        assert region.header.epoch == epoch
 
 
 def test_damaged_events_beside_a_damaged_transaction() -> None:
