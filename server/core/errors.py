@@ -90,6 +90,11 @@ class EventsFull(Busy):
         super().__init__("the server cannot keep more messages just now")
 
 
+class LeavesFull(EventsFull):
+    """Not even a leave has a place in the ring. It is not refused: it waits for as long as that
+    takes."""
+
+
 class Superseded(StateRefusal):
     """A later LOGIN has taken the session's place."""
 

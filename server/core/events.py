@@ -13,7 +13,13 @@ from struct import Struct
 from typing import NamedTuple
 
 from libproto.messages import HEADER_LEN, Opcode
-from server.core.errors import DiskFull, EventsFull, HistoriesBehind, JournalFailed
+from server.core.errors import (
+    DiskFull,
+    EventsFull,
+    HistoriesBehind,
+    JournalFailed,
+    LeavesFull,
+)
 from server.core.outcomes import Outcome, Outcomes
 from server.core.room_bits import RoomBits
 from server.region.layout import EVENT_FIELDS, TARGET_KIND_SHIFT, WORD
@@ -73,6 +79,7 @@ class Events:
         self._words, self._bytes, self._bits = region.words, region.bytes, bits
         self._rooms, self._users = layout["rooms"], layout["users"]
         self._head, self._limit = region.events.index("head"), region.events.index("limit")
+        self._leave_limit = region.events.index("leave_limit")
         self._full = region.journal.index("full")
         self._closed = region.archive.index("closed")
         self._first = region.events.index("first")
@@ -87,28 +94,35 @@ class Events:
         self._last, self._oldest = rooms["last_seq"], rooms["oldest_seq"]
         self._last_event = rooms["last_event"]
         self._kept = rooms["kept"]
+        self.others_wait = False
+        """Requests of this worker that came before wait for a place: set by who keeps them."""
 
     # ---- publishing, under the event lock
 
-    def has_place(self) -> bool:
-        """Is there a place for one more event? One is given again only when what is in it is
-        durable."""
-        words = self._words
-        return bool(words[self._head] < words[self._limit])
-
     def check_open(self) -> None:
         """Busy, unless one more event that is no leave may be made: there is a place for it, and
-        the archive keeps up with what it is to keep."""
-        if self._words[self._closed]:
+        the archive keeps up with what it is to keep. A place is given again only when what is in it
+        is durable."""
+        words = self._words
+        if words[self._closed]:
             raise HistoriesBehind
-        self.check_place()
-
-    def check_place(self) -> None:
-        """Busy, unless there is a place for one more event."""
-        if not self.has_place():
-            if not self._words[self._limit]:
+        if words[self._head] >= words[self._limit]:
+            if not words[self._limit]:
                 raise JournalFailed
-            raise DiskFull if self._words[self._full] else EventsFull
+            raise DiskFull if words[self._full] else EventsFull
+        if self.others_wait:
+            raise EventsFull
+
+    def has_place_to_leave(self) -> bool:
+        """Is there a place for one more leave? Space on the disk is kept for those of all members;
+        so there is, or will be when what is in the ring is durable."""
+        words = self._words
+        return bool(words[self._head] < words[self._leave_limit])
+
+    def check_leave(self) -> None:
+        """LeavesFull, unless there is a place for one more leave. JournalFailed."""
+        if not self.has_place_to_leave():
+            raise LeavesFull if self._words[self._leave_limit] else JournalFailed
 
     def has_place_for_payment(self) -> bool:
         """A PAYMENT may be missed, so it does not take the last places."""

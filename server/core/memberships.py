@@ -36,6 +36,7 @@ class Memberships:
         self._users, self._bits, self._audience, self._events = users, bits, audience, events
         self._sessions, self._rooms = layout["sessions"], layout["rooms"]
         self._skipped = region.events.index("skipped")
+        self._all_members = region.registry.index("members")
         self._last, self._members = self._rooms.offsets["last_seq"], self._rooms.offsets["members"]
         self._joining = locks.guard("join", locks.registry, locks.event)
         self._leaving = locks.guard("leave", locks.registry, locks.event)
@@ -60,14 +61,14 @@ class Memberships:
         return last, members, shown, touched
 
     def leave(self, session: Session, room: int, now: int) -> Touched:
-        """Leave a room; one not joined is left as it is. Superseded, Busy."""
+        """Leave a room; one not joined is left as it is. Superseded, LeavesFull, JournalFailed."""
         with self._leaving:
             if not is_live(self._words, session):  # its slot may be another's by now
                 raise Superseded
             if not self._needs_event(session.slot, session.user, room):
                 self._bits.clear(session.slot, room)
                 return NOBODY
-            self._events.check_place()
+            self._events.check_leave()
             return self._announce(SlotKind.LEFT, room, session.slot, session.user, now)
 
     def leave_some(self, session: int, user: int, now: int, most: int) -> tuple[Touched, bool]:
@@ -79,7 +80,7 @@ class Memberships:
             if not self._needs_event(session, user, room):
                 self._bits.clear(session, room)
                 continue
-            if not most or not self._events.has_place():
+            if not most or not self._events.has_place_to_leave():
                 return touched, False
             most -= 1
             touched |= self._announce(SlotKind.LEFT, room, session, user, now)
@@ -106,7 +107,10 @@ class Memberships:
         frame = _broadcast(0, 0, room, seq, now, int(kind), user, self._users.name(user), "")
         event = self._events.payload(kind, room, seq, user, session + 1, frame, now)
         self._events.publish(event)
-        self._words[self._room(room) + self._members] += 1 if kind == SlotKind.JOINED else -1
+        change = 1 if kind == SlotKind.JOINED else -1
+        self._words[self._room(room) + self._members] += change
+        # After the head, as the journal relies on: see Committer.
+        self._words[self._all_members] += change
         return self._audience.listeners(room)
 
     def recount(self, live: list[int]) -> None:
@@ -118,6 +122,7 @@ class Memberships:
                 members.setdefault(room, set()).add(user)
         counts = [len(members.get(room, ())) for room in range(self._rooms.records)]
         self._region.set_column("rooms", "members", counts)
+        self._words[self._all_members] = sum(counts)
 
     # ---- reading, without a lock
 

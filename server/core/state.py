@@ -68,6 +68,7 @@ def initialise(region: Region) -> None:
     for field in ("durable", "released", "limit"):
         setattr(region.log, field, NO_JOURNAL)
         setattr(region.events, field, NO_JOURNAL)
+    region.events.leave_limit = NO_JOURNAL
     region.log.first = region.events.first = 1
     sessions = region.layout["sessions"]
     for slot in range(sessions.records - 1):

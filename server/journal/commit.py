@@ -6,10 +6,16 @@ Everything the journal publishes stands in a word of its own, written by it alon
 
 PAYMENT slots are not written, since they may be missed. They count as durable as soon as all before
 them is.
+
+**Places.** A request gets one only where what is allocated on the disk has room for it, and beside
+it for a leave of every member; so a leave is never refused for want of space. In the ring the last
+eighth is for leaves: however many there are, all in it can be written, and there is a place for the
+next. (Space for all of them in the ring as well would be a limit on members.)
 """
 
 import errno
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from libnet.wakeup import Wakeup
 from server.core.events import SlotKind
@@ -18,7 +24,7 @@ from server.journal.errors import JournalError
 from server.journal.format import EVENT_HEAD, SEGMENT, event_size
 from server.journal.position import PositionFile
 from server.journal.writer import OVERHEAD, Writer
-from server.region.layout import WORD, Capacities, frame_words
+from server.region.layout import WORD, Capacities, frame_words, leave_words
 from server.region.records import OFFSETS, RECORD_SIZE, RECORD_WORDS, RecordKind
 from server.region.region import Region
 
@@ -28,7 +34,7 @@ _KIND, _EVENT = (OFFSETS[RecordKind.TRANSFER][name] for name in ("kind", "event"
 def give_up(region: Region, number: int) -> None:
     """Tell the workers that nothing becomes durable any more: no transaction and no event gets a
     place, and no answer that waits leaves. number: the errno, for whoever looks."""
-    region.log.limit = region.events.limit = 0
+    region.log.limit = region.events.limit = region.events.leave_limit = 0
     region.journal.failed = number
 
 
@@ -37,17 +43,29 @@ def _told(word: int) -> int:
     return 0 if word == NO_JOURNAL else word
 
 
-def largest_event(capacities: Capacities) -> int:
-    """Bytes of the largest event."""
-    return event_size(frame_words(capacities) * WORD)
+LEAVE_BYTES: Final = event_size(leave_words() * WORD) + OVERHEAD
+"""Bytes of the largest leave, in a batch of its own."""
+_TXN_BYTES: Final = RECORD_SIZE + OVERHEAD
+_LEAVES_SHARE: Final = 8  # of the ring one part is for leaves
 
 
-def segment_bytes(capacities: Capacities, size: int) -> int:
+def event_bytes(capacities: Capacities) -> int:
+    """Bytes that are kept for an event that is no leave: of the largest one in a batch of its own,
+    or of a join and of the leave that follows from it."""
+    return max(event_size(frame_words(capacities) * WORD) + OVERHEAD, 2 * LEAVE_BYTES)
+
+
+def places(capacities: Capacities) -> int:
+    """Events in a full ring beside those that only leaves have places for."""
+    return capacities.event_ring - capacities.event_ring // _LEAVES_SHARE
+
+
+def segment_bytes(capacities: Capacities, size: int, members: int = 0) -> int:
     """Bytes that a segment is to be allocated: `size`, and at least what both full rings can take,
-    each record in a batch of its own, and the END."""
-    txns = capacities.txn_ring * (RECORD_SIZE + OVERHEAD)
-    events = capacities.event_ring * (largest_event(capacities) + OVERHEAD)
-    return max(size, SEGMENT.size + txns + events + OVERHEAD)
+    each record in a batch of its own, the leaves of so many members and some more, and the END."""
+    leaves = max(capacities.event_ring, 1 << members.bit_length())
+    rings = capacities.txn_ring * _TXN_BYTES + places(capacities) * event_bytes(capacities)
+    return max(size, SEGMENT.size + rings + leaves * LEAVE_BYTES + OVERHEAD)
 
 
 class Committer:
@@ -78,19 +96,21 @@ class Committer:
         assert ring.stride * WORD == RECORD_SIZE, "a run of slots is a run of records"
         events = layout["event_ring"]
         self._events, self._stride, self._events_size = events.base, events.stride, events.records
-        self._txn_bytes = RECORD_SIZE + OVERHEAD
-        self._event_bytes = largest_event(capacities) + OVERHEAD
-        self._full_bytes = self._size * self._txn_bytes + self._events_size * self._event_bytes
+        self._event_bytes, self._places = event_bytes(capacities), places(capacities)
+        self._full_bytes = self._size * _TXN_BYTES + self._places * self._event_bytes
+        self._members = region.registry.index("members")
         names = "durable", "released", "limit"
         self._durable, self._released, self._limit = map(region.log.index, names)
         self._events_durable, self._events_released, self._events_limit = map(
             region.events.index, names
         )
+        self._leave_limit = region.events.index("leave_limit")
         self._last_pair = region.log.index("last_pair_event")
         # The newest durable one, written or not; and what the process before this one gave stays
         # given.
         self._event = max(writer.position.event, _told(region.events.durable))
-        self._limits = _told(region.log.limit), _told(region.events.limit)
+        given = region.log.limit, region.events.limit, region.events.leave_limit
+        self._limits = _told(given[0]), _told(given[1]), _told(given[2])
         workers = layout["workers"]
         self._parked = [(workers.at(n, "parked"), wakeup) for n, wakeup in enumerate(wakeups)]
 
@@ -103,28 +123,36 @@ class Committer:
         # The log's word first: what a worker parked before an event is answered before that event.
         words[self._released] = durable if self._sync else NO_JOURNAL
         words[self._events_released] = event if self._sync else NO_JOURNAL
-        self._limits = self._places(durable, event)
-        words[self._limit], words[self._events_limit] = self._limits
+        self._limits = self._give(durable, event)
+        words[self._limit], words[self._events_limit], words[self._leave_limit] = self._limits
         for at, wakeup in self._parked:
             if words[at]:
                 wakeup.set()
 
-    def _places(self, durable: int, event: int) -> tuple[int, int]:
-        """The newest transaction and event that have a place. What was given stays given; each ring
-        is filled, but where the disk has no room for as much: then half of what is left for each.
+    def _give(self, durable: int, event: int) -> tuple[int, int, int]:
+        """The newest transaction, event and leave that have a place. What was given stays given;
+        each ring is filled, but where the disk has no room for as much: then half of what is left
+        for each, beside the leaves of all members.
         """
-        txn_limit, event_limit = self._limits
-        if self._writer.room >= self._full_bytes:
-            return max(txn_limit, durable + self._size), max(event_limit, event + self._events_size)
+        txn_limit, event_limit, leave_limit = self._limits
+        leaves = max(leave_limit, event + self._events_size)
+        # One more than are counted: who joins is counted after the event is there to be written.
+        room = self._writer.room - (self._words[self._members] + 1) * LEAVE_BYTES
+        if room >= self._full_bytes:
+            return (
+                max(txn_limit, durable + self._size),
+                max(event_limit, event + self._places),
+                leaves,
+            )
         given = max(txn_limit, durable), max(event_limit, event)
         open_txns, open_events = given[0] - durable, given[1] - event
-        txns, events = max(0, self._size - open_txns), max(0, self._events_size - open_events)
-        left = self._writer.room - open_txns * self._txn_bytes - open_events * self._event_bytes
-        if left < txns * self._txn_bytes + events * self._event_bytes:
+        txns, events = max(0, self._size - open_txns), max(0, self._places - open_events)
+        left = room - open_txns * _TXN_BYTES - open_events * self._event_bytes
+        if left < txns * _TXN_BYTES + events * self._event_bytes:
             half = max(0, left) // 2
-            txns = min(txns, half // self._txn_bytes)
+            txns = min(txns, half // _TXN_BYTES)
             events = min(events, half // self._event_bytes)
-        return given[0] + txns, given[1] + events
+        return given[0] + txns, given[1] + events, leaves
 
     def behind(self) -> bool:
         """Is there anything to commit?"""

@@ -122,8 +122,11 @@ class _Journal:
                 "durable",
             )
         set_torn_aside(disk, data, end)
-        size = segment_bytes(region.layout.capacities, self._settings.segment_size * _MIB)
-        return Writer(disk, data.journal, log_id, end, size, now_us)
+        return Writer(disk, data.journal, log_id, end, self._segment_bytes(), now_us)
+
+    def _segment_bytes(self) -> int:
+        region, size = self._region, self._settings.segment_size * _MIB
+        return segment_bytes(region.layout.capacities, size, region.registry.members)
 
     def _alive(self) -> None:
         self._words[self._beat] += 1
@@ -153,7 +156,7 @@ class _Journal:
         the rings, and it is tried again."""
         told = self._region.journal
         try:
-            prepared = self._writer.prepare()
+            prepared = self._writer.prepare(self._segment_bytes())
         except OSError as error:
             if not told.full:
                 log.error(

@@ -108,10 +108,12 @@ class Writer:
         left = self._size - self.position.offset if self._fd >= 0 else 0
         return max(0, left, self._next_size - SEGMENT.size) - OVERHEAD
 
-    def prepare(self) -> bool:
-        """Allocate the next segment, if that is not done yet: True if it was now. OSError: it could
-        not be, nothing that was promised is changed, and it may be tried again."""
-        if self._next_size >= self._segment_size or self._failed:
+    def prepare(self, size: int = 0) -> bool:
+        """Allocate the next segment, or more of it, if it has not `size` bytes yet, and as many as
+        every segment: True if it was done now. OSError: it could not be, nothing that was promised
+        is changed, and it may be tried again."""
+        size = max(size, self._segment_size)
+        if self._next_size >= size or self._failed:
             return False
         disk, path = self._disk, self._path(self.position.segment + 1)
         if self._next < 0:
@@ -119,12 +121,12 @@ class Writer:
                 disk.remove(path)
             self._next = disk.create(path)
         try:
-            disk.allocate(self._next, self._segment_size)
+            disk.allocate(self._next, size)
         except OSError:
             if not self._next_size:  # a full disk has better uses for what was allocated
                 self._discard_next()
             raise
-        self._next_size = self._segment_size
+        self._next_size = size
         return True
 
     def _discard_next(self) -> None:

@@ -109,6 +109,11 @@ def frame_words(c: Capacities) -> int:
     return (FRAME_OVERHEAD + max(c.max_message, PAYMENT_TEXT) + WORD - 1) // WORD
 
 
+def leave_words() -> int:
+    """Words of the largest frame that tells of a leave."""
+    return FRAME_OVERHEAD // WORD
+
+
 def index_size(c: Capacities) -> int:
     """Places of the name index: a power of two, at most half full."""
     return 1 << (2 * c.accounts - 1).bit_length()
@@ -175,6 +180,7 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("free_session", "first free session slot + 1; derived; registry lock"),
             Field("live_sessions", "sessions that have not ended; derived; registry lock"),
             Field("ending_sessions", "sessions that have ended; derived; registry lock"),
+            Field("members", "the rooms' members, added up; derived; registry lock"),
             Field("clients", "client slots in use; registry lock"),
         ),
     ),
@@ -203,7 +209,8 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("skipped", "what every room and inbox has left out after crashes; loader"),
             Field("durable", "newest event that is durable; 2^64-1 without a journal; journal"),
             Field("released", "newest event that may be shown; journal"),
-            Field("limit", "newest event that has a place; journal"),
+            Field("limit", "newest event that has a place, if it is no leave; journal"),
+            Field("leave_limit", "newest leave that has a place; journal"),
         ),
     ),
     Segment(

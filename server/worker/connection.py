@@ -15,7 +15,7 @@ from libproto.framing import Fault, Frame
 from libproto.messages import BY_OPCODE, Capability, Flag, Opcode, State
 from libproto.session import verdict
 from server.archive.protocol import Kind
-from server.core.errors import EventsFull, StateRefusal, Superseded
+from server.core.errors import EventsFull, LeavesFull, StateRefusal, Superseded
 from server.core.session import Session
 from server.worker.fatal import FATAL, die
 from server.worker.refusal import Refused, history_unreadable
@@ -105,11 +105,13 @@ class Connection(FrameProtocol):
             answer = handler(self.services, self, req_id, flags, *decode(buf, start, end))
             self._active = True
             return answer
-        except EventsFull:
+        except EventsFull as error:
             fields = decode(buf, start, end)
-            self._wait_for_place(
-                opcode, req_id, lambda: handler(self.services, self, req_id, flags, *fields)
-            )
+
+            def execute() -> bytes | None:
+                return handler(self.services, self, req_id, flags, *fields)
+
+            self._wait_for_place(opcode, req_id, execute, to_leave=isinstance(error, LeavesFull))
             return None
         except _ANSWERED as error:
             return self._error_response(opcode, req_id, error)
@@ -118,7 +120,9 @@ class Connection(FrameProtocol):
 
     # ---- answers that come later
 
-    def _wait_for_place(self, opcode: int, req_id: int, execute: Execute) -> None:
+    def _wait_for_place(
+        self, opcode: int, req_id: int, execute: Execute, *, to_leave: bool
+    ) -> None:
         """Its event has no place: try again as there are some. No frame is handled before."""
 
         def attempt(late: bool) -> bool:
@@ -127,7 +131,7 @@ class Connection(FrameProtocol):
             def once_more() -> bytes | None:
                 if self.session is None:  # another login has ended it meanwhile
                     raise Superseded
-                return execute()
+                return self.services.places.in_turn(execute)
 
             try:
                 frame = self._complete(opcode, req_id, once_more, waits=not late)
@@ -143,7 +147,7 @@ class Connection(FrameProtocol):
         self._active = True
         self.pending += 1
         self.pause(ANSWER_FIRST)
-        self.services.places.wait(attempt)
+        self.services.places.wait(attempt, to_leave=to_leave)
 
     def _when_durable(self, txn: int, answer: bytes) -> bytes | None:
         return self.services.durable.when_durable(self, txn, answer)

@@ -79,7 +79,7 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         loop=loop,
         state=state,
         durable=durable,
-        places=Places(region, loop),
+        places=Places(region, loop, state.events),
         subscriptions=Subscriptions(state, counters, inherited.wakeups, durable, loop),
         connections=Connections(region, slot, settings, counters),
         counters=counters,

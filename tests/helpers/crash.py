@@ -582,11 +582,12 @@ class World:
 
     def fill_events(self, spare: int = 0) -> None:
         """The event ring has only so many places to spare."""
-        self.region.events.limit = self.region.events.head + spare
+        events = self.region.events
+        events.limit = events.leave_limit = events.head + spare
 
     def finish(self) -> None:
         """There are places again, and worker 1 goes on with the sessions that have ended."""
-        self.region.events.limit = NO_JOURNAL
+        self.region.events.limit = self.region.events.leave_limit = NO_JOURNAL
         while self.region.registry.ending_sessions:
             self.other.sessions.finish_ended(NOW_US)
 

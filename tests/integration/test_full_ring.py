@@ -16,6 +16,7 @@ from tests.helpers.server import StartServer, wait_until
 from tests.helpers.wire import Lobby, RoomAccount, Wire, frozen
 
 ROOM, RING = 3, 16
+PLACES = RING - RING // 8  # the others are for leaves
 
 
 @pytest.fixture
@@ -47,9 +48,10 @@ def head(lobby: Lobby) -> int:
 
 
 def fill(lobby: Lobby, wire: Wire) -> int:
-    """Send until no event has a place; how many were sent. None of them is answered yet."""
-    full, sent = head(lobby) + RING, 0
-    for _ in range(RING):
+    """Send until no event has a place but leaves; how many were sent. None of them is answered
+    yet."""
+    full, sent = head(lobby) + PLACES, 0
+    for _ in range(PLACES):
         wire.send(Opcode.CHAT_SEND, ROOM, f"m{sent}")
         sent += 1
     wait_until(lambda: head(lobby) == full, "the ring is full")
@@ -109,17 +111,84 @@ def test_a_request_waits_for_a_place(lobby: Lobby) -> None:
     assert "no place" not in [event.message for event in events]
 
 
+def test_a_leave_is_never_refused(lobby: Lobby) -> None:
+    """Members leave, log out and are gone while nothing becomes durable: more of them than there
+    are places, over workers. Those who leave wait for as long as it takes, though a JOIN_ROOM is
+    refused meanwhile; then all have left, each once."""
+    speaker = lobby.enter(worker=0)
+    members = [lobby.enter(worker=n % 2) for n in range(9)]
+    for wire in (speaker, *members):
+        account = RoomAccount(ROOM, wire.ok(Opcode.JOIN_ROOM, ROOM).last_seq)
+    account.take_until(members[-1], account.first)
+    leaving, logging_out, gone = members[:3], members[3:6], members[6:]
+    idle = [lobby.enter(worker=slot) for slot in (0, 1)]
+    with stopped_journal(lobby):
+        sent = fill(lobby, speaker)
+        full = head(lobby) + RING - PLACES
+        for wire in leaving:
+            wire.send(Opcode.LEAVE_ROOM, ROOM)
+        for wire in logging_out:
+            wire.send(Opcode.LOGOUT)
+        for wire in gone:
+            wire.close()
+        wait_until(lambda: head(lobby) == full, "the places of leaves are taken")
+        for wire in idle:
+            wire.send(Opcode.JOIN_ROOM, ROOM)
+        assert [wire.answer().status for wire in idle] == [Status.ERR_SERVER_BUSY] * 2
+        assert head(lobby) == full
+    assert [wire.answer().status for wire in (*leaving, *logging_out)] == [Status.OK] * 6
+    assert [speaker.answer().status for _ in range(sent)] == [Status.OK] * sent
+    wait_until(lambda: speaker_members(lobby) == [speaker.user], "all have left")
+    joined = idle[0].ok(Opcode.JOIN_ROOM, ROOM)
+    assert joined.member_count == 2
+    said = account.last + sent
+    events = speaker.ok(Opcode.ROOM_HISTORY, ROOM, account.last, 256).events
+    left = [event.from_user for event in events if event.kind == EventKind.LEFT]
+    assert sorted(left) == sorted(wire.user for wire in members)
+    assert joined.last_seq == said + len(members)
+
+
+def test_who_has_left_may_go_on(lobby: Lobby) -> None:
+    """What a connection sent behind a LEAVE_ROOM that waits is executed after it, in order; one
+    that is superseded meanwhile is told so."""
+    username = lobby.new_user()
+    old = lobby.enter(username, worker=0, client_id=5)
+    speaker, member = lobby.enter(worker=0), lobby.enter(worker=1)
+    others = [lobby.enter(worker=1) for _ in range(RING - PLACES)]
+    for wire in (speaker, member, old, *others):
+        wire.ok(Opcode.JOIN_ROOM, ROOM)
+    with stopped_journal(lobby):
+        sent = fill(lobby, speaker)
+        full = head(lobby) + len(others)
+        for wire in others:
+            wire.close()
+        wait_until(lambda: head(lobby) == full, "the places of leaves are taken")
+        for wire in (member, old):
+            wire.send(Opcode.LEAVE_ROOM, ROOM)
+            wire.send(Opcode.CHAT_SEND, ROOM, "who is not there any more")
+        lobby.enter(username, worker=1, client_id=5, next_req_id=100)
+    answers = [member.answer() for _ in range(2)]
+    assert [answer.status for answer in answers] == [Status.OK, Status.ERR_UNAUTHORIZED]
+    assert [old.answer().status for _ in range(2)] == [Status.ERR_UNAUTHORIZED] * 2
+    assert [speaker.answer().status for _ in range(sent)] == [Status.OK] * sent
+    wait_until(lambda: speaker_members(lobby) == [speaker.user], "all have left")
+
+
 def test_superseding_with_a_full_ring(lobby: Lobby) -> None:
     """Over workers: the old connection is cut off, moves no money and gets no pushes, and its
     leaves follow when there are places."""
     username = lobby.new_user()
     old = lobby.enter(username, worker=0, client_id=5)
     speaker = lobby.enter(worker=1)
-    for wire in (old, speaker):
+    others = [lobby.enter(worker=0) for _ in range(RING - PLACES)]
+    for wire in (*others, old, speaker):
         account = RoomAccount(ROOM, wire.ok(Opcode.JOIN_ROOM, ROOM).last_seq)
     with stopped_journal(lobby):
         sent = fill(lobby, speaker)
-        full = head(lobby)
+        full = head(lobby) + len(others)
+        for wire in others:
+            wire.close()
+        wait_until(lambda: head(lobby) == full, "the places of leaves are taken")
         lobby.enter(username, worker=1, client_id=5, next_req_id=100)
         assert old.call(Opcode.DEPOSIT, 1).status == Status.ERR_UNAUTHORIZED
         assert head(lobby) == full
@@ -127,7 +196,8 @@ def test_superseding_with_a_full_ring(lobby: Lobby) -> None:
         assert old.user in members, "it has not left yet"
     wait_until(lambda: old.user not in speaker_members(lobby), "it leaves")
     assert [speaker.answer().status for _ in range(sent)] == [Status.OK] * sent
-    (left,) = speaker.ok(Opcode.ROOM_HISTORY, ROOM, account.last + sent + 1, 256).events
+    before = account.last + sent + len(others)
+    (left,) = speaker.ok(Opcode.ROOM_HISTORY, ROOM, before + 1, 256).events
     assert (left.kind, left.from_user) == (EventKind.LEFT, old.user)
     account.take_until(speaker, left.room_seq)  # as an event, or in a gap where that came first
 

@@ -185,7 +185,7 @@ def between(world: World) -> list[int]:
             assert what == DONE
             effect[CYD] += 1
     speaks = locks.account(BOB), locks.event
-    place = other.events.has_place
+    place = other.events.has_place_to_leave  # of others as well, here
     if place() and crash.free(region, *speaks) and other.sessions.is_live(world.bob):
         say(other, world.bob, 1, "meanwhile", NOW_US)
     if crash.free(region, locks.registry, locks.event):

@@ -322,7 +322,7 @@ def test_one_after_the_other_supersedes_the_one_before() -> None:
 
 def fill(region: Region, spare: int = 0) -> None:
     """The event ring has only so many places to spare."""
-    region.events.limit = region.events.head + spare
+    region.events.limit = region.events.leave_limit = region.events.head + spare
 
 
 @pytest.mark.parametrize("superseded", [False, True])

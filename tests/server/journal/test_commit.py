@@ -16,10 +16,10 @@ import pytest
 
 from libproto.messages import Flag, TxnKind
 from server.core.check import problems
-from server.core.errors import Busy, DiskFull, JournalFailed
+from server.core.errors import Busy, DiskFull, JournalFailed, NotJoined
 from server.core.ledger import DONE, FULL, FUNDS, RECORDED
 from server.core.log import NO_JOURNAL
-from server.journal.commit import Committer, give_up, segment_bytes
+from server.journal.commit import LEAVE_BYTES, Committer, give_up, places, segment_bytes
 from server.journal.errors import JournalError
 from server.journal.format import POSITION_FILE, SEGMENT, EventHead, events_in
 from server.journal.load import Idleness, Loaded, fill, load, make_snapshot
@@ -288,6 +288,7 @@ def test_an_error_at_every_call(number: int) -> None:
                 assert told == number
                 assert word(region, "log", 0, "limit") == 0
                 assert word(region, "events", 0, "limit") == 0
+                assert word(region, "events", 0, "leave_limit") == 0
                 state = state_of(region)
                 if word(region, "users", 1, "word"):
                     session = login(state, 1)
@@ -351,10 +352,12 @@ def committer_with(
 
 
 def test_with_space_on_the_disk_each_ring_is_filled() -> None:
+    """All of the events' ring by leaves, and all but an eighth of it by others."""
     disk = new_disk()
     with small_region(txn_ring=8) as region:
         committer_with(region, disk)
-        assert (region.log.limit, region.events.limit) == (8, RING)
+        assert (region.log.limit, region.events.limit) == (8, RING - RING // 8)
+        assert region.events.leave_limit == RING
 
 
 def test_events_go_round_the_ring() -> None:
@@ -368,7 +371,7 @@ def test_events_go_round_the_ring() -> None:
         state.memberships.join(session, 1, 0)
         committer.commit()
         said = 1
-        for size in (3, 16, 1, 7, 15, 16, 16):
+        for size in (3, 14, 1, 7, 13, 14, 14):
             before = region.events.durable
             for n in range(size):
                 if n % 3 == 2 and state.events.has_place_for_payment():
@@ -561,6 +564,87 @@ def test_everything_that_got_a_place_is_written_though_the_disk_is_full(
         committer._writer.finish()
         books = loaded_from(disk).books
         assert (books.txn, books.event) == (head, event)
+
+
+@pytest.mark.parametrize("size", range(6000, 16_000, 500))
+@pytest.mark.parametrize("taken_over", [False, True])
+@pytest.mark.parametrize("rooms", [5, 60])
+def test_all_members_can_leave_though_the_disk_is_full(
+    size: int, rooms: int, taken_over: bool
+) -> None:
+    """Whatever else was taken until nothing has a place any more: users join rooms, some with two
+    connections, and some leave them; then all are gone. Each leave is written, whatever it takes
+    of batches and of processes that write them."""
+    disk = FullDisk()
+    for path in (JOURNAL, SNAPSHOTS):
+        disk.make_directory(path)
+    chance = random.Random(size)  # noqa: S311 - the same run each time
+    with small_region() as region:
+        committer = committer_with(region, disk, size, prepared=chance.random() < 0.5)
+        disk.full = True
+        state = state_of(region)
+        users = register(state, *(name * 32 for name in "abc"))  # the longest
+        sessions = [login(state, user) for user in (*users, users[0])]
+
+        def work() -> None:
+            session, room = chance.choice(sessions), chance.randrange(1, rooms)
+            what = chance.choice(("join", "join", "join", "leave", "say", "pay"))
+            if what == "join":
+                state.memberships.join(session, room, 0)
+            elif what == "leave":
+                state.memberships.leave(session, room, 0)
+            elif what == "say":
+                with suppress(NotJoined):
+                    say(state, session, room, "x" * chance.randrange(64), 0)
+            else:
+                req_id = next_req_id(session, region)
+                if state.ledger.execute(session, TxnKind.DEPOSIT, 0, 1, req_id, 0, 0)[0] == FULL:
+                    raise state.log.refusal()
+
+        refused = 0
+        for turn in itertools.count():
+            assert turn < 5000
+            try:
+                work()
+            except Busy:
+                refused += committer.commit() == 0
+            if refused == 40:
+                break
+            if chance.random() < 0.2:
+                committer.commit()
+            if taken_over and chance.random() < 0.02:
+                committer = committer_with(region, disk, size, prepared=False)
+        members, head = region.registry.members, region.events.head
+        assert members == sum(region.column("rooms", "members"))
+        for session in sessions:
+            state.sessions.end(session, 0)
+        while region.registry.ending_sessions:
+            committer.commit()
+            state.sessions.finish_ended(0)
+        committer.commit()
+        assert region.events.head == head + members
+        assert region.registry.members == 0
+        head, event = region.log.head, region.events.head
+        committer._writer.finish()
+        books = loaded_from(disk).books
+        assert (books.txn, books.event) == (head, event)
+
+
+def test_the_next_segment_is_larger_the_more_members_there_are() -> None:
+    """So that requests need not wait for a rotation."""
+    disk = new_disk()
+    with small_region() as region:
+        committer = committer_with(region, disk)
+        capacities = region.layout.capacities
+        before = segment_bytes(capacities, 0)
+        region.registry.members = 2 * RING
+        committer.publish()
+        assert region.events.limit == places(capacities), "what was given stays given"
+        size = segment_bytes(capacities, 0, 2 * RING)
+        assert size >= before + RING * LEAVE_BYTES
+        assert committer._writer.prepare(size)
+        assert committer._writer.room >= committer._full_bytes + 2 * RING * LEAVE_BYTES
+        assert not committer._writer.prepare(size)
 
 
 def test_a_full_disk_is_told_and_heals() -> None:
