@@ -31,14 +31,15 @@ class State(NamedTuple):  # what the entries give
 def begin_end(rooms=("red", "blue"), says=3, rings=(2,), snapshots=0, **faults):
     """says: events that are asked for. rings: sizes of the event ring, any of them at a start.
 
-    Faults, each as often as the scenario allows: journal_kills; crashes, cuts as in journal.py; stops, orderly ones."""
+    Faults, each as often as the scenario allows: journal_kills; crashes, cuts as in journal.py; stops, orderly ones;
+    orphans (a stop in which a worker stands still for longer than the journal waits)."""
     file = File(2 + 2 * says + 2 * sum(faults.values()))
-    region = {"up": 0, "serving": 0, "ending": 0, "ring": 0, "pending": (), "written": 0}
+    region = {"up": 0, "serving": 0, "ending": 0, "ring": 0, "pending": (), "late": 0, "failed": 0}
     region |= {("last", room): 0 for room in rooms} | {("status", who): "off" for who in ("worker", "journal")}
     down = region | {("buffer", who): () for who in ("worker", "journal", "master")}
     memory = region | file.memory() | {("status", "master"): "run", "says": says, "may skip": 0}
     memory |= {"snapshot": (0, State((0,) * len(rooms))), "snapshots": snapshots}
-    memory |= {("left", kind): faults.get(kind, 0) for kind in ("journal_kills", "crashes", "cuts", "stops")}
+    memory |= {("left", kind): faults.get(kind, 0) for kind in ("journal_kills", "crashes", "cuts", "stops", "orphans")}
     memory |= {("used", room): 0 for room in rooms} | {("may skip", room): 0 for room in rooms}
 
     # ---- a worker
@@ -49,7 +50,7 @@ def begin_end(rooms=("red", "blue"), says=3, rings=(2,), snapshots=0, **faults):
 
     def serve(m):
         out = []
-        if m["says"] and len(m["pending"]) < m["ring"]:
+        if m["says"] and len(m["pending"]) < m["ring"] and not m["failed"]:
             out += [(f"an event in {room}", use(m, room) | {"says": m["says"] - 1}) for room in rooms]
         if m["ending"]:
             out.append((EXIT, {("status", "worker"): "off"}))
@@ -86,7 +87,7 @@ def begin_end(rooms=("red", "blue"), says=3, rings=(2,), snapshots=0, **faults):
         torn = serving = state = ring = skip = None
         while True:
             what, batch = yield locked("look", look)
-            if what == "end":
+            if what in ("end", "late"):
                 break
             if what == "snapshot":
                 yield locked("a snapshot, made of the file", lambda m: snapshot(m, entries))
@@ -96,15 +97,17 @@ def begin_end(rooms=("red", "blue"), says=3, rings=(2,), snapshots=0, **faults):
                 entries = entries + 1
                 yield locked("slots are free", lambda m: [(None, {"pending": m["pending"][len(batch):]})])
             what = batch = None
-        yield from file.write(entries, END)
-        yield file.sync()
-        yield locked("end", lambda m: [(EXIT, {("status", "journal"): "ended"})])
+        if what == "end":
+            yield from file.write(entries, END)
+            yield file.sync()
+        yield locked("end", lambda m: [(EXIT, {("status", "journal"): "ended", "failed": 1})])
 
     def look(m):
         if m["pending"]:
             return [(("batch", m["pending"]), {})]
         out = [(("snapshot", None), {"snapshots": m["snapshots"] - 1})] * bool(m["snapshots"])
-        return out + [(("end", None), {})] * (m["ending"] and m["status", "worker"] == "off")
+        out += [(("end", None), {})] * (m["ending"] and m["status", "worker"] == "off")
+        return out + [(("late", None), {})] * (m["late"] and m["status", "worker"] != "off")
 
     def known(m):
         """After a kill of the journal: some of the ring's events may be in the file."""
@@ -142,8 +145,9 @@ def begin_end(rooms=("red", "blue"), says=3, rings=(2,), snapshots=0, **faults):
     def supervise(m):
         if not m["up"]:
             return [(None, {"up": 1, ("status", "journal"): "run"})]
-        if m["status", "journal"] == "ended":
-            return [("all have ended", down)]
+        if m["status", "journal"] == "ended":  # a start waits for the worker, which holds the directory's lock
+            may_skip = {("may skip", room): 1 for room in rooms} if m["late"] else {}
+            return [("all have ended", down | may_skip)] * (m["status", "worker"] == "off")
         if m["status", "journal"] != "run":
             return [("fork journal", {("status", "journal"): "run"})]
         return [("fork worker", {("status", "worker"): "run"})] * bool(
@@ -166,6 +170,7 @@ def begin_end(rooms=("red", "blue"), says=3, rings=(2,), snapshots=0, **faults):
                 strike("cuts", label, down | changes | crashed)
         if m["serving"] and not m["ending"]:
             strike("stops", "a stop is asked for", {"ending": 1})
+            strike("orphans", "**** a stop is asked for, and the worker stands still", {"ending": 1, "late": 1})
         return out
 
     def goal(m):

@@ -1,7 +1,8 @@
 """The journal: group commit, answers that are parked until they are durable, wake-ups, kills, power cuts, the start.
 
 A transaction is one step here (ledger.py has its steps, and the repair); a request is a payment or a look at the
-balance that all of them change. What is shown to a client shows all transactions up to its txn_id.
+balance that all of them change. What is shown to a client shows all transactions up to its txn_id. (one_log.py has both
+rings, and no wake-ups.)
 """
 from disk import File
 from engine import EXIT, Broken, Space, locked, read, write

@@ -109,9 +109,42 @@ DAMAGE_PLANTED = [
 ]
 
 
+@of("repair")
+def operated(m, **more):
+    return m.repair(**more)
+
+
+REPAIR_HOLD = [
+    (operated, dict(repairs=2, interrupts=2)),
+    (operated, dict(backups=1, restores=1, repairs=1, interrupts=1)),
+    (operated, dict(says=2, backups=2, restores=2)),
+]
+COPIES = 'yield locked("copy what goes, synced", lambda m: put(m, copies=m["shown"].copies | gone(m, cut), synced=1))'
+CUT = 'yield locked("sync", lambda m: put(m, synced=1))'
+NEW_ID = 'return [(m["ids"] + 1, {"ids": m["ids"] + 1})]'
+REPAIR_PLANTED = [
+    ("planted: a repair keeps the identity", operated, dict(repairs=1), {
+        NEW_ID: 'return [(m["shown"].log_id, {})]', "(Segment(new, 0, new),)": '(Segment(new, 0, new + 10),)'}),
+    ("planted: a repair keeps the epoch", operated, dict(repairs=1), {
+        "(Segment(new, 0, new),)": '(Segment(new, 0, m["shown"].segments[-1].epoch),)'}),
+    ("planted: --restored keeps the identity of the copy", operated, dict(backups=1, restores=1), {
+        NEW_ID: f'if m["wants"] == "restored":\n            return [(m["shown"].log_id, {{}})]\n        {NEW_ID}',
+        "(Segment(new, 0, new),)": '(Segment(new, 0, new + 10),)'}),
+    ("planted: a repair cuts before it copies", operated, dict(repairs=1), {
+        COPIES: "pass", CUT: then(CUT, COPIES, indent=16)}),
+    ("planted: a repair begins without a mark", operated, dict(repairs=1, interrupts=1), {
+        "put(m, becoming=new, synced=1)": "put(m, synced=1)"}),
+    ("planted: a start does not look for the mark", operated, dict(repairs=1, interrupts=1), {
+        "return not now.becoming and now": "return now"}),
+    ("planted: the directory has its new identity before the log has", operated, dict(repairs=1, interrupts=1), {
+        "put(m, becoming=new, synced=1)": "put(m, log_id=new, synced=1)",
+        "return not now.becoming and now.segments[-1].log_id == now.log_id": "return not now.becoming"}),
+]
+
+
 DEEP = [
     (histories, dict(says=3, snapshots=3, bad=1, full=1, repairs=1, crashes=1, cuts=1)),
     (damaged, dict(snapshots=2, crashes=2, bad_events=2, drops=1)),
 ]
-HOLD = [*ARCHIVE_HOLD, *DAMAGE_HOLD]
-PLANTED = [*ARCHIVE_PLANTED, *DAMAGE_PLANTED]
+HOLD = [*ARCHIVE_HOLD, *DAMAGE_HOLD, *REPAIR_HOLD]
+PLANTED = [*ARCHIVE_PLANTED, *DAMAGE_PLANTED, *REPAIR_PLANTED]

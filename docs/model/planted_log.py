@@ -281,6 +281,7 @@ BEGIN_HOLD = [
     (starts, dict(says=2, snapshots=1, crashes=1, stops=1)),
     (starts, dict(says=2, crashes=1, cuts=1)),
     (starts, dict(says=2, crashes=1, stops=1)),
+    (starts, dict(says=3, orphans=1, stops=1)),
 ]
 SKIP = "skip = 0 if state.ended else state.ring"
 BEGUN = """            yield from file.write(entries, Begin(skip, ring))
@@ -308,6 +309,8 @@ BEGIN_PLANTED = [
         "        if serving:\n": "        if False:\n"}),
     ("planted: END is written before the last event", starts, dict(stops=1), {
         '(m["ending"] and m["status", "worker"] == "off")': 'm["ending"]'}),
+    ("planted: a journal that waits no longer for a worker writes END", starts, dict(orphans=1), {
+        'if what == "end":\n            yield from file.write': 'if True:\n            yield from file.write'}),
     ("planted: any END in the file is a clean stop", starts, dict(stops=1, crashes=1), {
         "State(tuple(numbers.values()), entry.ring, False)": "State(tuple(numbers.values()), entry.ring, state.ended and bool(state.ring))",
         "State(tuple(numbers.values()), state.ring, False)": "State(tuple(numbers.values()), state.ring, state.ended)"}),

@@ -68,29 +68,42 @@ def two_users(m, **more):
     return m.leaves([("u", "w0", ("red", "blue")), ("v", "w1", ("red",))], **more)
 
 
+@of("leaves")
+def newcomers(m, **more):
+    return m.leaves([("u", "w0", ()), ("v", "w0", ())], workers=1, capacity=2, logouts=2, full=1, **more)
+
+
 LEAVE_HOLD = [
+    (newcomers, dict(allocated=5, joins=("red", "red", "blue"), kills=1)),
     (one_user, dict(kills=2, journal_kills=1)),
-    (one_user, dict(kills=1, logouts=1, joins=("red",), full=1, allocated=3)),
+    (one_user, dict(kills=1, logouts=1, joins=("red",), parts=("red",), full=1, allocated=4)),
     (two_users, dict(kills=1, journal_kills=1, logins=("u", "v"))),
-    (two_users, dict(kills=2, full=1, allocated=3, joins=("blue",))),
-    (two_users, dict(logouts=1, full=1, allocated=4, joins=("blue",), logins=("u",))),
+    (two_users, dict(kills=2, full=1, allocated=6, joins=("blue",), parts=("red",))),
+    (two_users, dict(logouts=1, full=1, allocated=6, joins=("blue",), logins=("u",))),
+    (two_users, dict(capacity=2, spare=1, journal_kills=1, kills=1, joins=("blue",), parts=("red", "blue"))),
 ]
+RESERVED = " - members(m) - 1"
 ENDS = 'yield locked("its sessions end", lambda m: [(None, ended(m, what))])'
 ELSEWHERE = "if inside(m, s.user, room, i):"
 LEAVE_PLANTED = [
     ("planted: the repair publishes the leaves and waits for space",
      two_users, dict(kills=1, logouts=1, journal_kills=1), {
-        ENDS: then(ENDS, 'yield locked("space for a leave", lambda m: [(None, {})] * free_slot(m))', indent=16)}),
+        ENDS: then(ENDS, 'yield locked("space for a leave", lambda m: [(None, {})] * ('
+                         'm["head"] < m["durable"] + capacity))', indent=16)}),
     ("planted: the leaves are not reserved in the file",
-     two_users, dict(full=1, allocated=4, logouts=2, joins=("blue",)), {
-        "m[\"head\"] + event + reserve > m": "m[\"head\"] + event > m"}),
-    ("planted: a leave is reserved for each session, not for each membership", two_users, dict(
-        full=1, allocated=4, logouts=2, joins=("blue",)), {
-            "reserve = memberships(m) + 1": "reserve = len(all_of(m))"}),
-    ("planted: a slot is given where the file has no space", two_users, dict(full=1, allocated=0, logouts=1), {
-        ' or m["head"] + 1 > m["allocated"]:\n': ":\n"}),
-    ("planted: superseding publishes an event", two_users, dict(full=1, allocated=3, logins=("u",)), {
-        'changes = rest | {("session", free[0])': 'if m["head"] + 1 + memberships(m) > m["allocated"]:\n            return []\n'
+     two_users, dict(full=1, allocated=4, logouts=2, joins=("blue",)), {RESERVED: ""}),
+    ("planted: a leave is reserved for each session, not for each member", two_users, dict(
+        full=1, allocated=4, logouts=2, joins=("blue",)), {RESERVED: " - len(all_of(m))"}),
+    ("planted: a join is not counted yet, and no leave reserved for it",
+     newcomers, dict(allocated=5, joins=("red", "red", "blue")), {RESERVED: " - members(m)"}),
+    ("planted: a join takes one place in the file, and its leave none",
+     newcomers, dict(allocated=3, joins=("red", "red")), {
+        '- 2 * (given - m["durable"])': '- (given - m["durable"])', "left // 2": "left"}),
+    ("planted: LEAVE_ROOM goes only as far as other requests",
+     two_users, dict(full=1, allocated=4, parts=("red",)), {
+        'if m["head"] + 1 > m["durable"] + capacity:': 'if m["head"] + 1 > m["limit"]:'}),
+    ("planted: superseding publishes an event", two_users, dict(full=1, allocated=4, logins=("u",)), {
+        'changes = rest | {("session", free[0])': 'if m["head"] + 1 > m["limit"]:\n            return []\n'
         '        changes = rest | {("session", free[0])'}),
     ("planted: a record is free when its session ends", two_users, dict(logouts=1), {
         'm["session", i]._replace(state=ENDING)': "Session()"}),
@@ -108,11 +121,46 @@ LEAVE_PLANTED = [
     ("planted: the table has no records for ENDING sessions", one_user, dict(logins=("u",)), {
         "range(2 * setting)": "range(setting)"}),
     ("planted: who publishes the last leave frees the record, nobody else", two_users, dict(kills=1, logouts=1), {
-        'else [(f"record {i} is free", {("session", i): Session()})]': 'else []',
+        'out.append((f"record {i} is free", {("session", i): Session()}))': 'pass',
         '            return [("the event is complete", complete(m))]':
             '            done = complete(m)\n            i = m["committed"].session\n            s = done["session", i]\n'
             '            if s.state == ENDING and not s.rooms:\n                done |= {("session", i): Session()}\n'
             '            return [("the event is complete", done)]'}),
+]
+
+
+@of("places")
+def two_say_two_leave(m, **more):
+    return m.places([("say", "say", "leave", "leave", "say")], **more)
+
+
+@of("places")
+def two_workers(m, **more):
+    return m.places([("say", "leave", "say"), ("say", "leave")], **more)
+
+
+@of("places")
+def two_leavers(m, **more):
+    return m.places([("say", "leave"), ("leave", "say")], **more)
+
+
+PLACE_HOLD = [
+    (two_say_two_leave, dict(journal_kills=1)),
+    (two_workers, {}),
+    (two_leavers, dict(order="tso")),
+]
+PLACE_PLANTED = [
+    ("planted: the limits are noted when a request begins to wait", two_workers, {}, {
+        "looked = None  # a limit may have moved since": 'looked = yield read("leave limit", "limit")'}),
+    ("planted: a limit that moves is not noticed", two_say_two_leave, {}, {
+        "moved, looked = looked != (leave_limit, limit), (leave_limit, limit)":
+            "moved, looked = looked is None, (leave_limit, limit)"}),
+    ("planted: a leave is refused when it has waited for long", two_say_two_leave, {}, {
+        'done = yield attempt(leaves[0], script, False)': 'done = yield attempt(leaves[0], script, True)'}),
+    ("planted: who comes later finds a place first", two_say_two_leave, {}, {
+        'if script[what] == "leave" or not others:': "if True:"}),
+    ("planted: the journal that takes over gives less", two_workers, dict(journal_kills=1), {
+        'durable = yield read("durable")\n': "durable = 0\n"}),
 ]
 
 
@@ -201,7 +249,9 @@ DEEP = [
     (reads, dict(said=("red", "red", "red", "red"), own=False, looks=1)),
     (reads, dict(rooms=("red", "blue"), said=("red", "blue", "red", "blue"), order="tso")),
     (two_users, dict(kills=2, journal_kills=1, logins=("u",), joins=("blue",))),
+    (two_users, dict(logouts=2, full=1, allocated=8, joins=("blue", "green", "green"), capacity=2)),
+    (two_workers, dict(journal_kills=1)),
     (two_takers, dict(kills=2, child_kills=1)),
 ]
-HOLD = [*READ_HOLD, *LEAVE_HOLD, *BOARD_HOLD, *ROOM_HOLD]
-PLANTED = [*READ_PLANTED, *LEAVE_PLANTED, *BOARD_PLANTED, *ROOM_PLANTED]
+HOLD = [*READ_HOLD, *LEAVE_HOLD, *PLACE_HOLD, *BOARD_HOLD, *ROOM_HOLD]
+PLANTED = [*READ_PLANTED, *LEAVE_PLANTED, *PLACE_PLANTED, *BOARD_PLANTED, *ROOM_PLANTED]

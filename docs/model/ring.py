@@ -1,10 +1,10 @@
-"""The room event ring: publishers that are killed, a reader that is lapped, leaves announced by the repair child."""
+"""The room event ring: publishers that are killed, a reader that is lapped, members who leave."""
 from typing import NamedTuple
 
 from engine import Broken, Space, locked, read, write
 from recovery import Recovery
 
-EVENTS = "event lock"
+EVENTS, LEAVE = "event lock", "leave"
 
 
 class Event(NamedTuple):
@@ -14,9 +14,9 @@ class Event(NamedTuple):
 
 
 def ring(scripts, rooms=("red", "blue"), capacity=2, order="sc", **faults):
-    """scripts: for each worker the rooms to which its clients speak. Each worker also has a member in the first room,
-    whose leave is announced when it dies. The reader stands for a worker whose client joins each room at some time; it
-    reads on during a recovery."""
+    """scripts: for each worker the rooms to which its clients speak, or LEAVE: each worker has a member in the first room.
+    The repair publishes nothing; leaves.py has the sessions of the dead. The reader stands for a worker whose client
+    joins each room at some time; it reads on during a recovery."""
     script = {f"w{i}": said for i, said in enumerate(scripts)}
     r = Recovery(list(script), [EVENTS], **faults)
     memory = r.memory() | {"head": 0, "events": (), "cursor": 0, ("status", "reader"): "run"}
@@ -43,11 +43,19 @@ def ring(scripts, rooms=("red", "blue"), capacity=2, order="sc", **faults):
         yield write(("last", event.room), event.seq)
         yield write("head", n)  # last: who goes by the head finds all the rest done
 
+    def leave(w):
+        member = yield read(("member", w))
+        if member:  # not where it was published, and its worker died before it could tell
+            yield from publish(rooms[0], w)
+
     def worker(w):
         done = yield read(("answered", w))
         while done < len(script[w]):
             if (yield from r.take(w, (), EVENTS)):
-                yield from publish(script[w][done])
+                if script[w][done] == LEAVE:
+                    yield from leave(w)
+                else:
+                    yield from publish(script[w][done])
                 yield from r.give((EVENTS,))
                 done += 1
                 yield write(("answered", w), done)
@@ -61,14 +69,7 @@ def ring(scripts, rooms=("red", "blue"), capacity=2, order="sc", **faults):
             event = yield read(slot(word, "front"))
             yield from complete(word, event)
         head = word = event = None
-        yield from r.free_locks()  # before the leaves
-        yield r.seize(EVENTS)
-        dead = yield read("to repair")
-        while dead:
-            if (yield read(("member", dead[0]))):
-                yield from publish(rooms[0], dead[0])
-            dead = dead[1:]
-        yield r.post(EVENTS)
+        yield from r.free_locks()
         yield r.finish(check)
 
     def reader():
@@ -133,9 +134,8 @@ def ring(scripts, rooms=("red", "blue"), capacity=2, order="sc", **faults):
         events = m["events"]
         if m["head"] != len(events) or any(m["last", x] != sum(e.room == x for e in events) for x in rooms):
             raise Broken("the head or a room's counter is wrong")
-        left = [any(e.leaver == w for e in events) for w in script]
-        if any(m["member", w] for w in m["to repair"]) or any(m["member", w] == gone for w, gone in zip(script, left)):
-            raise Broken("a dead member, or one that is gone without a leave")
+        if any(m["member", w] == any(e.leaver == w for e in events) for w in script):
+            raise Broken("a member who has left, or one who is gone without a leave")
 
     def goal(m):
         content = all(m["status", w] == "run" and m["answered", w] == len(script[w]) for w in script)
