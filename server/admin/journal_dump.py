@@ -5,6 +5,7 @@ beside a running server, as verify does.
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from libproto.codec import PUSH
@@ -13,6 +14,7 @@ from libproto.messages import HEADER_LEN, Opcode
 from server.admin.inspect import Time, Value, decode_txn
 from server.admin.journal_survey import walk
 from server.core.events import SlotKind
+from server.journal import spill
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, Refused
@@ -45,7 +47,7 @@ class Choice:
 
 def dump(disk: Disk, data: DataDirectory, choice: Choice) -> Iterator[Entry | Damaged]:
     """The entries, oldest first, and between them what is damaged. OtherFormat, OSError."""
-    for item in _batches(disk, data, choice.first):
+    for item in chain(_copied(disk, data), _batches(disk, data, choice.first)):
         if isinstance(item, Damaged):
             yield item
             continue
@@ -60,6 +62,17 @@ def dump(disk: Disk, data: DataDirectory, choice: Choice) -> Iterator[Entry | Da
         kind = item.head.kind
         if kind != BatchKind.RECORDS and choice == Choice(choice.first, choice.last):
             yield _mark(item)
+
+
+def _copied(disk: Disk, data: DataDirectory) -> Iterator[Batch | Damaged]:
+    """What is left of segments that have gone: events alone."""
+    for item in spill.read_all(disk, data.journal):
+        if isinstance(item, Damaged):
+            yield item
+            continue
+        for offset, head, events, end in item.batches():
+            nothing, there = memoryview(b""), memoryview(events)
+            yield Batch(item.path, offset, head._replace(txns=0), nothing, there, end)
 
 
 def _transactions(batch: Batch, choice: Choice) -> Iterator[Entry]:

@@ -15,6 +15,7 @@ from typing import Final
 from server.admin.journal_survey import Held, Match, Seen, Survey, survey
 from server.archive.numbers import numbers_of
 from server.archive.segments import RECORD, Scan, record_size
+from server.journal import spill
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk, read_file
 from server.journal.errors import Damaged, JournalError
@@ -45,6 +46,10 @@ IN_HISTORIES: Final = (
     f"a server starts, and no money is lost; the histories have these events; but {_UNSURE}"
 )
 PASSED_OVER: Final = "a server passes it over, and loses nothing"
+CHAT_REFUSED: Final = (
+    "a server serves money, and refuses chat until `tradechat-admin journal repair` has moved it "
+    "away"
+)
 HISTORIES_ANEW: Final = "a server serves money and chat, and makes the histories anew"
 
 
@@ -126,6 +131,7 @@ def _verify(disk: Disk, data: DataDirectory) -> Report:
     except JournalError as error:
         report.refusal, refused = str(error), error
     _tell_journal(found, loaded, data, report)
+    _tell_copied(disk, data, report)
     for seen in found.snapshots:
         _tell_snapshot(seen, loaded, report)
     _tell_position(disk, data, found, report)
@@ -183,6 +189,18 @@ def _lost_now(loaded: Loaded, data: DataDirectory) -> dict[str, str]:
             effect = LOST if numbers is None else IN_HISTORIES
         effects[str(events_damaged(batch))] = effect
     return effects
+
+
+def _tell_copied(disk: Disk, data: DataDirectory, report: Report) -> None:
+    for item in spill.read_all(disk, data.journal):
+        if isinstance(item, Damaged):
+            report.file(item.path, "events for the histories")
+            report.add(item, CHAT_REFUSED)
+        else:
+            head = item.head
+            report.file(
+                item.path, f"for the histories: events {head.first_event} to {head.next_event - 1}"
+            )
 
 
 def _holds(held: Held) -> str:

@@ -1,13 +1,16 @@
 """Following the journal while another process writes it, and removes what is old of it.
 
+Where a segment has gone, its events may have been copied before (server/journal/spill.py).
+
 Only what is durable is looked at. Of a batch the header and the events are read and checked, and
 not its transactions, which are of no interest here: the header's chain tells that it is the one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from server.journal import spill
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError
 from server.journal.format import (
@@ -67,11 +70,13 @@ def segment_start(disk: Disk, path: Path) -> Position:
 
 
 def oldest_start(disk: Disk, directory: Path, log_id: int) -> Position:
-    """Where the journal begins. log_id: of one without a segment. Damaged, OSError."""
+    """Where the journal begins, or what was copied of it. log_id: of one without a segment.
+    Damaged, OSError."""
     paths = segments(disk, directory)
     if not paths:
         return Position(1, 0, 0, 0, genesis(log_id))
-    return segment_start(disk, paths[0])
+    copied = spill.starts(disk, directory, number_of(paths[0]))
+    return copied[0] if copied else segment_start(disk, paths[0])
 
 
 def newest_start(disk: Disk, directory: Path) -> Position:
@@ -92,13 +97,19 @@ def resume(disk: Disk, directory: Path, position: Position) -> Position:
     paths = segments(disk, directory)
     if not paths or number_of(paths[0]) <= position.segment:
         return position
-    oldest = segment_start(disk, paths[0])
-    if oldest.event > position.event:
+    for start in spill.starts(disk, directory, number_of(paths[0])):
+        if start.segment == position.segment:
+            return position
+        if start.segment > position.segment:
+            break
+    else:
+        start = segment_start(disk, paths[0])
+    if start.event > position.event:
         raise Parted(
-            f"the journal begins with event {oldest.event + 1}, and the histories end with "
+            f"the journal begins with event {start.event + 1}, and the histories end with "
             f"{position.event}"
         )
-    return oldest
+    return start
 
 
 class Follower:
@@ -123,6 +134,8 @@ class Follower:
         self._head: SegmentHead | None = None
         self._chunk, self._chunk_at = memoryview(b""), 0
         self._limit = Durable(0, 0)  # what was durable when the chunk was read
+        self._spill: spill.Spill | None = None  # that is read in the place of a segment
+        self._spilled: Iterator[spill.Spilled] = iter(())  # what is left of it
         self._unclear: Durable | None = None  # what was when something unclear was seen first
 
     def next(self, *, with_events: bool = True) -> Followed | None:
@@ -130,6 +143,11 @@ class Follower:
         all the same; Damaged; Parted: this journal is not the one that the position is of. OSError.
         """
         while True:
+            if self._spill is not None:
+                copied = self._copied(self._spill)
+                if copied is None:
+                    continue
+                return copied if with_events else copied._replace(events=b"")
             found = self._batch()
             if found is not None:
                 return self._take(found, with_events=with_events)
@@ -139,6 +157,8 @@ class Follower:
             if self._head is None and not self._enter():
                 self._nothing(limit)
                 return None
+            if self._head is None:
+                continue  # it has gone, and its events were copied
             self._limit, self._chunk_at = limit, self.position.offset
             self._chunk = memoryview(self._disk.read(self._fd, _CHUNK, self._chunk_at))
             found = self._batch()
@@ -188,12 +208,13 @@ class Follower:
     # ---- segments
 
     def _is_followed(self) -> bool:
-        """Has the next segment been begun?"""
+        """Has the next segment been begun? It may have gone since."""
         path = numbered(self._directory, self.position.segment + 1, SUFFIX)
         try:
             fd = self._disk.open(path)
         except FileNotFoundError:
-            return False
+            there = segments(self._disk, self._directory)
+            return bool(there) and number_of(there[-1]) > self.position.segment
         try:
             return segment_head(self._disk.read(fd, SEGMENT.size, 0)) is not None
         finally:
@@ -206,9 +227,7 @@ class Follower:
         try:
             self._fd = self._disk.open(self._path)
         except FileNotFoundError:
-            if at.txn or at.event:
-                raise Damaged(self._path, 0, "the segment is missing") from None
-            return False
+            return self._go_round()
         data = self._disk.read(self._fd, SEGMENT.size, 0)
         head = segment_head(data)
         if head is None:
@@ -225,6 +244,36 @@ class Follower:
         self._chunk = memoryview(b"")
         return True
 
+    def _go_round(self) -> bool:
+        """The segment of the position is not there: go on with what was copied of it, or with the
+        next one where it had no events that are wanted. False: it is not there yet."""
+        at, directory = self.position, self._directory
+        if at.segment in spill.numbers(self._disk, directory):
+            copy = spill.read(self._disk, spill.path_of(directory, at.segment))
+            if not at.offset and copy.head.start != at:
+                raise Parted(
+                    f"{copy.path} is not the continuation of what the histories are made of"
+                )
+            self._spill = copy
+            self._spilled = (each for each in copy.batches() if each.offset >= at.offset)
+            return True
+        following = resume(self._disk, directory, at)
+        if following.segment != at.segment:
+            self.position = following
+            return self._enter()
+        if at.txn or at.event:
+            raise Damaged(self._path, 0, "the segment is missing")
+        return False
+
+    def _copied(self, copy: spill.Spill) -> Followed | None:
+        """The next batch of a copy; None at its end, where the next segment goes on."""
+        batch = next(self._spilled, None)
+        if batch is None:
+            self._spill = None
+        self.position = end = copy.head.end if batch is None else batch.end
+        self.reached = max(self.reached, end.event)
+        return None if batch is None else Followed(batch.head, batch.events, end)
+
     def _leave(self, position: Position) -> None:
         self.close()
         self.position = position
@@ -233,7 +282,7 @@ class Follower:
         """Close the file."""
         if self._fd >= 0:
             self._disk.close(self._fd)
-        self._fd, self._head = -1, None
+        self._fd, self._head, self._spill = -1, None, None
 
     # ---- batches
 

@@ -96,6 +96,10 @@ EVENTS: Final = (
     Event("idle_times_unknown", "warning", "the file of a stop is passed over: all clients begin to"
           " be idle at the start"),
     Event("idle_times_unwritable", "warning", "a stop cannot keep how long clients were idle"),
+    Event("events_copied", "warning", "the archive lags far behind: the events of journal segment"
+          " `segment` were copied for it, and the segment goes"),
+    Event("events_not_copied", "error", "they could not be, so the segment stays, and all that"
+          " follow"),
     Event("snapshot_made", "info", "a snapshot of the state as of `txn_id`"),
     Event("snapshot_failed", "error", "no snapshot could be made; the journal has it all"),
     Event("snapshot_unwritable", "error", "why a snapshot could not be made: the disk"),

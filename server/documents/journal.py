@@ -34,6 +34,7 @@ from server.journal.format import (
     SNAPSHOT_ROOM,
     SNAPSHOT_USER,
     SNAPSHOTS,
+    SPILL,
     TEMPORARY,
     Header,
     HeaderField,
@@ -41,6 +42,7 @@ from server.journal.format import (
 from server.journal.reader import SUFFIX as JOURNAL_SUFFIX
 from server.journal.snapshot import KEEP
 from server.journal.snapshot import SUFFIX as SNAPSHOT_SUFFIX
+from server.journal.spill import SUFFIX as SPILL_SUFFIX
 from server.region.layout import OUTCOME_FIELDS, OUTCOME_WORDS, WORD
 from server.region.records import BY_KIND, COMMON, OFFSETS, RECORD_SIZE, RecordField, RecordKind
 
@@ -94,6 +96,10 @@ _PLACES: Final = (
         ),
     ),
     (f"`{JOURNAL}/{_NUMBER}.{JOURNAL_SUFFIX}`", "a segment of the journal; N: its number, from 1"),
+    (
+        f"`{JOURNAL}/{_NUMBER}.{SPILL_SUFFIX}`",
+        "events of a segment that has gone, for the histories; N: its number",
+    ),
     (
         f"`{SNAPSHOTS}/{_NUMBER}-{_NUMBER}.{SNAPSHOT_SUFFIX}`",
         "a snapshot; N: its newest txn_id, and the number of its newest event",
@@ -231,14 +237,19 @@ After that the oldest segments of the journal go, one by one, while all of this 
 - the segments together have more than `history_size`;
 - all of the segment is in the older of the {KEEP} snapshots;
 - the transaction ring in memory does not need it;
-- the archive has taken all of its events into the histories.
+- the archive has all of its events in the histories, synced; or they are copied before into a file
+  for it, which is synced, and goes when the archive has them (`events_copied`).
 
-As long as no snapshot can be made, no segment goes.
+So an archive that cannot write for long does not fill the disk with money: at 10,000 transactions a
+second segments grow by more than 5 GiB an hour, and what is copied of them is little more than
+`archive_lag_max` in all. As long as no snapshot can be made, or a segment's events cannot be
+copied, no segment goes.
 
 **Disk use.** The journal and snapshots take at most `history_size`, or what has come since the
 older of the {KEEP} snapshots where that is more; and {KEEP} snapshots, one more while it is made;
-and two segments, since the next one is allocated ahead. Histories with L bytes of live records take
-at most 3 L and 6 segments; a record has {len(ROOM_RECORD) * WORD} bytes and its body.
+and two segments, since the next one is allocated ahead, with space for a leave of each member.
+Histories with L bytes of live records take at most 3 L and 6 segments; a record has
+{len(ROOM_RECORD) * WORD} bytes and its body.
 """
 
 _DURABILITY: Final = """
@@ -256,9 +267,10 @@ Transactions and events are synced together: one write and one sync for a batch 
 that a room or an inbox has given is never given again in its epoch, also after a power cut.
 
 **A full disk.** A request gets its place in memory only where the file that is already allocated
-has room for it. So where the next segment cannot be allocated, requests that need space are
-answered with ERR_SERVER_BUSY at once, everything that was executed before can still be written, and
-the server goes on by itself when there is space again (`disk_full`, `disk_has_space`).
+has room for it, and beside it for a leave of every member. So where the next segment cannot be
+allocated, requests that need space are answered with ERR_SERVER_BUSY at once, everything that was
+executed before can still be written, whoever is there can leave, and the server goes on by itself
+when there is space again (`disk_full`, `disk_has_space`).
 
 **The archive lags or cannot write.** Where more than `archive_lag_max` of events is missing in the
 histories, or they cannot be written, requests that make events are answered with ERR_SERVER_BUSY,
@@ -310,7 +322,7 @@ where that state cannot be made from what is there.
   and with it TXN_HISTORY: the chain binds the segment with the new identity to it.
 - `--restored` does that to a directory that was put back from a backup, and takes nothing away.
 - Damage that is only history is moved away with the segments before it, if no snapshot needs them;
-  nothing of the state is lost, and the identity stays.
+  so are copied events that are damaged. Nothing of the state is lost, and the identity stays.
 
 A good way through damage: copy the directory; `verify`; `repair`, and read what would be lost;
 `dump --from` there, to see what can be read behind it; agree, or restore a backup; `verify`.
@@ -345,6 +357,7 @@ def document() -> str:
         "\n### An event\n",
         _EVENTS + "\n",
         _words(EVENT),
+        _header(SPILL),
         "\n## Snapshots\n",
         "A snapshot is a header, then the users, then the clients, then the rooms.",
         _header(SNAPSHOT),

@@ -220,6 +220,29 @@ def event_size(frame_len: int) -> int:
     return EVENT_HEAD.size + (frame_len + WORD - 1 & -WORD)
 
 
+SPILL: Final = Header(
+    "header of copied events",
+    "The events of a segment that has gone before the histories had them, oldest batch first: of "
+    "each batch that has events, and of each BEGIN, its offset in the segment (8 bytes), its "
+    "header, and its events. It is written as a whole before the segment goes, and goes itself "
+    "when the histories have its events on the disk.",
+    magic("trdspill"),
+    (
+        _MAGIC,
+        HeaderField("format", "the format version"),
+        HeaderField("log_id", "the identity of the log when it was written"),
+        HeaderField("number", "of the segment, as in the file's name"),
+        HeaderField("first_txn", "as in the segment's header"),
+        HeaderField("first_event", "as in the segment's header"),
+        HeaderField("previous", "as in the segment's header", _HASH_WORDS),
+        HeaderField("next_txn", "first_txn of the next segment"),
+        HeaderField("next_event", "first_event of the next segment"),
+        HeaderField("next_previous", "previous of the next segment", _HASH_WORDS),
+        HeaderField("length", "bytes of the batches"),
+        _CRC,
+    ),
+)
+
 ROOM_SEGMENT: Final = Header(
     "history segment header",
     "At the beginning of a segment of the histories of rooms and inboxes. History batches follow, "

@@ -3,14 +3,16 @@
 import os
 import signal
 import time
-from collections.abc import Sequence
-from typing import Final, NoReturn
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, NoReturn
 
 import setproctitle
 
 import liblog
 from server.child import follow_parent, fork
 from server.config import Settings
+from server.journal import spill
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError
@@ -67,34 +69,16 @@ class Snapshots:
     def _remove_segments(self, older: SnapshotHead | None) -> None:
         """Remove those that neither a restart nor the history needs any more.
 
-        A restart needs what comes after the older of two snapshots, and the ring's records; the
-        archive what it has not read."""
+        A restart needs what comes after the older of two snapshots, and the ring's records."""
         if older is None:
             return
-        disk, region = self._disk, self._region
-        # Where a header is damaged, the segment goes with the one before it.
-        found, names = heads(disk, self._data.journal), segments(disk, self._data.journal)
-        txn, event = region.log.head - self._ring, region.archive.cursor
-        sizes = []
-        for path, _ in found:
-            fd = disk.open(path)
-            sizes.append(disk.size(fd))
-            disk.close(fd)
-        if not found:
-            return
-        gone = 0
-        while gone + 1 < len(found) and sum(sizes[gone:]) > self._keep:
-            following = found[gone + 1][1]
-            if following.number > older.segment or following.first_txn > txn + 1:
-                break
-            if following.first_event > event + 1:
-                break
-            gone += 1
-        region.journal.oldest = found[gone][1].first_txn  # before they go
-        for path in names:
-            if path < found[gone][0]:
-                disk.remove(path)
-                disk.sync_directory(self._data.journal)  # at no time is there a gap
+        region = self._region
+
+        def told(oldest: int) -> None:
+            region.journal.oldest = oldest
+
+        needed = Needed(older.segment, region.log.head - self._ring, region.archive.cursor)
+        remove_segments(self._disk, self._data.journal, needed, self._keep, told)
 
     def look(self) -> None:
         """Begin one if it is time, or see to the one that is being made. What fails here is no
@@ -171,6 +155,50 @@ class Snapshots:
                 )
                 return
         self._tell()
+
+
+class Needed(NamedTuple):
+    """What of the journal is."""
+
+    segment: int  # all from this one on
+    txn: int  # all transactions above this one
+    event: int  # all events above this one, by the archive
+
+
+def remove_segments(
+    disk: Disk, directory: Path, needed: Needed, keep: int, told: Callable[[int], None]
+) -> None:
+    """Remove the oldest segments while they have more than `keep` bytes together and are not
+    needed; of those that only the archive needs, the events are copied before. Where they cannot
+    be, the segment stays. told: is called with the oldest transaction, before any goes. OSError."""
+    # Where a header is damaged, the segment goes with the one before it.
+    found, names = heads(disk, directory), segments(disk, directory)
+    sizes = []
+    for path, _ in found:
+        fd = disk.open(path)
+        sizes.append(disk.size(fd))
+        disk.close(fd)
+    if not found:
+        return
+    gone = 0
+    while gone + 1 < len(found) and sum(sizes[gone:]) > keep:
+        head, following = found[gone][1], found[gone + 1][1]
+        if following.number > needed.segment or following.first_txn > needed.txn + 1:
+            break
+        if following.first_event > needed.event + 1:
+            try:
+                spill.write(disk, directory, head, following)
+            except (OSError, JournalError) as error:
+                log.error("events_not_copied", segment=head.number, reason=str(error))
+                break
+            log.warning("events_copied", segment=head.number)
+        gone += 1
+    told(found[gone][1].first_txn)
+    for path in names:
+        if path < found[gone][0]:
+            disk.remove(path)
+            disk.sync_directory(directory)  # at no time is there a gap
+    spill.remove_taken(disk, directory, needed.event)
 
 
 def tell_bad(bad: Sequence[Damaged]) -> None:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ import pytest
 from client import Client
 from client.errors import ClientError, ServerBusy
 from libproto.errors import Status
-from libproto.messages import Flag, Opcode
+from libproto.messages import EventKind, Flag, Opcode
+from server.admin.journal_dump import Choice, dump
 from server.admin.journal_verify import IN_HISTORIES, LOST, verify
 from server.core.stats import totals
 from server.journal.directory import DataDirectory, lock_data
@@ -753,30 +754,90 @@ def test_a_new_directory_is_told(tmp_path: Path) -> None:
                 assert server.stop() == 0
 
 
+OF_A_MIB = ("--segment-size", "1", "--event-ring", "64", "--txn-ring", "64", "--accounts", "12",
+            "--max-message", "1024")  # fmt: skip
+
+
+def no_more_segments(server: RunningServer) -> tuple[int, int]:
+    """The kernel refuses to allocate one, of a MiB; the limits before."""
+    journal = server.journal_pid()
+    limits = resource.prlimit(journal, resource.RLIMIT_FSIZE)
+    resource.prlimit(journal, resource.RLIMIT_FSIZE, ((1 << 20) - 1, limits[1]))
+    return limits
+
+
+def until_full(ann: Wire, opcode: Opcode, *body: object) -> list[Any]:
+    """Requests until one is refused because the disk is full; the bodies of the others."""
+    done: list[Any] = []
+    while True:
+        sent = [ann.send(opcode, *body) for _ in range(30)]
+        answers = [ann.answer() for _ in sent]
+        done += [answer.body for answer in answers if answer.status == Status.OK]
+        for answer in answers:
+            assert answer.status in (Status.OK, Status.ERR_SERVER_BUSY)
+            if answer.status != Status.OK and "disk is full" in answer.body.detail:
+                return done
+
+
+def test_all_may_leave_a_full_disk(tmp_path: Path) -> None:
+    """With no space for anything else, members leave, log out and are gone: each of their leaves is
+    durable while the disk is full."""
+    data, names = tmp_path / "data", [f"member{n}" for n in range(8)]
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(data, *OF_A_MIB, workers=2))
+        ann = stack.enter_context(entered(server, "ann", new=True))
+        members = [stack.enter_context(entered(server, name, new=True)) for name in names]
+        for wire in (ann, *members):
+            for room in (1, 2, 3):
+                wire.ok(Opcode.JOIN_ROOM, room)
+        no_more_segments(server)
+        until_full(ann, Opcode.CHAT_SEND, 1, "x" * 1000)
+        until_full(ann, Opcode.DEPOSIT, 1)
+        until_full(ann, Opcode.CHAT_SEND, 1, "y")
+        while (answer := ann.call(Opcode.JOIN_ROOM, 4)).status == Status.OK:
+            ann.ok(Opcode.LEAVE_ROOM, 4)
+        assert answer.status == Status.ERR_SERVER_BUSY
+        assert "disk is full" in answer.body.detail
+        for wire in members[:3]:
+            for room in (1, 2, 3):
+                wire.ok(Opcode.LEAVE_ROOM, room)
+        for wire in members[3:6]:
+            wire.ok(Opcode.LOGOUT)
+        for wire in members[6:]:
+            wire.close()
+
+        def left(room: int) -> list[int]:
+            """Users of the room's left events, all of which are durable."""
+            last, users = 0, []
+            while page := ann.ok(Opcode.ROOM_HISTORY, room, last, 256).events:
+                last = page[-1].room_seq
+                users += [event.from_user for event in page if event.kind == EventKind.LEFT]
+            return sorted(users)
+
+        users = sorted(wire.user for wire in members)
+        for room in (1, 2, 3):
+            wait_until(lambda room=room: left(room) == users, f"all have left room {room}")  # type: ignore[misc]
+            assert [user for user, _ in ann.ok(Opcode.ROOM_MEMBERS, room, 0).members] == [ann.user]
+        assert not events(server, "disk_has_space")
+        kill_all(server)
+    with serving(data, *OF_A_MIB, workers=1) as server, entered(server, "ann") as ann:
+        assert ann.ok(Opcode.JOIN_ROOM, 2).member_count == 1
+        assert server.stop() == 0
+    there = [event for batch in batches_of(data) for event, _ in events_in(batch.events)]
+    left_events = [event for event in there if event.kind == EventKind.LEFT]
+    gone = [(event.room, event.user) for event in left_events if event.room != 4]
+    expected = [(room, user) for room in (1, 2, 3) for user in users]
+    assert sorted(gone) == sorted([*expected, (2, ann.user)])
+
+
 def test_a_full_disk_refuses_and_heals(tmp_path: Path) -> None:
     """The kernel refuses to allocate the next segment: what has a place is executed and answered,
     what has none is refused at once with the reason; and with space again all goes on."""
-    data, size = tmp_path / "data", 1 << 20
-    flags = ("--segment-size", "1", "--event-ring", "64", "--txn-ring", "64", "--accounts", "8",
-             "--max-message", "1024")  # fmt: skip
-
-    def fill(ann: Wire, opcode: Opcode, *body: object) -> list[Any]:
-        """Requests until one is refused because the disk is full; the bodies of the others."""
-        done: list[Any] = []
-        while True:
-            sent = [ann.send(opcode, *body) for _ in range(30)]
-            answers = [ann.answer() for _ in sent]
-            done += [answer.body for answer in answers if answer.status == Status.OK]
-            for answer in answers:
-                assert answer.status in (Status.OK, Status.ERR_SERVER_BUSY)
-                if answer.status != Status.OK and "disk is full" in answer.body.detail:
-                    return done
-
+    data, fill, flags = tmp_path / "data", until_full, OF_A_MIB
     with serving(data, *flags, workers=1) as server, entered(server, "ann", new=True) as ann:
         ann.ok(Opcode.JOIN_ROOM, 1)
         journal = server.journal_pid()
-        limits = resource.prlimit(journal, resource.RLIMIT_FSIZE)
-        resource.prlimit(journal, resource.RLIMIT_FSIZE, (size - 1, limits[1]))
+        limits = no_more_segments(server)
         said = len(fill(ann, Opcode.CHAT_SEND, 1, "x" * 1000))
         balance = len(fill(ann, Opcode.DEPOSIT, 1))
         assert said > 100
@@ -1064,6 +1125,58 @@ def test_an_archive_that_cannot_write(start_server: StartServer) -> None:
         assert [item.room_seq for item in items] == list(range(1, last + 1))
         assert oldest == 1
     assert events(server, "histories_recovered")
+
+
+def test_an_archive_that_cannot_write_does_not_fill_the_disk(start_server: StartServer) -> None:
+    """Money goes on for long, and old segments go; what the archive lacks of them is copied for it,
+    and goes when it has it. Nothing is missing, and the tools know of it."""
+    server = start_server(
+        *SMALL, "--txn-ring", "4096", "--max-message", "4096", "--segment-size", "1",
+        "--snapshot-size", "1", "--history-size", "1",
+    )  # fmt: skip
+    journal = server.data / "journal"
+
+    def files(suffix: str) -> list[int]:
+        return sorted(int(path.stem) for path in journal.glob(f"*.{suffix}"))
+
+    def pay_until(done: Callable[[], bool], what: str) -> None:
+        for _ in range(400):
+            if done():
+                return
+            deposit_many(ann, 500)
+        pytest.fail(what)
+
+    with entered(server, "ann", new=True) as ann:
+        ann.ok(Opcode.JOIN_ROOM, 9)
+        ann.ok(Opcode.CHAT_SEND, 9, "it has this one")
+        wait_until(lambda: kept(server) == 2, "the archive has it")
+        archive = archive_of(server)
+        unlimited = resource.prlimit(archive, resource.RLIMIT_FSIZE)
+        resource.prlimit(archive, resource.RLIMIT_FSIZE, (0, unlimited[1]))
+        for n in range(3):
+            ann.send(Opcode.CHAT_SEND, 9, "x" * (4000 + n))
+        last = [ann.answer() for _ in range(3)][-1].body.room_seq
+        wait_until(lambda: word(server, "archive", "closed") == 1, "it cannot write")
+        pay_until(lambda: len(files("events")) >= 3, "nothing is copied")
+        copied = files("events")
+        assert copied == list(range(1, copied[-1] + 1))
+        assert events(server, "events_copied")
+        pay_until(lambda: files("journal")[-1] > copied[-1] + 5, "money goes on")
+        assert files("journal")[0] > copied[-1], "they have gone"
+        assert sum(path.stat().st_size for path in journal.glob("*.events")) < 1 << 17
+        report = verify(Disk(), DataDirectory(server.data))
+        assert report.is_good, report
+        assert {int(path.stem) for path in report.files if path.suffix == ".events"} >= {*copied}
+        shown = list(dump(Disk(), DataDirectory(server.data), Choice(room=9)))
+        assert [entry["seq"] for entry in shown if isinstance(entry, dict)] == [*range(1, last + 1)]
+        resource.prlimit(archive, resource.RLIMIT_FSIZE, unlimited)
+        wait_until(lambda: word(server, "archive", "closed") == 0, "it can write again")
+        assert archive_of(server) == archive
+        wait_until(lambda: kept(server) == last, "the archive has the rest")
+        oldest, items = said(ann, 9)
+        assert (oldest, [item.room_seq for item in items]) == (1, [*range(1, last + 1)])
+        pay_until(lambda: not files("events"), "what was copied goes")
+        assert ann.ok(Opcode.CHAT_SEND, 9, "chat goes on").room_seq == last + 1
 
 
 def test_damaged_histories_are_made_anew(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from server.admin.journal_repair import carry_out, plan
 from server.admin.journal_verify import (
+    CHAT_REFUSED,
     DEALT_WITH,
     LOST,
     OF_AN_OLDER_EPOCH,
@@ -16,6 +18,7 @@ from server.admin.journal_verify import (
     Report,
     verify,
 )
+from server.journal import spill
 from server.journal.directory import DirectoryUnusable, Identity
 from server.journal.disk import Disk, read_file
 from server.journal.errors import Damaged, JournalError, OtherFormat
@@ -25,6 +28,7 @@ from server.journal.reader import SECTOR, Batch, Reader, number_of, segments
 from server.journal.snapshot import paths as snapshot_paths
 from server.journal.snapshot import read as read_snapshot
 from server.journal.snapshot import write as write_snapshot
+from server.journal.upkeep import Needed, remove_segments
 from server.region.records import RECORD_SIZE
 from tests.helpers.disk import SimulatedDisk
 from tests.server.admin.bank import (
@@ -472,3 +476,34 @@ def test_what_a_server_is_writing_looks_like_damage_only_once() -> None:
 def test_the_newest_segment_is_named_by_number() -> None:
     disk, _ = worked()
     assert [number_of(path) for path in segments(disk, DATA.journal)] == [1, 2, 3]
+
+
+def copied(disk: SimulatedDisk) -> Path:
+    """The first segment has gone, and its events are copied; to where."""
+    older = read_snapshot(disk, snapshot_paths(disk, DATA.snapshots)[0], log_id(disk)).head
+    needed = Needed(older.segment, 1 << 40, 0)
+    remove_segments(disk, DATA.journal, needed, 0, lambda _: None)
+    (path, *_) = [spill.path_of(DATA.journal, n) for n in spill.numbers(disk, DATA.journal)]
+    assert number_of(segments(disk, DATA.journal)[0]) > 1
+    return path
+
+
+def test_copied_events_are_told_and_so_is_damage_of_theirs() -> None:
+    disk, _ = worked()
+    path = copied(disk)
+    report = told(disk)
+    assert report.is_good
+    assert report.files[path].holds.startswith("for the histories: events 1 to ")
+    before = plan(disk, DATA)
+    assert before.is_nothing
+    break_at(disk, path, 300)
+    report = told(disk)
+    assert not report.is_good
+    assert wrong(report) == [(path, 0, CHAT_REFUSED)]
+    made = plan(disk, DATA)
+    assert made.history == [path]
+    kept = carry_out(disk, DATA, made, 77, NOW)
+    assert kept is not None
+    assert path.name in disk.names(kept / DATA.journal.name)
+    assert told(disk).is_good
+    assert path not in told(disk).files

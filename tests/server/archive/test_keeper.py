@@ -17,9 +17,11 @@ from server.archive import keeper as module
 from server.archive.follower import Durable
 from server.archive.keeper import Keeper, Limits
 from server.archive.protocol import INBOX
+from server.journal import spill
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.reader import segments
+from server.journal.upkeep import Needed, remove_segments
 from server.region.layout import ServerState
 from server.region.region import Region
 from tests.helpers.disk import ADVERSARIES, PowerCut, SimulatedDisk, at_random
@@ -232,6 +234,56 @@ def test_the_cursor_lets_no_segment_go_that_would_be_missed() -> None:
             made.keeper.close()
             made.keeper, made.disk = kept, disk
         assert len(segments(disk, made.data.journal)) < 5
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("said", [0, 1, 30])
+def test_what_goes_while_it_stands_still_is_not_missed(*, said: int, restarts: bool) -> None:
+    """Segments of events, of which the events are copied, and of transactions alone; whoever goes
+    on with it afterwards. What was copied goes when the histories have it."""
+    with server() as made:
+        made.say(size=200)
+        made.catch_up()
+        for _ in range(said):
+            made.say(2, size=200)
+        for _ in range(60):
+            made.journal.commit(txns=4)
+        made.publish()
+        before = made.word("cursor")
+        needed = Needed(1 << 40, 1 << 40, before)
+        remove_segments(made.disk, made.data.journal, needed, 0, lambda _: None)
+        assert len(segments(made.disk, made.data.journal)) == 1
+        assert bool(spill.numbers(made.disk, made.data.journal)) == (said > 0)
+        if restarts:
+            made.restart()
+        made.region.archive.lag = 0
+        made.catch_up()
+        assert made.word("closed") == 0
+        assert made.told() == histories(made.journal.said)
+        assert made.word("cursor") == made.journal.durable.event
+        needed = needed._replace(event=made.word("cursor"))
+        remove_segments(made.disk, made.data.journal, needed, 0, lambda _: None)
+        assert spill.numbers(made.disk, made.data.journal) == []
+        made.say(size=200)
+        made.catch_up()
+        assert made.told() == histories(made.journal.said)
+
+
+def test_the_lag_is_counted_in_what_was_copied() -> None:
+    with server() as made:
+        made.keeper.turn()
+        for _ in range(40):
+            made.say(size=200)
+            made.journal.commit(txns=9)
+        made.publish()
+        lag = made.keeper._lag()
+        needed = Needed(1 << 40, 1 << 40, 0)
+        remove_segments(made.disk, made.data.journal, needed, 0, lambda _: None)
+        assert made.new_keeper()._lag() == made.word("lag"), "it has not opened anything"
+        again = made.new_keeper()
+        again._open()
+        assert again._lag() == lag > 40 * 200
+        again.close()
 
 
 @pytest.mark.parametrize("call", range(1, 12))
