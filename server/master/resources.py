@@ -140,8 +140,9 @@ class Resources:
 
         with _step("read signals"):
             self.signals = keep(Part.SUPERVISION, SignalQueue())
-        with _step(f"lock the data directory {settings.data}"):
-            keep(Part.LOCK, Descriptor(lock_data(settings.data)))
+        if settings.durability != "none":
+            with _step(f"lock the data directory {settings.data}"):
+                keep(Part.LOCK, Descriptor(lock_data(settings.data)))
         self.listeners: list[socket.socket] = []
         for sock in _listeners(settings):
             self.listeners.append(keep(Part.LISTENERS, sock))

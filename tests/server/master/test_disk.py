@@ -1,5 +1,6 @@
 """The data directory: of whatever user it is, and whatever becomes of it while the server runs."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -52,6 +53,16 @@ def test_a_parent_that_may_not_be_read(open_path: Path, depth: str) -> None:
         assert (parent / depth / "journal").is_dir()
     finally:
         parent.chmod(0o755)
+
+
+def test_memory_only_needs_no_directory(open_path: Path) -> None:
+    """Where nothing can be written, as in a container: with `none` nothing is."""
+    closed = given(open_path / "closed", 0o555)
+    settings = dataclasses.replace(small_settings(closed / "data"), durability="none")
+    with ForkedServer(settings, open_path, become_nobody) as server:
+        server.await_ready()
+    assert server.code == Exit.OK
+    assert not (closed / "data").exists()
 
 
 @pytest.mark.parametrize("name", ["journal", "snapshots", "rooms", ""])
