@@ -192,9 +192,11 @@ def _pairs(region: Region) -> Iterator[str]:
 
 
 def _listed(following: Sequence[int], first: int) -> list[int]:
-    """Session slots of a list; cut off where it goes round in a circle."""
+    """Session slots of a list; cut off where it goes round in a circle, or out of the table."""
     out: list[int] = []
     while first and len(out) <= len(following):
         out.append(first - 1)
+        if first > len(following):
+            break
         first = following[first - 1]
     return out

@@ -49,7 +49,7 @@ class Connections:
         gauges, at = region.layout["counters"], index_of("connections")
         self._gauges = [gauges.at(worker) + at for worker in range(gauges.records)]
         self._mine = gauges.at(slot) + at
-        self._open: dict[OpenConnection, None] = {}
+        self._open: dict[OpenConnection, bool] = {}  # is it counted?
         self.draining = False
         """The server stops: no further request is executed."""
         self.guarded = settings.rate_limit > 0
@@ -59,20 +59,22 @@ class Connections:
         return len(self._open)
 
     def add(self, connection: OpenConnection) -> bool:
-        """Count a new one; False where there are more now than may be, in all workers."""
-        self._open[connection] = None
+        """Count a new one; False where there are more now than may be, in all workers. One that is
+        refused, and takes its time to close, is in nobody's way."""
+        self._open[connection] = True
         words = self._words
         words[self._mine] += 1
         self._counters.count("accepted")
         if sum(words[at] for at in self._gauges) <= self._settings.max_connections:
             return True
+        self._open[connection] = False
+        words[self._mine] -= 1
         self._counters.count("refused")
         return False
 
     def remove(self, connection: OpenConnection) -> None:
         """It is closed. Nothing where it was never added."""
-        if connection in self._open:
-            del self._open[connection]
+        if self._open.pop(connection, False):
             self._words[self._mine] -= 1
 
     def sweep(self, now: float) -> None:

@@ -26,6 +26,17 @@ LATE_S = 40.0  # on any machine; what is not closed by then stays
 # ---- connections
 
 
+def test_refused_connections_that_stay_open_are_in_nobodys_way(start_server: StartServer) -> None:
+    with Lobby(start_server("--max-connections", "4", workers=2)) as lobby:
+        first, *_ = [lobby.open() for _ in range(4)]
+        wait_until(lambda: lobby.counters()["connections"] == 4, "all are counted")
+        assert is_refused(lobby.open())
+        assert lobby.counters()["connections"] == 4
+        first.close()
+        wait_until(lambda: not is_refused(lobby.open()), "somebody gets the place", LATE_S)
+        assert is_refused(lobby.open())
+
+
 def is_refused(wire: Wire) -> bool:
     """Whether a new connection is over the limit: then it gets one frame and the end."""
     wire.send(Opcode.HEARTBEAT, 1)

@@ -54,6 +54,13 @@ def plus_one(segment: str, record: int, field: str, words: int = 0) -> Callable[
     return damage
 
 
+def out_of_range(segment: str, record: int, field: str) -> Callable[[Region], None]:
+    def damage(region: Region) -> None:
+        region.words[region.layout[segment].at(record, field)] = 2**64 - 1
+
+    return damage
+
+
 def durable_beyond(segment: str) -> Callable[[Region], None]:
     def damage(region: Region) -> None:
         at = region.layout[segment].at
@@ -71,6 +78,8 @@ def durable_beyond(segment: str) -> Callable[[Region], None]:
         (plus_one("rooms", 3, "members"), "members"),
         (plus_one("rooms", 3, "last_seq"), "latest event"),
         (plus_one("users", 3, "first_session"), "listed"),
+        (out_of_range("users", 3, "first_session"), "listed"),
+        (out_of_range("registry", 0, "free_session"), "are free"),
         (plus_one("clients", 0, "newest"), "req_id"),
         (durable_beyond("log"), "transaction 8 is durable, and the newest is 7"),
         (durable_beyond("events"), "event 4 is durable, and the newest is 3"),
