@@ -244,8 +244,11 @@ class Supervisor:
                 dues.append(due)
             self._wait(min(dues) - now)
             self._kill_hung()
-            if (self._recovery.alarmed or self._recovery.dead) and not self._recover():
-                return
+            # Again for those that died in its course: a repair ends all sessions of a place, so
+            # the place is filled after it only.
+            while self._recovery.alarmed or self._recovery.dead:
+                if not self._recover() or not self._going_on():
+                    return
             self._fill()
             if interval and time.monotonic() >= due:
                 due += interval

@@ -8,7 +8,10 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,8 +20,11 @@ import pytest
 
 from server import child
 from server.config import Settings
+from server.core import recovery
+from server.core.state import State
 from server.exits import Exit
 from server.journal import life
+from server.master.supervisor import BACK_OFF_S
 from tests.helpers import leaks
 from tests.helpers.forked import NOBODY, ForkedServer, children_of, small_settings
 from tests.helpers.server import ROOT, lasting_port, wait_until
@@ -178,6 +184,40 @@ def test_an_archive_without_threads_is_replaced_until_it_has_them(
     assert len(died) >= told
     assert {line["process"] for line in died} == {"archive"}
     assert "Traceback" not in server.error
+
+
+# ---- deaths in the course of a recovery
+
+
+def test_a_death_in_a_recovery_is_repaired_after_before_the_place_is_filled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repair ends all sessions of the place: it must not find those of who comes after."""
+    hold, too_late = tmp_path / "hold", tmp_path / "too late"
+    repair = recovery.repair
+
+    def held(states: Sequence[State], now: int) -> Counter[str]:
+        there = children_of(os.getppid()).values()
+        if any(f"worker {state.worker}" in there for state in states):
+            too_late.touch()
+        while hold.exists():
+            time.sleep(0.001)
+        return repair(states, now)
+
+    monkeypatch.setattr(recovery, "repair", held)  # inherited over the forks
+    with ForkedServer(small_settings(tmp_path / "data"), tmp_path) as server:
+        server.await_ready()
+        hold.touch()
+        os.kill(named(server.pid, "worker 0"), signal.SIGKILL)
+        wait_until(lambda: named(server.pid, "repair") != 0, "a repair")
+        os.kill(named(server.pid, "worker 1"), signal.SIGKILL)
+        wait_until(lambda: len(lines(server.error, "process_died")) == 2, "the other death")
+        threading.Event().wait(2 * BACK_OFF_S[1])  # so that its place could be filled
+        hold.unlink()
+        wait_until(lambda: set(children_of(server.pid).values()) == ALL, "all are there")
+        wait_until(lambda: len(lines(server.error, "workers_resumed")) == 2, "two recoveries")
+    assert [line["repaired"] for line in lines(server.error, "workers_resumed")] == [[0], [1]]
+    assert not too_late.exists()
 
 
 # ---- standard streams
