@@ -31,7 +31,8 @@ LARGE_BUFFER = 1 << 20
 @pytest.fixture
 def pair(start_server: StartServer) -> Iterator[Lobby]:
     """A server of two workers, to itself."""
-    with Lobby(start_server()) as lobby:
+    # Who only listens, as long as a slow machine takes, is not thrown out of its rooms meanwhile.
+    with Lobby(start_server("--idle-timeout", "3600")) as lobby:
         yield lobby
 
 
