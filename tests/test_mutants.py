@@ -15,7 +15,8 @@ MUTANTS = all_mutants()
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_fits(mutant: Mutant, tmp_path: Path) -> None:
     for package in ("libproto", "libnet", "liblog", "server", "client"):
-        shutil.copytree(ROOT / package, tmp_path / package)
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=ignored)
     assert patch(tmp_path, mutant) == ""
     changed = [
         path
