@@ -48,7 +48,7 @@ def two_speakers(m, **more):
 
 
 def leaver(m, **more):
-    return m.ring([["red", m.LEAVE], ["blue"]], **more)
+    return m.ring([[m.LEAVE], ["red"]], ("red",), **more)
 
 
 def pay(m, **more):

@@ -74,7 +74,7 @@ def newcomers(m, **more):
 
 
 LEAVE_HOLD = [
-    (newcomers, dict(allocated=5, joins=("red", "red", "blue"), kills=1)),
+    (newcomers, dict(allocated=5, joins=("red", "red"), kills=1)),
     (one_user, dict(kills=2, journal_kills=1)),
     (one_user, dict(kills=1, logouts=1, joins=("red",), parts=("red",), full=1, allocated=4)),
     (two_users, dict(kills=1, journal_kills=1, logins=("u", "v"))),
@@ -249,7 +249,7 @@ DEEP = [
     (reads, dict(said=("red", "red", "red", "red"), own=False, looks=1)),
     (reads, dict(rooms=("red", "blue"), said=("red", "blue", "red", "blue"), order="tso")),
     (two_users, dict(kills=2, journal_kills=1, logins=("u",), joins=("blue",))),
-    (two_users, dict(logouts=2, full=1, allocated=8, joins=("blue", "green", "green"), capacity=2)),
+    (newcomers, dict(allocated=5, joins=("red", "red", "blue"), kills=1)),
     (two_workers, dict(journal_kills=1)),
     (two_takers, dict(kills=2, child_kills=1)),
 ]
