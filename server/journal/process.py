@@ -266,8 +266,9 @@ def run(inherited: Inherited, master: int) -> NoReturn:
             directory=str(directory),
             reason=error.strerror,
             errno=error.errno,
-            advice="no transaction is accepted any more, and what was answered is safe: mend the "
-            "disk or make space on it, and start the server again",
+            advice="no transaction is accepted any more, and what was answered is safe, with "
+            "`--durability async` but for the last moments: mend the disk or make space on it, and "
+            "start the server again",
         )
 
     def crashed(error: BaseException) -> None:
