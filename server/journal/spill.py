@@ -107,7 +107,7 @@ def path_of(directory: Path, number: int) -> Path:
 
 def numbers(disk: Disk, directory: Path) -> list[int]:
     """The segments that there are files of, ascending. OSError."""
-    found = [number_in(name, SUFFIX) for name in disk.names(directory)]
+    found = [number_in(name, SUFFIX) for name in disk.names_if_there(directory)]
     return [number for number in found if number is not None]
 
 
