@@ -256,8 +256,9 @@ OPERATIONS = (
     Operation(
         "register", lambda w: w.doomed.users.register("dora", VERIFIER, NOW_US), transactions=1
     ),
-    # The client, the session id that is used up, the session.
-    Operation("login", lambda w: w.login(w.doomed, CYD, 5), states=4, transactions=1),
+    # The client, the session id that is used up. Of the session itself nothing is left: the repair
+    # ends it, with the other one that its user has at this worker.
+    Operation("login", lambda w: w.login(w.doomed, CYD, 5), states=3, transactions=1),
     # The mark, that session's two leaves, the session id that is used up, the session.
     Operation(
         "superseding-login",
