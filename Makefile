@@ -71,7 +71,7 @@ check: install ## lint, format, types, import arrows, freshness of generated doc
 installed: install ## run all tests of the client against the wheel, installed (five minutes)
 	TRADECHAT_INSTALLED=all $(BIN)/python -m pytest --timeout=0 -o faulthandler_timeout=0 tests/packaging/test_client_tests.py $(ARGS)
 
-crash-points: install ## die before every step of every state change and of its repair (three minutes)
+crash-points: install ## die before every step of every state change and of its repair (long: an hour on a slow machine)
 	TRADECHAT_CRASH_POINTS=all $(BIN)/python -m pytest --timeout=0 -o faulthandler_timeout=0 tests/server/core/test_crash_points.py $(ARGS)
 
 mutants: install ## plant known bugs, one by one, in a copy of the tree: their tests must find them (ARGS="NAME ...")

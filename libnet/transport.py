@@ -69,7 +69,7 @@ class FrameProtocol(asyncio.Protocol):
     def handle(self, frame: Frame) -> bytes | None:
         """What one frame is answered with: whole frames, or None. Called in order of arrival.
         After `last` in it the answer is sent, and the connection is finished."""
-        raise NotImplementedError
+        raise NotImplementedError  # what a frame means is for the subclass to say
 
     def opened(self) -> None:
         """The connection is there."""

@@ -83,9 +83,11 @@ class Chat:
             events.check_open()
             seq = events.next_seq(room)
             frame = _broadcast(0, 0, room, seq, now, _MESSAGE, session.user, session.name, message)
-            event = events.payload(_MESSAGE, room, seq, session.user, 0, frame, now, request)
-            events.publish(event)
-            return Sent(seq, now, events.head(), False, self._audience.listeners(room))
+            payload = events.payload(_MESSAGE, room, seq, session.user, 0, frame, now, request)
+            events.publish(payload)
+            event = events.head()
+        # After the unlock: nothing is under a lock that need not be.
+        return Sent(seq, now, event, False, self._audience.listeners(room))
 
     def direct(
         self, session: Session, to_user: int, message: str, now: int, req_id: int, flagged: int
@@ -109,9 +111,10 @@ class Chat:
             events.check_open()
             seq = events.direct_seq(to_user) + 1
             frame = _direct(0, 0, seq, now, session.user, session.name, message)
-            event = events.payload(SlotKind.DIRECT, 0, seq, to_user, 0, frame, now, request)
-            events.publish(event)
-            return Sent(seq, now, events.head(), False, self._audience.workers_of(to_user))
+            payload = events.payload(SlotKind.DIRECT, 0, seq, to_user, 0, frame, now, request)
+            events.publish(payload)
+            event, touched = events.head(), self._audience.workers_of(to_user)
+        return Sent(seq, now, event, False, touched)
 
     def _recorded(
         self, session: Session, request: Request, opcode: int, to: int, flagged: int
@@ -125,6 +128,7 @@ class Chat:
             return None
         if (found.target, found.digest) != (opcode << TARGET_KIND_SHIFT | to, request.digest):
             raise OtherRequest
+        # Of a message, the place of the balance has its time: layout.py, OUTCOME_FIELDS.
         return Sent(found.seq, found.balance, self._events.head(), True, NOBODY)
 
     def pay(

@@ -99,7 +99,7 @@ class Durable:
         if not self._parked:
             self._begin(txn, event)
         self._parked.append((txn, event, connection, answer))
-        if self.words[self._journal_waits]:
+        if self.words[self._journal_waits]:  # asked here, too: mostly it saves the call
             self._wake_journal()
 
     def resume_when_durable(
