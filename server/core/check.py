@@ -118,7 +118,8 @@ def people(region: Region) -> Iterator[str]:
         if count != len(members.get(room, ())):
             yield f"room {room} counts {count} members and has {len(members.get(room, ()))}"
     if region.registry.members != sum(map(len, members.values())):
-        yield f"{region.registry.members} members by count, {sum(map(len, members.values()))} are"
+        there_are = sum(map(len, members.values()))
+        yield f"the registry counts {region.registry.members} members, the rooms have {there_are}"
     following = region.column("sessions", "next")
     for user, first in enumerate(region.column("users", "first_session")):
         if first or user in by_user:

@@ -124,7 +124,7 @@ OUTCOME_FIELDS = ("req_id", "txn_id", "balance", "target", "amount", "seq", "dig
 OUTCOME_WORDS = len(OUTCOME_FIELDS)
 TARGET_KIND_SHIFT = 32  # target: TxnKind << 32 | to_user
 MARKED, RAISED = 1, 2
-"""Marks of a client, bits: what a damaged event part of the journal has left of it."""
+"""Bits of a client's `marks`, which are set after events of the journal were found damaged."""
 
 EVENT_FIELDS = (
     Field("word", "commit word: the event's number"),
@@ -341,7 +341,7 @@ SEGMENTS: tuple[Segment, ...] = (
             Field(
                 "marks",
                 f"{MARKED}: outcomes of messages may be missing, and its next LOGIN sets the "
-                f"floor; {RAISED}: one has, and there may be outcomes below the floor",
+                f"floor; {RAISED}: a LOGIN has set it so, and outcomes below it may be kept",
             ),
             Field("next", "next client slot + 1 of its bucket; derived"),
             Field("newest", "greatest req_id executed"),

@@ -6,7 +6,7 @@ error becomes a frame.
 """
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from libnet.transport import ANSWER_FIRST, FrameProtocol
 from libproto.codec import error_frame
@@ -19,7 +19,7 @@ from server.core.errors import EventsFull, LeavesFull, StateRefusal, Superseded
 from server.core.session import Session
 from server.worker.fatal import FATAL, die
 from server.worker.refusal import Refused, history_unreadable
-from server.worker.requests import ERRORS, REQUESTS, Table
+from server.worker.requests import ERRORS, REQUESTS, Handler, Table
 from server.worker.services import Services
 
 MAX_BODY_LEN: Final = 65536  # bytes
@@ -107,10 +107,7 @@ class Connection(FrameProtocol):
             return answer
         except EventsFull as error:
             fields = decode(buf, start, end)
-
-            def execute() -> bytes | None:
-                return handler(self.services, self, req_id, flags, *fields)
-
+            execute = self._deferred(handler, req_id, flags, fields)
             self._wait_for_place(opcode, req_id, execute, to_leave=isinstance(error, LeavesFull))
             return None
         except _ANSWERED as error:
@@ -119,6 +116,13 @@ class Connection(FrameProtocol):
             die(error)
 
     # ---- answers that come later
+
+    def _deferred(
+        self, handler: Handler, req_id: int, flags: int, fields: tuple[Any, ...]
+    ) -> Execute:
+        """A request to be executed later. Apart from `handle`, whose variables would be cells of a
+        closure otherwise, for every frame."""
+        return lambda: handler(self.services, self, req_id, flags, *fields)
 
     def _wait_for_place(
         self, opcode: int, req_id: int, execute: Execute, *, to_leave: bool
