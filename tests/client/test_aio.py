@@ -65,6 +65,7 @@ from tests.client.test_blocking import (
     send_one_and_wait,
     then,
 )
+from tests.client.turns import turn, until
 from tests.helpers.server import RunningServer, StartServer
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -567,7 +568,7 @@ def test_what_arrived_is_read_though_a_request_finds_the_connection_gone(run: Ru
         async with logged_in(port) as ann:
             beat = asyncio.create_task(outcome(ann.heartbeat()))
             while not gone.is_set():
-                await asyncio.sleep(0)
+                await turn()
                 assert gone.wait(0.01) or not beat.done()
             for _ in range(3):
                 assert isinstance(await outcome(ann.balance(timeout_s=0.05)), ClientError)
@@ -601,8 +602,7 @@ def test_both_ends_write_before_they_read(run: Run) -> None:
         ) as ann:
             said = await asyncio.gather(*(ann.send(1, message) for _ in range(calls)))
             assert len(said) == calls
-            while len(got) < pushes:
-                await asyncio.sleep(0)
+            await until(lambda: len(got) >= pushes)
             assert len(got) == pushes
 
     with serving(script) as port:

@@ -26,6 +26,7 @@ from tests.client.peer import (
     serving,
     serving_everybody,
 )
+from tests.client.turns import until
 from tests.helpers.server import wait_until
 from tests.libnet.test_dial import ALIVE, DEAD, answer_with, dead
 
@@ -138,13 +139,11 @@ def test_an_async_on_push_is_awaited_and_does_not_delay_answers(new_loop: NewLoo
 
         async with AsyncClient(port=port, on_push=on_push) as ann:
             await ann.login(USERNAME, PASSWORD)
-            while not given:
-                await asyncio.sleep(0)
+            await until(lambda: bool(given))
             assert await ann.balance() == (1, 1)
             assert given == PUSHES[:1]
             go_on.set()
-            while len(given) < len(PUSHES):
-                await asyncio.sleep(0)
+            await until(lambda: len(given) >= len(PUSHES))
             assert given == PUSHES
 
     with (
@@ -200,9 +199,7 @@ def test_an_async_on_push_that_waits_for_a_task_that_was_cancelled(new_loop: New
 
         async with AsyncClient(port=port, on_push=on_push) as ann:
             await ann.login(USERNAME, PASSWORD)
-            async with asyncio.timeout(WAIT_S):
-                while not said:
-                    await asyncio.sleep(0)
+            await until(lambda: bool(said))
             assert isinstance(said[0]["exception"], asyncio.CancelledError)
             with pytest.raises(ConnectionLost, match="on_push or on_reconnect raised"):
                 await ann.balance()
@@ -264,15 +261,17 @@ def test_forgotten_asyncio_clients_are_ended_and_warned_of(new_loop: NewLoop) ->
         wire.wait_closed()
         ended.release()
 
+    def all_are_told() -> bool:
+        gc.collect()
+        return len(unclosed(caught)) >= 30
+
     async def main(port: int) -> None:
         for _ in range(30):
             ann = AsyncClient(port=port, reconnect=True, on_push=lambda _: None)
             await ann.connect()
             await ann.login(USERNAME, PASSWORD)
         del ann
-        while len(unclosed(caught)) < 30:
-            gc.collect()
-            await asyncio.sleep(0)
+        await until(all_are_told)
         for _ in range(30):
             assert await asyncio.to_thread(ended.acquire, timeout=WAIT_S)
 

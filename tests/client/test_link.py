@@ -9,6 +9,7 @@ import pytest
 from client.io.link import HIGH_MARK, Link, Sent
 from tests.client.conftest import RunAndCollect
 from tests.client.peer import WAIT_S
+from tests.client.turns import turn
 
 FRAME = b"x" * 50_000
 
@@ -46,8 +47,8 @@ class End:
         while not self.link.full:
             number += 1
             self.link.send(FRAME, number)
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            await turn()
+            await turn()
         return number
 
     def close(self) -> None:
