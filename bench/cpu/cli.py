@@ -1,36 +1,53 @@
-"""`tradechat-bench cpu`: what a TRANSFER costs the server, in CPU time.
+"""`tradechat-bench cpu`: what a request costs the server, in CPU time.
 
-Starts a server for each durability named, loads it from 100 connections, with one transfer at a
-time each and with 16 in flight each, and prints throughput and the CPU time of all its processes
-per request, user and system, with the load generator's own beside it. Alternating with them runs
-the floor: a server that answers as many bytes and does no work. Timings differ between machines and
-from moment to moment; CPU time per request differs least, and its multiple of the floor less still.
+Starts a server for each durability named and loads it from 100 connections, with TRANSFERs,
+BALANCEs and HEARTBEATs, one at a time on each and then 16 in flight; and one more with a room of
+100, in which a request is the delivery of a message to a member. It tells throughput and the CPU
+time of all processes of the server per request, user and system, with the load program's own beside
+it: that one is Python, and shares the cores. Alternating with the servers runs the floor, a server
+in C. Timings differ between machines and from moment to moment; CPU time per request differs least,
+and its multiple of the floor, taken within each run, less still.
 """
 
 import argparse
 import json
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from statistics import median
+from typing import Final, NamedTuple
 
-from bench.cpu.floor import Floor
+from bench.compare import tradechat
+from bench.compare.fanout import Fanout
+from bench.compare.programs import Missing, find
+from bench.cpu.floor import COMPILER, Floor
 from bench.lab.cli import EXIT_GOOD, Program
-from bench.lab.generator import Generator, Round
+from bench.lab.generator import LOADS, Generator, Round
 from bench.lab.process import CpuTime
 from bench.lab.target import Server
+from libproto.messages import Opcode
 
-PROGRAM = Program("tradechat-bench cpu")
-_WARM_UP = 10  # a tenth of the requests
+PROGRAM: Final = Program("tradechat-bench cpu")
+DELIVERY: Final = "delivery"
+FLOOR: Final = "floor"
+_WARM_UP: Final = 10  # a tenth of the requests
+
+Row = dict[str, float | str]
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=PROGRAM.name,
-        description="Measure the server's CPU time per TRANSFER.",
+        description="Measure the server's CPU time per request.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
+    operations = [*(each.name for each in LOADS), DELIVERY]
+    made.add_argument(
+        "--operation", nargs="+", choices=operations, default=operations, help="what is measured"
+    )
     made.add_argument("--connections", type=int, default=100, help="one user each")
     made.add_argument("--accounts", type=int, default=1000, help="payees, chosen uniformly")
+    made.add_argument("--members", type=int, default=100, help="of the room")
     made.add_argument("--workers", type=int, default=2, help="of the server")
     made.add_argument(
         "--pipeline", type=int, nargs="+", default=[1, 16], help="requests in flight on each"
@@ -39,18 +56,35 @@ def parser() -> argparse.ArgumentParser:
         "--durability", nargs="+", default=["none", "sync"], help="of the servers, one each"
     )
     made.add_argument("--requests", type=int, default=200_000, help="of one run, over all")
+    made.add_argument("--seconds", type=float, default=2.0, help="of one run, of deliveries")
     made.add_argument("--runs", type=int, default=5, help="of each pipeline, alternating")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--json", action="store_true", help="one JSON object per run")
     return made
 
 
-def _row(what: str, pipeline: int, done: Round, server: CpuTime) -> dict[str, float | str]:
+class _Loaded(NamedTuple):
+    """A server, and what loads it."""
+
+    name: str
+    server: Server | Floor
+    load: Generator
+
+
+def _row(of: _Loaded, opcode: Opcode, pipeline: int, each: int) -> Row:
+    of.load.run(pipeline, max(1, each // _WARM_UP), opcode=opcode)
+    before = of.server.cpu()
+    done = of.load.run(pipeline, each, opcode=opcode)
+    return _told(of.name, opcode, pipeline, done, of.server.cpu().since(before))
+
+
+def _told(name: str, opcode: Opcode, pipeline: int, done: Round, server: CpuTime) -> Row:
     def us(seconds: float) -> float:
         return round(seconds / done.requests * 1e6, 2)
 
     return {
-        "server": what,
+        "operation": opcode.name,
+        "server": name,
         "pipeline": pipeline,
         "requests": done.requests,
         "requests_per_s": round(done.requests / done.seconds),
@@ -61,57 +95,110 @@ def _row(what: str, pipeline: int, done: Round, server: CpuTime) -> dict[str, fl
     }
 
 
-def measure(arguments: argparse.Namespace) -> list[dict[str, float | str]]:
-    """One row per run: the servers and the floor alternating. RunFailed, ServerFailed."""
-    rows = []
+def _delivery_row(name: str, room: Fanout, pipeline: int, seconds: float) -> Row:
+    figures = room.load(pipeline, seconds)
+    return {
+        "operation": DELIVERY,
+        "server": name,
+        "pipeline": pipeline,
+        "requests": figures.requests,
+        "requests_per_s": round(figures.per_s),
+        "server_us": round(figures.server_us, 3),
+        "client_us": round(figures.client_us, 3),
+    }
+
+
+def _servers(arguments: argparse.Namespace, stack: ExitStack) -> Iterator[_Loaded]:
+    """Those of the transfers, and the floor where there is a compiler."""
+    accounts = arguments.accounts
     flags = (
         f"--workers={arguments.workers}",
-        f"--accounts={max(4096, arguments.accounts)}",
+        f"--accounts={max(4096, accounts)}",
         f"--max-connections={max(4096, 2 * arguments.connections)}",
     )
+
+    def load(port: int, *, log_in: bool) -> Generator:
+        users = arguments.connections, accounts, arguments.seed
+        made = Generator("127.0.0.1", port, *users, log_in=log_in)
+        stack.callback(made.close)
+        return made
+
+    for durability in arguments.durability:
+        server = stack.enter_context(Server(f"--durability={durability}", *flags))
+        yield _Loaded(durability, server, load(server.port, log_in=True))
+    try:
+        compiler = find(*COMPILER)
+    except Missing as error:
+        PROGRAM.warn(f"{error}; the floor is left out")
+        return
+    floor = stack.enter_context(Floor(compiler, arguments.workers, accounts))
+    yield _Loaded(FLOOR, floor, load(floor.port, log_in=False))
+
+
+def _rooms(arguments: argparse.Namespace, stack: ExitStack) -> Iterator[tuple[str, Fanout]]:
+    for durability in arguments.durability:
+        room = tradechat.Room(durability, arguments.workers)
+        yield durability, stack.enter_context(Fanout(room, arguments.members))
+
+
+def measure(arguments: argparse.Namespace, tell: Callable[[Row], None]) -> list[Row]:
+    """One row per load, told as soon as it is there: in each run every server has its turn.
+    BenchFailed."""
+    rows: list[Row] = []
+
+    def add(row: Row) -> None:
+        rows.append(row)
+        tell(row)
+
+    opcodes = [each for each in LOADS if each.name in arguments.operation]
     each = max(1, arguments.requests // arguments.connections)
     with ExitStack() as stack:
-        servers: list[tuple[str, Server | Floor, int]] = [
-            (
-                durability,
-                stack.enter_context(Server(f"--durability={durability}", *flags)),
-                arguments.accounts,
-            )
-            for durability in arguments.durability
-        ]
-        servers.append(("floor", stack.enter_context(Floor(arguments.workers)), 0))
-        loads = [
-            Generator("127.0.0.1", each_.port, arguments.connections, accounts, arguments.seed)
-            for _, each_, accounts in servers
-        ]
+        servers = list(_servers(arguments, stack)) if opcodes else []
+        rooms = list(_rooms(arguments, stack)) if DELIVERY in arguments.operation else []
         for _ in range(arguments.runs):
             for pipeline in arguments.pipeline:
-                for (what, measured, _), load in zip(servers, loads, strict=True):
-                    load.run(pipeline, max(1, each // _WARM_UP))
-                    before = measured.cpu()
-                    done = load.run(pipeline, each)
-                    rows.append(_row(what, pipeline, done, measured.cpu().since(before)))
-                    if arguments.json:
-                        PROGRAM.tell(json.dumps(rows[-1]))
-        for load in loads:
-            load.close()
+                for opcode in opcodes:
+                    for server in servers:
+                        add(_row(server, opcode, pipeline, each))
+                for name, room in rooms:
+                    add(_delivery_row(name, room, pipeline, arguments.seconds))
     return rows
 
 
-def table(rows: list[dict[str, float | str]]) -> str:
-    """Medians by server and pipeline, with the least and the greatest."""
-    columns = [name for name in rows[0] if name not in ("server", "pipeline", "requests")]
-    lines = ["pipeline  server     runs" + "".join(f"{name:>26}" for name in columns)]
-    for pipeline in dict.fromkeys(row["pipeline"] for row in rows):
-        for what in dict.fromkeys(row["server"] for row in rows):
-            mine = [r for r in rows if r["pipeline"] == pipeline and r["server"] == what]
-            cells = []
-            for name in columns:
-                values = [float(row[name]) for row in mine]
-                spread = f"{median(values):g} ({min(values):g} to {max(values):g})"
-                cells.append(f"{spread:>26}")
-            lines.append(f"{pipeline:8}  {what:9}{len(mine):6}" + "".join(cells))
+_COLUMNS: Final = (
+    "requests_per_s", "server_us", "server_user_us", "server_system_us", "client_us",
+)  # fmt: skip
+_OF_FLOOR: Final = "server_us / floor"
+
+
+def table(rows: list[Row]) -> str:
+    """Medians by operation, pipeline and server, with the least and the greatest. The multiple of
+    the floor is taken within each run."""
+    columns = (*_COLUMNS, _OF_FLOOR)
+    lines = [
+        "operation  pipeline  server  runs  " + "".join(f"{name:>26}" for name in columns).rstrip()
+    ]
+    for operation, pipeline in dict.fromkeys((r["operation"], r["pipeline"]) for r in rows):
+        alike = [r for r in rows if (r["operation"], r["pipeline"]) == (operation, pipeline)]
+        floor = [float(r["server_us"]) for r in alike if r["server"] == FLOOR]
+        for server in dict.fromkeys(r["server"] for r in alike):
+            mine = [r for r in alike if r["server"] == server]
+            values = [[float(r[name]) for r in mine if name in r] for name in _COLUMNS]
+            pairs = zip(mine, floor, strict=True) if floor else ()
+            values.append([float(r["server_us"]) / least for r, least in pairs if least])
+            head = f"{operation:9}  {pipeline:8}  {server:6}  {len(mine):4}  "
+            lines.append((head + "".join(f"{_spread(each):>26}" for each in values)).rstrip())
     return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    return f"{_short(median(values))} ({_short(min(values))} to {_short(max(values))})"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def main(words: list[str]) -> int:
@@ -119,11 +206,17 @@ def main(words: list[str]) -> int:
     arguments = parser().parse_args(words)
     if not 1 <= arguments.connections <= arguments.accounts or arguments.accounts < 2:
         parser().error("--accounts must be at least 2, and not less than --connections")
-    if min(*arguments.pipeline, arguments.requests, arguments.runs) < 1:
-        parser().error("--pipeline, --requests and --runs must be at least 1")
+    if min(*arguments.pipeline, arguments.requests, arguments.runs, arguments.members) < 1:
+        parser().error("--pipeline, --requests, --runs and --members must be at least 1")
+    if arguments.seconds <= 0:
+        parser().error("--seconds must be above 0")
+
+    def told(row: Row) -> None:
+        if arguments.json:
+            PROGRAM.tell(json.dumps(row))
 
     def body() -> int:
-        rows = measure(arguments)
+        rows = measure(arguments, told)
         if not arguments.json:
             PROGRAM.tell(table(rows))
         return EXIT_GOOD

@@ -1,73 +1,68 @@
-"""The floor: what the machine, its kernel and uvloop cost, without any work of ours.
+"""The floor: what a request costs on this machine at the least.
 
-A server that answers each request of the generator with as many bytes as a TRANSFER is answered
-with, and looks at none of them. Figures of two machines, or of two days, compare as multiples of
-this.
+A server in C (floor.c) on the same kind of sockets as ours, that does no more of a TRANSFER than
+has to be done, and says so at its top. Figures of two machines, or of two days, compare as
+multiples of this. It is compiled each time, which takes less than a second.
 """
 
-import asyncio
-import os
-import signal
-import socket
+import subprocess
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
-from typing import cast
+from typing import Final, Self
 
-import uvloop
+from bench.lab.cli import BenchFailed
+from bench.lab.process import CpuTime, cpu_of_server, signals_held
+from libnet.sockets import USER_TIMEOUT_MS, listen, tune
+from libproto.errors import Status
+from libproto.messages import HEADER_LEN, MAGIC, VERSION, Flag, Opcode
 
-from bench.lab.generator import ANSWER_SIZE, REQUEST_SIZE
-from bench.lab.process import CpuTime, cpu_of
-from libnet.sockets import listen, tune
-
-_USER_TIMEOUT_MS = 30_000
-
-
-class _Answering(asyncio.Protocol):
-    def __init__(self) -> None:
-        self._transport: asyncio.Transport | None = None
-        self._bytes = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        assert self._transport is not None
-        requests, self._bytes = divmod(self._bytes + len(data), REQUEST_SIZE)
-        if requests:
-            self._transport.write(bytes(ANSWER_SIZE * requests))
-
-
-async def _serve(listener: socket.socket) -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await asyncio.get_running_loop().create_server(_Answering, sock=listener)
-    await stop.wait()
+COMPILER: Final = ("cc", "gcc")
+"""The program that is needed, and the apt package that has it."""
+_SOURCE: Final = Path(__file__).with_suffix(".c")
+_FLAGS: Final = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pthread")
+_NUMBERS: Final = {
+    "HEADER_LEN": HEADER_LEN,
+    "MAGIC": MAGIC,
+    "VERSION": VERSION,
+    **{each.name: each.value for each in (Opcode.TRANSFER, Opcode.BALANCE, Opcode.HEARTBEAT)},
+    **{each.name: each.value for each in (Status.ERR_NOT_FOUND, Status.ERR_INSUFFICIENT_FUNDS)},
+    "RESPONSE": int(Flag.RESPONSE),
+}
+_COMPILE_S: Final = 60.0
+_STOP_S: Final = 30.0
 
 
 class Floor:
     """As many processes as the server has workers; ended by the end of the `with`."""
 
-    def __init__(self, workers: int) -> None:
-        first = listen("127.0.0.1", 0)
-        self.port = first.getsockname()[1]
-        listeners = [first, *(listen("127.0.0.1", self.port) for _ in range(workers - 1))]
-        self._processes = []
-        for listener in listeners:
-            tune(listener, _USER_TIMEOUT_MS)
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    uvloop.run(_serve(listener))
-                finally:
-                    os._exit(0)
-            self._processes.append(pid)
-        for listener in listeners:
-            listener.close()
+    def __init__(self, compiler: str, workers: int, accounts: int) -> None:
+        """compiler: its path. accounts: users 1 to this, each with funds; a connection is a user.
+        BenchFailed where it cannot be compiled."""
+        with ExitStack() as undo:
+            directory = undo.enter_context(tempfile.TemporaryDirectory(prefix="tradechat-bench-"))
+            program = f"{directory}/floor"
+            _compile(compiler, program)
+            first = undo.enter_context(listen("127.0.0.1", 0))
+            self.port = first.getsockname()[1]
+            others = (listen("127.0.0.1", self.port) for _ in range(workers - 1))
+            listeners = [first, *map(undo.enter_context, others)]
+            for listener in listeners:
+                tune(listener, USER_TIMEOUT_MS)  # inherited by what it accepts, as in the server
+            numbers = [each.fileno() for each in listeners]
+            with signals_held():
+                self._process = subprocess.Popen(  # noqa: S603 - what was just compiled
+                    [program, str(accounts), *map(str, numbers)],
+                    pass_fds=numbers,
+                    process_group=0,
+                )
 
     def cpu(self) -> CpuTime:
         """What all its processes have used so far."""
-        return cpu_of(self._processes)
+        return cpu_of_server(self._process.pid)
 
-    def __enter__(self) -> "Floor":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -76,6 +71,27 @@ class Floor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for pid in self._processes:
-            os.kill(pid, signal.SIGTERM)
-            os.waitpid(pid, 0)
+        self.close()
+
+    def close(self) -> None:
+        try:
+            self._process.terminate()
+            self._process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            pass  # it is killed
+        finally:
+            self._process.kill()
+            self._process.wait()
+
+
+def _compile(compiler: str, program: str) -> None:
+    macros = [f"-D{name}={value}" for name, value in _NUMBERS.items()]
+    done = subprocess.run(  # noqa: S603 - the compiler that was found, and our own source
+        [compiler, *_FLAGS, *macros, "-o", program, str(_SOURCE)],
+        capture_output=True,
+        text=True,
+        timeout=_COMPILE_S,
+        check=False,
+    )
+    if done.returncode:
+        raise BenchFailed(f"the floor cannot be compiled: {done.stderr.strip()}")

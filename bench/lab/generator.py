@@ -1,4 +1,4 @@
-"""A closed loop of TRANSFERs that costs the machine as little as it can.
+"""A closed loop of requests that costs the machine as little as it can.
 
 To measure a server on the machine that loads it, the load must be cheap: the frames are encoded
 before the clock starts and the answers are decoded after it has stopped. In between there is only
@@ -11,6 +11,7 @@ import select
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Final
 
 from bench.lab.caller import Caller
 from bench.lab.cli import BenchFailed
@@ -20,9 +21,8 @@ from libproto.messages import Opcode
 
 _TIMEOUT_S = 30.0
 _DEPOSIT = 10**12
-_transfer = REQUEST[Opcode.TRANSFER].frame
-REQUEST_SIZE = len(_transfer(1, 0, 1, 1))
-ANSWER_SIZE = len(RESPONSE[Opcode.TRANSFER].frame(1, 0, 1, 1))
+LOADS: Final = (Opcode.TRANSFER, Opcode.BALANCE, Opcode.HEARTBEAT)
+"""What the load may be of."""
 
 
 class RunFailed(BenchFailed):
@@ -45,8 +45,9 @@ class _Connection(Caller):
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)
-        self.user = 0
+        self.user = 0  # not known
         self.frames = memoryview(b"")
+        self.request_size = 0  # bytes
         self.sent = 0  # requests
         self.sent_at = 0.0  # the last time
         self.received = 0  # bytes
@@ -56,14 +57,23 @@ class _Connection(Caller):
 class Generator:
     """Connections of as many users, who pay random users of the accounts."""
 
-    def __init__(self, host: str, port: int, connections: int, accounts: int, seed: int) -> None:
-        """Registers `accounts` users and logs the first `connections` of them in. 0 accounts: the
-        other end is not tradechat, and answers each request with as many bytes as tradechat would.
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        connections: int,
+        accounts: int,
+        seed: int,
+        *,
+        log_in: bool = True,
+    ) -> None:
+        """Registers `accounts` users and logs the first `connections` of them in. Not log_in: the
+        other end is the floor, which has as many users and asks nobody who they are.
         """
         self._random = random.Random(seed)  # noqa: S311 - a load that can be repeated
         self._accounts = accounts
         self._connections: list[_Connection] = []
-        if not accounts:
+        if not log_in:
             self._connections = [_Connection(host, port) for _ in range(connections)]
             return
         names = [f"bench{number}" for number in range(accounts)]
@@ -75,27 +85,44 @@ class Generator:
             connection.call(Opcode.DEPOSIT, _DEPOSIT)
             self._connections.append(connection)
 
-    def _prepare(self, connection: _Connection, requests: int) -> None:
-        frames = []
+    def _fields(self, opcode: Opcode, connection: _Connection) -> tuple[int, ...]:
+        match opcode:
+            case Opcode.TRANSFER:
+                payee = self._random.randrange(1, self._accounts)
+                return payee + (0 < connection.user <= payee), 1
+            case Opcode.HEARTBEAT:
+                return (connection.req_id,)
+            case _:
+                return ()
+
+    def _prepare(self, opcode: Opcode, connection: _Connection, requests: int) -> None:
+        encode, frames = REQUEST[opcode].frame, []
         for _ in range(requests):
             connection.req_id += 1
-            payee = self._random.randrange(1, max(2, self._accounts))
-            payee += payee >= connection.user
-            frames.append(_transfer(connection.req_id, 0, payee, 1))
+            frames.append(encode(connection.req_id, 0, *self._fields(opcode, connection)))
         connection.frames = memoryview(b"".join(frames))
+        connection.request_size = len(frames[0])
         connection.sent = connection.received = 0
         connection.chunks = []
 
-    def run(self, pipeline: int, requests: int, *, batches: bool = False) -> Round:
-        """`requests` transfers on each connection, `pipeline` of them in flight. RunFailed.
+    def run(
+        self,
+        pipeline: int,
+        requests: int,
+        *,
+        opcode: Opcode = Opcode.TRANSFER,
+        batches: bool = False,
+    ) -> Round:
+        """`requests` of one of LOADS on each connection, `pipeline` of them in flight. RunFailed.
 
         batches: the next `pipeline` of them are sent when all of the last ones are answered, and
         the latency of each batch is taken; otherwise one is sent for each that is answered.
         """
+        answer_size = len(RESPONSE[opcode].frame(1, 0, 1, 1))  # each has two numbers
         poll = select.epoll()
         by_fd = {}
         for connection in self._connections:
-            self._prepare(connection, requests)
+            self._prepare(opcode, connection, requests)
             connection.sock.setblocking(False)
             by_fd[connection.sock.fileno()] = connection
             poll.register(connection.sock, select.EPOLLIN)
@@ -107,7 +134,7 @@ class Generator:
             connection.sent_at = time.monotonic()
             self._send(connection, min(pipeline, requests))
         open_ = len(by_fd)
-        whole = requests * ANSWER_SIZE
+        whole = requests * answer_size
         while open_:
             ready = poll.poll(_TIMEOUT_S)
             if not ready or time.monotonic() > deadline:
@@ -119,7 +146,7 @@ class Generator:
                     raise RunFailed("the server closed a connection")
                 connection.chunks.append(data)
                 connection.received += len(data)
-                answered = connection.received // ANSWER_SIZE
+                answered = connection.received // answer_size
                 due = min(requests, answered + pipeline)
                 if batches:
                     if answered < connection.sent:
@@ -134,16 +161,15 @@ class Generator:
         seconds, after = time.monotonic() - began, os.times()
         poll.close()
         for connection in self._connections:
-            if self._accounts:
-                self._check(connection, first, requests)
+            self._check(connection, first, requests)
             connection.sock.settimeout(_TIMEOUT_S)
         client = CpuTime(after.user - cpu.user, after.system - cpu.system)
         return Round(requests * len(by_fd), seconds, client, latencies)
 
     @staticmethod
     def _send(connection: _Connection, requests: int) -> None:
-        at = connection.sent * REQUEST_SIZE
-        end = at + requests * REQUEST_SIZE
+        at = connection.sent * connection.request_size
+        end = at + requests * connection.request_size
         if connection.sock.send(connection.frames[at:end]) != end - at:
             raise RunFailed("the server does not read")
         connection.sent += requests

@@ -28,7 +28,7 @@ examples:
                                                      5,000 requests a second, whatever the answers
   tradechat-bench --runs 5 --csv out/trial --json    for a table
   tradechat-bench --port 7878 --pid 4242             a server of yours, and its master's pid
-  tradechat-bench cpu                                the server's CPU time per TRANSFER
+  tradechat-bench cpu                                the server's CPU time per request
 
 exit codes: 0 all well, 1 the verdict on the history is bad, 2 wrong usage, 3 nothing can be said:
 the server does not start, or users cannot log in, 4 a threshold (--max-p99, --min-rate) is not
