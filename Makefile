@@ -80,9 +80,9 @@ mutants: install ## plant known bugs, one by one, in a copy of the tree: their t
 bench: install ## measure the server's CPU time per request (ARGS="...")
 	$(BIN)/python -m bench cpu $(ARGS)
 
-# How long each load takes. 2 pipelines, 10 servers and 5 runs: about ten minutes in all.
+# How long each load takes. 2 pipelines, 13 servers and 5 runs: about twelve minutes in all.
 compare: SECONDS = 4
-compare: install ## beside Redis, PostgreSQL and NATS, where they are installed (ten minutes; SECONDS=4, of each load)
+compare: install ## beside Redis, PostgreSQL and NATS, where they are installed (twelve minutes; SECONDS=4, of each load)
 	$(BIN)/python -m bench.compare --seconds $(SECONDS) $(ARGS)
 
 pictures: install ## draw docs/pictures anew, from a server and a stress run (ARGS="--port 7879 ...")

@@ -24,21 +24,23 @@ from bench.compare.report import (
     table,
     write_csv,
 )
+from bench.cpu.floor import COMPILER
 from bench.lab.cli import EXIT_FAILED, EXIT_GOOD, EXIT_VIOLATED, BenchFailed, Program
 from bench.lab.process import signals_held
 from libnet.errors import NetError
 
 PROGRAM: Final = Program(f"python -m {compare.__name__}")
 OURS: Final = "tradechat"
-OTHERS: Final = ("redis", "postgresql", "nats")
+OTHERS: Final = ("floor", "redis", "postgresql", "nats")
 TRANSFERS: Final = "transfers"
 FANOUT: Final = "fan-out"
 _FAILURES: Final = (BenchFailed, NetError, OSError)
 
 _ABOUT: Final = """\
 Compare tradechat with Redis and PostgreSQL in transfers of money, and with Redis pub/sub and NATS
-in messages to a room. All servers are started for it, on the loopback interface and in temporary
-directories, are loaded by turns, and are ended. What is not installed is named and left out.
+in messages to a room; in transfers also with the floor, a server in C that does the least that can
+be done. All servers are started for it, on the loopback interface and in temporary directories, are
+loaded by turns, and are ended. What is not installed is named and left out.
 """
 _CODES: Final = """\
 exit codes: 0 all that is installed was compared, 1 a server or a load failed (it is left out from
@@ -69,10 +71,18 @@ _MEMORY: Final = "transfer, in memory"
 _DISK: Final = "transfer, on disk"
 _ROOM: Final = "delivery in a room"
 ENTRIES: Final = (
+    Entry(
+        TRANSFERS, _MEMORY, "floor", "C floor", (COMPILER,),
+        lambda o: tradechat.FloorTransfers(o.workers, o.connections, o.accounts, o.seed),
+    ),
     Entry(TRANSFERS, _MEMORY, OURS, "tradechat, durability none", (), _ours("none")),
     Entry(
         TRANSFERS, _MEMORY, "redis", "Redis, no persistence", _REDIS,
         lambda o: redis.Transfers("none", o.connections, o.accounts),
+    ),
+    Entry(
+        TRANSFERS, _MEMORY, "redis", "Redis, no persistence, bare", _REDIS,
+        lambda o: redis.Transfers("none", o.connections, o.accounts, redis.BARE),
     ),
     Entry(
         TRANSFERS, _MEMORY, "postgresql", "PostgreSQL, fsync off", _POSTGRES,
@@ -82,6 +92,10 @@ ENTRIES: Final = (
     Entry(
         TRANSFERS, _DISK, "redis", "Redis, appendfsync always", _REDIS,
         lambda o: redis.Transfers("always", o.connections, o.accounts),
+    ),
+    Entry(
+        TRANSFERS, _DISK, "redis", "Redis, appendfsync always, bare", _REDIS,
+        lambda o: redis.Transfers("always", o.connections, o.accounts, redis.BARE),
     ),
     Entry(
         TRANSFERS, _DISK, "postgresql", "PostgreSQL, fsync on", _POSTGRES,

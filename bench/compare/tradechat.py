@@ -1,4 +1,4 @@
-"""Our own server in the comparison: TRANSFERs, and a room."""
+"""Our own server in the comparison: TRANSFERs, and a room; and the floor below it."""
 
 import time
 from contextlib import ExitStack, closing
@@ -6,6 +6,8 @@ from typing import Final
 
 from bench.compare.contender import LOCALHOST, PAYLOAD, Counted, Figures, LoadFailed, figures
 from bench.compare.fanout import Dialect, Members, text_of
+from bench.compare.programs import find
+from bench.cpu.floor import COMPILER, Floor
 from bench.lab.caller import Caller
 from bench.lab.generator import Generator
 from bench.lab.process import CpuTime
@@ -24,17 +26,25 @@ _BROADCAST: Final = PUSH[Opcode.CHAT_BROADCAST]
 _SEND: Final = REQUEST[Opcode.CHAT_SEND]
 
 
-class Transfers(Counted):
-    """Under the generator: the users of the connections pay random users."""
+class Generated(Counted):
+    """A server that speaks our protocol, under the generator: connections pay random accounts."""
 
     def __init__(
-        self, durability: str, workers: int, connections: int, accounts: int, seed: int
+        self,
+        server: Server | Floor,
+        connections: int,
+        accounts: int,
+        seed: int,
+        *,
+        log_in: bool = True,
     ) -> None:
+        """server: is ended with this."""
         with ExitStack() as undo:
-            self._server = undo.enter_context(
-                Server(f"--durability={durability}", f"--workers={workers}", *_FLAGS)
+            undo.enter_context(server)
+            self._server = server
+            self._generator = Generator(
+                LOCALHOST, server.port, connections, accounts, seed, log_in=log_in
             )
-            self._generator = Generator(LOCALHOST, self._server.port, connections, accounts, seed)
             undo.callback(self._generator.close)
             self._connections = connections
             self._undo = undo.pop_all()
@@ -54,6 +64,24 @@ class Transfers(Counted):
 
     def close(self) -> None:
         self._undo.close()
+
+
+class Transfers(Generated):
+    """Our own server."""
+
+    def __init__(
+        self, durability: str, workers: int, connections: int, accounts: int, seed: int
+    ) -> None:
+        server = Server(f"--durability={durability}", f"--workers={workers}", *_FLAGS)
+        super().__init__(server, connections, accounts, seed)
+
+
+class FloorTransfers(Generated):
+    """The floor: what a transfer costs at the least. Missing without a compiler."""
+
+    def __init__(self, workers: int, connections: int, accounts: int, seed: int) -> None:
+        server = Floor(find(*COMPILER), workers, accounts)
+        super().__init__(server, connections, accounts, seed, log_in=False)
 
 
 class Room(Dialect):

@@ -21,6 +21,7 @@ from bench.compare import fanout, nats, postgres, programs, redis, tradechat
 from bench.compare.contender import PAYLOAD, Contender, Figures, LoadFailed, figures, quantile
 from bench.compare.fanout import Dialect, Fanout, Members, text_of
 from bench.compare.report import COLUMNS, Row, ratios, summary, table, write_csv
+from bench.cpu.floor import COMPILER
 from bench.lab import cli
 from bench.lab.process import CpuTime
 from tests.helpers import leaks
@@ -237,7 +238,7 @@ def test_what_is_missing_is_named(
     assert compare.main([]) == cli.EXIT_FAILED
     told = capsys.readouterr()
     assert told.out == ""
-    for package in ("redis-server", "postgresql", "nats-server"):
+    for package in ("gcc", "redis-server", "postgresql", "nats-server"):
         assert told.err.count(f"apt-get install {package};") == 1
 
 
@@ -282,10 +283,16 @@ def test_our_room() -> None:
     loaded(lambda: Fanout(tradechat.Room("none", 2), 5))
 
 
+def test_transfers_of_the_floor() -> None:
+    needed(COMPILER)
+    loaded(lambda: tradechat.FloorTransfers(2, 4, 50, 1))
+
+
+@pytest.mark.parametrize("script", [redis.TRANSFER, redis.BARE], ids=["whole", "bare"])
 @pytest.mark.parametrize("persistence", list(redis.PERSISTENCE))
-def test_transfers_of_redis(persistence: str) -> None:
+def test_transfers_of_redis(persistence: str, script: str) -> None:
     needed(redis.SERVER, redis.BENCHMARK)
-    loaded(lambda: redis.Transfers(persistence, 4, 50))
+    loaded(lambda: redis.Transfers(persistence, 4, 50, script))
 
 
 def test_a_room_of_redis() -> None:
@@ -312,13 +319,14 @@ def test_transfers_of_postgresql() -> None:
         assert total == 50 * postgres.FUNDS
 
 
-def test_the_script_of_redis() -> None:
+@pytest.mark.parametrize("source", [redis.TRANSFER, redis.BARE], ids=["whole", "bare"])
+def test_the_scripts_of_redis(source: str) -> None:
     needed(redis.SERVER)
     with closing(redis.Server("none")) as server:
         payer, payee = map(redis.account, (1, 2))
         server.ask("SET", payer, 7)
         server.ask("SET", payee, 0)
-        script = server.ask("SCRIPT", "LOAD", redis.TRANSFER)
+        script = server.ask("SCRIPT", "LOAD", source)
         transfer = ("EVALSHA", script, 2)
         assert server.ask(*transfer, payer, payee, 5) == "1 2"  # its number, what is left
         assert server.ask(*transfer, payer, payer, 1) == "0 0"
@@ -326,8 +334,21 @@ def test_the_script_of_redis() -> None:
             with pytest.raises(LoadFailed, match=r"INSUFFICIENT_FUNDS|NOT_FOUND"):
                 server.ask(*transfer, payer, to, amount)
         assert (server.ask("GET", payer), server.ask("GET", payee)) == ("2", "5")
-        assert server.ask("XLEN", "log") == "1"
-        assert server.ask("HGET", f"outcomes:{payer}", 1) == "1 1 2"
+        if source == redis.TRANSFER:
+            assert server.ask("XLEN", "log") == "1"
+            assert server.ask("HGET", f"outcomes:{payer}", 1) == "1 1 2"
+
+
+def test_the_floor_is_the_first_row(capsys: pytest.CaptureFixture[str]) -> None:
+    needed(COMPILER)
+    words = (f"--seconds={SECONDS}", "--workload=transfers", "--server=floor", "--pipeline=4")
+    assert compare.main([*SMALL, *words]) == cli.EXIT_GOOD
+    head, _, floor, ours = capsys.readouterr().out.splitlines()[-4:]
+    cells = [[cell.strip() for cell in line.split("|")[3:-1]] for line in (head, floor, ours)]
+    assert cells[0][-2:] == ["per second ÷ ours", "server CPU ÷ ours"]
+    assert [line[0] for line in cells[1:]] == ["C floor", "tradechat, durability none"]
+    assert float(cells[1][-2]) > 0
+    assert cells[2][-2:] == ["", ""]
 
 
 def test_a_whole_run_with_one_of_two(
