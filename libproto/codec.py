@@ -18,8 +18,9 @@ from zlib import crc32
 
 from libproto.errors import MisuseError, PeerError, Status
 from libproto.fields import Body, Field, fields_of
-from libproto.framing import COVERED, KNOWN_FLAGS, PREFIX, assemble
+from libproto.framing import KNOWN_FLAGS, PREFIX, assemble
 from libproto.messages import HEADER_LEN, LIST_MAX, MESSAGES, ErrorBody, Flag
+from libproto.wire import COVERED
 
 _RESPONSE = int(Flag.RESPONSE)  # combining IntFlags costs a microsecond, ints do not
 

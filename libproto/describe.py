@@ -14,7 +14,7 @@ import libproto
 from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE, Codec
 from libproto.errors import LibprotoError, PeerError, Status
 from libproto.fields import Body, fields_of
-from libproto.framing import HEADER, KNOWN_FLAGS, PREFIX, Decoder, Fault, Frame, checksum
+from libproto.framing import KNOWN_FLAGS, PREFIX, Decoder, Fault, Frame, checksum
 from libproto.messages import (
     BY_OPCODE,
     HEADER_LEN,
@@ -41,6 +41,7 @@ from libproto.messages import (
 )
 from libproto.session import TRANSITIONS
 from libproto.texts import CLIENT_NAME_MAX, RESERVED_NAMES
+from libproto.wire import HEADER
 
 _LONGEST_BODY_LEN = 2**32 - 1
 _OPCODE_NAMES = {int(opcode): opcode.name for opcode in Opcode}
