@@ -11,6 +11,8 @@ SECONDS ?=
 # tests takes half of those that another one has left; in between, each runs a module in one go, as it
 # shares servers.
 TEST_PROCESSES := --numprocesses=$(shell echo $$(($$(nproc) + 1))) --dist=worksteal
+# Tests of modules that are compiled, too: they run once more, against the compiled form.
+IN_BOTH_FORMS := tests/libproto
 # Seconds after which a test is given up, with the stack of every thread.
 TEST_TIMEOUT_S ?= 300
 # The lock is made with the oldest Python supported: what suits it suits the newer ones too.
@@ -34,7 +36,8 @@ INSTALLED := $(VENV)/.installed-$(PYVERSION)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: python $(INSTALLED) ## make .venv and install the locked versions and tradechat (PYTHON=python3)
+install: python $(INSTALLED) ## make .venv, install the locked versions and tradechat, compile modules (PYTHON=python3)
+	@$(BIN)/python -m build_backend
 
 python:
 	@test -n "$(PYVERSION)" || { echo "tradechat needs Python 3.11 or newer, and '$(PYTHON)' does not run: install it, or name another with PYTHON=..." >&2; exit 1; }
@@ -56,8 +59,10 @@ run: install ## start a server with its state under ./data (ARGS="--workers 4 ..
 	@echo "To connect, from another terminal: $(BIN)/tradechat-cli --user NAME --register"
 	@exec $(BIN)/tradechat-server --data ./data $(ARGS)
 
+# With ARGS, only what they say: TRADECHAT_TESTS=compiled in the environment says in which form.
 test: install ## run all tests, on all processors (ARGS="-n0 tests/libproto -x ...": in one process)
 	$(BIN)/python -m pytest $(TEST_PROCESSES) --timeout=$(TEST_TIMEOUT_S) $(ARGS)
+	$(if $(ARGS),,TRADECHAT_TESTS=compiled $(BIN)/python -m pytest $(TEST_PROCESSES) --timeout=$(TEST_TIMEOUT_S) $(IN_BOTH_FORMS))
 
 check: install ## lint, format, types, import arrows, freshness of generated documents
 	$(BIN)/ruff check
@@ -120,5 +125,6 @@ lock: python ## make requirements/*.txt anew, with the newest versions
 	compile --all-extras --constraint requirements/build.txt --output-file requirements/lock.txt pyproject.toml
 
 clean: ## remove what make, pip and the tools made; ./data, the server's state, stays
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis libproto/compiled.txt
+	find . -path './.*' -prune -o -name '*.so' -exec rm -f {} +
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,10 +6,14 @@ wheel is built from a copy of the tree in which every package is inside of `trad
 imports rewritten and the entry points of pyproject.toml too. Which packages there are is said by
 pyproject.toml and the tree alone. An editable install runs the checkout as it is; the source
 distribution is the tree as it is, with this backend in it.
+
+On Linux the modules that have two forms are compiled in that copy, so that the wheel is one for
+this platform and this Python and has both; elsewhere, where only the client runs, it has one.
 """
 
 import os
 import shutil
+import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -24,7 +28,9 @@ from setuptools.build_meta import (
     prepare_metadata_for_build_editable,
 )
 
-from build_backend.imports import CannotMove, move_imports
+from build_backend.compiled import compile_all
+from build_backend.imports import CannotMove, move_cimports, move_imports
+from libproto.form import STAMP
 
 __all__ = [
     "build_editable",
@@ -37,6 +43,18 @@ __all__ = [
 PACKAGE: Final = "tradechat"
 """The one top-level package of a wheel."""
 PYPROJECT: Final = "pyproject.toml"
+SETUP: Final = """\
+from setuptools import Distribution, setup
+
+
+class Compiled(Distribution):
+    def has_ext_modules(self):  # they are compiled already
+        return True
+
+
+setup(distclass=Compiled)
+"""
+"""Tells setuptools that the wheel is for one platform."""
 
 Settings = Mapping[str, str | list[str] | None]
 
@@ -49,7 +67,11 @@ def build_wheel(
     """Build the wheel of the tree in the working directory; the name of its file (PEP 517)."""
     target = os.path.abspath(wheel_directory)
     metadata = metadata_directory and os.path.abspath(metadata_directory)
-    with _in_moved_tree():
+    with _in_moved_tree() as root:
+        if sys.platform == "linux":
+            compile_all(root, packages_of(root), PACKAGE)
+            shutil.rmtree(root / "build", ignore_errors=True)
+            (root / "setup.py").write_text(SETUP, encoding="utf-8")
         return str(build_meta.build_wheel(target, config_settings, metadata))
 
 
@@ -63,12 +85,12 @@ def prepare_metadata_for_build_wheel(
 
 
 @contextmanager
-def _in_moved_tree() -> Iterator[None]:
+def _in_moved_tree() -> Iterator[Path]:
     root = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="tradechat-build-") as folder:
         move_tree(root, Path(folder))
         with chdir(folder):
-            yield
+            yield Path(folder)
 
 
 def packages_of(root: Path) -> list[str]:
@@ -88,7 +110,8 @@ def modules_of(root: Path, packages: list[str]) -> frozenset[str]:
 
 
 def move_tree(root: Path, target: Path) -> None:
-    """Write what the wheel is built from into an empty folder. CannotMove: see `move_imports`."""
+    """Write what the wheel is built from into an empty folder: sources only, what was compiled in
+    the tree stays there. CannotMove: see `move_imports`."""
     packages = packages_of(root)
     modules = modules_of(root, packages)
     for package in packages:
@@ -101,7 +124,10 @@ def move_tree(root: Path, target: Path) -> None:
                 moved = move_imports(path.read_bytes(), str(path), modules, PACKAGE)
                 (folder / path.name).write_bytes(moved)
                 shutil.copystat(path, folder / path.name)
-            elif path.is_file():
+            elif path.suffix == ".pxd":
+                moved = move_cimports(path.read_bytes(), str(path), modules, PACKAGE)
+                (folder / path.name).write_bytes(moved)
+            elif path.is_file() and path.suffix != ".so" and path.name != STAMP:
                 shutil.copy2(path, folder)
     text = (root / PYPROJECT).read_text(encoding="utf-8")
     project = tomllib.loads(text)

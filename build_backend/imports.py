@@ -66,6 +66,25 @@ def move_imports(source: bytes, path: str, modules: Iterable[str], into: str) ->
     return source
 
 
+def move_cimports(source: bytes, path: str, modules: Iterable[str], into: str) -> bytes:
+    """`move_imports` for the declarations of compiled modules (`.pxd`), which are no Python. They
+    name modules of ours by lines `from a.b cimport c` only; CannotMove where another line does.
+    """
+    names = {name for name in modules if name.partition(".")[0] != into}
+    tops = "|".join(sorted({re.escape(name.partition(".")[0]) for name in names}))
+    moved = re.sub(
+        rf"^from (?=(?:{tops})\b[\w.]* cimport )".encode(),
+        f"from {into}.".encode(),
+        source,
+        flags=re.MULTILINE,
+    )
+    other = re.compile(rf"^\s*(?:from|c?import)\s+(?:{tops})\b".encode())
+    if wrong := [number for number, line in enumerate(moved.splitlines(), 1) if other.match(line)]:
+        why = "write `from a.b cimport c` at the start of a line"
+        raise CannotMove("\n".join(f"{path}:{line}: {why}" for line in wrong))
+    return moved
+
+
 def _import(alias: ast.alias, into: str) -> str:
     """What an imported name becomes; it binds the same name as before."""
     top = alias.name.partition(".")[0]

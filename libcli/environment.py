@@ -20,8 +20,9 @@ from typing import Final, NamedTuple
 PREFIX: Final = "TRADECHAT_"
 EVERY_PROGRAMS: Final = frozenset(
     PREFIX + name
-    # Of the command-line client; of the tests, and of developers (CONTRIBUTING).
-    for name in ("HOST", "PORT", "USER", "PASSWORD", "CHECK_LOCKS", "CRASH_POINTS")
+    # Of the command-line client; PURE, of every program; of the tests, and of developers
+    # (CONTRIBUTING).
+    for name in ("HOST", "PORT", "USER", "PASSWORD", "PURE", "CHECK_LOCKS", "CRASH_POINTS", "TESTS")
 )
 """Variables that some program of the house reads, beside the server's settings."""
 

@@ -1,4 +1,6 @@
-"""What holds for every test: nothing may be left behind, and Hypothesis repeats itself in CI."""
+"""What holds for every test: nothing may be left behind, and Hypothesis repeats itself in CI. The
+form of our modules is chosen before any of them is imported.
+"""
 
 import os
 from collections.abc import Iterator
@@ -6,10 +8,12 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from tests.helpers import leaks
+from tests.helpers import form, leaks  # isort: skip - the form comes first
 from tests.helpers.server import server, start_server
 
 __all__ = ["server", "start_server"]  # fixtures
+
+form.check()
 
 # No deadline per example: on a loaded machine it tells of the load. In CI the examples are a
 # function of the test alone, so that a red run is red again; elsewhere each run looks at new ones.

@@ -26,7 +26,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "server": frozenset({"libcli", "libnet", "libproto", "liblog"}),
     "bench": frozenset({"client", "libcli", "libnet", "libproto"}),
     "tradechat": frozenset({"client", "libproto"}),
-    "build_backend": frozenset(),
+    "build_backend": frozenset({"libproto"}),
 }
 # Never to be imported by what is installed.
 TESTS = "tests"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
 from bench.stress.mix import NAMES, RATIO, mix_of
-from libproto import __version__
+from libproto import version_of
 from libproto.messages import OUTCOME_WINDOW, Opcode
 
 PROGRAM: Final = "tradechat-bench"
@@ -222,7 +222,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    made.add_argument("--version", action="version", version=version_of(PROGRAM))
     groups = {title: made.add_argument_group(title) for title in _GROUPS}
     for title, flags in _GROUPS.items():
         for flag, kind, default, about in flags:

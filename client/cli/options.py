@@ -19,7 +19,7 @@ from libcli import output
 from libcli.arguments import EXIT_USAGE, Parser
 from libcli.environment import sift
 from libcli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PIPE
-from libproto import __version__
+from libproto import version_of
 
 PROGRAM = "tradechat-cli"
 EXIT_OK = 0
@@ -109,7 +109,7 @@ def make_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument("--version", action="version", version=version_of(PROGRAM))
     parser.add_argument(
         "--room", dest="join", type=typed(read_room), metavar="N", help="join a room (chat)"
     )

@@ -11,7 +11,7 @@ from typing import Final
 
 from libcli import output
 from libcli.arguments import Parser
-from server import __version__
+from libproto import version_of
 from server.admin import audit_cli, inspect_cli, journal_cli
 from server.admin.command import (
     EXIT_CODES,
@@ -39,7 +39,7 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    made.add_argument("--version", action="version", version=version_of(PROGRAM))
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_to(commands)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from libcli.arguments import Parser
 from libcli.environment import PREFIX, PassedOver, sift
+from libproto import version_of
 from server import __version__
 from server.config.settings import SETTINGS, Settings
 from server.config.spec import DEFAULT, ConfigError, Source
@@ -59,7 +60,7 @@ def parser() -> Parser:
         epilog="A value is taken from the first of: flag, environment, file, default.",
         allow_abbrev=False,
     )
-    made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    made.add_argument("--version", action="version", version=version_of(PROGRAM))
     made.add_argument("--config", metavar="FILE", help=CONFIG_ABOUT)
     what = made.add_mutually_exclusive_group()
     for action, about in ACTIONS:

@@ -146,7 +146,7 @@ def test_check_config_and_print_config(tmp_path: Path) -> None:
 def test_version() -> None:
     done = run("--version")
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.fullmatch(r"tradechat-server \d+\.\d+\.\d+\n", done.stdout)
+    assert re.fullmatch(r"tradechat-server \d+\.\d+\.\d+ \(compiled\)\n", done.stdout)
 
 
 def test_the_port_is_taken(server: RunningServer, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_a_command_tells_its_version_and_its_use(
 ) -> None:
     done = user(environment, hostile, command, "--version")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{command} {__version__}\n"
+    assert done.stdout == f"{command} {__version__} (compiled)\n"
     done = user(environment, hostile, command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: {command} ")

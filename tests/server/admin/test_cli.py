@@ -464,7 +464,7 @@ def test_wrong_usage_for_a_region(
 
 def test_version_and_help() -> None:
     run = program("--version")
-    assert (run.returncode, run.stdout) == (0, f"tradechat-admin {__version__}\n")
+    assert (run.returncode, run.stdout) == (0, f"tradechat-admin {__version__} (compiled)\n")
     assert "inspect" in program("--help").stdout
     run = program("inspect", "--help")
     assert run.returncode == 0

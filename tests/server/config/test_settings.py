@@ -13,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import liblog
+from libproto.form import FORM
 from libproto.messages import MAX_BALANCE, MIN_ITERATIONS
 from server.config import (
     PROGRAM,
@@ -573,7 +574,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         load(["--version"], {})
     assert caught.value.code == 0
-    assert capsys.readouterr().out == "tradechat-server 0.1.0\n"
+    assert capsys.readouterr().out == f"tradechat-server 0.1.0 ({FORM.name})\n"
 
 
 def test_help_shows_groups_defaults_and_variables(capsys: pytest.CaptureFixture[str]) -> None:
