@@ -1,0 +1,167 @@
+"""The twins in C, wire.pxd and words.pxd: each function answers as the Python beside it does.
+
+They are compiled into a module of this test, which gives them on under their names.
+"""
+
+import importlib
+import shutil
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import libproto
+from build_backend.compiled import compile_all
+from libproto import wire, words
+from libproto.codec import REQUEST, RESPONSE
+from libproto.errors import MisuseError, PeerError
+from libproto.framing import PREFIX
+from libproto.messages import Opcode
+
+GIVEN_ON = """
+from libproto import wire, words
+
+def crc(before, data, size):
+    return wire.wire_crc(before, data, size)
+
+def header(data, pos):
+    return wire.header(data, pos)
+
+def checksum(data, start, end):
+    return wire.checksum(data, start, end)
+
+def frame(word, opcode, status, req_id, body):
+    return wire.frame(word, opcode, status, req_id, body)
+
+def pair(opcode, req_id, flags, first, second):
+    return words.pair(opcode, req_id, flags, first, second)
+
+def word(opcode, buf, start, end):
+    return words.word(opcode, buf, start, end)
+
+def transfer(buf, start, end):
+    return words.transfer(buf, start, end)
+"""
+
+u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The module in C."""
+    root = tmp_path_factory.mktemp("twins")
+    assert libproto.__file__ is not None
+    here = Path(libproto.__file__).parent
+    shutil.copytree(here, root / "libproto", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    package = root / "twins_in_c"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "all.py").write_text(GIVEN_ON)
+    (package / "all.pxd").write_text("from libproto cimport wire, words\n")
+    compile_all(root, [package.name])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(root))
+        yield importlib.import_module(f"{package.name}.all")
+        for name in [name for name in sys.modules if name.startswith(package.name)]:
+            del sys.modules[name]
+
+
+def test_they_are_in_c(twin: Any) -> None:
+    assert twin.__file__.endswith(".so")
+
+
+@given(u32, st.binary(max_size=300), st.integers(0, 15))
+@example(0, b"", 0)
+@example(0, b"123456789", 0)
+def test_the_checksum_is_that_of_zlib(twin: Any, before: int, data: bytes, skipped: int) -> None:
+    """From any value on, for any length; what is in memory before it makes no difference."""
+    data = data[skipped:]
+    assert twin.crc(before, data, len(data)) == crc32(data, before)
+
+
+@given(st.binary(min_size=32, max_size=200), st.integers(0, 168))
+def test_a_header_is_read(twin: Any, data: bytes, pos: int) -> None:
+    pos %= len(data) - 31
+    assert twin.header(data, pos) == wire.header(data, pos)
+
+
+@given(st.binary(max_size=40), st.binary(min_size=32, max_size=60), st.sampled_from([0, 2000]))
+def test_a_frame_is_checked_where_it_lies(twin: Any, before: bytes, raw: bytes, more: int) -> None:
+    raw += bytes(range(200)) * (more // 200)
+    data = before + raw + b"after"
+    start, end = len(before), len(before) + len(raw)
+    found = twin.checksum(data, start, end)
+    assert found == wire.checksum(data, start, end) == crc32(raw[26:], crc32(raw[:22]))
+
+
+@given(st.integers(0, 255), u16, u16, u64, st.binary(max_size=100))
+@example(15, 2**16 - 1, 2**16 - 1, 2**64 - 1, b"\xff" * 33)
+def test_a_frame_is_made(
+    twin: Any, flags: int, opcode: int, status: int, req_id: int, body: bytes
+) -> None:
+    given = (PREFIX | flags, opcode, status, req_id, body)
+    assert twin.frame(*given) == wire.frame(*given)
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**64, "1", None])
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_a_frame_with_a_wrong_field_is_refused(twin: Any, place: int, wrong: Any) -> None:
+    given: list[Any] = [PREFIX, 4, 0, 1, b""]
+    given[place] = wrong
+    for frame in (twin.frame, wire.frame):
+        with pytest.raises((struct.error, OverflowError, TypeError)):
+            frame(*given)
+
+
+@given(st.sampled_from(words.PAIRS), u64, st.integers(0, 15), u64, u64)
+@example(Opcode.TRANSFER, 2**64 - 1, 15, 2**64 - 1, 2**64 - 1)
+def test_a_response_of_two_words(
+    twin: Any, opcode: Opcode, req_id: int, flags: int, first: int, second: int
+) -> None:
+    expected = RESPONSE[opcode].frame(req_id, flags, first, second)
+    assert twin.pair(opcode, req_id, flags, first, second) == expected
+    assert words.pair(opcode, req_id, flags, first, second) == expected
+
+
+def test_flags_that_there_are_not_are_refused(twin: Any) -> None:
+    for pair in (twin.pair, words.pair):
+        with pytest.raises(MisuseError):
+            pair(Opcode.BALANCE, 1, 16, 2, 3)
+
+
+def said(call: Callable[..., Any], *given: Any) -> Any:
+    """What a call answers, or how it refuses."""
+    try:
+        return call(*given)
+    except PeerError as error:
+        return error.status, error.detail
+
+
+@given(st.sampled_from(words.WORDS), st.binary(max_size=40), st.integers(0, 40), st.integers(0, 12))
+@example(Opcode.DEPOSIT, b"\xff" * 8, 0, 8)
+@example(Opcode.DEPOSIT, b"\xff" * 9, 0, 9)
+@example(Opcode.DEPOSIT, bytes(8), 0, 8)
+@example(Opcode.WITHDRAW, bytes(range(9)), 1, 8)
+def test_a_request_of_one_word(
+    twin: Any, opcode: Opcode, buf: bytes, start: int, length: int
+) -> None:
+    start = min(start, len(buf))
+    given = (opcode, buf, start, min(start + length, len(buf)))
+    expected = said(lambda code, *body: REQUEST[code].decode(*body)[0], *given)
+    assert said(twin.word, *given) == said(words.word, *given) == expected
+
+
+@given(st.binary(max_size=40), st.integers(0, 40), st.integers(0, 16))
+@example(b"\xff" * 12, 0, 12)
+@example(bytes(range(200, 213)), 1, 12)
+def test_a_request_to_transfer(twin: Any, buf: bytes, start: int, length: int) -> None:
+    start = min(start, len(buf))
+    given = (buf, start, min(start + length, len(buf)))
+    expected = said(REQUEST[Opcode.TRANSFER].decode, *given)
+    assert said(twin.transfer, *given) == said(words.transfer, *given) == expected
