@@ -1,20 +1,24 @@
-"""`tradechat-bench`: the stress client; `tradechat-bench cpu` measures the server's CPU time, and
-`tradechat-bench delivery` how long a message takes."""
+"""`tradechat-bench`: the stress client, and in words of their own what else is measured."""
 
 import sys
 
-from bench import delivery
+from bench import connections, delivery, start
 from bench.cpu import cli as cpu
 from bench.stress import cli
+
+_OTHERS = {
+    "connections": connections.main,
+    "cpu": cpu.main,
+    "delivery": delivery.main,
+    "start": start.main,
+}
 
 
 def main() -> int:
     """The console script. Answers the exit code."""
     words = sys.argv[1:]
-    if words[:1] == ["cpu"]:
-        return cpu.main(words[1:])
-    if words[:1] == ["delivery"]:
-        return delivery.main(words[1:])
+    if words and words[0] in _OTHERS:
+        return _OTHERS[words[0]](words[1:])
     return cli.main(words[1:] if words[:1] == ["run"] else words)
 
 

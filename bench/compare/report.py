@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any, Final, TextIO
 
 from bench.compare.contender import Figures
+from bench.lab.figures import short
 
 _SYNCS: Final = 50
 _PAGE: Final = 4096
@@ -136,13 +137,9 @@ def _cells(one: dict[str, Any]) -> list[str]:
         str(one["in_flight"]),
         one["server"],
         _cell(one["per_s"], "{:,.0f}".format),
-        *(_cell(one[name], _short) for name in ("p50_ms", "p99_ms", "server_us", "client_us")),
+        *(_cell(one[name], short) for name in ("p50_ms", "p99_ms", "server_us", "client_us")),
         *(_cell(one[f"{name}_ratio"], "{:.2f}".format) for name in RATIOS),
     ]
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _cell(of: Spread | None, told: Callable[[float], str]) -> str:

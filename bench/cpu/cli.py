@@ -13,7 +13,6 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from statistics import median
 from typing import Final, NamedTuple
 
 from bench.compare import tradechat
@@ -21,6 +20,7 @@ from bench.compare.fanout import Fanout
 from bench.compare.programs import Missing, find
 from bench.cpu.floor import COMPILER, Floor
 from bench.lab.cli import EXIT_GOOD, Program
+from bench.lab.figures import aligned, spread
 from bench.lab.generator import LOADS, Generator, Round
 from bench.lab.process import CpuTime
 from bench.lab.target import Server
@@ -174,10 +174,7 @@ _OF_FLOOR: Final = "server_us / floor"
 def table(rows: list[Row]) -> str:
     """Medians by operation, pipeline and server, with the least and the greatest. The multiple of
     the floor is taken within each run."""
-    columns = (*_COLUMNS, _OF_FLOOR)
-    lines = [
-        "operation  pipeline  server  runs  " + "".join(f"{name:>26}" for name in columns).rstrip()
-    ]
+    lines = [["operation", "server", "pipeline", "runs", *_COLUMNS, _OF_FLOOR]]
     for operation, pipeline in dict.fromkeys((r["operation"], r["pipeline"]) for r in rows):
         alike = [r for r in rows if (r["operation"], r["pipeline"]) == (operation, pipeline)]
         floor = [float(r["server_us"]) for r in alike if r["server"] == FLOOR]
@@ -186,19 +183,9 @@ def table(rows: list[Row]) -> str:
             values = [[float(r[name]) for r in mine if name in r] for name in _COLUMNS]
             pairs = zip(mine, floor, strict=True) if floor else ()
             values.append([float(r["server_us"]) / least for r, least in pairs if least])
-            head = f"{operation:9}  {pipeline:8}  {server:6}  {len(mine):4}  "
-            lines.append((head + "".join(f"{_spread(each):>26}" for each in values)).rstrip())
-    return "\n".join(lines)
-
-
-def _spread(values: list[float]) -> str:
-    if not values:
-        return ""
-    return f"{_short(median(values))} ({_short(min(values))} to {_short(max(values))})"
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+            head = str(operation), str(server), str(pipeline), str(len(mine))
+            lines.append([*head, *map(spread, values)])
+    return aligned(lines, 2)
 
 
 def main(words: list[str]) -> int:

@@ -145,6 +145,47 @@ def cpu_of_server(master: int) -> CpuTime:
     return cpu_of([master, *children_of(master)])
 
 
+class Memory(NamedTuple):
+    """Bytes, of user space: what the kernel keeps for a socket is in none of them."""
+
+    uss: int
+    """Of one process alone."""
+    rss: int
+    """What it shares with others included; of several processes that counts several times."""
+    region: int
+    """Of the shared region, as far as it has been touched. It is in neither of the others."""
+
+    def since(self, before: "Memory") -> "Memory":
+        return Memory(*(now - then for now, then in zip(self, before, strict=True)))
+
+
+def memory_of(processes: Iterable[int]) -> Memory:
+    """What these processes have, added up; nothing of one that has ended."""
+    uss = rss = region = 0
+    for process in processes:
+        try:
+            lines = Path(f"/proc/{process}/smaps").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        is_region = False
+        for line in lines:
+            name, _, value = line.partition(":")
+            match name:
+                case "Rss" if is_region:
+                    region += _bytes(value)
+                case "Rss":
+                    rss += _bytes(value)
+                case "Private_Clean" | "Private_Dirty" if not is_region:
+                    uss += _bytes(value)
+                case _ if " " in name:  # a mapping: addresses, permissions, and what is mapped
+                    is_region = "/dev/shm/" in line  # noqa: S108
+    return Memory(uss, rss, region)
+
+
+def _bytes(value: str) -> int:
+    return int(value.split()[0]) * 1024  # "12 kB"
+
+
 @contextmanager
 def signals_held() -> Iterator[None]:
     """SIGINT and SIGTERM wait for the end of the `with`: a process that is being started is then

@@ -98,9 +98,14 @@ class Server:
             raise ServerFailed(text or "the server did not start in time")
         return int(dict(word.split("=") for word in words[1:])["port"])
 
+    @property
+    def pid(self) -> int:
+        """Process id of its master."""
+        return self._process.pid
+
     def cpu(self) -> CpuTime:
         """What all processes of the server have used so far."""
-        return cpu_of_server(self._process.pid)
+        return cpu_of_server(self.pid)
 
     def __enter__(self) -> Self:
         return self
@@ -131,11 +136,6 @@ class OwnServer(Server):
         self.name = name
         self._regions: set[str] = set()  # of those that were killed
         super().__init__("--name", name, *flags)
-
-    @property
-    def pid(self) -> int:
-        """Process id of its master."""
-        return self._process.pid
 
     def ended(self) -> bool:
         return self._process.poll() is not None
@@ -188,14 +188,14 @@ class OwnServer(Server):
 
     def errors(self) -> list[str]:
         """The newest errors that it has logged."""
-        errors = [line for line in self._logged() if json.loads(line)["level"] == "error"]
+        errors = [line for line in self._lines() if json.loads(line)["level"] == "error"]
         return errors[-_ERRORS_MAX:]
 
-    def stats(self) -> list[dict[str, Any]]:
-        """The lines of totals that it has logged, where it was told an interval."""
-        return [line for text in self._logged() if (line := json.loads(text))["event"] == "stats"]
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The lines of this event in its log."""
+        return [line for text in self._lines() if (line := json.loads(text))["event"] == event]
 
-    def _logged(self) -> list[str]:
+    def _lines(self) -> list[str]:
         return self._log.read_text().splitlines() if self._log.exists() else []
 
     def files_left(self) -> list[str]:

@@ -8,10 +8,11 @@ from typing import Final
 
 from bench import realtest
 from bench.lab.cli import EXIT_GOOD, EXIT_VIOLATED, Program
+from bench.lab.limits import CannotRun, allow_files
 from bench.realtest import machine
 from bench.realtest.data import MACHINE, REPORT, RUNS, Results, write_machine
 from bench.realtest.report import write_report
-from bench.realtest.runner import CannotRun, Runner, allow_files
+from bench.realtest.runner import Runner
 from bench.realtest.scenarios import SCENARIOS, SECTIONS, Scenario
 
 PROGRAM: Final = Program(f"python -m {realtest.__name__}")
@@ -112,7 +113,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 def run(out: Path, seconds: float, scenarios: list[Scenario]) -> int:
     """Answers the exit code. CannotRun, OSError."""
-    allow_files(max(_connections(each) for each in scenarios))
+    allow_files(max(_connections(each) for each in scenarios), "leave the section out with --only")
     new = out.with_name(f"{out.name}.new")
     for folder in (out, new):
         _refuse_foreign(folder)

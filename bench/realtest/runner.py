@@ -2,7 +2,6 @@
 
 import csv
 import json
-import resource
 import signal
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from bench.lab.cli import (
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
     EXIT_VIOLATED,
-    BenchFailed,
 )
 from bench.lab.process import signals_held
 from bench.realtest.data import COUNTED, FAILED, OPERATIONS, RUNS, SECONDS, Row, append
@@ -27,26 +25,7 @@ from bench.stress.results import ALL
 
 WARMUP_S: Final = 2.0
 """At most, and no longer than the run."""
-_SPARE_FILES: Final = 256
 _PROBLEM_MAX: Final = 500  # characters
-
-
-class CannotRun(BenchFailed):
-    """This machine does not allow what is to be run; the text says what to do."""
-
-
-def allow_files(connections: int) -> None:
-    """Raise this process's limit of open files, which all others inherit, as far as it may be.
-    CannotRun where so many connections are not possible."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _SPARE_FILES
-    if most != resource.RLIM_INFINITY and most < wanted:
-        raise CannotRun(
-            f"{connections} connections need {wanted} open files, and the hard limit is {most}: "
-            "raise it (ulimit -Hn, or nofile in /etc/security/limits.conf) and log in again, or "
-            "leave the section out with --only"
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Runner:

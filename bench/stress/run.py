@@ -198,7 +198,9 @@ class Stress:
         if self.target.own is not None:
             wall = time.time() - time.monotonic()
             run.counted = counted.intervals(
-                counted.totals(self.target.own.stats()), moment.start + wall, moment.end + wall
+                counted.totals(self.target.own.logged("stats")),
+                moment.start + wall,
+                moment.end + wall,
             )
         if not findings.good and self.target.own is not None:
             run.server_errors = self.target.own.errors()
