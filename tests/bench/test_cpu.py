@@ -10,7 +10,7 @@ import pytest
 from bench.compare import programs
 from bench.compare.fanout import receive
 from bench.cpu import cli
-from bench.cpu.floor import COMPILER, Floor
+from bench.cpu.floor import COMPILER, Floor, compile_floor
 from bench.lab.caller import Caller, CallFailed
 from bench.lab.generator import LOADS, Generator
 from libproto.codec import REQUEST, RESPONSE
@@ -25,14 +25,22 @@ FUNDS = 10**12
 
 
 @pytest.fixture
-def floor() -> Iterator[Floor]:
-    """Two processes, and so few accounts that they are all paid all the time."""
+def compiler() -> str:
     try:
-        compiler = programs.find(*COMPILER)
+        return programs.find(*COMPILER)
     except programs.Missing as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def floor(compiler: str) -> Iterator[Floor]:
+    """Two processes, and so few accounts that they are all paid all the time."""
     with Floor(compiler, 2, ACCOUNTS) as made:
         yield made
+
+
+def test_the_compiler_has_nothing_to_say_about_the_floor(compiler: str, tmp_path: Path) -> None:
+    compile_floor(compiler, f"{tmp_path}/floor", "-Wall", "-Wextra", "-Werror")
 
 
 def opened(floor: Floor, stack: ExitStack) -> Caller:
@@ -93,7 +101,7 @@ def test_frames_in_pieces(floor: Floor) -> None:
 
 
 def test_every_server_is_measured_under_every_load(
-    floor: Floor,  # noqa: ARG001 - skip where it cannot be compiled
+    compiler: str,  # noqa: ARG001 - skip where there is none
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert cli.main([*SMALL, "--json"]) == 0
