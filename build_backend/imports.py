@@ -68,19 +68,16 @@ def move_imports(source: bytes, path: str, modules: Iterable[str], into: str) ->
 
 def move_cimports(source: bytes, path: str, modules: Iterable[str], into: str) -> bytes:
     """`move_imports` for the declarations of compiled modules (`.pxd`), which are no Python. They
-    name modules of ours by lines `from a.b cimport c` only; CannotMove where another line does.
+    name modules of ours as `from a.b cimport c` or `from a.b import c` only, at the start of a line
+    or indented; CannotMove where one does it in another way.
     """
     names = {name for name in modules if name.partition(".")[0] != into}
     tops = "|".join(sorted({re.escape(name.partition(".")[0]) for name in names}))
-    moved = re.sub(
-        rf"^from (?=(?:{tops})\b[\w.]* cimport )".encode(),
-        f"from {into}.".encode(),
-        source,
-        flags=re.MULTILINE,
-    )
+    known = re.compile(rf"^( *from )((?:{tops})(?:\.\w+)* c?import )".encode(), re.MULTILINE)
     other = re.compile(rf"^\s*(?:from|c?import)\s+(?:{tops})\b".encode())
+    moved = known.sub(rf"\g<1>{into}.\g<2>".encode(), source)
     if wrong := [number for number, line in enumerate(moved.splitlines(), 1) if other.match(line)]:
-        why = "write `from a.b cimport c` at the start of a line"
+        why = "write `from a.b cimport c`"
         raise CannotMove("\n".join(f"{path}:{line}: {why}" for line in wrong))
     return moved
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from build_backend.hooks import PACKAGE, modules_of, packages_of
-from build_backend.imports import CannotMove, move_imports
+from build_backend.imports import CannotMove, move_cimports, move_imports
 from tests.packaging.conftest import ROOT, run
 
 MODULES = ("server", "server.admin", "server.admin.cli", "client", "client.core", "tradechat")
@@ -152,14 +152,57 @@ def test_an_import_that_is_written_in_pieces_is_refused(source: str) -> None:
         moved(source)
 
 
+def moved_declarations(source: str) -> str:
+    return move_cimports(source.encode(), "planted.pxd", MODULES, PACKAGE).decode()
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        (
+            "from server.admin cimport cli, x\n",
+            "from tradechat.server.admin cimport cli, x\n",
+        ),
+        (
+            "cdef f():\n    from client.core import x\n",
+            "cdef f():\n    from tradechat.client.core import x\n",
+        ),
+        ("# a\nfrom client cimport core", "# a\nfrom tradechat.client cimport core"),
+        (
+            "from libc.stdint cimport uint64_t\nfrom clientele cimport core\ncimport cython\n",
+            "from libc.stdint cimport uint64_t\nfrom clientele cimport core\ncimport cython\n",
+        ),
+        ("cdef class server:\n    pass\n", "cdef class server:\n    pass\n"),
+        ("from tradechat.client cimport core", "from tradechat.client cimport core"),
+    ],
+)
+def test_a_cimport_is_rewritten(source: str, wanted: str) -> None:
+    assert moved_declarations(source) == wanted
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cimport client.core",
+        "import client.core",
+        "from client  cimport core",
+        "from  client import core",
+    ],
+)
+def test_a_cimport_in_another_form_is_refused(line: str) -> None:
+    with pytest.raises(CannotMove, match=r"^planted\.pxd:2: write `from a\.b cimport c`"):
+        moved_declarations(f"cimport cython\n{line}\n")
+
+
 def test_the_modules_of_the_tree_can_be_moved() -> None:
     """As the build of the wheel says, but in a second."""
     packages = packages_of(ROOT)
     modules, refused = modules_of(ROOT, packages), []
     for package in packages:
-        for path in sorted((ROOT / package.replace(".", "/")).glob("*.py")):
+        for path in sorted((ROOT / package.replace(".", "/")).glob("*.p[yx]*")):
+            move = move_cimports if path.suffix == ".pxd" else move_imports
             try:
-                move_imports(path.read_bytes(), str(path.relative_to(ROOT)), modules, PACKAGE)
+                move(path.read_bytes(), str(path.relative_to(ROOT)), modules, PACKAGE)
             except CannotMove as error:
                 refused.append(str(error))
     assert refused == []
