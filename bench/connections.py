@@ -8,7 +8,6 @@ kernel keeps for a socket is not in it.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import Any, Final
@@ -161,12 +160,12 @@ def main(words: list[str]) -> int:
 
     def told(row: Row) -> None:
         if options.json:
-            PROGRAM.tell(json.dumps(row))
+            PROGRAM.tell_row(row)
 
     def body() -> int:
         rows = measure(options, told)
         if not options.json:
-            PROGRAM.tell(table(rows))
+            PROGRAM.tell_table(table(rows))
         return EXIT_GOOD
 
     return PROGRAM.run(body)

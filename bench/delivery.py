@@ -6,7 +6,6 @@ fdatasync of as much is timed on the same file system: with `sync` a message wai
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -149,6 +148,11 @@ def rows(found: dict[str, list[float]]) -> list[dict[str, float | str]]:
     return made
 
 
+def _line(row: dict[str, float | str]) -> str:
+    figures = "".join(f"{key}{value:>10}  " for key, value in row.items() if key != "what")
+    return f"{row['what']:10}{figures.rstrip()}"
+
+
 def main(words: list[str]) -> int:
     """words: after `delivery`. Answers the exit code."""
     arguments = parser().parse_args(words)
@@ -156,14 +160,12 @@ def main(words: list[str]) -> int:
         parser().error("--messages must be at least 10")
 
     def body() -> int:
-        for row in rows(measure(arguments)):
-            if arguments.json:
-                PROGRAM.tell(json.dumps(row))
-            else:
-                figures = "".join(
-                    f"{key}{value:>10}  " for key, value in row.items() if key != "what"
-                )
-                PROGRAM.tell(f"{row['what']:10}{figures.rstrip()}")
+        found = rows(measure(arguments))
+        if arguments.json:
+            for row in found:
+                PROGRAM.tell_row(row)
+        else:
+            PROGRAM.tell_table("\n".join(map(_line, found)))
         return EXIT_GOOD
 
     return PROGRAM.run(body)

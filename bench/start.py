@@ -8,7 +8,6 @@ the process until it says that it is ready.
 
 import argparse
 import asyncio
-import json
 import os
 import time
 from collections.abc import Callable
@@ -133,9 +132,9 @@ def main(words: list[str]) -> int:
         rows = measure(options)
         if options.json:
             for row in rows:
-                PROGRAM.tell(json.dumps(row))
+                PROGRAM.tell_row(row)
         else:
-            PROGRAM.tell(table(rows))
+            PROGRAM.tell_table(table(rows))
         return EXIT_GOOD
 
     return PROGRAM.run(body)

@@ -17,6 +17,7 @@ from typing import Any, Final, TextIO
 
 from bench.compare.contender import Figures
 from bench.lab.figures import short
+from libproto import version_of
 
 _SYNCS: Final = 50
 _PAGE: Final = 4096
@@ -182,7 +183,7 @@ def _sync_ms() -> float:
 
 def heading(settings: str, versions: Mapping[str, str]) -> str:
     """What was compared, and where, as a list."""
-    told = {**machine(), "load": settings, **versions}
+    told = {**machine(), "load": settings, "tradechat": version_of("tradechat"), **versions}
     return "\n".join(f"- {name}: {value}" for name, value in told.items())
 
 

@@ -10,7 +10,6 @@ and its multiple of the floor, taken within each run, less still.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Final, NamedTuple
@@ -200,12 +199,12 @@ def main(words: list[str]) -> int:
 
     def told(row: Row) -> None:
         if arguments.json:
-            PROGRAM.tell(json.dumps(row))
+            PROGRAM.tell_row(row)
 
     def body() -> int:
         rows = measure(arguments, told)
         if not arguments.json:
-            PROGRAM.tell(table(rows))
+            PROGRAM.tell_table(table(rows))
         return EXIT_GOOD
 
     return PROGRAM.run(body)

@@ -6,6 +6,8 @@ from statistics import median, quantiles
 from typing import Any, Final
 
 from bench.lab.verdict import CHECKS, NEED_END, Problem
+from libproto import version_of
+from libproto.form import FORM
 
 PROBLEMS_MAX: Final = 20  # that are printed
 _WIDTH: Final = 52
@@ -74,6 +76,7 @@ class Report:
     def as_object(self) -> dict[str, object]:
         """For JSON."""
         return {
+            "form": FORM.name,
             "script": self.script,
             "setting": self.setting,
             "good": self.good,
@@ -86,7 +89,7 @@ class Report:
         }
 
     def as_table(self) -> str:
-        lines = [f"{self.script}: {self.setting}", ""]
+        lines = [f"{self.script}: {self.setting}", version_of("tradechat"), ""]
         lines += [
             _row(f"  {FIGURES[name]}" if _is_part(name) else FIGURES[name], f"{value:,}")
             for name, value in sorted(self.figures.items(), key=lambda item: _ORDER[item[0]])

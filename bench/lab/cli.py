@@ -5,12 +5,15 @@ program as Ctrl-C does: in order, with whatever it started. A reader that closes
 early has seen enough.
 """
 
+import json
 import signal
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from libcli import output
 from libnet.errors import NetError
+from libproto import version_of
+from libproto.form import FORM
 
 EXIT_GOOD: Final = 0
 EXIT_VIOLATED: Final = 1
@@ -39,6 +42,14 @@ class Program:
     def tell(self, text: str) -> None:
         """A line of results. OutputFailed."""
         output.put_line(text)
+
+    def tell_row(self, row: Mapping[str, Any]) -> None:
+        """A measurement as a JSON object, and the form of the server that was measured."""
+        self.tell(json.dumps({"form": FORM.name, **row}))
+
+    def tell_table(self, table: str) -> None:
+        """All measurements, below what was measured."""
+        self.tell(f"{version_of('tradechat')}\n\n{table}")
 
     def warn(self, text: str) -> None:
         """A message about the run."""

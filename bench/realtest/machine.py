@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from libproto import __version__
+from libproto.form import FORM
 
 PACKAGES: Final = ("uvloop", "orjson", "crcmod", "hdrhistogram", "matplotlib")
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -29,6 +30,7 @@ def describe(seconds: float) -> dict[str, Any]:
         "load_before": round(os.getloadavg()[0], 2),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "tradechat": __version__,
+        "form": FORM.name,
         "commit": _commit(),
         "packages": {name: _version(name) for name in PACKAGES},
     }

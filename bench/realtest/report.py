@@ -111,7 +111,8 @@ class Report(Page):
         self._summary()
         self.title("Machine and versions")
         packages = ", ".join(f"{name} {found}" for name, found in machine["packages"].items())
-        commit = f" (commit {machine['commit']})" if machine["commit"] else ""
+        commit = f", commit {machine['commit']}" if machine["commit"] else ""
+        software = f"tradechat {machine['tradechat']} ({machine['form']}{commit})"
         self.items(
             f"{name}: {found}"
             for name, found in (
@@ -119,7 +120,7 @@ class Report(Page):
                 ("Memory", f"{machine['memory_gib']:g} GiB"),
                 ("System", f"{machine['kernel']}, {machine['system'] or 'not known'}"),
                 ("Journals on", machine["file_system"] or "a file system not known"),
-                ("Software", f"tradechat {machine['tradechat']}{commit}, {machine['python']}"),
+                ("Software", f"{software}, {machine['python']}"),
                 ("Packages", packages),
                 ("Load average just before", f"{machine['load_before']:g}"),
             )

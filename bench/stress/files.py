@@ -20,6 +20,7 @@ from bench.stress.results import (
     line_as_object,
 )
 from bench.stress.run import Run
+from libproto.form import FORM
 
 _SERVICE: Final = tuple(f"service_{name}" for name in LATENCY_COLUMNS)
 _DELIVERY: Final = tuple(f"delivery_{name}" for name in LATENCY_COLUMNS)
@@ -74,6 +75,7 @@ def run_as_json(options: Options, run: Run) -> dict[str, Any]:
     """The whole of a run, with its operations and its verdict."""
     figures, findings = run.figures, run.findings
     return {
+        "form": FORM.name,
         **run_as_object(options, run),
         "operations": {name: line_as_object(figures, line) for name, line in figures.lines.items()},
         "details": dict(figures.details),

@@ -10,6 +10,7 @@ from bench.stress.files import run_as_object
 from bench.stress.options import Options
 from bench.stress.results import LATENCY_COLUMNS, QUANTILES, Figures, Line, quantiles_of
 from bench.stress.run import Run
+from libproto import version_of
 
 SPREAD: Final = ("ok_per_s", "failed_per_s", *LATENCY_COLUMNS, "client_cpu_us", "server_cpu_us")
 """What is told of several runs together: the median, the least and the greatest."""
@@ -21,6 +22,7 @@ def setting(options: Options) -> str:
     """What is run, in words."""
     how = f"open loop, {options.rate:g} requests/s" if options.is_open else "closed loop"
     parts = [
+        version_of("tradechat"),
         f"{options.mix}, {how}, pipeline {options.pipeline}",
         ", ".join(
             f"{value} {name}"

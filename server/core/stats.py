@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from libproto.form import FORM
 from server.core.log import NO_JOURNAL
 from server.region.counters import COUNTERS, LOCK_KINDS, REQUESTED
 from server.region.region import Region
@@ -43,6 +44,7 @@ class Stats:
             rate = (total - before) / max(now_s - then, 1e-9)
         self._before = now_s, total
         return {
+            "form": FORM.name,
             "connections": sums["connections"],
             "sessions": sums["sessions"],
             "requests": requests,

@@ -27,8 +27,11 @@ EVENTS: Final = (
     Event("variable_passed_over", "warning", "an environment variable is not used"),
     Event("open_files_limited", "warning", "fewer files may be open than `max_connections` needs:"
           " the system refuses the connections over it"),
+    Event("not_compiled", "warning", "the server runs interpreted, though nobody asked for it: a"
+          " request takes several times the CPU time"),
     Event("cannot_start", "error", "the server cannot start, and ends"),
-    Event("serving", "info", "the server serves: where, and with what settings"),
+    Event("serving", "info", "the server serves: where, with what settings, and in what `form`,"
+          " compiled or interpreted"),
     Event("ready_line_unwritable", "warning", "the line that says `ready` cannot be written to"
           " standard output; the server serves"),
     Event("stats", "info", "numbers of the last `--stats-interval`"),

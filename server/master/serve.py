@@ -11,6 +11,7 @@ from typing import Final
 import setproctitle
 
 import liblog
+from libproto.form import FORM
 from server import faults
 from server.child import limit_of
 from server.config import Settings
@@ -37,6 +38,8 @@ def serve(settings: Settings) -> Exit:
     except CannotStart as error:
         write_line(2, f"tradechat-server: cannot start: {error}")
         return Exit.NOT_STARTED
+    if FORM.advice:
+        log.warning("not_compiled", reason=FORM.reason, advice=FORM.advice)
     _raise_limits(settings)
     for _ in range(1 + REBUILDS_MAX):
         try:

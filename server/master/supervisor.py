@@ -13,6 +13,7 @@ import time
 from typing import Final
 
 import liblog
+from libproto.form import FORM
 from server.child import WORKERS_SHARE, fork_failure
 from server.core import stats
 from server.core.log import NO_JOURNAL
@@ -229,6 +230,7 @@ class Supervisor:
             region_mib=round(region.layout.size / 2**20, 1),
             registration=settings.registration,
             durability=settings.durability,
+            form=FORM.name,
         )
 
     # ---- while it serves

@@ -128,7 +128,7 @@ def test_without_a_compiler_the_floor_is_left_out(
     assert cli.main(words) == 0
     told = capsys.readouterr()
     assert "apt-get install gcc; the floor is left out" in told.err
-    assert [line.split()[:3] for line in told.out.splitlines()[1:]] == [["HEARTBEAT", "none", "4"]]
+    assert [line.split()[:3] for line in told.out.splitlines()[3:]] == [["HEARTBEAT", "none", "4"]]
 
 
 def row(server: str, server_us: float, operation: str = "TRANSFER") -> cli.Row:

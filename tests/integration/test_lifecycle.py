@@ -479,6 +479,7 @@ def test_the_stats_line(start_server: StartServer) -> None:
         line = latest()
         assert line["requests"].items() >= {"DEPOSIT": 6, "JOIN_ROOM": 2, "WITHDRAW": 2}.items()
         assert line["errors"] == {"WITHDRAW": 2}
+        assert line["form"] == "compiled"
         assert (line["connections"], line["sessions"]) == (2, 2)
         assert line["txn_head"] == 2 + 6  # registrations are numbered too
         assert line["event_head"] == 2
