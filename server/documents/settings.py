@@ -3,6 +3,7 @@
 from typing import Final
 
 from libcli.environment import PREFIX
+from libproto.form import VARIABLE
 from server import documents, exits
 from server.config import (
     ACTIONS,
@@ -30,12 +31,13 @@ def document() -> str:
         "`-` and `_` are the same. An unknown key in it is an error. A variable is passed over,",
         "with a warning, if it is empty, if no setting has its name, or if a platform set",
         f"it for a service called tradechat (as Kubernetes: `{PREFIX}PORT=tcp://...`).",
+        f"`{VARIABLE}=1` is no setting: any program of tradechat runs interpreted with it.",
         "",
         "| flag | meaning |",
         "|------|---------|",
         f"| `--config FILE` | {cell(CONFIG_ABOUT)} |",
         *(f"| `--{action.value}` | {cell(about)} |" for action, about in ACTIONS),
-        "| `--version` | print the version, and end |",
+        "| `--version` | print the version and the form, compiled or interpreted, and end |",
         "| `--help` | print the flags, and end |",
     ]
     group = ""
