@@ -595,7 +595,7 @@ def test_help_and_version() -> None:
     for command in COMMANDS:
         assert f"    {command.name} " in done.out
     assert "examples:" in done.out
-    assert run(1, "--version") == Ended(0, "tradechat-cli 0.1.0\n", "")
+    assert run(1, "--version") == Ended(0, "tradechat-cli 0.1.0 (compiled)\n", "")
     done = run(1, "pay", "--help")
     assert done.code == 0
     assert "USER AMOUNT" in done.out
