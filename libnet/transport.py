@@ -1,4 +1,4 @@
-"""The asyncio transport of framed connections.
+"""The protocol of framed connections: bytes in, frames handled, frames out.
 
 What a peer can make us hold is bounded: output over its high mark stops the reading and the
 handling of frames until the peer has read, and one connection handles only a fair share of frames
@@ -15,18 +15,20 @@ Subclasses say what to do with a frame; this module knows nothing of opcodes.
 """
 
 import asyncio
-from collections.abc import Callable
 from enum import IntEnum
-from time import time_ns
-from typing import Final, cast
+from typing import Final, Protocol
 
-from libproto.framing import Decoder, Frame
+from libnet import kernel
+from libproto.framing import Decoder
 
 FAIR_FRAMES: Final = 64  # of one connection and turn
 HIGH_MARK: Final = 256 * 1024  # bytes of output that wait for the peer
 LOW_MARK: Final = 64 * 1024
 FLUSH_S: Final = 10.0  # after a half-close: how long a slow reader may take for what is left
 LINGER_S: Final = 1.0  # after a half-close: how long what still arrives is discarded
+
+
+_FAIR_FRAMES, _HIGH_MARK = FAIR_FRAMES, HIGH_MARK
 
 
 class Phase(IntEnum):
@@ -44,16 +46,31 @@ ANSWER_FIRST: Final = 2  # an answer must come before the next frame
 OTHERS_FIRST: Final = 4  # a further turn is due, after those of the other connections
 
 
-class FrameProtocol(asyncio.Protocol):
-    """One connection: bytes in, frames handled, frames out."""
+class Transport(Protocol):
+    """What is asked of a transport: these methods of asyncio.Transport."""
+
+    def set_write_buffer_limits(self, high: int, low: int) -> None: ...
+    def get_write_buffer_size(self) -> int: ...
+    def is_closing(self) -> bool: ...
+    def is_reading(self) -> bool: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def write(self, data: bytes, /) -> None: ...
+    def can_write_eof(self) -> bool: ...
+    def write_eof(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class FrameProtocol:
+    """One connection: bytes in, frames handled, frames out. To its transport it is an
+    asyncio.Protocol."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, max_body_len: int) -> None:
         self.loop: Final = loop
         self.decoder: Final = Decoder(max_body_len)
-        self.transport: asyncio.Transport | None = None
+        self.transport: Transport | None = None
         self.out: Final[list[bytes]] = []
-        # Adds a frame to what the next `flush` sends.
-        self.push: Final[Callable[[bytes], None]] = self.out.append
         self.now = 0  # wall clock of this turn, microseconds since the Unix epoch: one look for all
         self.phase = Phase.OPEN
         self.pending = 0  # answers that come later
@@ -66,9 +83,10 @@ class FrameProtocol(asyncio.Protocol):
 
     # ---- for subclasses
 
-    def handle(self, frame: Frame) -> bytes | None:
+    def handle(self, frame: Decoder) -> bytes | None:
         """What one frame is answered with: whole frames, or None. Called in order of arrival.
-        After `last` in it the answer is sent, and the connection is finished."""
+        frame: the decoder, which stands at it. After `last` in it the answer is sent, and the
+        connection is finished."""
         raise NotImplementedError  # what a frame means is for the subclass to say
 
     def opened(self) -> None:
@@ -115,10 +133,9 @@ class FrameProtocol(asyncio.Protocol):
 
     # ---- asyncio
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are asyncio.Transport by their methods, and not by their class
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(high=HIGH_MARK, low=LOW_MARK)
+    def connection_made(self, transport: Transport) -> None:
+        self.transport = transport
+        transport.set_write_buffer_limits(HIGH_MARK, LOW_MARK)
         self.opened()
 
     def data_received(self, data: bytes) -> None:
@@ -132,20 +149,19 @@ class FrameProtocol(asyncio.Protocol):
         """Handle a fair share of the frames that are there, and send the answers in one write."""
         if self._stopped:
             return
-        self.now = time_ns() // 1000
-        out, following, handle = self.out, self.decoder.next, self.handle
+        self.now = kernel.now_us()
+        out, frame = self.out, self.decoder
         size = 0
-        for _ in range(FAIR_FRAMES):
-            frame = following()
-            if frame is None:
+        for _ in range(_FAIR_FRAMES):
+            if not frame.following():
                 if self._peer_ended:
                     self.finish()
                 break
-            answer = handle(frame)
+            answer = self.handle(frame)
             if answer is not None:
                 out.append(answer)
                 size += len(answer)
-                if size > HIGH_MARK:
+                if size > _HIGH_MARK:
                     self._again()
                     break
             if self._stopped:
@@ -168,6 +184,10 @@ class FrameProtocol(asyncio.Protocol):
         self._stopped = bool(self.phase or self._reasons)
         self.turn()
         self._update(self.phase, self._reasons)  # not before: the transport would read meanwhile
+
+    def push(self, frame: bytes) -> None:
+        """Add a frame to what the next `flush` sends."""
+        self.out.append(frame)
 
     def flush(self) -> None:
         """Send what waits in `out`, in one write."""

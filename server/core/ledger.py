@@ -5,26 +5,28 @@ for speed: words by index, one block copy for the record, no object per transact
 """
 
 from collections.abc import Callable, Sequence
-from struct import Struct
 from typing import Final
 
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, Opcode, TxnKind
 from server.core.log import TxnLog
 from server.core.outcomes import Outcome, Outcomes
-from server.core.session import Session, is_live
-from server.region.layout import OUTCOME_WORDS, TARGET_KIND_SHIFT, WORD
+from server.core.session import Session
+from server.region import machine
+from server.region.layout import OUTCOME_WORDS, TARGET_KIND_SHIFT
 from server.region.locks import InsideLock, Lock, Locks
-from server.region.records import MONEY, OFFSETS, RecordKind
+from server.region.records import MONEY_WORDS, OFFSETS, RecordKind
 from server.region.region import Region
 
 # What became of a request. Not wire statuses: several of these share one.
 DONE, RECORDED, SUPERSEDED, MISMATCH, TOO_OLD, NO_USER, FUNDS, LIMIT, FULL = range(9)
 
+_AGAIN = -1  # a recovery came between, and the locks have been released
 _DEPOSIT, _TRANSFER = int(TxnKind.DEPOSIT), int(TxnKind.TRANSFER)
-_AGAIN = TxnLog.AGAIN
-_pack_money = MONEY.pack
-_pack_outcome = Struct(f"={OUTCOME_WORDS}Q").pack
+_WINDOW, _OUTCOME_WORDS, _KIND_SHIFT = OUTCOME_WINDOW, OUTCOME_WORDS, TARGET_KIND_SHIFT
+_PAYLOAD_WORDS = MONEY_WORDS - 1
 IN_ROOM = int(Opcode.TRANSFER_IN_ROOM)  # a kind of outcomes only
+
+assert (_PAYLOAD_WORDS, _OUTCOME_WORDS) == (17, 7), "stored word by word below"
 
 Executed = tuple[int, int, int]  # what became of a request, txn_id, balance of the caller
 
@@ -44,11 +46,9 @@ class Ledger:
         layout = region.layout
         self.max_balance: Final = max_balance
         """The most that an account may have."""
-        self._words, self._bytes = region.words, region.bytes
+        self._view, self._bytes = region.words, region.bytes
+        self._words = machine.words_of(region.words)
         self._locks, self._log = locks, log
-        self._wait = locks.wait
-        # Users known to exist, by id: the word of the account, and its lock. They never cease to.
-        self._payees: dict[int, tuple[int, Lock]] = {}
         accounts = layout["accounts"].offsets
         assert (accounts["balance"], accounts["last_txn"]) == (0, 1), "read by place below"
         self._accounts = layout["accounts"].base
@@ -60,8 +60,6 @@ class Ledger:
         clients = layout["clients"]
         self._clients = clients
         self._newest: Final = clients.offsets["newest"]
-        self._outcomes: Final = clients.offsets["outcomes"]
-        self._append, self._intent = log.append, log.intent
         self._ring = layout.capacities.txn_ring
 
     def execute(
@@ -84,30 +82,26 @@ class Ledger:
         DONE and RECORDED tell the txn_id and the caller's balance after it, FUNDS the balance that
         is too low; beside the other outcomes they mean nothing. All but DONE changed nothing.
         """
-        low, high, payee = session.lock, None, 0
-        if kind == _TRANSFER:
-            known = self._payees.get(other) or self._payee(other)
-            if known is not None:
-                payee, high = known
-                if high.address < low.address:
-                    low, high = high, low
-                elif high is low:
-                    high = None
+        payee = self.account_of(other) if kind == _TRANSFER else 0
+        low = session.lock
+        high = self._locks.account(other) if payee else low
+        if high.address < low.address:
+            low, high = high, low
+        two = high is not low
         try:
             while True:
                 # 1. the locks, ascending
-                if not low.acquire(False) and not self._wait(low, ()):
+                if not low.acquire() and not self._locks.wait(low, ()):
                     continue
-                if high is not None and not high.acquire(False) and not self._wait(high, (low,)):
+                if two and not high.acquire() and not self._locks.wait(high, (low,)):
                     continue
                 outcome = self._transact(
-                    session, kind, other, amount, req_id, flagged, now, payee,
-                    (low,) if high is None else (low, high),
-                )  # fmt: skip
-                if outcome is not None:
+                    session, kind, other, amount, req_id, flagged, now, payee, low, high
+                )
+                if outcome[0] != _AGAIN:
                     break
             # 7. the locks, the last first
-            if high is not None:
+            if two:
                 high.release()
             low.release()
         except Exception as error:
@@ -116,78 +110,85 @@ class Ledger:
 
     def _transact(
         self, session: Session, kind: int, other: int, amount: int, req_id: int, flagged: int,
-        now: int, payee: int, held: tuple[Lock, ...],
-    ) -> Executed | None:  # fmt: skip
-        """Steps 2 to 6, under the locks `held`. payee: the word of the payee's account; 0: none.
-        None: a recovery came between, and the locks have been released."""
-        words, account = self._words, session.account
+        now: int, payee: int, low: Lock, high: Lock,
+    ) -> Executed:  # fmt: skip
+        """Steps 2 to 6, under the locks `low` and `high`, which may be one. payee: the word of the
+        payee's account; 0: none."""
+        words, log, account = self._words, self._log, session.account
         # 2. the checks, in the order that the protocol gives
         at, client = session.at, session.client
         balance, last = words[account], words[account + 1]
         if words[at] != session.id or words[at + 1]:
             return SUPERSEDED, 0, balance
         newest = outcome = payee_after = payee_last = 0
+        target = kind << _KIND_SHIFT | other
         if client:
             newest = words[client + self._newest]
-            outcome = session.outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
-            if req_id + OUTCOME_WINDOW <= newest:
+            outcome = session.outcomes + req_id % _WINDOW * _OUTCOME_WORDS
+            if newest >= _WINDOW and req_id <= newest - _WINDOW:
                 return TOO_OLD, 0, balance
             if words[outcome] == req_id:
-                _, txn, balance, target, before, _, _ = words[outcome : outcome + 7]
-                same = target == kind << TARGET_KIND_SHIFT | other and before == amount
-                return RECORDED if same else MISMATCH, txn, balance
+                same = words[outcome + 3] == target and words[outcome + 4] == amount
+                return RECORDED if same else MISMATCH, words[outcome + 1], words[outcome + 2]
             if req_id < session.floor:
                 return TOO_OLD, 0, balance
         elif flagged:
             return TOO_OLD, 0, balance
+        payer, payer_after, supply_change = session.user, 0, 0
         if kind == _DEPOSIT:
-            balance += amount
-            if balance > self.max_balance:
-                return LIMIT, 0, balance
-            # 3, 4. the intent and the log
-            payload = _pack_money(
-                kind, now, 0, 0, session.user, amount, 0, balance, 0, last,
-                session.client_id, req_id, session.client_slot,
-            )  # fmt: skip
-            txn = self._append(payload, amount, held)
+            payer, other = 0, session.user
+            payee, payee_after, payee_last = account, balance, last
         else:
             if kind == _TRANSFER and not payee:
                 return NO_USER, 0, balance
             if balance < amount:
                 return FUNDS, 0, balance
-            balance -= amount
+            payer_after = balance - amount
             if payee:
-                payee_after, payee_last = words[payee] + amount, words[payee + 1]
-                if payee_after > self.max_balance:
-                    return LIMIT, 0, balance
-            # 3, 4. the intent and the log
-            payload = _pack_money(
-                kind, now, 0, session.user, other, amount, balance, payee_after, last,
-                payee_last, session.client_id, req_id, session.client_slot,
-            )  # fmt: skip
-            txn = self._append(payload, 0 if payee else -amount, held)
+                payee_after, payee_last = words[payee], words[payee + 1]
+            else:
+                supply_change = -amount
+        if payee:
+            if amount > self.max_balance or payee_after > self.max_balance - amount:
+                return LIMIT, 0, balance
+            payee_after += amount
+            if not payer:
+                supply_change = amount
+        # 3. the intent
+        machine.store_17(
+            words, self._bytes, log.intent + 1,
+            kind, now, 0, payer, other, amount, payer_after, payee_after,
+            last if payer else 0, payee_last if payee else 0,
+            session.client_id, req_id, session.client_slot, 0, 0, 0, 0,
+        )  # fmt: skip
+        # 4. the log
+        if not log.lock.acquire():
+            held = (low,) if high is low else (low, high)
+            if not self._locks.wait(log.lock, held):
+                return _AGAIN, 0, balance
+        txn = log.commit_intended(_PAYLOAD_WORDS, supply_change)
         if txn <= 0:
-            return None if txn == _AGAIN else (LIMIT if txn else FULL, 0, balance)
+            return LIMIT if txn else FULL, 0, balance
         # 5. the after-values
-        words[account] = balance
-        words[account + 1] = txn
+        if payer:
+            words[account] = payer_after
+            words[account + 1] = txn
         if payee:
             words[payee] = payee_after
             words[payee + 1] = txn
+        balance = payer_after if payer else payee_after
         if client:
-            self._bytes[outcome * WORD : (outcome + OUTCOME_WORDS) * WORD] = _pack_outcome(
-                req_id, txn, balance, kind << TARGET_KIND_SHIFT | other, amount, 0, 0
-            )
+            machine.store_7(words, self._bytes, outcome, req_id, txn, balance, target, amount, 0, 0)
             if req_id > newest:
                 words[client + self._newest] = req_id
         # 6. before 7: a redo after the unlock would overwrite what somebody did since
-        words[self._intent] = 0
+        machine.publish(words, log.intent, 0)
         return DONE, txn, balance
 
     def redo(self, record: Sequence[int]) -> None:
         """Store what a committed record of money says: what step 5 stores, and again without harm.
         For the repair of a worker that held the locks of these accounts when it died."""
-        words, txn, kind = self._words, record[0], record[_KIND]
+        words, txn, kind = self._view, record[0], record[_KIND]
         payer, payee = record[_FROM], record[_TO]
         for user, balance in ((payer, record[_FROM_BALANCE]), (payee, record[_TO_BALANCE])):
             if user:
@@ -206,37 +207,29 @@ class Ledger:
             )
             self._recorded.store(client, outcome)
 
-    def account_of(self, user: int) -> tuple[int, Lock] | None:
-        """Where a user's account is, and its lock; None where there is no such user."""
-        return self._payees.get(user) or self._payee(user)
+    def account_of(self, user: int) -> int:
+        """The word of a user's account; 0 where there is no such user."""
+        if not 0 < user <= self._users:
+            return 0
+        exists = machine.look(self._words, self._user_word + user * self._user_stride)
+        return self._accounts + user * self._stride if exists else 0
 
-    def _payee(self, user: int) -> tuple[int, Lock] | None:
-        """Where a user's account is, or None where there is no such user."""
-        if (
-            not 0 < user <= self._users
-            or not self._words[self._user_word + user * self._user_stride]
-        ):
-            return None
-        found = self._payees[user] = (
-            self._accounts + user * self._stride,
-            self._locks.account(user),
-        )
-        return found
-
-    def balance(self, session: Session) -> tuple[int, int] | None:
-        """The caller's balance and last txn_id, of one moment; None where it is superseded."""
+    def balance(self, session: Session) -> tuple[bool, int, int]:
+        """Is the session live? And the caller's balance and last txn_id, of one moment."""
         words, account, lock = self._words, session.account, session.lock
-        self._locks.hold(lock)  # no guard, which would be one for each call: twice the time
+        while not lock.acquire() and not self._locks.wait(lock, ()):
+            pass
         try:
-            answer = (words[account], words[account + 1]) if is_live(words, session) else None
+            live = words[session.at] == session.id and not words[session.at + 1]
+            balance, last = words[account], words[account + 1]
         except Exception as error:
             raise InsideLock("balance") from error
-        self._locks.release(lock)
-        return answer
+        lock.release()
+        return live, balance, last
 
     def newest(self, user: int) -> int:
         """The user's newest transaction; 0: none."""
-        return self._words[self._accounts + user * self._stride + 1]
+        return int(self._words[self._accounts + user * self._stride + 1])
 
     def history(
         self, user: int, before: int, limit: int, steps: int = 0

@@ -8,6 +8,7 @@ from typing import Final
 
 from libproto.messages import MAX_BALANCE
 from server.core.errors import Busy, DiskFull, JournalFailed, TableFull
+from server.region import machine
 from server.region.layout import WORD
 from server.region.locks import Lock, Locks
 from server.region.records import RECORD_WORDS, SUPPLY, TIME
@@ -16,18 +17,26 @@ from server.region.region import Region
 NO_JOURNAL = 2**64 - 1  # durable, released and limit where nothing waits for durability
 
 
+# What the hot path needs: where this is compiled they are numbers of the machine.
+_FULL, _AGAIN, _LIMIT = 0, -1, -2
+_MAX_BALANCE = MAX_BALANCE
+_TIME, _SUPPLY = TIME, SUPPLY
+
+
 class TxnLog:
     """The log as one worker writes it."""
 
-    FULL: Final = 0
-    AGAIN: Final = -1
-    LIMIT: Final = -2
+    FULL: Final = _FULL
+    AGAIN: Final = _AGAIN
+    LIMIT: Final = _LIMIT
 
     def __init__(self, region: Region, locks: Locks, worker: int) -> None:
         layout = region.layout
-        self._words, self._bytes = region.words, region.bytes
-        self._wait, self._lock = locks.wait, locks.log
-        self._acquire, self._release = locks.log.acquire, locks.log.release
+        self._view, self._bytes = region.words, region.bytes
+        self._words = machine.words_of(region.words)
+        self._locks = locks
+        self.lock: Final = locks.log
+        """The log lock."""
         self._head = region.log.index("head")
         self._limit = region.log.index("limit")
         self._full = region.journal.index("full")
@@ -38,81 +47,76 @@ class TxnLog:
         self._stride = layout["txn_ring"].stride
 
     def append(self, payload: bytes, supply_change: int, held: tuple[Lock, ...]) -> int:
-        """Commit a record. payload: all its words but the first. held: the caller's locks. Its time
-        is made that of the record before it, where it is below that: a clock goes back, a log not.
+        """Commit a record. payload: all its words but the first. supply_change: at most
+        MAX_BALANCE, up or down. held: the caller's locks. The record's time is made that of the one
+        before it, where it is below that: a clock goes back, a log not.
 
         Answers the txn_id, with the intent standing: the caller applies the change and then calls
         `done`. FULL, and LIMIT where the supply would pass MAX_BALANCE: nothing happened, the locks
         are still held. AGAIN: a recovery came between, the locks have been released: begin anew.
         """
-        words, blob, intent = self._words, self._bytes, self.intent
-        at = (intent + 1) * WORD
-        blob[at : at + len(payload)] = payload
-        if not self._acquire(False) and not self._wait(self._lock, held):
-            return self.AGAIN
+        self._intend(payload)
+        if not self.lock.acquire() and not self._locks.wait(self.lock, held):
+            return _AGAIN
+        return self.commit_intended(len(payload) // WORD, supply_change)
+
+    def _intend(self, payload: bytes) -> None:
+        at = (self.intent + 1) * WORD
+        self._bytes[at : at + len(payload)] = payload
+
+    def commit_intended(self, size: int, supply_change: int) -> int:
+        """The rest of `append`, once all words of the intent but the first are written, `size` of
+        them, and the log lock is taken. It is released. FULL, LIMIT: as of `append`."""
+        words, intent = self._words, self.intent
         head = words[self._head]
         txn = head + 1
         newest = self._ring + (head & self._mask) * self._stride
-        supply, time = words[newest + SUPPLY] + supply_change, words[newest + TIME]
-        if supply > MAX_BALANCE:
-            self._release()
-            return self.LIMIT
+        supply, time = words[newest + _SUPPLY], words[newest + _TIME]
+        if supply_change > 0 and supply > _MAX_BALANCE - supply_change:
+            self.lock.release()
+            return _LIMIT
         if txn > words[self._limit]:
-            self._release()
-            return self.FULL
-        slot = self._ring + (txn & self._mask) * self._stride
-        went_back = words[intent + TIME] < time
-        if went_back:
-            words[intent + TIME] = time
-        words[intent] = txn  # from here on the intent counts
-        words[slot] = 0  # whoever reads the old record sees that it goes
-        at = (slot + 1) * WORD
-        blob[at : at + len(payload)] = payload
-        words[slot + SUPPLY] = supply
-        if went_back:
-            words[slot + TIME] = time
-        words[slot] = txn  # the commit point
-        words[self._head] = txn
-        self._release()
+            self.lock.release()
+            return _FULL
+        if words[intent + _TIME] < time:
+            words[intent + _TIME] = time
+        self._commit(txn, size, supply + supply_change)
+        self.lock.release()
         return txn
+
+    def _commit(self, txn: int, size: int, supply: int) -> None:
+        words, intent = self._words, self.intent
+        slot = self._ring + (txn & self._mask) * self._stride
+        machine.publish(words, intent, txn)  # from here on the intent counts
+        machine.retract(words, slot)  # whoever reads the old record sees that it goes
+        machine.copy_words(words, slot + 1, intent + 1, size)
+        words[slot + _SUPPLY] = supply
+        machine.publish(words, slot, txn)  # the commit point
+        machine.publish(words, self._head, txn)
 
     def reserve(self, held: tuple[Lock, ...]) -> int:
         """The first half of `append`, for who does more with the log lock held: the next txn_id,
         with that lock held. FULL, AGAIN: as `append`."""
         words = self._words
-        if not self._acquire(False) and not self._wait(self._lock, held):
-            return self.AGAIN
+        if not self.lock.acquire() and not self._locks.wait(self.lock, held):
+            return _AGAIN
         txn = int(words[self._head]) + 1
         if txn > words[self._limit]:
-            self._release()
-            return self.FULL
+            self.lock.release()
+            return _FULL
         return txn
 
     def time(self, now: int) -> int:
         """`now`, or the time of the newest record where that is above it. Under the log lock."""
         newest = self._ring + (self._words[self._head] & self._mask) * self._stride
-        return max(now, int(self._words[newest + TIME]))
+        return max(now, int(self._words[newest + _TIME]))
 
     def commit(self, txn: int, payload: bytes) -> None:
         """The second half: commit the record of the txn_id that was reserved; the supply stays as
         it is. The intent stands afterwards, and the log lock is still held."""
-        words, blob, intent = self._words, self._bytes, self.intent
-        at = (intent + 1) * WORD
-        blob[at : at + len(payload)] = payload
-        supply = words[self._ring + (txn - 1 & self._mask) * self._stride + SUPPLY]
-        slot = self._ring + (txn & self._mask) * self._stride
-        words[intent] = txn  # from here on the intent counts
-        words[slot] = 0
-        at = (slot + 1) * WORD
-        blob[at : at + len(payload)] = payload
-        words[slot + SUPPLY] = supply
-        words[slot] = txn  # the commit point
-        words[self._head] = txn
-
-    @property
-    def lock(self) -> Lock:
-        """The log lock."""
-        return self._lock
+        self._intend(payload)
+        newest = self._ring + (txn - 1 & self._mask) * self._stride
+        self._commit(txn, len(payload) // WORD, self._words[newest + _SUPPLY])
 
     def refusal(self) -> Busy:
         """Why there was no place: what FULL is answered with."""
@@ -123,7 +127,7 @@ class TxnLog:
     def done(self) -> None:
         """The change has been applied: the intent is over. Must come before the unlock, or a redo
         would overwrite what somebody else did since."""
-        self._words[self.intent] = 0
+        machine.publish(self._words, self.intent, 0)
 
     def intended(self) -> tuple[int, ...] | None:
         """What this worker was in the middle of when it died, if it was committed: the record. The
@@ -131,7 +135,7 @@ class TxnLog:
 
         It is asked by the head first: once that has passed it, the slot may be another's.
         """
-        words = self._words
+        words = self._view
         txn = words[self.intent]
         if not txn:
             return None
@@ -148,7 +152,7 @@ class TxnLog:
 
     def read(self, txn: int) -> tuple[int, ...] | None:
         """The words of a record, or None where the ring no longer has it. Takes no lock."""
-        words = self._words
+        words = self._view
         slot = self._ring + (txn & self._mask) * self._stride
         if words[slot] != txn:
             return None

@@ -126,12 +126,12 @@ class Pairs:
         request = _Transfer(
             session, room, payee, amount, note, req_id, flagged, now, digest_of(note, room)
         )
-        target = self._ledger.account_of(payee)
-        held = _ascending(session.lock, target[1] if target else None)
+        payee_at = self._ledger.account_of(payee)
+        held = _ascending(session.lock, self._locks.account(payee) if payee_at else None)
         while True:
             self._locks.hold(*held)
             try:
-                done = self._under_locks(request, target[0] if target else 0, held)
+                done = self._under_locks(request, payee_at, held)
             except NothingChanged:
                 self._locks.release(*held)
                 raise
@@ -155,7 +155,7 @@ class Pairs:
             return None
         if txn == TxnLog.FULL:
             raise log.refusal()
-        if not event.acquire(False) and not self._locks.wait(event, (*held, log.lock)):
+        if not event.acquire() and not self._locks.wait(event, (*held, log.lock)):
             return None
         try:
             self._events.check_open()

@@ -145,7 +145,7 @@ class Sessions:
         old = self._clients.session(client) if client else 0
         if old:
             held = (locks.registry, locks.account(user))
-            if not locks.event.acquire(False) and not locks.wait(locks.event, held):
+            if not locks.event.acquire() and not locks.wait(locks.event, held):
                 return None
             # The worker first: it cuts the connection off before it pushes a leave to it.
             other = words[sessions.at(old - 1, "worker")]

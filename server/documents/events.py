@@ -77,6 +77,8 @@ EVENTS: Final = (
     Event("worker_crashed", "error", "a fault in a worker, which is replaced"),
     Event("worker_crashed_in_lock", "error", "a fault in a worker while it changed the shared"
           " state: it ends at once, and is repaired after"),
+    Event("not_accepting", "error", "there is no descriptor, or no memory, for a new connection:"
+          " clients wait, and a worker tries again after `retry_s` seconds"),
     Event("callback_crashed", "error", "a fault in a worker, which goes on"),
     Event("child_crashed", "error", "a fault in a new process, which ends"),
     Event("master_crashed", "error", "a fault in the master: the server ends"),

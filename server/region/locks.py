@@ -1,10 +1,8 @@
 """Process-shared POSIX semaphores inside the region, and how a worker waits for one.
 
-posix_ipc has named semaphores only, so these are the C library's own: `sem_init(pshared=1)`.
-Acquiring and releasing goes through CPython's binding of sem_trywait and sem_post, the one under
-multiprocessing's locks, laid over the semaphore's address: a sixth of what a ctypes call costs.
-What it lacks is called by ctypes, with PyDLL, which keeps the interpreter lock: a worker has one
-thread.
+posix_ipc has named semaphores only, so these are the C library's own: `sem_init(pshared=1)`. How
+one is taken and freed says machine.py; the rest is called by ctypes, with PyDLL, which keeps the
+interpreter lock: a worker has one thread.
 
 Ranks are registry < account (ascending by address) < log < event: whoever holds a lock takes only
 later ones. `CheckedLocks` insists on it; the tests run with it.
@@ -14,14 +12,14 @@ begun (then the locks held are released and the caller begins anew, reading ever
 whether the master lives, and whether this has lasted far longer than any transaction.
 """
 
-import _multiprocessing
 import ctypes
 import errno
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Protocol
+from typing import Final
 
+from server.region import machine
 from server.region.counters import LOCK_KINDS, index_of
 from server.region.layout import WORD
 from server.region.region import Region
@@ -33,7 +31,6 @@ ALARM_NS = 1_000_000_000
 _CLOCK_MONOTONIC = 1
 _SEM_SIZE = 32  # sizeof(sem_t), glibc, x86-64
 _SEM_WORDS = _SEM_SIZE // WORD
-_SEMAPHORE = 1  # the kind that any process may release, as opposed to a recursive mutex
 
 
 class _Timespec(ctypes.Structure):
@@ -104,27 +101,36 @@ def unfree_locks(region: Region) -> dict[str, int]:
     return out
 
 
-class Acquire(Protocol):
-    """sem_trywait: True where it got the semaphore."""
-
-    def __call__(self, block: bool, /) -> bool: ...
-
-
 class Lock:
     """One semaphore of the region, in the hands of one process.
 
-    `acquire(False)` tries, and answers whether it got it; `release()` releases it, and raises
-    ValueError where nobody holds it. The hot path calls these two, and `Locks.wait` only where the
-    try failed.
+    The hot path calls `acquire` and `release`, and `Locks.wait` only where the first failed.
     """
 
-    __slots__ = ("acquire", "address", "kind", "release")
+    __slots__ = ("_semaphore", "address", "kind")
 
-    def __init__(self, address: int, kind: int, acquire: Acquire, release: Callable[[], object]):
+    def __init__(self, address: int, kind: int) -> None:
         self.address: Final = address
         self.kind: Final = kind
-        self.acquire: Final = acquire
-        self.release: Final = release
+        self._semaphore: Final = machine.semaphore(address)
+
+    def acquire(self) -> bool:
+        """Take it if it is free; True where that is so."""
+        return machine.try_wait(self._semaphore)
+
+    def release(self) -> None:
+        """Free it. ValueError where nobody holds it."""
+        machine.post(self._semaphore)
+
+    def wait_until(self, deadline_ns: int) -> bool:
+        """Take it before this time of CLOCK_MONOTONIC; True where that is so. It may end sooner."""
+        until = _Timespec(*divmod(deadline_ns, 1_000_000_000))
+        if _sem_clockwait(self.address, _CLOCK_MONOTONIC, until) == 0:
+            return True
+        code = ctypes.get_errno()
+        if code not in (errno.ETIMEDOUT, errno.EINTR):
+            raise OSError(code, "sem_clockwait")
+        return False
 
 
 class Guard:
@@ -187,8 +193,7 @@ class Locks:
         self._accounts: list[Lock | None] = [None] * accounts.records
 
     def _lock(self, address: int, kind: int) -> Lock:
-        binding = _multiprocessing.SemLock._rebuild(address, _SEMAPHORE, 1, None)
-        return Lock(address, kind, binding.acquire, binding.release)
+        return Lock(address, kind)
 
     def account(self, user: int) -> Lock:
         """The lock of a user's account: lock `user` modulo their number."""
@@ -207,14 +212,12 @@ class Locks:
         """
         words, clock_ns = self._words, self._clock_ns
         began = now = clock_ns()
-        until = _Timespec()
         while True:
             if words[self._recovery]:
                 self.release(*held)
                 self.acknowledge()
                 return False
-            until.tv_sec, until.tv_nsec = divmod(now + TICK_NS, 1_000_000_000)
-            if self._clockwait(lock, until):
+            if lock.wait_until(now + TICK_NS):
                 break
             now = clock_ns()
             if now - began > ALARM_NS:
@@ -223,14 +226,6 @@ class Locks:
         words[self._waits[lock.kind]] += 1
         words[self._waited[lock.kind]] += clock_ns() - began
         return True
-
-    def _clockwait(self, lock: Lock, until: _Timespec) -> bool:
-        if _sem_clockwait(lock.address, _CLOCK_MONOTONIC, until) == 0:
-            return True
-        code = ctypes.get_errno()
-        if code not in (errno.ETIMEDOUT, errno.EINTR):
-            raise OSError(code, "sem_clockwait")
-        return False
 
     def check_master(self) -> None:
         """MasterGone where the process that forked this one is no longer there."""
@@ -252,7 +247,7 @@ class Locks:
         what reads nothing before it has them all."""
         while True:
             for place, lock in enumerate(locks):
-                if not lock.acquire(False) and not self.wait(lock, locks[:place]):
+                if not lock.acquire() and not self.wait(lock, locks[:place]):
                     break
             else:
                 return
@@ -268,6 +263,37 @@ class Locks:
             lock.release()
 
 
+class CheckedLock(Lock):
+    """A lock that insists on the ranks."""
+
+    __slots__ = ("_rank", "_taken")
+
+    def __init__(self, address: int, kind: int, taken: list[tuple[int, int]]) -> None:
+        """taken: what this process holds, (kind, address), in order."""
+        Lock.__init__(self, address, kind)
+        self._rank, self._taken = (kind, address), taken
+
+    def acquire(self) -> bool:
+        if self._taken and self._rank <= self._taken[-1]:
+            raise LockOrderError(f"{self._rank} after {self._taken[-1]}")
+        got = Lock.acquire(self)
+        if got:
+            self._taken.append(self._rank)
+        return got
+
+    def release(self) -> None:
+        if self._rank not in self._taken:
+            raise LockOrderError(f"{self._rank} is released but not held")
+        self._taken.remove(self._rank)
+        Lock.release(self)
+
+    def wait_until(self, deadline_ns: int) -> bool:
+        got = Lock.wait_until(self, deadline_ns)
+        if got:
+            self._taken.append(self._rank)
+        return got
+
+
 class CheckedLocks(Locks):
     """The same, insisting on the ranks. For tests: it costs a few microseconds a lock."""
 
@@ -278,35 +304,13 @@ class CheckedLocks(Locks):
         clock_ns: Callable[[], int],
         pause: Callable[[float], None],
     ) -> None:
-        self._taken: list[tuple[int, int]] = []  # (kind, address)
-        super().__init__(region, worker, clock_ns, pause)
+        self._taken: list[tuple[int, int]] = []
+        Locks.__init__(self, region, worker, clock_ns, pause)
 
     def _lock(self, address: int, kind: int) -> Lock:
-        plain, rank = super()._lock(address, kind), (kind, address)
-
-        def acquire(block: bool, /) -> bool:
-            if self._taken and rank <= self._taken[-1]:
-                raise LockOrderError(f"{rank} after {self._taken[-1]}")
-            got = plain.acquire(block)
-            if got:
-                self._taken.append(rank)
-            return got
-
-        def release() -> None:
-            if rank not in self._taken:
-                raise LockOrderError(f"{rank} is released but not held")
-            self._taken.remove(rank)
-            plain.release()
-
-        return Lock(address, kind, acquire, release)
-
-    def _clockwait(self, lock: Lock, until: _Timespec) -> bool:
-        got = super()._clockwait(lock, until)
-        if got:
-            self._taken.append((lock.kind, lock.address))
-        return got
+        return CheckedLock(address, kind, self._taken)
 
     def acknowledge(self) -> None:
         if self._taken:
             raise LockOrderError("acknowledged while holding a lock")
-        super().acknowledge()
+        Locks.acknowledge(self)

@@ -11,15 +11,16 @@ from typing import Any, Final, NamedTuple
 from libnet.transport import ANSWER_FIRST, FrameProtocol
 from libproto.codec import error_frame
 from libproto.errors import PeerError, Status
-from libproto.framing import Fault, Frame
+from libproto.framing import Decoder, Fault
 from libproto.messages import BY_OPCODE, Capability, Flag, Opcode, State
 from libproto.session import verdict
 from server.archive.protocol import Kind
 from server.core.errors import EventsFull, LeavesFull, StateRefusal, Superseded
 from server.core.session import Session
+from server.region import machine
 from server.worker.fatal import FATAL, die
 from server.worker.refusal import Refused, history_unreadable
-from server.worker.requests import ERRORS, REQUESTS, Handler, Table
+from server.worker.requests import ERRORS, REQUESTS, Request, Table
 from server.worker.services import Services
 
 MAX_BODY_LEN: Final = 65536  # bytes
@@ -57,11 +58,13 @@ class Connection(FrameProtocol):
 
     def __init__(self, services: Services, table: Table) -> None:
         """table: the requests that are allowed, by state; see dispatch.py."""
-        super().__init__(services.loop, MAX_BODY_LEN)
+        FrameProtocol.__init__(self, services.loop, MAX_BODY_LEN)
         self.services: Final = services
         self._table = table
-        self._words = services.state.region.words
+        self._view = services.state.region.words
+        self._words = machine.words_of(self._view)
         self._connections = services.connections
+        self._durable = services.durable
         self.enter(State.CONNECTED)
         self.session: Session | None = None
         self.greeting: Greeting | None = None
@@ -89,25 +92,24 @@ class Connection(FrameProtocol):
         self.services.subscriptions.relieved(self)
         self.flush()
 
-    def handle(self, frame: Frame) -> bytes | None:
+    def handle(self, frame: Decoder) -> bytes | None:
         # No error overtakes an answer that is parked: it goes through `when_durable` as well.
-        opcode, req_id, flags, status, buf, start, end, fault = frame
-        if fault or flags & ~_FLAGGED or status or not req_id:
-            return self._when_durable(0, self._bad_frame(opcode, req_id, flags, fault))
-        entry = self._allowed.get(opcode)
-        if entry is None:
+        opcode, req_id, flags = frame.opcode, frame.req_id, frame.flags
+        if frame.fault or flags & ~_FLAGGED or frame.status or not req_id:
+            return self._when_durable(0, self._bad_frame(opcode, req_id, flags, frame.fault))
+        request = self._allowed[opcode] if opcode < len(self._allowed) else None
+        if request is None:
             return self._when_durable(0, self._not_allowed(opcode, req_id))
-        decode, handler, counter = entry
-        self._words[counter] += 1
+        self._words[request.counter] += 1
         try:
             if self._connections.guarded:
                 self._guard()
-            answer = handler(self.services, self, req_id, flags, *decode(buf, start, end))
+            answer = request.serve(self, frame)
             self._active = True
             return answer
         except EventsFull as error:
-            fields = decode(buf, start, end)
-            execute = self._deferred(handler, req_id, flags, fields)
+            fields = request.decode(frame.buf, frame.start, frame.end)
+            execute = self._deferred(request, req_id, flags, fields)
             self._wait_for_place(opcode, req_id, execute, to_leave=isinstance(error, LeavesFull))
             return None
         except _ANSWERED as error:
@@ -118,11 +120,11 @@ class Connection(FrameProtocol):
     # ---- answers that come later
 
     def _deferred(
-        self, handler: Handler, req_id: int, flags: int, fields: tuple[Any, ...]
+        self, request: Request, req_id: int, flags: int, fields: tuple[Any, ...]
     ) -> Execute:
         """A request to be executed later. Apart from `handle`, whose variables would be cells of a
         closure otherwise, for every frame."""
-        return lambda: handler(self.services, self, req_id, flags, *fields)
+        return lambda: request.execute(self, req_id, flags, fields)
 
     def _wait_for_place(
         self, opcode: int, req_id: int, execute: Execute, *, to_leave: bool
@@ -154,14 +156,14 @@ class Connection(FrameProtocol):
         self.services.places.wait(attempt, to_leave=to_leave)
 
     def _when_durable(self, txn: int, answer: bytes) -> bytes | None:
-        return self.services.durable.when_durable(self, txn, answer)
+        return self._durable.when_durable(self, txn, answer)
 
     def resume_when_durable(
         self, txn: int, opcode: int, req_id: int, then: Callable[[], bytes | None]
     ) -> bytes | None:
         """What `then` answers, once everything up to `txn` is durable. No frame is handled before;
         where the connection is lost before, `then` is not called."""
-        return self.services.durable.resume_when_durable(
+        return self._durable.resume_when_durable(
             self, txn, lambda: self._complete(opcode, req_id, then)
         )
 
@@ -283,7 +285,7 @@ class Connection(FrameProtocol):
         if isinstance(error, StateRefusal) and error.shows_more:
             state = self.services.state
             event, txn = state.events.head(), state.log.head()
-            return self.services.durable.when_shown(self, event, refusal, txn)
+            return self._durable.when_shown(self, event, refusal, txn)
         return self._when_durable(0, refusal)
 
     def _bad_frame(self, opcode: int, req_id: int, flags: int, fault: int) -> bytes:

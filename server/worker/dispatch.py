@@ -1,22 +1,30 @@
-"""Which handler each request has in each state of a connection."""
+"""Which requests there are in each state of a connection."""
 
 from libproto.codec import REQUEST
 from libproto.errors import Status
-from libproto.messages import State
+from libproto.messages import Opcode, State
 from libproto.session import verdict
-from server.worker.handlers import HANDLERS
-from server.worker.requests import REQUESTS, Table
+from server.worker.handlers import HANDLERS, HOT
+from server.worker.requests import REQUESTS, Handled, Request, Table
+from server.worker.services import Services
 
-assert HANDLERS.keys() == REQUEST.keys(), "a handler for every request, and no other"
+assert HANDLERS.keys() | HOT.keys() == REQUEST.keys(), "one for every request, and no other"
+assert not HANDLERS.keys() & HOT.keys()
 
 
-def allowed(counters: int) -> Table:
-    """For a worker whose counters begin at this word."""
+def allowed(services: Services) -> Table:
+    """What the connections of a worker may ask for."""
+    made: dict[int, Request] = {}
+    for opcode, codec in ((Opcode(number), codec) for number, codec in REQUEST.items()):
+        counter = services.counters.base + REQUESTS[opcode]
+        if opcode in HOT:
+            made[opcode] = HOT[opcode](counter, codec.decode, services)
+        else:
+            made[opcode] = Handled(counter, codec.decode, services, HANDLERS[opcode])
     return {
-        state: {
-            int(opcode): (REQUEST[opcode].decode, handler, counters + REQUESTS[opcode])
-            for opcode, handler in HANDLERS.items()
-            if verdict(state, opcode) is Status.OK
-        }
+        state: [
+            made[opcode] if opcode in made and verdict(state, opcode) is Status.OK else None
+            for opcode in range(max(made) + 1)
+        ]
         for state in State
     }

@@ -16,10 +16,13 @@ from typing import Final
 
 from libnet.transport import ANSWER_FIRST, FrameProtocol
 from libnet.wakeup import Wakeup
+from server.region import machine
 from server.region.region import Region
 
 PENDING_MAX: Final = 1024  # parked answers of a connection: with more no further frame is handled
 POLL_S: Final = 0.01  # while something waits: a wake-up that was missed costs this much
+
+_PENDING_MAX = PENDING_MAX
 
 Action = Callable[[], bytes | None]
 """Called when it is durable; makes the answer, if there is one."""
@@ -40,7 +43,8 @@ class Durable:
         """journal: wakes the journal process. in_background: no answer waits for it, and it has to
         be woken nevertheless."""
         layout = region.layout
-        self.words: Final = region.words
+        self._view = region.words
+        self._words = machine.words_of(region.words)
         self.released: Final = region.log.index("released")
         """The word with the greatest txn_id whose answer may leave."""
         self.events_released: Final = region.events.index("released")
@@ -55,22 +59,18 @@ class Durable:
         self._pushes_wait = False
         self._push: Callable[[], None] = self.release
         self._polls = False
-        self.words[self._has_parked] = 0
+        self._words[self._has_parked] = 0
 
     def pushes_by(self, push: Callable[[], None]) -> None:
         """push: releases answers, and then pushes events that may be shown."""
         self._push = push
-
-    def reaches(self, txn: int) -> bool:
-        """Is everything up to `txn` durable?"""
-        return txn <= self.words[self.released]
 
     # ---- waiting
 
     def when_durable(self, connection: FrameProtocol, txn: int, answer: bytes) -> bytes | None:
         """The answer, if everything up to `txn` is durable and no other answer of this connection
         is parked. Else None: it is parked, and sent when that is so."""
-        words, pending = self.words, connection.pending
+        words, pending = self._words, connection.pending
         if not pending and txn <= words[self.released]:
             if self._in_background and txn > words[self._durable]:
                 self._wake_journal()
@@ -82,7 +82,7 @@ class Durable:
         self, connection: FrameProtocol, event: int, answer: bytes, txn: int = 0
     ) -> bytes | None:
         """The same for an answer that shows events, up to number `event`."""
-        words = self.words
+        words = self._words
         if (
             not connection.pending
             and event <= words[self.events_released]
@@ -94,12 +94,12 @@ class Durable:
 
     def _park_answer(self, connection: FrameProtocol, txn: int, event: int, answer: bytes) -> None:
         connection.pending += 1
-        if connection.pending >= PENDING_MAX:
+        if connection.pending >= _PENDING_MAX:
             connection.pause(ANSWER_FIRST)
         if not self._parked:
             self._begin(txn, event)
         self._parked.append((txn, event, connection, answer))
-        if self.words[self._journal_waits]:  # asked here, too: mostly it saves the call
+        if self._words[self._journal_waits]:  # asked here, too: mostly it saves the call
             self._wake_journal()
 
     def resume_when_durable(
@@ -107,7 +107,7 @@ class Durable:
     ) -> bytes | None:
         """What `action` answers, once everything up to `txn` is durable. No frame of the connection
         is handled before."""
-        if txn <= self.words[self.released]:
+        if txn <= self._words[self.released]:
             if self._in_background:
                 self._wake_journal()
             return action()
@@ -118,7 +118,7 @@ class Durable:
 
     def do_when_durable(self, txn: int, action: Callable[[], None]) -> None:
         """Call `action` once everything up to `txn` is durable, whatever becomes of connections."""
-        if txn <= self.words[self.released]:
+        if txn <= self._words[self.released]:
             action()
         else:
             self._park(txn, None, action)
@@ -141,11 +141,11 @@ class Durable:
         if self._pushes_wait:
             self._pushes_wait = False
             if not self._parked:
-                self.words[self._has_parked] = 0
+                self._words[self._has_parked] = 0
 
     def _begin(self, txn: int, event: int) -> None:
         """Something waits."""
-        words = self.words
+        words = self._words
         words[self._has_parked] = 1
         # Who made it so may not have seen the word.
         if txn <= words[self.released] and event <= words[self.events_released]:
@@ -159,8 +159,8 @@ class Durable:
         self._wake_journal()
 
     def _wake_journal(self) -> None:
-        if self.words[self._journal_waits]:
-            self.words[self._journal_waits] = 0
+        if self._words[self._journal_waits]:
+            self._words[self._journal_waits] = 0
             self._journal.set()
 
     def _poll(self) -> None:
@@ -174,7 +174,7 @@ class Durable:
 
     def release(self) -> None:
         """Send and do what waited for what is durable by now."""
-        parked, words = self._parked, self.words
+        parked, words = self._parked, self._words
         if not parked:
             return
         event, txn = words[self.events_released], words[self.released]
@@ -200,13 +200,13 @@ class Durable:
     @property
     def waits(self) -> bool:
         """Something is parked, and there is a journal that may yet make it durable."""
-        return bool(self._parked) and not self.words[self._journal_failed]
+        return bool(self._parked) and not self._words[self._journal_failed]
 
     def abort_waiting(self) -> None:
         """What is not durable, and never will be, is not answered: its connections end at once."""
         waiting = tuple(self._parked)
         self._parked.clear()
-        self.words[self._has_parked] = 0
+        self._words[self._has_parked] = 0
         for _, _, connection, _ in waiting:
             if connection is not None:
                 connection.abort()

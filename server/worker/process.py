@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 import uvloop
 
 import liblog
+from libnet.pump import Pump
 from libnet.wakeup import Wakeup
 from libproto.messages import KEY_LEN
 from libproto.scram import Verifier
@@ -113,9 +114,9 @@ class Worker:
         self._words: Final = region.words
         self._services: Final = services(inherited, slot, loop)
         self._wakeup: Final = inherited.wakeups[slot]
-        table = allowed(self._services.counters.base)
+        table, pump = allowed(self._services), Pump(loop)
         self._listeners: Final = Listeners(
-            region, slot, inherited.listeners, loop, lambda: Connection(self._services, table)
+            region, slot, inherited.listeners, pump, lambda: Connection(self._services, table)
         )
         self._workers: Final = region.layout["workers"]
         self._recovery = region.header.index("recovery")
@@ -133,7 +134,7 @@ class Worker:
         # The master forked with them blocked.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         loop.add_reader(self._wakeup.fileno(), self._woken)
-        await self._listeners.open()
+        self._listeners.open()
         self._tick()
         self._sweep()
         _check_descriptors(self._wakeup.fileno())

@@ -160,7 +160,7 @@ def _waiting(region: Region) -> State:
 
 
 def _take_lock(world: World) -> None:
-    assert world.other.locks.account(ANN).acquire(False)
+    assert world.other.locks.account(ANN).acquire()
 
 
 def _give_lock_to_waiter(world: World) -> None:

@@ -71,7 +71,7 @@ def test_a_lock_that_stays_taken_is_repaired() -> None:
 
     def run(world: World) -> None:
         DEPOSIT.run(world)
-        assert world.doomed.locks.account(ANN).acquire(False)
+        assert world.doomed.locks.account(ANN).acquire()
 
     assert examine(replace(DEPOSIT, run=run)).problems == []
 

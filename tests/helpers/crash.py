@@ -30,10 +30,11 @@ from server.core.log import NO_JOURNAL
 from server.core.session import Session
 from server.core.state import State, initialise
 from server.region.layout import MARKED, OUTCOME_WORDS, WORD, Capacities
-from server.region.locks import CheckedLocks, Lock, fresh_semaphore, unfree_locks
+from server.region.locks import CheckedLock, CheckedLocks, Lock, fresh_semaphore, unfree_locks
 from server.region.records import OFFSETS, RECORD_WORDS, RecordKind
 from server.region.region import Region
 from tests.helpers import leaks
+from tests.helpers.form import stores_are_seen
 from tests.helpers.region import next_req_id, say, to_draw, whisper
 
 RETENTION_S = 100
@@ -94,10 +95,11 @@ class Stepper:
 
 
 class _Stepped:
-    """A view, each store into which is a step."""
+    """A view, each store into which is a step: a block goes word by word."""
 
     def __init__(self, view: memoryview, step: Callable[[], None]) -> None:
         self._view, self._step = view, step
+        self._word = WORD // view.itemsize
 
     def __getitem__(self, place: Any) -> Any:
         return self._view[place]
@@ -105,8 +107,8 @@ class _Stepped:
     def __setitem__(self, place: int | slice, value: Any) -> None:
         if isinstance(place, slice):
             assert place.stop - place.start == len(value), "as the memoryview insists, too"
-            for at in range(place.start, place.stop, WORD):
-                end = min(at + WORD, place.stop)
+            for at in range(place.start, place.stop, self._word):
+                end = min(at + self._word, place.stop)
                 self._step()
                 self._view[at:end] = value[at - place.start : end - place.start]
         else:
@@ -124,8 +126,26 @@ class SteppedRegion(Region):
         self.bytes = cast(memoryview, _Stepped(region.bytes, stepper.store))
 
 
+class SteppedLock(CheckedLock):
+    """A lock that is taken and given back in steps."""
+
+    def __init__(
+        self, address: int, kind: int, taken: list[tuple[int, int]], step: Callable[[], None]
+    ) -> None:
+        super().__init__(address, kind, taken)
+        self._step = step
+
+    def acquire(self) -> bool:
+        self._step()
+        return super().acquire()
+
+    def release(self) -> None:
+        self._step()
+        super().release()
+
+
 class SteppedLocks(CheckedLocks):
-    """Locks that are taken and given back in steps."""
+    """Such locks."""
 
     def __init__(
         self,
@@ -139,17 +159,7 @@ class SteppedLocks(CheckedLocks):
         super().__init__(region, worker, clock_ns, pause)
 
     def _lock(self, address: int, kind: int) -> Lock:
-        checked, step = super()._lock(address, kind), self._step
-
-        def acquire(block: bool, /) -> bool:
-            step()
-            return checked.acquire(block)
-
-        def release() -> None:
-            step()
-            checked.release()
-
-        return Lock(address, kind, acquire, release)
+        return SteppedLock(address, kind, self._taken, self._step)
 
     def forget(self) -> None:
         """Another process begins in this one's place, holding nothing."""
@@ -170,6 +180,7 @@ def stepped_state(
     clock_us: Callable[[], int] = lambda: LIVED_US,
 ) -> State:
     """The region as a worker sees it whose steps are counted."""
+    stores_are_seen()
     # State picks the class of its locks, and what it is made of keeps their bound methods.
     with patch.object(state_module, "Locks", SteppedLocks):
         stepped = SteppedRegion(region, stepper)

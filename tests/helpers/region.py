@@ -28,6 +28,7 @@ from server.region.layout import WORD, Capacities
 from server.region.locks import TICK_NS, Lock
 from server.region.region import Region
 from tests.helpers import leaks
+from tests.helpers.form import stores_are_seen
 
 T = TypeVar("T")
 
@@ -258,6 +259,7 @@ def watched(
 ) -> Region:
     """The same region, for the view of a worker each of whose stores and loads is told of: what
     others see, or do, at that instant is looked at, or done, through `region`."""
+    stores_are_seen()
     same = copy(region)
     same.words = cast(memoryview, _Watched(region.words, stored, loaded))
     same.bytes = cast(memoryview, _Watched(region.bytes, stored, loaded))

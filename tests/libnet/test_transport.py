@@ -1,16 +1,20 @@
 """The framed transport over real sockets: its phases, and the reasons not to read."""
 
 import asyncio
+import select
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvloop
 
+from libnet.pump import TURN_MAX, Pump
 from libnet.transport import ANSWER_FIRST, FAIR_FRAMES, FrameProtocol, Phase
 from libproto.codec import REQUEST
-from libproto.framing import Frame
+from libproto.framing import Decoder
 from libproto.messages import Opcode
 
 WAIT_S = 30.0
@@ -29,16 +33,19 @@ class Peer(FrameProtocol):
         super().__init__(loop, BIG)
         self.seen: list[int] = []
         self.answer_len = 8
-        self.later = self.ends = 0  # req_id whose answer comes later; or is the last one
+        # req_id whose answer comes later; or is the last one; or that cannot be handled
+        self.later = self.ends = self.fails = 0
         self.gone = asyncio.Event()
 
-    def handle(self, frame: Frame) -> bytes | None:
-        req_id = frame[1]
+    def handle(self, frame: Decoder) -> bytes | None:
+        req_id = frame.req_id
         self.seen.append(req_id)
         if req_id == self.later:
             self.pending += 1
             self.pause(ANSWER_FIRST)
             return None
+        if req_id == self.fails:
+            raise ZeroDivisionError
         if req_id == self.ends:
             self.last()
         return req_id.to_bytes(self.answer_len, "big")
@@ -61,12 +68,9 @@ def frames(numbers: range) -> bytes:
 async def connected() -> AsyncIterator[tuple[Peer, socket.socket]]:
     """A peer, and the other end of its connection."""
     loop = asyncio.get_running_loop()
-    peer = Peer(loop)
-    server = await loop.create_server(lambda: peer, "127.0.0.1", 0)
-    sock = socket.create_connection(server.sockets[0].getsockname()[:2])
-    sock.setblocking(False)
-    await until(lambda: peer.transport is not None)
-    server.close()
+    peer, pump = Peer(loop), Pump(loop)
+    sock, accepted = connected_pair()
+    pump.add(accepted, peer)
     try:
         yield peer, sock
     finally:
@@ -74,6 +78,23 @@ async def connected() -> AsyncIterator[tuple[Peer, socket.socket]]:
         if peer.transport is not None:
             peer.abort()
             await peer.gone.wait()
+        pump.close()
+
+
+def connected_pair() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a connection; neither blocks."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+    sock.setblocking(False)
+    accepted.setblocking(False)
+    return sock, accepted
+
+
+def reset(sock: socket.socket) -> None:
+    """Close it, so that its peer finds an error and not an end."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -201,6 +222,99 @@ def test_nothing_is_handled_after_an_abort(runner: asyncio.Runner) -> None:
             peer.data_received(frames(range(2, 3)))
             assert peer.seen == [1]
             await until(lambda: peer.phase == Phase.CLOSED)
+
+    with runner:
+        runner.run(run())
+
+
+def test_a_peer_that_is_gone_is_noticed_by_who_writes(runner: asyncio.Runner) -> None:
+    async def run() -> None:
+        async with connected() as (peer, sock):
+            peer.later = 1
+            sock.send(frames(range(1, 2)))
+            await until(lambda: peer.pending == 1)
+            reset(sock)  # while it is not read from
+            peer.answer_later()
+            await until(lambda: peer.phase == Phase.CLOSED)
+
+    with runner:
+        runner.run(run())
+
+
+def test_a_reset_while_nothing_is_read_keeps_nobody_busy(runner: asyncio.Runner) -> None:
+    """The epoll would report it again and again, though nobody looks for it."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        peer, pump = Peer(loop), Pump(loop)
+        sock, accepted = connected_pair()
+        pump.add(accepted, peer)
+        peer.later = 1
+        sock.send(frames(range(1, 2)))
+        await until(lambda: peer.pending == 1)
+        reset(sock)
+        assert select.select([pump.fileno()], [], [], 0) == ([], [], [])
+        peer.answer_later()
+        await peer.gone.wait()
+        pump.close()
+
+    with runner:
+        runner.run(run())
+
+
+def test_what_cannot_be_handled_ends_its_connection_alone(runner: asyncio.Runner) -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        told: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, context: told.append(context))
+        async with connected() as (peer, sock), connected() as (other, other_sock):
+            peer.fails = 2
+            sock.send(frames(range(1, 4)))
+            other_sock.send(frames(range(7, 9)))
+            await until(lambda: peer.phase == Phase.CLOSED)
+            assert numbers_in(await received(other_sock, 16)) == [7, 8]
+            assert peer.seen == [1, 2]
+            assert other.phase == Phase.OPEN
+            assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
+
+    with runner:
+        runner.run(run())
+
+
+def test_all_is_sent_before_it_closes(runner: asyncio.Runner) -> None:
+    """Though the peer reads late, and has said that it sends no more."""
+
+    async def run() -> None:
+        async with connected() as (peer, sock):
+            peer.answer_len, count = BIG, 300  # more than the kernel takes
+            sock.send(frames(range(1, count + 1)))
+            sock.shutdown(socket.SHUT_WR)
+            await until(lambda: peer.unsent > 0)
+            assert len(await received(sock, 1 << 30)) == count * BIG
+            await until(lambda: peer.phase == Phase.CLOSED)
+
+    with runner:
+        runner.run(run())
+
+
+def test_many_connections_are_served_in_one_turn(runner: asyncio.Runner) -> None:
+    """More of them than one turn looks at."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        pump, peers, socks = Pump(loop), list[Peer](), list[socket.socket]()
+        for number in range(TURN_MAX + 20):
+            sock, accepted = connected_pair()
+            peers.append(Peer(loop))
+            socks.append(sock)
+            pump.add(accepted, peers[-1])
+            sock.send(frames(range(number + 1, number + 2)))
+        for number, sock in enumerate(socks):
+            assert numbers_in(await received(sock, 8)) == [number + 1]
+            sock.close()
+        for peer in peers:
+            await peer.gone.wait()
+        pump.close()
 
     with runner:
         runner.run(run())

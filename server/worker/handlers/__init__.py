@@ -1,12 +1,14 @@
-"""What each request does: one function per opcode.
+"""What each request does.
 
-A handler takes the services, the connection, the req_id, the flags and the fields of the body, and
-gives the whole response frame, or None where that comes later. It refuses by raising; the
-connection makes that a frame.
+A handler is a function. It takes the services, the connection, the req_id, the flags and the fields
+of the body, and gives the whole response frame, or None where that comes later. What is on the hot
+path is a class, made once for a worker, which does the same. Both refuse by raising; the connection
+makes that a frame.
 """
 
 from libproto.messages import Opcode
 from server.worker.handlers import chat, connection, trading
-from server.worker.requests import Handler
+from server.worker.requests import Handler, Hot
 
 HANDLERS: dict[Opcode, Handler] = connection.HANDLERS | chat.HANDLERS | trading.HANDLERS
+HOT: dict[Opcode, Hot] = connection.HOT | trading.HOT

@@ -2,11 +2,12 @@
 
 import hmac
 import os
+from typing import Any
 
-from libproto import scram
+from libproto import scram, wire
 from libproto.codec import REQUEST, RESPONSE
 from libproto.errors import Status
-from libproto.framing import assemble
+from libproto.framing import Decoder, assemble
 from libproto.messages import (
     KEY_LEN,
     NONCE_LEN,
@@ -23,7 +24,7 @@ from server import __version__
 from server.core.errors import ClientTaken, GivenAway, NameTaken
 from server.worker.connection import MAX_BODY_LEN, Connection, Greeting
 from server.worker.refusal import Refused
-from server.worker.requests import Handler
+from server.worker.requests import Decode, Handler, Hot, Request
 from server.worker.services import Services
 
 _hello_request = REQUEST[Opcode.HELLO].encode
@@ -31,12 +32,12 @@ _hello_response = RESPONSE[Opcode.HELLO].encode
 _register_response = RESPONSE[Opcode.REGISTER].frame
 _login_response = RESPONSE[Opcode.LOGIN].frame
 _logout_response = RESPONSE[Opcode.LOGOUT].frame
-_heartbeat_response = RESPONSE[Opcode.HEARTBEAT].frame
 
 CAPABILITIES = int(Capability.PAYMENTS)  # that are granted
 SERVER_NAME = f"tradechat/{__version__}"
 _NONCE_SIZE = 32
 _RESPONSE = int(Flag.RESPONSE)
+_HEARTBEAT, _CLIENT_TIME_SIZE = int(Opcode.HEARTBEAT), 8
 
 
 def _bad(detail: str) -> Refused:
@@ -195,11 +196,21 @@ def logout(services: Services, connection: Connection, req_id: int, flags: int) 
     return _logout_response(req_id, 0)
 
 
-def heartbeat(
-    services: Services, connection: Connection, req_id: int, flags: int, client_time: int
-) -> bytes:
-    del services, flags
-    return _heartbeat_response(req_id, 0, client_time, connection.now)
+class Heartbeat(Request):
+    """HEARTBEAT: the clocks of both sides."""
+
+    __slots__ = ()
+
+    def __init__(self, counter: int, decode: Decode, services: Services) -> None:
+        del services
+        Request.__init__(self, counter, decode)
+
+    def serve(self, connection: Any, frame: Decoder) -> bytes | None:
+        if frame.end - frame.start != _CLIENT_TIME_SIZE:
+            return Request.serve(self, connection, frame)  # which says what is wrong
+        mine: Connection = connection
+        client_time = wire.u64(frame.buf, frame.start)
+        return wire.two_words(_HEARTBEAT, _RESPONSE, frame.req_id, client_time, mine.now)
 
 
 HANDLERS: dict[Opcode, Handler] = {
@@ -207,5 +218,5 @@ HANDLERS: dict[Opcode, Handler] = {
     Opcode.REGISTER: register,
     Opcode.LOGIN: login,
     Opcode.LOGOUT: logout,
-    Opcode.HEARTBEAT: heartbeat,
 }
+HOT: dict[Opcode, Hot] = {Opcode.HEARTBEAT: Heartbeat}

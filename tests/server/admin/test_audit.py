@@ -98,7 +98,7 @@ def test_a_change_that_is_under_way_is_no_damage() -> None:
         state = busy(region)
         locks: Locks = state.locks
         lock = locks.account(1)
-        lock.acquire(False)
+        lock.acquire()
         held = [lock]
 
         def goes_on(_: float) -> None:

@@ -558,20 +558,20 @@ def test_balance_and_last_transaction_are_the_callers_own() -> None:
         state, other = state_of(region), state_of(region, 1)
         register(state, "ann", "bob", "cyd")
         ann, bob = login(state, 1, 7), login(other, 2, 7)
-        assert state.ledger.balance(ann) == (0, 0)
+        assert state.ledger.balance(ann) == (True, 0, 0)
         _, deposited, _ = state.ledger.execute(ann, TxnKind.DEPOSIT, 0, 100, 1, False, 1)
-        assert state.ledger.balance(ann) == (100, deposited)
-        assert other.ledger.balance(bob) == (0, 0)
+        assert state.ledger.balance(ann) == (True, 100, deposited)
+        assert other.ledger.balance(bob) == (True, 0, 0)
         _, paid, _ = state.ledger.execute(ann, TxnKind.TRANSFER, 2, 30, 2, False, 1)
-        assert state.ledger.balance(ann) == (70, paid)
-        assert other.ledger.balance(bob) == (30, paid), "received ones included"
+        assert state.ledger.balance(ann) == (True, 70, paid)
+        assert other.ledger.balance(bob) == (True, 30, paid), "received ones included"
         other.ledger.execute(bob, TxnKind.WITHDRAW, 0, 31, 1, False, 1)
-        assert other.ledger.balance(bob) == (30, paid)
+        assert other.ledger.balance(bob) == (True, 30, paid)
         newer = login(other, 1, 7)
-        assert state.ledger.balance(ann) is None
-        assert other.ledger.balance(newer) == (70, paid)
+        assert not state.ledger.balance(ann)[0]
+        assert other.ledger.balance(newer) == (True, 70, paid)
         other.sessions.end(newer, 2)
-        assert other.ledger.balance(newer) is None
+        assert not other.ledger.balance(newer)[0]
         check_quiet(region)
 
 
@@ -668,7 +668,7 @@ def test_a_full_log_is_full_for_every_kind_until_the_journal_goes_on() -> None:
             req = 10 + 2 * durable
             assert state.ledger.execute(ann, TxnKind.TRANSFER, 2, 1, req, False, 1)[0] == DONE
             assert state.ledger.execute(ann, TxnKind.WITHDRAW, 0, 1, req + 1, False, 1)[0] == FULL
-        assert state.ledger.balance(ann) == (22, 11)
+        assert state.ledger.balance(ann) == (True, 22, 11)
         check_quiet(region)
 
 

@@ -136,9 +136,9 @@ def ask(state: State, session: Session, kind: int, other: int, amount: int, req_
             session, kind, other, amount, req_id, False, begun // 1000
         )
     else:
-        shown = state.ledger.balance(session)
-        assert shown is not None
-        what, balance, txn = DONE, *shown
+        live, balance, txn = state.ledger.balance(session)
+        assert live
+        what = DONE
     ended = time.monotonic_ns()
     return Trade(session.user, kind, other, amount, begun, ended, what, txn, balance)
 

@@ -43,6 +43,7 @@ from tests.helpers.crash import (
     killed,
     world_of,
 )
+from tests.helpers.form import stores_are_seen
 from tests.helpers.region import children, login, pause
 from tests.helpers.server import RunningServer, wait_until
 
@@ -256,6 +257,7 @@ def trade(region: Region, worker: int, user: int, payee: int) -> list[tuple[int,
 def test_the_others_wait_acknowledge_and_begin_anew() -> None:
     """Worker 0 is killed before each step of a transfer while two processes work on its accounts.
     They stand still for the repair, and afterwards all is in the log, once, as it was answered."""
+    stores_are_seen()
     steps, request = Stepper(), (TRANSFER, BOB, 2)
     with crash.small_region(workers=3, clients=8, txn_ring=1 << 16) as region, children() as others:
         words, workers = region.words, region.layout["workers"]

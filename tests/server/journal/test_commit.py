@@ -155,9 +155,9 @@ def run(disk: SimulatedDisk, shown: Shown, region: Region) -> None:
             if done == DONE:
                 answer = (user, kind, payee, amount, req_id, txn, balance)
                 shown.waiting.append((txn, answer))
-        found = state.ledger.balance(session)
-        assert found is not None
-        shown.waiting.append((found[1], (user, found[1], found[0])))
+        live, balance, last = state.ledger.balance(session)
+        assert live
+        shown.waiting.append((last, (user, last, balance)))
         few = min(region.log.limit - region.log.head, region.events.limit - region.events.head) < 2
         if chance.random() < 0.4 or few:
             committer.commit()

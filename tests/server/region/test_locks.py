@@ -87,13 +87,13 @@ def test_a_lock_is_held_by_one() -> None:
     with small_region() as region:
         locks = state_of(region).locks
         others = state_of(region, 1).locks
-        assert locks.log.acquire(False)
+        assert locks.log.acquire()
         assert lock_value(locks.log) == 0
-        assert not others.log.acquire(False)
+        assert not others.log.acquire()
         assert lock_value(locks.log) == 0
         locks.log.release()
         assert lock_value(locks.log) == 1
-        assert others.log.acquire(False)
+        assert others.log.acquire()
 
 
 def test_accounts_share_the_locks_there_are() -> None:
@@ -154,13 +154,13 @@ def test_a_lock_is_shared_between_processes() -> None:
         locks = state_of(region).locks
 
         def take() -> bool:
-            return state_of(region, 1).locks.registry.acquire(False)
+            return state_of(region, 1).locks.registry.acquire()
 
-        locks.registry.acquire(False)
+        locks.registry.acquire()
         assert not processes.start(take).result()
         locks.registry.release()
         assert processes.start(take).result()
-        assert not locks.registry.acquire(False), "it ended without giving the lock back"
+        assert not locks.registry.acquire(), "it ended without giving the lock back"
 
 
 # ---- ranks
@@ -195,11 +195,11 @@ def test_a_lock_that_was_waited_for_has_its_rank_too() -> None:
         others = state_of(region, 1).locks
         clock = Ticks()
         locks = state_of(region, 0, clock, no_pause).locks
-        others.log.acquire(False)
-        clock.at[2] = lambda: void(others.log.release())
+        others.log.acquire()
+        clock.at[2] = others.log.release
         locks.hold(locks.log)
         with pytest.raises(LockOrderError):
-            locks.registry.acquire(False)
+            locks.registry.acquire()
 
 
 def void(_: object) -> None:
@@ -279,13 +279,13 @@ def test_a_wait_ends_when_another_process_gives_the_lock_back() -> None:
                 return time.monotonic_ns()
 
             own = state_of(region, 1, clock_ns).locks
-            assert not own.log.acquire(False)
+            assert not own.log.acquire()
             got = own.wait(own.log, ())
             value = lock_value(own.log)
             own.log.release()
             return got, value
 
-        locks.log.acquire(False)
+        locks.log.acquire()
         waiter = processes.start(wait)
         for _ in range(4):  # the beginning, and three ticks in vain
             os.read(ticks, 1)
@@ -310,8 +310,8 @@ def test_a_wait_is_counted_by_its_kind(kind: int) -> None:
             next(lock for lock in all_locks(locks, 3) if lock.kind == kind)
             for locks in (state.locks, others)
         )
-        holder.acquire(False)
-        clock.at[3] = lambda: void(holder.release())
+        holder.acquire()
+        clock.at[3] = holder.release
         state.locks.hold(lock)
         for other, name in enumerate(LOCK_KINDS):
             own = other == kind
@@ -334,8 +334,8 @@ def test_a_long_wait_raises_the_alarm(ticks: int, alarm: int) -> None:
         others = state_of(region, 1).locks
         clock = Ticks()
         locks = state_of(region, 2, clock, no_pause).locks
-        others.log.acquire(False)
-        clock.at[1 + ticks] = lambda: void(others.log.release())  # the first look begins it
+        others.log.acquire()
+        clock.at[1 + ticks] = others.log.release  # the first look begins it
         locks.hold(locks.log)
         assert word(region, "header", 0, "alarm") == alarm
 
@@ -353,10 +353,10 @@ def test_a_recovery_makes_a_wait_give_back_what_is_held() -> None:
 
         recovery = Recovery(region, 0, meanwhile)
         locks = recovery.state.locks
-        others.log.acquire(False)
+        others.log.acquire()
         held = (locks.registry, locks.account(2), locks.account(3))
         for lock in held:
-            lock.acquire(False)
+            lock.acquire()
         assert locks.wait(locks.log, held) is False
         assert seen == [[1, 1, 1]]
         assert lock_value(locks.log) == 0, "it never had that one"
@@ -370,7 +370,7 @@ def test_a_recovery_that_is_going_on_is_seen_before_the_wait() -> None:
     with small_region() as region:
         set_word(region, "header", 0, "recovery", 5)
         others = state_of(region, 1).locks
-        others.event.acquire(False)
+        others.event.acquire()
         pauses = []
 
         def over(seconds: float) -> None:
@@ -408,7 +408,7 @@ def test_without_a_recovery_nothing_is_acknowledged() -> None:
 def test_who_holds_a_lock_may_not_acknowledge() -> None:
     with small_region() as region:
         locks = state_of(region, 0, Ticks(), no_pause).locks
-        locks.log.acquire(False)
+        locks.log.acquire()
         with pytest.raises(LockOrderError):
             locks.acknowledge()
 
@@ -416,9 +416,9 @@ def test_who_holds_a_lock_may_not_acknowledge() -> None:
 def test_hold_begins_anew_after_a_recovery() -> None:
     with small_region() as region:
         others = state_of(region, 1).locks
-        recovery = Recovery(region, 0, lambda: void(others.event.release()))
+        recovery = Recovery(region, 0, others.event.release)
         locks = recovery.state.locks
-        others.event.acquire(False)
+        others.event.acquire()
         locks.hold(locks.registry, locks.event)
         assert recovery.came
         assert lock_value(locks.registry) == lock_value(locks.event) == 0
@@ -437,11 +437,11 @@ def test_a_process_that_waits_takes_part_in_a_recovery() -> None:
 
         def wait() -> tuple[bool, int]:
             own = state_of(region, 1).locks
-            own.account(1).acquire(False)
+            own.account(1).acquire()
             set_word(region, "workers", 1, "started", 1)
             return own.wait(own.log, (own.account(1),)), lock_value(account)
 
-        locks.log.acquire(False)
+        locks.log.acquire()
         waiter = processes.start(wait)
         wait_until(lambda: word(region, "workers", 1, "started") == 1, "it holds its account")
         assert lock_value(account) == 0
@@ -469,7 +469,7 @@ def _stands_still(state: State) -> None:
 def test_a_worker_whose_master_died_gives_up(stuck: Callable[[State], None]) -> None:
     with small_region() as region, children() as processes:
         locks = state_of(region).locks
-        locks.log.acquire(False)
+        locks.log.acquire()
         set_word(region, "header", 0, "recovery", 6 if stuck is _stands_still else 0)
 
         def master() -> int:

@@ -1,0 +1,27 @@
+from libnet cimport kernel
+from libnet.transport cimport FrameProtocol
+
+cdef int _IN, _OUT
+
+
+cdef class Pipe:
+    cdef object _sock
+    cdef Pump _pump
+    cdef FrameProtocol _protocol
+    cdef int _fd, _interest
+    cdef bint _reads, _closing, _eof, _writes
+    cdef bytearray _unsent
+    cdef Py_ssize_t _high, _low
+
+    cpdef write(self, bytes data)
+    cpdef ready(self, int events)
+    cdef _receive(self)
+    cdef _watch(self)
+
+
+cdef class Pump:
+    cdef readonly object loop
+    cdef object _epoll, _poll
+    cdef dict _pipes
+
+    cpdef watch(self, int fd, int before, int wanted)

@@ -1,0 +1,270 @@
+"""The transports of a worker's connections, all of them in one epoll.
+
+An event loop makes a callback for each socket that is ready, and that costs more than most requests
+do. Here the sockets are in an epoll of their own, whose descriptor is one more reader of the loop:
+however many of them are ready, the loop makes one call. Listeners, timers and signals stay where
+they are.
+
+A `Pipe` is to its protocol what a transport of asyncio is, as far as FrameProtocol asks for it: its
+methods mean the same, and it calls the same methods, in the same order. What a protocol raises ends
+its connection, and goes to the loop's exception handler.
+"""
+
+import asyncio
+import select
+import socket
+from typing import Final
+
+from libnet import kernel
+from libnet.transport import FrameProtocol
+
+TURN_MAX: Final = 256  # sockets that are looked at in one turn of the loop, before all else in it
+
+_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+
+
+class Pipe:
+    """One connection's transport."""
+
+    __slots__ = (
+        "_closing",
+        "_eof",
+        "_fd",
+        "_high",
+        "_interest",
+        "_low",
+        "_protocol",
+        "_pump",
+        "_reads",
+        "_sock",
+        "_unsent",
+        "_writes",
+    )
+
+    def __init__(self, pump: "Pump", sock: socket.socket, protocol: FrameProtocol) -> None:
+        self._pump, self._sock, self._protocol = pump, sock, protocol
+        self._fd = sock.fileno()
+        self._interest = 0  # what the epoll watches for; 0: the socket is not in it
+        self._reads = True
+        self._closing = False  # nothing is read any more, and what is written is thrown away
+        self._eof = False  # half-close once all is sent
+        self._unsent: bytearray | None = None  # what the kernel has not taken yet
+        self._writes = True  # the protocol has not been told to pause
+        self._high = self._low = 0
+
+    # ---- what asyncio's transports have
+
+    def set_write_buffer_limits(self, high: int, low: int) -> None:
+        """Bytes that wait: over `high` of them the protocol is told to pause, until `low`."""
+        self._high, self._low = high, low
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return len(self._unsent) if self._unsent is not None else 0
+
+    def is_closing(self) -> bool:
+        """It is closed, or will be when all is sent."""
+        return self._closing
+
+    def is_reading(self) -> bool:
+        """What arrives is given to the protocol."""
+        return self._reads and not self._closing
+
+    def pause_reading(self) -> None:
+        """What arrives waits in the kernel."""
+        self._reads = False
+        self._watch()
+
+    def resume_reading(self) -> None:
+        """What arrives is given to the protocol again."""
+        self._reads = True
+        self._watch()
+
+    def write(self, data: bytes) -> None:
+        """Send this, now as far as the kernel takes it."""
+        if self._closing or self._eof:
+            return
+        if self._unsent is not None:
+            self._unsent += data
+        else:
+            try:
+                sent = kernel.send(self._fd, data)
+            except OSError:
+                self.abort()
+                return
+            if sent == len(data):
+                return
+            self._unsent = bytearray(data[sent:])
+            self._watch()
+        if self._writes and len(self._unsent) > self._high:
+            self._writes = False
+            self._protocol.pause_writing()
+
+    def can_write_eof(self) -> bool:
+        """It can half-close."""
+        return True
+
+    def write_eof(self) -> None:
+        """Half-close, once all is sent."""
+        if self._closing or self._eof:
+            return
+        self._eof = True
+        if self._unsent is None:
+            self._shut_down()
+
+    def close(self) -> None:
+        """Close, once all is sent."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._unsent is None:
+            self._end()
+        else:
+            self._watch()
+
+    def abort(self) -> None:
+        """Close at once; what is not sent is lost."""
+        if self._closing and self._unsent is None:
+            return
+        self._closing = True
+        self._unsent = None
+        self._end()
+
+    # ---- for the pump
+
+    def open(self) -> None:
+        """The protocol has its transport: begin to read."""
+        self._watch()
+
+    def ready(self, events: int) -> None:
+        """The epoll has found something, or an error: then a look finds it, too."""
+        if self._unsent is not None and events & ~_IN:
+            self._send_more()
+        if self._reads and not self._closing and events & ~_OUT:
+            self._receive()
+
+    def _receive(self) -> None:
+        try:
+            data = kernel.receive(self._fd)
+        except OSError:
+            self.abort()
+            return
+        if data:
+            self._protocol.data_received(data)
+        elif data is not None:
+            self._reads = False
+            self._watch()
+            if not self._protocol.eof_received():
+                self.close()
+
+    def _send_more(self) -> None:
+        unsent = self._unsent
+        if unsent is None:
+            return
+        try:
+            sent = kernel.send(self._fd, bytes(unsent))
+        except OSError:
+            self.abort()
+            return
+        del unsent[:sent]
+        if unsent:
+            left = len(unsent)
+        else:
+            left, self._unsent = 0, None
+            if self._closing:
+                self._end()
+                return
+            if self._eof:
+                self._shut_down()
+            self._watch()
+        if not self._writes and left <= self._low:
+            self._writes = True
+            self._protocol.resume_writing()
+
+    def _shut_down(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:  # the peer is gone
+            self.abort()
+
+    def _watch(self) -> None:
+        """Have the epoll watch for what is wanted now."""
+        wanted = 0
+        if self._reads and not self._closing:
+            wanted |= _IN
+        if self._unsent is not None:
+            wanted |= _OUT
+        if wanted != self._interest:
+            self._pump.watch(self._fd, self._interest, wanted)
+            self._interest = wanted
+
+    def _end(self) -> None:
+        """Out of the epoll now; the protocol is told in a turn of its own."""
+        if self._interest:
+            self._pump.watch(self._fd, self._interest, 0)
+            self._interest = 0
+        self._pump.loop.call_soon(self._lost)
+
+    def _lost(self) -> None:
+        self._pump.forget(self._fd)
+        try:
+            self._protocol.connection_lost(None)
+        finally:
+            self._sock.close()
+
+
+class Pump:
+    """The connections of one loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """OSError: there is no descriptor for its epoll."""
+        self.loop: Final = loop
+        self._epoll = select.epoll()
+        self._poll = self._epoll.poll
+        self._pipes: dict[int, Pipe] = {}  # by descriptor
+        loop.add_reader(self._epoll.fileno(), self._turn)
+
+    def add(self, sock: socket.socket, protocol: FrameProtocol) -> None:
+        """A connection that was accepted: it is read from now on. sock: one that does not block; it
+        is closed when the connection is."""
+        pipe = Pipe(self, sock, protocol)
+        self._pipes[sock.fileno()] = pipe
+        protocol.connection_made(pipe)
+        pipe.open()
+
+    def fileno(self) -> int:
+        """The descriptor of its epoll: it is ready while any connection is."""
+        return self._epoll.fileno()
+
+    def close(self) -> None:
+        """No connection is watched any more."""
+        self.loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def watch(self, fd: int, before: int, wanted: int) -> None:
+        """Watch a socket for other events. One that is watched for none is not in the epoll: that
+        would go on reporting an error which nobody looks for."""
+        if not wanted:
+            self._epoll.unregister(fd)
+        elif before:
+            self._epoll.modify(fd, wanted)
+        else:
+            self._epoll.register(fd, wanted)
+
+    def forget(self, fd: int) -> None:
+        """A connection is closed."""
+        del self._pipes[fd]
+
+    def _turn(self) -> None:
+        pipes = self._pipes
+        for fd, events in self._poll(0, TURN_MAX):
+            pipe = pipes.get(fd)
+            if pipe is None:
+                continue
+            try:
+                pipe.ready(events)
+            except Exception as error:  # noqa: BLE001 - one connection's fault is not that of others
+                pipe.abort()
+                self.loop.call_exception_handler(
+                    {"message": "a connection failed", "exception": error, "transport": pipe}
+                )

@@ -1,0 +1,30 @@
+cimport cython
+from libc.stdint cimport uint64_t
+
+from libnet cimport kernel
+from libproto.framing cimport Decoder
+
+cdef int _FAIR_FRAMES
+cdef Py_ssize_t _HIGH_MARK
+
+
+cdef class FrameProtocol:
+    cdef readonly object loop
+    cdef readonly Decoder decoder
+    cdef public object transport
+    cdef readonly list out
+    cdef public uint64_t now
+    cdef public object phase
+    cdef public Py_ssize_t pending
+    cdef int _reasons
+    cdef bint _peer_ended
+    cdef bint _stopped
+    cdef public bint closing
+    cdef public bint choked
+
+    cpdef bytes handle(self, Decoder frame)
+    cpdef data_received(self, bytes data)
+    @cython.locals(out=list, frame=Decoder, size=Py_ssize_t, answer=bytes)
+    cpdef turn(self)
+    cpdef push(self, bytes frame)
+    cpdef flush(self)

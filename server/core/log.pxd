@@ -1,0 +1,20 @@
+from libc.stdint cimport int64_t, uint64_t
+
+from server.region cimport machine
+from server.region.locks cimport Lock, Locks
+from server.region.machine cimport Words
+
+cdef int64_t _FULL, _AGAIN, _LIMIT
+cdef uint64_t _MAX_BALANCE, _TIME, _SUPPLY
+
+
+cdef class TxnLog:
+    cdef object _view, _bytes
+    cdef Words _words
+    cdef Locks _locks
+    cdef readonly Lock lock
+    cdef readonly uint64_t intent
+    cdef uint64_t _head, _limit, _full, _ring, _mask, _stride
+
+    cdef int64_t commit_intended(self, uint64_t size, int64_t supply_change) except? -1
+    cdef int _commit(self, uint64_t txn, uint64_t size, uint64_t supply) noexcept

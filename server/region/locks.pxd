@@ -1,0 +1,35 @@
+from libc.stdint cimport int64_t, uint64_t
+
+from server.region cimport machine
+from server.region.machine cimport Semaphore
+
+
+cdef class Lock:
+    cdef readonly uint64_t address
+    cdef readonly int kind
+    cdef Semaphore _semaphore
+
+    cpdef bint acquire(self) except -1
+    cpdef int release(self) except -1
+    cpdef bint wait_until(self, int64_t deadline_ns) except -1
+
+
+cdef class Locks:
+    cdef object _words, _clock_ns, _pause, _master
+    cdef readonly uint64_t _worker
+    cdef object _recovery, _alarm, _ack
+    cdef list _waits, _waited, _accounts
+    cdef readonly Lock registry, log, event
+    cdef uint64_t _accounts_at, _accounts_stride
+
+    cpdef Lock account(self, uint64_t user)
+    cpdef bint wait(self, Lock lock, tuple held) except -1
+
+
+cdef class CheckedLock(Lock):
+    cdef tuple _rank
+    cdef list _taken
+
+
+cdef class CheckedLocks(Locks):
+    cdef readonly list _taken

@@ -1,0 +1,113 @@
+# Twin of machine.py: not compiled by itself, but into the modules that cimport it. What each of
+# these does, says machine.py.
+#
+# A pointer to words is one to volatile words: the C compiler neither merges stores nor moves one
+# past another, so whoever is killed has stored a beginning of what the source says. A commit word
+# is stored with release and read with acquire (C11, 7.17.3): other processors see the same order.
+
+from libc.stdint cimport uint64_t
+
+cdef extern from *:
+    """
+    #include <semaphore.h>
+    #include <stdint.h>
+
+    typedef volatile uint64_t *region_words;
+
+    static inline uint64_t region_look(region_words words, uint64_t at) {
+        return __atomic_load_n(words + at, __ATOMIC_ACQUIRE);
+    }
+
+    static inline void region_publish(region_words words, uint64_t at, uint64_t value) {
+        __atomic_store_n(words + at, value, __ATOMIC_RELEASE);
+    }
+
+    static inline void region_retract(region_words words, uint64_t at) {
+        __atomic_store_n(words + at, 0, __ATOMIC_RELAXED);
+        __atomic_thread_fence(__ATOMIC_RELEASE);
+    }
+
+    static inline void region_copy(region_words words, uint64_t to, uint64_t start, uint64_t count) {
+        for (uint64_t n = 0; n < count; n++) words[to + n] = words[start + n];
+    }
+
+    static inline int region_is_free(sem_t *semaphore) {
+        int value = 0;
+        return sem_getvalue(semaphore, &value) == 0 && value > 0;
+    }
+    """
+    ctypedef uint64_t *Words "region_words"
+    ctypedef struct sem_t:
+        pass
+    uint64_t look "region_look" (Words words, uint64_t at) noexcept
+    void publish "region_publish" (Words words, uint64_t at, uint64_t value) noexcept
+    void retract "region_retract" (Words words, uint64_t at) noexcept
+    void copy_words "region_copy" (Words words, uint64_t to, uint64_t start, uint64_t count) noexcept
+    bint _is_free "region_is_free" (sem_t *semaphore) noexcept
+    int sem_trywait(sem_t *semaphore) noexcept
+    int sem_post(sem_t *semaphore) noexcept
+
+cdef extern from "Python.h":
+    bint PyMemoryView_Check(object view) noexcept
+    Py_buffer *PyMemoryView_GET_BUFFER(object view) noexcept
+
+ctypedef sem_t *Semaphore
+
+
+cdef inline Words words_of(object view) except NULL:
+    if not PyMemoryView_Check(view):
+        raise TypeError("a compiled module needs a memoryview of the region")
+    return <Words> PyMemoryView_GET_BUFFER(view).buf
+
+
+cdef inline void store_7(
+    Words words, object blob, uint64_t at,
+    uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f, uint64_t g,
+) noexcept:
+    words[at] = a
+    words[at + 1] = b
+    words[at + 2] = c
+    words[at + 3] = d
+    words[at + 4] = e
+    words[at + 5] = f
+    words[at + 6] = g
+
+
+cdef inline void store_17(
+    Words words, object blob, uint64_t at,
+    uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f, uint64_t g, uint64_t h,
+    uint64_t i, uint64_t j, uint64_t k, uint64_t l, uint64_t m, uint64_t n, uint64_t o, uint64_t p,
+    uint64_t q,
+) noexcept:
+    words[at] = a
+    words[at + 1] = b
+    words[at + 2] = c
+    words[at + 3] = d
+    words[at + 4] = e
+    words[at + 5] = f
+    words[at + 6] = g
+    words[at + 7] = h
+    words[at + 8] = i
+    words[at + 9] = j
+    words[at + 10] = k
+    words[at + 11] = l
+    words[at + 12] = m
+    words[at + 13] = n
+    words[at + 14] = o
+    words[at + 15] = p
+    words[at + 16] = q
+
+
+cdef inline Semaphore semaphore(uint64_t address) noexcept:
+    return <Semaphore> <void *> address
+
+
+cdef inline bint try_wait(Semaphore of) noexcept:
+    return sem_trywait(of) == 0
+
+
+cdef inline int post(Semaphore of) except -1:
+    if _is_free(of):
+        raise ValueError("a semaphore was freed that nobody held")
+    sem_post(of)
+    return 0

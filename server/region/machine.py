@@ -1,0 +1,98 @@
+"""Words of the region and semaphores, as the machine has them.
+
+This is what Python cannot say in a form that a compiler could take over: where a module is
+compiled, the functions of machine.pxd stand in place of these, under the same names. There a view
+of words is a pointer, a store is one machine store in the order of the program, and a commit word
+is a release store. Here a view is a memoryview, and each store of a word is one machine store, as
+CPython makes it.
+
+`words` and `blob` are two views of the same memory, by words of eight bytes and by bytes: a block
+is packed into `blob`, at the place of a word.
+"""
+
+from _multiprocessing import SemLock
+from struct import Struct
+from typing import Final, Protocol
+
+WORD: Final = 8  # bytes
+
+Words = memoryview
+"""A view of the region, by words."""
+
+
+class Semaphore(Protocol):
+    """A semaphore in memory. CPython's binding of sem_trywait and sem_post, the one under
+    multiprocessing's locks, is laid over its address: a sixth of what a ctypes call costs."""
+
+    def acquire(self, block: bool, /) -> bool:
+        """Take it, and tell whether that was so."""
+
+    def release(self) -> None:
+        """Free it. ValueError where it is free."""
+
+
+_SEMAPHORE: Final = 1  # the kind that any process may release, as opposed to a recursive mutex
+_pack_7: Final = Struct("=7Q").pack
+_pack_17: Final = Struct("=17Q").pack
+
+
+def words_of(view: memoryview) -> Words:
+    """A view by words, of format "Q", as the other functions take it. Whoever keeps what this
+    answers keeps the view as well."""
+    return view
+
+
+def look(words: Words, at: int) -> int:
+    """A commit word: what was stored before it is seen by what is read after this."""
+    word: int = words[at]
+    return word
+
+
+def publish(words: Words, at: int, value: int) -> None:
+    """Store a commit word: whoever sees it sees all that was stored before."""
+    words[at] = value
+
+
+def retract(words: Words, at: int) -> None:
+    """Clear a commit word: nobody sees what is stored after this without seeing that it is 0."""
+    words[at] = 0
+
+
+def copy_words(words: Words, to: int, start: int, count: int) -> None:
+    """Copy `count` words from `start` on to where they do not overlap."""
+    words[to : to + count] = words[start : start + count]
+
+
+def store_7(
+    words: Words,  # noqa: ARG001 - the twin stores there
+    blob: memoryview, at: int,
+    a: int, b: int, c: int, d: int, e: int, f: int, g: int,
+) -> None:  # fmt: skip
+    """Store words one after the other."""
+    blob[at * WORD : (at + 7) * WORD] = _pack_7(a, b, c, d, e, f, g)
+
+
+def store_17(
+    words: Words,  # noqa: ARG001 - the twin stores there
+    blob: memoryview, at: int,
+    a: int, b: int, c: int, d: int, e: int, f: int, g: int, h: int, i: int,
+    j: int, k: int, l: int, m: int, n: int, o: int, p: int, q: int,  # noqa: E741 - in the order of the words
+) -> None:  # fmt: skip
+    """Store words one after the other."""
+    blob[at * WORD : (at + 17) * WORD] = _pack_17(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q)
+
+
+def semaphore(address: int) -> Semaphore:
+    """The semaphore at this address of the process."""
+    found: Semaphore = SemLock._rebuild(address, _SEMAPHORE, 1, None)
+    return found
+
+
+def try_wait(of: Semaphore) -> bool:
+    """Take it if it is free; True where that is so."""
+    return of.acquire(False)
+
+
+def post(of: Semaphore) -> None:
+    """Free it. ValueError where it is free."""
+    of.release()

@@ -1,0 +1,32 @@
+cimport cython
+from libc.stdint cimport uint64_t
+
+from libnet.transport cimport FrameProtocol
+from libproto.framing cimport Decoder
+from server.core.session cimport Session
+from server.region cimport machine
+from server.region.machine cimport Words
+from server.worker.durable cimport Durable
+from server.worker.requests cimport Request
+
+cdef unsigned int _FLAGGED, _ENCRYPTED
+
+
+cdef class Connection(FrameProtocol):
+    cdef readonly object services
+    cdef object _table, _view
+    cdef Words _words
+    cdef object _connections
+    cdef Durable _durable
+    cdef public object state
+    cdef list _allowed
+    cdef public Session session
+    cdef public object greeting
+    cdef public object capabilities
+    cdef int _failed_logins, _bad_checksums
+    cdef bint _active
+    cdef double _quiet_since, _outside_since, _tokens
+    cdef object _tokens_at
+
+    @cython.locals(opcode=cython.uint, flags=cython.uint, req_id=uint64_t, request=Request)
+    cpdef bytes handle(self, Decoder frame)

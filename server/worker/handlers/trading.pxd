@@ -1,0 +1,52 @@
+cimport cython
+from libc.stdint cimport uint64_t
+
+from libproto cimport wire
+from libproto.framing cimport Decoder
+from server.core.ledger cimport Ledger
+from server.core.session cimport Session
+from server.worker.connection cimport Connection
+from server.worker.durable cimport Durable
+from server.worker.requests cimport Request
+
+cdef unsigned int _RESPONSE, _RESPONSE_AGAIN, _TRANSFER_OPCODE, _BALANCE_OPCODE
+cdef uint64_t _TRANSFER
+cdef int _RECORDED
+cdef Py_ssize_t _AMOUNT_SIZE, _USER_SIZE, _TRANSFER_SIZE
+
+
+cdef class _Money(Request):
+    cdef object _services, _audience
+    cdef Ledger _ledger
+    cdef Durable _durable
+
+
+cdef class _WithTheWorld(_Money):
+    cdef unsigned int _opcode
+    cdef uint64_t _kind
+
+    @cython.locals(
+        session=Session, done=(int, uint64_t, uint64_t), what=int, txn=uint64_t, balance=uint64_t,
+        flag=cython.uint,
+    )
+    cdef bytes _execute(
+        self, Connection connection, uint64_t req_id, uint64_t flags, uint64_t amount
+    )
+
+
+cdef class Transfer(_Money):
+    @cython.locals(
+        session=Session, done=(int, uint64_t, uint64_t), what=int, txn=uint64_t, balance=uint64_t,
+        flag=cython.uint,
+    )
+    cdef bytes _execute(
+        self, Connection connection, uint64_t req_id, uint64_t flags, uint64_t to_user,
+        uint64_t amount,
+    )
+
+
+cdef class Balance(_Money):
+    @cython.locals(
+        found=(bint, uint64_t, uint64_t), live=bint, balance=uint64_t, last=uint64_t,
+    )
+    cdef bytes _execute(self, Connection connection, uint64_t req_id)
