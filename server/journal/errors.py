@@ -26,5 +26,14 @@ class OtherFormat(JournalError):
     """The data directory was written in another format version."""
 
 
+class Inconsistent(JournalError):
+    """A record that does not follow from those before it."""
+
+    def __init__(self, number: int, why: str, what: str = "transaction") -> None:
+        super().__init__(f"{what} {number} does not follow: {why}")
+        self.txn = number if what == "transaction" else 0
+        self.why = why
+
+
 class Refused(JournalError):
     """What was asked for cannot be done with what is there; nothing was changed."""

@@ -12,11 +12,12 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from server.core.state import State
-from server.journal.books import ROW_WORDS, Books, Inconsistent
+from server.journal.books import Books
 from server.journal.disk import Disk
-from server.journal.errors import Damaged, Foreign, JournalError
+from server.journal.errors import Damaged, Foreign, Inconsistent, JournalError
 from server.journal.format import BATCH, BatchKind, events_in
 from server.journal.idle import Idle
+from server.journal.money import ROW_WORDS
 from server.journal.reader import Batch, End, Position, Reader, number_of
 from server.journal.snapshot import SnapshotHead, newest, txn_of, write
 from server.region.layout import WORD
@@ -283,8 +284,8 @@ def _fill_users(state: State, books: Books) -> None:
         state.users.apply(opening + books.profiles[user])
     empty = [0] * (region.layout.capacities.accounts - books.users)
     region.set_column("users", "last_seen", books.last_seen + empty)
-    region.set_column("accounts", "balance", books.balances + empty)
-    region.set_column("accounts", "last_txn", books.last_txn + empty)
+    region.set_column("accounts", "balance", books.balances.tolist() + empty)
+    region.set_column("accounts", "last_txn", books.last_txn.tolist() + empty)
 
 
 def _fill_clients(state: State, books: Books, now: int, idleness: Idleness) -> None:

@@ -13,9 +13,9 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from libproto.messages import MAX_BALANCE
-from server.journal.books import ROW_WORDS, Books, Inconsistent
+from server.journal.books import Books
 from server.journal.disk import Disk, read_file
-from server.journal.errors import Damaged, Foreign, OtherFormat
+from server.journal.errors import Damaged, Foreign, Inconsistent, OtherFormat
 from server.journal.format import (
     FORMAT_VERSION,
     MARKS_SHIFT,
@@ -28,6 +28,7 @@ from server.journal.format import (
     numbers_in,
     twice_numbered,
 )
+from server.journal.money import ROW_WORDS
 from server.journal.reader import Position
 from server.region.layout import OUTCOME_WORDS, RAISED, WORD
 

@@ -15,6 +15,7 @@ whether the master lives, and whether this has lasted far longer than any transa
 import ctypes
 import errno
 import os
+from array import array
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final
@@ -62,11 +63,17 @@ class NothingChanged(Exception):
 
 
 def init_locks(region: Region) -> None:
-    """Give every semaphore of a new region the value 1."""
+    """Give every semaphore of a new region, which is zeros, the value 1. Not one by one: there may
+    be a million, and each has the bytes of any other."""
     for placed in region.layout.segments.values():
-        if "lock" in placed.offsets:
-            for record in range(placed.records):
-                init_lock(region.address + placed.at(record, "lock") * WORD)
+        if "lock" not in placed.offsets:
+            continue
+        first = placed.base + placed.offsets["lock"]
+        end = placed.base + placed.records * placed.stride
+        for word, value in enumerate(fresh_semaphore()):
+            if value:
+                column = memoryview(array("Q", [value]) * placed.records)
+                region.words[first + word : end : placed.stride] = column
 
 
 def init_lock(address: int) -> None:

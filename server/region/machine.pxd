@@ -5,6 +5,7 @@
 # past another, so whoever is killed has stored a beginning of what the source says. A commit word
 # is stored with release and read with acquire (C11, 7.17.3): other processors see the same order.
 
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport uint64_t
 
 cdef extern from *:
@@ -48,6 +49,9 @@ cdef extern from *:
     int sem_post(sem_t *semaphore) noexcept
 
 cdef extern from "Python.h":
+    int PyObject_GetBuffer(object of, Py_buffer *view, int flags) except -1
+    void PyBuffer_Release(Py_buffer *view) noexcept
+    int PyBUF_WRITABLE
     bint PyMemoryView_Check(object view) noexcept
     Py_buffer *PyMemoryView_GET_BUFFER(object view) noexcept
 
@@ -58,6 +62,25 @@ cdef inline Words words_of(object view) except NULL:
     if not PyMemoryView_Check(view):
         raise TypeError("a compiled module needs a memoryview of the region")
     return <Words> PyMemoryView_GET_BUFFER(view).buf
+
+
+cdef inline Words column(object of) except? NULL:
+    cdef Py_buffer view
+    PyObject_GetBuffer(of, &view, PyBUF_WRITABLE)
+    PyBuffer_Release(&view)  # where it is stays the same until it grows
+    return <Words> view.buf
+
+
+cdef inline (
+    uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
+    uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
+) money_record(bytes of, uint64_t at) noexcept:
+    cdef Words words = <Words> (PyBytes_AS_STRING(of) + at)
+    return (
+        words[0], words[1], words[2], words[3], words[4], words[5], words[6], words[7], words[8],
+        words[9], words[10], words[11], words[12], words[13], words[14], words[15], words[16],
+        words[17],
+    )
 
 
 cdef inline void store_7(
@@ -71,6 +94,13 @@ cdef inline void store_7(
     words[at + 4] = e
     words[at + 5] = f
     words[at + 6] = g
+
+
+cdef inline void pack_7(
+    Words column, uint64_t at,
+    uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f, uint64_t g,
+) noexcept:
+    store_7(column, None, at // 8, a, b, c, d, e, f, g)
 
 
 cdef inline void store_17(

@@ -11,8 +11,11 @@ is packed into `blob`, at the place of a word.
 """
 
 from _multiprocessing import SemLock
+from array import array
 from struct import Struct
 from typing import Final, Protocol
+
+from server.region.records import MONEY_WORDS
 
 WORD: Final = 8  # bytes
 
@@ -40,6 +43,19 @@ def words_of(view: memoryview) -> Words:
     """A view by words, of format "Q", as the other functions take it. Whoever keeps what this
     answers keeps the view as well."""
     return view
+
+
+def column(of: "array[int]") -> "array[int]":
+    """The numbers of an array of format "Q", until it grows."""
+    return of
+
+
+money_record: Final = Struct(f"<{MONEY_WORDS}Q").unpack_from
+"""The words of a record of money, of the txn log: of bytes, and at which of them, a whole word."""
+
+
+pack_7: Final = Struct("=7Q").pack_into
+"""Store words in a column, which no other process sees: where, at which byte, a whole word."""
 
 
 def look(words: Words, at: int) -> int:

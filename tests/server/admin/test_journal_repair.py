@@ -52,7 +52,7 @@ def good(bank: Bank, made: Plan, *, balances: list[int] | None = None) -> None:
     assert (books.txn, report.txn) == (until, until)
     if balances is None:
         balances = bank.balances[until] if until else [0]
-    assert books.balances[: len(balances)] == balances
+    assert books.balances[: len(balances)].tolist() == balances
     assert log_id(disk) == (NEW_ID if made.begins_anew else bank.log_ids[-1])
     there = [txn for batch in batches(disk) for txn in range(batch.first, batch.last + 1)]
     assert there == (list(range(report.oldest, until + 1)) if report.oldest else [])

@@ -16,10 +16,11 @@ from server.core.errors import Busy, StateRefusal
 from server.core.events import SlotKind
 from server.core.session import Session
 from server.core.state import State
-from server.journal.books import ROW_WORDS, Books
+from server.journal.books import Books
 from server.journal.disk import Disk
 from server.journal.format import event_size
 from server.journal.load import Idleness, Loaded, fill, load, make_snapshot
+from server.journal.money import ROW_WORDS
 from server.journal.reader import Batch, Position, Reader
 from server.journal.snapshot import paths, txn_of
 from server.journal.writer import Writer

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW
 from server.core.events import SlotKind
-from server.journal.books import ROW_WORDS, Books, Inconsistent
+from server.journal.books import Books
+from server.journal.errors import Inconsistent
 from server.journal.format import EVENT_HEAD, EventHead
+from server.journal.money import ROW_WORDS
 from server.region.layout import OUTCOME_WORDS
 from server.region.records import MONEY_WORDS, OFFSETS, RECORD_SIZE, RecordKind
 from tests.server.journal.history import (

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libproto.messages import MAX_BALANCE
-from server.journal.books import ROW_WORDS, Books
+from server.journal.books import Books
 from server.journal.disk import Disk, read_file
 from server.journal.errors import Damaged, Foreign, OtherFormat
 from server.journal.format import (
@@ -24,6 +24,7 @@ from server.journal.format import (
     SNAPSHOT_USER,
     crc64,
 )
+from server.journal.money import ROW_WORDS
 from server.journal.reader import Position
 from server.journal.snapshot import (
     Snapshot,
