@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW
@@ -24,6 +24,7 @@ from tests.server.journal.history import (
     VARIED,
     History,
     Step,
+    Truth,
     folded,
     history,
     truth_of,
@@ -35,6 +36,7 @@ REGISTER, NEW_CLIENT = RecordKind.REGISTER, RecordKind.NEW_CLIENT
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS, st.lists(st.integers(1, 20), min_size=1))
+@example([Step("deposit"), Step("join"), Step("say", ahead=-63), Step("deposit", ahead=2)], [20])
 def test_any_history_makes_the_same_books(steps: list[Step], sizes: list[int]) -> None:
     """After every step, and in batches of whatever size: transactions and events of several steps
     one after the other do not stand in the order in which they were made."""
@@ -55,7 +57,20 @@ def test_any_history_makes_the_same_books(steps: list[Step], sizes: list[int]) -
             in_batches.apply_events(b"".join(events), event + 1)
             assert in_batches.balances == worked.books(moment).balances
             turn += 1
-        assert truth_of(in_batches) == worked.shown[-1]
+        assert in_window(truth_of(in_batches)) == in_window(worked.shown[-1])
+
+
+def in_window(truth: Truth) -> Truth:
+    """Without outcomes that are too old to be asked for: a batch has its transactions first, so it
+    may pass over one that stood in the record before a later one made it old."""
+    found = dict(truth)
+    for (segment, slot), (newest, *row) in truth.items():
+        if segment == "clients.newest":
+            for at in range(0, ROW_WORDS, OUTCOME_WORDS):
+                if row[at] + OUTCOME_WINDOW <= newest:
+                    row[at : at + OUTCOME_WORDS] = [0] * OUTCOME_WORDS
+            found[segment, slot] = [newest, *row]
+    return found
 
 
 def test_the_varied_history_is_varied() -> None:
