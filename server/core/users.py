@@ -5,7 +5,9 @@ registration is a record of the txn log, in the same order as the money.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from struct import Struct
+from typing import Final
 
 from libproto.scram import Verifier
 from libproto.texts import skeleton
@@ -17,6 +19,8 @@ from server.region.records import REGISTER, RecordKind
 from server.region.region import Region
 
 _NAME_SIZE = 32
+_OPENING: Final = Struct("=4Q")  # of a REGISTER record's payload, before the profile
+_KEYS: Final = WORD + _NAME_SIZE + 16  # where they are in a profile, which begins with a word
 
 
 class Users:
@@ -29,6 +33,9 @@ class Users:
         users, self._sessions = layout["users"], layout["sessions"]
         self._base, self._stride = users.base, users.stride
         self._at = users.offsets
+        assert list(self._at)[:6] == [
+            "word", "name", "salt", "iterations", "stored_key", "server_key",
+        ], "filled by place"  # fmt: skip
         self._capacity = layout.capacities.accounts
         self._count = region.registry.index("users")
         self._index = layout["name_index"].base
@@ -151,15 +158,32 @@ class Users:
         words[self._index + place] = user
         words[self._count] = user
 
+    def fill(self, profiles: Sequence[bytes]) -> None:
+        """Users 1, 2, ..., each as a REGISTER record says it from `iterations` on. For a new
+        region, which nobody looks at: there may be a million."""
+        blob, size = self._bytes, REGISTER.size - _OPENING.size
+        at, stride = self.at(1, "word") * WORD, self._stride * WORD
+        for user, profile in enumerate(profiles, 1):
+            named, keys = profile[WORD:_KEYS], profile[_KEYS:]
+            # Its words in the order of the region.
+            words = user.to_bytes(WORD, "little") + named + profile[:WORD] + keys
+            blob[at : at + WORD + size] = words
+            at += stride
+        self.rebuild()
+
     def rebuild(self) -> None:
         """The name index and the count, anew from the slots. For a repair, while all others are
-        paused."""
-        index, count = [0] * (self._index_mask + 1), 0
+        paused; and for a new region."""
+        index, mask, count = [0] * (self._index_mask + 1), self._index_mask, 0
+        blob, stride = self._bytes, self._stride * WORD
+        at = self.at(0, "name") * WORD
         for user in self._region.column("users", "word"):
             if user:
-                place = self._first_place(skeleton(self.name(user)))
+                start = at + user * stride
+                name = bytes(blob[start : start + _NAME_SIZE]).rstrip(b"\0").decode()
+                place = zlib.crc32(skeleton(name).encode()) & mask
                 while index[place]:
-                    place = (place + 1) & self._index_mask
+                    place = (place + 1) & mask
                 index[place] = count = user
         self._region.set_column("name_index", "user", index)
         self._words[self._count] = count

@@ -24,11 +24,16 @@ from server.journal.errors import JournalError
 from server.journal.format import EVENT_HEAD, SEGMENT, event_size
 from server.journal.position import PositionFile
 from server.journal.writer import OVERHEAD, Writer
+from server.region import machine
 from server.region.layout import WORD, Capacities, frame_words, leave_words
 from server.region.records import OFFSETS, RECORD_SIZE, RECORD_WORDS, RecordKind
 from server.region.region import Region
 
-_KIND, _EVENT = (OFFSETS[RecordKind.TRANSFER][name] for name in ("kind", "event"))
+# What a batch needs: where this is compiled they are numbers of the machine.
+_KIND, _EVENT = OFFSETS[RecordKind.TRANSFER]["kind"], OFFSETS[RecordKind.TRANSFER]["event"]
+_TRANSFER, _PAYMENT = int(RecordKind.TRANSFER), int(SlotKind.PAYMENT)
+_WORD, _RECORD_SIZE, _RECORD_WORDS = WORD, RECORD_SIZE, RECORD_WORDS
+_NO_JOURNAL = NO_JOURNAL
 
 
 def give_up(region: Region, number: int) -> None:
@@ -45,7 +50,7 @@ def _told(word: int) -> int:
 
 LEAVE_BYTES: Final = event_size(leave_words() * WORD) + OVERHEAD
 """Bytes of the largest leave, in a batch of its own."""
-_TXN_BYTES: Final = RECORD_SIZE + OVERHEAD
+_LEAVE_BYTES, _TXN_BYTES = LEAVE_BYTES, RECORD_SIZE + OVERHEAD
 _LEAVES_SHARE: Final = 8  # of the ring one part is for leaves
 
 
@@ -83,88 +88,88 @@ class Committer:
     ) -> None:
         """noted: where what is durable is noted as well. sync: answers and pushes wait until they
         are durable. wakeups: of the workers, by slot. clock_us: a monotonic clock, microseconds."""
-        self._region, self._words, self._bytes = region, region.words, region.bytes
+        self._region, self._view, self._bytes = region, region.words, region.bytes
+        self._words = machine.words_of(region.words)
         self._writer, self._noted = writer, noted
         self._sync = sync
         self._clock_us = clock_us
         layout, capacities = region.layout, region.layout.capacities
         journal, ring = layout["journal"], layout["txn_ring"]
         self._head, self._event_head = region.log.index("head"), region.events.index("head")
-        self._counted = [journal.at(0, name) for name in ("batches", "records", "sync_us")]
-        self._longest = journal.at(0, "sync_us_max")
-        self._base, self._size, self._mask = ring.base * WORD, ring.records, ring.records - 1
+        self._batches, self._records = journal.at(0, "batches"), journal.at(0, "records")
+        self._sync_us, self._longest = journal.at(0, "sync_us"), journal.at(0, "sync_us_max")
+        self._ring, self._size, self._mask = ring.base, ring.records, ring.records - 1
         assert ring.stride * WORD == RECORD_SIZE, "a run of slots is a run of records"
         events = layout["event_ring"]
         self._events, self._stride, self._events_size = events.base, events.stride, events.records
+        self._half, self._events_half = ring.records // 2, events.records // 2
         self._event_bytes, self._places = event_bytes(capacities), places(capacities)
-        self._full_bytes = self._size * _TXN_BYTES + self._places * self._event_bytes
         self._members = region.registry.index("members")
-        names = "durable", "released", "limit"
-        self._durable, self._released, self._limit = map(region.log.index, names)
-        self._events_durable, self._events_released, self._events_limit = map(
-            region.events.index, names
+        self._durable, self._events_durable = (
+            region.log.index("durable"),
+            region.events.index("durable"),
         )
+        self._released = region.log.index("released")
+        self._events_released = region.events.index("released")
+        self._limit, self._events_limit = region.log.index("limit"), region.events.index("limit")
         self._leave_limit = region.events.index("leave_limit")
         self._last_pair = region.log.index("last_pair_event")
-        # The newest durable one, written or not; and what the process before this one gave stays
-        # given.
+        # The newest durable ones, of the events written or not; and what the process before this
+        # one gave stays given.
+        self._txn = writer.position.txn
         self._event = max(writer.position.event, _told(region.events.durable))
-        given = region.log.limit, region.events.limit, region.events.leave_limit
-        self._limits = _told(given[0]), _told(given[1]), _told(given[2])
+        self._txns_given, self._events_given = _told(region.log.limit), _told(region.events.limit)
+        self._leaves_given = _told(region.events.leave_limit)
         workers = layout["workers"]
         self._parked = [(workers.at(n, "parked"), wakeup) for n, wakeup in enumerate(wakeups)]
 
     def publish(self) -> None:
         """What the journal holds is durable: the answers and pushes that wait may go, its slots be
         reused."""
-        words, durable, event = self._words, self._writer.position.txn, self._event
-        words[self._durable] = durable
-        words[self._events_durable] = event
+        words, durable, event = self._words, self._txn, self._event
+        machine.publish(words, self._durable, durable)
+        machine.publish(words, self._events_durable, event)
         # The log's word first: what a worker parked before an event is answered before that event.
-        words[self._released] = durable if self._sync else NO_JOURNAL
-        words[self._events_released] = event if self._sync else NO_JOURNAL
-        self._limits = self._give(durable, event)
-        words[self._limit], words[self._events_limit], words[self._leave_limit] = self._limits
-        for at, wakeup in self._parked:
-            if words[at]:
+        machine.publish(words, self._released, durable if self._sync else _NO_JOURNAL)
+        machine.publish(words, self._events_released, event if self._sync else _NO_JOURNAL)
+        self._give()
+        machine.publish(words, self._limit, self._txns_given)
+        machine.publish(words, self._events_limit, self._events_given)
+        machine.publish(words, self._leave_limit, self._leaves_given)
+        for parked, wakeup in self._parked:
+            if words[parked]:
                 wakeup.set()
 
-    def _give(self, durable: int, event: int) -> tuple[int, int, int]:
-        """The newest transaction, event and leave that have a place. What was given stays given;
-        each ring is filled, but where the disk has no room for as much: then half of what is left
-        for each, beside the leaves of all members.
+    def _give(self) -> None:
+        """Give transactions, events and leaves their places. What was given stays given; each ring
+        is filled, but where the disk has no room for as much: then half of what is left for each,
+        beside the leaves of all members.
         """
-        txn_limit, event_limit, leave_limit = self._limits
-        leaves = max(leave_limit, event + self._events_size)
-        # One more than are counted: who joins is counted after the event is there to be written.
-        room = self._writer.room - (self._words[self._members] + 1) * LEAVE_BYTES
-        if room >= self._full_bytes:
-            return (
-                max(txn_limit, durable + self._size),
-                max(event_limit, event + self._places),
-                leaves,
-            )
-        given = max(txn_limit, durable), max(event_limit, event)
-        open_txns, open_events = given[0] - durable, given[1] - event
+        txns_given = max(self._txns_given, self._txn)
+        events_given = max(self._events_given, self._event)
+        self._leaves_given = max(self._leaves_given, self._event + self._events_size)
+        open_txns, open_events = txns_given - self._txn, events_given - self._event
         txns, events = max(0, self._size - open_txns), max(0, self._places - open_events)
+        # One more than are counted: who joins is counted after the event is there to be written.
+        room = self._writer.room - (self._words[self._members] + 1) * _LEAVE_BYTES
         left = room - open_txns * _TXN_BYTES - open_events * self._event_bytes
         if left < txns * _TXN_BYTES + events * self._event_bytes:
             half = max(0, left) // 2
             txns = min(txns, half // _TXN_BYTES)
             events = min(events, half // self._event_bytes)
-        return given[0] + txns, given[1] + events, leaves
+        self._txns_given, self._events_given = txns_given + txns, events_given + events
 
     def behind(self) -> bool:
         """Is there anything to commit?"""
         words = self._words
-        return words[self._head] > self._writer.last or words[self._event_head] > self._event
+        return words[self._head] > self._txn or words[self._event_head] > self._event
 
     def half_full(self) -> bool:
         """Is half of a ring not durable yet? Soon there is no place in it."""
         words = self._words
         return (
-            words[self._head] - self._writer.last > self._size // 2
-            or words[self._event_head] - self._event > self._events_size // 2
+            words[self._head] - self._txn > self._half
+            or words[self._event_head] - self._event > self._events_half
         )
 
     def commit(self) -> int:
@@ -173,13 +178,13 @@ class Committer:
         OSError: the journal has failed, and has been given up. JournalError: the region is not as
         it should be, and nothing was written.
         """
-        words, first = self._words, self._writer.last + 1
+        words = self._words
         # The events' head first: the user or the client that an event names is in the transactions
         # that are read after it.
-        head = words[self._event_head]
-        count = words[self._head] - first + 1
+        head = machine.look(words, self._event_head)
+        count = machine.look(words, self._head) - self._txn
         if words[self._last_pair] > head:
-            count = self._before_pair(first, count, head)
+            count = self._before_pair(count, head)
         events = self._event_slots(head)
         number = count + head - self._event
         if not number:
@@ -187,53 +192,58 @@ class Committer:
         began = self._clock_us()
         if count or events:
             try:
-                self._writer.append(self._slots(first, count), count, events, head + 1)
+                self._writer.append(self._slots(count), count, events, head + 1)
                 self._noted.write(self._writer.position)
             except OSError as error:
                 give_up(self._region, error.errno or errno.EIO)
                 raise
+        self._txn += count
         self._event = head
         took = self._clock_us() - began
         self.publish()
-        batches, records, sync_us = self._counted
-        words[batches] += 1
-        words[records] += number
-        words[sync_us] += took
-        words[self._longest] = max(words[self._longest], took)
+        words[self._batches] += 1
+        words[self._records] += number
+        words[self._sync_us] += took
+        if took > words[self._longest]:
+            words[self._longest] = took
         return number
 
-    def _before_pair(self, first: int, count: int, head: int) -> int:
+    def _before_pair(self, count: int, head: int) -> int:
         """How many transactions come before one whose event comes after event `head`: that one
         waits for the next batch, with its event."""
         words = self._words
         for place in range(count):
-            slot = self._base // WORD + (first + place & self._mask) * RECORD_WORDS
-            if words[slot + _KIND] == RecordKind.TRANSFER and words[slot + _EVENT] > head:
+            slot = self._ring + (self._txn + 1 + place & self._mask) * _RECORD_WORDS
+            if words[slot + _KIND] == _TRANSFER and words[slot + _EVENT] > head:
                 return place
         return count
 
-    def _slots(self, first: int, count: int) -> list[memoryview]:
-        """The slots of transactions, in order: one run, or two where the ring's end is between."""
-        place = first & self._mask
-        runs = [(place, min(count, self._size - place))]
-        if runs[0][1] < count:
-            runs.append((0, count - runs[0][1]))
-        return [
-            self._bytes[self._base + at * RECORD_SIZE : self._base + (at + many) * RECORD_SIZE]
-            for at, many in runs
-        ]
+    def _slots(self, count: int) -> list[memoryview]:
+        """The slots of the next transactions, in order: one run, or two where the ring's end is
+        between."""
+        place = self._txn + 1 & self._mask
+        first = min(count, self._size - place)
+        runs = [self._run(place, first)]
+        if first < count:
+            runs.append(self._run(0, count - first))
+        return runs
+
+    def _run(self, place: int, count: int) -> memoryview:
+        at = self._ring * _WORD + place * _RECORD_SIZE
+        return self._bytes[at : at + count * _RECORD_SIZE]
 
     def _event_slots(self, head: int) -> list[memoryview]:
         """The slots of the events up to `head` that are written, in order. JournalError: one was
         overwritten, though it had not become durable."""
-        words, found = self._words, []
+        words = self._words
+        found: list[memoryview] = []
         for number in range(self._event + 1, head + 1):
             slot = self._events + number % self._events_size * self._stride
-            if words[slot] != number:
+            if machine.look(words, slot) != number:
                 raise JournalError(f"event {number} is not in its place in the ring any more")
-            if words[slot + 1] == SlotKind.PAYMENT:
+            if words[slot + 1] == _PAYMENT:
                 continue
-            at = slot * WORD
+            at = slot * _WORD
             found.append(self._bytes[at : at + event_size(words[slot + 7])])
         return found
 

@@ -8,7 +8,6 @@ a smaller state.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from struct import Struct
 from typing import Final, NamedTuple
 
 from server.core.state import State
@@ -31,8 +30,6 @@ from server.region.records import (
     RecordKind,
 )
 from server.region.region import Region
-
-_pack_opening: Final = Struct("=4Q").pack  # of a REGISTER record's payload, before the profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,9 +276,7 @@ def fill(region: Region, loaded: Loaded, now: int, idleness: Idleness) -> Damage
 
 def _fill_users(state: State, books: Books) -> None:
     region = state.region
-    for user in range(1, books.users + 1):
-        opening = _pack_opening(RecordKind.REGISTER, books.registered[user], 0, user)
-        state.users.apply(opening + books.profiles[user])
+    state.users.fill(books.profiles[1:])
     empty = [0] * (region.layout.capacities.accounts - books.users)
     region.set_column("users", "last_seen", books.last_seen + empty)
     region.set_column("accounts", "balance", books.balances.tolist() + empty)

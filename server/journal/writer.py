@@ -31,6 +31,13 @@ OVERHEAD: Final = BATCH.size + WORD
 """Bytes of a batch beside its transactions and events."""
 
 
+def _bytes_of(pieces: Sequence[Piece]) -> int:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+    return size
+
+
 class Writer:
     """The one writer of a journal."""
 
@@ -154,7 +161,7 @@ class Writer:
     def begin(self, ring: int, skip: int, epoch: int, found: Sequence[Piece] = ()) -> None:
         """Note a start of the server, in a new segment: see the batch header's fields. found:
         transactions of what it has found. OSError: as for `append`."""
-        size = sum(map(len, found))
+        size = _bytes_of(found)
         self._rotate_for(OVERHEAD + size)
         begin = ring, skip, epoch
         event = self.position.event + 1
@@ -176,9 +183,9 @@ class Writer:
         next_event: int,
         begin: tuple[int, int, int] = (0, 0, 0),
     ) -> None:
-        events_size, position = sum(map(len, events)), self.position
+        events_size, position = _bytes_of(events), self.position
         size = OVERHEAD + count * RECORD_SIZE + events_size
-        assert sum(map(len, records)) == count * RECORD_SIZE, "whole records"
+        assert _bytes_of(records) == count * RECORD_SIZE, "whole records"
         if self._fd < 0 or position.offset + size > self._size:
             self._rotate_for(size)
             position = self.position

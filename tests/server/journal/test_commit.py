@@ -19,7 +19,14 @@ from server.core.check import problems
 from server.core.errors import Busy, DiskFull, JournalFailed, NotJoined
 from server.core.ledger import DONE, FULL, FUNDS, RECORDED
 from server.core.log import NO_JOURNAL
-from server.journal.commit import LEAVE_BYTES, Committer, give_up, places, segment_bytes
+from server.journal.commit import (
+    LEAVE_BYTES,
+    Committer,
+    event_bytes,
+    give_up,
+    places,
+    segment_bytes,
+)
 from server.journal.errors import JournalError
 from server.journal.format import POSITION_FILE, SEGMENT, EventHead, events_in
 from server.journal.load import Idleness, Loaded, fill, load, make_snapshot
@@ -28,6 +35,7 @@ from server.journal.position import read as read_position
 from server.journal.reader import Reader, find_end
 from server.journal.snapshot import prune
 from server.journal.writer import OVERHEAD, Writer
+from server.region.records import RECORD_SIZE
 from server.region.region import Region
 from tests.helpers.disk import ADVERSARIES, PowerCut, SimulatedDisk
 from tests.helpers.region import (
@@ -643,7 +651,9 @@ def test_the_next_segment_is_larger_the_more_members_there_are() -> None:
         size = segment_bytes(capacities, 0, 2 * RING)
         assert size >= before + RING * LEAVE_BYTES
         assert committer._writer.prepare(size)
-        assert committer._writer.room >= committer._full_bytes + 2 * RING * LEAVE_BYTES
+        rings = capacities.txn_ring * (RECORD_SIZE + OVERHEAD)
+        rings += places(capacities) * event_bytes(capacities)
+        assert committer._writer.room >= rings + 2 * RING * LEAVE_BYTES
         assert not committer._writer.prepare(size)
 
 
