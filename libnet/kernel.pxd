@@ -1,7 +1,7 @@
 # Twin of kernel.py: not compiled by itself, but into the modules that cimport it.
 #
-# The interpreter lock is kept: neither call waits, and a worker has one thread. One buffer serves
-# all connections of the process.
+# The interpreter lock is kept: neither call waits. So one buffer serves all connections and threads
+# of the process.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno

@@ -1,14 +1,10 @@
-"""The twins in C, wire.pxd and words.pxd: each function answers as the Python beside it does.
+"""The twins in C, wire.pxd, words.pxd, calls.pxd: each function answers as the Python beside it.
 
 They are compiled into a module of this test, which gives them on under their names.
 """
 
-import importlib
-import shutil
 import struct
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -16,16 +12,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import libproto
-from build_backend.compiled import compile_all
-from libproto import wire, words
-from libproto.codec import REQUEST, RESPONSE
+from libproto import calls, wire, words
+from libproto.codec import PUSH, REQUEST, RESPONSE
 from libproto.errors import MisuseError, PeerError
 from libproto.framing import PREFIX
-from libproto.messages import Opcode
+from libproto.messages import EventKind, Opcode
+from tests.helpers.twins import in_c
 
 GIVEN_ON = """
-from libproto import wire, words
+from libproto import calls, wire, words
 
 def crc(before, data, size):
     return wire.wire_crc(before, data, size)
@@ -47,6 +42,18 @@ def word(opcode, buf, start, end):
 
 def transfer(buf, start, end):
     return words.transfer(buf, start, end)
+
+def request(opcode, req_id, flags, fields):
+    return calls.request(opcode, req_id, flags, fields)
+
+def answered(opcode, buf, start, end):
+    return calls.pair(opcode, buf, start, end)
+
+def event(buf, start, end):
+    return calls.event(buf, start, end)
+
+def said(room, seq, time, user, name, text):
+    return calls.said(room, seq, time, user, name, text)
 """
 
 u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
@@ -56,20 +63,8 @@ u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The module in C."""
     root = tmp_path_factory.mktemp("twins")
-    assert libproto.__file__ is not None
-    here = Path(libproto.__file__).parent
-    shutil.copytree(here, root / "libproto", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    package = root / "twins_in_c"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "all.py").write_text(GIVEN_ON)
-    (package / "all.pxd").write_text("from libproto cimport wire, words\n")
-    compile_all(root, [package.name])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(root))
-        yield importlib.import_module(f"{package.name}.all")
-        for name in [name for name in sys.modules if name.startswith(package.name)]:
-            del sys.modules[name]
+    with in_c(root, GIVEN_ON, "from libproto cimport calls, wire, words\n") as module:
+        yield module
 
 
 def test_they_are_in_c(twin: Any) -> None:
@@ -141,6 +136,8 @@ def said(call: Callable[..., Any], *given: Any) -> Any:
         return call(*given)
     except PeerError as error:
         return error.status, error.detail
+    except MisuseError as error:
+        return str(error)
 
 
 @given(st.sampled_from(words.WORDS), st.binary(max_size=40), st.integers(0, 40), st.integers(0, 12))
@@ -165,3 +162,82 @@ def test_a_request_to_transfer(twin: Any, buf: bytes, start: int, length: int) -
     given = (buf, start, min(start + length, len(buf)))
     expected = said(REQUEST[Opcode.TRANSFER].decode, *given)
     assert said(twin.transfer, *given) == said(words.transfer, *given) == expected
+
+
+numbers = st.one_of(st.integers(-1, 2), u32, u64, st.sampled_from([2**32, 2**64]))
+texts = st.text(max_size=80)
+asked = st.one_of(
+    st.tuples(st.just(Opcode.TRANSFER), st.tuples(numbers, numbers)),
+    st.tuples(st.sampled_from(words.WORDS), st.tuples(numbers)),
+    st.tuples(st.just(Opcode.BALANCE), st.just(())),
+    st.tuples(st.just(Opcode.CHAT_SEND), st.tuples(numbers, texts)),
+    st.tuples(st.just(Opcode.JOIN_ROOM), st.tuples(numbers)),
+    st.tuples(st.sampled_from(list(REQUEST)), st.lists(numbers, max_size=3).map(tuple)),
+)
+
+
+@given(asked, u64, st.integers(0, 16))
+@example((Opcode.TRANSFER, (2**32 - 1, 2**64 - 1)), 2**64 - 1, 15)
+@example((Opcode.TRANSFER, (2**32, 1)), 1, 0)
+@example((Opcode.CHAT_SEND, (2**32 - 1, "\u20ac" * 21845)), 1, 8)
+@example((Opcode.CHAT_SEND, (1, "." * 2**16)), 1, 0)
+@example((Opcode.CHAT_SEND, (1, "\ud800")), 1, 0)
+@example((Opcode.CHAT_SEND, (1, b"bytes")), 1, 0)
+@example((Opcode.BALANCE, (1,)), 1, 0)
+@example((Opcode.DEPOSIT, (1.5,)), 1, 0)
+def test_a_request_is_made(twin: Any, what: tuple[Opcode, Any], req_id: int, flags: int) -> None:
+    opcode, fields = what
+    expected = said(lambda: REQUEST[opcode].frame(req_id, flags, *fields))
+    assert said(twin.request, opcode, req_id, flags, fields) == expected
+    assert said(calls.request, opcode, req_id, flags, fields) == expected
+
+
+@given(st.sampled_from(words.PAIRS), st.binary(max_size=40), st.integers(0, 40), st.integers(0, 20))
+@example(Opcode.TRANSFER, bytes(range(240, 256)), 0, 16)
+@example(Opcode.BALANCE, bytes(range(17)), 1, 16)
+@example(Opcode.CHAT_SEND, bytes(17), 0, 17)
+def test_a_response_is_read(twin: Any, opcode: Opcode, buf: bytes, start: int, length: int) -> None:
+    start = min(start, len(buf))
+    given = (opcode, buf, start, min(start + length, len(buf)))
+    expected = said(lambda code, *body: RESPONSE[code].decode(*body), *given)
+    assert said(twin.answered, *given) == said(calls.pair, *given) == expected
+
+
+@given(
+    st.tuples(u32, u64, u64, st.sampled_from(EventKind), u32, texts, texts),
+    st.binary(max_size=5),
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=3),
+    st.integers(-3, 3),
+)
+@example((1, 2**64 - 1, 3, EventKind.MESSAGE, 4, "ann", "hello"), b"before", [], 0)
+@example((1, 2, 3, EventKind.MESSAGE, 4, "ann", "hello"), b"", [(27, 255)], 0)
+@example((1, 2, 3, EventKind.MESSAGE, 4, "ann", "hello"), b"", [(26, 4)], 0)
+@example((1, 2, 3, EventKind.MESSAGE, 4, "", ""), b"", [(25, 255)], -2)
+def test_an_event_is_read_or_refused(
+    twin: Any, fields: Any, before: bytes, damage: list[tuple[int, int]], more: int
+) -> None:
+    """Damaged, too, and cut anywhere; where its message begins, the rest is the message."""
+    body = bytearray(PUSH[Opcode.CHAT_BROADCAST].encode(*fields))
+    for place, value in damage:
+        body[place % len(body)] = value
+    buf = before + bytes(body) + b"after"
+    start, end = len(before), max(len(before), len(before) + len(body) + more)
+    decoded = said(PUSH[Opcode.CHAT_BROADCAST].decode, buf, start, end)
+    found = said(twin.event, buf, start, end)
+    assert said(calls.event, buf, start, end) == found
+    if len(decoded) == 2:  # status and detail
+        assert found == decoded
+    else:
+        assert (*found[:3], buf[found[3] : end].decode()) == (*decoded[:2], decoded[3], decoded[6])
+
+
+@given(u32, u64, u64, u32, texts, texts)
+@example(2**32 - 1, 2**64 - 1, 2**64 - 1, 2**32 - 1, "\u20ac", "\u20ac" * 21845)
+@example(1, 2, 3, 4, "ann", "." * 2**16)
+def test_what_was_said(
+    twin: Any, room: int, seq: int, time: int, user: int, name: str, text: str
+) -> None:
+    fields = (room, seq, time, EventKind.MESSAGE, user, name, text)
+    expected = said(PUSH[Opcode.CHAT_BROADCAST].encode, *fields)
+    for call in (twin.said, calls.said):
+        assert said(call, room, seq, time, user, name, text) == expected
