@@ -12,7 +12,8 @@ SECONDS ?=
 # shares servers.
 TEST_PROCESSES := --numprocesses=$(shell echo $$(($$(nproc) + 1))) --dist=worksteal
 # Tests of modules that are compiled, too: they run once more, against the compiled form.
-IN_BOTH_FORMS := tests/libproto tests/libnet tests/server/region tests/server/core tests/server/worker tests/server/journal
+IN_BOTH_FORMS := tests/libproto tests/libnet tests/server/region tests/server/core tests/server/worker tests/server/journal \
+    $(addprefix tests/bench/test_,connection.py mix.py results.py stream.py)
 # Seconds after which a test is given up, with the stack of every thread.
 TEST_TIMEOUT_S ?= 300
 # The lock is made with the oldest Python supported: what suits it suits the newer ones too.

@@ -12,26 +12,31 @@ import os
 import select
 import socket
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from bench.lab.login import MAX_BODY_LEN, OTHER_REQ_IDS, Greeting, greet
+from bench.stress import notes
+from bench.stress.mix import OPERATIONS
 from bench.stress.record import (
-    ANSWER,
     KIND_OF,
     READ,
     Recorder,
     Refusal,
+    Span,
     Trail,
     Unknown,
     error_kind,
 )
 from bench.stress.rooms import Rooms, Stream
 from client.core.numbers import NUMBERED
+from libnet import kernel
 from libnet.sockets import USER_TIMEOUT_MS, is_self_connected, tune
-from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE
+from libproto import calls
+from libproto.codec import ERROR, PUSH, RESPONSE
 from libproto.errors import PeerError, Status
-from libproto.framing import Decoder, Frame
+from libproto.framing import Decoder
 from libproto.messages import Flag, HelloResponse, Opcode
+from libproto.words import PAIRS
 
 LOGIN_S: Final = 5.0
 """After that another connection is tried: who has accepted this one may have been killed."""
@@ -39,12 +44,16 @@ BACK_OFF_S: Final = (0.01, 1.0)
 """The first pause, and the longest, before jitter; each is twice the one before."""
 SLOW_BUFFER: Final = 4096
 # Numbers in place of names: what is looked at for every frame is compared as plain integers.
-_BROADCAST: Final = int(Opcode.CHAT_BROADCAST)
-_GAP: Final = int(Opcode.ROOM_GAP)
-_BALANCE: Final = int(Opcode.BALANCE)
-_CHAT_SEND: Final = int(Opcode.CHAT_SEND)
-_RESPONSE: Final = int(Flag.RESPONSE)
-_DUPLICATE: Final = int(Flag.POSSIBLE_DUPLICATE)
+_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+_BROADCAST = int(Opcode.CHAT_BROADCAST)
+_GAP = int(Opcode.ROOM_GAP)
+_TRANSFER = int(Opcode.TRANSFER)
+_BALANCE = int(Opcode.BALANCE)
+_CHAT_SEND = int(Opcode.CHAT_SEND)
+_RESPONSE = int(Flag.RESPONSE)
+_DUPLICATE = int(Flag.POSSIBLE_DUPLICATE)
+_READ = READ
+assert set(OPERATIONS) <= set(PAIRS)
 
 
 class Member(NamedTuple):
@@ -76,25 +85,29 @@ class Request:
         self.repeated = False
 
 
-class Host(Protocol):
+class Host:
     """What a connection needs of the thread that it belongs to."""
 
-    recorder: Recorder
-    trail: Trail
-    rooms: Rooms
-    poll: select.epoll
-    address: tuple[int, Any]  # family and address
-    timeout_s: float
-    connections: dict[int, "Connection"]  # by file descriptor
+    def __init__(self, address: tuple[int, Any], timeout_s: float, *, is_open: bool) -> None:
+        """address: family and address of the server. timeout_s, is_open: of the options."""
+        self.recorder = Recorder(Span(float("inf"), float("inf")), is_open)
+        self.trail, self.rooms = Trail(), Rooms()
+        self.poll = select.epoll()
+        self.address = address
+        self.timeout_s = timeout_s
+        self.connections: dict[int, Connection] = {}  # by file descriptor
 
-    def free(self, connection: "Connection", now: float) -> None:
+    def free(self, connection: "Connection", at: float) -> None:
         """One of its requests was answered, or it has logged in: it may send."""
+        raise NotImplementedError
 
     def jitter(self) -> float:
         """0.5 to 1.5, at random."""
+        raise NotImplementedError
 
     def later(self, at: float, call: Callable[[float], None]) -> None:
         """Call at that time."""
+        raise NotImplementedError
 
 
 class Connection:
@@ -118,8 +131,9 @@ class Connection:
         self._host = host
         self._client_id = client_id
         self._sock: socket.socket | None = None
+        self._fd = -1  # of it
         self._decoder = Decoder(MAX_BODY_LEN)
-        self._out = b""
+        self._out: list[bytes] = []  # to be sent
         self._interest = 0  # what the poll waits for
         self._paused = False
         self._connecting = False
@@ -130,6 +144,7 @@ class Connection:
         self._next_other = OTHER_REQ_IDS
         self._repeat: dict[int, Request] = {}  # numbered requests to send again when live
         self._joining: set[int] = set()  # rooms, before it is live
+        self._last: Stream | None = None  # that was told something
         self._greeting: Greeting | None = None
 
     # ---- the connection
@@ -142,11 +157,12 @@ class Connection:
         tune(sock, USER_TIMEOUT_MS)
         if self.slow:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_BUFFER)
-        self._sock, self._opened, self._connecting = sock, now, True
-        self._decoder, self._out = Decoder(MAX_BODY_LEN), b""
+        self._sock, self._fd = sock, sock.fileno()
+        self._opened, self._connecting = now, True
+        self._decoder, self._out = Decoder(MAX_BODY_LEN), []
         self._joining, self._paused = set(self.rooms), False
-        self._interest = select.EPOLLIN | select.EPOLLOUT
-        self._host.connections[sock.fileno()] = self
+        self._interest = _IN | _OUT
+        self._host.connections[self._fd] = self
         self._host.poll.register(sock, self._interest)
         code = sock.connect_ex(address)
         if code not in (0, errno.EINPROGRESS):
@@ -174,7 +190,7 @@ class Connection:
         """For good."""
         if self._sock is not None:
             self._host.poll.unregister(self._sock)
-            del self._host.connections[self._sock.fileno()]
+            del self._host.connections[self._fd]
             self._sock.close()
             self._sock = None
         self.live = False
@@ -223,7 +239,7 @@ class Connection:
         self._next_other += 1
         request = Request(opcode, fields, now, now, counted=False)
         self.pending[self._next_other] = request
-        self._write(REQUEST[opcode].frame(self._next_other, 0, *fields), now)
+        self._write(calls.request(opcode, self._next_other, 0, fields), now)
 
     def send(self, opcode: int, fields: tuple[Any, ...], due: float, now: float) -> None:
         """A request of the load; `flush` sends what was asked to be sent."""
@@ -235,10 +251,10 @@ class Connection:
             req_id = self._next_other
         self.pending[req_id] = Request(opcode, fields, due, now, counted=True)
         self.in_flight += 1
-        self._write(REQUEST[opcode].frame(req_id, 0, *fields), now)
+        self._write(calls.request(opcode, req_id, 0, fields), now)
 
     def _write(self, frame: bytes, now: float) -> None:
-        self._out += frame
+        self._out.append(frame)
         self.last_sent = now
 
     def flush(self, now: float) -> None:
@@ -246,55 +262,58 @@ class Connection:
             self._flush(now)
 
     def _flush(self, now: float) -> None:
-        sock = self._sock
-        assert sock is not None
-        try:
-            done = sock.send(self._out) if self._out else 0
-        except BlockingIOError:
-            done = 0
-        except OSError as error:
-            self.lost(os.strerror(error.errno or 0), now)
-            return
-        self._out = self._out[done:]
-        self._watch(sock)
+        out = self._out
+        if out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            try:
+                done = kernel.send(self._fd, data)
+            except OSError as error:
+                self.lost(os.strerror(error.errno or 0), now)
+                return
+            out.clear()
+            if done < len(data):
+                out.append(data[done:])
+        self._watch()
 
-    def _watch(self, sock: socket.socket) -> None:
-        interest = 0 if self._paused else select.EPOLLIN
+    def _watch(self) -> None:
+        interest = 0 if self._paused else _IN
         if self._out or self._connecting:
-            interest |= select.EPOLLOUT
+            interest |= _OUT
         if interest != self._interest:
             self._interest = interest
-            self._host.poll.modify(sock, interest)
+            self._host.poll.modify(self._fd, interest)
 
     def pause(self, on: bool) -> None:
         """Leave what comes where it is, or take it again."""
         if self._sock is not None and self.live:
             self._paused = on
-            self._watch(self._sock)
+            self._watch()
 
     # ---- receiving
 
-    def readable(self, size: int, clock: Callable[[], float]) -> float:
-        """Take what has come, at most `size` bytes; the time of that."""
+    def readable(self, size: int) -> float:
+        """Take what has come; the time of that. size: bytes at most; 0: as many as go at once."""
         sock = self._sock
         assert sock is not None
         try:
-            data = sock.recv(size)
+            data = sock.recv(size) if size else kernel.receive(self._fd)
         except BlockingIOError:
-            return clock()
+            data = None
         except OSError as error:
             data, self.failure = b"", os.strerror(error.errno or 0)
-        now = clock()
+        now = notes.now()
+        if data is None:
+            return now
         if not data:
             self.lost("the server closed it", now)
             return now
         decoder = self._decoder
         decoder.feed(data)
-        while (frame := decoder.next()) is not None:
+        while decoder.following():
             try:
-                self._take(frame, now)
+                self._take(decoder, now)
             except PeerError as error:
-                self._unexpected(f"{Opcode(frame[0]).name}: {error}")
+                self._unexpected(f"{Opcode(decoder.opcode).name}: {error}")
             if self._sock is not sock:
                 return now
         if decoder.dead:
@@ -304,13 +323,13 @@ class Connection:
     def _unexpected(self, text: str) -> None:
         self._host.trail.unexpected.append(f"{self.name}: {text}")
 
-    def _take(self, frame: Frame, now: float) -> None:
-        opcode, req_id, flags, status, buf, start, end, fault = frame
-        if fault:
-            self._unexpected(f"a frame with fault {fault}, opcode {opcode:#06x}")
+    def _take(self, frame: Decoder, now: float) -> None:
+        opcode, req_id, status = frame.opcode, frame.req_id, frame.status
+        if frame.fault:
+            self._unexpected(f"a frame with fault {frame.fault}, opcode {opcode:#06x}")
             return
-        if not flags & _RESPONSE:
-            self._push(opcode, buf, start, end, now)
+        if not frame.flags & _RESPONSE:
+            self._push(opcode, frame.buf, frame.start, frame.end, now)
             return
         request = self.pending.get(req_id)
         if request is None or request.opcode != opcode:
@@ -321,35 +340,36 @@ class Connection:
                 self._unexpected(f"{text}, status {status}")
             return
         del self.pending[req_id]
-        codec = ERROR if status else RESPONSE[opcode]
-        fields = codec.decode(buf, start, end)
+        buf, start, end = frame.buf, frame.start, frame.end
         if not request.counted:
+            codec = ERROR if status else RESPONSE[opcode]
+            fields = codec.decode(buf, start, end)
             self._settle_own(request, status, fields, buf[start:end], now)
             return
         if not status:
-            self._succeeded(request, fields, now)
+            first, second = calls.pair(opcode, buf, start, end)
+            self._succeeded(request, first, second, now)
         else:
+            fields = ERROR.decode(buf, start, end)
             self._refused(req_id, request, status, *fields, now=now)
         self.in_flight -= 1
         self._host.free(self, now)
 
-    def _succeeded(self, request: Request, fields: tuple[Any, ...], now: float) -> None:
+    def _succeeded(self, request: Request, first: int, second: int, now: float) -> None:
+        """first, second: what it was answered with."""
         self._busy = 0
-        host, opcode = self._host, request.opcode
-        if opcode in KIND_OF:
-            payee, amount = request.fields if len(request.fields) == 2 else (0, *request.fields)
-            txn, balance = fields
-            host.trail.answers += ANSWER.pack(
-                txn, KIND_OF[opcode], self.user, payee, amount, balance, request.sent, now
-            )
+        host, opcode, fields = self._host, request.opcode, request.fields
+        answers, user, sent = host.trail.answers, self.user, request.sent
+        if opcode == _TRANSFER:
+            kind = KIND_OF[opcode]
+            notes.answer(answers, first, kind, user, fields[0], fields[1], second, sent, now)
         elif opcode == _BALANCE:
-            balance, last = fields
-            host.trail.answers += ANSWER.pack(
-                last, READ, self.user, 0, 0, balance, request.sent, now
-            )
+            notes.answer(answers, second, _READ, user, 0, 0, first, sent, now)
         elif opcode == _CHAT_SEND:
-            room, text = request.fields
-            host.rooms.acknowledged((room, self.user, self.name, text), fields)
+            host.rooms.acknowledged(fields[0], user, self.name, fields[1], first, second)
+        elif opcode in KIND_OF:
+            kind = KIND_OF[opcode]
+            notes.answer(answers, first, kind, user, 0, fields[0], second, sent, now)
         if not request.failed:
             host.recorder.success(opcode, request.due, request.sent, now)
 
@@ -407,15 +427,28 @@ class Connection:
         if opcode not in (_BROADCAST, _GAP):
             self._unexpected(f"a push of opcode {opcode:#06x}")
             return
-        fields = PUSH[opcode].decode(buf, start, end)
-        stream = self.streams.get(fields[0])
-        if stream is None or fields[0] in self._joining:
-            if fields[0]:  # direct messages are not of this load
-                self._unexpected(f"it is not in room {fields[0]}, and told {fields}")
-        elif opcode == _BROADCAST:
-            stream.event(fields, buf[start:end], now)
+        if opcode == _BROADCAST:
+            room, seq, kind, at = calls.event(buf, start, end)
+            stream = self._stream(room, opcode, buf, start, end)
+            if stream is not None:
+                stream.event(seq, kind, buf, start, at, end, now)
         else:
-            stream.gap(fields[1], fields[2])
+            room, first, last = PUSH[opcode].decode(buf, start, end)
+            stream = self._stream(room, opcode, buf, start, end)
+            if stream is not None:
+                stream.gap(first, last)
+
+    def _stream(self, room: int, opcode: int, buf: bytes, start: int, end: int) -> Stream | None:
+        """Of the room of a push; None where it is not in it."""
+        stream = self._last
+        if stream is None or stream.room != room:
+            stream = self._last = self.streams.get(room)
+        if stream is not None and not (self._joining and room in self._joining):
+            return stream
+        if room:  # direct messages are not of this load
+            fields = PUSH[opcode].decode(buf, start, end)
+            self._unexpected(f"it is not in room {room}, and told {fields}")
+        return None
 
     # ---- logging in
 
@@ -462,6 +495,6 @@ class Connection:
             request.repeated, request.asked = True, now
             self.pending[req_id] = request
             self.in_flight += 1
-            self._write(REQUEST[request.opcode].frame(req_id, _DUPLICATE, *request.fields), now)
+            self._write(calls.request(request.opcode, req_id, _DUPLICATE, request.fields), now)
         self._repeat = {}
         self.flush(now)

@@ -26,7 +26,8 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from bench.lab.verdict import CHECKS, Problem
-from bench.stress.record import ANSWER, READ, VIEW, Answer, Refusal, Unknown, View
+from bench.stress.notes import ANSWER
+from bench.stress.record import READ, VIEW, Answer, Refusal, Unknown, View
 from libproto.messages import MAX_BALANCE, TxnKind
 
 TEXTS_MAX: Final = 20

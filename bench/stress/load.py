@@ -14,25 +14,31 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
 
-from bench.stress.connection import Connection, Member
+from bench.stress import notes
+from bench.stress.connection import Connection, Host, Member
 from bench.stress.mix import Choice, Payees
 from bench.stress.options import Options
-from bench.stress.record import LATE_S, Recorder, Span, Trail, now
-from bench.stress.rooms import Rooms, compose
+from bench.stress.record import LATE_S, Recorder, Span, Trail
 from libproto.messages import Opcode
 
 LOOK_S: Final = 0.02  # how often commands are looked for
 CHECK_S: Final = 0.1  # how often connections are looked at
 OPEN_EVERY_S: Final = 0.001  # so that a backlog of connections does not run over
-READ_SIZE: Final = 1 << 16
+READY_MAX: Final = 64  # connections, in one go
 SLOW_EVERY_S: Final = 0.25
 SLOW_SIZE: Final = 1024
 """A slow member takes so many bytes every SLOW_EVERY_S."""
-AMOUNT: Final = (1, 100)  # cents
+AMOUNT_MAX: Final = 100  # cents, of a request of the load; one at least
+# What is looked at for every request, as plain numbers.
+_OUT = select.EPOLLOUT
+_LATE_S, _AMOUNT_MAX = LATE_S, AMOUNT_MAX
+_CHAT_SEND, _TRANSFER = int(Opcode.CHAT_SEND), int(Opcode.TRANSFER)
+_BALANCE, _HEARTBEAT = int(Opcode.BALANCE), int(Opcode.HEARTBEAT)
 
 
 class Begin(NamedTuple):
@@ -42,7 +48,7 @@ class Begin(NamedTuple):
     first_seqs: dict[int, int]
 
 
-class Load:
+class Load(Host):
     """A thread and its connections. What it does next is told by `tell`; what it has seen may be
     read by others while it sends nothing."""
 
@@ -55,21 +61,17 @@ class Load:
         members: list[Member],
     ) -> None:
         """place: of the thread among all of them. users: the user_id of each account."""
-        self.recorder = Recorder(Span(float("inf"), float("inf")), options.is_open)
-        self.trail, self.rooms = Trail(), Rooms()
-        self.poll = select.epoll()
-        self.address = address
-        self.timeout_s = options.timeout
-        self.connections: dict[int, Connection] = {}
+        Host.__init__(self, address, options.timeout, is_open=options.is_open)
         self.error: BaseException | None = None
         self.sending = False
         self._options = options
+        self._pipeline, self._payload = options.pipeline, options.payload
         self._place = place
         self._users = users
         self._random = random.Random(f"{options.seed} {place}")  # noqa: S311 - to be repeated
         self._choice = Choice(options.shares)
         self._payees = Payees(options.accounts, options.hot_accounts, options.zipf)
-        self._serial = count()
+        self._serial = 0  # of the next message
         self._timers: list[tuple[float, int, Callable[[float], None]]] = []
         self._timer_numbers = count()
         self._commands: SimpleQueue[Begin | str] = SimpleQueue()
@@ -146,13 +148,13 @@ class Load:
             self.poll.close()
 
     def _run(self) -> None:
-        at = now()
+        at = notes.now()
         for number, connection in enumerate(self.everybody):
             self.later(at + number * OPEN_EVERY_S, connection.open)
         self.later(at, self._look)
         self.later(at, self._read_slowly)
         while self._obey():
-            at = now()
+            at = notes.now()
             while self._timers and self._timers[0][0] <= at:
                 heapq.heappop(self._timers)[2](at)
             if self.sending:
@@ -162,22 +164,22 @@ class Load:
                     self._serve(ready, fd, mask)
 
     def _serve(self, connection: Connection, fd: int, mask: int) -> None:
-        at = now()
-        if mask & select.EPOLLOUT:
+        at = notes.now()
+        if mask & _OUT:
             connection.writable(at)
-        if mask & ~select.EPOLLOUT and fd in self.connections:
-            at = connection.readable(READ_SIZE, now)
+        if mask & ~_OUT and fd in self.connections:
+            at = connection.readable(0)
         connection.flush(at)
 
     def _wait(self, at: float) -> list[tuple[int, int]]:
         timeout = min(self._timers[0][0] - at, LOOK_S)
         if not self.sending or not self._interval:
-            return self.poll.poll(max(0.0, timeout))
+            return self.poll.poll(max(0.0, timeout), READY_MAX)
         if not self._stuck:
             timeout = min(timeout, self._next_due - at)
         # An epoll waits whole milliseconds; select, for the epoll itself, microseconds.
         ready, _, _ = select.select([self.poll], [], [], max(0.0, timeout))
-        return self.poll.poll(0) if ready else []
+        return self.poll.poll(0, READY_MAX) if ready else []
 
     def _obey(self) -> bool:
         """Do what was told; False at the end."""
@@ -198,7 +200,7 @@ class Load:
         for each in self.everybody:
             each.pause(each.slow)
             each.reconnects = 0
-        at = now()
+        at = notes.now()
         self.sending, self._stuck = True, False
         if self._interval:
             self._next_due = at + self._interval * (self._place + 1) / self._options.threads
@@ -222,7 +224,7 @@ class Load:
         if self.sending:
             for connection in self.everybody:
                 if connection.slow and connection.live:
-                    connection.readable(SLOW_SIZE, now)
+                    connection.readable(SLOW_SIZE)
         self.later(at + SLOW_EVERY_S, self._read_slowly)
 
     # ---- requests
@@ -267,12 +269,12 @@ class Load:
         return None
 
     def _has_room(self, connection: Connection, at: float) -> bool:
-        if not connection.live or connection.in_flight >= self._options.pipeline:
+        if not connection.live or connection.in_flight >= self._pipeline:
             return False
         if at < connection.blocked_until:
             if connection.waking != connection.blocked_until:
                 connection.waking = connection.blocked_until
-                self.later(connection.waking, lambda then: self._unblock(connection, then))
+                self.later(connection.waking, partial(self._unblock, connection))
             return False
         return True
 
@@ -288,18 +290,19 @@ class Load:
         rng = self._random
         opcode = self._choice.pick(rng)
         fields: tuple[Any, ...]
-        if opcode == Opcode.CHAT_SEND:
-            text = compose(at, next(self._serial), self._options.payload)
-            fields = (rng.choice(connection.rooms), text)
-        elif opcode == Opcode.TRANSFER:
+        if opcode == _CHAT_SEND:
+            text = notes.compose(at, self._serial, self._payload)
+            self._serial += 1
+            fields = (connection.rooms[int(rng.random() * len(connection.rooms))], text)
+        elif opcode == _TRANSFER:
             payee = self._payees.pick(rng, connection.account)
-            fields = (self._users[payee], rng.randint(*AMOUNT))
-        elif opcode == Opcode.BALANCE:
+            fields = (self._users[payee], 1 + int(rng.random() * _AMOUNT_MAX))
+        elif opcode == _BALANCE:
             fields = ()
-        elif opcode == Opcode.HEARTBEAT:
+        elif opcode == _HEARTBEAT:
             fields = (int(at * 1e6),)
         else:
-            fields = (rng.randint(*AMOUNT),)
-        if at - due > LATE_S:
+            fields = (1 + int(rng.random() * _AMOUNT_MAX),)
+        if at - due > _LATE_S:
             self.recorder.sent_late(opcode, due)
         connection.send(opcode, fields, due, at)

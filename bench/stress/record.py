@@ -8,12 +8,11 @@ bytes, so a run of a million takes 50 MB over all processes.
 from __future__ import annotations  # array[int] is no type at run time before 3.12
 
 import struct
-import time
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from bench.stress import notes
 from libproto.errors import Status
 from libproto.messages import Opcode, TxnKind
 
@@ -21,6 +20,7 @@ LATE_S: Final = 0.001
 """A request that is sent so long after it was due is late."""
 AFTER: Final = -1
 """The second of what was answered after the end of the run."""
+_AFTER = AFTER
 ERRORS: Final = ("timeout", "busy", "checksum", "auth", "funds", "lost", "unknown")
 """Why a request fails: `lost` is the connection, `unknown` every other status."""
 _KINDS: Final = {
@@ -30,7 +30,6 @@ _KINDS: Final = {
     Status.ERR_UNAUTHORIZED: "auth",
     Status.ERR_INSUFFICIENT_FUNDS: "funds",
 }
-_MAX_US: Final = 2**32 - 1
 
 
 def error_kind(status: int) -> str:
@@ -38,12 +37,13 @@ def error_kind(status: int) -> str:
     return _KINDS.get(Status(status), "unknown")
 
 
-@dataclass(slots=True)
 class Span:
-    """When a run is measured, in time.monotonic() seconds; it ends early when interrupted."""
+    """When a run is measured, in s of `notes.now`; it ends early when interrupted."""
 
-    start: float
-    end: float
+    __slots__ = ("end", "start")
+
+    def __init__(self, start: float, end: float) -> None:
+        self.start, self.end = start, end
 
 
 class Cell(NamedTuple):
@@ -53,44 +53,51 @@ class Cell(NamedTuple):
     opcode: int
 
 
-@dataclass(slots=True)
 class Recorder:
     """Counts and latencies of one run, in one thread."""
 
-    span: Span
-    is_open: bool
-    latencies: dict[Cell, array[int]] = field(default_factory=dict)
-    """µs from when it was due (closed loop: sent) to its answer, of successes."""
-    services: dict[Cell, array[int]] = field(default_factory=dict)
-    """µs from its sending; in the open loop only, else they are the same."""
-    errors: Counter[tuple[int, int, str]] = field(default_factory=Counter)
-    """By second, opcode and kind."""
-    late: Counter[Cell] = field(default_factory=Counter)
-    dropped: Counter[int] = field(default_factory=Counter)
-    """By second: due, and never sent."""
-    details: Counter[str] = field(default_factory=Counter)
-    """What was said with the errors of kind `unknown`."""
-    succeeded: int = 0
-    failed: int = 0
+    def __init__(self, span: Span, is_open: bool) -> None:
+        self.span = span
+        self.is_open = is_open
+        # µs from when it was due (closed loop: sent) to its answer, of successes
+        self.latencies: dict[Cell, array[int]] = {}
+        # µs from its sending; in the open loop only, else they are the same
+        self.services: dict[Cell, array[int]] = {}
+        self.errors: Counter[tuple[int, int, str]] = Counter()  # by second, opcode and kind
+        self.late: Counter[Cell] = Counter()
+        self.dropped: Counter[int] = Counter()  # by second: due, and never sent
+        self.details: Counter[str] = Counter()  # what was said with the errors of kind `unknown`
+        self.succeeded = 0
+        self.failed = 0
+        # the columns of the second in which the last success was, by opcode: most are in the same
+        self._columns_of = _AFTER
+        self._columns: dict[int, tuple[array[int], array[int]]] = {}
 
     def _second(self, at: float) -> int:
         span = self.span
-        return int(at - span.start) if at < span.end else AFTER
+        return int(at - span.start) if at < span.end else _AFTER
 
     def success(self, opcode: int, due: float, sent: float, now: float) -> None:
         """An answer that is OK."""
         if now < self.span.start:
             return
         self.succeeded += 1
-        cell = Cell(self._second(now), opcode)
-        try:
-            latencies = self.latencies[cell]
-        except KeyError:
-            latencies = self.latencies[cell] = array("I")
-            self.services[cell] = array("I")
-        latencies.append(min(int((now - due) * 1e6), _MAX_US))
+        second = self._second(now)
+        if second != self._columns_of:
+            self._columns_of, self._columns = second, {}
+        columns = self._columns.get(opcode)
+        if columns is None:
+            columns = self._columns[opcode] = self._columns_for(Cell(second, opcode))
+        latencies, services = columns
+        notes.append(latencies, notes.us(now - due))
         if self.is_open:
-            self.services[cell].append(min(int((now - sent) * 1e6), _MAX_US))
+            notes.append(services, notes.us(now - sent))
+
+    def _columns_for(self, cell: Cell) -> tuple[array[int], array[int]]:
+        """Latencies and services of a cell."""
+        if cell not in self.latencies:
+            self.latencies[cell], self.services[cell] = array("I"), array("I")
+        return self.latencies[cell], self.services[cell]
 
     def failure(self, opcode: int, kind: str, now: float) -> None:
         """A request that came to nothing."""
@@ -163,19 +170,17 @@ class Unknown(NamedTuple):
     sent: float
 
 
-ANSWER: Final = struct.Struct(">QBIIQQdd")
 VIEW: Final = struct.Struct(">QIBIIQQQ")
 
 
-@dataclass(slots=True)
 class Trail:
     """What one thread was told of the ledger."""
 
-    answers: bytearray = field(default_factory=bytearray)
-    refusals: list[Refusal] = field(default_factory=list)
-    unknown: list[Unknown] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    """Answers and pushes that the protocol does not allow."""
+    def __init__(self) -> None:
+        self.answers = bytearray()  # of notes.ANSWER
+        self.refusals: list[Refusal] = []
+        self.unknown: list[Unknown] = []
+        self.unexpected: list[str] = []  # answers and pushes that the protocol does not allow
 
 
 LEDGER: Final = {kind: Opcode[kind.name] for kind in TxnKind}
@@ -188,8 +193,3 @@ def sorted_records(packed: bytes | bytearray, layout: struct.Struct) -> bytes:
     view = memoryview(packed)
     size = layout.size
     return b"".join(sorted(bytes(view[at : at + size]) for at in range(0, len(view), size)))
-
-
-def now() -> float:
-    """The clock of all times here: one for all processes of the machine."""
-    return time.monotonic()

@@ -10,60 +10,32 @@ from __future__ import annotations  # array[int] is no type at run time before 3
 
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final
-from zlib import crc32
 
 from bench.lab.verdict import Problem
-from libproto.codec import PUSH
-from libproto.messages import EventKind, Opcode
+from bench.stress import notes
+from libproto import calls
+from libproto.messages import EventKind
 
-HEAD: Final = 16
-"""Characters at the beginning of a message: when it was sent, in ns of time.monotonic(), in hex."""
-_LONGEST_S: Final = 3600.0  # what claims more is no message of a load
+_LONGEST_S = 3600.0  # what claims more is no message of a load
 _SPARE: Final = 1000  # numbers that a column grows by
-_MESSAGE: Final = int(EventKind.MESSAGE)
-_encode = PUSH[Opcode.CHAT_BROADCAST].encode
+_MESSAGE = int(EventKind.MESSAGE)
 
 
-def compose(sent: float, serial: int, payload: int) -> str:
-    """A message of `payload` bytes."""
-    head = f"{int(sent * 1e9):0{HEAD}x} {serial} "
-    return head + "." * (payload - len(head)) if len(head) < payload else head[:payload]
-
-
-def sent_at(message: str) -> float:
-    """When it was sent, in s; 0 where it is no message of a load."""
-    try:
-        return int(message[:HEAD], 16) / 1e9
-    except ValueError:
-        return 0.0
-
-
-def digest(body: bytes) -> int:
-    """Of the body of a CHAT_BROADCAST; never 0."""
-    return crc32(body) or 1
-
-
-@dataclass(slots=True)
 class Seen:
     """What was seen of one room, by the event's number from `first` on."""
 
-    first: int
-    count: int = 0
-    """How many numbers there are, seen or not; the columns are longer."""
-    digests: array[int] = field(default_factory=lambda: array("I"))
-    """0: nobody saw it."""
-    sent: array[float] = field(default_factory=lambda: array("d"))
-    """In s; 0 where it is no message of the load."""
-    last: array[int] = field(default_factory=lambda: array("I"))
-    """µs from the sending until the last member had it."""
-    members: array[int] = field(default_factory=lambda: array("I"))
-    """How many members had it, slow ones apart."""
-    told: array[int] = field(default_factory=lambda: array("B"))
-    """How many senders were told that it is their message; 2: of more than one."""
-    unknown: int = 0
-    """Messages of which it is not known whether they are in the room."""
+    def __init__(self, first: int, count: int = 0, unknown: int = 0) -> None:
+        """count: how many numbers there are, seen or not; the columns are longer. unknown: messages
+        of which it is not known whether they are in the room."""
+        self.first = first
+        self.count = count
+        self.unknown = unknown
+        self.digests = array("I")  # 0: nobody saw it
+        self.sent = array("d")  # in s; 0 where it is no message of the load
+        self.last = array("I")  # µs from the sending until the last member had it
+        self.members = array("I")  # how many members had it, slow ones apart
+        self.told = array("B")  # how many senders were told that it is theirs; 2: more than one
 
     def _reach(self, index: int) -> None:
         self.count = index + 1
@@ -82,24 +54,26 @@ class Seen:
             return True  # of before the run
         if index >= self.count:
             self._reach(index)
-        known = self.digests[index]
+        known = notes.u32(self.digests, index)
         if not known:
-            self.digests[index] = found
+            notes.put_u32(self.digests, index, found)
         return known in (0, found)
 
     def tell(self, seq: int) -> None:
         """A sender was told that this is its message."""
         index = seq - self.first
         if 0 <= index < self.count:
-            self.told[index] = min(2, self.told[index] + 1)
+            notes.put_u8(self.told, index, min(2, notes.u8(self.told, index) + 1))
 
     def deliver(self, seq: int, sent: float, now: float) -> None:
         """A message of the load has come to a member."""
         index = seq - self.first
-        if index >= 0 and 0 < now - sent < _LONGEST_S:
-            self.sent[index] = sent
-            self.last[index] = max(self.last[index], int((now - sent) * 1e6))
-            self.members[index] += 1
+        if 0 <= index < self.count and 0 < now - sent < _LONGEST_S:
+            notes.put_f64(self.sent, index, sent)
+            took = notes.us(now - sent)
+            if took > notes.u32(self.last, index):
+                notes.put_u32(self.last, index, took)
+            notes.put_u32(self.members, index, notes.u32(self.members, index) + 1)
 
     def add(self, other: Seen) -> Iterator[int]:
         """Take in what another thread or process saw; the numbers under which it saw another
@@ -147,12 +121,11 @@ class Rooms:
         self.problems = []
         self.events = self.gaps = self.missed_in_gaps = self.missed_unconnected = 0
 
-    def acknowledged(self, told: tuple[Any, ...], fields: tuple[Any, ...]) -> None:
-        """A CHAT_SEND of room, user, name and message was answered with these fields."""
-        (room, user, name, text), (seq, time) = told, fields
-        body = _encode(room, seq, time, EventKind.MESSAGE, user, name, text)
+    def acknowledged(self, room: int, user: int, name: str, text: str, seq: int, time: int) -> None:
+        """A CHAT_SEND of this user was answered with this room_seq and time."""
+        body = calls.said(room, seq, time, user, name, text)
         seen = self.seen[room]
-        if not seen.note(seq, digest(body)):
+        if not seen.note(seq, notes.digest(body, 0, len(body))):
             self.problem("events_differing", f"event {seq} of room {room} is not what was sent")
         seen.tell(seq)
 
@@ -171,6 +144,8 @@ class Stream:
         self.room = room
         self.position = 0  # the last number it has, or knows that it missed
         self._rooms = rooms
+        self._all: dict[int, Seen] = {}  # what its thread sees in this run
+        self._seen: Seen | None = None  # of this room
         self._who = f"{who} in room {room}"
         self._epoch = 0
         self._slow = slow
@@ -187,22 +162,26 @@ class Stream:
             rooms.missed_unconnected += max(0, last_seq - self.position)
         self._epoch, self.position = epoch, last_seq
 
-    def event(self, fields: tuple[Any, ...], body: bytes, now: float) -> None:
-        """A CHAT_BROADCAST: its fields and its body."""
-        seq = fields[1]
+    def event(
+        self, seq: int, kind: int, buf: bytes, start: int, at: int, end: int, now: float
+    ) -> None:
+        """A CHAT_BROADCAST, whose body is buf[start:end]; at: where in it the message begins."""
         rooms = self._rooms
         rooms.events += 1
         if seq != self.position + 1:
             self._out_of_order(seq, seq)
-        self.position = max(self.position, seq)
-        seen = rooms.seen.get(self.room)
+        if seq > self.position:
+            self.position = seq
+        if self._all is not rooms.seen:
+            self._all, self._seen = rooms.seen, rooms.seen.get(self.room)
+        seen = self._seen
         if seen is None:
             return  # no run yet
-        if not seen.note(seq, digest(body)):
+        if not seen.note(seq, notes.digest(buf, start, end)):
             text = f"{self._who}: event {seq} is not what others were told"
             rooms.problem("events_differing", text)
-        if fields[3] == _MESSAGE and not self._slow:
-            seen.deliver(seq, sent_at(fields[6]), now)
+        if kind == _MESSAGE and not self._slow:
+            seen.deliver(seq, notes.sent_at(buf, at, end), now)
 
     def gap(self, first: int, last: int) -> None:
         """A ROOM_GAP."""

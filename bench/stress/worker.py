@@ -21,8 +21,9 @@ from bench.lab.caller import Caller, CallFailed
 from bench.stress.connection import Member
 from bench.stress.lines import Lines, Told, say
 from bench.stress.load import Begin, Load
+from bench.stress.notes import ANSWER, now
 from bench.stress.options import Options
-from bench.stress.record import ANSWER, VIEW, Cell, Span, View, now, sorted_records
+from bench.stress.record import VIEW, Cell, Span, View, sorted_records
 from bench.stress.rooms import Rooms, Seen
 from libproto.messages import LIST_MAX, Opcode, Transaction
 
@@ -35,7 +36,7 @@ SETTLE_S: Final = 30.0
 TEXTS_MAX: Final = 20
 _SWITCH_S: Final = 0.001
 """How long a thread may keep the others waiting: less than Python's 5 ms, which would be measured
-as latency."""
+as latency. Compiled, it lets them go on whenever it looks for what has come."""
 
 
 class Failed(Exception):

@@ -11,8 +11,9 @@ import pytest
 from bench.lab.login import verifier
 from bench.stress.connection import Member
 from bench.stress.load import Begin, Load
+from bench.stress.notes import ANSWER, now
 from bench.stress.options import parse
-from bench.stress.record import ANSWER, Answer, Span, Unknown, now
+from bench.stress.record import READ, Answer, Span, Unknown
 from libproto.errors import Status
 from libproto.messages import (
     MIN_ITERATIONS,
@@ -61,10 +62,14 @@ def funded(wire: Wire) -> None:
 
 @contextmanager
 def loading(
-    *scripts: Script, rooms: tuple[int, ...] = (), timeout: float = 5.0, slow: bool = False
+    *scripts: Script,
+    words: tuple[str, ...] = ("--mix=trade-heavy", "--ratio=0:0:0:1"),
+    rooms: tuple[int, ...] = (),
+    timeout: float = 5.0,
+    slow: bool = False,
 ) -> Iterator[Load]:
     """A thread of the load with one connection, to these scripts in turn."""
-    options = parse(["--mix=trade-heavy", "--ratio=0:0:0:1", f"--funds={FUNDS}"])
+    options = parse([*words, f"--funds={FUNDS}"])
     member = Member(0, USERNAME, USER_ID, list(rooms), slow)
     with serving(*scripts) as port:
         address = (socket.AF_INET, ("127.0.0.1", port))
@@ -153,6 +158,7 @@ def test_a_request_that_is_not_answered_fails_and_ends_its_connection() -> None:
         kinds = {(opcode, kind) for _, opcode, kind in recorder.errors}
         assert kinds == {(Opcode.BALANCE, "timeout")}
         assert recorder.failed == 1
+        assert answers(load)[-1][:6] == (5, READ, USER_ID, 0, 0, FUNDS)
 
 
 def test_a_refusal_for_load_is_waited_out() -> None:
@@ -219,6 +225,50 @@ def test_a_push_that_is_left_out_is_found() -> None:
         wait_until(lambda: not load.behind({1: 3}), "the last event")
         assert [problem.check for problem in load.rooms.problems] == ["events_missing"]
         assert "room 1" in load.behind({1: 4})
+
+
+def test_pushes_of_several_rooms() -> None:
+    def talk(wire: Wire) -> None:
+        log_in(wire)
+        for _ in range(2):
+            join = wire.request()
+            wire.send(answer(join, *join.fields, 0, 1, 77))
+        wire.send(answer(deposit(wire, repeated=False), 5, FUNDS))
+        for seq in range(1, 4):
+            for room in (1, 2):
+                event = ChatBroadcast(room, seq, 0, EventKind.MESSAGE, 9, "bob", f"of room {room}")
+                wire.send(push(Opcode.CHAT_BROADCAST, *event))
+        wire.wait_closed()
+
+    with loading(talk, rooms=(1, 2)) as load:
+        settle(load)
+        wait_until(lambda: not load.behind({1: 3, 2: 3}), "the last events")
+        assert load.rooms.problems == []
+        assert load.trail.unexpected == []
+
+
+def test_what_the_kernel_does_not_take_at_once_is_sent_later() -> None:
+    """Sixty-four messages of four KiB each, where a few of them have room."""
+    asked: list[Request] = []
+
+    def listen(wire: Wire) -> None:
+        log_in(wire)
+        wire.send(answer(wire.request(), 1, 0, 1, 77))
+        wire.send(answer(deposit(wire, repeated=False), 5, FUNDS))
+        asked.extend(wire.request() for _ in range(64))
+        wire.wait_closed()
+
+    words = ("--mix=chat-heavy", "--pipeline=64", "--payload=4096")
+    with loading(listen, words=words, rooms=(1,)) as load:
+        settle(load)
+        (fd,) = load.connections
+        with socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        begin(load).end = now()
+        wait_until(lambda: len(asked) == 64, "all requests")
+    said = [request for request in asked if request.opcode == Opcode.CHAT_SEND]
+    assert [request.req_id for request in said] == list(range(2, len(said) + 2))
+    assert {len(request.fields[1]) for request in said} == {4096}
 
 
 @pytest.mark.parametrize("loses", [False, True])

@@ -16,8 +16,8 @@ from bench.stress.ledger import (
     answers_of,
     views_of,
 )
+from bench.stress.notes import ANSWER
 from bench.stress.record import (
-    ANSWER,
     READ,
     VIEW,
     Answer,

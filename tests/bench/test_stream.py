@@ -1,10 +1,13 @@
 """What members see of a room: order, gaps, differences, and how long deliveries take."""
 
 from typing import Any
+from zlib import crc32
 
 import pytest
 
-from bench.stress.rooms import Rooms, Seen, Stream, compose, digest, last_deliveries, sent_at
+from bench.stress import notes
+from bench.stress.rooms import Rooms, Seen, Stream, last_deliveries
+from libproto import calls
 from libproto.codec import PUSH
 from libproto.messages import EventKind, Opcode
 
@@ -14,7 +17,7 @@ encode = PUSH[Opcode.CHAT_BROADCAST].encode
 
 
 def told(seq: int, text: str = "", kind: int = EventKind.MESSAGE) -> tuple[Any, ...]:
-    return ROOM, seq, 77, kind, 5, "ann", text or compose(NOW, seq, 40)
+    return ROOM, seq, 77, kind, 5, "ann", text or notes.compose(NOW, seq, 40)
 
 
 def member(rooms: Rooms, last_seq: int = 0, *, slow: bool = False) -> Stream:
@@ -24,7 +27,9 @@ def member(rooms: Rooms, last_seq: int = 0, *, slow: bool = False) -> Stream:
 
 
 def give(stream: Stream, fields: tuple[Any, ...], at: float = NOW + 0.5) -> None:
-    stream.event(fields, encode(*fields), at)
+    body = encode(*fields)
+    _, seq, kind, begins = calls.event(body, 0, len(body))
+    stream.event(seq, kind, body, 0, begins, len(body), at)
 
 
 @pytest.fixture
@@ -40,10 +45,10 @@ def checks(rooms: Rooms) -> list[str]:
 
 @pytest.mark.parametrize("payload", [32, 33, 256, 4096])
 def test_a_message_has_its_payload_and_its_time(payload: int) -> None:
-    text = compose(1234.5, 2**40, payload)
-    assert len(text.encode()) == payload
-    assert sent_at(text) == pytest.approx(1234.5)
-    assert sent_at("hello") == 0
+    text = notes.compose(1234.5, 2**40, payload).encode()
+    assert len(text) == payload
+    assert notes.sent_at(b"." + text, 1, 1 + payload) == pytest.approx(1234.5)
+    assert notes.sent_at(b"hello", 0, 5) == 0
 
 
 def test_all_is_well(rooms: Rooms) -> None:
@@ -111,10 +116,10 @@ def test_members_of_two_threads_are_told_differently(rooms: Rooms) -> None:
 
 
 def test_an_event_that_is_not_what_was_acknowledged(rooms: Rooms) -> None:
-    rooms.acknowledged((ROOM, 5, "ann", "a"), (1, 77))
+    rooms.acknowledged(ROOM, 5, "ann", "a", 1, 77)
     give(member(rooms), told(1, "a"))
     assert rooms.problems == []
-    rooms.acknowledged((ROOM, 5, "ann", "a"), (2, 77))
+    rooms.acknowledged(ROOM, 5, "ann", "a", 2, 77)
     give(member(rooms, 1), told(2, "b"))
     assert checks(rooms) == ["events_differing"]
 
@@ -124,6 +129,14 @@ def test_what_was_before_the_run_is_not_compared(rooms: Rooms) -> None:
     give(member(rooms, 3), told(4, "a"))
     give(member(rooms, 3), told(4, "b"))
     assert rooms.problems == []
+
+
+def test_a_run_has_its_own_record(rooms: Rooms) -> None:
+    stream = member(rooms)
+    give(stream, told(1))
+    rooms.begin({ROOM: 2})
+    give(stream, told(2))
+    assert list(last_deliveries([rooms.seen[ROOM]], NOW, NOW + 1)) == [(0, 500_000, 1)]
 
 
 def test_delivery_is_to_the_last_member_slow_ones_apart(rooms: Rooms) -> None:
@@ -147,7 +160,7 @@ def _said(rooms: Rooms, seq: int, *, acknowledged: int = 1) -> None:
     event = told(seq)
     give(member(rooms, seq - 1), event, NOW + 0.25)
     for _ in range(acknowledged):
-        rooms.acknowledged((ROOM, *event[4:]), event[1:3])
+        rooms.acknowledged(ROOM, *event[4:], *event[1:3])
 
 
 def _repeated(*parts: Rooms) -> list[str]:
@@ -184,5 +197,5 @@ def test_two_messages_of_one_number(rooms: Rooms) -> None:
 
 
 def test_a_digest_is_never_the_mark_of_an_unseen_event() -> None:
-    assert digest(b"") == 1
-    assert digest(b"x") > 1
+    assert notes.digest(b"xyz", 1, 1) == 1
+    assert notes.digest(b"xyz", 1, 2) == crc32(b"y") > 1

@@ -1,0 +1,96 @@
+cimport cython
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from bench.stress cimport notes
+from bench.stress.record cimport Recorder, Trail
+from bench.stress.rooms cimport Rooms, Stream
+from libnet cimport kernel
+from libproto cimport calls
+from libproto.framing cimport Decoder
+
+cdef int _IN, _OUT
+cdef uint8_t _READ
+cdef uint16_t _BROADCAST, _GAP, _TRANSFER, _BALANCE, _CHAT_SEND
+cdef uint32_t _RESPONSE, _DUPLICATE
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Request:
+    cdef readonly uint16_t opcode
+    cdef readonly tuple fields
+    cdef readonly double due, sent
+    cdef public double asked
+    cdef readonly bint counted
+    cdef public bint failed, repeated
+
+
+cdef class Host:
+    cdef public Recorder recorder
+    cdef public Trail trail
+    cdef readonly Rooms rooms
+    cdef readonly object poll, address
+    cdef readonly double timeout_s
+    cdef readonly dict connections
+
+    cpdef free(self, Connection connection, double at)
+
+
+@cython.final
+cdef class Connection:
+    cdef readonly int64_t account
+    cdef readonly str name
+    cdef readonly uint32_t user
+    cdef readonly list rooms
+    cdef readonly bint slow
+    cdef public bint funded
+    cdef public double waking
+    cdef readonly bint live
+    cdef readonly int64_t in_flight
+    cdef readonly double blocked_until
+    cdef public int64_t reconnects
+    cdef readonly object failure
+    cdef readonly double last_sent
+    cdef readonly object heartbeat_s
+    cdef readonly dict pending, streams
+    cdef Host _host
+    cdef object _client_id, _sock, _greeting
+    cdef int _fd, _interest
+    cdef Decoder _decoder
+    cdef list _out
+    cdef bint _paused, _connecting
+    cdef int64_t _attempts, _busy
+    cdef double _opened
+    cdef uint64_t _next_numbered, _next_other
+    cdef dict _repeat
+    cdef set _joining
+    cdef Stream _last
+
+    cpdef send(self, uint16_t opcode, tuple fields, double due, double now)
+    cdef _write(self, bytes frame, double now)
+    cpdef flush(self, double now)
+    @cython.locals(out=list, data=bytes, done=Py_ssize_t)
+    cdef _flush(self, double now)
+    @cython.locals(interest=int)
+    cdef _watch(self)
+    @cython.locals(data=bytes, decoder=Decoder, now=double)
+    cpdef double readable(self, Py_ssize_t size) except -1
+
+    @cython.locals(
+        opcode=uint16_t, req_id=uint64_t, status=uint16_t, request=Request, buf=bytes,
+        start=Py_ssize_t, end=Py_ssize_t, first=uint64_t, second=uint64_t,
+    )
+    cdef _take(self, Decoder frame, double now)
+
+    @cython.locals(
+        host=Host, opcode=uint16_t, fields=tuple, answers=bytearray, user=uint32_t, sent=double,
+        kind=uint8_t,
+    )
+    cdef _succeeded(self, Request request, uint64_t first, uint64_t second, double now)
+
+    @cython.locals(room=uint32_t, seq=uint64_t, kind=uint8_t, at=Py_ssize_t, stream=Stream)
+    cdef _push(self, uint16_t opcode, bytes buf, Py_ssize_t start, Py_ssize_t end, double now)
+
+    cdef Stream _stream(
+        self, uint32_t room, uint16_t opcode, bytes buf, Py_ssize_t start, Py_ssize_t end,
+    )
