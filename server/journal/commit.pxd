@@ -40,7 +40,7 @@ cdef class Committer:
     cpdef uint64_t commit(self) except? 0
     @cython.locals(words=Words, place=uint64_t, slot=uint64_t)
     cdef uint64_t _before_pair(self, uint64_t count, uint64_t head) noexcept
-    @cython.locals(place=uint64_t, first=uint64_t, runs=list)
+    @cython.locals(place=uint64_t, first=uint64_t)
     cdef list _slots(self, uint64_t count)
     @cython.locals(at=uint64_t)
     cdef _run(self, uint64_t place, uint64_t count)

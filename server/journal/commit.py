@@ -221,12 +221,13 @@ class Committer:
     def _slots(self, count: int) -> list[memoryview]:
         """The slots of the next transactions, in order: one run, or two where the ring's end is
         between."""
+        if not count:
+            return []
         place = self._txn + 1 & self._mask
         first = min(count, self._size - place)
-        runs = [self._run(place, first)]
-        if first < count:
-            runs.append(self._run(0, count - first))
-        return runs
+        if first == count:
+            return [self._run(place, count)]
+        return [self._run(place, first), self._run(0, count - first)]
 
     def _run(self, place: int, count: int) -> memoryview:
         at = self._ring * _WORD + place * _RECORD_SIZE

@@ -16,7 +16,7 @@ from server.journal.disk import Disk
 from server.journal.errors import Damaged, Foreign, Inconsistent, JournalError
 from server.journal.format import BATCH, BatchKind, events_in
 from server.journal.idle import Idle
-from server.journal.money import ROW_WORDS
+from server.journal.money import ROW_WORDS, tell_of_events
 from server.journal.reader import Batch, End, Position, Reader, number_of
 from server.journal.snapshot import SnapshotHead, newest, txn_of, write
 from server.region.layout import WORD
@@ -188,7 +188,7 @@ def _told(batch: Batch) -> dict[int, tuple[int, int, int]]:
     and number."""
     words, at = batch.records.cast("Q"), OFFSETS[RecordKind.TRANSFER]
     said: dict[int, tuple[int, int, int]] = {}
-    if any(words[at["event"] :: RECORD_WORDS]):
+    if tell_of_events(words):
         for place in range(batch.count):
             first = place * RECORD_WORDS
             if words[first + at["kind"]] == RecordKind.TRANSFER and words[first + at["event"]]:

@@ -7,6 +7,16 @@ from server.region.machine cimport Words
 cdef uint64_t _DEPOSIT, _WITHDRAW, _TRANSFER, _IN_ROOM
 cdef uint64_t _MAX_BALANCE, _WORD, _RECORD_SIZE, _ROW_WORDS, _WINDOW, _OUTCOME_WORDS, _KIND_SHIFT
 
+cdef uint64_t _RECORD_WORDS, _EVENT
+
+
+@cython.locals(words=Words, count=uint64_t)
+cpdef bint are_numbered(object records, uint64_t first) except -1
+
+
+@cython.locals(words=Words, count=uint64_t)
+cpdef bint tell_of_events(object records) except -1
+
 
 @cython.locals(
     txn=uint64_t, supply=uint64_t, newest_time=uint64_t, end=uint64_t, users=uint64_t,

@@ -13,7 +13,7 @@ from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, Opcode
 from server.journal.errors import Inconsistent
 from server.region import machine
 from server.region.layout import OUTCOME_FIELDS, OUTCOME_WORDS, TARGET_KIND_SHIFT, WORD
-from server.region.records import MONEY_WORDS, OFFSETS, RECORD_SIZE, RecordKind
+from server.region.records import MONEY_WORDS, OFFSETS, RECORD_SIZE, RECORD_WORDS, RecordKind
 
 ROW_WORDS: Final = OUTCOME_WINDOW * OUTCOME_WORDS
 """Words of a client's outcomes, laid out as in the region."""
@@ -24,6 +24,7 @@ _DEPOSIT, _WITHDRAW, _TRANSFER = map(
 )
 _MAX_BALANCE, _WORD, _RECORD_SIZE, _ROW_WORDS = MAX_BALANCE, WORD, RECORD_SIZE, ROW_WORDS
 _WINDOW, _OUTCOME_WORDS, _KIND_SHIFT = OUTCOME_WINDOW, OUTCOME_WORDS, TARGET_KIND_SHIFT
+_RECORD_WORDS, _EVENT = RECORD_WORDS, OFFSETS[RecordKind.TRANSFER]["event"]
 _IN_ROOM = int(Opcode.TRANSFER_IN_ROOM)
 
 _unpack: Final = Struct(f"<{MONEY_WORDS}Q").unpack_from
@@ -68,6 +69,19 @@ class Money:
     def clients(self) -> int:
         """How many slots there are."""
         return len(self.client_users)
+
+
+def are_numbered(records: memoryview, first: int) -> bool:
+    """Are records, by words, those of the transactions from `first` on?"""
+    words, count = machine.words_of(records), len(records) // _RECORD_WORDS
+    return machine.are_numbered(words, _RECORD_WORDS, count, first)
+
+
+def tell_of_events(records: memoryview) -> bool:
+    """Is there an event that one of the records, by words, was published with? Of those of other
+    kinds something else may stand there."""
+    words, count = machine.words_of(records), len(records) // _RECORD_WORDS
+    return machine.has_any(words, _EVENT, _RECORD_WORDS, count)
 
 
 def fold_money(of: Money, records: bytes, at: int) -> int:

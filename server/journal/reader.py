@@ -31,6 +31,7 @@ from server.journal.format import (
     segment_head,
     sha256,
 )
+from server.journal.money import are_numbered
 from server.region.layout import WORD
 from server.region.records import RECORD_SIZE, RECORD_WORDS
 
@@ -291,8 +292,9 @@ def _batch(
     if found.kind not in _KINDS:
         raise Damaged(path, at.offset, f"there is no batch of kind {found.kind}")
     last = found.first_txn + found.txns - 1
-    ids = records.cast("Q")[::RECORD_WORDS].tolist()
-    if ids != list(range(found.first_txn, last + 1)):
+    words = records.cast("Q")
+    if not are_numbered(words, found.first_txn):
+        ids = words[::RECORD_WORDS]
         raise Damaged(path, txns, f"the records are {ids[0]} to {ids[-1]}, the header says others")
     following = Position(
         head.number,

@@ -32,6 +32,23 @@ cdef extern from *:
         for (uint64_t n = 0; n < count; n++) words[to + n] = words[start + n];
     }
 
+    static inline int region_are_numbered(
+        region_words words, uint64_t step, uint64_t count, uint64_t first
+    ) {
+        if (count && first + (count - 1) < first) return 0;
+        for (uint64_t n = 0; n < count; n++)
+            if (words[n * step] != first + n) return 0;
+        return 1;
+    }
+
+    static inline int region_has_any(
+        region_words words, uint64_t at, uint64_t step, uint64_t count
+    ) {
+        for (uint64_t n = 0; n < count; n++)
+            if (words[at + n * step]) return 1;
+        return 0;
+    }
+
     static inline int region_is_free(sem_t *semaphore) {
         int value = 0;
         return sem_getvalue(semaphore, &value) == 0 && value > 0;
@@ -44,6 +61,12 @@ cdef extern from *:
     void publish "region_publish" (Words words, uint64_t at, uint64_t value) noexcept
     void retract "region_retract" (Words words, uint64_t at) noexcept
     void copy_words "region_copy" (Words words, uint64_t to, uint64_t start, uint64_t count) noexcept
+    bint are_numbered "region_are_numbered" (
+        Words words, uint64_t step, uint64_t count, uint64_t first
+    ) noexcept
+    bint has_any "region_has_any" (
+        Words words, uint64_t at, uint64_t step, uint64_t count
+    ) noexcept
     bint _is_free "region_is_free" (sem_t *semaphore) noexcept
     int sem_trywait(sem_t *semaphore) noexcept
     int sem_post(sem_t *semaphore) noexcept

@@ -79,6 +79,16 @@ def copy_words(words: Words, to: int, start: int, count: int) -> None:
     words[to : to + count] = words[start : start + count]
 
 
+def are_numbered(words: Words, step: int, count: int, first: int) -> bool:
+    """Are the first words of records of `step` words the numbers from `first` on?"""
+    return words[: count * step : step].tolist() == list(range(first, first + count))
+
+
+def has_any(words: Words, at: int, step: int, count: int) -> bool:
+    """Is word `at` of a record of `step` words another than 0?"""
+    return any(words[at : count * step : step])
+
+
 def store_7(
     words: Words,  # noqa: ARG001 - the twin stores there
     blob: memoryview, at: int,

@@ -24,9 +24,9 @@ from tests.server.journal.history import (
     VARIED,
     History,
     Step,
-    Truth,
     folded,
     history,
+    in_window,
     truth_of,
 )
 
@@ -58,19 +58,6 @@ def test_any_history_makes_the_same_books(steps: list[Step], sizes: list[int]) -
             assert in_batches.balances == worked.books(moment).balances
             turn += 1
         assert in_window(truth_of(in_batches)) == in_window(worked.shown[-1])
-
-
-def in_window(truth: Truth) -> Truth:
-    """Without outcomes that are too old to be asked for: a batch has its transactions first, so it
-    may pass over one that stood in the record before a later one made it old."""
-    found = dict(truth)
-    for (segment, slot), (newest, *row) in truth.items():
-        if segment == "clients.newest":
-            for at in range(0, ROW_WORDS, OUTCOME_WORDS):
-                if row[at] + OUTCOME_WINDOW <= newest:
-                    row[at : at + OUTCOME_WORDS] = [0] * OUTCOME_WORDS
-            found[segment, slot] = [newest, *row]
-    return found
 
 
 def test_the_varied_history_is_varied() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libproto.messages import MAX_BALANCE
+from server.journal.money import are_numbered, tell_of_events
+from server.region.records import OFFSETS, RECORD_SIZE, RECORD_WORDS, RecordKind
 from tests.helpers.form import COMPILED
 from tests.server.journal import fold
 
@@ -53,6 +56,37 @@ CASES = st.fixed_dictionaries(
         "records": RECORDS,
     }
 )
+
+
+def words_of(*numbers: int) -> memoryview:
+    """Records of these numbers, by words."""
+    words = array("Q", bytes(len(numbers) * RECORD_SIZE))
+    for place, number in enumerate(numbers):
+        words[place * RECORD_WORDS] = number % 2**64
+    return memoryview(words)
+
+
+@pytest.mark.parametrize("first", [1, 2**63 - 2, 2**64 - 4])
+@pytest.mark.parametrize("count", range(5))
+def test_records_are_numbered_without_a_gap(first: int, count: int) -> None:
+    numbers = list(range(first, first + count))
+    assert are_numbered(words_of(*numbers), first)
+    for place in range(count):
+        changed = numbers.copy()
+        changed[place] += 1
+        assert not are_numbered(words_of(*changed), first)
+    assert not are_numbered(words_of(*range(2**64 - 1, 2**64 + count)), 2**64 - 1) or not count
+
+
+def test_records_that_tell_of_events_are_noticed() -> None:
+    at = OFFSETS[RecordKind.TRANSFER]["event"]
+    words = words_of(*range(1, 5))
+    assert not tell_of_events(words)
+    for place in range(4):
+        words = words_of(*range(1, 5))
+        words[place * RECORD_WORDS + at] = 1 << 63
+        assert tell_of_events(words)
+        assert not tell_of_events(words[: place * RECORD_WORDS])
 
 
 @contextmanager
