@@ -26,7 +26,8 @@ TWIN: Final = "# Twin of "
 DIRECTIVES: Final = {"language_level": 3, "annotation_typing": False, "cdivision": True}
 # No debugging information: it would name the folder of the build, and what is built twice from the
 # same sources shall be the same.
-FLAGS: Final = ("-O2", "-g0")
+# A number that is too narrow for what is done with it would be another number.
+FLAGS: Final = ("-O2", "-g0", "-Werror=shift-count-overflow", "-Werror=overflow")
 UNFINISHED: Final = "--------"
 """The digest of a source that is still to be compiled."""
 SUFFIX: Final = str(sysconfig.get_config_var("EXT_SUFFIX"))

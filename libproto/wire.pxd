@@ -139,18 +139,5 @@ cdef inline bytes frame(uint32_t word, uint16_t opcode, uint16_t status, uint64_
     wire_seal(at, word, <uint32_t>size, opcode, status, req_id)
     return made
 
-cdef inline uint64_t u64(bytes data, Py_ssize_t at) noexcept:
-    return wire_read64(PyBytes_AS_STRING(data) + at)
-
-cdef inline uint32_t u32(bytes data, Py_ssize_t at) noexcept:
-    return wire_read32(PyBytes_AS_STRING(data) + at)
-
-cdef inline bytes two_words(
-    uint16_t opcode, uint32_t flags, uint64_t req_id, uint64_t first, uint64_t second
-):
-    cdef bytes made = PyBytes_FromStringAndSize(NULL, 48)
-    cdef char *at = PyBytes_AS_STRING(made)
-    wire_write64(at + 32, first)
-    wire_write64(at + 40, second)
-    wire_seal(at, 0x4E530100 | flags, 16, opcode, 0, req_id)
-    return made
+cdef inline uint64_t crc(bytes data, uint32_t start) noexcept:
+    return wire_crc(start, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))

@@ -18,8 +18,6 @@ CHECKSUM_AT: Final = 22
 RESERVED_AT: Final = CHECKSUM_AT + 4
 """Offset of the reserved bytes, from where the checksum covers everything again."""
 
-_U32, _U64, _TWO_U64 = Struct(">I"), Struct(">Q"), Struct(">2Q")
-
 # From this frame length on, a view costs less than a copy.
 _VIEW_MIN: Final = 1024
 
@@ -43,21 +41,9 @@ def frame(word: int, opcode: int, status: int, req_id: int, body: bytes) -> byte
     return HEADER.pack(word, 32, size, opcode, status, req_id, crc, 0, 0) + body
 
 
-def u64(data: bytes, at: int) -> int:
-    """The u64 at an offset. The bytes are there: callers have looked."""
-    found: int = _U64.unpack_from(data, at)[0]
-    return found
-
-
-def u32(data: bytes, at: int) -> int:
-    """The u32 at an offset, likewise."""
-    found: int = _U32.unpack_from(data, at)[0]
-    return found
-
-
-def two_words(opcode: int, flags: int, req_id: int, first: int, second: int) -> bytes:
-    """A whole frame with status 0 around a body of two u64. flags: of those there are."""
-    return frame(0x4E530100 | flags, opcode, 0, req_id, _TWO_U64.pack(first, second))
+def crc(data: bytes, start: int) -> int:
+    """CRC-32/ISO-HDLC of these bytes, behind those whose checksum is `start`; 0: of these alone."""
+    return crc32(data, start)
 
 
 # the numbers that stand above in place of names, which would be looked up for every frame

@@ -2,12 +2,17 @@
 #
 # What is not as it should be goes to the codec, which says what is wrong with it.
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from libproto cimport wire
 
-ctypedef (uint32_t, uint64_t) Transfer
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+
+# 64 bits each, so that whoever shifts a number loses nothing
+ctypedef (uint64_t, uint64_t) Transfer
 
 cdef inline bytes pair(uint16_t opcode, uint64_t req_id, uint32_t flags, uint64_t first, uint64_t second):
     if flags > 0x0F:
@@ -32,3 +37,33 @@ cdef inline Transfer transfer(bytes buf, Py_ssize_t start, Py_ssize_t end) excep
         return REQUEST[0x0203].decode(buf, start, end)
     cdef const char *at = PyBytes_AS_STRING(buf) + start
     return (wire.wire_read32(at), wire.wire_read64(at + 4))
+
+cdef inline uint64_t chat_send(bytes buf, Py_ssize_t start, Py_ssize_t end) except? 0:
+    cdef const char *at = PyBytes_AS_STRING(buf) + start
+    if end - start < 6 or wire.wire_read16(at + 4) != end - start - 6:
+        from libproto.codec import REQUEST
+        return REQUEST[0x0103].decode(buf, start, end)[0]
+    return wire.wire_read32(at)
+
+cdef inline bytes broadcast(
+    uint64_t room, uint64_t seq, uint64_t time, uint64_t kind, uint64_t user, str name,
+    bytes message,
+):
+    cdef Py_ssize_t name_size = 0, size = PyBytes_GET_SIZE(message)
+    cdef const char *its_name = PyUnicode_AsUTF8AndSize(name, &name_size)
+    if name_size > 0xFFFF or size > 0xFFFF or room >> 32 or kind >> 8 or user >> 32:
+        from libproto.codec import PUSH
+        return PUSH[0x0104].frame(0, 0, room, seq, time, kind, user, name, message.decode())
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, 61 + name_size + size)
+    cdef char *at = PyBytes_AS_STRING(made)
+    wire.wire_write32(at + 32, <uint32_t>room)
+    wire.wire_write64(at + 36, seq)
+    wire.wire_write64(at + 44, time)
+    at[52] = <char>kind
+    wire.wire_write32(at + 53, <uint32_t>user)
+    wire.wire_write16(at + 57, <uint16_t>name_size)
+    memcpy(at + 59, its_name, name_size)
+    wire.wire_write16(at + 59 + name_size, <uint16_t>size)
+    memcpy(at + 61 + name_size, PyBytes_AS_STRING(message), size)
+    wire.wire_seal(at, 0x4E530100, <uint32_t>(29 + name_size + size), 0x0104, 0, 0)
+    return made

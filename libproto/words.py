@@ -6,10 +6,10 @@ words of fixed size. It answers and refuses the same: the codecs refuse for both
 
 from typing import Final
 
-from libproto.codec import REQUEST, RESPONSE
+from libproto.codec import PUSH, REQUEST, RESPONSE
 from libproto.fields import Body, fields_of
 from libproto.framing import KNOWN_FLAGS
-from libproto.messages import Flag, Opcode, TransferRequest
+from libproto.messages import ChatBroadcast, ChatSendRequest, Flag, Opcode, TransferRequest
 
 PAIRS: Final = (
     Opcode.HEARTBEAT,
@@ -22,6 +22,8 @@ PAIRS: Final = (
 """Responses that are two u64."""
 WORDS: Final = (Opcode.HEARTBEAT, Opcode.DEPOSIT, Opcode.WITHDRAW)
 """Requests that are one u64."""
+MESSAGE_AT: Final = 6
+"""Offset of the message in the body of a CHAT_SEND request: behind the room, and its length."""
 
 
 def pair(opcode: int, req_id: int, flags: int, first: int, second: int) -> bytes:
@@ -41,8 +43,26 @@ def transfer(buf: bytes, start: int, end: int) -> tuple[int, int]:
     return to_user, amount
 
 
+def chat_send(buf: bytes, start: int, end: int) -> int:
+    """The room of a CHAT_SEND request, whose message is then what follows MESSAGE_AT. PeerError as
+    of Codec.decode; that the message is UTF-8 may be left to the caller."""
+    room: int = REQUEST[Opcode.CHAT_SEND].decode(buf, start, end)[0]
+    return room
+
+
+def broadcast(
+    room: int, seq: int, time: int, kind: int, user: int, name: str, message: bytes
+) -> bytes:
+    """The frame of a CHAT_BROADCAST push. name, message: of less than 64 KiB of UTF-8 each;
+    MisuseError where a value cannot be carried."""
+    frame: bytes = PUSH[Opcode.CHAT_BROADCAST].frame(
+        0, 0, room, seq, time, kind, user, name, message.decode()
+    )
+    return frame
+
+
 def _codes(body: Body) -> str:
-    return "".join(field.kind.code or "?" for field in fields_of(body))
+    return "".join(field.kind.code or f"({field.kind.name})" for field in fields_of(body))
 
 
 # what words.pxd takes for granted
@@ -50,3 +70,5 @@ assert all(_codes(RESPONSE[opcode].body) == "QQ" for opcode in PAIRS)
 assert all(_codes(REQUEST[opcode].body) == "Q" for opcode in WORDS)
 assert (_codes(TransferRequest), int(Opcode.TRANSFER)) == ("IQ", 0x0203)
 assert (TransferRequest._fields, int(Flag.RESPONSE), KNOWN_FLAGS) == (("to_user", "amount"), 4, 15)
+assert (_codes(ChatSendRequest), int(Opcode.CHAT_SEND)) == ("I(str)", 0x0103)
+assert (_codes(ChatBroadcast), int(Opcode.CHAT_BROADCAST)) == ("IQQBI(str)(str)", 0x0104)

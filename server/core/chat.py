@@ -4,26 +4,27 @@ Messages are executed exactly once under a client_id, as ledger requests are: th
 the client's record, under the user's account lock, before the event can be seen (`Events`).
 """
 
-import zlib
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from libproto import wire, words
 from libproto.codec import PUSH
 from libproto.messages import EventKind, Opcode
 from server.core.audience import NOBODY, Audience, Touched
 from server.core.errors import NoSuchUser, NotJoined, OtherRequest, Superseded
-from server.core.events import Events, Request, SlotKind
+from server.core.events import Events, SlotKind
 from server.core.outcomes import Outcomes
 from server.core.room_bits import RoomBits
-from server.core.session import Session, is_live
+from server.core.session import Session
 from server.core.users import Users
+from server.region import machine
 from server.region.layout import TARGET_KIND_SHIFT
 from server.region.locks import Locks
 from server.region.region import Region
 
-_broadcast = PUSH[Opcode.CHAT_BROADCAST].frame
+_SEND, _DIRECT = int(Opcode.CHAT_SEND), int(Opcode.DIRECT_SEND)
 _direct = PUSH[Opcode.DIRECT_MESSAGE].frame
 _payment = PUSH[Opcode.PAYMENT].frame
-_MESSAGE: Final = int(EventKind.MESSAGE)
+_MESSAGE, _KIND_SHIFT = int(EventKind.MESSAGE), TARGET_KIND_SHIFT
 
 
 class Sent(NamedTuple):
@@ -39,7 +40,12 @@ class Sent(NamedTuple):
 def digest_of(message: str, room: int = 0) -> int:
     """A number that tells one message from another: its CRC-32, and its bytes."""
     data = message.encode()
-    return zlib.crc32(data, room) << 32 | len(data)
+    return wire.crc(data, room) << 32 | len(data)
+
+
+def _digest(message: bytes) -> int:
+    high = wire.crc(message, 0)
+    return high << 32 | len(message)
 
 
 class Chat:
@@ -55,7 +61,8 @@ class Chat:
         events: Events,
         outcomes: Outcomes,
     ) -> None:
-        self._words, self._locks = region.words, locks
+        self._view, self._locks = region.words, locks
+        self._words = machine.words_of(region.words)
         self._users, self._bits = users, bits
         self._audience, self._events = audience, events
         self._outcomes = outcomes
@@ -69,21 +76,30 @@ class Chat:
 
         Superseded, OutcomeUnknown, OtherRequest, NotJoined, Busy.
         """
-        locks, events = self._locks, self._events
-        request = _request(session, req_id, message)
+        return self.send_encoded(session, room, message.encode(), now, req_id, flagged)
+
+    def send_encoded(
+        self, session: Session, room: int, message: bytes, now: int, req_id: int, flagged: int
+    ) -> Sent:
+        """The same, of a text in UTF-8."""
+        events = self._events
+        digest = _digest(message)
         guard = session.sending
         if guard is None:
-            guard = session.sending = locks.guard("chat send", session.lock, locks.event)
+            held = session.lock, self._locks.event
+            guard = session.sending = self._locks.guard("chat send", *held)
         with guard:
-            recorded = self._recorded(session, request, Opcode.CHAT_SEND, room, flagged)
+            recorded = self._recorded(session, req_id, digest, _SEND, room, flagged)
             if recorded is not None:
                 return recorded
             if not self._bits.has(session.slot, room):
                 raise NotJoined
             events.check_open()
             seq = events.next_seq(room)
-            frame = _broadcast(0, 0, room, seq, now, _MESSAGE, session.user, session.name, message)
-            payload = events.payload(_MESSAGE, room, seq, session.user, 0, frame, now, request)
+            user, name = session.user, session.name
+            frame = words.broadcast(room, seq, now, _MESSAGE, user, name, message)
+            request = user, session.client_slot, session.client_id, req_id, digest
+            payload = events.payload(_MESSAGE, room, seq, user, 0, frame, now, request)
             events.publish(payload)
             event = events.head()
         # After the unlock: nothing is under a lock that need not be.
@@ -97,13 +113,13 @@ class Chat:
         Superseded, OutcomeUnknown, OtherRequest, NoSuchUser, Busy.
         """
         locks, events = self._locks, self._events
-        request = _request(session, req_id, message)
+        digest = _digest(message.encode())
         guard = session.directing
         if guard is None:
             held = locks.registry, session.lock, locks.event
             guard = session.directing = locks.guard("direct send", *held)
         with guard:
-            recorded = self._recorded(session, request, Opcode.DIRECT_SEND, to_user, flagged)
+            recorded = self._recorded(session, req_id, digest, _DIRECT, to_user, flagged)
             if recorded is not None:
                 return recorded
             if not self._users.exists(to_user):
@@ -111,22 +127,24 @@ class Chat:
             events.check_open()
             seq = events.direct_seq(to_user) + 1
             frame = _direct(0, 0, seq, now, session.user, session.name, message)
+            request = session.user, session.client_slot, session.client_id, req_id, digest
             payload = events.payload(SlotKind.DIRECT, 0, seq, to_user, 0, frame, now, request)
             events.publish(payload)
             event, touched = events.head(), self._audience.workers_of(to_user)
         return Sent(seq, now, event, False, touched)
 
     def _recorded(
-        self, session: Session, request: Request, opcode: int, to: int, flagged: int
+        self, session: Session, req_id: int, digest: int, opcode: int, to: int, flagged: int
     ) -> Sent | None:
         """The outcome of a request that was executed before; None: it is to be executed now. Under
         the account lock. Superseded, OutcomeUnknown, OtherRequest."""
-        if not is_live(self._words, session):
+        words = self._words
+        if words[session.at] != session.id or words[session.at + 1]:
             raise Superseded
-        found = self._outcomes.look(session, request.req_id, flagged)
+        found = self._outcomes.look(session, req_id, flagged)
         if found is None:
             return None
-        if (found.target, found.digest) != (opcode << TARGET_KIND_SHIFT | to, request.digest):
+        if (found.target, found.digest) != (opcode << _KIND_SHIFT | to, digest):
             raise OtherRequest
         # Of a message, the place of the balance has its time: layout.py, OUTCOME_FIELDS.
         return Sent(found.seq, found.balance, self._events.head(), True, NOBODY)
@@ -143,7 +161,3 @@ class Chat:
             event = self._events.payload(SlotKind.PAYMENT, 0, 0, payee, 0, frame, now)
             self._events.publish(event)
             return self._audience.workers_of(payee)
-
-
-def _request(session: Session, req_id: int, message: str) -> Request:
-    return Request(session.user, session.client_slot, session.client_id, req_id, digest_of(message))

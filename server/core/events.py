@@ -9,7 +9,6 @@ between leaves nothing half-done: the repair calls `complete`.
 
 from collections.abc import Mapping
 from enum import IntEnum
-from struct import Struct
 from typing import NamedTuple
 
 from libproto.messages import HEADER_LEN, Opcode
@@ -20,8 +19,9 @@ from server.core.errors import (
     JournalFailed,
     LeavesFull,
 )
-from server.core.outcomes import Outcome, Outcomes
+from server.core.outcomes import Outcomes
 from server.core.room_bits import RoomBits
+from server.region import machine
 from server.region.layout import EVENT_FIELDS, TARGET_KIND_SHIFT, WORD
 from server.region.region import Region
 
@@ -49,25 +49,19 @@ class Event(NamedTuple):
     frame: bytes
 
 
-class Request(NamedTuple):
-    """The request that an event is made by, for its outcome."""
-
-    sender: int = 0  # user id
-    client_slot: int = 0  # slot + 1; 0: it has no outcome
-    client_id: int = 0
-    req_id: int = 0
-    digest: int = 0  # of the message
-
-
-NO_REQUEST = Request()
+Request = tuple[int, int, int, int, int]
+"""The request that an event is made by, for its outcome: the sender's user id, the client's slot +
+1 (0: it has no outcome) and its client_id, the req_id, and a digest of the message."""
+NO_REQUEST: Request = (0, 0, 0, 0, 0)
 _HEAD_WORDS = len(EVENT_FIELDS)
-_HEAD = Struct(f"={_HEAD_WORDS - 1}Q")  # all but the word before them
 _SHORT_WORDS = 8  # up to frame_len
 assert [field.name for field in EVENT_FIELDS] == [
     "word", "kind", "room", "seq", "user", "session", "previous", "frame_len", "time", "sender",
     "client_slot", "client_id", "req_id", "digest", "txn",
 ], "written and read by place"  # fmt: skip
 _CHAT, _DIRECT = int(Opcode.CHAT_SEND), int(Opcode.DIRECT_SEND)
+_JOINED, _LEFT, _DIRECT_KIND = map(int, (SlotKind.JOINED, SlotKind.LEFT, SlotKind.DIRECT))
+_KIND_SHIFT = TARGET_KIND_SHIFT
 _PAYMENT_SHARE = 8  # of the ring one part is never taken by payments
 
 
@@ -76,15 +70,20 @@ class Events:
 
     def __init__(self, region: Region, bits: RoomBits, outcomes: Outcomes) -> None:
         layout = region.layout
-        self._words, self._bytes, self._bits = region.words, region.bytes, bits
+        self._view, self._bytes, self._bits = region.words, region.bytes, bits
+        self._words = machine.words_of(region.words)
         self._rooms, self._users = layout["rooms"], layout["users"]
+        self._room_base, self._room_stride = self._rooms.base, self._rooms.stride
         self._head, self._limit = region.events.index("head"), region.events.index("limit")
         self._leave_limit = region.events.index("leave_limit")
         self._full = region.journal.index("full")
         self._closed = region.archive.index("closed")
         self._first = region.events.index("first")
         self._skipped = region.events.index("skipped")
-        self._clients, self._outcomes = layout["clients"], outcomes
+        self._outcomes = outcomes
+        self._client_base, self._client_stride = layout["clients"].base, layout["clients"].stride
+        self._user_base = self._users.at(0, "direct_seq")
+        self._user_stride = self._users.stride
         ring = layout["event_ring"]
         self._ring, self._stride, self._mask = ring.base, ring.stride, ring.records - 1
         self._frame = ring.offsets["frame"]
@@ -150,57 +149,60 @@ class Events:
         the recipient's direct_seq where room is 0. user: who joins, leaves or speaks; the recipient
         where room is 0. session: slot + 1 of the one that joins or leaves. now: microseconds since
         the Unix epoch. txn: the transaction that it is published with."""
-        previous = self._words[self._room(room) + self._last_event] if room else 0
-        size = len(frame)
-        head = _HEAD.pack(kind, room, seq, user, session, previous, size, now, *request, txn)
-        return head + frame + bytes(-size % WORD)
+        words = self._words
+        previous = words[self._room(room) + self._last_event] if room else 0
+        sender, client_slot, client_id, req_id, digest = request
+        return machine.block_of_14(
+            kind, room, seq, user, session, previous, len(frame), now,
+            sender, client_slot, client_id, req_id, digest, txn, frame,
+        )  # fmt: skip
 
     def publish(self, payload: bytes) -> None:
         """Make the next event, from its payload; the caller has seen that there is a place for
         it."""
-        words, blob = self._words, self._bytes
+        words = self._words
         number = words[self._head] + 1
         slot = self._ring + (number & self._mask) * self._stride
         if words[slot]:
             gone = words[slot + 2]
             if gone:  # first, so that a reader who misses a frame finds it no longer offered
-                words[self._room(gone) + self._oldest] = words[slot + 3] + 1
-        words[slot] = 0
-        at = (slot + 1) * WORD
-        blob[at : at + len(payload)] = payload
-        words[slot] = number  # the commit point
+                machine.publish(words, self._room(gone) + self._oldest, words[slot + 3] + 1)
+        machine.retract(words, slot)
+        machine.store_block(words, self._bytes, slot + 1, payload)
+        machine.publish(words, slot, number)  # the commit point
         self._complete(number, slot)
 
     def _complete(self, number: int, slot: int) -> None:
         """What a committed event changes; from its slot alone, and again without harm."""
         words = self._words
-        kind, room, seq, user, session = words[slot + 1 : slot + 6].tolist()
+        kind, room, seq = words[slot + 1], words[slot + 2], words[slot + 3]
+        user, session = words[slot + 4], words[slot + 5]
         at = self._room(room)
         if room:
             # First, and read last: who has seen anything below finds which event it is of.
-            words[at + self._last_event] = number
+            machine.publish(words, at + self._last_event, number)
         if words[slot + 10]:
             # Before the head: were it after, a worker that dies in between would leave an event
             # that is shown and a request that is executed again.
             self._store_outcome(slot, room or user, seq)
-        if kind == SlotKind.JOINED:
+        if kind == _JOINED:
             self._bits.set(session - 1, room)
-        elif kind == SlotKind.LEFT:
+        elif kind == _LEFT:
             self._bits.clear(session - 1, room)
         if room:
-            words[at + self._last] = seq
-        elif kind == SlotKind.DIRECT:
-            words[self._users.at(user, "direct_seq")] = seq
-        words[self._head] = number
+            machine.publish(words, at + self._last, seq)
+        elif kind == _DIRECT_KIND:
+            machine.publish(words, self._user_base + user * self._user_stride, seq)
+        machine.publish(words, self._head, number)
 
     def _store_outcome(self, slot: int, to: int, seq: int) -> None:
         """What a repeat of the request is answered with."""
         words = self._words
-        client_slot, _, req_id, digest = words[slot + 10 : slot + 14].tolist()
-        opcode = _CHAT if words[slot + 2] else _DIRECT
-        target = opcode << TARGET_KIND_SHIFT | to
-        outcome = Outcome(req_id, 0, words[slot + 8], target, 0, seq, digest)
-        self._outcomes.store(self._clients.at(client_slot - 1), outcome)
+        target = (_CHAT if words[slot + 2] else _DIRECT) << _KIND_SHIFT | to
+        client = self._client_base + (words[slot + 10] - 1) * self._client_stride
+        self._outcomes.store(
+            client, words[slot + 12], 0, words[slot + 8], target, 0, seq, words[slot + 13]
+        )
 
     def complete(self) -> bool:
         """Complete the event that is committed beyond the head; True if there was one. For a
@@ -225,13 +227,13 @@ class Events:
             self.publish(payload)
 
     def _room(self, room: int) -> int:
-        return self._rooms.base + room * self._rooms.stride
+        return self._room_base + room * self._room_stride
 
     # ---- reading, without a lock
 
     def head(self) -> int:
         """The number of the newest event. Readers go by this, and not by the slots' words."""
-        return self._words[self._head]
+        return machine.look(self._words, self._head)
 
     def read(self, number: int, wanted: Mapping[int, object] | None = None) -> Event | None:
         """An event at or below the head, or None where the ring has gone past it.
@@ -240,14 +242,15 @@ class Events:
         """
         words = self._words
         slot = self._ring + (number & self._mask) * self._stride
-        word, kind, room, seq, user, session, _, size = words[slot : slot + _SHORT_WORDS].tolist()
-        if word != number:
+        if machine.look(words, slot) != number:
             return None
+        kind, room, seq = words[slot + 1], words[slot + 2], words[slot + 3]
+        user, session, size = words[slot + 4], words[slot + 5], words[slot + 7]
         frame = b""
         if size <= self._frame_size and (not room or wanted is None or room in wanted):
             at = (slot + self._frame) * WORD
             frame = bytes(self._bytes[at : at + size])
-        if words[slot] != number:
+        if machine.look_again(words, slot) != number:
             return None
         return Event(kind, room, seq, user, session, frame)
 
@@ -260,21 +263,23 @@ class Events:
     def newest(self, *rooms: int) -> int:
         """The newest event that may be seen in what was read of these rooms before. The head alone
         does not tell: it is stored after the rooms' counters."""
-        last = [self._words[self._room(room) + self._last_event] for room in rooms]
-        return max(self._words[self._head], *last) if last else int(self._words[self._head])
+        view, newest = self._view, self.head()
+        for room in rooms:
+            newest = max(newest, view[self._room(room) + self._last_event])
+        return newest
 
     def last_seq(self, room: int) -> int:
-        return self._words[self._room(room) + self._last]
+        return machine.look(self._words, self._room(room) + self._last)
 
     def direct_seq(self, user: int) -> int:
-        return self._words[self._users.at(user, "direct_seq")]
+        return machine.look(self._words, self._user_base + user * self._user_stride)
 
     def history(
         self, room: int, after: int, limit: int, room_bytes: int
     ) -> tuple[int, list[bytes]]:
         """oldest_seq, and the CHAT_BROADCAST bodies above `after`, ascending: at most `limit` and
         `room_bytes` of them."""
-        words, numbers = self._words, []
+        words, numbers = self._view, []
         number = words[self._room(room) + self._last_event]
         while number and limit:
             slot = self._ring + (number & self._mask) * self._stride
@@ -304,7 +309,7 @@ class Events:
     def inbox(self, user: int, after: int, limit: int, room_bytes: int) -> list[bytes]:
         """The DIRECT_MESSAGE bodies to a user above `after` that are in the ring, ascending: at
         most `limit` and `room_bytes` of them."""
-        words, bodies = self._words, list[bytes]()
+        words, bodies = self._view, list[bytes]()
         head = words[self._head]
         for number in range(max(1, head - self._mask), head + 1):
             slot = self._ring + (number & self._mask) * self._stride

@@ -9,7 +9,7 @@ from typing import Final
 
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, Opcode, TxnKind
 from server.core.log import TxnLog
-from server.core.outcomes import Outcome, Outcomes
+from server.core.outcomes import Outcomes
 from server.core.session import Session
 from server.region import machine
 from server.region.layout import OUTCOME_WORDS, TARGET_KIND_SHIFT
@@ -202,10 +202,10 @@ class Ledger:
             target = kind << TARGET_KIND_SHIFT | (payee if kind == _TRANSFER else 0)
             if record[_ROOM]:
                 target = IN_ROOM << TARGET_KIND_SHIFT | payee
-            outcome = Outcome(
-                req_id, txn, balance, target, record[_AMOUNT], record[_ROOM_SEQ], record[_DIGEST]
-            )
-            self._recorded.store(client, outcome)
+            self._recorded.store(
+                client, req_id, txn, balance, target,
+                record[_AMOUNT], record[_ROOM_SEQ], record[_DIGEST],
+            )  # fmt: skip
 
     def account_of(self, user: int) -> int:
         """The word of a user's account; 0 where there is no such user."""

@@ -4,16 +4,16 @@ its repeat is answered with. All under the account lock of the client's user.
 `Ledger.execute` looks and stores by itself, since a call costs it a tenth of its time.
 """
 
-from struct import Struct
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from libproto.messages import OUTCOME_WINDOW
 from server.core.errors import OutcomeUnknown
 from server.core.session import Session
-from server.region.layout import OUTCOME_FIELDS, OUTCOME_WORDS, WORD
+from server.region import machine
+from server.region.layout import OUTCOME_FIELDS, OUTCOME_WORDS
 from server.region.region import Region
 
-_pack: Final = Struct(f"={OUTCOME_WORDS}Q").pack
+_WINDOW, _OUTCOME_WORDS = OUTCOME_WINDOW, OUTCOME_WORDS
 
 
 class Outcome(NamedTuple):
@@ -36,7 +36,8 @@ class Outcomes:
 
     def __init__(self, region: Region) -> None:
         clients = region.layout["clients"].offsets
-        self._words, self._bytes = region.words, region.bytes
+        self._view, self._bytes = region.words, region.bytes
+        self._words = machine.words_of(region.words)
         self._newest, self._first = clients["newest"], clients["outcomes"]
 
     def look(self, session: Session, req_id: int, flagged: int) -> Outcome | None:
@@ -48,20 +49,33 @@ class Outcomes:
             if flagged:
                 raise OutcomeUnknown
             return None
-        if req_id + OUTCOME_WINDOW <= words[session.client + self._newest]:
+        newest = words[session.client + self._newest]
+        if newest >= _WINDOW and req_id <= newest - _WINDOW:
             raise OutcomeUnknown
-        at = session.outcomes + req_id % OUTCOME_WINDOW * OUTCOME_WORDS
+        at = session.outcomes + req_id % _WINDOW * _OUTCOME_WORDS
         if words[at] == req_id:
-            return Outcome._make(words[at : at + OUTCOME_WORDS].tolist())
+            return Outcome._make(self._view[at : at + _OUTCOME_WORDS].tolist())
         if req_id < session.floor:
             raise OutcomeUnknown
         return None
 
-    def store(self, client: int, outcome: Outcome) -> None:
-        """What a repeat of the request is answered with. client: word of the client's record.
-        Again without harm."""
-        words, req_id = self._words, outcome.req_id
-        at = (client + self._first + req_id % OUTCOME_WINDOW * OUTCOME_WORDS) * WORD
-        self._bytes[at : at + OUTCOME_WORDS * WORD] = _pack(*outcome)
+    def store(
+        self,
+        client: int,
+        req_id: int,
+        txn_id: int,
+        balance: int,
+        target: int,
+        amount: int,
+        seq: int,
+        digest: int,
+    ) -> None:
+        """What a repeat of the request is answered with. client: word of the client's record; the
+        rest: the fields of an Outcome. Again without harm."""
+        words = self._words
+        at = client + self._first + req_id % _WINDOW * _OUTCOME_WORDS
+        machine.store_7(
+            words, self._bytes, at, req_id, txn_id, balance, target, amount, seq, digest
+        )
         if req_id > words[client + self._newest]:
             words[client + self._newest] = req_id

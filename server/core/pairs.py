@@ -30,7 +30,7 @@ from server.core.ledger import (
     Ledger,
 )
 from server.core.log import TxnLog
-from server.core.outcomes import Outcome, Outcomes
+from server.core.outcomes import Outcomes
 from server.core.room_bits import RoomBits
 from server.core.session import Session, is_live
 from server.region.layout import TARGET_KIND_SHIFT, WORD
@@ -227,10 +227,10 @@ class Pairs:
             words[at + 1] = txn
         if session.client:
             target = _IN_ROOM << TARGET_KIND_SHIFT | request.payee
-            outcome = Outcome(
-                request.req_id, txn, checked.balance, target, request.amount, seq, request.digest
-            )
-            self._outcomes.store(session.client, outcome)
+            self._outcomes.store(
+                session.client, request.req_id, txn, checked.balance, target,
+                request.amount, seq, request.digest,
+            )  # fmt: skip
 
     def redo(self, record: Sequence[int]) -> None:
         """The event of a committed transaction, if it has one and that is not published yet. For

@@ -1,3 +1,4 @@
+cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
 from server.region cimport machine
@@ -24,6 +25,8 @@ cdef class Locks:
 
     cpdef Lock account(self, uint64_t user)
     cpdef bint wait(self, Lock lock, tuple held) except -1
+    @cython.locals(place=Py_ssize_t, lock=Lock)
+    cpdef hold_all(self, tuple locks)
 
 
 cdef class CheckedLock(Lock):
@@ -33,3 +36,9 @@ cdef class CheckedLock(Lock):
 
 cdef class CheckedLocks(Locks):
     cdef readonly list _taken
+
+
+cdef class Guard:
+    cdef Locks _locks
+    cdef tuple _ordered, _backwards
+    cdef object _what

@@ -154,7 +154,7 @@ class Guard:
         self._ordered, self._backwards = ordered, ordered[::-1]
 
     def __enter__(self) -> None:
-        self._locks.hold(*self._ordered)
+        self._locks.hold_all(self._ordered)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
@@ -252,6 +252,10 @@ class Locks:
     def hold(self, *locks: Lock) -> None:
         """Acquire all these locks in the order given, however often a recovery comes between. For
         what reads nothing before it has them all."""
+        self.hold_all(locks)
+
+    def hold_all(self, locks: tuple[Lock, ...]) -> None:
+        """The same."""
         while True:
             for place, lock in enumerate(locks):
                 if not lock.acquire() and not self.wait(lock, locks[:place]):

@@ -5,18 +5,25 @@
 # past another, so whoever is killed has stored a beginning of what the source says. A commit word
 # is stored with release and read with acquire (C11, 7.17.3): other processors see the same order.
 
-from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
+from libc.string cimport memcpy, memset
 
 cdef extern from *:
     """
     #include <semaphore.h>
     #include <stdint.h>
+    #include <string.h>
 
     typedef volatile uint64_t *region_words;
 
     static inline uint64_t region_look(region_words words, uint64_t at) {
         return __atomic_load_n(words + at, __ATOMIC_ACQUIRE);
+    }
+
+    static inline uint64_t region_look_again(region_words words, uint64_t at) {
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        return __atomic_load_n(words + at, __ATOMIC_RELAXED);
     }
 
     static inline void region_publish(region_words words, uint64_t at, uint64_t value) {
@@ -49,6 +56,14 @@ cdef extern from *:
         return 0;
     }
 
+    static inline void region_store(region_words words, uint64_t at, const char *block, uint64_t size) {
+        uint64_t word;
+        for (uint64_t n = 0; n * 8 < size; n++) {
+            memcpy(&word, block + n * 8, 8);
+            words[at + n] = word;
+        }
+    }
+
     static inline int region_is_free(sem_t *semaphore) {
         int value = 0;
         return sem_getvalue(semaphore, &value) == 0 && value > 0;
@@ -58,6 +73,7 @@ cdef extern from *:
     ctypedef struct sem_t:
         pass
     uint64_t look "region_look" (Words words, uint64_t at) noexcept
+    uint64_t look_again "region_look_again" (Words words, uint64_t at) noexcept
     void publish "region_publish" (Words words, uint64_t at, uint64_t value) noexcept
     void retract "region_retract" (Words words, uint64_t at) noexcept
     void copy_words "region_copy" (Words words, uint64_t to, uint64_t start, uint64_t count) noexcept
@@ -66,6 +82,9 @@ cdef extern from *:
     ) noexcept
     bint has_any "region_has_any" (
         Words words, uint64_t at, uint64_t step, uint64_t count
+    ) noexcept
+    void _store "region_store" (
+        Words words, uint64_t at, const char *block, uint64_t size
     ) noexcept
     bint _is_free "region_is_free" (sem_t *semaphore) noexcept
     int sem_trywait(sem_t *semaphore) noexcept
@@ -149,6 +168,29 @@ cdef inline void store_17(
     words[at + 14] = o
     words[at + 15] = p
     words[at + 16] = q
+
+
+cdef inline int store_block(Words words, object blob, uint64_t at, bytes block) except -1:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(block)
+    if size % 8:
+        raise ValueError("a block has whole words")
+    _store(words, at, PyBytes_AS_STRING(block), size)
+    return 0
+
+
+cdef inline bytes block_of_14(
+    uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f, uint64_t g, uint64_t h,
+    uint64_t i, uint64_t j, uint64_t k, uint64_t l, uint64_t m, uint64_t n, bytes tail,
+):
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(tail)
+    cdef Py_ssize_t padding = -size & 7
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, 14 * 8 + size + padding)
+    cdef char *at = PyBytes_AS_STRING(made)
+    cdef uint64_t[14] words = [a, b, c, d, e, f, g, h, i, j, k, l, m, n]
+    memcpy(at, words, 14 * 8)
+    memcpy(at + 14 * 8, PyBytes_AS_STRING(tail), size)
+    memset(at + 14 * 8 + size, 0, padding)
+    return made
 
 
 cdef inline Semaphore semaphore(uint64_t address) noexcept:

@@ -36,6 +36,7 @@ class Semaphore(Protocol):
 
 _SEMAPHORE: Final = 1  # the kind that any process may release, as opposed to a recursive mutex
 _pack_7: Final = Struct("=7Q").pack
+_pack_14: Final = Struct("=14Q").pack
 _pack_17: Final = Struct("=17Q").pack
 
 
@@ -60,6 +61,12 @@ pack_7: Final = Struct("=7Q").pack_into
 
 def look(words: Words, at: int) -> int:
     """A commit word: what was stored before it is seen by what is read after this."""
+    word: int = words[at]
+    return word
+
+
+def look_again(words: Words, at: int) -> int:
+    """A commit word, once more after a copy: where it is the same, so is what was copied."""
     word: int = words[at]
     return word
 
@@ -106,6 +113,20 @@ def store_17(
 ) -> None:  # fmt: skip
     """Store words one after the other."""
     blob[at * WORD : (at + 17) * WORD] = _pack_17(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q)
+
+
+def store_block(words: Words, blob: memoryview, at: int, block: bytes) -> None:  # noqa: ARG001
+    """Store a block of whole words."""
+    blob[at * WORD : at * WORD + len(block)] = block
+
+
+def block_of_14(
+    a: int, b: int, c: int, d: int, e: int, f: int, g: int, h: int, i: int,
+    j: int, k: int, l: int, m: int, n: int,  # noqa: E741 - in the order of the words
+    tail: bytes,
+) -> bytes:  # fmt: skip
+    """A block of these words and then the bytes of `tail`, made whole words by zeros."""
+    return _pack_14(a, b, c, d, e, f, g, h, i, j, k, l, m, n) + tail + bytes(-len(tail) % WORD)
 
 
 def semaphore(address: int) -> Semaphore:

@@ -19,12 +19,15 @@ from server.core.audience import Touched
 from server.core.events import Event, SlotKind
 from server.core.session import Session
 from server.core.state import State
+from server.region import machine
+from server.region.counters import index_of
 from server.worker.counters import Counters
 from server.worker.durable import Durable
 
 _gap = PUSH[Opcode.ROOM_GAP].frame
 
 SLICE: Final = 64  # events, between two writes to a member: they bound what its output may grow by
+_SLICE = SLICE
 DIRECT: Final = 0  # the "room" of direct messages, where gaps are kept
 
 
@@ -102,7 +105,9 @@ class Subscriptions:
         self._durable: Final = durable
         durable.pushes_by(self.poll)
         self._state, self._counters = state, counters
-        self._words: Final = state.region.words
+        self._view: Final = state.region.words
+        self._words = machine.words_of(self._view)
+        self._worker: Final = state.worker
         self._wakeups, self._loop = wakeups, loop
         self._events: Final = state.events
         self._memberships: Final = state.memberships
@@ -112,6 +117,7 @@ class Subscriptions:
         self._rooms: dict[int, _LocalRoom] = {}
         self._users: dict[int, dict[Subscriber, _Subscription]] = {}
         workers = state.region.layout["workers"]
+        self._pushes_at: Final = counters.base + index_of("pushes")
         self._cut_at: Final = workers.at(state.worker, "cut")
         self._cut = self._words[self._cut_at]
         self._lap: _Lap | None = None  # what is to be told once it may be shown
@@ -217,7 +223,7 @@ class Subscriptions:
         self._wake_scheduled = False
         self._durable.published()
         for slot in self._waking:
-            if slot != self._state.worker:
+            if slot != self._worker:
                 self._wakeups[slot].set()
         self._waking.clear()
         self.poll()
@@ -228,17 +234,18 @@ class Subscriptions:
         """Push all that may be shown. Not a part of it: a worker that takes more requests in a loop
         turn than it pushes events would be lapped under load that it can bear."""
         # In this order: the answer to a JOIN_ROOM that waits for an event goes before that event.
-        released = self._words[self._durable.events_released]
+        released = machine.look(self._words, self._durable.events_released)
         self._durable.release()
-        if self._words[self._cut_at] != self._cut:
-            self._cut = self._words[self._cut_at]
+        cut = machine.look(self._words, self._cut_at)
+        if cut != self._cut:
+            self._cut = cut
             self.end_superseded()
         if self._lap is not None and self._lap.until <= released:
             self._tell_lap(self._lap)
         head = self._events.head()
         last = min(head, released)
         while self._lap is None and self._cursor < last:
-            self._push_slice(min(last, self._cursor + SLICE))
+            self._push_slice(min(last, self._cursor + _SLICE))
         if self._lap is not None:
             self._durable.wait_for_events(self._lap.until)
         elif self._cursor < head:
@@ -255,7 +262,7 @@ class Subscriptions:
             event = events.read(cursor + 1, self._rooms)
             if event is None:
                 cursor = self._lapped()
-                released = self._words[self._durable.events_released]
+                released = machine.look(self._words, self._durable.events_released)
                 if self._lap is not None and self._lap.until <= released:
                     self._tell_lap(self._lap)
                 break
@@ -279,10 +286,10 @@ class Subscriptions:
         local = self._rooms.get(event.room)
         if local is None or event.seq <= local.delivered:
             return
-        seq, frame, touched = event.seq, event.frame, self._touched
+        seq, frame, touched, members = event.seq, event.frame, self._touched, local.members
         if seq != local.delivered + 1:  # numbers that were never used for an event
             self._missed(event.room, local, seq - 1)
-        for subscriber, told in local.members.items():
+        for subscriber, told in members.items():
             if seq <= told or subscriber.closing:
                 continue
             if subscriber.choked:
@@ -291,7 +298,8 @@ class Subscriptions:
             touched[subscriber] = None
             subscriber.push(frame)
         local.delivered = seq
-        self._counters.count("pushes", len(local.members))
+        words, at = self._words, self._pushes_at
+        words[at] = words[at] + len(local.members)
 
     def _missed(self, room: int, local: _LocalRoom, last: int) -> None:
         """Tell every member what it will not get, up to `last`."""

@@ -54,6 +54,12 @@ def event(buf, start, end):
 
 def said(room, seq, time, user, name, text):
     return calls.said(room, seq, time, user, name, text)
+
+def chat_send(buf, start, end):
+    return words.chat_send(buf, start, end)
+
+def broadcast(room, seq, time, kind, user, name, message):
+    return words.broadcast(room, seq, time, kind, user, name, message)
 """
 
 u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
@@ -241,3 +247,35 @@ def test_what_was_said(
     expected = said(PUSH[Opcode.CHAT_BROADCAST].encode, *fields)
     for call in (twin.said, calls.said):
         assert said(call, room, seq, time, user, name, text) == expected
+
+
+@given(u32, st.text(max_size=40), st.integers(-1, 1), st.binary(max_size=3))
+@example(2**32 - 1, "", 0, b"")
+def test_a_request_to_send(twin: Any, room: int, message: str, more: int, before: bytes) -> None:
+    body = REQUEST[Opcode.CHAT_SEND].encode(room, message)
+    buf = before + body + b"after"
+    given = (buf, len(before), len(before) + len(body) + more)
+    expected = said(lambda *body: REQUEST[Opcode.CHAT_SEND].decode(*body)[0], *given)
+    assert said(twin.chat_send, *given) == said(words.chat_send, *given) == expected
+    if not more:
+        assert buf[given[1] + words.MESSAGE_AT : given[2]].decode() == message
+
+
+@given(u32, u64, u64, st.integers(0, 255), u32, st.text(max_size=40), st.text(max_size=300))
+@example(2**32 - 1, 2**64 - 1, 2**64 - 1, 255, 2**32 - 1, "\U0001f600", "\U0001f600" * 9)
+def test_a_message_that_is_pushed(
+    twin: Any, room: int, seq: int, time: int, kind: int, user: int, name: str, message: str
+) -> None:
+    fields = (room, seq, time, kind, user, name)
+    expected = PUSH[Opcode.CHAT_BROADCAST].frame(0, 0, *fields, message)
+    assert twin.broadcast(*fields, message.encode()) == expected
+    assert words.broadcast(*fields, message.encode()) == expected
+
+
+@pytest.mark.parametrize(
+    "given", [(2**32, 1, 1, 256, 2**32, "n", b"m"), (1, 1, 1, 0, 1, "n", b"m" * 2**16)]
+)
+def test_a_message_that_cannot_be_carried(twin: Any, given: tuple[Any, ...]) -> None:
+    for broadcast in (twin.broadcast, words.broadcast):
+        with pytest.raises(MisuseError):
+            broadcast(*given)

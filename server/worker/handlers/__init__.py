@@ -11,4 +11,4 @@ from server.worker.handlers import chat, connection, trading
 from server.worker.requests import Handler, Hot
 
 HANDLERS: dict[Opcode, Handler] = connection.HANDLERS | chat.HANDLERS | trading.HANDLERS
-HOT: dict[Opcode, Hot] = connection.HOT | trading.HOT
+HOT: dict[Opcode, Hot] = connection.HOT | chat.HOT | trading.HOT

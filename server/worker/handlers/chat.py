@@ -1,22 +1,23 @@
 """Rooms, direct messages, and who is there."""
 
 from struct import Struct
+from typing import Any
 
+from libproto import words
 from libproto.codec import RESPONSE
 from libproto.errors import Status
-from libproto.framing import assemble
+from libproto.framing import Decoder, assemble
 from libproto.messages import LIST_MAX, USERNAME_PATTERN, Flag, Opcode
 from libproto.texts import may_be_shown
 from server.archive.protocol import INBOX, Kind, unpack_events
 from server.core.errors import NotJoined
 from server.worker.connection import MAX_BODY_LEN, Connection
 from server.worker.refusal import RETRY_READ_MS, Refused, check_room
-from server.worker.requests import Handler
+from server.worker.requests import Decode, Handler, Hot, Request
 from server.worker.services import Services
 
 _join_response = RESPONSE[Opcode.JOIN_ROOM].frame
 _leave_response = RESPONSE[Opcode.LEAVE_ROOM].frame
-_send_response = RESPONSE[Opcode.CHAT_SEND].frame
 _list_response = RESPONSE[Opcode.ROOM_LIST].frame
 _members_response = RESPONSE[Opcode.ROOM_MEMBERS].frame
 _direct_response = RESPONSE[Opcode.DIRECT_SEND].frame
@@ -28,6 +29,7 @@ _HISTORY = Struct(">IQQH")
 _INBOX = Struct(">QQH")
 _INBOX_SEQ = Struct(">Q")  # a DIRECT_MESSAGE body begins with it
 _RESPONSE = int(Flag.RESPONSE)
+_CHAT_SEND, _MESSAGE_AT = int(Opcode.CHAT_SEND), words.MESSAGE_AT
 _FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
 
 
@@ -75,19 +77,53 @@ def leave_room(
     return _when_shown(services, connection, _leave_response(req_id, 0, room))
 
 
-def chat_send(
-    services: Services, connection: Connection, req_id: int, flags: int, room: int, message: str
-) -> bytes | None:
-    _check_message(services, message)
-    session = connection.live_session()
-    try:
-        sent = services.state.chat.send(session, room, message, connection.now, req_id, flags)
-    except NotJoined:
-        check_room(services, room)
-        raise
-    services.subscriptions.wake(sent.touched)
-    answer = _send_response(req_id, _FLAGGED * sent.recorded, sent.seq, sent.time)
-    return services.durable.when_shown(connection, sent.event, answer)
+class ChatSend(Request):
+    """CHAT_SEND."""
+
+    __slots__ = ("_chat", "_durable", "_max_message", "_services", "_subscriptions")
+
+    def __init__(self, counter: int, decode: Decode, services: Services) -> None:
+        Request.__init__(self, counter, decode)
+        self._services = services
+        self._chat = services.state.chat
+        self._durable = services.durable
+        self._subscriptions = services.subscriptions
+        self._max_message = services.settings.max_message
+
+    def serve(self, connection: Any, frame: Decoder) -> bytes | None:
+        buf, at, end = frame.buf, frame.start, frame.end
+        room = words.chat_send(buf, at, end)
+        encoded = buf[at + _MESSAGE_AT : end]
+        try:
+            message = encoded.decode()
+        except UnicodeDecodeError:
+            return Request.serve(self, connection, frame)  # which says what is wrong
+        return self._execute(connection, frame.req_id, frame.flags, room, message, encoded)
+
+    def execute(
+        self, connection: Any, req_id: int, flags: int, fields: tuple[Any, ...]
+    ) -> bytes | None:
+        room, message = fields
+        return self._execute(connection, req_id, flags, room, message, message.encode())
+
+    def _execute(
+        self, connection: Connection, req_id: int, flags: int, room: int, message: str,
+        encoded: bytes,
+    ) -> bytes | None:  # fmt: skip
+        if not 0 < len(encoded) <= self._max_message or not message.isprintable():
+            _check_message(self._services, message)
+        session = connection.session
+        assert session is not None, "the table of states lets nobody else come here"
+        try:
+            sent = self._chat.send_encoded(session, room, encoded, connection.now, req_id, flags)
+        except NotJoined:
+            check_room(self._services, room)
+            raise
+        seq, time, event, recorded, touched = sent
+        self._subscriptions.wake(touched)
+        flag = _FLAGGED if recorded else 0
+        answer = words.pair(_CHAT_SEND, req_id, flag, seq, time)
+        return self._durable.when_shown(connection, event, answer)
 
 
 def room_history(
@@ -229,7 +265,6 @@ def user_name(
 HANDLERS: dict[Opcode, Handler] = {
     Opcode.JOIN_ROOM: join_room,
     Opcode.LEAVE_ROOM: leave_room,
-    Opcode.CHAT_SEND: chat_send,
     Opcode.ROOM_HISTORY: room_history,
     Opcode.ROOM_LIST: room_list,
     Opcode.ROOM_MEMBERS: room_members,
@@ -238,3 +273,4 @@ HANDLERS: dict[Opcode, Handler] = {
     Opcode.USER_LOOKUP: user_lookup,
     Opcode.USER_NAME: user_name,
 }
+HOT: dict[Opcode, Hot] = {Opcode.CHAT_SEND: ChatSend}

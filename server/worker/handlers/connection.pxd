@@ -1,13 +1,12 @@
 cimport cython
 from libc.stdint cimport uint64_t
 
-from libproto cimport wire
+from libproto cimport words
 from libproto.framing cimport Decoder
 from server.worker.connection cimport Connection
 from server.worker.requests cimport Request
 
 cdef unsigned int _HEARTBEAT
-cdef Py_ssize_t _CLIENT_TIME_SIZE
 
 
 cdef class Heartbeat(Request):

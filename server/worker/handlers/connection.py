@@ -4,7 +4,7 @@ import hmac
 import os
 from typing import Any
 
-from libproto import scram, wire
+from libproto import scram, words
 from libproto.codec import REQUEST, RESPONSE
 from libproto.errors import Status
 from libproto.framing import Decoder, assemble
@@ -37,7 +37,7 @@ CAPABILITIES = int(Capability.PAYMENTS)  # that are granted
 SERVER_NAME = f"tradechat/{__version__}"
 _NONCE_SIZE = 32
 _RESPONSE = int(Flag.RESPONSE)
-_HEARTBEAT, _CLIENT_TIME_SIZE = int(Opcode.HEARTBEAT), 8
+_HEARTBEAT = int(Opcode.HEARTBEAT)
 
 
 def _bad(detail: str) -> Refused:
@@ -206,11 +206,9 @@ class Heartbeat(Request):
         Request.__init__(self, counter, decode)
 
     def serve(self, connection: Any, frame: Decoder) -> bytes | None:
-        if frame.end - frame.start != _CLIENT_TIME_SIZE:
-            return Request.serve(self, connection, frame)  # which says what is wrong
         mine: Connection = connection
-        client_time = wire.u64(frame.buf, frame.start)
-        return wire.two_words(_HEARTBEAT, _RESPONSE, frame.req_id, client_time, mine.now)
+        client_time = words.word(_HEARTBEAT, frame.buf, frame.start, frame.end)
+        return words.pair(_HEARTBEAT, frame.req_id, 0, client_time, mine.now)
 
 
 HANDLERS: dict[Opcode, Handler] = {

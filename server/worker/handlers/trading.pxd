@@ -1,7 +1,7 @@
 cimport cython
 from libc.stdint cimport uint64_t
 
-from libproto cimport wire
+from libproto cimport words
 from libproto.framing cimport Decoder
 from server.core.ledger cimport Ledger
 from server.core.session cimport Session
@@ -9,10 +9,9 @@ from server.worker.connection cimport Connection
 from server.worker.durable cimport Durable
 from server.worker.requests cimport Request
 
-cdef unsigned int _RESPONSE, _RESPONSE_AGAIN, _TRANSFER_OPCODE, _BALANCE_OPCODE
+cdef unsigned int _FLAGGED, _TRANSFER_OPCODE, _BALANCE_OPCODE
 cdef uint64_t _TRANSFER
 cdef int _RECORDED
-cdef Py_ssize_t _AMOUNT_SIZE, _USER_SIZE, _TRANSFER_SIZE
 
 
 cdef class _Money(Request):
@@ -25,6 +24,8 @@ cdef class _WithTheWorld(_Money):
     cdef unsigned int _opcode
     cdef uint64_t _kind
 
+    @cython.locals(amount=uint64_t)
+    cpdef bytes serve(self, object connection, Decoder frame)
     @cython.locals(
         session=Session, done=(int, uint64_t, uint64_t), what=int, txn=uint64_t, balance=uint64_t,
         flag=cython.uint,
@@ -35,6 +36,8 @@ cdef class _WithTheWorld(_Money):
 
 
 cdef class Transfer(_Money):
+    @cython.locals(to_user=uint64_t, amount=uint64_t)
+    cpdef bytes serve(self, object connection, Decoder frame)
     @cython.locals(
         session=Session, done=(int, uint64_t, uint64_t), what=int, txn=uint64_t, balance=uint64_t,
         flag=cython.uint,

@@ -1,15 +1,10 @@
-"""Deposits, withdrawals, transfers, and what became of them. Hot path but for the histories.
-
-The fields of a hot request are taken from their places in its body, and its answer is made of two
-words; at the end it is asserted that the table of messages says the same.
-"""
+"""Deposits, withdrawals, transfers, and what became of them. Hot path but for the histories."""
 
 from typing import Any, Final, NoReturn
 
-from libproto import wire
-from libproto.codec import REQUEST, RESPONSE
+from libproto import words
+from libproto.codec import RESPONSE
 from libproto.errors import Status
-from libproto.fields import fields_of
 from libproto.framing import Decoder
 from libproto.messages import LIST_MAX, Flag, Opcode, TxnKind
 from libproto.texts import may_be_shown
@@ -27,10 +22,8 @@ from server.worker.services import Services
 
 STEPS_MAX: Final = 4096  # records of a history that a worker looks at in one go
 _FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
-_RESPONSE, _RESPONSE_AGAIN = int(Flag.RESPONSE), int(Flag.RESPONSE | Flag.POSSIBLE_DUPLICATE)
 _TRANSFER, _RECORDED = int(TxnKind.TRANSFER), RECORDED
 _TRANSFER_OPCODE, _BALANCE_OPCODE = int(Opcode.TRANSFER), int(Opcode.BALANCE)
-_AMOUNT_SIZE, _USER_SIZE, _TRANSFER_SIZE = 8, 4, 12
 _TO_BALANCE = OFFSETS[RecordKind.TRANSFER]["to_balance"]
 
 _transfer_in_room_response = RESPONSE[Opcode.TRANSFER_IN_ROOM].frame
@@ -83,9 +76,7 @@ class _WithTheWorld(_Money):
         self._opcode, self._kind = opcode, kind
 
     def serve(self, connection: Any, frame: Decoder) -> bytes | None:
-        if frame.end - frame.start != _AMOUNT_SIZE:
-            return Request.serve(self, connection, frame)  # which says what is wrong
-        amount = wire.u64(frame.buf, frame.start)
+        amount = words.word(self._opcode, frame.buf, frame.start, frame.end)
         return self._execute(connection, frame.req_id, frame.flags, amount)
 
     def _execute(
@@ -99,8 +90,8 @@ class _WithTheWorld(_Money):
         what, txn, balance = done
         if what > _RECORDED:
             _refuse(self._services, what, balance, amount)
-        flag = _RESPONSE_AGAIN if what else _RESPONSE
-        answer = wire.two_words(self._opcode, flag, req_id, txn, balance)
+        flag = _FLAGGED if what else 0
+        answer = words.pair(self._opcode, req_id, flag, txn, balance)
         return self._durable.when_durable(connection, txn, answer)
 
 
@@ -128,10 +119,7 @@ class Transfer(_Money):
     __slots__ = ()
 
     def serve(self, connection: Any, frame: Decoder) -> bytes | None:
-        if frame.end - frame.start != _TRANSFER_SIZE:
-            return Request.serve(self, connection, frame)  # which says what is wrong
-        to_user = wire.u32(frame.buf, frame.start)
-        amount = wire.u64(frame.buf, frame.start + _USER_SIZE)
+        to_user, amount = words.transfer(frame.buf, frame.start, frame.end)
         return self._execute(connection, frame.req_id, frame.flags, to_user, amount)
 
     def _execute(
@@ -150,8 +138,8 @@ class Transfer(_Money):
                 _tell_payee(self._services, session, to_user, txn, amount, connection.now)
         elif what > _RECORDED:
             _refuse(self._services, what, balance, amount)
-        flag = _RESPONSE_AGAIN if what else _RESPONSE
-        answer = wire.two_words(_TRANSFER_OPCODE, flag, req_id, txn, balance)
+        flag = _FLAGGED if what else 0
+        answer = words.pair(_TRANSFER_OPCODE, req_id, flag, txn, balance)
         return self._durable.when_durable(connection, txn, answer)
 
 
@@ -170,7 +158,7 @@ class Balance(_Money):
         live, balance, last = found
         if not live:
             raise Superseded
-        answer = wire.two_words(_BALANCE_OPCODE, _RESPONSE, req_id, balance, last)
+        answer = words.pair(_BALANCE_OPCODE, req_id, 0, balance, last)
         return self._durable.when_durable(connection, last, answer)
 
 
@@ -241,14 +229,6 @@ def txn_history(
 
 
 assert (DONE, RECORDED) == (0, 1), "a response's flag is POSSIBLE_DUPLICATE times the outcome"
-assert all(
-    [field.kind.code for field in fields_of(body)] == list(codes)
-    for opcode in (Opcode.DEPOSIT, Opcode.WITHDRAW, Opcode.TRANSFER, Opcode.BALANCE)
-    for body, codes in (
-        (REQUEST[opcode].body, {Opcode.TRANSFER: "IQ", Opcode.BALANCE: ""}.get(opcode, "Q")),
-        (RESPONSE[opcode].body, "QQ"),
-    )
-), "taken and made by place above"
 
 
 def transfer_in_room(
