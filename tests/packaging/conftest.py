@@ -84,6 +84,7 @@ def build(tree: Path, folder: Path) -> Path:
         *(sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"),
         *("--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, tree),
         cwd=folder,
+        timeout_s=280.0,  # it compiles every module with two forms
     )
     assert done.returncode == 0, done.stderr
     (wheel,) = folder.glob("*.whl")
