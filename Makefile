@@ -13,6 +13,7 @@ SECONDS ?=
 TEST_PROCESSES := --numprocesses=$(shell echo $$(($$(nproc) + 1))) --dist=worksteal
 # Tests of modules that are compiled, too: they run once more, against the compiled form.
 IN_BOTH_FORMS := tests/libproto tests/libnet tests/server/region tests/server/core tests/server/worker tests/server/journal \
+    tests/crash_images/test_main.py \
     $(addprefix tests/bench/test_,connection.py mix.py results.py stream.py)
 # Seconds after which a test is given up, with the stack of every thread.
 TEST_TIMEOUT_S ?= 300
@@ -106,8 +107,9 @@ model: ## check the model of the protocols, and find the bugs planted in it (som
 faults: install ## kill, stop, cut, crash and interrupt a server under load, with a verdict (SECONDS=60, of each)
 	$(BIN)/python -m bench.faults all $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
-crash-images: install ## step a worker through operations by machine instruction, repair every image (2 min; ARGS="deposit ...")
+crash-images: install ## step a worker through operations by machine instruction, repair every image, in both forms (ARGS="deposit ...")
 	$(BIN)/python -m tests.crash_images $(ARGS)
+	TRADECHAT_PURE=1 $(BIN)/python -m tests.crash_images $(ARGS)
 
 fmt: install ## format the sources and mend what the linter can
 	$(BIN)/ruff check --fix

@@ -4,7 +4,7 @@ The crash points of tests/server/core die before each store that Python makes. T
 that: a real process is stepped through an operation one machine instruction at a time (ptrace), and
 whatever stands in the region after an instruction is what a SIGKILL there would leave: blocks that
 are half copied, a semaphore that is taken, one with the count of a waiter. The real repair is run
-on each.
+on each. Of compiled code, what each word may hold is told by the same operation, interpreted.
 
 | module | what it has |
 | --- | --- |

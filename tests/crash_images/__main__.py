@@ -4,12 +4,16 @@ Exit code 0: all repaired, no store is torn. 1: not so. 3: this system does not 
 """
 
 import argparse
+import json
 import sys
 import time
 
-from tests.crash_images.operations import BY_NAME, OPERATIONS
+from libproto.form import COMPILED, FORM
+from tests.crash_images.histories import Values
+from tests.crash_images.operations import BY_NAME, OPERATIONS, Operation, World
 from tests.crash_images.tracer import NotPermitted
-from tests.crash_images.verdict import Report, examine
+from tests.crash_images.verdict import Report, examine, stored_here
+from tests.helpers import crash
 
 PROBLEMS_MAX = 8
 
@@ -27,20 +31,42 @@ def _row(report: Report, seconds: float) -> str:
     )
 
 
+def _values(operation: Operation) -> Values:
+    with crash.small_region() as region:
+        return stored_here(operation, World(region, operation))
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="crash-images", description=__doc__)
     parser.add_argument(
         "operation", nargs="*", help=f"all by default: {', '.join(BY_NAME)}", metavar="OPERATION"
     )
-    names = parser.parse_args(arguments).operation
+    parser.add_argument(
+        "--values",
+        action="store_true",
+        help="print what one operation stores, by word, as JSON: for the form that is compiled",
+    )
+    options = parser.parse_args(arguments)
+    names = options.operation
     if unknown := set(names) - set(BY_NAME):
         parser.error(f"no such operation: {', '.join(sorted(unknown))}")
+    if options.values:
+        if len(names) != 1:
+            parser.error("--values is of one operation")
+        _say(json.dumps(_values(BY_NAME[names[0]])))
+        return 0
+    _say(f"{FORM.name}:")
     _say(
         f"{'operation':<20}{'instructions':>13}{'images':>8}{'repaired':>10}"
         f"  {'by state':<16}{'blobs':>6}{'s':>7}"
     )
     reports = []
     for operation in [BY_NAME[name] for name in names] or OPERATIONS:
+        if FORM.name == COMPILED and operation.counts_stores:
+            _say(
+                f"{operation.name:<20} of the interpreted form only: its preparation counts stores"
+            )
+            continue
         began = time.monotonic()
         try:
             report = examine(operation)

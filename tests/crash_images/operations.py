@@ -121,6 +121,11 @@ class Operation:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def counts_stores(self) -> bool:
+        """Who dies is prepared by counting stores, which only interpreted code lets us do."""
+        return self.doomed is _stepped
+
 
 def asks(
     name: str, request: Request, gains: dict[int, int], transactions: int = 0, events: int = 0

@@ -4,12 +4,14 @@ import re
 
 import pytest
 
+from libproto.form import FORM
 from tests.crash_images.__main__ import main
 
 
 def test_it_says_what_it_saw(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["send"]) == 0
-    heads, row, verdict = capsys.readouterr().out.splitlines()
+    form, heads, row, verdict = capsys.readouterr().out.splitlines()
+    assert form == f"{FORM.name}:"
     assert heads.split()[:4] == ["operation", "instructions", "images", "repaired"]
     name, instructions, images, repaired, *_ = row.split()
     assert name == "send"

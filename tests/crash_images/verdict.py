@@ -1,16 +1,21 @@
 """Whether each image that an operation leaves can be repaired, and says one of two things."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from libproto.form import COMPILED, FORM, VARIABLE
 from server.core import recovery
 from server.core.errors import NameTaken
 from server.core.ledger import DONE, RECORDED, SUPERSEDED
 from server.core.session import Session
 from server.region.locks import InsideLock
-from tests.crash_images.histories import History, Words, by_bytecode
+from tests.crash_images.histories import History, Values, Words, by_bytecode
 from tests.crash_images.operations import (
     ANN,
     ANNS,
@@ -61,8 +66,11 @@ def examine(operation: Operation) -> Report:
         world = World(region, operation)
         before = bytes(region.bytes)
 
-        stored = History(region)
-        by_bytecode(partial(operation.run, world), stored.look)
+        if FORM.name == COMPILED:
+            stored = stored_interpreted(operation)
+            operation.run(world)
+        else:
+            stored = stored_here(operation, world)
 
         region.bytes[:] = blank
         found = History(region)
@@ -79,12 +87,30 @@ def examine(operation: Operation) -> Report:
         words = Words(region.layout)
         if next(iter(found.images)) != before:
             report.problems.append("the process begins with another image than the tracer")
-        torn, report.torn_in_blocks = words.torn(found.values, stored.values)
+        torn, report.torn_in_blocks = words.torn(found.values, stored)
         report.problems += [f"torn store: {line}" for line in torn]
 
         region.bytes[:] = before
         _Judge(world, operation, words, report, blank).judge(found.images)
     return report
+
+
+def stored_here(operation: Operation, world: World) -> Values:
+    """What the operation stores in this process, which runs interpreted."""
+    stored = History(world.region)
+    by_bytecode(partial(operation.run, world), stored.look)
+    return stored.values
+
+
+def stored_interpreted(operation: Operation) -> Values:
+    """The same, in a process of its own: compiled code is to store nothing else."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.crash_images", "--values", operation.name],
+        env={**os.environ, VARIABLE: "1"},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return {int(word): values for word, values in json.loads(done.stdout).items()}
 
 
 class _Judge:
