@@ -81,8 +81,9 @@ installed: install ## run all tests of the client against the wheel, installed (
 crash-points: install ## die before every step of every state change and of its repair (long: an hour on a slow machine)
 	TRADECHAT_CRASH_POINTS=all $(BIN)/python -m pytest --timeout=0 -o faulthandler_timeout=0 tests/server/core/test_crash_points.py $(ARGS)
 
-mutants: install ## plant known bugs, one by one, in a copy of the tree: their tests must find them (ARGS="NAME ...")
+mutants: install ## plant known bugs, one by one, in a copy of the tree: their tests must find them, in both forms (ARGS="NAME ...")
 	$(BIN)/python -m tests.mutants $(ARGS)
+	$(BIN)/python -m tests.mutants --compiled $(ARGS)
 
 bench: install ## measure the server's CPU time per request (ARGS="...")
 	$(BIN)/python -m bench cpu $(ARGS)

@@ -10,6 +10,7 @@ says so, and modules are interpreted.
 
 import os
 import re
+import shlex
 import sysconfig
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -25,9 +26,12 @@ from libproto.form import STAMP, Stamp, digest, read_stamp
 TWIN: Final = "# Twin of "
 DIRECTIVES: Final = {"language_level": 3, "annotation_typing": False, "cdivision": True}
 # No debugging information: it would name the folder of the build, and what is built twice from the
-# same sources shall be the same.
-# A number that is too narrow for what is done with it would be another number.
-FLAGS: Final = ("-O2", "-g0", "-Werror=shift-count-overflow", "-Werror=overflow")
+# same sources shall be the same. A number that is too narrow for what is done with it would be
+# another number. What CFLAGS says in the environment comes last, and so counts.
+FLAGS: Final = (
+    *("-O2", "-g0", "-Werror=shift-count-overflow", "-Werror=overflow"),
+    *shlex.split(os.environ.get("CFLAGS", "")),
+)
 UNFINISHED: Final = "--------"
 """The digest of a source that is still to be compiled."""
 SUFFIX: Final = str(sysconfig.get_config_var("EXT_SUFFIX"))

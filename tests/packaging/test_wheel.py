@@ -16,7 +16,15 @@ from packaging.requirements import Requirement
 
 from build_backend.hooks import PACKAGE
 from libproto import __version__
-from tests.packaging.conftest import MOVED, ROOT, TOP_LEVEL, installed, listed_packages, run
+from tests.packaging.conftest import (
+    BUILD_S,
+    MOVED,
+    ROOT,
+    TOP_LEVEL,
+    installed,
+    listed_packages,
+    run,
+)
 from tests.test_imports import ARROWS
 
 CLIENT_HALF = {PACKAGE, "client", *ARROWS["client"]}
@@ -146,7 +154,7 @@ def test_a_source_distribution_makes_the_same_wheel(
     def hook(name: str, cwd: Path) -> Path:
         """Call a hook of the backend, as a build frontend does: a new process in the tree."""
         call = f"import sys; from build_backend import hooks; print(hooks.{name}(sys.argv[1]))"
-        done = run(sys.executable, "-c", call, tmp_path, cwd=cwd)
+        done = run(sys.executable, "-c", call, tmp_path, cwd=cwd, timeout_s=BUILD_S)
         assert done.returncode == 0, done.stderr
         return tmp_path / done.stdout.splitlines()[-1]
 
