@@ -18,7 +18,7 @@ from bench.compare import tradechat
 from bench.compare.fanout import Fanout
 from bench.compare.programs import Missing, find
 from bench.cpu.floor import COMPILER, Floor
-from bench.lab.cli import EXIT_GOOD, Program
+from bench.lab.cli import EXIT_GOOD, Program, number
 from bench.lab.figures import aligned, spread
 from bench.lab.generator import LOADS, Generator, Round
 from bench.lab.process import CpuTime
@@ -55,7 +55,9 @@ def parser() -> argparse.ArgumentParser:
         "--durability", nargs="+", default=["none", "sync"], help="of the servers, one each"
     )
     made.add_argument("--requests", type=int, default=200_000, help="of one run, over all")
-    made.add_argument("--seconds", type=float, default=2.0, help="of one run, of deliveries")
+    made.add_argument(
+        "--seconds", type=number(0.001, 1e6, float), default=2.0, help="of one run, of deliveries"
+    )
     made.add_argument("--runs", type=int, default=5, help="of each pipeline, alternating")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--json", action="store_true", help="one JSON object per run")

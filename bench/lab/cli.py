@@ -5,6 +5,7 @@ program as Ctrl-C does: in order, with whatever it started. A reader that closes
 early has seen enough.
 """
 
+import argparse
 import json
 import signal
 from collections.abc import Callable, Mapping
@@ -30,6 +31,19 @@ EXIT_CLOSED_PIPE: Final = output.EXIT_PIPE
 
 class BenchFailed(Exception):
     """The program cannot do what was asked for; the text says why."""
+
+
+def number(least: float, most: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
+    """What reads an option's number, for argparse: from `least` to `most`, and never NaN."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not from {least:g} to {most:g}")
+        return value
+
+    parse.__name__ = "number"  # how argparse calls it in "invalid number value"
+    return parse
 
 
 class Program:

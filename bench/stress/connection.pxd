@@ -53,6 +53,7 @@ cdef class Connection:
     cdef readonly double last_sent
     cdef readonly object heartbeat_s
     cdef readonly dict pending, streams
+    cdef readonly object random
     cdef Host _host
     cdef object _client_id, _sock, _greeting
     cdef int _fd, _interest

@@ -9,6 +9,7 @@ was first due.
 
 import errno
 import os
+import random
 import select
 import socket
 from collections.abc import Callable
@@ -113,7 +114,8 @@ class Host:
 class Connection:
     """The connections of one user, one at a time."""
 
-    def __init__(self, host: Host, member: Member, client_id: int) -> None:
+    def __init__(self, host: Host, member: Member, rng: random.Random) -> None:
+        """rng: for all that it asks for, and for its client_id."""
         self.account, self.name, self.user, self.rooms, self.slow = member
         self.funded = False  # it has asked for what it has at first
         self.waking = 0.0  # when it was last due to be told that it is not blocked any more
@@ -129,7 +131,8 @@ class Connection:
             room: Stream(host.rooms, self.name, room, slow=self.slow) for room in self.rooms
         }
         self._host = host
-        self._client_id = client_id
+        self._client_id = rng.getrandbits(63) | 1
+        self.random = rng
         self._sock: socket.socket | None = None
         self._fd = -1  # of it
         self._decoder = Decoder(MAX_BODY_LEN)

@@ -5,11 +5,11 @@ import csv
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self, TextIO
 
 from bench.lab.verdict import CHECKS
 from bench.stress import counted
+from bench.stress.mix import OPERATIONS
 from bench.stress.options import Options
 from bench.stress.record import ERRORS
 from bench.stress.results import (
@@ -20,8 +20,11 @@ from bench.stress.results import (
     line_as_object,
 )
 from bench.stress.run import Run
+from libproto import __version__
 from libproto.form import FORM
 
+SCHEMA: Final = 1
+"""Of the JSON object; another one where a key goes, or says something else."""
 _SERVICE: Final = tuple(f"service_{name}" for name in LATENCY_COLUMNS)
 _DELIVERY: Final = tuple(f"delivery_{name}" for name in LATENCY_COLUMNS)
 _ERRORS: Final = tuple(f"error_{kind}" for kind in ERRORS)
@@ -85,6 +88,45 @@ def run_as_json(options: Options, run: Run) -> dict[str, Any]:
     }
 
 
+def as_json(
+    options: Options, runs: Iterable[Run], *, interrupted: bool, failure: str
+) -> dict[str, Any]:
+    """All runs, whatever has ended them."""
+    return {
+        "schema": SCHEMA,
+        "version": __version__,
+        "options": options.as_object(),
+        "interrupted": interrupted,
+        "failure": failure or None,
+        "runs": [run_as_json(options, run) for run in runs],
+    }
+
+
+class Outputs:
+    """The files that were asked for. They are tried before anything is measured: OSError."""
+
+    def __init__(self, options: Options) -> None:
+        self._hgrm = options.hgrm
+        if self._hgrm:
+            _try_hgrm(self._hgrm, options.runs)
+        self._tables = Tables(options.csv) if options.csv else None
+
+    def add(self, options: Options, run: Run) -> None:
+        """A run. OSError, when all that can be written is."""
+        with ExitStack() as stack:
+            if self._tables is not None:
+                stack.callback(self._tables.add, options, run)
+            if self._hgrm:
+                stack.callback(write_hgrm, self._hgrm, run.number, run.figures)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._tables is not None:
+            self._tables.close()
+
+
 class Tables:
     """The three files of `--csv PREFIX`, with a line as soon as it is known."""
 
@@ -118,16 +160,23 @@ class Tables:
         writer.writerow(run_as_object(options, run))
         file.flush()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._stack.close()
+
+
+def _hgrm(prefix: str, number: int, name: str) -> Path:
+    path = Path(f"{prefix}-run{number}-{name}.hgrm")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _try_hgrm(prefix: str, runs: int) -> None:
+    """OSError where the files could not be written: it is told before the runs, not after them."""
+    path = _hgrm(prefix, runs, max((f"{each.name}-service" for each in OPERATIONS), key=len))
+    was_there = path.exists()
+    path.open("ab").close()
+    if not was_there:
+        path.unlink()
 
 
 def write_hgrm(prefix: str, number: int, figures: Figures) -> None:
@@ -137,7 +186,5 @@ def write_hgrm(prefix: str, number: int, figures: Figures) -> None:
     found["delivery"] = figures.delivered
     for name, each in found.items():
         if each.total_count:
-            path = Path(f"{prefix}-run{number}-{name}.hgrm")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
+            with _hgrm(prefix, number, name).open("wb") as file:
                 each.output_percentile_distribution(file, 1.0)

@@ -68,7 +68,7 @@ class Load(Host):
         self._pipeline, self._payload = options.pipeline, options.payload
         self._place = place
         self._users = users
-        self._random = random.Random(f"{options.seed} {place}")  # noqa: S311 - to be repeated
+        self._random = random.Random(f"{options.seed} {place}")  # noqa: S311 - of its pauses only
         self._choice = Choice(options.shares)
         self._payees = Payees(options.accounts, options.hot_accounts, options.zipf)
         self._serial = 0  # of the next message
@@ -81,7 +81,8 @@ class Load(Host):
         self._stuck = False  # no connection has room for another request
         self._turn = 0
         self.everybody = [
-            Connection(self, member, self._random.getrandbits(63) | 1) for member in members
+            Connection(self, member, random.Random(f"{options.seed} {member.account}"))  # noqa: S311
+            for member in members
         ]
         self._senders = [each for each in self.everybody if not each.slow]
         self._thread = threading.Thread(target=self._guarded, daemon=True)
@@ -287,7 +288,7 @@ class Load(Host):
             self._ask(connection, at, at)
 
     def _ask(self, connection: Connection, due: float, at: float) -> None:
-        rng = self._random
+        rng = connection.random
         opcode = self._choice.pick(rng)
         fields: tuple[Any, ...]
         if opcode == _CHAT_SEND:

@@ -1,5 +1,6 @@
 """What is asked for how often, and whom a transfer pays."""
 
+import math
 import random
 import tomllib
 from bisect import bisect_right
@@ -30,8 +31,8 @@ Mix = dict[Opcode, float]
 
 def _shares(weights: Mapping[Opcode, float]) -> Mix:
     total = sum(weights.values())
-    if total <= 0 or min(weights.values()) < 0:
-        raise ValueError("weights must be 0 or more, and not all 0")
+    if not all(weight >= 0 for weight in weights.values()) or not 0 < total < math.inf:
+        raise ValueError("weights must be numbers of 0 or more, and not all 0")
     return {opcode: weight / total for opcode, weight in weights.items() if weight > 0}
 
 
@@ -68,7 +69,10 @@ def mix_of(name: str, ratio: str) -> Mix:
             raise ValueError(f"{name}: the weight of {key} is not a number")
     if not weights:
         raise ValueError(f"{name}: there is nothing in it")
-    return _shares({allowed[key]: value for key, value in weights.items()})
+    try:
+        return _shares({allowed[key]: float(value) for key, value in weights.items()})
+    except OverflowError as error:  # of a whole number
+        raise ValueError(f"{name}: {error}") from error
 
 
 class Choice:

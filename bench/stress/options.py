@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
+from bench.lab.cli import number
 from bench.stress.mix import NAMES, RATIO, mix_of
 from libproto import version_of
 from libproto.messages import OUTCOME_WINDOW, Opcode
 
 PROGRAM: Final = "tradechat-bench"
+PORT: Final = 7878  # a server's own default
 PAYLOAD: Final = range(32, 4097)
 """Bytes of a chat message, for `in`; its head says when it was sent."""
 _ABOUT: Final = """\
@@ -95,17 +97,6 @@ class Options:
         return cls(**found | {"shares": shares, "server_flags": tuple(found["server_flags"])})
 
 
-def _number(least: float, most: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not least <= value <= most or not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f"{text} is not from {least:g} to {most:g}")
-        return value
-
-    parse.__name__ = "number"  # how argparse calls it in "invalid number value"
-    return parse
-
-
 class _Flag(NamedTuple):
     """An option: `--name METAVAR`, what reads its value, its default, its help."""
 
@@ -115,15 +106,35 @@ class _Flag(NamedTuple):
     about: str
 
 
-_POSITIVE: Final = _number(0.001, 1e7, float)
+_CONNECTIONS: Final = 100
+_THREADS: Final = 8
+_PROCESSES_MAX: Final = 8
+_ACCOUNTS: Final = 1000
+_HOST: Final = "127.0.0.1"
+_POSITIVE: Final = number(0.001, 1e7, float)
 _GROUPS: Final[dict[str, tuple[_Flag, ...]]] = {
     "the load": (
-        _Flag("--connections N", _number(1, 100_000), 100, "one user each, over all threads"),
-        _Flag("--threads N", _number(1, 1024), 8, "over all processes"),
-        _Flag("--processes N", _number(1, 64), min(os.cpu_count() or 1, 8), "load processes"),
+        _Flag(
+            "--connections N",
+            number(1, 100_000),
+            None,
+            f"one user each, over all threads (default {_CONNECTIONS}, or what the rooms need)",
+        ),
+        _Flag(
+            "--threads N",
+            number(1, 1024),
+            None,
+            f"over all processes (default {_THREADS}, or as many as there are connections)",
+        ),
+        _Flag(
+            "--processes N",
+            number(1, 64),
+            None,
+            "load processes (default: the cores, at most 8, or as many as there are threads)",
+        ),
         _Flag(
             "--pipeline N",
-            _number(1, OUTCOME_WINDOW),
+            number(1, OUTCOME_WINDOW),
             None,
             "requests in flight on a connection, at most (default 1; with --rate, 64)",
         ),
@@ -146,7 +157,7 @@ _GROUPS: Final[dict[str, tuple[_Flag, ...]]] = {
             RATIO,
             "of TRANSFER:WITHDRAW:DEPOSIT:BALANCE in trade-heavy, mixed",
         ),
-        _Flag("--payload BYTES", _number(PAYLOAD[0], PAYLOAD[-1]), 64, "bytes of a chat message"),
+        _Flag("--payload BYTES", number(PAYLOAD[0], PAYLOAD[-1]), 64, "bytes of a chat message"),
         _Flag(
             "--timeout S", _POSITIVE, 5.0, "seconds, then a connection that owes an answer is cut"
         ),
@@ -154,40 +165,50 @@ _GROUPS: Final[dict[str, tuple[_Flag, ...]]] = {
     ),
     "how long": (
         _Flag("--duration S", _POSITIVE, 10.0, "seconds that are measured, of a run"),
-        _Flag("--warmup S", _number(0, 1e6, float), 2.0, "seconds before them, of each run"),
-        _Flag("--runs N", _number(1, 1000), 1, "one after the other; their spread is told"),
+        _Flag("--warmup S", number(0, 1e6, float), 2.0, "seconds before them, of each run"),
+        _Flag("--runs N", number(1, 1000), 1, "one after the other; their spread is told"),
     ),
     "money": (
-        _Flag("--accounts N", _number(2, 1_000_000), 1000, "that are paid; not less than users"),
-        _Flag("--zipf S", _number(0, 10, float), 0.0, "account n is paid in proportion to 1/n**S"),
-        _Flag("--hot-accounts N", _number(0, 1_000_000), 0, "only the first so many are paid"),
-        _Flag("--funds CENTS", _number(1, 10**12), 10**9, "cents that each user has at first"),
+        _Flag(
+            "--accounts N",
+            number(2, 1_000_000),
+            None,
+            f"that are paid (default {_ACCOUNTS}); not less than users",
+        ),
+        _Flag("--zipf S", number(0, 10, float), 0.0, "account n is paid in proportion to 1/n**S"),
+        _Flag("--hot-accounts N", number(0, 1_000_000), 0, "only the first so many are paid"),
+        _Flag("--funds CENTS", number(1, 10**12), 10**9, "cents that each user has at first"),
     ),
     "chat": (
         _Flag(
             "--fanout N",
-            _number(1, 100_000),
+            number(1, 100_000),
             None,
             "members of a room (default: 10, or the connections over --rooms)",
         ),
         _Flag(
             "--rooms N",
-            _number(1, 65536),
+            number(1, 65536),
             None,
             "rooms (default: as few as give everybody one)",
         ),
         _Flag(
             "--slow-consumers N",
-            _number(0, 10_000),
+            number(0, 10_000),
             0,
             "further members, who read slower than is sent",
         ),
     ),
     "the server": (
-        _Flag("--host ADDRESS", str, "127.0.0.1", "address of a server that runs already"),
-        _Flag("--port N", _number(1, 65535), 0, "its port"),
-        _Flag("--pid N", _number(1, 2**22), 0, "its master's process id, to measure its CPU time"),
-        _Flag("--workers N", _number(1, 64), 2, "worker processes of our own server"),
+        _Flag(
+            "--host ADDRESS",
+            str,
+            None,
+            f"address of a server that runs already (with --port, default {_HOST})",
+        ),
+        _Flag("--port N", number(1, 65535), None, f"its port (with --host, default {PORT})"),
+        _Flag("--pid N", number(1, 2**22), 0, "its master's process id, to measure its CPU time"),
+        _Flag("--workers N", number(1, 64), 2, "worker processes of our own server"),
         _Flag("--kill-every S", _POSITIVE, 0, "SIGKILL a random worker every so many seconds"),
     ),
     "what is told": (
@@ -255,17 +276,35 @@ def parse(words: list[str]) -> Options:
     found["server_flags"] = tuple(found.pop("server_flag"))
     if found["pipeline"] is None:
         found["pipeline"] = OUTCOME_WINDOW if found["rate"] else 1
-    connections = found["connections"]
-    if found["fanout"] is None:
-        rooms = found["rooms"]
-        found["fanout"] = math.ceil(connections / rooms) if rooms else min(10, connections)
-    if found["rooms"] is None:
-        found["rooms"] = math.ceil(connections / found["fanout"])
-    found["accounts"] = max(found["accounts"], connections)
+    _fit(found)
     options = Options(**found)
     if wrong := _contradiction(options):
         made.error(wrong)
     return options
+
+
+def _fit(found: dict[str, Any]) -> None:
+    """Whatever was not said, so that it agrees with what was."""
+    if found["port"] is None:
+        found["port"] = 0 if found["host"] is None else PORT
+    if found["host"] is None:
+        found["host"] = _HOST
+    rooms, fanout = found["rooms"], found["fanout"]
+    if found["connections"] is None:
+        wanted = max(_CONNECTIONS, fanout or 0)
+        found["connections"] = min(wanted, rooms * fanout) if rooms and fanout else wanted
+    connections = found["connections"]
+    if found["threads"] is None:
+        found["threads"] = min(max(_THREADS, found["processes"] or 0), connections)
+    if found["processes"] is None:
+        found["processes"] = min(os.cpu_count() or 1, _PROCESSES_MAX, found["threads"])
+    if fanout is None:
+        found["fanout"] = math.ceil(connections / rooms) if rooms else min(10, connections)
+    if rooms is None:
+        found["rooms"] = math.ceil(connections / found["fanout"])
+    if found["accounts"] is None:
+        found["accounts"] = max(_ACCOUNTS, found["hot_accounts"])
+    found["accounts"] = max(found["accounts"], connections)
 
 
 def _contradiction(options: Options) -> str:

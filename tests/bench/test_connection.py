@@ -67,13 +67,15 @@ def loading(
     rooms: tuple[int, ...] = (),
     timeout: float = 5.0,
     slow: bool = False,
+    place: int = 0,
+    account: int = 0,
 ) -> Iterator[Load]:
     """A thread of the load with one connection, to these scripts in turn."""
     options = parse([*words, f"--funds={FUNDS}"])
-    member = Member(0, USERNAME, USER_ID, list(rooms), slow)
+    member = Member(account, USERNAME, USER_ID, list(rooms), slow)
     with serving(*scripts) as port:
         address = (socket.AF_INET, ("127.0.0.1", port))
-        load = Load(replace(options, timeout=timeout), 0, address, [USER_ID, 99], [member])
+        load = Load(replace(options, timeout=timeout), place, address, [USER_ID, 99], [member])
         load.start()
         try:
             yield load
@@ -121,6 +123,31 @@ def test_a_request_is_repeated_until_its_outcome_is_known() -> None:
         assert told.sent < told.answered
         assert load.everybody[0].reconnects == 2
         assert load.trail.unexpected == []
+
+
+def asked(seed: int, place: int, account: int) -> list[Request]:
+    """The first requests of this account's connection, in a thread at this place."""
+    many = 32
+    found: list[Request] = []
+
+    def serve(wire: Wire) -> None:
+        funded(wire)
+        found.extend(wire.request() for _ in range(many))
+
+    what = ("--mix=trade-heavy", "--ratio=1:1:1:1", "--connections=1", "--accounts=2")
+    words = (*what, f"--pipeline={many}", f"--seed={seed}")
+    with loading(serve, words=words, place=place, account=account) as load:
+        settle(load)
+        begin(load)
+        wait_until(lambda: len(found) == many, "the requests")
+    return found
+
+
+def test_a_seed_gives_each_connection_its_requests_whatever_thread_it_is_in() -> None:
+    one = asked(seed=7, place=0, account=1)
+    assert asked(seed=7, place=3, account=1) == one
+    assert asked(seed=7, place=0, account=0) != one
+    assert asked(seed=8, place=0, account=1) != one
 
 
 def test_an_outcome_that_is_not_known_any_more() -> None:

@@ -148,7 +148,10 @@ def test_multiples_of_the_floor_are_of_the_same_run() -> None:
     assert delivery.endswith("  3")
 
 
-@pytest.mark.parametrize("word", ["--accounts=50", "--runs=0", "--seconds=0", "--operation=LOGIN"])
+@pytest.mark.parametrize(
+    "word",
+    ["--accounts=50", "--runs=0", "--seconds=0", "--seconds=nan", "--operation=LOGIN"],
+)
 def test_wrong_usage(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         cli.main([word])

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench.stress.mix import NAMES, RATIO, Choice, Payees, mix_of
-from bench.stress.options import parse
+from bench.stress.options import PORT, parse
 from libproto.messages import Opcode
+from server.config.settings import Settings
 
 DRAWS = 20_000
 
@@ -64,6 +65,9 @@ def test_a_mix_in_a_file(tmp_path: Path) -> None:
         ("BALANCE = 'x'", "not a number"),
         ("BALANCE = -1", "0 or more"),
         ("BALANCE = 0", "not all 0"),
+        ("BALANCE = nan\nTRANSFER = 1", "must be numbers"),
+        ("BALANCE = inf", "must be numbers"),
+        (f"BALANCE = 1{'0' * 400}", "too large"),
         ("", "nothing in it"),
         ("BALANCE", "Expected '='"),
     ],
@@ -75,7 +79,10 @@ def test_a_file_that_is_no_mix(tmp_path: Path, text: str, message: str) -> None:
         mix_of(str(file), RATIO)
 
 
-@pytest.mark.parametrize("ratio", ["1:2:3", "a:1:1:1", "0:0:0:0", "-1:1:1:1"])
+@pytest.mark.parametrize(
+    "ratio",
+    ["1:2:3", "a:1:1:1", "0:0:0:0", "-1:1:1:1", "nan:1:1:1", "1:1:inf:1", "1e308:1e308:1:1"],
+)
 def test_a_ratio_that_is_none(ratio: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         mix_of("mixed", ratio)
@@ -126,6 +133,25 @@ def test_rooms_follow_from_the_fanout_and_the_other_way_round() -> None:
     assert parse(["--rooms", "3"]).fanout == 34
 
 
+def test_what_is_not_said_agrees_with_what_is() -> None:
+    one = parse(["--connections=1"])
+    assert (one.threads, one.processes, one.rooms, one.fanout) == (1, 1, 1, 1)
+    assert parse(["--threads=1"]).processes == 1
+    assert parse(["--processes=12"]).threads == 12
+    assert parse(["--fanout=200"]).connections == 200
+    assert parse(["--rooms=2", "--fanout=3"]).connections == 6
+    assert parse(["--hot-accounts=2000"]).accounts == 2000
+
+
+def test_a_server_is_named_by_its_host_or_its_port() -> None:
+    """The port that a server has by default, and never a server of our own under another name."""
+    away = parse(["--host=203.0.113.9"])
+    assert (away.host, away.port, away.is_own) == ("203.0.113.9", PORT, False)
+    here = parse(["--port=1"])
+    assert (here.host, here.port, here.is_own) == ("127.0.0.1", 1, False)
+    assert Settings().port == PORT
+
+
 def test_options_survive_the_way_to_a_process() -> None:
     options = parse(["--mix", "trade-heavy", "--server-flag=--account-locks=1"])
     assert type(options).from_object(options.as_object()) == options
@@ -135,10 +161,10 @@ def test_options_survive_the_way_to_a_process() -> None:
     ("words", "message"),
     [
         (["--threads=4", "--processes=5"], "not be less than --processes"),
-        (["--connections=3"], "nor more than --connections"),
-        (["--fanout=200"], "--fanout must not be more"),
-        (["--rooms=2", "--fanout=3"], "all are in a room"),
-        (["--hot-accounts=2000"], "--hot-accounts"),
+        (["--threads=4", "--connections=3"], "nor more than --connections"),
+        (["--fanout=200", "--connections=100"], "--fanout must not be more"),
+        (["--rooms=2", "--fanout=3", "--connections=7"], "all are in a room"),
+        (["--accounts=1000", "--hot-accounts=2000"], "--hot-accounts"),
         (["--pid=1"], "name that too"),
         (["--port=1", "--kill-every=1"], "needs --pid"),
         (["--port=1", "--server-flag=x"], "our own server"),

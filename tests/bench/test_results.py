@@ -5,6 +5,7 @@ import io
 import json
 from array import array
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -249,7 +250,7 @@ def options() -> Options:
 
 
 def test_the_tables_have_the_columns_that_are_documented(tmp_path: Path, options: Options) -> None:
-    with Tables(f"{tmp_path}/deep/x") as tables:
+    with closing(Tables(f"{tmp_path}/deep/x")) as tables:
         tables.add(options, run_of(figures(tmp_path)))
     document = (ROOT / "docs" / "BENCH.md").read_text()
     for name, columns in (

@@ -266,6 +266,66 @@ def test_where_there_is_no_server(words: list[str]) -> None:
     assert run.stderr
 
 
+@pytest.mark.parametrize("output", ["--csv=/dev/null/x", "--hgrm=/dev/null/x"])
+def test_an_output_that_cannot_be_written_is_told_before_the_runs(output: str) -> None:
+    run = bench(output, "--port=1")  # where no server is: it is not asked for
+    assert run.returncode == 3
+    assert "/dev/null" in run.stderr
+    assert run.stdout == ""
+
+
+def test_results_are_not_lost_to_an_output_that_fails_meanwhile(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "x-run1-ALL.hgrm"
+    file.mkdir()  # what is tried before is another one
+    found = report(bench("--json", *on(server), f"--hgrm={tmp_path}/x"), 3)
+    assert str(file) in found["failure"]
+    assert found["runs"][0]["ok"] > 0
+
+
+def test_letters_that_a_terminal_lacks(server: RunningServer) -> None:
+    run = subprocess.run(
+        command(*on(server)),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        timeout=RUN_S,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert r"latency, \xb5s" in run.stdout
+
+
+def test_a_reader_that_has_seen_enough(server: RunningServer) -> None:
+    with subprocess.Popen(
+        command(*on(server)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        run.stdout.close()
+        assert run.stderr is not None
+        assert run.stderr.read() == b""
+    assert run.returncode == 141
+
+
+def test_a_second_interrupt_loses_no_run_that_is_finished(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    words = command("--runs=50", f"--csv={tmp_path}/x", "--json", *on(server))
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
+        table = tmp_path / "x-runs.csv"
+        wait_until(lambda: table.exists() and table.read_text().count("\n") > 1, "a run", RUN_S)
+        run.send_signal(signal.SIGINT)
+        run.send_signal(signal.SIGTERM)  # another one: two of a kind may come as one
+        told, _ = run.communicate(timeout=RUN_S)
+    assert run.returncode in (130, 143)
+    found = json.loads(told)
+    assert found["interrupted"]
+    assert found["runs"][0]["verdict"] == "good"
+
+
 def test_progress_is_for_terminals(server: RunningServer) -> None:
     ours, theirs = pty.openpty()
     try:
