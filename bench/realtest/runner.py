@@ -16,6 +16,7 @@ from bench.lab.cli import (
     EXIT_GOOD,
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
+    EXIT_THRESHOLD,
     EXIT_VIOLATED,
 )
 from bench.lab.process import signals_held
@@ -99,9 +100,11 @@ class Runner:
             self._child = None
             if self.code:
                 return None
-            if code not in (EXIT_GOOD, EXIT_VIOLATED):
+            if code not in (EXIT_GOOD, EXIT_VIOLATED, EXIT_THRESHOLD):
                 return self._failed(scenario, error.strip() or f"exit code {code}")
             (found,) = json.loads(told)["runs"]
+            if code == EXIT_THRESHOLD and not found["ok"]:
+                return self._failed(scenario, error.strip())
             self._keep(scenario.key, found, Path(spool))
         problems = "; ".join(f"{each['check']}: {each['text']}" for each in found["problems"])
         identity = _identity(scenario, words)

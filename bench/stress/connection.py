@@ -208,7 +208,7 @@ class Connection:
             if request.opcode in NUMBERED:
                 self._repeat[req_id] = request
             elif request.counted and not request.failed:
-                self._host.recorder.failure(request.opcode, "lost", now)
+                self._host.recorder.failure(request.opcode, "lost", request.due, now)
         self.pending = {}
         self.in_flight = 0
         pause = min(BACK_OFF_S[0] * 2**self._attempts, BACK_OFF_S[1]) * self._host.jitter()
@@ -233,7 +233,7 @@ class Connection:
         for request in self.pending.values():
             if request.counted and not request.failed and now - request.asked > timeout:
                 request.failed = True
-                self._host.recorder.failure(request.opcode, "timeout", now)
+                self._host.recorder.failure(request.opcode, "timeout", request.due, now)
         self.lost("it does not answer", now)
 
     # ---- sending
@@ -398,7 +398,7 @@ class Connection:
         elif kind == "unknown":
             host.recorder.details[f"{Opcode(opcode).name}, {Status(status).name}: {detail}"] += 1
         if not request.failed:
-            host.recorder.failure(opcode, kind, now)
+            host.recorder.failure(opcode, kind, request.due, now)
         if opcode not in NUMBERED or kind == "funds":
             return
         if request.repeated and kind == "busy":  # what became of the first sending is not told yet
@@ -462,7 +462,7 @@ class Connection:
         opcode = Opcode(request.opcode)
         if status:
             if opcode == Opcode.LOGIN and status == Status.ERR_UNAUTHORIZED:
-                self._host.recorder.failure(opcode, "auth", now)
+                self._host.recorder.failure(opcode, "auth", request.due, now)
             self.lost(f"{opcode.name}: {Status(status).name}, {fields[1]}", now)
         elif opcode == Opcode.HELLO:
             assert self._greeting is not None  # it was sent

@@ -33,8 +33,9 @@ examples:
   tradechat-bench cpu                                the server's CPU time per request
 
 exit codes: 0 all well, 1 the verdict on the history is bad, 2 wrong usage, 3 nothing can be said:
-the server does not start, or users cannot log in, 4 a threshold (--max-p99, --min-rate) is not
-met, 130 interrupted, 143 terminated; in both cases with a report of what was done before
+the server does not start, or users cannot log in, 4 a threshold (--max-failed, --max-p99,
+--min-rate) is not met, or nothing succeeded, 130 interrupted, 143 terminated; in both cases with a
+report of what was done before
 """
 
 
@@ -69,6 +70,7 @@ class Options:
     seed: int
     timeout: float  # s
     max_p99: float  # ms; 0: any
+    max_failed: float  # percent
     min_rate: float  # successes per second; 0: any
     json: bool
     csv: str
@@ -225,6 +227,12 @@ _GROUPS: Final[dict[str, tuple[_Flag, ...]]] = {
             "write PREFIX-runN-OPERATION.hgrm, for HdrHistogram's tools",
         ),
         _Flag("--max-p99 MS", _POSITIVE, 0, "milliseconds; a run above them ends with exit code 4"),
+        _Flag(
+            "--max-failed PERCENT",
+            number(0, 100, float),
+            1.0,
+            "of the requests that fail or are never sent; a run above ends with exit code 4",
+        ),
         _Flag(
             "--min-rate N",
             _POSITIVE,

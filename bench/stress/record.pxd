@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint16_t
 
 from bench.stress cimport notes
 
-cdef int64_t _AFTER
+cdef int64_t _AFTER, _BEFORE
 
 
 @cython.final
@@ -22,8 +22,8 @@ cdef class Recorder:
     cdef int64_t _columns_of
     cdef dict _columns
 
-    @cython.locals(span=Span)
-    cdef int64_t _second(self, double at)
+    @cython.locals(at=double)
+    cdef int64_t _second(self, double due, double now)
 
     @cython.locals(second=int64_t, columns=tuple, latencies=array, services=array)
     cpdef success(self, uint16_t opcode, double due, double sent, double now)

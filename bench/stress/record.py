@@ -21,6 +21,7 @@ LATE_S: Final = 0.001
 AFTER: Final = -1
 """The second of what was answered after the end of the run."""
 _AFTER = AFTER
+_BEFORE = -2  # the second of what is not of the run
 ERRORS: Final = ("timeout", "busy", "checksum", "auth", "funds", "lost", "unknown")
 """Why a request fails: `lost` is the connection, `unknown` every other status."""
 _KINDS: Final = {
@@ -73,16 +74,20 @@ class Recorder:
         self._columns_of = _AFTER
         self._columns: dict[int, tuple[array[int], array[int]]] = {}
 
-    def _second(self, at: float) -> int:
-        span = self.span
-        return int(at - span.start) if at < span.end else _AFTER
+    def _second(self, due: float, now: float) -> int:
+        """Of the run: in the open loop that in which a request was due, so that a backlog from
+        before the run is none of its success. _BEFORE where it is not of the run."""
+        at = due if self.is_open else now
+        if at < self.span.start:
+            return _BEFORE
+        return int(at - self.span.start) if now < self.span.end else _AFTER
 
     def success(self, opcode: int, due: float, sent: float, now: float) -> None:
         """An answer that is OK."""
-        if now < self.span.start:
+        second = self._second(due, now)
+        if second == _BEFORE:
             return
         self.succeeded += 1
-        second = self._second(now)
         if second != self._columns_of:
             self._columns_of, self._columns = second, {}
         columns = self._columns.get(opcode)
@@ -99,19 +104,22 @@ class Recorder:
             self.latencies[cell], self.services[cell] = array("I"), array("I")
         return self.latencies[cell], self.services[cell]
 
-    def failure(self, opcode: int, kind: str, now: float) -> None:
+    def failure(self, opcode: int, kind: str, due: float, now: float) -> None:
         """A request that came to nothing."""
-        if now >= self.span.start:
+        second = self._second(due, now)
+        if second != _BEFORE:
             self.failed += 1
-            self.errors[self._second(now), opcode, kind] += 1
+            self.errors[second, opcode, kind] += 1
 
     def sent_late(self, opcode: int, due: float) -> None:
-        if due >= self.span.start:
-            self.late[Cell(self._second(due), opcode)] += 1
+        second = self._second(due, due)
+        if second != _BEFORE:
+            self.late[Cell(second, opcode)] += 1
 
     def drop(self, due: float) -> None:
-        if self.span.start <= due < self.span.end:
-            self.dropped[self._second(due)] += 1
+        second = self._second(due, due)
+        if second not in (_BEFORE, _AFTER):
+            self.dropped[second] += 1
 
 
 # ---- the ledger

@@ -59,13 +59,14 @@ def as_table(options: Options, run: Run) -> str:
         "",
         *_operations(figures),
         "",
+        *(_row("asked for per second", f"{options.rate:,.0f}") if figures.is_open else ()),
         *_row("successes per second", f"{found['ok_per_s']:,.0f}"),
         *_row("failures per second", f"{found['failed_per_s']:,.0f}"),
         *_row("answered after the end", figures.all.after_end),
     ]
     if figures.is_open:
-        lines += _row("late, sent over 1 ms after they were due", figures.all.late)
-        lines += _row("dropped, never sent", figures.all.dropped)
+        lines += _row("late, not sent within 1 ms of being due", figures.all.late)
+        lines += _row("  dropped: of these, never sent", figures.all.dropped)
     for kind, count in figures.all.errors.items():
         lines += _row(f"failed: {kind}", count)
     lines += [f"    {count:,} x {text}" for text, count in figures.details.most_common(5)]
@@ -177,9 +178,16 @@ def missed_thresholds(options: Options, run: Run) -> list[str]:
     """The thresholds that this run does not meet, in words."""
     figures = run.figures
     missed = []
+    if not figures.all.ok and figures.seconds_s:
+        missed.append(f"run {run.number}: nothing succeeded, so nothing was measured")
+    if (percent := figures.all.missed_percent) > options.max_failed:
+        missed.append(
+            f"run {run.number}: {percent:.1f} % of the requests failed or were never sent, "
+            f"--max-failed {options.max_failed:g}"
+        )
     p99 = quantiles_of(figures.all.latencies)["p99_us"]
     if options.max_p99 and (p99 is None or p99 > options.max_p99 * 1000):
-        told = "nothing succeeded" if p99 is None else f"{p99 / 1000:,.3f} ms"
+        told = "not known" if p99 is None else f"{p99 / 1000:,.3f} ms"
         missed.append(f"run {run.number}: p99 is {told}, --max-p99 {options.max_p99:g}")
     rate = figures.per_s(figures.all.ok)
     if options.min_rate and rate < options.min_rate:

@@ -79,6 +79,13 @@ class Line:
     def failed(self) -> int:
         return self.errors.total()
 
+    @property
+    def missed_percent(self) -> float:
+        """Of what was due, how much failed or was never sent; 0 of nothing."""
+        missed = self.failed + self.dropped
+        due = missed + self.ok + self.after_end
+        return missed / due * 100 if due else 0.0
+
 
 @dataclass(slots=True)
 class Figures:
@@ -154,7 +161,7 @@ def gather(
     names = {name for _, name, *_ in (*latencies, *errors, *late)}
     for name in [opcode.name for opcode in Opcode if opcode.name in names]:
         figures.lines[name] = _line(name, latencies, services, errors, late)
-    whole = figures.lines[ALL] = Line(dropped=dropped.total())
+    whole = figures.lines[ALL] = Line(dropped=dropped.total(), late=dropped.total())
     for name, line in figures.lines.items():
         if name != ALL:
             _add(whole, line)
@@ -220,6 +227,7 @@ def _rows(
         if name == ALL:
             found, found_services, counts = all_latencies, all_services, whole
             counts["dropped"] = dropped[second]
+            counts["late"] += dropped[second]  # their operations were not chosen yet
         else:
             found = latencies.get((second, name), array("I"))
             found_services = services.get((second, name), array("I"))

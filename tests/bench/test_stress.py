@@ -101,7 +101,7 @@ def test_one_hot_account(tmp_path: Path) -> None:
 
 def test_failures_are_told_apart_and_judged() -> None:
     """Few funds, and few requests allowed: the connections back off as they are told to."""
-    words = ("--ratio=0:9:1:0", "--funds=1", "--server-flag=--rate-limit=5")
+    words = ("--ratio=0:9:1:0", "--funds=1", "--server-flag=--rate-limit=5", "--max-failed=100")
     found = good(bench("--json", "--mix=trade-heavy", *words))
     assert found["error_funds"] > 0
     assert found["error_busy"] > 0
@@ -119,7 +119,11 @@ def test_an_open_loop_does_not_omit_what_a_stop_delays(server: RunningServer) ->
     stop_s = 1.0
     with (
         subprocess.Popen(
-            command(*words, "--duration=3"), cwd=ROOT, stdout=subprocess.PIPE, text=True
+            # How busy this machine is at the end is not looked at.
+            command(*words, "--duration=3", "--max-failed=100"),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
         ) as run,
         Lobby(server) as lobby,
     ):
@@ -138,6 +142,26 @@ def test_an_open_loop_does_not_omit_what_a_stop_delays(server: RunningServer) ->
     # But 12 connections with one request each are no more than 12 that the server kept waiting.
     assert found["late"] > 100
     assert found["service_p95_us"] < found["p95_us"]
+
+
+def test_a_rate_that_is_not_reached(server: RunningServer) -> None:
+    """The clients cannot ask so often: nothing that falls due in the run is sent in time, and what
+    is answered meanwhile fell due before."""
+    found = report(bench("--json", *on(server), "--rate=1e6", "--warmup=1"), 4)
+    (only,) = found["runs"]
+    assert (only["verdict"], only["ok"]) == ("good", 0)
+    assert only["dropped"] == only["late"] == pytest.approx(1e6, rel=0.01)
+    nothing, missed = found["missed_thresholds"]
+    assert "nothing succeeded" in nothing
+    assert "100.0 % of the requests failed or were never sent" in missed
+
+
+def test_more_failures_than_are_allowed() -> None:
+    words = ("--json", "--mix=trade-heavy", "--ratio=0:1:0:0", "--funds=1")
+    found = report(bench(*words, "--max-failed=90"), 4)
+    (missed,) = [text for text in found["missed_thresholds"] if "--max-failed" in text]
+    assert "--max-failed 90" in missed
+    assert found["runs"][0]["verdict"] == "good"
 
 
 def test_workers_are_killed() -> None:
