@@ -48,5 +48,7 @@ cdef class Events:
         session=uint64_t, size=uint64_t, at=uint64_t, frame=bytes,
     )
     cpdef read(self, uint64_t number, object wanted=*)
+    @cython.locals(words=Words, first=uint64_t, following=uint64_t)
+    cpdef uint64_t oldest(self) except? 0
     cpdef uint64_t last_seq(self, uint64_t room) except? 0
     cpdef uint64_t direct_seq(self, uint64_t user) except? 0

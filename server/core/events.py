@@ -257,8 +257,9 @@ class Events:
     def oldest(self) -> int:
         """The oldest event that is still in the ring, or the next one where it is empty. The slot
         of the next event may be written already."""
-        first, oldest = self._words[self._first], self._words[self._head] - self._mask + 1
-        return int(max(first, oldest))
+        words = self._words
+        first, following = words[self._first], words[self._head] + 1
+        return following - self._mask if following > first + self._mask else first
 
     def newest(self, *rooms: int) -> int:
         """The newest event that may be seen in what was read of these rooms before. The head alone

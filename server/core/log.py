@@ -26,9 +26,7 @@ _TIME, _SUPPLY = TIME, SUPPLY
 class TxnLog:
     """The log as one worker writes it."""
 
-    FULL: Final = _FULL
-    AGAIN: Final = _AGAIN
-    LIMIT: Final = _LIMIT
+    FULL, AGAIN, LIMIT = _FULL, _AGAIN, _LIMIT
 
     def __init__(self, region: Region, locks: Locks, worker: int) -> None:
         layout = region.layout

@@ -44,6 +44,18 @@ def test_the_oldest_event_is_named_when_the_ring_laps() -> None:
             assert word(region, "rooms", 1, "oldest_seq") == (oldest if last > RING else 0)
 
 
+def test_the_oldest_event_of_the_ring() -> None:
+    """The next one in an empty ring; and once it has gone round, not the slot that is next."""
+    with small_region() as region:
+        state, (ann, _, _) = three(region)
+        assert state.events.oldest() == 1
+        state.memberships.join(ann, 1, 1)
+        for head in range(2, 3 * RING):
+            talk(state, ann, 1, 1)
+            assert state.events.head() == head
+            assert state.events.oldest() == max(1, head - RING + 2)
+
+
 def test_a_quiet_room_is_lapped_by_another() -> None:
     with small_region() as region:
         state, (ann, bob, _) = three(region)
