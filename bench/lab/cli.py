@@ -1,8 +1,8 @@
 """What every program of bench does the same way at its edge: exit codes, messages, signals.
 
-Results go to standard output, messages to standard error under the program's name. SIGTERM ends a
-program as Ctrl-C does: in order, with whatever it started. A reader that closes standard output
-early has seen enough.
+Results go to standard output, messages to standard error under the program's name. SIGTERM, and a
+terminal that is closed, end a program as Ctrl-C does: in order, with whatever it started. A reader
+that closes standard output early has seen enough.
 """
 
 import argparse
@@ -69,10 +69,10 @@ class Program:
         """A message about the run."""
         output.complain(f"{self.name}: {text}")
 
-    def _terminate(self, *_: object) -> None:
+    def _terminate(self, number: int, _: object) -> None:
         # As Ctrl-C: a running event loop makes a cancellation of that. An exception raised here
         # could be lost in a callback of the loop.
-        self.code = EXIT_TERMINATED
+        self.code = 128 + number
         signal.raise_signal(signal.SIGINT)
 
     def run(self, body: Callable[[], int]) -> int:
@@ -83,6 +83,8 @@ class Program:
         # A shell's background job has SIGINT ignored; what SIGTERM becomes here must not be.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, self._terminate)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # it is for nohup
+            signal.signal(signal.SIGHUP, self._terminate)
         try:
             return body()
         except (BenchFailed, NetError, OSError) as error:

@@ -34,7 +34,17 @@ _STOP_S: Final = 30.0
 _INSPECT_S: Final = 20.0
 _END_S: Final = 30.0
 _ERRORS_MAX: Final = 10
+_LIBC: Final = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_SWEEP: Final = """\
+read -r _ && exit
+while stat=$(cat "/proc/$2/stat" 2>/dev/null); do
+    case "${stat##*) }" in Z*) break ;; esac # it has ended, and nobody waits for it
+    sleep 0.1
+done
+rm -rf "$1"
+"""
 _PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST_PORT: Final = 10_000
 _numbers = itertools.count()  # of servers, which have a name each
@@ -55,6 +65,28 @@ def steady_port() -> int:
     raise ServerFailed(f"no port is free below those of {_PORT_RANGE}")
 
 
+def _follow_parent() -> None:
+    """SIGTERM when the program that starts this process has ended, however it did."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class _Sweeper:
+    """Removes a server's directory where this program can not: it was killed. A process, which
+    does so when the server has ended."""
+
+    def __init__(self, directory: str, server: int) -> None:
+        """server: process id."""
+        command = ["/bin/sh", "-c", _SWEEP, "sweep", directory, str(server)]
+        # In a process group of its own: what ends us is not to end it.
+        self._process = subprocess.Popen(  # noqa: S603 - our own script
+            command, stdin=subprocess.PIPE, process_group=0
+        )
+
+    def end(self) -> None:
+        """It is not needed."""
+        self._process.communicate(b"\n")
+
+
 class ServerFailed(BenchFailed):
     """The server did not start; the text is what it said."""
 
@@ -66,6 +98,7 @@ class Server:
         """flags: of tradechat-server; --port among them is taken for the free one."""
         self._directory = tempfile.TemporaryDirectory(prefix="tradechat-bench-")
         self._log = Path(self._directory.name) / "log"
+        self._regions: set[str] = set()
         self._command = [
             sys.executable, "-m", SERVER, "--port", "0",
             "--name", f"bench-{os.getpid()}-{next(_numbers)}",
@@ -75,18 +108,23 @@ class Server:
         with ExitStack() as undo:
             undo.callback(self._directory.cleanup)
             with signals_held():
-                self._process = self._begun()
+                self._begin()
                 undo.callback(self._end)
             assert self._process.stdout is not None
             ready, _, _ = select.select([self._process.stdout], [], [], START_S)
             self.port = self._read_ready(bool(ready))
             self._undo = undo.pop_all()
 
-    def _begun(self) -> "subprocess.Popen[str]":
+    def _begin(self) -> None:
         # In a process group of its own: Ctrl-C is for us, and we end it.
-        return subprocess.Popen(  # noqa: S603 - our own server, our own flags
-            self._command, stdout=subprocess.PIPE, text=True, process_group=0
+        self._process = subprocess.Popen(  # noqa: S603 - our own server, our own flags
+            self._command,
+            stdout=subprocess.PIPE,
+            text=True,
+            process_group=0,
+            preexec_fn=_follow_parent,
         )
+        self._sweeper = _Sweeper(self._directory.name, self._process.pid)
 
     def _read_ready(self, said: bool) -> int:
         """The port in the line that it has said, or has ended without; said: it has done either in
@@ -96,7 +134,13 @@ class Server:
         if not words or words[0] != "ready":
             text = self._log.read_text() if self._log.exists() else ""
             raise ServerFailed(text or "the server did not start in time")
+        self._regions |= shared_memory_of(self.pid)
         return int(dict(word.split("=") for word in words[1:])["port"])
+
+    @property
+    def directory(self) -> str:
+        """Its own, which goes with it."""
+        return self._directory.name
 
     @property
     def pid(self) -> int:
@@ -127,6 +171,9 @@ class Server:
         finally:
             self._process.kill()
             self._process.communicate()
+            self._sweeper.end()
+            for path in self._regions:  # of a server that was killed, and none came after it
+                Path(path).unlink(missing_ok=True)
 
 
 class OwnServer(Server):
@@ -134,7 +181,6 @@ class OwnServer(Server):
 
     def __init__(self, name: str, *flags: str) -> None:
         self.name = name
-        self._regions: set[str] = set()  # of those that were killed
         super().__init__("--name", name, *flags)
 
     def ended(self) -> bool:
@@ -145,7 +191,7 @@ class OwnServer(Server):
     def crash(self) -> None:
         """SIGKILL to all its processes at one moment; when this returns all are gone."""
         # Whoever the master leaves behind becomes our child, and can be waited for.
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         master = self.pid
         for pid in family_of(master):
             self._regions |= shared_memory_of(pid)
@@ -160,7 +206,8 @@ class OwnServer(Server):
         assert self._process.stdout is not None
         with signals_held():
             self._process.stdout.close()
-            self._process = self._begun()
+            self._sweeper.end()
+            self._begin()
 
     async def await_ready(self) -> None:
         """ServerFailed."""
@@ -176,11 +223,6 @@ class OwnServer(Server):
         finally:
             loop.remove_reader(output)
         self._read_ready(said.is_set())
-
-    def _end(self) -> None:
-        super()._end()
-        for path in self._regions:  # of a server that was killed, and none came after it
-            Path(path).unlink(missing_ok=True)
 
     def wait(self) -> int:
         """Until it has ended; its exit code. subprocess.TimeoutExpired."""

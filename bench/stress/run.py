@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Final
 
 from bench.lab.caller import Caller, CallFailed
-from bench.lab.cli import EXIT_INTERRUPTED, EXIT_TERMINATED
 from bench.lab.process import CpuTime, Victims, cpu_of_server
 from bench.lab.target import OwnServer, Target
 from bench.stress import counted
@@ -60,8 +59,8 @@ class Run:
 
 
 class Interrupts:
-    """SIGINT and SIGTERM: during a run the first one ends it in order, and the report is of what
-    was done before; at any other time, and the second time, KeyboardInterrupt."""
+    """SIGINT, SIGTERM and SIGHUP: during a run the first one ends it in order, and the report is
+    of what was done before; at any other time, and the second time, KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.code = 0
@@ -70,13 +69,15 @@ class Interrupts:
 
     def _come(self, number: int, _: FrameType | None) -> None:
         first = not self.code
-        self.code = EXIT_TERMINATED if number == signal.SIGTERM else EXIT_INTERRUPTED
+        self.code = 128 + number
         if not (first and self._in_order):
             raise KeyboardInterrupt
 
     def install(self) -> None:
         signal.signal(signal.SIGINT, self._come)
         signal.signal(signal.SIGTERM, self._come)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # it is for nohup
+            signal.signal(signal.SIGHUP, self._come)
 
     @contextmanager
     def in_order(self) -> Iterator[None]:
@@ -189,7 +190,8 @@ class Stress:
                 findings.add("unfinished", f"at the end, {each['left']}")
         if ended := self.target.ended():
             findings.add("unfinished", ended)
-        with tempfile.TemporaryDirectory(prefix="tradechat-bench-") as spool:
+        folder = self.target.own.directory if self.target.own is not None else None
+        with tempfile.TemporaryDirectory(prefix="tradechat-bench-", dir=folder) as spool:
             run = self._judge(number, (moment.start, moment.end), Path(spool), findings)
         run.kills = moment.kills
         run.client_cpu = CpuTime(*(sum(each["cpu"][n] for each in quiet) for n in (0, 1)))

@@ -9,12 +9,20 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.lab.process import children_of, family_of, workers_of
+from bench.lab.process import (
+    children_of,
+    family_of,
+    shared_memory_of,
+    started,
+    title,
+    workers_of,
+)
 from bench.stress.fleet import members_of
 from bench.stress.lines import Lines, anything, say
 from bench.stress.options import parse
@@ -230,6 +238,59 @@ def test_a_server_that_ends_is_a_violation(server: RunningServer) -> None:
     (found,) = json.loads(told)["runs"]
     assert found["verdict"] == "violated"
     assert found["checks"]["unfinished"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_nothing_is_left_of_a_program_that_is_killed(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """Killed, or by a terminal that is closed: neither its server, nor a region, nor files."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    where = {**os.environ, "TMPDIR": str(folder)}
+    with subprocess.Popen(
+        command("--duration=600"), cwd=ROOT, env=where, stdout=subprocess.DEVNULL
+    ) as run:
+        wait_until(lambda: len(workers_of(server_of(run.pid))) == 2, "its server serves")
+        family = family_of(run.pid)
+        regions = shared_memory_of(server_of(run.pid))
+        assert regions
+        run.send_signal(number)
+    wait_for(family)
+    assert run.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    assert not any(Path(region).exists() for region in regions)
+    assert list(folder.iterdir()) == []
+
+
+def wait_for(family: list[int]) -> None:
+    """Until all have ended; what was left behind is handed to us."""
+    wait_until(lambda: not any(started(pid) for pid in family), "all have ended")
+    for pid in family:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+
+def server_of(pid: int) -> int:
+    """The master that a program has started; 0: none yet."""
+    return next((each for each in children_of(pid) if b"tradechat: master" in title(each)), 0)
+
+
+def test_nothing_is_left_of_a_server_that_is_killed(tmp_path: Path) -> None:
+    """And the runs before are told."""
+    words = command("--runs=100", "--json", f"--csv={tmp_path}/x")
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
+        table = tmp_path / "x-runs.csv"
+        wait_until(lambda: table.exists() and table.read_text().count("\n") > 1, "a run", RUN_S)
+        regions = shared_memory_of(server_of(run.pid))
+        assert regions
+        family = family_of(run.pid)
+        os.kill(server_of(run.pid), signal.SIGKILL)
+        told, _ = run.communicate(timeout=RUN_S)
+    wait_for(family)
+    assert run.returncode == 1
+    first, *_, last = json.loads(told)["runs"]
+    assert (first["verdict"], last["verdict"]) == ("good", "violated")
+    assert not any(Path(region).exists() for region in regions)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
