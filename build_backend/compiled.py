@@ -27,8 +27,8 @@ TWIN: Final = "# Twin of "
 DIRECTIVES: Final = {"language_level": 3, "annotation_typing": False, "cdivision": True}
 # No debugging information: it would name the folder of the build, and what is built twice from the
 # same sources shall be the same. A number that is too narrow for what is done with it would be
-# another number. The compiler does not know that no `with` of ours goes on after an error. What CFLAGS
-# says in the environment comes last, and so counts.
+# another number. The compiler does not know that no `with` of ours goes on after an error. What
+# CFLAGS says in the environment comes last, and so counts.
 FLAGS: Final = (
     *("-O2", "-g0", "-Werror=shift-count-overflow", "-Werror=overflow"),
     "-Wno-maybe-uninitialized",
