@@ -15,6 +15,7 @@ from bench.lab.cli import (
 from bench.stress.files import Outputs, as_json
 from bench.stress.options import PROGRAM, Options, parse
 from bench.stress.report import as_table, missed_thresholds, setting, spread, spread_as_table
+from bench.stress.results import histogram
 from bench.stress.run import Interrupts, Run, Stress
 from libcli import output
 from libnet.errors import NetError
@@ -78,6 +79,7 @@ def _main(words: list[str]) -> int:
     session = _Session(options)
     try:
         with ExitStack() as stack:
+            histogram()  # there is one, before anything is measured
             outputs = stack.enter_context(Outputs(options))
             if not options.json:
                 _PROGRAM.tell(setting(options) + "\n")

@@ -122,9 +122,11 @@ class Fleet:
         while len(said) < len(self._lines):
             moved = tick()
             deadline = deadline if moved is None else moved
-            if time.monotonic() > deadline:
+            ready = anything(self._lines, TICK_S)
+            # What was said before a pause of ours is read, however late it is.
+            if not ready and time.monotonic() > deadline:
                 raise FleetFailed(f"a load process is not {key} within {seconds:g} s")
-            for lines in anything(self._lines, TICK_S):
+            for lines in ready:
                 place = self._lines.index(lines)
                 try:
                     told = lines.next(0)

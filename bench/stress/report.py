@@ -79,6 +79,7 @@ def as_table(options: Options, run: Run) -> str:
         ("missed_unconnected", "events while a member was not connected"),
         ("kills", "workers killed"),
         ("reconnects", "connections made anew"),
+        ("paused_s", "seconds for which this program stood still"),
     ):
         if found.get(name):
             lines += _row(text, found[name])

@@ -36,6 +36,8 @@ RATE_MAX: Final = 20_000
 START_S: Final = 0.2
 """From telling the processes until a run is measured, at least: they begin together."""
 PROGRESS_S: Final = 0.5
+PAUSE_S: Final = 1.0
+"""A leader that does nothing for so long was stopped, or got no core."""
 
 
 @dataclass(slots=True)
@@ -52,6 +54,8 @@ class Run:
     """Of all its processes; None where its pid is not known."""
     kills: int = 0
     reconnects: int = 0
+    paused_s: float = 0.0
+    """How long the leader did nothing."""
     counted: list[Row] = field(default_factory=list)
     """What our own server counted, by interval."""
     server_errors: list[str] = field(default_factory=list)
@@ -193,7 +197,7 @@ class Stress:
         folder = self.target.own.directory if self.target.own is not None else None
         with tempfile.TemporaryDirectory(prefix="tradechat-bench-", dir=folder) as spool:
             run = self._judge(number, (moment.start, moment.end), Path(spool), findings)
-        run.kills = moment.kills
+        run.kills, run.paused_s = moment.kills, moment.paused_s
         run.client_cpu = CpuTime(*(sum(each["cpu"][n] for each in quiet) for n in (0, 1)))
         if self.options.pid:
             run.server_cpu = moment.server_cpu()
@@ -300,10 +304,15 @@ class _Moment:
         self._after: CpuTime | None = None
         self._told = (0, 0)  # successes, failures, when it was last shown
         self._told_at = start
+        self.paused_s = 0.0
+        self._ticked = time.monotonic()
 
     def tick(self) -> Stop | None:
         """Called all the time; says when the run is to stop before its end."""
         now, stress = time.monotonic(), self._stress
+        if (passed := now - self._ticked) > PAUSE_S:
+            self.paused_s += passed
+        self._ticked = now
         options = stress.options
         if now >= self.start and self._before is None:
             self._before = cpu_of_server(options.pid)

@@ -172,6 +172,23 @@ def test_more_failures_than_are_allowed() -> None:
     assert found["runs"][0]["verdict"] == "good"
 
 
+def test_a_pause_is_told(server: RunningServer) -> None:
+    """The program is stopped as by Ctrl-Z until its run is over, and goes on; its load does."""
+    before = transfers(server)
+    with subprocess.Popen(
+        command("--json", *on(server)), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as run:
+        wait_until(lambda: transfers(server) > before, "the load")
+        run.send_signal(signal.SIGSTOP)
+        threading.Event().wait(2.0)
+        run.send_signal(signal.SIGCONT)
+        told, _ = run.communicate(timeout=RUN_S)
+    assert run.returncode == 0
+    (found,) = json.loads(told)["runs"]
+    assert found["verdict"] == "good"
+    assert found["paused_s"] > 1.5
+
+
 def test_workers_are_killed() -> None:
     found = good(
         bench("--json", "--kill-every=0.4", "--duration=2", "--pipeline=4", "--mix=trade-heavy")
@@ -445,6 +462,29 @@ def test_other_measurements_go_by_a_word(word: str) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith(f"usage: tradechat-bench {word} ")
+
+
+def test_only_measuring_needs_the_extra(tmp_path: Path) -> None:
+    (tmp_path / "hdrh").mkdir()
+    (tmp_path / "hdrh" / "__init__.py").touch()  # before the real one, and nothing is in it
+
+    def without(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*words),
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=RUN_S,
+            check=False,
+        )
+
+    shown = without("--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    run = without("--port=1")  # where no server is: it is not asked for
+    assert run.returncode == 3
+    (line,) = run.stderr.splitlines()
+    assert "tradechat[bench]" in line
 
 
 def test_what_is_said_at_once_is_heard_at_once() -> None:
