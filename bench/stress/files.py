@@ -28,6 +28,7 @@ SCHEMA: Final = 1
 _SERVICE: Final = tuple(f"service_{name}" for name in LATENCY_COLUMNS)
 _DELIVERY: Final = tuple(f"delivery_{name}" for name in LATENCY_COLUMNS)
 _ERRORS: Final = tuple(f"error_{kind}" for kind in ERRORS)
+_LEDGER: Final = ("transactions", "reads", "log_entries", "log_entries_gone")
 SECOND_COLUMNS: Final = (
     "run", "second", "operation", "ok", "failed", *LATENCY_COLUMNS, *_SERVICE, "late", "dropped",
     *_ERRORS,
@@ -63,6 +64,7 @@ def run_as_object(options: Options, run: Run) -> Row:
         **line_as_object(figures, figures.all),
         "dropped": figures.all.dropped if figures.is_open else None,
         **delivery_as_object(figures),
+        **dict.fromkeys(_LEDGER),  # of a server that has ended, not known
         **run.checked,
         "client_cpu_us": each_us(run.client_cpu),
         "server_cpu_us": each_us(run.server_cpu),

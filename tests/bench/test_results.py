@@ -282,6 +282,11 @@ def test_the_tables_have_the_columns_that_are_documented(tmp_path: Path, options
     assert rows[0]["dropped"] == "1"
 
 
+def test_a_run_has_the_same_keys_whatever_was_found(tmp_path: Path, options: Options) -> None:
+    """Here nothing of the ledger was looked at, as where a server has ended."""
+    assert run_as_object(options, run_of(figures(tmp_path))).keys() == set(RUN_COLUMNS)
+
+
 def test_columns_are_only_ever_added_at_the_end() -> None:
     """Programs of users read them; what stands here is what was released."""
     assert ",".join(SECOND_COLUMNS) == (
