@@ -27,7 +27,7 @@ LOW_MARK: Final = 64 * 1024
 FLUSH_S: Final = 10.0  # after a half-close: how long a slow reader may take for what is left
 LINGER_S: Final = 1.0  # after a half-close: how long what still arrives is discarded
 
-
+# What each turn asks: where this is compiled they are numbers of the machine.
 _FAIR_FRAMES, _HIGH_MARK = FAIR_FRAMES, HIGH_MARK
 
 
@@ -56,7 +56,6 @@ class Transport(Protocol):
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
     def write(self, data: bytes, /) -> None: ...
-    def can_write_eof(self) -> bool: ...
     def write_eof(self) -> None: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...
@@ -168,7 +167,7 @@ class FrameProtocol:
                 break
         else:
             self._again()
-        if self.phase == Phase.FINISHING:
+        if self._stopped and self.phase == Phase.FINISHING:
             self.finish()
         elif out:
             self.flush()
@@ -258,7 +257,7 @@ class FrameProtocol:
             return
         self.flush()
         self._update(Phase.CLOSING, self._reasons)
-        if self._peer_ended or not transport.can_write_eof():
+        if self._peer_ended:
             transport.close()
             return
         transport.write_eof()

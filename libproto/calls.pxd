@@ -8,7 +8,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from libproto cimport wire
+from libproto cimport wire, words
 
 cdef extern from *:
     """
@@ -127,15 +127,7 @@ cdef inline bytes said(
         from libproto.codec import PUSH
         return PUSH[0x0104].encode(room, seq, time, 0, user, name, text)
     cdef bytes made = PyBytes_FromStringAndSize(NULL, 29 + name_size + text_size)
-    cdef char *at = PyBytes_AS_STRING(made)
-    wire.wire_write32(at, room)
-    wire.wire_write64(at + 4, seq)
-    wire.wire_write64(at + 12, time)
-    at[20] = 0
-    wire.wire_write32(at + 21, user)
-    wire.wire_write16(at + 25, <uint16_t>name_size)
-    memcpy(at + 27, name_at, name_size)
-    at += 27 + name_size
-    wire.wire_write16(at, <uint16_t>text_size)
-    memcpy(at + 2, text_at, text_size)
+    words.write_event(
+        PyBytes_AS_STRING(made), room, seq, time, 0, user, name_at, name_size, text_at, text_size,
+    )
     return made

@@ -139,5 +139,5 @@ cdef inline bytes frame(uint32_t word, uint16_t opcode, uint16_t status, uint64_
     wire_seal(at, word, <uint32_t>size, opcode, status, req_id)
     return made
 
-cdef inline uint64_t crc(bytes data, uint32_t start) noexcept:
-    return wire_crc(start, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+cdef inline uint64_t crc(bytes data, uint32_t before) noexcept:
+    return wire_crc(before, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))

@@ -41,9 +41,9 @@ def frame(word: int, opcode: int, status: int, req_id: int, body: bytes) -> byte
     return HEADER.pack(word, 32, size, opcode, status, req_id, crc, 0, 0) + body
 
 
-def crc(data: bytes, start: int) -> int:
-    """CRC-32/ISO-HDLC of these bytes, behind those whose checksum is `start`; 0: of these alone."""
-    return crc32(data, start)
+def crc(data: bytes, before: int) -> int:
+    """CRC-32/ISO-HDLC of these bytes, behind those whose checksum is `before`; 0: of them alone."""
+    return crc32(data, before)
 
 
 # the numbers that stand above in place of names, which would be looked up for every frame

@@ -3,13 +3,11 @@
 # What is not as it should be goes to the codec, which says what is wrong with it.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from libproto cimport wire
-
-cdef extern from "Python.h":
-    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 # 64 bits each, so that whoever shifts a number loses nothing
 ctypedef (uint64_t, uint64_t) Transfer
@@ -45,6 +43,22 @@ cdef inline uint64_t chat_send(bytes buf, Py_ssize_t start, Py_ssize_t end) exce
         return REQUEST[0x0103].decode(buf, start, end)[0]
     return wire.wire_read32(at)
 
+# The body of a CHAT_BROADCAST: 29 bytes, and those of name and message.
+cdef inline void write_event(
+    char *at, uint64_t room, uint64_t seq, uint64_t time, uint64_t kind, uint64_t user,
+    const char *name, Py_ssize_t name_size, const char *message, Py_ssize_t size,
+) noexcept:
+    wire.wire_write32(at, <uint32_t>room)
+    wire.wire_write64(at + 4, seq)
+    wire.wire_write64(at + 12, time)
+    at[20] = <char>kind
+    wire.wire_write32(at + 21, <uint32_t>user)
+    wire.wire_write16(at + 25, <uint16_t>name_size)
+    memcpy(at + 27, name, name_size)
+    at += 27 + name_size
+    wire.wire_write16(at, <uint16_t>size)
+    memcpy(at + 2, message, size)
+
 cdef inline bytes broadcast(
     uint64_t room, uint64_t seq, uint64_t time, uint64_t kind, uint64_t user, str name,
     bytes message,
@@ -56,14 +70,8 @@ cdef inline bytes broadcast(
         return PUSH[0x0104].frame(0, 0, room, seq, time, kind, user, name, message.decode())
     cdef bytes made = PyBytes_FromStringAndSize(NULL, 61 + name_size + size)
     cdef char *at = PyBytes_AS_STRING(made)
-    wire.wire_write32(at + 32, <uint32_t>room)
-    wire.wire_write64(at + 36, seq)
-    wire.wire_write64(at + 44, time)
-    at[52] = <char>kind
-    wire.wire_write32(at + 53, <uint32_t>user)
-    wire.wire_write16(at + 57, <uint16_t>name_size)
-    memcpy(at + 59, its_name, name_size)
-    wire.wire_write16(at + 59 + name_size, <uint16_t>size)
-    memcpy(at + 61 + name_size, PyBytes_AS_STRING(message), size)
+    write_event(
+        at + 32, room, seq, time, kind, user, its_name, name_size, PyBytes_AS_STRING(message), size,
+    )
     wire.wire_seal(at, 0x4E530100, <uint32_t>(29 + name_size + size), 0x0104, 0, 0)
     return made

@@ -100,15 +100,15 @@ class Host:
 
     def free(self, connection: "Connection", at: float) -> None:
         """One of its requests was answered, or it has logged in: it may send."""
-        raise NotImplementedError
+        raise NotImplementedError  # when a request is due is for the thread of the load to say
 
     def jitter(self) -> float:
         """0.5 to 1.5, at random."""
-        raise NotImplementedError
+        raise NotImplementedError  # what is random is the thread's, by the seed
 
     def later(self, at: float, call: Callable[[float], None]) -> None:
         """Call at that time."""
-        raise NotImplementedError
+        raise NotImplementedError  # the thread has the timers
 
 
 class Connection:

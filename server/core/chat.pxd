@@ -1,5 +1,5 @@
 cimport cython
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from libproto cimport wire, words
 from server.core.audience cimport Audience
@@ -13,8 +13,7 @@ from server.region.machine cimport Words
 
 cdef uint64_t _MESSAGE, _KIND_SHIFT, _SEND, _DIRECT
 
-@cython.locals(high=uint64_t)
-cdef uint64_t _digest(bytes message) noexcept
+cpdef uint64_t digest_of(bytes message, uint32_t room=*) except? 0
 
 
 cdef class Chat:

@@ -37,15 +37,10 @@ class Sent(NamedTuple):
     touched: Touched  # workers to wake
 
 
-def digest_of(message: str, room: int = 0) -> int:
-    """A number that tells one message from another: its CRC-32, and its bytes."""
-    data = message.encode()
-    return wire.crc(data, room) << 32 | len(data)
-
-
-def _digest(message: bytes) -> int:
-    high = wire.crc(message, 0)
-    return high << 32 | len(message)
+def digest_of(message: bytes, room: int = 0) -> int:
+    """A number of 64 bits that tells one message, in UTF-8, from another: its CRC-32, which goes on
+    from the room's number, and how many bytes it has."""
+    return wire.crc(message, room) << 32 | len(message)
 
 
 class Chat:
@@ -83,7 +78,7 @@ class Chat:
     ) -> Sent:
         """The same, of a text in UTF-8."""
         events = self._events
-        digest = _digest(message)
+        digest = digest_of(message)
         guard = session.sending
         if guard is None:
             held = session.lock, self._locks.event
@@ -113,7 +108,7 @@ class Chat:
         Superseded, OutcomeUnknown, OtherRequest, NoSuchUser, Busy.
         """
         locks, events = self._locks, self._events
-        digest = _digest(message.encode())
+        digest = digest_of(message.encode())
         guard = session.directing
         if guard is None:
             held = locks.registry, session.lock, locks.event

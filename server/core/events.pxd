@@ -14,7 +14,6 @@ cdef class Events:
     cdef Words _words
     cdef RoomBits _bits
     cdef Outcomes _outcomes
-    cdef object _rooms, _users
     cdef uint64_t _room_base, _room_stride, _user_base, _user_stride, _client_base, _client_stride
     cdef uint64_t _head, _limit, _leave_limit, _full, _closed, _first, _skipped
     cdef uint64_t _ring, _stride, _mask, _frame, _frame_size

@@ -72,8 +72,8 @@ class Events:
         layout = region.layout
         self._view, self._bytes, self._bits = region.words, region.bytes, bits
         self._words = machine.words_of(region.words)
-        self._rooms, self._users = layout["rooms"], layout["users"]
-        self._room_base, self._room_stride = self._rooms.base, self._rooms.stride
+        rooms, users = layout["rooms"], layout["users"]
+        self._room_base, self._room_stride = rooms.base, rooms.stride
         self._head, self._limit = region.events.index("head"), region.events.index("limit")
         self._leave_limit = region.events.index("leave_limit")
         self._full = region.journal.index("full")
@@ -82,17 +82,15 @@ class Events:
         self._skipped = region.events.index("skipped")
         self._outcomes = outcomes
         self._client_base, self._client_stride = layout["clients"].base, layout["clients"].stride
-        self._user_base = self._users.at(0, "direct_seq")
-        self._user_stride = self._users.stride
+        self._user_base, self._user_stride = users.at(0, "direct_seq"), users.stride
         ring = layout["event_ring"]
         self._ring, self._stride, self._mask = ring.base, ring.stride, ring.records - 1
         self._frame = ring.offsets["frame"]
         self._frame_size = ring.lengths["frame"] * WORD
         assert self._frame == _HEAD_WORDS
-        rooms = self._rooms.offsets
-        self._last, self._oldest = rooms["last_seq"], rooms["oldest_seq"]
-        self._last_event = rooms["last_event"]
-        self._kept = rooms["kept"]
+        at = rooms.offsets
+        self._last, self._oldest = at["last_seq"], at["oldest_seq"]
+        self._last_event, self._kept = at["last_event"], at["kept"]
         self.others_wait = False
         """Requests of this worker that came before wait for a place: set by who keeps them."""
 

@@ -124,7 +124,7 @@ class Pairs:
         `Ledger.execute`; note: of NOTE_MAX bytes at most. OutcomeUnknown, OtherRequest, NotJoined,
         Busy: nothing has changed."""
         request = _Transfer(
-            session, room, payee, amount, note, req_id, flagged, now, digest_of(note, room)
+            session, room, payee, amount, note, req_id, flagged, now, digest_of(note.encode(), room)
         )
         payee_at = self._ledger.account_of(payee)
         held = _ascending(session.lock, self._locks.account(payee) if payee_at else None)

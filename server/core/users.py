@@ -181,7 +181,7 @@ class Users:
             if user:
                 start = at + user * stride
                 name = bytes(blob[start : start + _NAME_SIZE]).rstrip(b"\0").decode()
-                place = zlib.crc32(skeleton(name).encode()) & mask
+                place = self._first_place(skeleton(name))
                 while index[place]:
                     place = (place + 1) & mask
                 index[place] = count = user

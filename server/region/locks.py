@@ -255,7 +255,7 @@ class Locks:
         self.hold_all(locks)
 
     def hold_all(self, locks: tuple[Lock, ...]) -> None:
-        """The same."""
+        """`hold`, of a tuple that there is already."""
         while True:
             for place, lock in enumerate(locks):
                 if not lock.acquire() and not self.wait(lock, locks[:place]):

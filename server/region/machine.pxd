@@ -151,20 +151,8 @@ cdef inline void store_17(
     uint64_t i, uint64_t j, uint64_t k, uint64_t l, uint64_t m, uint64_t n, uint64_t o, uint64_t p,
     uint64_t q,
 ) noexcept:
-    words[at] = a
-    words[at + 1] = b
-    words[at + 2] = c
-    words[at + 3] = d
-    words[at + 4] = e
-    words[at + 5] = f
-    words[at + 6] = g
-    words[at + 7] = h
-    words[at + 8] = i
-    words[at + 9] = j
-    words[at + 10] = k
-    words[at + 11] = l
-    words[at + 12] = m
-    words[at + 13] = n
+    store_7(words, blob, at, a, b, c, d, e, f, g)
+    store_7(words, blob, at + 7, h, i, j, k, l, m, n)
     words[at + 14] = o
     words[at + 15] = p
     words[at + 16] = q

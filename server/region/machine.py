@@ -35,7 +35,7 @@ class Semaphore(Protocol):
 
 
 _SEMAPHORE: Final = 1  # the kind that any process may release, as opposed to a recursive mutex
-_pack_7: Final = Struct("=7Q").pack
+_SEVEN: Final = Struct("=7Q")
 _pack_14: Final = Struct("=14Q").pack
 _pack_17: Final = Struct("=17Q").pack
 
@@ -55,7 +55,7 @@ money_record: Final = Struct(f"<{MONEY_WORDS}Q").unpack_from
 """The words of a record of money, of the txn log: of bytes, and at which of them, a whole word."""
 
 
-pack_7: Final = Struct("=7Q").pack_into
+pack_7: Final = _SEVEN.pack_into
 """Store words in a column, which no other process sees: where, at which byte, a whole word."""
 
 
@@ -102,7 +102,7 @@ def store_7(
     a: int, b: int, c: int, d: int, e: int, f: int, g: int,
 ) -> None:  # fmt: skip
     """Store words one after the other."""
-    blob[at * WORD : (at + 7) * WORD] = _pack_7(a, b, c, d, e, f, g)
+    blob[at * WORD : (at + 7) * WORD] = _SEVEN.pack(a, b, c, d, e, f, g)
 
 
 def store_17(

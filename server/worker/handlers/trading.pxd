@@ -3,6 +3,7 @@ from libc.stdint cimport uint64_t
 
 from libproto cimport words
 from libproto.framing cimport Decoder
+from server.core.audience cimport Audience
 from server.core.ledger cimport Ledger
 from server.core.session cimport Session
 from server.worker.connection cimport Connection
@@ -15,7 +16,8 @@ cdef int _RECORDED
 
 
 cdef class _Money(Request):
-    cdef object _services, _audience
+    cdef object _services
+    cdef Audience _audience
     cdef Ledger _ledger
     cdef Durable _durable
 
@@ -50,6 +52,6 @@ cdef class Transfer(_Money):
 
 cdef class Balance(_Money):
     @cython.locals(
-        found=(bint, uint64_t, uint64_t), live=bint, balance=uint64_t, last=uint64_t,
+        session=Session, found=(bint, uint64_t, uint64_t), live=bint, balance=uint64_t, last=uint64_t,
     )
     cdef bytes _execute(self, Connection connection, uint64_t req_id)

@@ -154,7 +154,9 @@ class Balance(_Money):
         return self._execute(connection, frame.req_id)
 
     def _execute(self, connection: Connection, req_id: int) -> bytes | None:
-        found = self._ledger.balance(connection.live_session())
+        session = connection.session
+        assert session is not None, "the table of states lets nobody else come here"
+        found = self._ledger.balance(session)
         live, balance, last = found
         if not live:
             raise Superseded
