@@ -1,3 +1,4 @@
+cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
 from server.region cimport machine
@@ -16,5 +17,10 @@ cdef class TxnLog:
     cdef readonly uint64_t intent
     cdef uint64_t _head, _limit, _full, _ring, _mask, _stride
 
+    @cython.locals(
+        words=Words, intent=uint64_t, head=uint64_t, txn=uint64_t, newest=uint64_t,
+        supply=uint64_t, time=uint64_t,
+    )
     cdef int64_t commit_intended(self, uint64_t size, int64_t supply_change) except? -1
+    @cython.locals(words=Words, intent=uint64_t, slot=uint64_t)
     cdef int _commit(self, uint64_t txn, uint64_t size, uint64_t supply) noexcept

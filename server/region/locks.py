@@ -1,8 +1,7 @@
 """Process-shared POSIX semaphores inside the region, and how a worker waits for one.
 
 posix_ipc has named semaphores only, so these are the C library's own: `sem_init(pshared=1)`. How
-one is taken and freed says machine.py; the rest is called by ctypes, with PyDLL, which keeps the
-interpreter lock: a worker has one thread.
+one is taken and freed says machine.py; `sem_init` is called by ctypes.
 
 Ranks are registry < account (ascending by address) < log < event: whoever holds a lock takes only
 later ones. `CheckedLocks` insists on it; the tests run with it.
@@ -13,7 +12,6 @@ whether the master lives, and whether this has lasted far longer than any transa
 """
 
 import ctypes
-import errno
 import os
 from array import array
 from collections.abc import Callable
@@ -29,20 +27,17 @@ REGISTRY, ACCOUNT, LOG, EVENT = range(len(LOCK_KINDS))
 
 TICK_NS = 10_000_000
 ALARM_NS = 1_000_000_000
-_CLOCK_MONOTONIC = 1
+# A lock is held for less time than it takes to sleep and to be woken, so it is tried a while first:
+# one or two microseconds in the compiled form.
+_TRIES = 30
+_TICK_NS, _ALARM_NS = TICK_NS, ALARM_NS
 _SEM_SIZE = 32  # sizeof(sem_t), glibc, x86-64
 _SEM_WORDS = _SEM_SIZE // WORD
-
-
-class _Timespec(ctypes.Structure):
-    _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
 
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _sem_init = _libc.sem_init
 _sem_init.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint)
-_sem_clockwait = _libc.sem_clockwait
-_sem_clockwait.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Timespec))
 
 
 class LockOrderError(AssertionError):
@@ -131,13 +126,11 @@ class Lock:
 
     def wait_until(self, deadline_ns: int) -> bool:
         """Take it before this time of CLOCK_MONOTONIC; True where that is so. It may end sooner."""
-        until = _Timespec(*divmod(deadline_ns, 1_000_000_000))
-        if _sem_clockwait(self.address, _CLOCK_MONOTONIC, until) == 0:
-            return True
-        code = ctypes.get_errno()
-        if code not in (errno.ETIMEDOUT, errno.EINTR):
-            raise OSError(code, "sem_clockwait")
-        return False
+        for _ in range(_TRIES):
+            if machine.try_wait(self._semaphore):
+                return True
+            machine.relax()
+        return machine.wait_until(self.address, deadline_ns)
 
 
 class Guard:
@@ -178,7 +171,8 @@ class Locks:
     ) -> None:
         """worker: its slot. clock_ns: CLOCK_MONOTONIC, nanoseconds. pause: sleeps for seconds."""
         layout = region.layout
-        self._words = region.words
+        self._view = region.words
+        self._words = machine.words_of(region.words)
         self._clock_ns = clock_ns
         self._pause = pause
         self._master = os.getppid()
@@ -224,14 +218,15 @@ class Locks:
                 self.release(*held)
                 self.acknowledge()
                 return False
-            if lock.wait_until(now + TICK_NS):
+            if lock.wait_until(now + _TICK_NS):
                 break
             now = clock_ns()
-            if now - began > ALARM_NS:
+            if now - began > _ALARM_NS:
                 words[self._alarm] = self._worker + 1
             self.check_master()
-        words[self._waits[lock.kind]] += 1
-        words[self._waited[lock.kind]] += clock_ns() - began
+        waits, waited = self._waits[lock.kind], self._waited[lock.kind]
+        words[waits] += 1
+        words[waited] += clock_ns() - began
         return True
 
     def check_master(self) -> None:

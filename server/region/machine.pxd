@@ -6,14 +6,17 @@
 # is stored with release and read with acquire (C11, 7.17.3): other processors see the same order.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint64_t
+from libc.errno cimport EINTR, ETIMEDOUT
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
 cdef extern from *:
     """
+    #include <errno.h>
     #include <semaphore.h>
     #include <stdint.h>
     #include <string.h>
+    #include <time.h>
 
     typedef volatile uint64_t *region_words;
 
@@ -64,6 +67,18 @@ cdef extern from *:
         }
     }
 
+    static inline void region_relax(void) {
+    #if defined(__x86_64__)
+        __builtin_ia32_pause();
+    #endif
+    }
+
+    /* 0, or the code of the error. */
+    static inline int region_wait(sem_t *semaphore, int64_t deadline_ns) {
+        struct timespec until = {deadline_ns / 1000000000, deadline_ns % 1000000000};
+        return sem_clockwait(semaphore, CLOCK_MONOTONIC, &until) == 0 ? 0 : errno;
+    }
+
     static inline int region_is_free(sem_t *semaphore) {
         int value = 0;
         return sem_getvalue(semaphore, &value) == 0 && value > 0;
@@ -86,6 +101,8 @@ cdef extern from *:
     void _store "region_store" (
         Words words, uint64_t at, const char *block, uint64_t size
     ) noexcept
+    void relax "region_relax" () noexcept
+    int _wait "region_wait" (sem_t *semaphore, int64_t deadline_ns) noexcept
     bint _is_free "region_is_free" (sem_t *semaphore) noexcept
     int sem_trywait(sem_t *semaphore) noexcept
     int sem_post(sem_t *semaphore) noexcept
@@ -187,6 +204,13 @@ cdef inline Semaphore semaphore(uint64_t address) noexcept:
 
 cdef inline bint try_wait(Semaphore of) noexcept:
     return sem_trywait(of) == 0
+
+
+cdef inline bint wait_until(uint64_t address, int64_t deadline_ns) except -1:
+    cdef int code = _wait(semaphore(address), deadline_ns)
+    if code and code != ETIMEDOUT and code != EINTR:
+        raise OSError(code, "sem_clockwait")
+    return code == 0
 
 
 cdef inline int post(Semaphore of) except -1:

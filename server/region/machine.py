@@ -10,6 +10,8 @@ CPython makes it.
 is packed into `blob`, at the place of a word.
 """
 
+import ctypes
+import errno
 from _multiprocessing import SemLock
 from array import array
 from struct import Struct
@@ -35,6 +37,16 @@ class Semaphore(Protocol):
 
 
 _SEMAPHORE: Final = 1  # the kind that any process may release, as opposed to a recursive mutex
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
+
+
+_CLOCK_MONOTONIC: Final = 1
+_sem_clockwait: Final = ctypes.PyDLL(None, use_errno=True).sem_clockwait
+_sem_clockwait.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Timespec))
+
 _SEVEN: Final = Struct("=7Q")
 _pack_14: Final = Struct("=14Q").pack
 _pack_17: Final = Struct("=17Q").pack
@@ -138,6 +150,22 @@ def semaphore(address: int) -> Semaphore:
 def try_wait(of: Semaphore) -> bool:
     """Take it if it is free; True where that is so."""
     return of.acquire(False)
+
+
+def relax() -> None:
+    """Between two tries: let the processor know that this one waits for another."""
+
+
+def wait_until(address: int, deadline_ns: int) -> bool:
+    """Take the semaphore at this address before that time of CLOCK_MONOTONIC; True where that is
+    so. It may end sooner. The interpreter lock is kept: a worker has one thread."""
+    until = _Timespec(*divmod(deadline_ns, 1_000_000_000))
+    if _sem_clockwait(address, _CLOCK_MONOTONIC, until) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code not in (errno.ETIMEDOUT, errno.EINTR):
+        raise OSError(code, "sem_clockwait")
+    return False
 
 
 def post(of: Semaphore) -> None:
