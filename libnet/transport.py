@@ -218,6 +218,11 @@ class FrameProtocol:
         """Frames that have arrived still wait for their turn, or answers are owed."""
         return bool(self._reasons & (OTHERS_FIRST | ANSWER_FIRST)) or self.pending > 0
 
+    @property
+    def waiting(self) -> int:
+        """Frames that have arrived and are not answered yet."""
+        return self.pending + (self.decoder.waiting if self._reasons else 0)
+
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.transport = None
         self._update(Phase.CLOSED, self._reasons)

@@ -96,6 +96,15 @@ class Decoder:
         """Bytes held that were not yet given as frames."""
         return len(self.buf) - self.end + len(self._tail)
 
+    @property
+    def waiting(self) -> int:
+        """Whole frames held that were not yet given, as far as they came in one piece."""
+        data, pos, found = self.buf, self.end, 0
+        while pos + HEADER_LEN <= len(data):
+            pos += HEADER_LEN + wire.header(data, pos)[2]
+            found += pos <= len(data)
+        return found
+
     def feed(self, data: bytes) -> None:
         """Add what was received."""
         if self.end == len(self.buf) and not self._tail:

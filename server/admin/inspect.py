@@ -10,6 +10,7 @@ Names, kinds and places come from layout.py and records.py; here is only how a k
 """
 
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
@@ -28,6 +29,7 @@ from server.region.layout import (
 )
 from server.region.records import BY_KIND, COMMON, OFFSETS, RecordField, RecordKind
 from server.region.region import Region
+from server.region.status import state_at
 
 
 class Mark(Enum):
@@ -65,6 +67,7 @@ GUARDS: Final[dict[str, tuple[str, ...]]] = {
     "clients": ("user", "client_id"),
     "sessions": ("id",),
     "rooms": ("last_seq", "oldest_seq", "last_event"),
+    "status": ("updated",),
     "txn_ring": ("record",),
     "event_ring": ("word",),
 }
@@ -121,7 +124,11 @@ def read(region: Region, segment: str, index: int) -> Entry:
     first = placed.at(index)
     words = region.words[first : first + placed.stride]
     before = words.tolist()
-    return Entry(index, decode(placed, before, words.tolist()))
+    values = decode(placed, before, words.tolist())
+    if segment == "status" and values is not None:
+        state, updated = (before[placed.offsets[name]] for name in ("state", "updated"))
+        values["state"] = state_at(state, updated, time.monotonic_ns() // 1000).name
+    return Entry(index, values)
 
 
 def decode(placed: Placed, before: Sequence[int], after: Sequence[int]) -> dict[str, Value] | None:

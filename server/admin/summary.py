@@ -1,6 +1,7 @@
 """The summary of a region: what `tradechat-admin inspect` shows when it is asked for no segment."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -11,6 +12,7 @@ from server.admin.show import put_json, put_lines, put_table
 from server.admin.values import NONE, as_text
 from server.core.stats import totals
 from server.region.region import Region
+from server.region.status import read_all
 
 _TABLES: Final = {
     "accounts": "users",
@@ -22,7 +24,21 @@ _TABLES: Final = {
 
 
 def show_summary(region: Region, *, as_json: bool) -> None:
-    """Show what the region holds: its state, capacities and their use, rings, counters."""
+    """Show `summary`; and tell where no server has the region any more."""
+    found = summary(region)
+    if as_json:
+        put_json(found)
+    else:
+        _show(found)
+    if not region.is_held():
+        say(
+            "no process has this region any more: a server that was killed left it, and the next "
+            "one of this name replaces it"
+        )
+
+
+def summary(region: Region) -> dict[str, Value]:
+    """What the region holds: its state, capacities and their use, rings, workers, counters."""
     header = read(region, "header", 0).values
     log, events = (read(region, name, 0).values for name in ("log", "events"))
     archive = read(region, "archive", 0).values
@@ -34,8 +50,7 @@ def show_summary(region: Region, *, as_json: bool) -> None:
     assert isinstance(log_id, int)
     words, layout = region.words, region.layout
     workers = layout["workers"]
-    sums = totals(region)
-    summary: dict[str, Value] = {
+    return {
         "region": region.name,
         "size": layout.size,
         "layout_version": header["layout_version"],
@@ -52,32 +67,39 @@ def show_summary(region: Region, *, as_json: bool) -> None:
         "txn_ring": {"head": log["head"], "durable": log["durable"]},
         "event_ring": {"head": events["head"], "durable": events["durable"]},
         "archive": {name: archive[name] for name in ("reached", "lag", "closed")},
-        "counters": sums,
+        "workers": [*_workers(region)],
+        "counters": totals(region),
     }
-    if as_json:
-        put_json(summary)
-    else:
-        _show(summary, sums)
-    if not region.is_held():
-        say(
-            "no process has this region any more: a server that was killed left it, and the next "
-            "one of this name replaces it"
-        )
 
 
-def _show(summary: Mapping[str, Value], sums: Mapping[str, int]) -> None:
-    capacities, use = summary["capacities"], summary["use"]
+def _workers(region: Region) -> Iterator[dict[str, Value]]:
+    """Each worker's status, with its age in the place of the time."""
+    now_us = time.monotonic_ns() // 1000
+    for slot, status in enumerate(read_all(region, now_us)):
+        values: dict[str, Value] = {"worker": slot, **asdict(status), "state": status.state.name}
+        updated = values.pop("updated")
+        yield {**values, "age_ms": max(0, now_us - status.updated) // 1000 if updated else None}
+
+
+def _show(found: Mapping[str, Value]) -> None:
+    capacities, use = found["capacities"], found["use"]
+    workers, counters = found["workers"], found["counters"]
     assert isinstance(capacities, Mapping)
     assert isinstance(use, Mapping)
-    singles = [name for name, value in summary.items() if not isinstance(value, Mapping)]
-    put_lines([(name, as_text(summary[name])) for name in singles])
+    assert isinstance(workers, Sequence)
+    assert isinstance(counters, Mapping)
+    singles = [n for n, value in found.items() if n != "workers" and not isinstance(value, Mapping)]
+    put_lines([(name, as_text(found[name])) for name in singles])
     put("\n")
     rows = [["table", "used", "capacity"]]
     rows += [[name, as_text(use.get(name)), as_text(value)] for name, value in capacities.items()]
     put_table([[row[0], "" if row[1] == NONE else row[1], row[2]] for row in rows])
     put("\n")
-    put_lines([(name, as_text(summary[name])) for name in (*RINGS, "archive")])
+    put_lines([(name, as_text(found[name])) for name in (*RINGS, "archive")])
+    put("\n")
+    records = [worker for worker in workers if isinstance(worker, Mapping)]
+    put_table([list(records[0]), *([as_text(each) for each in w.values()] for w in records)])
     put("\n")
     rows = [["counter", "total"]]
-    rows += [[name, str(total)] for name, total in sums.items() if total]
+    rows += [[name, as_text(total)] for name, total in counters.items() if total]
     put_table(rows)

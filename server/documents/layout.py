@@ -22,6 +22,7 @@ from server.region.layout import (
     Layout,
     Placed,
     ServerState,
+    WorkerState,
 )
 from server.region.records import BY_KIND, COMMON, OFFSETS, RECORD_WORDS, RecordField, RecordKind
 
@@ -39,6 +40,7 @@ WRITERS: Final = {
     "repairs": "the repair; `pauses` and what follows the master",
     "workers": "the worker of the slot, and a repair after its death; `host` the master",
     "counters": "the worker of the slot, alone",
+    "status": "the worker of the slot; `state` and `updated` the master, after its death",
     "users": "any worker: a registration under the registry lock, before the commit word; after it "
     "`last_seen`, `first_session` and `watchers` under the registry lock, `direct_seq` under the "
     "event lock",
@@ -146,6 +148,7 @@ def document() -> str:
             ("where", "code", "name"),
             [
                 *(("`state` of header", f"{s.value}", s.name) for s in ServerState),
+                *(("`state` of status", f"{s.value}", s.name) for s in WorkerState),
                 *(("`kind` of txn_ring", f"{k.value}", k.name) for k in RecordKind),
                 *(("`kind` of event_ring", f"{k.value}", k.name) for k in SlotKind),
             ],

@@ -33,6 +33,7 @@ from server.master.children import (
 )
 from server.master.recovery import Outcome, Recovery
 from server.master.resources import Resources, refuse
+from server.region import status
 from server.region.layout import ServerState
 
 START_S: Final = 30.0  # the longest that workers may take to serve
@@ -122,6 +123,8 @@ class Supervisor:
 
     def _take_end(self, ended: Ended) -> None:
         child, code = ended.child, ended.code
+        if child.role is WORKER:
+            status.stopped(self._region, child.slot, time.monotonic_ns() // 1000)
         if child.role is REPAIRS:
             self._recovery.repair_ended(code)
             return

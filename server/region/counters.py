@@ -1,6 +1,6 @@
 """What is counted: one record of words per worker, written by that worker alone; readers sum.
 
-No lock is taken to count. The table makes the region's segment, the stats line and the inspector.
+No lock is taken to count. The tables make the region's segments, the stats line and the inspector.
 """
 
 from dataclasses import dataclass
@@ -40,6 +40,18 @@ COUNTERS: tuple[Counter, ...] = (
     *(Counter(f"waited_ns_{kind}", f"time waited for {kind} locks") for kind in LOCK_KINDS),
     *(Counter(f"requests_{m.name}", f"{m.name} requests") for m in REQUESTED),
     *(Counter(f"errors_{m.name}", f"{m.name} requests answered with an error") for m in REQUESTED),
+)
+
+# What each worker says of itself, every second or so: one record per worker.
+STATUS: tuple[tuple[str, str], ...] = (
+    ("updated", "commit word: when, microseconds of CLOCK_MONOTONIC; 0: never, or just now"),
+    ("state", "WorkerState"),
+    ("connections", "open connections"),
+    ("waiting", "frames received and not answered yet"),
+    ("memory", "bytes of its own memory: resident, and neither of the region nor of a file"),
+    ("requests", "requests since the slot's first worker began"),
+    ("lag_us", "longest delay of its loop's timer since the update before, microseconds"),
+    ("cursor", "number of the event that it has come to in the event ring"),
 )
 
 # What the repairs of dead workers add up to: one record, written by one process at a time.

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum, StrEnum
 
 from libproto.messages import OUTCOME_WINDOW
-from server.region.counters import COUNTERS, REPAIRS
+from server.region.counters import COUNTERS, REPAIRS, STATUS
 from server.region.records import BY_KIND, COMMON, RECORD_WORDS
 
 MAGIC = int.from_bytes(b"trdchat\x01", "little")
@@ -41,6 +41,17 @@ class ServerState(IntEnum):
     STARTING = 0
     SERVING = 1
     DRAINING = 2
+
+
+class WorkerState(IntEnum):
+    """`state` of a worker's status."""
+
+    STOPPED = 0  # there is no worker in this slot
+    STARTING = 1
+    IDLE = 2  # nothing waits, and no request has come since the update before
+    BUSY = 3
+    DRAINING = 4  # it accepts nothing more, and ends when all is answered
+    STALE = 5  # never stored: what a reader takes a status for that is too old
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +291,12 @@ SEGMENTS: tuple[Segment, ...] = (
         "One record per worker, written by that worker alone; readers sum.",
         lambda c: c.workers,
         tuple(Field(counter.name, counter.about) for counter in COUNTERS),
+    ),
+    Segment(
+        "status",
+        "How each worker is, as it has last said itself; see status.py.",
+        lambda c: c.workers,
+        tuple(Field(name, about) for name, about in STATUS),
     ),
     Segment(
         "users",

@@ -27,6 +27,10 @@ class OpenConnection(Protocol):
         """It has frames to handle, or answers to wait for."""
 
     @property
+    def waiting(self) -> int:
+        """Frames that have arrived and are not answered yet."""
+
+    @property
     def unsent(self) -> int:
         """Bytes that still wait to be sent."""
 
@@ -76,6 +80,10 @@ class Connections:
         """It is closed. Nothing where it was never added."""
         if self._open.pop(connection, False):
             self._words[self._mine] -= 1
+
+    def waiting(self) -> int:
+        """Frames that have arrived and are not answered yet, of all of them."""
+        return sum(connection.waiting for connection in self._open)
 
     def sweep(self, now: float) -> None:
         """Finish those that are past a deadline. now: the loop's seconds."""

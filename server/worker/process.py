@@ -25,6 +25,7 @@ from server.core.trail import Trails
 from server.early import STOP_SIGNALS
 from server.exits import Exit
 from server.region.region import Region
+from server.region.status import UPDATE_S
 from server.worker.connection import Connection
 from server.worker.connections import Connections
 from server.worker.counters import Counters
@@ -33,11 +34,12 @@ from server.worker.durable import Durable
 from server.worker.fatal import FATAL, die
 from server.worker.listeners import Listeners
 from server.worker.places import Places
+from server.worker.reporter import Reporter
 from server.worker.services import Services
 from server.worker.subscriptions import Subscriptions
 
 FINISH_S: Final = 0.02  # between looks for sessions that have ended and are still in rooms
-SWEEP_S: Final = 1.0  # at most; less where a deadline is short
+SWEEP_S: Final = UPDATE_S  # at most; less where a deadline is short
 SPARE_FILES: Final = 8  # that a worker can open at the least, for its clients
 _CHECK_LOCKS = "TRADECHAT_CHECK_LOCKS"
 
@@ -112,6 +114,7 @@ class Worker:
         self._inherited, self._slot, self._loop = inherited, slot, loop
         region = inherited.region
         self._words: Final = region.words
+        self._reporter: Final = Reporter(region, slot)
         self._services: Final = services(inherited, slot, loop)
         self._wakeup: Final = inherited.wakeups[slot]
         table, pump = allowed(self._services), Pump(loop)
@@ -125,6 +128,7 @@ class Worker:
         self._recovered = self._words[self._ack]
         self._ended = region.registry.index("ending_sessions")
         self._finished_at = 0.0
+        self._tick_due = time.monotonic()
 
     async def serve(self, report: Report) -> None:
         """Until SIGTERM, and then in order to the end."""
@@ -140,9 +144,13 @@ class Worker:
         _check_descriptors(self._wakeup.fileno())
         words[self._workers.at(slot, "pid")] = os.getpid()
         words[self._workers.at(slot, "started")] = self._services.now()
+        self._reporter.serves()
+        self._report()
         report.serves()
         await stop.wait()
         self._listeners.close()
+        self._reporter.drains()
+        self._report()
         connections, durable = self._services.connections, self._services.durable
         log.info("worker_stopping", connections=len(connections))
         await connections.drain(loop, lambda: durable.waits, durable.abort_waiting)
@@ -154,7 +162,9 @@ class Worker:
     def _tick(self) -> None:
         """Show the master that this worker is alive, and look for what nobody woke it for."""
         self._words[self._beat] += 1
+        self._reporter.late(time.monotonic() - self._tick_due)
         self._look()
+        self._tick_due = time.monotonic() + BEAT_S
         self._loop.call_later(BEAT_S, self._tick)
 
     def _look(self) -> None:
@@ -175,13 +185,19 @@ class Worker:
         services.subscriptions.poll()
 
     def _sweep(self) -> None:
-        """Close the connections that are past a deadline; end where the master has ended."""
+        """Close the connections that are past a deadline; end where the master has ended; say how
+        this worker is."""
         services, loop = self._services, self._loop
         services.connections.sweep(loop.time())
+        self._report()
         services.state.locks.check_master()
         settings = services.settings
         every = min(SWEEP_S, settings.idle_timeout / 4, settings.handshake_timeout / 4)
         loop.call_later(every, self._sweep)
+
+    def _report(self) -> None:
+        services = self._services
+        self._reporter.update(services.connections.waiting(), services.subscriptions.cursor)
 
 
 def run(inherited: Inherited, slot: int, master: int) -> NoReturn:

@@ -126,6 +126,11 @@ class Subscriptions:
         self._waking: set[int] = set()  # slots of workers
         self._wake_scheduled = False
 
+    @property
+    def cursor(self) -> int:
+        """The number of the event that this worker has come to."""
+        return self._cursor
+
     # ---- who is there
 
     def add(self, subscriber: Subscriber, session: Session, payments: bool) -> None:

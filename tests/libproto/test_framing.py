@@ -98,6 +98,19 @@ def test_feeding_ahead_of_reading_gives_the_same_frames(
     assert decoder.next() is None
 
 
+@given(streams, st.integers(0, 10**6))
+def test_whole_frames_that_wait_are_counted(
+    frames: list[tuple[bytes, tuple[Any, ...]]], place: int
+) -> None:
+    stream, half = b"".join(raw for raw, _ in frames), bytes(HEADER_LEN - 1)
+    decoder = Decoder(MAX)
+    decoder.feed(stream + half[: place % HEADER_LEN])
+    for given_already in range(len(frames)):
+        assert decoder.waiting == len(frames) - given_already
+        assert decoder.next() is not None
+    assert decoder.waiting == 0
+
+
 @given(any_frame(), st.integers(0, 10**6))
 def test_what_is_held_is_counted(frame: tuple[bytes, tuple[Any, ...]], place: int) -> None:
     raw, _ = frame

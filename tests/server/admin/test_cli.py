@@ -23,7 +23,7 @@ from server.admin.inspect import Mark
 from server.config import SETTINGS
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
-from server.region.counters import COUNTERS
+from server.region.counters import COUNTERS, STATUS
 from server.region.layout import (
     DEFAULT_CAPACITIES,
     LAYOUT_VERSION,
@@ -33,6 +33,7 @@ from server.region.layout import (
     Layout,
 )
 from server.region.region import Region
+from server.region.status import STALE_S
 from tests.helpers import leaks
 from tests.helpers.region import (
     SMALL,
@@ -117,6 +118,12 @@ def test_the_summary_of_a_live_server(
     counters = summary.pop("counters")
     assert re.fullmatch(TIME, summary.pop("started"))
     assert summary.pop("epoch") > 0
+    for slot, worker in enumerate(summary.pop("workers")):
+        assert list(worker) == ["worker", *(n for n, _ in STATUS if n != "updated"), "age_ms"]
+        assert worker["worker"] == slot
+        assert worker["state"] in ("IDLE", "BUSY")
+        assert 0 <= worker["age_ms"] < STALE_S * 1000
+    assert slot == 1
     archive = summary.pop("archive")
     assert (list(archive), archive["closed"]) == (["reached", "lag", "closed"], 0)
     assert 0 <= archive["reached"] <= 3
@@ -145,7 +152,7 @@ def test_the_summary_as_text(traded: tuple[RunningServer, Lobby, Wire, Wire]) ->
     run = program("inspect", "--name", server.name)
     assert (run.returncode, run.stderr) == (0, "")
     text = run.stdout
-    head, tables, rings, counters = text.split("\n\n")
+    head, tables, rings, workers, counters = text.split("\n\n")
     lines = dict(line.split(maxsplit=1) for line in head.splitlines())
     assert lines["region"] == server.name
     assert lines["state"] == "SERVING"
@@ -157,6 +164,8 @@ def test_the_summary_as_text(traded: tuple[RunningServer, Lobby, Wire, Wire]) ->
     assert re.search(r"^txn_ring +head=5 durable=5$", rings, re.MULTILINE)
     assert re.search(r"^event_ring +head=3 durable=3$", rings, re.MULTILINE)
     assert re.search(r"^archive +reached=\d lag=\d+ closed=0$", rings, re.MULTILINE)
+    assert [row["worker"] for row in columns(workers)] == ["0", "1"]
+    assert {row["state"] for row in columns(workers)} <= {"IDLE", "BUSY"}
     assert {"counter": "requests_TRANSFER", "total": "1"} in columns(counters)
     assert "requests_WITHDRAW" not in counters, "zeros are left out"
 

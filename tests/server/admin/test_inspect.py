@@ -26,12 +26,23 @@ from server.admin.inspect import (
     read,
     used_indices,
 )
+from server.admin.summary import summary
 from server.core.ledger import DONE
 from server.core.session import Session
 from server.core.state import State
-from server.region.layout import OUTCOME_FIELDS, OUTCOME_WORDS, SEGMENTS, WORD, Kind, Layout
+from server.region import status
+from server.region.layout import (
+    OUTCOME_FIELDS,
+    OUTCOME_WORDS,
+    SEGMENTS,
+    WORD,
+    Kind,
+    Layout,
+    WorkerState,
+)
 from server.region.records import RECORD_WORDS, RecordKind
 from server.region.region import Region
+from server.region.status import STALE_S, Status
 from tests.helpers.region import (
     SMALL,
     STARTED_US,
@@ -117,6 +128,7 @@ def test_what_is_in_use() -> None:
             "archive": [0],
             "repairs": [0],
             "workers": [0, 1, 2],
+            "status": [0, 1, 2],
             "counters": [0, 1, 2],
             "users": [1, 2],
             "accounts": [1, 2],
@@ -305,6 +317,21 @@ def test_words_with_a_meaning_of_their_own() -> None:
         started = values(region, "header")["started"]
         assert isinstance(started, Time)
         assert started == STARTED_US
+
+
+def test_a_status_that_is_old_is_shown_as_stale() -> None:
+    """In a record and in the summary; one that was never made is that of no worker."""
+    now = monotonic_us()
+    with busy_region() as (region, state, _):
+        for slot, age_s in enumerate((STALE_S - 20, STALE_S + 1)):
+            told = now - int(age_s * 1e6)
+            status.publish(state.region, slot, Status(told, WorkerState.BUSY, 1, 2, 3, 4, 5, 6))
+        shown = [values(region, "status", slot) for slot in range(3)]
+        workers = summary(region)["workers"]
+    assert [each["state"] for each in shown] == ["BUSY", "STALE", "STOPPED"]
+    assert isinstance(workers, list)
+    assert [each["state"] for each in workers] == ["BUSY", "STALE", "STOPPED"]
+    assert [each["age_ms"] and each["age_ms"] // 10_000 for each in workers] == [1, 3, None]
 
 
 # ---- what is not shown
