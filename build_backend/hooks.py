@@ -143,6 +143,8 @@ def _move_references(text: str, project: dict[str, Any]) -> str:
         project["tool"]["setuptools"]["dynamic"]["version"]["attr"],
     }
     for name in named:
+        if name.partition(".")[0] == PACKAGE:
+            continue
         if f'"{name}"' not in text:
             raise CannotMove(f'{PYPROJECT}: {name} must be written as "{name}"')
         text = text.replace(f'"{name}"', f'"{PACKAGE}.{name}"')

@@ -25,7 +25,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "client": frozenset({"libcli", "libnet", "libproto"}),
     "server": frozenset({"libcli", "libnet", "libproto", "liblog"}),
     "bench": frozenset({"client", "libcli", "libnet", "libproto"}),
-    "tradechat": frozenset({"client", "libproto"}),
+    "tradechat": frozenset({"bench", "client", "libcli", "libproto", "server"}),
     "build_backend": frozenset({"libproto"}),
 }
 # Never to be imported by what is installed.

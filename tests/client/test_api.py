@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_everything_is_there_and_sorted() -> None:
     assert len(set(client.__all__)) == len(client.__all__)
     assert all(hasattr(client, name) for name in client.__all__)
-    assert set(client.__all__) <= set(vars(tradechat))
+    assert set(client.__all__) <= set(dir(tradechat))
 
 
 def test_every_exception_is_exported_and_of_one_tree() -> None:

@@ -1,0 +1,42 @@
+"""How a program begins and ends: a signal that asks it to stop is never a traceback.
+
+Where Python raises KeyboardInterrupt while a module is imported, or after the last statement of the
+program, nobody is there to catch it. So until the program is loaded, and once it has ended, the
+signal ends the process at once. This module imports next to nothing, so that it is soon there.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+
+def run(load: Callable[[], Callable[[], int]]) -> int:
+    """Run a program, for a console script; its exit code, or that of the signal which ended it:
+    128 and its number, as a shell shows it.
+
+    load: imports the program, and answers what runs it. It is the program that catches the
+    KeyboardInterrupt of its time; what it lets through is caught here.
+    """
+    _end_at_signals()
+    try:
+        try:
+            program = load()
+            if signal.getsignal(signal.SIGINT) is _end:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            return program()
+        finally:
+            _end_at_signals()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _end_at_signals() -> None:
+    """Those of them that would call a function of Python; one that is ignored stays so."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if callable(signal.getsignal(number)):
+            signal.signal(number, _end)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    os._exit(128 + number)
