@@ -33,6 +33,8 @@ cdef class Subscriptions:
     cdef Audience _audience
     cdef uint64_t _worker, _cursor, _cut_at, _cut, _pushes_at, _gaps
     cdef dict _of, _rooms, _users, _touched
+    cdef list _frames
+    cdef uint64_t _frames_room, _frames_first
     cdef object _lap
     cdef set _waking
     cdef bint _wake_scheduled
@@ -46,10 +48,13 @@ cdef class Subscriptions:
     )
     cdef _push_slice(self, uint64_t last)
     cdef _push(self, FrameProtocol subscriber, bytes frame)
-    @cython.locals(
-        local=_LocalRoom, seq=uint64_t, frame=bytes, touched=dict, members=dict, told=uint64_t,
-        subscriber=FrameProtocol, words=Words, at=uint64_t,
-    )
+    @cython.locals(local=_LocalRoom, seq=uint64_t)
     cdef _room_event(self, event)
+    @cython.locals(
+        frames=list, room=uint64_t, first=uint64_t, members=dict, touched=dict, count=uint64_t,
+        every=bytes, what=bytes, told=uint64_t, start=uint64_t, subscriber=FrameProtocol,
+        words=Words, at=uint64_t,
+    )
+    cdef _push_frames(self)
     @cython.locals(subscriber=FrameProtocol, subscription=_Subscription)
     cdef _to_user(self, event)

@@ -123,6 +123,8 @@ class Subscriptions:
         self._lap: _Lap | None = None  # what is to be told once it may be shown
         self._gaps = 0  # pushed since the last poll
         self._touched: dict[Subscriber, None] = {}
+        self._frames: list[bytes] = []  # read and not yet pushed; of one room, in order
+        self._frames_room = self._frames_first = 0  # the room, and the room_seq of the first
         self._waking: set[int] = set()  # slots of workers
         self._wake_scheduled = False
 
@@ -266,16 +268,21 @@ class Subscriptions:
         while cursor < last:
             event = events.read(cursor + 1, self._rooms)
             if event is None:
+                self._push_frames()
                 cursor = self._lapped()
                 released = machine.look(self._words, self._durable.events_released)
                 if self._lap is not None and self._lap.until <= released:
                     self._tell_lap(self._lap)
                 break
             cursor += 1
+            if event.room != self._frames_room:
+                self._push_frames()
+                self._frames_room = event.room
             if event.room:
                 self._room_event(event)
             else:
                 self._to_user(event)
+        self._push_frames()
         self._cursor = cursor
         for subscriber in self._touched:
             subscriber.flush()
@@ -291,20 +298,37 @@ class Subscriptions:
         local = self._rooms.get(event.room)
         if local is None or event.seq <= local.delivered:
             return
-        seq, frame, touched, members = event.seq, event.frame, self._touched, local.members
+        seq = event.seq
         if seq != local.delivered + 1:  # numbers that were never used for an event
+            self._push_frames()
             self._missed(event.room, local, seq - 1)
+        if not self._frames:
+            self._frames_first = seq
+        self._frames.append(event.frame)
+        local.delivered = seq
+
+    def _push_frames(self) -> None:
+        """Push the room's frames that have been read. Joined once, not for each member."""
+        frames, room, first = self._frames, self._frames_room, self._frames_first
+        if not frames:
+            return
+        members, touched = self._rooms[room].members, self._touched
+        count = len(frames)
+        every = frames[0] if count == 1 else b"".join(frames)
         for subscriber, told in members.items():
-            if seq <= told or subscriber.closing:
+            if told >= first + count - 1 or subscriber.closing:
                 continue
+            start, what = first, every
+            if told >= first:  # it joined in between
+                start, what = told + 1, b"".join(frames[told + 1 - first :])
             if subscriber.choked:
-                self._of[subscriber].gaps.setdefault(event.room, seq)
+                self._of[subscriber].gaps.setdefault(room, start)
                 continue
             touched[subscriber] = None
-            subscriber.push(frame)
-        local.delivered = seq
+            subscriber.push(what)
+        frames.clear()
         words, at = self._words, self._pushes_at
-        words[at] = words[at] + len(local.members)
+        words[at] = words[at] + count * len(members)
 
     def _missed(self, room: int, local: _LocalRoom, last: int) -> None:
         """Tell every member what it will not get, up to `last`."""
