@@ -13,14 +13,23 @@ from libproto.codec import ERROR, REQUEST, RESPONSE
 from libproto.errors import Status
 from libproto.framing import Decoder, Frame
 from libproto.messages import Flag, HelloResponse, LoginResponse, Opcode
+from libproto.scram import Verifier
 
 TIMEOUT_S: Final = 30.0
-_BUSY_S: Final = 0.01  # the least pause after ERR_SERVER_BUSY
+BUSY_S: Final = 5.0
+"""How long a request is repeated that is answered ERR_SERVER_BUSY: less than a server waits for a
+LOGIN, or the connection would be closed and the reason lost."""
+_PAUSE_S: Final = 0.01  # the least one after ERR_SERVER_BUSY
 _RESPONSE: Final = int(Flag.RESPONSE)
 
 
 class CallFailed(BenchFailed):
     """A request was refused, or not answered."""
+
+    def __init__(self, text: str, status: int = Status.OK) -> None:
+        """status: what it was refused with."""
+        super().__init__(text)
+        self.status = status
 
 
 class Caller:
@@ -34,7 +43,7 @@ class Caller:
 
     def frame(self, opcode: Opcode, *fields: object) -> Frame:
         """One request and the frame that answers it OK; asked again where the server is busy."""
-        deadline = time.monotonic() + TIMEOUT_S
+        deadline = time.monotonic() + BUSY_S
         while True:
             frame = self._answer(opcode, fields)
             _, _, _, status, buf, start, end, _ = frame
@@ -42,8 +51,9 @@ class Caller:
                 return frame
             retry_after_ms, detail = ERROR.decode(buf, start, end)
             if status != Status.ERR_SERVER_BUSY or time.monotonic() > deadline:
-                raise CallFailed(f"{opcode.name} was refused, {Status(status).name}: {detail}")
-            time.sleep(max(retry_after_ms / 1000, _BUSY_S))
+                text = f"{opcode.name} was refused, {Status(status).name}: {detail}"
+                raise CallFailed(text, status)
+            time.sleep(max(retry_after_ms / 1000, _PAUSE_S))
 
     def _answer(self, opcode: Opcode, fields: tuple[object, ...]) -> Frame:
         self.req_id += 1
@@ -66,9 +76,25 @@ class Caller:
 
     def register(self, usernames: list[str]) -> list[int]:
         """Register users; their ids."""
-        answer = HelloResponse._make(self.call(Opcode.HELLO, *greet("").fields))
-        made = verifier(answer.iterations)
+        made = self._verifier()
         return [self.call(Opcode.REGISTER, name, *made)[0] for name in usernames]
+
+    def register_new(self, usernames: list[str]) -> list[int]:
+        """Register those users whom the server does not have; their ids, 0 for one that it has."""
+        made, users = self._verifier(), []
+        for name in usernames:
+            try:
+                users.append(self.call(Opcode.REGISTER, name, *made)[0])
+            except CallFailed as error:
+                if error.status != Status.ERR_ALREADY_EXISTS:
+                    raise
+                users.append(0)
+        return users
+
+    def _verifier(self) -> Verifier:
+        """What users are registered with, from HELLO on."""
+        answer = HelloResponse._make(self.call(Opcode.HELLO, *greet("").fields))
+        return verifier(answer.iterations)
 
     def login(self, username: str, client_id: int) -> LoginResponse:
         """HELLO and LOGIN of a user that `register` has made, under a client_id that is new to the

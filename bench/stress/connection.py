@@ -115,7 +115,7 @@ class Connection:
     """The connections of one user, one at a time."""
 
     def __init__(self, host: Host, member: Member, rng: random.Random) -> None:
-        """rng: for all that it asks for, and for its client_id."""
+        """rng: for all that it asks for."""
         self.account, self.name, self.user, self.rooms, self.slow = member
         self.funded = False  # it has asked for what it has at first
         self.waking = 0.0  # when it was last due to be told that it is not blocked any more
@@ -131,7 +131,7 @@ class Connection:
             room: Stream(host.rooms, self.name, room, slow=self.slow) for room in self.rooms
         }
         self._host = host
-        self._client_id = rng.getrandbits(63) | 1
+        self._client_id = int.from_bytes(os.urandom(8)) | 1  # its users may have had others
         self.random = rng
         self._sock: socket.socket | None = None
         self._fd = -1  # of it

@@ -1,6 +1,5 @@
 """The load processes, as their leader sees them."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -189,8 +188,3 @@ def members_of(
     for number, user in enumerate(slow):
         account = len(users) + number
         yield account, f"{names}{account}", user, [number % options.rooms + 1], True
-
-
-def free_name() -> str:
-    """What the usernames of one program begin with."""
-    return f"b{os.urandom(4).hex()}-"

@@ -19,7 +19,7 @@ All of it is one pass in the order of txn_id, so that memory does not grow with 
 import heapq
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
@@ -54,10 +54,15 @@ class Findings:
 
 
 class Holding(NamedTuple):
-    """What a user has at the end of a run."""
+    """What a user has before or after a run."""
 
     balance: int
     last_txn_id: int
+    """The newest transaction of this user; 0: none."""
+
+
+NOTHING: Final = Holding(0, 0)
+"""What a new user has."""
 
 
 @dataclass(slots=True)
@@ -70,10 +75,11 @@ class Accounts:
     """The greatest txn_id so far."""
 
     @classmethod
-    def of(cls, users: Iterable[int]) -> "Accounts":
-        """Of new users, who have nothing."""
-        ids = list(users)
-        return cls(dict.fromkeys(ids, 0), dict.fromkeys(ids, 0))
+    def of(cls, held: Mapping[int, Holding]) -> "Accounts":
+        """What each user has before the first run."""
+        balances = {user: holding.balance for user, holding in held.items()}
+        last_txns = {user: holding.last_txn_id for user, holding in held.items()}
+        return cls(balances, last_txns, max(last_txns.values()))
 
 
 @dataclass(slots=True)

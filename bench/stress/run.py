@@ -17,13 +17,14 @@ from bench.lab.caller import Caller, CallFailed
 from bench.lab.process import CpuTime, Victims, cpu_of_server
 from bench.lab.target import OwnServer, Target
 from bench.stress import counted
-from bench.stress.fleet import Fleet, Stop, free_name
+from bench.stress.fleet import Fleet, Stop
 from bench.stress.ledger import Accounts, Findings, Holding, Replay, Told, answers_of, views_of
 from bench.stress.lines import Told as Said
 from bench.stress.options import Options
 from bench.stress.record import Refusal, Unknown
 from bench.stress.results import Figures, Row, gather
 from bench.stress.rooms import Seen
+from bench.stress.users import name_of, take
 from libproto.messages import Opcode
 
 RING: Final = (1 << 16, 1 << 20)
@@ -143,9 +144,10 @@ class Stress:
             name = own.name if own else ""
             self.options = options
             self.target = Target(options.host, options.port, options.pid, name, own)
-            self._names = free_name()
-            users, slow = self._register()
-            self._accounts = Accounts.of(users)
+            self._names = name_of(options.seed)
+            held, slow = self._users()
+            users = list(held)
+            self._accounts = Accounts.of(held)
             self.fleet = undo.enter_context(Fleet(options, self._names, users, slow))
             rng = random.Random(options.seed)  # noqa: S311 - to be repeated
             self.workers = Victims(options.pid, rng)
@@ -157,13 +159,12 @@ class Stress:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _register(self) -> tuple[list[int], list[int]]:
-        """The user_ids of the accounts and of the slow members."""
+    def _users(self) -> tuple[dict[int, Holding], list[int]]:
+        """The user_id of each account, with what it has, and those of the slow members."""
         count = self.options.accounts
         names = [f"{self._names}{n}" for n in range(count + self.options.slow_consumers)]
-        with closing(Caller(self.options.host, self.options.port)) as caller:
-            users = caller.register(names)
-        return users[:count], users[count:]
+        users = list(take(self.options.host, self.options.port, names).items())
+        return dict(users[:count]), [user for user, _ in users[count:]]
 
     def _last_seqs(self) -> dict[int, int]:
         """The number of the newest event of each room."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bench.stress.ledger import (
+    NOTHING,
     Accounts,
     Findings,
     Holding,
@@ -53,7 +54,7 @@ class Run:
             self.unknown,
             self.oldest,
         )
-        replay = Replay(Accounts.of((ALICE, BOB, CAROL)), told, findings)
+        replay = Replay(Accounts.of(dict.fromkeys((ALICE, BOB, CAROL), NOTHING)), told, findings)
         replay.run()
         return findings, replay
 
@@ -98,7 +99,7 @@ def test_nothing_is_found_in_a_good_run() -> None:
 
 def test_a_run_begins_where_the_one_before_ended() -> None:
     findings, first = Findings(), good()
-    accounts = Accounts.of((ALICE, BOB, CAROL))
+    accounts = Accounts.of(dict.fromkeys((ALICE, BOB, CAROL), NOTHING))
     told = Told(sorted(first.answers), first.views, first.finals, [], first.unknown)
     Replay(accounts, told, findings).run()
     assert (accounts.balances[ALICE], accounts.base) == (750, 10)
