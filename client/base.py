@@ -12,7 +12,7 @@ from client.core.inbox import LIMIT, Inbox, Notice
 from client.core.numbers import NUMBERED, REQ_ID_MAX, Numbers, Unanswered
 from client.core.pushes import Push
 from client.core.resume import ResumingCore
-from client.core.session import CLIENT_NAME, ClientCore
+from client.core.session import CLIENT_NAME
 from client.errors import (
     ClientError,
     MisuseError,
@@ -60,9 +60,11 @@ class ClientBase:
         on_push: gets the pushes, which are else kept for `pushes` and `next_push`. reconnect: from
         a login to a logout, a connection that is lost is established again; `client.core.resume`
         says what that means for calls, rooms and pushes. on_reconnect: gets the reason when it is
-        lost, and None when it is there again; called where on_push is. pushes_max_bytes: of memory,
-        about, for pushes that wait for the program (or for on_push); what does not fit is dropped,
-        and named by a RoomGap or a PaymentGap in its place.
+        lost, and None when it is there again; called where on_push is. None alone says that the
+        server asked for another connection, and there is one: nothing was lost but perhaps pushes
+        of direct messages and payments, which INBOX_HISTORY and TXN_HISTORY have.
+        pushes_max_bytes: of memory, about, for pushes that wait for the program (or for on_push);
+        what does not fit is dropped, and named by a RoomGap or a PaymentGap in its place.
 
         client_id: what the server knows this client's numbered requests by (what moves money or
         says something), so that each is executed once. None draws one at the first login, which is
@@ -86,8 +88,12 @@ class ClientBase:
         arguments.flag("payments", payments)
         arguments.name("client_name", client_name)
         keep = arguments.function("keep_next_req_id", keep_next_req_id)
-        kind = ResumingCore if arguments.flag("reconnect", reconnect) else ClientCore
-        self._core = kind(Numbers(client_id, next_req_id, keep), payments, client_name)
+        self._core = ResumingCore(
+            Numbers(client_id, next_req_id, keep),
+            payments,
+            client_name,
+            reconnects=arguments.flag("reconnect", reconnect),
+        )
         # A client_id that was drawn is this process's from its first connection on; one that was
         # given, at once.
         self._pid = os.getpid() if client_id else 0
@@ -190,7 +196,7 @@ class ClientBase:
     @property
     def connected(self) -> bool:
         """Whether there is a connection that can be used, as far as is known."""
-        return self._core.linked and self._core.steady
+        return self._core.linked and (self._core.steady or self._core.moving)
 
     @property
     def reconnecting(self) -> bool:

@@ -85,6 +85,7 @@ class Opcode(IntEnum):
     LOGOUT = 0x0003
     HEARTBEAT = 0x0004
     REGISTER = 0x0005
+    GOING_AWAY = 0x0006
     JOIN_ROOM = 0x0101
     LEAVE_ROOM = 0x0102
     CHAT_SEND = 0x0103
@@ -108,7 +109,6 @@ class Opcode(IntEnum):
 
 
 RESERVED: dict[int, str] = {
-    0x0006: "GOING_AWAY",
     0x0007: "PASSWORD",
     0x010E: "ROOM_OPEN",
     0x010F: "ROOM_INFO",
@@ -203,6 +203,11 @@ class RegisterRequest(NamedTuple):
 
 class RegisterResponse(NamedTuple):
     user_id: U32
+
+
+class GoingAway(NamedTuple):
+    reconnect_within_ms: U32
+    reason: Str
 
 
 # --- Chat -------------------------------------------------------------------------------------
@@ -478,6 +483,7 @@ MESSAGES: tuple[Message, ...] = (
     _pair(Opcode.LOGOUT, LogoutRequest, LogoutResponse),
     _pair(Opcode.HEARTBEAT, HeartbeatRequest, HeartbeatResponse, ALWAYS),
     _pair(Opcode.REGISTER, RegisterRequest, RegisterResponse, PROVING),
+    _push(Opcode.GOING_AWAY, GoingAway),
     _pair(Opcode.JOIN_ROOM, JoinRoomRequest, JoinRoomResponse),
     _pair(Opcode.LEAVE_ROOM, LeaveRoomRequest, LeaveRoomResponse),
     _pair(Opcode.CHAT_SEND, ChatSendRequest, ChatSendResponse, numbered=True),

@@ -56,6 +56,7 @@ class User:
         self.wire: Wire | None = None  # while it is logged in
         self.unanswered: dict[int, Request | Message] = {}
         self.reconnects: list[float] = []  # seconds from each loss to being logged in again
+        self.moves: list[float] = []  # the same from when all was answered on one that went away
         self._load = load
         self._history = load.history
         self._random = random.Random(seed)  # noqa: S311 - a load that can be repeated
@@ -87,16 +88,22 @@ class User:
                 await asyncio.sleep(delay * self._random.uniform(0.5, 1.5))
                 delay = min(delay * 2, BACK_OFF_S[1])
                 continue
-            if self._known:
-                self.reconnects.append(time.monotonic() - lost)
+            waited = time.monotonic() - lost
+            if (old := self.wire) is not None:  # that the server will close
+                self.moves.append(waited)
+                self._end()
+                old.cut(reset=False)
+            elif self._known:
+                self.reconnects.append(waited)
             if self._known and not login.resumed:
                 self._load.unexpected(f"{self.name} logs in again, and is not resumed")
             self._known = True
             delay = BACK_OFF_S[0]
             self._begin(wire)
-            await wire.closed.wait()
+            await wire.left.wait()
             lost = time.monotonic()
-            self._end()
+            if wire.closed.is_set():
+                self._end()
         if self.wire is not None:
             self.wire.cut(reset=False)
 
@@ -147,7 +154,7 @@ class User:
     def press(self) -> None:
         """Send some requests at once."""
         for _ in range(PRESSED):
-            if self.wire is not None and self._has_room():
+            if self._has_room():
                 self._ledger()
 
     # ---- what a user does
@@ -158,10 +165,17 @@ class User:
             await asyncio.sleep(self._random.expovariate(1 / pause_s))
             now = time.monotonic()
             self.check_patience(now)
-            if self.wire is not None and self._load.playing:
-                self._act(self.wire, now)
+            if self._usable and self._load.playing:
+                self._act(now)
 
-    def _act(self, wire: Wire, now: float) -> None:
+    @property
+    def _usable(self) -> bool:
+        """Something may be sent."""
+        return self.wire is not None and not self.wire.leaving
+
+    def _act(self, now: float) -> None:
+        wire = self.wire
+        assert wire is not None
         if now - self._log_read > READ_LOG_S:
             self._log_read = now
             self._load.spawn(self._read_log_soon())
@@ -180,7 +194,7 @@ class User:
     def _has_room(self) -> bool:
         oldest = min(self.unanswered, default=self._next_req_id)
         is_open = self._next_req_id - oldest < OUTCOME_WINDOW
-        return is_open and len(self.unanswered) < IN_FLIGHT_MAX
+        return self._usable and is_open and len(self.unanswered) < IN_FLIGHT_MAX
 
     def _number(self, request: Request | Message) -> None:
         """Give it its req_id, which is there already."""
@@ -315,7 +329,7 @@ class User:
         """Call it after BUSY_S, if this is the connection then."""
 
         def again() -> None:
-            if self.wire is wire and not wire.closed.is_set():
+            if self.wire is wire and not wire.left.is_set():
                 action()
 
         asyncio.get_running_loop().call_later(BUSY_S, again)

@@ -50,7 +50,9 @@ class Pending(NamedTuple):
 
 class Wire(asyncio.Protocol):
     """One connection. `push` gets opcode and fields of every push, `unexpected` a text for what no
-    server may send; `closed` is set at the end."""
+    server may send; `closed` is set at the end. leaving: the server will close it, so nothing more
+    is to be sent, and `call` is as if it were over. `left` is set when it is of no use any more: at
+    the end, or when it is leaving and all is answered."""
 
     def __init__(
         self,
@@ -58,6 +60,8 @@ class Wire(asyncio.Protocol):
         unexpected: Callable[[str], None],
     ) -> None:
         self.closed = asyncio.Event()
+        self.left = asyncio.Event()
+        self.leaving = False
         self.pending: dict[int, Pending] = {}
         self.transport: asyncio.Transport
         self._push = push
@@ -97,6 +101,7 @@ class Wire(asyncio.Protocol):
             if not future.done():
                 future.set_exception(Lost())
         self.closed.set()
+        self.left.set()
 
     def data_received(self, data: bytes) -> None:
         decoder = self._decoder
@@ -113,6 +118,9 @@ class Wire(asyncio.Protocol):
         opcode, req_id, flags, status, buf, start, end, fault = frame
         if fault:
             self._unexpected(f"a frame with fault {fault}, opcode {opcode:#06x}")
+        elif opcode == Opcode.GOING_AWAY:
+            self.leaving = True
+            self._look_left()
         elif not flags & _RESPONSE and opcode in PUSH:
             self._push(opcode, PUSH[opcode].decode(buf, start, end))
         elif req_id not in self.pending or self.pending[req_id].opcode != opcode:
@@ -123,6 +131,11 @@ class Wire(asyncio.Protocol):
             fields = codec.decode(buf, start, end)
             settle = self.pending.pop(req_id).settle
             settle(Answer(Status(status), bool(flags & _DUPLICATE), fields))
+            self._look_left()
+
+    def _look_left(self) -> None:
+        if self.leaving and not self.pending:
+            self.left.set()
 
     # ---- requests
 
@@ -151,7 +164,7 @@ class Wire(asyncio.Protocol):
 
     async def call(self, opcode: Opcode, *fields: object) -> tuple[Any, ...]:
         """The same, waiting for the fields of the answer. Lost, Refused."""
-        if self.closed.is_set():
+        if self.closed.is_set() or self.leaving:
             raise Lost
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 

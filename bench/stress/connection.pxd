@@ -10,7 +10,7 @@ from libproto.framing cimport Decoder
 
 cdef int _IN, _OUT
 cdef uint8_t _READ
-cdef uint16_t _BROADCAST, _GAP, _TRANSFER, _BALANCE, _CHAT_SEND
+cdef uint16_t _BROADCAST, _GAP, _GOING_AWAY, _TRANSFER, _BALANCE, _CHAT_SEND
 cdef uint32_t _RESPONSE, _DUPLICATE
 
 
@@ -45,21 +45,21 @@ cdef class Connection:
     cdef readonly bint slow
     cdef public bint funded
     cdef public double waking
-    cdef readonly bint live
+    cdef readonly bint live, leaving
     cdef readonly int64_t in_flight
     cdef readonly double blocked_until
-    cdef public int64_t reconnects
+    cdef public int64_t reconnects, moves
     cdef readonly object failure
     cdef readonly double last_sent
     cdef readonly object heartbeat_s
     cdef readonly dict pending, streams
     cdef readonly object random
     cdef Host _host
-    cdef object _client_id, _sock, _greeting
+    cdef object _client_id, _sock, _old, _greeting
     cdef int _fd, _interest
     cdef Decoder _decoder
     cdef list _out
-    cdef bint _paused, _connecting
+    cdef bint _paused, _connecting, _moved
     cdef int64_t _attempts, _busy
     cdef double _opened
     cdef uint64_t _next_numbered, _next_other

@@ -5,6 +5,9 @@ with the same client_id, joins the rooms again, and repeats the numbered request
 and messages) that are unanswered, so that each is executed once and its outcome becomes known;
 other requests are lost with their connection. A request that is repeated still counts from when it
 was first due.
+
+Where the server says that it will close a connection, nothing new is sent on it; when all is
+answered the next one is made, and the old one is closed when that has logged in.
 """
 
 import errno
@@ -48,6 +51,7 @@ SLOW_BUFFER: Final = 4096
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _BROADCAST = int(Opcode.CHAT_BROADCAST)
 _GAP = int(Opcode.ROOM_GAP)
+_GOING_AWAY = int(Opcode.GOING_AWAY)
 _TRANSFER = int(Opcode.TRANSFER)
 _BALANCE = int(Opcode.BALANCE)
 _CHAT_SEND = int(Opcode.CHAT_SEND)
@@ -120,9 +124,11 @@ class Connection:
         self.funded = False  # it has asked for what it has at first
         self.waking = 0.0  # when it was last due to be told that it is not blocked any more
         self.live = False  # logged in, in its rooms, and nothing left to repeat first
+        self.leaving = False  # the server will close it: nothing more is to be sent
         self.in_flight = 0  # requests of the load
         self.blocked_until = 0.0  # after ERR_SERVER_BUSY
         self.reconnects = -1
+        self.moves = 0  # to another connection before the server closed one
         self.failure = ""  # why it could not log in the last time
         self.last_sent = 0.0
         self.heartbeat_s = 0
@@ -135,6 +141,7 @@ class Connection:
         self.random = rng
         self._sock: socket.socket | None = None
         self._fd = -1  # of it
+        self._old: socket.socket | None = None  # that is left, until the next one has logged in
         self._decoder = Decoder(MAX_BODY_LEN)
         self._out: list[bytes] = []  # to be sent
         self._interest = 0  # what the poll waits for
@@ -147,6 +154,7 @@ class Connection:
         self._next_other = OTHER_REQ_IDS
         self._repeat: dict[int, Request] = {}  # numbered requests to send again when live
         self._joining: set[int] = set()  # rooms, before it is live
+        self._moved = False  # the session was taken along from another connection
         self._last: Stream | None = None  # that was told something
         self._greeting: Greeting | None = None
 
@@ -196,7 +204,23 @@ class Connection:
             del self._host.connections[self._fd]
             self._sock.close()
             self._sock = None
-        self.live = False
+        self._close_old()
+        self.live = self.leaving = False
+
+    def _move(self, now: float) -> None:
+        """Make another connection beside this one, on which all is answered."""
+        old = self._sock
+        assert old is not None  # it was told so on it
+        self._host.poll.unregister(old)
+        del self._host.connections[self._fd]
+        self._old, self._sock = old, None
+        self.live = self.leaving = False
+        self.open(now)
+
+    def _close_old(self) -> None:
+        if self._old is not None:
+            self._old.close()
+            self._old = None
 
     def lost(self, why: str, now: float) -> None:
         """Give this connection up, and try another one soon."""
@@ -348,6 +372,8 @@ class Connection:
             codec = ERROR if status else RESPONSE[opcode]
             fields = codec.decode(buf, start, end)
             self._settle_own(request, status, fields, buf[start:end], now)
+            if self.leaving and not self.pending:
+                self._move(now)
             return
         if not status:
             first, second = calls.pair(opcode, buf, start, end)
@@ -357,6 +383,8 @@ class Connection:
             self._refused(req_id, request, status, *fields, now=now)
         self.in_flight -= 1
         self._host.free(self, now)
+        if self.leaving and not self.pending:
+            self._move(now)
 
     def _succeeded(self, request: Request, first: int, second: int, now: float) -> None:
         """first, second: what it was answered with."""
@@ -427,6 +455,11 @@ class Connection:
         return [each.fields[0] for each in found if each.opcode == _CHAT_SEND]
 
     def _push(self, opcode: int, buf: bytes, start: int, end: int, now: float) -> None:
+        if opcode == _GOING_AWAY and self.live:
+            self.leaving = True
+            if not self.pending:
+                self._move(now)
+            return
         if opcode not in (_BROADCAST, _GAP):
             self._unexpected(f"a push of opcode {opcode:#06x}")
             return
@@ -471,6 +504,8 @@ class Connection:
             login = self._greeting.login(body, answer, self._client_id, self._next_numbered)
             self._own(Opcode.LOGIN, login, now)
         elif opcode == Opcode.LOGIN:
+            self._moved = self._old is not None
+            self._close_old()
             for room in self.rooms:
                 self._own(Opcode.JOIN_ROOM, (room,), now)
             self._settled(now)
@@ -486,7 +521,9 @@ class Connection:
         if self._joining:
             return
         self.live = True
-        self.reconnects += 1
+        self.reconnects += not self._moved
+        self.moves += self._moved
+        self._moved = False
         self._attempts = self._busy = 0
         self._send_again(now)
         self._host.free(self, now)

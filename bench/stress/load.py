@@ -200,7 +200,7 @@ class Load(Host):
         self.rooms.begin(told.first_seqs)
         for each in self.everybody:
             each.pause(each.slow)
-            each.reconnects = 0
+            each.reconnects = each.moves = 0
         at = notes.now()
         self.sending, self._stuck = True, False
         if self._interval:
@@ -270,7 +270,7 @@ class Load(Host):
         return None
 
     def _has_room(self, connection: Connection, at: float) -> bool:
-        if not connection.live or connection.in_flight >= self._pipeline:
+        if not connection.live or connection.leaving or connection.in_flight >= self._pipeline:
             return False
         if at < connection.blocked_until:
             if connection.waking != connection.blocked_until:

@@ -39,11 +39,13 @@ class Outage:
         """Why the chat ends, if it ends by this."""
 
     def tell(self, lost: ClientError | None) -> None:
+        was_lost = self._timer is not None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if lost is None:
-            self._screen.remark("connected again")
+            if was_lost:  # else the server asked for another connection, and nobody noticed
+                self._screen.remark("connected again")
             if self.look is not None:
                 self._looking = asyncio.ensure_future(self.look())
             return

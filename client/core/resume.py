@@ -1,8 +1,9 @@
-"""A core that goes on over lost connections, without any input or output, and without a clock.
+"""A core that goes on over other connections, without any input or output, and without a clock.
 
-From the answer to a LOGIN until a LOGOUT, a connection that is reset, closed, refused at the door
-(ServerBusy) or silent is established again: at once the first time, then with growing pauses
-(`Backoff`), until it is there or the client is closed. On the new connection, in this order:
+**Reconnecting**, if the program asks for it. From the answer to a LOGIN until a LOGOUT, one
+that is reset, closed, refused at the door (ServerBusy) or silent is established again: at once the
+first time, then with growing pauses (`Backoff`), until it is there or the client is closed. On the
+new connection, in this order:
 
 1. The same user logs in again with the same client_id. What is kept for that are the two SCRAM keys
    and not the password; with another salt they are worth nothing, and that is `ReloginFailed`.
@@ -25,6 +26,12 @@ itself.
 
 Not made up for: payments (TXN_HISTORY has them) and direct messages (INBOX_HISTORY). Where the
 number of the next direct message shows that some are missing, a RoomGap of room 0 names them.
+
+**Moving**, always. A server that will close a connection says so before (GOING_AWAY), and serves it
+until then. Another one is established beside it and greeted. Then new requests wait, those under
+way are answered (or, after a moment, are taken to the new connection), and `move` does there what
+is said above; the old connection is closed when the LOGIN is answered. Nothing was lost, so nobody
+is told. Until the LOGIN is sent nothing has changed: what fails before is tried again.
 
 **Superseded.** Where the same client_id logs in elsewhere, this session's requests are answered
 ERR_UNAUTHORIZED, and its connection is closed after a while. A client that took this for a lost
@@ -97,11 +104,16 @@ Step = Callable[[Any, RequestFailed | None], None]
 class ResumingCore(ClientCore):
     """The core that the module's text tells of."""
 
-    def __init__(self, numbers: Numbers, payments: bool, client_name: str) -> None:
+    def __init__(
+        self, numbers: Numbers, payments: bool, client_name: str, *, reconnects: bool = True
+    ) -> None:
+        """reconnects: a connection that is lost is established again; else it only moves."""
         super().__init__(numbers, payments, client_name)
         self.backoff = Backoff()
+        self._reconnects = reconnects
         self.rooms = Rooms()
         self._has_link = False
+        self._holding = False  # nothing more is sent on this connection
         self._interruption: ClientError | None = None
         self._succeeded_before = False  # the connection that was lost had been in use
         self._offered: Keys | None = None  # by the LOGIN under way
@@ -124,10 +136,10 @@ class ResumingCore(ClientCore):
 
     @property
     def beat_s(self) -> int:
-        return min(self.heartbeat_s, PROBE_S)
+        return min(self.heartbeat_s, PROBE_S) if self._reconnects else self.heartbeat_s
 
     def _sign_of_life(self, client_time: int) -> Call[Any]:
-        if self.state != State.AUTHENTICATED:
+        if self.state != State.AUTHENTICATED or not self._reconnects:
             return super()._sign_of_life(client_time)
         return calls.user_name(self.user_id)
 
@@ -141,7 +153,8 @@ class ResumingCore(ClientCore):
     def lose(self, reason: ClientError) -> list[int]:
         if self.loss is not None or not self._has_link:
             return []
-        if self._keys is None or type(reason) not in (ConnectionLost, ServerBusy):
+        resumable = self._reconnects and self._keys is not None
+        if not resumable or type(reason) not in (ConnectionLost, ServerBusy):
             return self.end(reason)
         self._interrupt()
         failed = [n for n, request in self._pending.items() if not self._may_repeat(request)]
@@ -156,7 +169,7 @@ class ResumingCore(ClientCore):
 
     def _interrupt(self) -> None:
         self._succeeded_before = self.steady
-        self._has_link = self.steady = False
+        self._has_link = self.steady = self.moving = self._holding = False
         self.state = State.CONNECTED
         self.again_after_s = None
         self._abandoned.clear()
@@ -170,6 +183,45 @@ class ResumingCore(ClientCore):
         if request.call.opcode in NUMBERED:
             return self.client_id != 0
         return request.call.opcode not in _NOT_REPEATED
+
+    # ---- moving
+
+    @property
+    def may_move(self) -> bool:
+        """Whether the session is one that `move` can take along: none, or one that has begun."""
+        return self.linked and self.steady and self.state != State.GREETED
+
+    def hold(self) -> None:
+        """Send nothing more on this connection, until `move`."""
+        self._holding = True
+
+    def release(self) -> None:
+        """It stays after all."""
+        self._holding = False
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether everything is answered."""
+        return not self._pending
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether what is not answered may be sent again on another connection."""
+        return all(map(self._may_repeat, self._pending.values()))
+
+    def move(self, decoder: Decoder, greeting: Greeting) -> None:
+        """Go on over a connection on which HELLO was answered, for this user; its frames come from
+        `decoder`. To be called if `may_move` and `may_leave`."""
+        logged_in = self.state == State.AUTHENTICATED
+        self._interrupt()
+        self._unsent = set(self._pending)
+        super().begin(decoder)
+        self._has_link = True
+        self.state = State.GREETED
+        self._welcomed(greeting.answer)
+        self.steady, self.moving = not logged_in, logged_in
+        if logged_in:
+            self._greeted(greeting, None)
 
     def pause_s(self, now_s: float) -> float:
         asked_ms = getattr(self._interruption, "retry_after_ms", 0)
@@ -193,7 +245,8 @@ class ResumingCore(ClientCore):
     # ---- requests
 
     def may_send(self, call: Call[Any], req_id: int | None) -> bool:
-        return self._has_link and self.steady and super().may_send(call, req_id)
+        may = self._has_link and self.steady and not self._holding
+        return may and super().may_send(call, req_id)
 
     def login(self, greeting: Greeting, keys: Keys) -> Call[LoginResponse]:
         self._offered = keys
@@ -256,7 +309,7 @@ class ResumingCore(ClientCore):
         return error.status in REFUSED_BEFORE_THE_RECORD and not isinstance(error, Unauthorized)
 
     def _is_superseded(self, call: Call[Any]) -> bool:
-        if self.state != State.AUTHENTICATED:
+        if self.state != State.AUTHENTICATED or not self._reconnects:
             return False
         return call.opcode not in _OF_MEMBERS or call.fields[0] in self.rooms
 
@@ -423,5 +476,5 @@ class ResumingCore(ClientCore):
                 return
             self._repeat(req_id)
         if is_complete:
-            self.steady = True
-            self.reconnects += 1
+            self.reconnects += not self.moving
+            self.steady, self.moving = True, False

@@ -50,6 +50,8 @@ from libproto.messages import (
     OUTCOME_WINDOW,
     Capability,
     Flag,
+    GoingAway,
+    HelloResponse,
     LoginResponse,
     Opcode,
     State,
@@ -63,6 +65,7 @@ OTHER_REQ_IDS = 1 << 63
 """Where the req_ids of requests that are not numbered begin."""
 
 
+_GOING_AWAY = int(Opcode.GOING_AWAY)
 _RESPONSE = int(Flag.RESPONSE)
 FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
 REFUSED_BEFORE_THE_RECORD = frozenset(
@@ -100,6 +103,10 @@ class ClientCore:
 
     steady = True
     reconnects = 0
+    moving = False
+    """Whether another connection takes the place of one that the server will close."""
+    going_away: GoingAway | None = None
+    """What the server has said if it will close this connection."""
     again_after_s: float | None = None
     """In how many seconds `again` is to be called."""
 
@@ -163,7 +170,7 @@ class ClientCore:
     def begin(self, decoder: Decoder) -> None:
         """A connection is there; its frames come from `decoder`, which is kept to the limits."""
         self._decoder = decoder
-        self.loss = None
+        self.loss = self.going_away = None
         self.state = State.CONNECTED
         self._silent_beats = 0
         self.heartbeat_s = 0
@@ -330,7 +337,8 @@ class ClientCore:
         return given if event is None else [*given, event]
 
     def receive(self, frame: Frame) -> Answered | Push | None:
-        """Take one frame: an answer, a push, or None for an answer nobody waits for any more.
+        """Take one frame: an answer, a push, or None for an answer nobody waits for any more, and
+        for GOING_AWAY, which is kept in `going_away`.
 
         Raises ProtocolViolation, or ServerBusy where the server refused the whole connection; in
         both cases the shell has to end the connection with it.
@@ -344,6 +352,9 @@ class ClientCore:
                 return self._response(opcode, req_id, flags, status, buf, start, end)
             if flags or req_id or status or opcode not in PUSH:
                 _violation(f"neither a response nor a push: opcode {opcode:#06x}")
+            if opcode == _GOING_AWAY:
+                self.going_away = GoingAway._make(PUSH[opcode].decode(buf, start, end))
+                return None
             return MAKERS[opcode](PUSH[opcode].decode(buf, start, end))
         except PeerError as error:
             raise ProtocolViolation(f"the server sent {error.detail}") from error
@@ -431,11 +442,7 @@ class ClientCore:
     def _succeeded(self, call: Call[Any], result: Any) -> None:
         """What the answers of the session tell about it."""
         if call.opcode == Opcode.HELLO:
-            answer = result.answer
-            self.server_name = answer.server_name
-            self.heartbeat_s = answer.heartbeat_s
-            self.idle_timeout_s = answer.idle_timeout_s
-            self.max_body_len = self._decoder.max_body_len = answer.max_body_len
+            self._welcomed(result.answer)
         elif call.opcode == Opcode.LOGIN:
             if self.log_id and result.log_id != self.log_id:
                 self._log_replaced(result.log_id)
@@ -447,6 +454,13 @@ class ClientCore:
             self.username = call.fields[0]
             self.user_id, self.session_id = result.user_id, result.session_id
             self.resumed = bool(result.resumed)
+
+    def _welcomed(self, answer: HelloResponse) -> None:
+        """What HELLO was answered with."""
+        self.server_name = answer.server_name
+        self.heartbeat_s = answer.heartbeat_s
+        self.idle_timeout_s = answer.idle_timeout_s
+        self.max_body_len = self._decoder.max_body_len = answer.max_body_len
 
 
 def _violation(what: str) -> NoReturn:

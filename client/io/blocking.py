@@ -27,7 +27,7 @@ from client.core.calls import Call
 from client.core.inbox import NOTICES_LEN, Inbox, Notice
 from client.core.login import Step, Steps
 from client.core.pushes import Push
-from client.core.session import ClientCore
+from client.core.resume import ResumingCore
 from client.errors import CallTimeout, ClientError, ConnectionLost, MisuseError
 from client.io.connection import CLOSED, Connection, Waiter
 from client.io.thread import Background, LoopThread, Ticket
@@ -48,7 +48,7 @@ class _Session:
     def __init__(self, client: "BlockingBase", deadline: float) -> None:
         self._client = weakref.ref(client)
         self._address = (client.host, client.port)
-        self._core: ClientCore = client._core
+        self._core: ResumingCore = client._core
         self._deadline = deadline
         self._pid = os.getpid()
         self._connection: Connection | None = None

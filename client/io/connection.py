@@ -12,8 +12,9 @@ once what became of it: a result, an error, or its deadline. Whoever loses inter
 - It was cut off: the server does not read, and a frame cannot be taken back by halves. The
   connection is lost.
 
-With a core that goes on over lost connections, one link takes the place of another; the calls that
-wait, and the pushes that nobody took yet, stay where they are.
+One link takes the place of another where a lost connection is established again, or where the
+server says that it will close this one; the calls that wait, and the pushes that nobody took yet,
+stay where they are.
 """
 
 import asyncio
@@ -27,10 +28,11 @@ from client.base import now_us
 from client.core.calls import Call
 from client.core.inbox import Inbox, TooManyRooms
 from client.core.numbers import NUMBERED
-from client.core.resume import ATTEMPT_S
-from client.core.session import MAX_BODY_LEN, Answered, ClientCore
+from client.core.resume import ATTEMPT_S, ResumingCore
+from client.core.session import MAX_BODY_LEN, Answered
 from client.errors import CallTimeout, ClientError, ConnectionLost, ProtocolViolation
 from client.io.link import Link, Sent
+from client.io.move import Approached, Mover
 from libnet.dial import dial
 from libnet.errors import ConnectFailed
 from libproto.framing import Decoder, Frame
@@ -81,7 +83,7 @@ class Connection:
         self,
         loop: asyncio.AbstractEventLoop,
         address: tuple[str, int],
-        client_core: ClientCore,
+        client_core: ResumingCore,
         inbox: Inbox,
         on_reconnect: Callable[[ClientError | None], object],
         on_over: Callable[[], object],
@@ -105,7 +107,10 @@ class Connection:
         self._ordered: deque[Waiter] = deque()
         self._beat: asyncio.TimerHandle | None = None
         self._again: asyncio.TimerHandle | None = None
-        self._resuming = False  # another connection is wanted, or not yet what the lost one was
+        self._resuming = False  # another connection is wanted, or not yet what the one before was
+        self._told_lost = False  # on_reconnect was told so
+        self._mover: Final = Mover(loop, address, client_core, self._take_over, self._pump)
+        self._left: Link | None = None  # that was moved from; closed when the login is answered
         self._decided = asyncio.Event()  # a new connection is logged in, or lost
         self._dialing: asyncio.Timeout | None = None
         self._resumer: asyncio.Task[None] | None = None
@@ -141,11 +146,14 @@ class Connection:
         if self.over:  # closed in the very turn in which the connection came about
             sock.close()
             raise ConnectFailed(CLOSED)
-        self._decoder = Decoder(MAX_BODY_LEN)
-        self._link = Link(self.loop, sock, self._received, self._ended, self._pump, self._soon)
+        self._watch(sock, Decoder(MAX_BODY_LEN))
         self._began = True
         self._core.begin(self._decoder)
         self._send_own()
+
+    def _watch(self, sock: socket.socket, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._link = Link(self.loop, sock, self._received, self._ended, self._pump, self._soon)
 
     # ---- calls
 
@@ -180,6 +188,7 @@ class Connection:
         elif sent is Sent.ALL and waiter.call.opcode == Opcode.LOGIN:
             # Until its answer nothing else may be sent under this client_id, and it may never come.
             self._lose(ConnectionLost("a login was given up before its answer: connect() again"))
+        self._mover.note_change()
         self._pump()
         return sent is not Sent.NOTHING
 
@@ -249,6 +258,9 @@ class Connection:
                 raise ProtocolViolation(f"the server sent {error}") from error
         if self._resuming:
             self._resume()
+        if self._core.going_away is not None:
+            self._mover.go()
+            self._mover.note_change()
 
     def _answer(self, answered: Answered) -> None:
         self._waiting.pop(answered.req_id).settle(answered.result, answered.error)
@@ -308,12 +320,13 @@ class Connection:
         self._send_own()
         if self._core.state == State.AUTHENTICATED:
             self._decided.set()
+            self._close_left()
             if self._beat is None:
                 self._time_beat()
         if self._core.again_after_s is not None and self._again is None:
             self._again = self.loop.call_later(self._core.again_after_s, self._do_again)
         if self._core.steady and self._link is not None:
-            self._resuming = False
+            self._resuming = self._told_lost = False
             self._on_reconnect(None)
             self._pump()
 
@@ -327,6 +340,30 @@ class Connection:
             assert self._link is not None, "the core has nothing to say without a connection"
             self._link.send(frame)
         self._core.outbox.clear()
+
+    # ---- another connection, before the server closes this one
+
+    def _take_over(self, there: Approached) -> None:
+        self._left = self._link
+        assert self._left is not None, "the mover is cancelled with its link"
+        self._left.retire()
+        self._stop_timers()
+        self._watch(there.sock, there.decoder)
+        self._resuming = True
+        try:
+            self._core.move(there.decoder, there.greeting)
+        except ClientError as error:
+            self._lose(error)
+            return
+        if self._core.steady:  # nobody was logged in
+            self._close_left()
+        self._resume()
+        self._received(b"")  # what came with the greeting
+
+    def _close_left(self) -> None:
+        left, self._left = self._left, None
+        if left is not None:
+            left.close()
 
     # ---- the end
 
@@ -342,7 +379,8 @@ class Connection:
     async def wait_over(self) -> None:
         """After `end`: until no task of this connection is left, and the server does nothing of
         what was sent on it any more, as far as can be known."""
-        if tasks := {task for task in (self._resumer, self._parting) if task is not None}:
+        all_tasks = self._resumer, self._parting, self._mover.task
+        if tasks := {task for task in all_tasks if task is not None}:
             await asyncio.wait(tasks)
 
     def _leave(self) -> None:
@@ -362,15 +400,16 @@ class Connection:
         self.over = True
         if self._began:
             self._core.end(reason)
-        self._resumer = None
+        self._resumer = self._mover.task = None
         for each in (self._waiting, self._others, self._ordered):
             each.clear()
-        link, self._link = self._link, None
-        if link is not None:
-            if forked:
-                link.forget()
-            else:
-                link.close()
+        links, self._link, self._left = (self._link, self._left), None, None
+        for link in links:
+            if link is not None:
+                if forked:
+                    link.forget()
+                else:
+                    link.close()
         self.inbox.end()
 
     def _lose(self, reason: ClientError) -> None:
@@ -386,8 +425,9 @@ class Connection:
         if self._resumer is None or self._resumer.done():
             self._resumer = self.loop.create_task(self._reconnect())
             self._resumer.add_done_callback(self._reconnected)
-        if not self._resuming:
-            self._resuming = True
+        self._resuming = True
+        if not self._told_lost:
+            self._told_lost = True
             self._on_reconnect(self._core.failure())
 
     def _fail(self, req_ids: list[int]) -> None:
@@ -395,12 +435,17 @@ class Connection:
         link, self._link = self._link, None
         if link is not None:
             link.close()
+        self._close_left()
+        self._mover.cancel()
+        self._stop_timers()
+        for req_id in req_ids:
+            self._waiting.pop(req_id).settle(None, self._core.failure())
+
+    def _stop_timers(self) -> None:
         for timer in (self._beat, self._again):
             if timer is not None:
                 timer.cancel()
         self._beat = self._again = None
-        for req_id in req_ids:
-            self._waiting.pop(req_id).settle(None, self._core.failure())
 
     def _finish(self) -> None:
         if self.over:
@@ -411,5 +456,6 @@ class Connection:
             self._dialing.reschedule(self.loop.time())
         if self._resumer is not None:
             self._resumer.cancel()
+        self._mover.cancel()
         self.inbox.end()
         self._on_over()

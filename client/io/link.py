@@ -103,10 +103,7 @@ class Link:
     async def part(self, limit_s: float) -> None:
         """Send no more, and close once the server has closed: by then it has read what was sent,
         and does nothing of it any more. It is closed after `limit_s` in any case."""
-        self._broken = True
-        self._out.clear()
-        self._loop.remove_reader(self._sock.fileno())
-        self._loop.remove_writer(self._sock.fileno())
+        self.retire()
         try:
             self._sock.shutdown(socket.SHUT_WR)
             async with asyncio.timeout(limit_s):
@@ -116,6 +113,14 @@ class Link:
             pass  # the connection is broken, or the server stuck: no more can be known
         finally:
             self.close()
+
+    def retire(self) -> None:
+        """Neither read nor write any more: another connection has its place. It is there until
+        `close`."""
+        self._broken = True
+        self._out.clear()
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
 
     def forget(self) -> None:
         """Close our descriptor only: in a forked child, the connection is the parent's."""
@@ -169,10 +174,7 @@ class Link:
         """A signal handler raised: what was received or sent just then is not known, so the stream
         is out of step."""
         if not self.closed:
-            self._broken = True
-            self._out.clear()
-            self._loop.remove_reader(self._sock.fileno())
-            self._loop.remove_writer(self._sock.fileno())
+            self.retire()
             self._loop.call_soon(self._end, "the client was interrupted")
 
     def _send_some(self) -> None:

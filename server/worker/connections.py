@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from libproto.codec import PUSH
+from libproto.messages import Opcode
 from server.child import DRAIN_SHARE
 from server.config import Settings
 from server.region.counters import index_of
@@ -17,6 +19,9 @@ DRAIN_S: Final = 0.001  # at a stop: between looks whether all is answered
 SHED_S: Final = 0.1  # at a stop: how long requests that come later are still answered
 END_S: Final = 0.01  # at a stop: between looks whether all connections are closed
 STALLED_S: Final = 1.0  # at a stop: a client that takes nothing for so long is waited for no more
+
+
+_going_away = PUSH[Opcode.GOING_AWAY].frame
 
 
 class OpenConnection(Protocol):
@@ -33,6 +38,12 @@ class OpenConnection(Protocol):
     @property
     def unsent(self) -> int:
         """Bytes that still wait to be sent."""
+
+    def push(self, frame: bytes, /) -> None:
+        """Add a frame to what the next flush sends."""
+
+    def flush(self) -> None:
+        """Send what was pushed, in one write."""
 
     def check_deadlines(self, now: float) -> bool:
         """Finish it if it is past a deadline; True the first time. now: the loop's seconds."""
@@ -90,6 +101,13 @@ class Connections:
         for connection in tuple(self._open):
             if connection.check_deadlines(now):
                 self._counters.count("timed_out")
+
+    def announce(self, seconds: float, reason: str) -> None:
+        """Tell every client that this worker will end, not before so long."""
+        frame = _going_away(0, 0, int(seconds * 1000), reason)
+        for connection in tuple(self._open):
+            connection.push(frame)
+            connection.flush()
 
     async def drain(
         self,

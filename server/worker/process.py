@@ -153,6 +153,7 @@ class Worker:
         self._report()
         connections, durable = self._services.connections, self._services.durable
         log.info("worker_stopping", connections=len(connections))
+        connections.announce(0, "the server is stopping")
         await connections.drain(loop, lambda: durable.waits, durable.abort_waiting)
 
     def _woken(self) -> None:

@@ -23,6 +23,7 @@ from libproto.messages import (
     Opcode,
     TxnKind,
 )
+from tests.client.leaving import Old, Sequence, moved_to
 from tests.client.peer import (
     USER_ID,
     USERNAME,
@@ -42,10 +43,14 @@ FUNDS = 1000
 DUPLICATE = Flag.POSSIBLE_DUPLICATE
 
 
-def log_in(wire: Wire) -> None:
+def door() -> Handshake:
     handshake = Handshake(login={"resumed": 1})
     handshake.verifier = verifier(MIN_ITERATIONS)
-    wire.log_in(handshake)
+    return handshake
+
+
+def log_in(wire: Wire) -> None:
+    wire.log_in(door())
 
 
 def deposit(wire: Wire, *, repeated: bool) -> Request:
@@ -123,6 +128,27 @@ def test_a_request_is_repeated_until_its_outcome_is_known() -> None:
         assert told.sent < told.answered
         assert load.everybody[0].reconnects == 2
         assert load.trail.unexpected == []
+
+
+def test_it_moves_before_the_server_closes_its_connection() -> None:
+    """What is under way is answered first, and nothing is lost or sent again."""
+    sequence = Sequence()
+
+    class Leaving(Old):
+        def serve(self, wire: Wire) -> None:
+            log_in(wire)
+            request = deposit(wire, repeated=False)
+            self.tell(wire)
+            wire.send(answer(request, 5, FUNDS))
+
+    with loading(Leaving(sequence), moved_to(sequence, Wire.wait_closed, door())) as load:
+        sequence.await_step("old: closed")
+        settle(load)
+        assert [told.txn_id for told in answers(load)] == [5]
+        (connection,) = load.everybody
+        assert (connection.moves, connection.reconnects) == (1, 0)
+        assert load.trail.unexpected == []
+        assert not load.recorder.errors
 
 
 def asked(seed: int, place: int, account: int) -> list[Request]:

@@ -14,7 +14,7 @@ from client.base import ClientBase
 from client.core import auth, calls
 from client.core.calls import Call, DirectSent, Receipt, RoomReceipt, Sent
 from client.core.numbers import Numbers
-from client.core.pushes import Push
+from client.core.pushes import MAKERS, Push
 from client.core.session import OTHER_REQ_IDS, Answered, ClientCore
 from client.errors import (
     CallTimeout,
@@ -203,13 +203,21 @@ def test_every_call_gets_its_answer(name: str, data: st.DataObject) -> None:
         assert type(got.result) is RESPONSE[opcode].body
 
 
-@pytest.mark.parametrize("opcode", [Opcode(number) for number in PUSH])
+@pytest.mark.parametrize("opcode", [Opcode(number) for number in MAKERS])
 @given(data=st.data())
 def test_every_push_is_given(opcode: Opcode, data: st.DataObject) -> None:
     fields = data.draw(values(PUSH[opcode].body))
     got = Pair().one(push(opcode, *fields))
     assert got == fields
     assert type(got) is PUSH[opcode].body
+
+
+def test_what_goes_away_is_not_given() -> None:
+    pair = Pair()
+    assert pair.one(push(Opcode.GOING_AWAY, 5000, "restart")) is None
+    assert pair.core.going_away == (5000, "restart")
+    pair.core.begin(Decoder(MAX_BODY_LEN))
+    assert pair.core.going_away is None
 
 
 @given(data=st.data())

@@ -229,9 +229,10 @@ PIPELINED = 50
 
 
 def talk_until_closed(wire: Wire, started: threading.Event) -> list[int]:
-    """Deposits, many at a time, until the server ends the stream. Answers the statuses; there is
-    one for each request that came while the server read, in order."""
+    """Deposits, many at a time, until the server ends the stream, which it says before. Answers the
+    statuses; there is one for each request that came while the server read, in order."""
     statuses: list[int] = []
+    warned = False
     sent = 0
     while True:
         wire.send_raw(
@@ -239,7 +240,11 @@ def talk_until_closed(wire: Wire, started: threading.Event) -> list[int]:
         )
         for n in range(1, PIPELINED + 1):
             frame = wire.receive()
+            if frame is not None and frame.opcode == Opcode.GOING_AWAY:
+                assert frame.body == (0, "the server is stopping")
+                warned, frame = True, wire.receive()
             if frame is None:
+                assert warned
                 return statuses
             assert frame.req_id == sent + n
             statuses.append(frame.status)
