@@ -11,6 +11,7 @@ from libproto cimport wire
 
 # 64 bits each, so that whoever shifts a number loses nothing
 ctypedef (uint64_t, uint64_t) Transfer
+ctypedef (uint64_t, uint64_t, uint64_t) TransferInRoom
 
 cdef inline bytes pair(uint16_t opcode, uint64_t req_id, uint32_t flags, uint64_t first, uint64_t second):
     if flags > 0x0F:
@@ -42,6 +43,27 @@ cdef inline uint64_t chat_send(bytes buf, Py_ssize_t start, Py_ssize_t end) exce
         from libproto.codec import REQUEST
         return REQUEST[0x0103].decode(buf, start, end)[0]
     return wire.wire_read32(at)
+
+cdef inline TransferInRoom transfer_in_room(bytes buf, Py_ssize_t start, Py_ssize_t end) except *:
+    cdef const char *at = PyBytes_AS_STRING(buf) + start
+    if end - start < 18 or wire.wire_read16(at + 16) != end - start - 18:
+        from libproto.codec import REQUEST
+        return REQUEST[0x0206].decode(buf, start, end)[:3]
+    return (wire.wire_read32(at), wire.wire_read32(at + 4), wire.wire_read64(at + 8))
+
+cdef inline bytes transferred_in_room(
+    uint64_t req_id, uint32_t flags, uint64_t txn, uint64_t balance, uint64_t seq
+):
+    if flags > 0x0F:
+        from libproto.codec import RESPONSE
+        return RESPONSE[0x0206].frame(req_id, flags, txn, balance, seq)
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, 56)
+    cdef char *at = PyBytes_AS_STRING(made)
+    wire.wire_write64(at + 32, txn)
+    wire.wire_write64(at + 40, balance)
+    wire.wire_write64(at + 48, seq)
+    wire.wire_seal(at, 0x4E530104 | flags, 24, 0x0206, 0, req_id)
+    return made
 
 # The body of a CHAT_BROADCAST: 29 bytes, and those of name and message.
 cdef inline void write_event(

@@ -9,7 +9,15 @@ from typing import Final
 from libproto.codec import PUSH, REQUEST, RESPONSE
 from libproto.fields import Body, fields_of
 from libproto.framing import KNOWN_FLAGS
-from libproto.messages import ChatBroadcast, ChatSendRequest, Flag, Opcode, TransferRequest
+from libproto.messages import (
+    ChatBroadcast,
+    ChatSendRequest,
+    Flag,
+    Opcode,
+    TransferInRoomRequest,
+    TransferInRoomResponse,
+    TransferRequest,
+)
 
 PAIRS: Final = (
     Opcode.HEARTBEAT,
@@ -24,6 +32,8 @@ WORDS: Final = (Opcode.HEARTBEAT, Opcode.DEPOSIT, Opcode.WITHDRAW)
 """Requests that are one u64."""
 MESSAGE_AT: Final = 6
 """Offset of the message in the body of a CHAT_SEND request: behind the room, and its length."""
+NOTE_AT: Final = 18
+"""Offset of the note in the body of a TRANSFER_IN_ROOM request: behind its length, the last."""
 
 
 def pair(opcode: int, req_id: int, flags: int, first: int, second: int) -> bytes:
@@ -50,6 +60,18 @@ def chat_send(buf: bytes, start: int, end: int) -> int:
     return room
 
 
+def transfer_in_room(buf: bytes, start: int, end: int) -> tuple[int, int, int]:
+    """room, to_user and amount of a TRANSFER_IN_ROOM request, whose note is then what follows
+    NOTE_AT. PeerError as of Codec.decode; that the note is UTF-8 may be left to the caller."""
+    room, to_user, amount, _ = REQUEST[Opcode.TRANSFER_IN_ROOM].decode(buf, start, end)
+    return room, to_user, amount
+
+
+def transferred_in_room(req_id: int, flags: int, txn: int, balance: int, seq: int) -> bytes:
+    """The frame of a TRANSFER_IN_ROOM response; RESPONSE is set. MisuseError as of Codec.frame."""
+    return RESPONSE[Opcode.TRANSFER_IN_ROOM].frame(req_id, flags, txn, balance, seq)
+
+
 def broadcast(
     room: int, seq: int, time: int, kind: int, user: int, name: str, message: bytes
 ) -> bytes:
@@ -71,4 +93,6 @@ assert all(_codes(REQUEST[opcode].body) == "Q" for opcode in WORDS)
 assert (_codes(TransferRequest), int(Opcode.TRANSFER)) == ("IQ", 0x0203)
 assert (TransferRequest._fields, int(Flag.RESPONSE), KNOWN_FLAGS) == (("to_user", "amount"), 4, 15)
 assert (_codes(ChatSendRequest), int(Opcode.CHAT_SEND)) == ("I(str)", 0x0103)
+assert (_codes(TransferInRoomRequest), int(Opcode.TRANSFER_IN_ROOM)) == ("IIQ(str)", 0x0206)
+assert _codes(TransferInRoomResponse) == "QQQ"
 assert (_codes(ChatBroadcast), int(Opcode.CHAT_BROADCAST)) == ("IQQBI(str)(str)", 0x0104)

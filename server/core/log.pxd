@@ -24,3 +24,9 @@ cdef class TxnLog:
     cdef int64_t commit_intended(self, uint64_t size, int64_t supply_change) except? -1
     @cython.locals(words=Words, intent=uint64_t, slot=uint64_t)
     cdef int _commit(self, uint64_t txn, uint64_t size, uint64_t supply) noexcept
+    @cython.locals(words=Words, txn=uint64_t)
+    cpdef int64_t reserve(self, tuple held) except? -3
+    @cython.locals(newest=uint64_t)
+    cpdef uint64_t time(self, uint64_t now) except? 0
+    @cython.locals(newest=uint64_t)
+    cpdef commit_reserved(self, uint64_t txn, uint64_t size)

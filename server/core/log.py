@@ -109,12 +109,12 @@ class TxnLog:
         newest = self._ring + (self._words[self._head] & self._mask) * self._stride
         return max(now, int(self._words[newest + _TIME]))
 
-    def commit(self, txn: int, payload: bytes) -> None:
-        """The second half: commit the record of the txn_id that was reserved; the supply stays as
-        it is. The intent stands afterwards, and the log lock is still held."""
-        self._intend(payload)
+    def commit_reserved(self, txn: int, size: int) -> None:
+        """The second half: commit the record of the txn_id that was reserved, of whose intent all
+        words but the first are written, `size` of them. The supply stays as it is. The intent
+        stands afterwards, and the log lock is still held."""
         newest = self._ring + (txn - 1 & self._mask) * self._stride
-        self._commit(txn, len(payload) // WORD, self._words[newest + _SUPPLY])
+        self._commit(txn, size, self._words[newest + _SUPPLY])
 
     def refusal(self) -> Busy:
         """Why there was no place: what FULL is answered with."""

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Final, NamedTuple
 
-from libproto.codec import PUSH
+from libproto import words
 from libproto.messages import EventKind, Opcode, TxnKind
 from server.core.audience import NOBODY, Audience, Touched
 from server.core.chat import digest_of
 from server.core.errors import NotJoined, OtherRequest
-from server.core.events import Events
+from server.core.events import NO_REQUEST, Events
 from server.core.ledger import (
     DONE,
     FUNDS,
@@ -32,16 +32,20 @@ from server.core.ledger import (
 from server.core.log import TxnLog
 from server.core.outcomes import Outcomes
 from server.core.room_bits import RoomBits
-from server.core.session import Session, is_live
+from server.core.session import Session
+from server.region import machine
 from server.region.layout import TARGET_KIND_SHIFT, WORD
 from server.region.locks import InsideLock, Lock, Locks, NothingChanged
-from server.region.records import MONEY_IN_ROOM, OFFSETS, RecordKind
+from server.region.records import MONEY_WORDS, OFFSETS, RecordKind
 from server.region.region import Region
 
-_broadcast = PUSH[Opcode.CHAT_BROADCAST].frame
-_EVENT_KIND: Final = int(EventKind.PAYMENT)
-_TRANSFER: Final = int(TxnKind.TRANSFER)
-_IN_ROOM: Final = int(Opcode.TRANSFER_IN_ROOM)
+# What the hot path needs: where this is compiled they are numbers of the machine.
+_EVENT_KIND, _TRANSFER = int(EventKind.PAYMENT), int(TxnKind.TRANSFER)
+_IN_ROOM, _KIND_SHIFT = int(Opcode.TRANSFER_IN_ROOM), TARGET_KIND_SHIFT
+_DONE, _RECORDED, _SUPERSEDED, _NO_USER, _FUNDS, _LIMIT = (
+    DONE, RECORDED, SUPERSEDED, NO_USER, FUNDS, LIMIT,
+)  # fmt: skip
+_AGAIN, _FULL, _PAYLOAD_WORDS = TxnLog.AGAIN, TxnLog.FULL, MONEY_WORDS - 1
 _AT: Final = OFFSETS[RecordKind.TRANSFER]
 _HEAD: Final = Struct("=7Q")  # of an event's payload: up to frame_len
 _HEAD_WORDS: Final = 14  # of all that stands before the frame
@@ -52,37 +56,33 @@ class Transferred(NamedTuple):
     nothing, and txn_id, balance and seq tell something of DONE, RECORDED, and FUNDS (balance)."""
 
     what: int
-    txn: int = 0
-    balance: int = 0
-    seq: int = 0  # room_seq
-    event: int = 0  # number of an event at or after it
-    touched: Touched = NOBODY  # workers to wake
+    txn: int
+    balance: int
+    seq: int  # room_seq
+    event: int  # number of an event at or after it
+    touched: Touched  # workers to wake
 
 
-class _Transfer(NamedTuple):
-    """The request."""
+class _Transfer:
+    """A request, and what is known of it once the accounts are locked."""
 
-    session: Session
-    room: int
-    payee: int
-    amount: int
-    note: str
-    req_id: int
-    flagged: int
-    now: int
-    digest: int
+    __slots__ = (
+        "amount", "balance", "digest", "flagged", "last", "note", "now", "payee", "payee_at",
+        "payee_balance", "payee_last", "req_id", "room", "seq", "session", "target", "txn",
+    )  # fmt: skip
 
-
-class _Checked(NamedTuple):
-    """What is known of it once the accounts are locked."""
-
-    answer: int  # DONE: go on
-    txn: int = 0
-    balance: int = 0  # of the payer, after it
-    seq: int = 0
-    last: int = 0  # txn_id of the payer's transaction before it
-    payee_balance: int = 0
-    payee_last: int = 0
+    def __init__(
+        self, session: Session, room: int, payee: int, amount: int, note: bytes, req_id: int,
+        flagged: int, now: int, payee_at: int,
+    ) -> None:  # fmt: skip
+        """payee_at: word of the payee's account; 0: none."""
+        self.session = session
+        self.room, self.payee, self.amount, self.note = room, payee, amount, note
+        self.req_id, self.flagged, self.now, self.payee_at = req_id, flagged, now, payee_at
+        self.digest = digest_of(note, room)
+        self.target = _IN_ROOM << _KIND_SHIFT | payee
+        self.txn = self.balance = self.seq = 0  # balance: of the payer, after it
+        self.last = self.payee_balance = self.payee_last = 0  # last: txn_id before it
 
 
 class Pairs:
@@ -99,7 +99,8 @@ class Pairs:
         events: Events,
         outcomes: Outcomes,
     ) -> None:
-        self._words, self._bytes = region.words, region.bytes
+        self._view, self._bytes = region.words, region.bytes
+        self._words = machine.words_of(region.words)
         self._locks, self._log, self._ledger = locks, log, ledger
         self._bits, self._audience, self._events = bits, audience, events
         self._outcomes = outcomes
@@ -123,15 +124,22 @@ class Pairs:
         """A transfer that is told in a room, which the payer has joined. Arguments and answer as of
         `Ledger.execute`; note: of NOTE_MAX bytes at most. OutcomeUnknown, OtherRequest, NotJoined,
         Busy: nothing has changed."""
-        request = _Transfer(
-            session, room, payee, amount, note, req_id, flagged, now, digest_of(note.encode(), room)
+        return self.transfer_encoded(
+            session, room, payee, amount, note.encode(), req_id, flagged, now
         )
+
+    def transfer_encoded(
+        self, session: Session, room: int, payee: int, amount: int, note: bytes, req_id: int,
+        flagged: int, now: int,
+    ) -> Transferred:  # fmt: skip
+        """The same, with a note in UTF-8."""
         payee_at = self._ledger.account_of(payee)
+        request = _Transfer(session, room, payee, amount, note, req_id, flagged, now, payee_at)
         held = _ascending(session.lock, self._locks.account(payee) if payee_at else None)
         while True:
-            self._locks.hold(*held)
+            self._locks.hold_all(held)
             try:
-                done = self._under_locks(request, payee_at, held)
+                done = self._under_locks(request, held)
             except NothingChanged:
                 self._locks.release(*held)
                 raise
@@ -141,95 +149,101 @@ class Pairs:
                 self._locks.release(*held)
                 return done
 
-    def _under_locks(
-        self, request: _Transfer, payee_at: int, held: tuple[Lock, ...]
-    ) -> Transferred | None:
+    def _under_locks(self, request: _Transfer, held: tuple[Lock, ...]) -> Transferred | None:
         """With the accounts locked; None: a recovery came between, and they are not any more."""
-        checked = self._check(request, payee_at)
-        if checked.answer != DONE:
-            head = self._events.head()
-            return Transferred(checked.answer, checked.txn, checked.balance, checked.seq, head)
-        log, event = self._log, self._locks.event
+        log, lock, events, event = self._log, self._log.lock, self._events, self._locks.event
+        what = self._check(request)
+        if what != _DONE:
+            return Transferred(
+                what, request.txn, request.balance, request.seq, events.head(), NOBODY
+            )
         txn = log.reserve(held)
-        if txn == TxnLog.AGAIN:
+        if txn == _AGAIN:
             return None
-        if txn == TxnLog.FULL:
+        if txn == _FULL:
             raise log.refusal()
-        if not event.acquire() and not self._locks.wait(event, (*held, log.lock)):
+        request.txn = txn
+        if not event.acquire() and not self._locks.wait(event, (*held, lock)):
             return None
         try:
-            self._events.check_open()
+            events.check_open()
         except NothingChanged:
-            self._locks.release(log.lock, event)
+            event.release()
+            lock.release()
             raise
-        seq, number = self._publish(request, checked, txn)
-        self._locks.release(log.lock, event)
-        self._apply(request, checked, payee_at, txn, seq)
+        number = self._publish(request)
+        event.release()
+        lock.release()
+        self._apply(request)
         log.done()
         touched = self._audience.listeners(request.room)
-        return Transferred(DONE, txn, checked.balance, seq, number, touched)
+        return Transferred(_DONE, request.txn, request.balance, request.seq, number, touched)
 
-    def _check(self, request: _Transfer, payee_at: int) -> _Checked:
-        """In the order that the protocol gives. OutcomeUnknown, OtherRequest, NotJoined."""
-        words, session = self._words, request.session
-        if not is_live(words, session):
-            return _Checked(SUPERSEDED)
+    def _check(self, request: _Transfer) -> int:
+        """An outcome of the ledger, in the order that the protocol gives; DONE: go on.
+        OutcomeUnknown, OtherRequest, NotJoined."""
+        words, session, amount = self._words, request.session, request.amount
+        if words[session.at] != session.id or words[session.at + 1]:
+            return _SUPERSEDED
         found = self._outcomes.look(session, request.req_id, request.flagged)
         if found is not None:
-            wanted = _IN_ROOM << TARGET_KIND_SHIFT | request.payee, request.amount, request.digest
+            wanted = request.target, amount, request.digest
             if (found.target, found.amount, found.digest) != wanted:
                 raise OtherRequest
-            return _Checked(RECORDED, found.txn_id, found.balance, found.seq)
+            request.txn, request.balance, request.seq = found.txn_id, found.balance, found.seq
+            return _RECORDED
         if not self._bits.has(session.slot, request.room):
             raise NotJoined
+        payee_at, account = request.payee_at, session.account
         if not payee_at:
-            return _Checked(NO_USER)
-        balance, last = words[session.account], words[session.account + 1]
-        if balance < request.amount:
-            return _Checked(FUNDS, balance=balance)
-        payee_balance = words[payee_at] + request.amount
-        if payee_balance > self._ledger.max_balance:
-            return _Checked(LIMIT)
-        return _Checked(
-            DONE, 0, balance - request.amount, 0, last, payee_balance, words[payee_at + 1]
-        )
+            return _NO_USER
+        balance, most = words[account], self._ledger.max_balance
+        if balance < amount:
+            request.balance = balance
+            return _FUNDS
+        if amount > most or words[payee_at] > most - amount:
+            return _LIMIT
+        request.balance, request.last = balance - amount, words[account + 1]
+        request.payee_balance = words[payee_at] + amount
+        request.payee_last = words[payee_at + 1]
+        return _DONE
 
-    def _publish(self, request: _Transfer, checked: _Checked, txn: int) -> tuple[int, int]:
-        """Both, with the locks of both rings held: the room_seq and the event's number."""
-        events, session, room = self._events, request.session, request.room
-        now = self._log.time(request.now)
+    def _publish(self, request: _Transfer) -> int:
+        """Both, with the locks of both rings held: the event's number."""
+        events, log, session, room = self._events, self._log, request.session, request.room
+        user, txn, now = session.user, request.txn, log.time(request.now)
         seq, number = events.next_seq(room), events.head() + 1
-        text = f"{txn} {request.payee} {request.amount} {request.note}"
-        frame = _broadcast(0, 0, room, seq, now, _EVENT_KIND, session.user, session.name, text)
-        event = events.payload(_EVENT_KIND, room, seq, session.user, 0, frame, now, txn=txn)
-        record = MONEY_IN_ROOM.pack(
-            _TRANSFER, now, 0, session.user, request.payee, request.amount,
-            checked.balance, checked.payee_balance, checked.last, checked.payee_last,
+        text = b"%d %d %d %b" % (txn, request.payee, request.amount, request.note)
+        frame = words.broadcast(room, seq, now, _EVENT_KIND, user, session.name, text)
+        event = events.payload(
+            _EVENT_KIND, room, seq, user, 0, frame, now, request=NO_REQUEST, txn=txn
+        )
+        request.seq = seq
+        machine.store_block(self._words, self._bytes, self._intent_event, event)
+        self._words[self._last_event] = number  # before the head: see above
+        machine.store_17(
+            self._words, self._bytes, log.intent + 1,
+            _TRANSFER, now, 0, user, request.payee, request.amount,
+            request.balance, request.payee_balance, request.last, request.payee_last,
             session.client_id, request.req_id, session.client_slot,
             room, seq, number, request.digest,
         )  # fmt: skip
-        at = self._intent_event * WORD
-        self._bytes[at : at + len(event)] = event
-        self._words[self._last_event] = number  # before the head: see above
-        self._log.commit(txn, record)
+        log.commit_reserved(txn, _PAYLOAD_WORDS)
         events.publish(event)
-        return seq, number
+        return number
 
-    def _apply(
-        self, request: _Transfer, checked: _Checked, payee_at: int, txn: int, seq: int
-    ) -> None:
+    def _apply(self, request: _Transfer) -> None:
         """The after-values: balances and outcome."""
-        words, session = self._words, request.session
-        for at, balance in (
-            (session.account, checked.balance), (payee_at, checked.payee_balance)
-        ):  # fmt: skip
-            words[at] = balance
-            words[at + 1] = txn
+        words, session, txn = self._words, request.session, request.txn
+        account, payee_at = session.account, request.payee_at
+        words[account] = request.balance
+        words[account + 1] = txn
+        words[payee_at] = request.payee_balance
+        words[payee_at + 1] = txn
         if session.client:
-            target = _IN_ROOM << TARGET_KIND_SHIFT | request.payee
             self._outcomes.store(
-                session.client, request.req_id, txn, checked.balance, target,
-                request.amount, seq, request.digest,
+                session.client, request.req_id, txn, request.balance, request.target,
+                request.amount, request.seq, request.digest,
             )  # fmt: skip
 
     def redo(self, record: Sequence[int]) -> None:

@@ -108,12 +108,8 @@ SUPPLY = OFFSETS[RecordKind.TRANSFER]["supply"]
 FROM_USER = OFFSETS[RecordKind.TRANSFER]["from_user"]
 MONEY_WORDS = len(COMMON) + sum(field.words for field in _MONEY)
 
-# All but the first word, which is stored last. Native byte order: words of the region.
-PAIR_WORDS = 4
-"""Words of a money record about its event: the last ones."""
-MONEY = struct.Struct(f"={MONEY_WORDS - 1 - PAIR_WORDS}Q{PAIR_WORDS * 8}x")
-"""Of a transaction without an event: what concerns that is zero."""
-MONEY_IN_ROOM = struct.Struct(f"={MONEY_WORDS - 1}Q")
+# All but the first word, which is stored last. Native byte order: words of the region. Records of
+# money are stored word by word.
 NEW_CLIENT = struct.Struct(f"={len(COMMON) + len(_NEW_CLIENT) - 1}Q")
 """Of a NEW_FLOOR, too."""
 EVENTS_LOST = struct.Struct(f"={len(COMMON) + len(_EVENTS_LOST) - 1}Q")

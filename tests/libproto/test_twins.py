@@ -58,6 +58,12 @@ def said(room, seq, time, user, name, text):
 def chat_send(buf, start, end):
     return words.chat_send(buf, start, end)
 
+def transfer_in_room(buf, start, end):
+    return words.transfer_in_room(buf, start, end)
+
+def transferred_in_room(req_id, flags, txn, balance, seq):
+    return words.transferred_in_room(req_id, flags, txn, balance, seq)
+
 def broadcast(room, seq, time, kind, user, name, message):
     return words.broadcast(room, seq, time, kind, user, name, message)
 """
@@ -259,6 +265,33 @@ def test_a_request_to_send(twin: Any, room: int, message: str, more: int, before
     assert said(twin.chat_send, *given) == said(words.chat_send, *given) == expected
     if not more:
         assert buf[given[1] + words.MESSAGE_AT : given[2]].decode() == message
+
+
+@given(u32, u32, u64, st.text(max_size=40), st.integers(-1, 1), st.binary(max_size=3))
+@example(2**32 - 1, 2**32 - 1, 2**64 - 1, "", 0, b"")
+@example(1, 2, 3, "", -1, b"")
+def test_a_request_to_pay_in_a_room(
+    twin: Any, room: int, to_user: int, amount: int, note: str, more: int, before: bytes
+) -> None:
+    body = REQUEST[Opcode.TRANSFER_IN_ROOM].encode(room, to_user, amount, note)
+    buf = before + body + b"after"
+    given = (buf, len(before), len(before) + len(body) + more)
+    expected = said(lambda *body: REQUEST[Opcode.TRANSFER_IN_ROOM].decode(*body)[:3], *given)
+    assert said(twin.transfer_in_room, *given) == expected
+    assert said(words.transfer_in_room, *given) == expected
+    if not more:
+        assert buf[given[1] + words.NOTE_AT : given[2]].decode() == note
+
+
+@given(u64, st.integers(0, 255), u64, u64, u64)
+@example(1, 16, 1, 1, 1)
+def test_what_was_paid_in_a_room(
+    twin: Any, req_id: int, flags: int, txn: int, balance: int, seq: int
+) -> None:
+    given = (req_id, flags, txn, balance, seq)
+    expected = said(RESPONSE[Opcode.TRANSFER_IN_ROOM].frame, *given)
+    assert said(twin.transferred_in_room, *given) == expected
+    assert said(words.transferred_in_room, *given) == expected
 
 
 @given(u32, u64, u64, st.integers(0, 255), u32, st.text(max_size=40), st.text(max_size=300))

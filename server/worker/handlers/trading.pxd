@@ -5,13 +5,16 @@ from libproto cimport words
 from libproto.framing cimport Decoder
 from server.core.audience cimport Audience
 from server.core.ledger cimport Ledger
+from server.core.pairs cimport Pairs
 from server.core.session cimport Session
 from server.worker.connection cimport Connection
 from server.worker.durable cimport Durable
 from server.worker.requests cimport Request
+from server.worker.subscriptions cimport Subscriptions
 
 cdef unsigned int _FLAGGED, _TRANSFER_OPCODE, _BALANCE_OPCODE
 cdef uint64_t _TRANSFER
+cdef Py_ssize_t _NOTE_AT, _NOTE_MAX
 cdef int _RECORDED
 
 
@@ -47,6 +50,25 @@ cdef class Transfer(_Money):
     cdef bytes _execute(
         self, Connection connection, uint64_t req_id, uint64_t flags, uint64_t to_user,
         uint64_t amount,
+    )
+
+
+cdef class TransferInRoom(_Money):
+    cdef Pairs _pairs
+    cdef Subscriptions _subscriptions
+
+    @cython.locals(
+        buf=bytes, at=Py_ssize_t, end=Py_ssize_t, encoded=bytes, note=str, room=uint64_t,
+        to_user=uint64_t, amount=uint64_t,
+    )
+    cpdef bytes serve(self, object connection, Decoder frame)
+    @cython.locals(
+        session=Session, now=uint64_t, what=int, txn=uint64_t, balance=uint64_t, seq=uint64_t,
+        event=uint64_t, touched=frozenset, flag=cython.uint,
+    )
+    cdef bytes _execute(
+        self, Connection connection, uint64_t req_id, uint64_t flags, uint64_t room,
+        uint64_t to_user, uint64_t amount, str note, bytes encoded,
     )
 
 

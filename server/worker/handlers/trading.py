@@ -24,9 +24,9 @@ STEPS_MAX: Final = 4096  # records of a history that a worker looks at in one go
 _FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
 _TRANSFER, _RECORDED = int(TxnKind.TRANSFER), RECORDED
 _TRANSFER_OPCODE, _BALANCE_OPCODE = int(Opcode.TRANSFER), int(Opcode.BALANCE)
+_NOTE_AT, _NOTE_MAX = words.NOTE_AT, NOTE_MAX
 _TO_BALANCE = OFFSETS[RecordKind.TRANSFER]["to_balance"]
 
-_transfer_in_room_response = RESPONSE[Opcode.TRANSFER_IN_ROOM].frame
 _history_response = RESPONSE[Opcode.TXN_HISTORY].frame
 
 # What each outcome that changed nothing is answered with.
@@ -143,6 +143,66 @@ class Transfer(_Money):
         return self._durable.when_durable(connection, txn, answer)
 
 
+class TransferInRoom(_Money):
+    """TRANSFER_IN_ROOM."""
+
+    __slots__ = ("_pairs", "_subscriptions")
+
+    def __init__(self, counter: int, decode: Decode, services: Services) -> None:
+        _Money.__init__(self, counter, decode, services)
+        self._pairs = services.state.pairs
+        self._subscriptions = services.subscriptions
+
+    def serve(self, connection: Any, frame: Decoder) -> bytes | None:
+        buf, at, end = frame.buf, frame.start, frame.end
+        room, to_user, amount = words.transfer_in_room(buf, at, end)
+        encoded = buf[at + _NOTE_AT : end]
+        try:
+            note = encoded.decode()
+        except UnicodeDecodeError:
+            return Request.serve(self, connection, frame)  # which says what is wrong
+        return self._execute(
+            connection, frame.req_id, frame.flags, room, to_user, amount, note, encoded
+        )
+
+    def execute(
+        self, connection: Any, req_id: int, flags: int, fields: tuple[Any, ...]
+    ) -> bytes | None:
+        room, to_user, amount, note = fields
+        return self._execute(connection, req_id, flags, room, to_user, amount, note, note.encode())
+
+    def _execute(
+        self, connection: Connection, req_id: int, flags: int, room: int, to_user: int,
+        amount: int, note: str, encoded: bytes,
+    ) -> bytes | None:  # fmt: skip
+        session, now = connection.session, connection.now
+        assert session is not None, "the table of states lets nobody else come here"
+        if not amount or to_user == session.user:
+            raise Refused(Status.ERR_BAD_PACKET, "the amount is 0, or the payee is the payer")
+        if len(encoded) > _NOTE_MAX or not (note.isprintable() or may_be_shown(note)):
+            raise Refused(
+                Status.ERR_BAD_PACKET,
+                f"the note is over {NOTE_MAX} bytes, or not a text to be shown",
+            )
+        try:
+            done = self._pairs.transfer_encoded(
+                session, room, to_user, amount, encoded, req_id, flags, now
+            )
+        except NotJoined:
+            check_room(self._services, room)
+            raise
+        what, txn, balance, seq, event, touched = done
+        if not what:
+            self._subscriptions.wake(touched)
+            if self._audience.watched(to_user):
+                _tell_payee(self._services, session, to_user, txn, amount, now)
+        elif what > _RECORDED:
+            _refuse(self._services, what, balance, amount)
+        flag = _FLAGGED if what else 0
+        answer = words.transferred_in_room(req_id, flag, txn, balance, seq)
+        return self._durable.when_shown(connection, event, answer, txn)
+
+
 class Balance(_Money):
     """BALANCE."""
 
@@ -230,51 +290,16 @@ def txn_history(
     return answer(oldest, items)
 
 
-assert (DONE, RECORDED) == (0, 1), "a response's flag is POSSIBLE_DUPLICATE times the outcome"
-
-
-def transfer_in_room(
-    services: Services,
-    connection: Connection,
-    req_id: int,
-    flags: int,
-    room: int,
-    to_user: int,
-    amount: int,
-    note: str,
-) -> bytes | None:
-    session, now = connection.live_session(), connection.now
-    if not amount or to_user == session.user:
-        raise Refused(Status.ERR_BAD_PACKET, "the amount is 0, or the payee is the payer")
-    if len(note.encode()) > NOTE_MAX or not may_be_shown(note):
-        raise Refused(
-            Status.ERR_BAD_PACKET, f"the note is over {NOTE_MAX} bytes, or not a text to be shown"
-        )
-    state = services.state
-    try:
-        done = state.pairs.transfer(session, room, to_user, amount, note, req_id, flags, now)
-    except NotJoined:
-        check_room(services, room)
-        raise
-    if done.what == DONE:
-        services.subscriptions.wake(done.touched)
-        if state.audience.watched(to_user):
-            _tell_payee(services, session, to_user, done.txn, amount, now)
-    elif done.what > RECORDED:
-        _refuse(services, done.what, done.balance, amount)
-    answer = _transfer_in_room_response(
-        req_id, _FLAGGED * done.what, done.txn, done.balance, done.seq
-    )
-    return services.durable.when_shown(connection, done.event, answer, done.txn)
+assert (DONE, RECORDED) == (0, 1), "asked for by their numbers above"
 
 
 HANDLERS: dict[Opcode, Handler] = {
-    Opcode.TRANSFER_IN_ROOM: transfer_in_room,
     Opcode.TXN_HISTORY: txn_history,
 }
 HOT: dict[Opcode, Hot] = {
     Opcode.DEPOSIT: Deposit,
     Opcode.WITHDRAW: Withdraw,
     Opcode.TRANSFER: Transfer,
+    Opcode.TRANSFER_IN_ROOM: TransferInRoom,
     Opcode.BALANCE: Balance,
 }

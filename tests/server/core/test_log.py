@@ -1,6 +1,7 @@
 """The txn log: one order without holes, in a ring that is reused only once durable."""
 
 import errno
+import struct
 
 import pytest
 
@@ -8,7 +9,7 @@ from libproto.messages import MAX_BALANCE
 from server.core.errors import DiskFull, JournalFailed, TableFull
 from server.core.log import NO_JOURNAL, TxnLog
 from server.core.state import State
-from server.region.records import MONEY_IN_ROOM, MONEY_WORDS, OFFSETS, RECORD_WORDS, RecordKind
+from server.region.records import MONEY_WORDS, OFFSETS, RECORD_WORDS, RecordKind
 from server.region.region import Region
 from tests.helpers.region import (
     Recovery,
@@ -32,7 +33,7 @@ def deposit(amount: int, time: int = 5) -> bytes:
     for name, value in (("kind", RecordKind.DEPOSIT), ("time", time), ("to_user", 1)):
         fields[AT[name] - 1] = value
     fields[AT["amount"] - 1] = amount
-    return MONEY_IN_ROOM.pack(*fields)
+    return struct.pack(f"={len(fields)}Q", *fields)
 
 
 def append(state: State, amount: int = 1) -> int:
