@@ -5,6 +5,7 @@ import sys
 from bench import connections, delivery, start
 from bench.cpu import cli as cpu
 from bench.stress import cli
+from libcli.entry import run
 
 _OTHERS = {
     "connections": connections.main,
@@ -23,4 +24,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(lambda: main))

@@ -3,6 +3,7 @@
 import sys
 
 from client.cli.program import main
+from libcli.entry import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(lambda: main))

@@ -5,6 +5,7 @@ program, nobody is there to catch it. So until the program is loaded, and once i
 signal ends the process at once. This module imports next to nothing, so that it is soon there.
 """
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -21,12 +22,16 @@ def run(load: Callable[[], Callable[[], int]]) -> int:
     _end_at_signals()
     try:
         try:
+            gc.disable()  # next to nothing of what is loaded is garbage
             program = load()
+            gc.freeze()
+            gc.enable()
             if signal.getsignal(signal.SIGINT) is _end:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             return program()
         finally:
             _end_at_signals()
+            gc.freeze()  # what is left is for the system to free, which takes it no time
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 

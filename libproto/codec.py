@@ -10,9 +10,11 @@ only grow, so if the last one is the end then all of them were inside.
 """
 
 from collections.abc import Callable
+from functools import cache
 from itertools import repeat, starmap
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - it is a class, and reads as one
+from types import CodeType
 from typing import Any
 from zlib import crc32
 
@@ -49,11 +51,16 @@ class Codec:
             source = writer.fixed(fields)
         else:
             source = writer.variable(fields)
-        code = compile(source, f"<libproto {name}>", "exec")
-        exec(code, writer.names)  # noqa: S102 - the source comes from our own table alone
+        exec(_compiled(source), writer.names)  # noqa: S102 - the source comes from our own table alone
         self.decode = writer.names["decode"]
         self.encode = writer.names["encode"]
         self.frame = writer.names["frame"]
+
+
+@cache
+def _compiled(source: str) -> CodeType:
+    """Its code: bodies of fixed size differ in nothing but what their names stand for."""
+    return compile(source, f"<{__name__}>", "exec")
 
 
 def error_frame(

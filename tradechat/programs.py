@@ -42,8 +42,8 @@ def server() -> int:
     """`tradechat-server`."""
 
     def load() -> Callable[[], int]:
-        from server.__main__ import main
+        from server.__main__ import load
 
-        return main
+        return load()
 
     return run(load)

@@ -11,6 +11,7 @@ from typing import Final
 
 from libcli import output
 from libcli.arguments import Parser
+from libcli.entry import run
 from libproto import version_of
 from server.admin import audit_cli, inspect_cli, journal_cli
 from server.admin.command import (
@@ -65,4 +66,4 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(lambda: main))
