@@ -32,8 +32,10 @@ from tests.helpers.wire import Lobby
 RUN_S = 240.0  # a run that hangs
 SMALL = (
     *("--connections=12", "--threads=3", "--processes=1", "--accounts=20", "--fanout=4"),
-    *("--duration=1", "--warmup=0.2"),
+    *("--duration=0.3", "--warmup=0.1"),
 )
+SECOND = "--duration=1"
+"""For what takes a while to happen, on a slow machine too."""
 
 
 def command(*words: str) -> list[str]:
@@ -66,7 +68,7 @@ def good(run: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 def test_a_run_with_a_server_of_its_own(tmp_path: Path) -> None:
-    words = ("--processes=2", "--runs=2", "--seed=7", "--mix=mixed")
+    words = ("--processes=2", "--runs=2", "--seed=7", "--mix=mixed", SECOND)
     run = bench(f"--csv={tmp_path}/x", *words)
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stderr == ""  # no terminal: no line of progress
@@ -109,7 +111,10 @@ def test_one_hot_account(tmp_path: Path) -> None:
 
 def test_failures_are_told_apart_and_judged() -> None:
     """Few funds, and few requests allowed: the connections back off as they are told to."""
-    words = ("--ratio=0:9:1:0", "--funds=1", "--server-flag=--rate-limit=5", "--max-failed=100")
+    words = (
+        *("--ratio=0:9:1:0", "--funds=1", "--server-flag=--rate-limit=5", "--max-failed=100"),
+        SECOND,
+    )
     found = good(bench("--json", "--mix=trade-heavy", *words))
     assert found["error_funds"] > 0
     assert found["error_busy"] > 0
@@ -155,10 +160,10 @@ def test_an_open_loop_does_not_omit_what_a_stop_delays(server: RunningServer) ->
 def test_a_rate_that_is_not_reached(server: RunningServer) -> None:
     """The clients cannot ask so often: nothing that falls due in the run is sent in time, and what
     is answered meanwhile fell due before."""
-    found = report(bench("--json", *on(server), "--rate=1e6", "--warmup=1"), 4)
+    found = report(bench("--json", *on(server), "--rate=1e6", "--warmup=0.6"), 4)
     (only,) = found["runs"]
     assert (only["verdict"], only["ok"]) == ("good", 0)
-    assert only["dropped"] == only["late"] == pytest.approx(1e6, rel=0.01)
+    assert only["dropped"] == only["late"] == pytest.approx(3e5, rel=0.01)
     nothing, missed = found["missed_thresholds"]
     assert "nothing succeeded" in nothing
     assert "100.0 % of the requests failed or were never sent" in missed
@@ -190,9 +195,7 @@ def test_a_pause_is_told(server: RunningServer) -> None:
 
 
 def test_workers_are_killed() -> None:
-    found = good(
-        bench("--json", "--kill-every=0.4", "--duration=2", "--pipeline=4", "--mix=trade-heavy")
-    )
+    found = good(bench("--json", "--kill-every=0.2", SECOND, "--pipeline=4", "--mix=trade-heavy"))
     assert found["kills"] >= 2
     assert found["reconnects"] > 0
 
@@ -200,7 +203,14 @@ def test_workers_are_killed() -> None:
 def test_a_worker_pushes_as_much_as_it_takes() -> None:
     """The requests in flight fit into the event ring, and it is small: a worker that takes more
     messages in a loop turn than it pushes is lapped at once."""
-    load = ("--connections=64", "--pipeline=6", "--fanout=8", "--mix=chat-heavy", "--payload=32")
+    load = (
+        "--connections=64",
+        "--pipeline=6",
+        "--fanout=8",
+        "--mix=chat-heavy",
+        "--payload=32",
+        SECOND,
+    )
     found = good(bench("--json", *load, "--workers=1", "--server-flag=--event-ring=512"))
     assert found["messages"] > 512
     assert found["gaps"] == 0
@@ -209,7 +219,7 @@ def test_a_worker_pushes_as_much_as_it_takes() -> None:
 def test_slow_consumers_are_told_what_they_miss() -> None:
     found = good(
         bench(
-            *("--json", "--mix=chat-heavy", "--payload=4096", "--pipeline=16", "--duration=2"),
+            *("--json", "--mix=chat-heavy", "--payload=4096", "--pipeline=16", SECOND),
             *("--slow-consumers=1", "--fanout=12"),
         )
     )
@@ -221,7 +231,7 @@ def test_a_server_whose_ring_is_short(start_server: StartServer) -> None:
     """The answers are judged all the same, and what could not be compared is told. Without a
     journal: with one, TXN_HISTORY reaches back beyond the ring."""
     server = start_server("--durability", "none", "--txn-ring", "256")
-    found = good(bench("--json", "--mix=trade-heavy", "--pipeline=8", *on(server)))
+    found = good(bench("--json", "--mix=trade-heavy", "--pipeline=8", SECOND, *on(server)))
     assert found["transactions"] > 256
     assert 0 < found["log_entries"] <= 2 * 256
     assert found["log_entries_gone"] > 0
@@ -432,7 +442,7 @@ def test_progress_is_for_terminals(server: RunningServer) -> None:
     ours, theirs = pty.openpty()
     try:
         with subprocess.Popen(
-            command(*on(server)), cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs
+            command(SECOND, *on(server)), cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs
         ) as run:
             os.close(theirs)
             told, _ = run.communicate(timeout=RUN_S)

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from email.message import Message
 from importlib.metadata import distribution
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from packaging.requirements import Requirement
 
-from build_backend.hooks import PACKAGE
+from build_backend.hooks import PACKAGE, move_tree
 from libproto import __version__
 from tests.packaging.conftest import (
     BUILD_S,
@@ -151,6 +152,9 @@ def test_a_checkout_has_the_same_commands(wheel: Path) -> None:
 def test_a_source_distribution_makes_the_same_wheel(
     wheel: Path, tree: Path, tmp_path: Path
 ) -> None:
+    """It has the same backend, which builds from the same sources and says the same of them: to
+    compile all of it once more would show nothing else."""
+
     def hook(name: str, cwd: Path) -> Path:
         """Call a hook of the backend, as a build frontend does: a new process in the tree."""
         call = f"import sys; from build_backend import hooks; print(hooks.{name}(sys.argv[1]))"
@@ -158,13 +162,31 @@ def test_a_source_distribution_makes_the_same_wheel(
         assert done.returncode == 0, done.stderr
         return tmp_path / done.stdout.splitlines()[-1]
 
+    def sources(root: Path) -> dict[Path, bytes]:
+        """What a wheel is built from in this tree, and the backend that does."""
+        with TemporaryDirectory(dir=tmp_path) as folder:
+            move_tree(root, Path(folder))
+            return _read(Path(folder)) | _read(root / "build_backend")
+
     with tarfile.open(hook("build_sdist", tree)) as archive:
         names = [name.partition("/")[2] for name in archive.getnames()]
         archive.extractall(tmp_path / "unpacked", filter="data")
     folders = {name.partition("/")[0] for name in names if "/" in name}
     assert folders == TOP_LEVEL | {"build_backend", "tradechat.egg-info"}
     (unpacked,) = (tmp_path / "unpacked").iterdir()
-    assert _files(hook("build_wheel", unpacked)) == _files(wheel)
+    assert sources(unpacked) == sources(tree)
+    said = _read(hook("prepare_metadata_for_build_wheel", unpacked))
+    for path in (Path("METADATA"), Path("entry_points.txt"), Path("top_level.txt")):
+        assert said[path].decode() == _metadata(wheel, path.name)
+
+
+def _read(folder: Path) -> dict[Path, bytes]:
+    """The files below a folder, but for what Python has made of them."""
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.parent.name != "__pycache__"
+    }
 
 
 def _asked(wheel: Path, platform: str) -> set[str]:
