@@ -16,6 +16,9 @@ cdef class FrameProtocol:
     cdef public uint64_t now
     cdef public object phase
     cdef public Py_ssize_t pending
+    cdef readonly uint64_t arrived
+    cdef readonly Py_ssize_t owed_before
+    cdef object _owed
     cdef int _reasons
     cdef bint _peer_ended
     cdef bint _stopped
@@ -23,6 +26,9 @@ cdef class FrameProtocol:
     cdef public bint choked
 
     cpdef bytes handle(self, Decoder frame)
+    cpdef sends(self, list frames)
+    @cython.locals(arrived=uint64_t)
+    cpdef uint64_t arrival(self) except? 0
     cpdef data_received(self, bytes data)
     @cython.locals(out=list, frame=Decoder, size=Py_ssize_t, answer=bytes)
     cpdef turn(self)

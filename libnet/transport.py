@@ -15,6 +15,7 @@ Subclasses say what to do with a frame; this module knows nothing of opcodes.
 """
 
 import asyncio
+from collections import deque
 from enum import IntEnum
 from typing import Final, Protocol
 
@@ -73,6 +74,9 @@ class FrameProtocol:
         self.now = 0  # wall clock of this turn, microseconds since the Unix epoch: one look for all
         self.phase = Phase.OPEN
         self.pending = 0  # answers that come later
+        self.arrived = 0  # when what was read last arrived, as `now`
+        self.owed_before = 0  # answers to what was read before that, and has no answer yet
+        self._owed: Final[deque[tuple[int, int]]] = deque()  # these by read: answers, arrival
         self._reasons = 0  # not to read
         self._peer_ended = False  # the peer has sent its last byte
         # What follows from the phase and the reasons; set with them, in `_update`.
@@ -90,6 +94,9 @@ class FrameProtocol:
 
     def opened(self) -> None:
         """The connection is there."""
+
+    def sends(self, frames: list[bytes]) -> None:
+        """These leave now, in one write."""
 
     def relieved(self) -> None:
         """The peer has read enough: the output is below its low mark again."""
@@ -140,15 +147,16 @@ class FrameProtocol:
     def data_received(self, data: bytes) -> None:
         if self.closing:
             return
+        if self.pending > self.owed_before:
+            self._owed.append((self.pending - self.owed_before, self.arrived))
+            self.owed_before = self.pending
+        self.now = self.arrived = kernel.now_us()
         self.decoder.feed(data)
         if not self._stopped:
             self.turn()
 
     def turn(self) -> None:
         """Handle a fair share of the frames that are there, and send the answers in one write."""
-        if self._stopped:
-            return
-        self.now = kernel.now_us()
         out, frame = self.out, self.decoder
         size = 0
         for _ in range(_FAIR_FRAMES):
@@ -181,7 +189,9 @@ class FrameProtocol:
     def _next_turn(self) -> None:
         self._reasons &= ~OTHERS_FIRST
         self._stopped = bool(self.phase or self._reasons)
-        self.turn()
+        if not self._stopped:
+            self.now = kernel.now_us()
+            self.turn()
         self._update(self.phase, self._reasons)  # not before: the transport would read meanwhile
 
     def push(self, frame: bytes) -> None:
@@ -193,6 +203,7 @@ class FrameProtocol:
         transport = self.transport
         if self.out and transport is not None and not self.closing:
             data = self.out[0] if len(self.out) == 1 else b"".join(self.out)
+            self.sends(self.out)
             self.out.clear()
             transport.write(data)
 
@@ -230,6 +241,15 @@ class FrameProtocol:
         self.lost()
 
     # ---- answers that come later
+
+    def arrival(self) -> int:
+        """When the frame arrived whose answer leaves next, where `owed_before`. To be called by
+        `sends`, once for each answer: they leave in the order of their frames."""
+        answers, arrived = self._owed.popleft()
+        if answers > 1:
+            self._owed.appendleft((answers - 1, arrived))
+        self.owed_before -= 1
+        return arrived
 
     def settle(self) -> None:
         """Answers that were owed have been sent, or will never be: when none is owed any more,

@@ -81,6 +81,7 @@ _USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "sessions": ("id",),
     "rooms": ("last_seq", "members"),
     "presence": ("connections",),
+    "served": ("requests", "sent"),
     "txn_ring": ("record",),
     "event_ring": ("word",),
 }

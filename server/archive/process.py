@@ -20,6 +20,7 @@ from server.archive.desk import Answers, Desk
 from server.archive.follower import Durable
 from server.archive.history import History
 from server.archive.keeper import Keeper, Limits
+from server.archive.space import Space
 from server.child import BEAT_S, Report
 from server.config import Settings
 from server.core.state import State
@@ -72,6 +73,7 @@ def _serve(inherited: Inherited, report: Report) -> None:
         woken = Wakeup()
         stop = Stop(inherited.workers, settings.graceful_timeout + LAST_S, woken)
         desk = Desk(inherited.sockets, Answers(state, keeper, history), reading, woken)
+        space = Space(region, data.path, reading)
         archive.pid = os.getpid()
         archive.failed = 0  # what ended the one before has been mended
         report.serves()
@@ -88,6 +90,7 @@ def _serve(inherited: Inherited, report: Report) -> None:
             if asked:
                 desk.take()
             desk.work()
+            space.turn()
             words[queries] = before + desk.answered
         keeper.finish()
         keeper.close()

@@ -44,7 +44,7 @@ cdef class Events:
     cpdef uint64_t head(self) except? 0
     @cython.locals(
         words=Words, slot=uint64_t, kind=uint64_t, room=uint64_t, seq=uint64_t, user=uint64_t,
-        session=uint64_t, size=uint64_t, at=uint64_t, frame=bytes,
+        session=uint64_t, size=uint64_t, time=uint64_t, at=uint64_t, frame=bytes,
     )
     cpdef read(self, uint64_t number, object wanted=*)
     @cython.locals(words=Words, first=uint64_t, following=uint64_t)

@@ -46,6 +46,7 @@ class Event(NamedTuple):
     seq: int
     user: int
     session: int
+    time: int  # microseconds since the Unix epoch
     frame: bytes
 
 
@@ -244,13 +245,13 @@ class Events:
             return None
         kind, room, seq = words[slot + 1], words[slot + 2], words[slot + 3]
         user, session, size = words[slot + 4], words[slot + 5], words[slot + 7]
-        frame = b""
+        time, frame = words[slot + 8], b""
         if size <= self._frame_size and (not room or wanted is None or room in wanted):
             at = (slot + self._frame) * WORD
             frame = bytes(self._bytes[at : at + size])
         if machine.look_again(words, slot) != number:
             return None
-        return Event(kind, room, seq, user, session, frame)
+        return Event(kind, room, seq, user, session, time, frame)
 
     def oldest(self) -> int:
         """The oldest event that is still in the ring, or the next one where it is empty. The slot

@@ -5,12 +5,50 @@ from typing import Any
 
 from libproto.form import FORM
 from server.core.log import NO_JOURNAL
-from server.region.counters import COUNTERS, LOCK_KINDS, REQUESTED
+from server.region.counters import COUNTERS, LOCK_KINDS, REQUESTED, ROWS
 from server.region.region import Region
+
+_REQUESTS = frozenset(message.name for message in REQUESTED)
 
 
 def totals(region: Region) -> dict[str, int]:
-    """Every counter, summed over the workers."""
+    """Every counter, summed over the workers; and the requests and the errors of each opcode."""
+    sums = _counters(region)
+    for row, record in served(region).items():
+        if row in _REQUESTS:
+            sums[f"requests_{row}"] = record["requests"][0]
+            sums[f"errors_{row}"] = sum(record["sent"][1:])
+    return sums
+
+
+def served(region: Region) -> dict[str, dict[str, list[int]]]:
+    """What is counted by opcode, summed over the workers: by row of ROWS, the words of each field
+    of SERVED."""
+    placed, words = region.layout["served"], region.words
+    found: dict[str, dict[str, list[int]]] = {}
+    for row, name in enumerate(ROWS):
+        records = [
+            words[at : at + placed.stride].tolist()
+            for at in map(placed.at, range(row, placed.records, len(ROWS)))
+        ]
+        total = [sum(column) for column in zip(*records, strict=True)]
+        found[name] = {
+            field: total[at : at + placed.lengths[field]] for field, at in placed.offsets.items()
+        }
+    return found
+
+
+def buckets(region: Region, segment: str, field: str) -> list[int]:
+    """A histogram, summed over the records of its segment."""
+    placed = region.layout[segment]
+    sums = [0] * placed.lengths[field]
+    for at in (placed.at(record, field) for record in range(placed.records)):
+        counted = region.words[at : at + len(sums)].tolist()
+        sums = [total + each for total, each in zip(sums, counted, strict=True)]
+    return sums
+
+
+def _counters(region: Region) -> dict[str, int]:
     placed = region.layout["counters"]
     sums = [0] * len(COUNTERS)
     for record in range(placed.records):
@@ -67,7 +105,8 @@ class Stats:
         journal, durable = self._region.journal, self._region.log.durable
         if durable == NO_JOURNAL:
             return {}
-        now = journal.batches, journal.records, journal.sync_us
+        batches = sum(buckets(self._region, "journal", "batches"))
+        now = batches, journal.records, journal.sync_us
         batches, records, sync_us = (new - old for new, old in zip(now, self._batches, strict=True))
         self._batches = now
         return {

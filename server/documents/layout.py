@@ -37,9 +37,11 @@ WRITERS: Final = {
     "events": "any worker, under the event lock",
     "journal": "the journal; `waiting` any worker as well, without a lock",
     "archive": "the archive",
-    "repairs": "the repair; `pauses` and what follows the master",
+    "repairs": "the repair; `kills`, `pauses` and what follows the master",
     "workers": "the worker of the slot, and a repair after its death; `host` the master",
     "counters": "the worker of the slot, alone",
+    "served": "the worker of the record, alone",
+    "deliveries": "the worker of the slot, alone",
     "status": "the worker of the slot; `state` and `updated` the master, after its death",
     "users": "any worker: a registration under the registry lock, before the commit word; after it "
     "`last_seen`, `first_session` and `watchers` under the registry lock, `direct_seq` under the "

@@ -2,10 +2,11 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
 from server.journal.writer cimport Writer
-from server.region cimport machine
+from server.region cimport histogram, machine
 from server.region.machine cimport Words
 
 cdef uint64_t _KIND, _EVENT, _TRANSFER, _PAYMENT, _WORD, _RECORD_SIZE, _RECORD_WORDS, _NO_JOURNAL
+cdef uint64_t _SIZES_FIRST, _TIMES_FIRST
 cdef int64_t _LEAVE_BYTES, _TXN_BYTES
 
 
@@ -15,7 +16,7 @@ cdef class Committer:
     cdef readonly object _noted
     cdef Words _words
     cdef bint _sync
-    cdef uint64_t _head, _event_head, _batches, _records, _sync_us, _longest
+    cdef uint64_t _head, _event_head, _records, _sync_us, _longest
     cdef uint64_t _ring, _mask, _half, _events_half, _events, _stride, _members, _last_pair
     cdef uint64_t _durable, _released, _limit
     cdef uint64_t _events_durable, _events_released, _events_limit, _leave_limit

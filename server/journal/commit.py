@@ -24,7 +24,8 @@ from server.journal.errors import JournalError
 from server.journal.format import EVENT_HEAD, SEGMENT, event_size
 from server.journal.position import PositionFile
 from server.journal.writer import OVERHEAD, Writer
-from server.region import machine
+from server.region import histogram, machine
+from server.region.histogram import SIZES_FIRST, TIMES_FIRST
 from server.region.layout import WORD, Capacities, frame_words, leave_words
 from server.region.records import OFFSETS, RECORD_SIZE, RECORD_WORDS, RecordKind
 from server.region.region import Region
@@ -34,6 +35,7 @@ _KIND, _EVENT = OFFSETS[RecordKind.TRANSFER]["kind"], OFFSETS[RecordKind.TRANSFE
 _TRANSFER, _PAYMENT = int(RecordKind.TRANSFER), int(SlotKind.PAYMENT)
 _WORD, _RECORD_SIZE, _RECORD_WORDS = WORD, RECORD_SIZE, RECORD_WORDS
 _NO_JOURNAL = NO_JOURNAL
+_SIZES_FIRST, _TIMES_FIRST = SIZES_FIRST, TIMES_FIRST
 
 
 def give_up(region: Region, number: int) -> None:
@@ -96,8 +98,8 @@ class Committer:
         layout, capacities = region.layout, region.layout.capacities
         journal, ring = layout["journal"], layout["txn_ring"]
         self._head, self._event_head = region.log.index("head"), region.events.index("head")
-        self._batches, self._records = journal.at(0, "batches"), journal.at(0, "records")
-        self._sync_us, self._longest = journal.at(0, "sync_us"), journal.at(0, "sync_us_max")
+        self._records, self._sync_us = journal.at(0, "records"), journal.at(0, "sync_us")
+        self._longest = journal.at(0, "sync_us_max")
         self._ring, self._size, self._mask = ring.base, ring.records, ring.records - 1
         assert ring.stride * WORD == RECORD_SIZE, "a run of slots is a run of records"
         events = layout["event_ring"]
@@ -201,9 +203,8 @@ class Committer:
         self._event = head
         took = self._clock_us() - began
         self.publish()
-        words[self._batches] += 1
-        words[self._records] += number
-        words[self._sync_us] += took
+        histogram.add(words, self._records, number, 1, _SIZES_FIRST)
+        histogram.add(words, self._sync_us, took, 1, _TIMES_FIRST)
         if took > words[self._longest]:
             words[self._longest] = took
         return number

@@ -98,6 +98,7 @@ class Recovery:
             if self._hurried():
                 return False
             if time.monotonic() > deadline and not killed:
+                self._region.repairs.kills += len(late)
                 for child in late:
                     log.error("worker_unresponsive", worker=child.slot)
                 self._children.signal(late, signal.SIGKILL)

@@ -286,6 +286,7 @@ class Supervisor:
                     advice="where the machine was merely slow, raise --worker-timeout",
                 )
                 self._children.signal([child], signal.SIGKILL)
+                self._region.repairs.kills += 1
                 child.beat_seen = now
 
     # ---- forking

@@ -5,7 +5,9 @@ No lock is taken to count. The tables make the region's segments, the stats line
 
 from dataclasses import dataclass
 
+from libproto.errors import Status
 from libproto.messages import MESSAGES
+from server.region.histogram import BUCKETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,19 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("superseded", "sessions superseded"),
     *(Counter(f"waits_{kind}", f"waits for {kind} locks") for kind in LOCK_KINDS),
     *(Counter(f"waited_ns_{kind}", f"time waited for {kind} locks") for kind in LOCK_KINDS),
-    *(Counter(f"requests_{m.name}", f"{m.name} requests") for m in REQUESTED),
-    *(Counter(f"errors_{m.name}", f"{m.name} requests answered with an error") for m in REQUESTED),
+)
+
+# What is counted by worker and opcode: the name, what it says, its words.
+ROWS: tuple[str, ...] = (*(message.name for message in MESSAGES), "OTHER")
+"""The rows of each worker: the opcodes in the order of the table of messages, and all the rest."""
+STATUSES = len(Status)
+SERVED: tuple[tuple[str, str, int], ...] = (
+    ("requests", "requests received", 1),
+    ("request_bytes", "bytes of these, headers included", 1),
+    ("sent", "frames sent, by status: responses, or pushes", STATUSES),
+    ("sent_bytes", "bytes of these, by status", STATUSES),
+    ("latency_us", "microseconds from arrival to answer, summed over the responses", 1),
+    ("latency", "responses by that time; see histogram.py", BUCKETS),
 )
 
 # What each worker says of itself, every second or so: one record per worker.
@@ -59,6 +72,7 @@ REPAIRS: tuple[tuple[str, str], ...] = (
     ("repairs", "repairs done"),
     ("deaths", "workers repaired after"),
     ("redone", "intents found committed and done again"),
+    ("kills", "processes killed as they stood still"),
     ("discarded", "intents found not committed and forgotten"),
     ("completed", "events found committed and completed"),
     ("rebuilt", "times that what is derived was built anew"),
@@ -69,6 +83,7 @@ REPAIRS: tuple[tuple[str, str], ...] = (
     ("paused_us_max", "the longest of these"),
 )
 
+assert tuple(map(int, Status)) == tuple(range(STATUSES)), "a status is the place of its word"
 INDEX = {counter.name: i for i, counter in enumerate(COUNTERS)}
 
 

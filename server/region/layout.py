@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum, StrEnum
 
 from libproto.messages import OUTCOME_WINDOW
-from server.region.counters import COUNTERS, REPAIRS, STATUS
+from server.region.counters import COUNTERS, REPAIRS, ROWS, SERVED, STATUS
+from server.region.histogram import BUCKETS
 from server.region.records import BY_KIND, COMMON, RECORD_WORDS
 
 MAGIC = int.from_bytes(b"trdchat\x01", "little")
@@ -234,9 +235,10 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("waiting", "1 while it sleeps: who needs it sets 0 and wakes it"),
             Field("failed", "errno of the write or sync after which nothing is written any more"),
             Field("full", "errno with which the next segment could not be allocated; 0: it could"),
-            Field("batches", "batches written"),
             Field("records", "records written"),
+            Field("batches", "batches by their records; see histogram.py", words=BUCKETS),
             Field("sync_us", "microseconds spent in writing and syncing batches"),
+            Field("syncs", "batches by that time; see histogram.py", words=BUCKETS),
             Field("sync_us_max", "the longest of these"),
             Field("snapshot", "txn_id of the newest snapshot"),
             Field("snapshot_time", "when it was finished", Kind.TIME),
@@ -257,6 +259,8 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("closed", "1: no event is accepted but leaves: it cannot write, or lags too far"),
             Field("kept", "events written to the histories"),
             Field("queries", "questions of workers answered"),
+            Field("disk_used", "bytes that the files of the data directory take"),
+            Field("disk_free", "bytes that are left on their file system"),
         ),
     ),
     Segment(
@@ -291,6 +295,21 @@ SEGMENTS: tuple[Segment, ...] = (
         "One record per worker, written by that worker alone; readers sum.",
         lambda c: c.workers,
         tuple(Field(counter.name, counter.about) for counter in COUNTERS),
+    ),
+    Segment(
+        "served",
+        f"By worker and opcode, {len(ROWS)} records for each worker: {', '.join(ROWS)}.",
+        lambda c: c.workers * len(ROWS),
+        tuple(Field(name, about, words=words) for name, about, words in SERVED),
+    ),
+    Segment(
+        "deliveries",
+        "Events of the ring that each worker has pushed; written by it alone.",
+        lambda c: c.workers,
+        (
+            Field("delay_us", "microseconds from the event to the push, summed over all pushes"),
+            Field("delay", "pushes by that time; see histogram.py", words=BUCKETS),
+        ),
     ),
     Segment(
         "status",

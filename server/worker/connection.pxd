@@ -8,8 +8,10 @@ from server.region cimport machine
 from server.region.machine cimport Words
 from server.worker.durable cimport Durable
 from server.worker.requests cimport Request
+from server.worker.served cimport Served
 
 cdef unsigned int _FLAGGED, _ENCRYPTED
+cdef uint64_t _HEADER_LEN
 
 
 cdef class Connection(FrameProtocol):
@@ -18,6 +20,7 @@ cdef class Connection(FrameProtocol):
     cdef Words _words
     cdef object _connections
     cdef Durable _durable
+    cdef Served _served
     cdef public object state
     cdef list _allowed
     cdef public Session session
@@ -28,5 +31,6 @@ cdef class Connection(FrameProtocol):
     cdef double _quiet_since, _outside_since, _tokens
     cdef object _tokens_at
 
+    cpdef sends(self, list frames)
     @cython.locals(opcode=cython.uint, flags=cython.uint, req_id=uint64_t, request=Request)
     cpdef bytes handle(self, Decoder frame)

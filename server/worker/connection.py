@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from libnet.transport import ANSWER_FIRST, FrameProtocol
-from libproto.codec import error_frame
+from libproto.codec import REQUEST, error_frame
 from libproto.errors import PeerError, Status
 from libproto.framing import Decoder, Fault
-from libproto.messages import BY_OPCODE, Capability, Flag, Opcode, State
+from libproto.messages import BY_OPCODE, HEADER_LEN, Capability, Flag, Opcode, State
 from libproto.session import verdict
 from server.archive.protocol import Kind
 from server.core.errors import EventsFull, LeavesFull, StateRefusal, Superseded
@@ -20,7 +20,7 @@ from server.core.session import Session
 from server.region import machine
 from server.worker.fatal import FATAL, die
 from server.worker.refusal import Refused, history_unreadable
-from server.worker.requests import ERRORS, REQUESTS, Request, Table
+from server.worker.requests import Request, Table
 from server.worker.services import Services
 
 MAX_BODY_LEN: Final = 65536  # bytes
@@ -30,6 +30,7 @@ RETRY_ASK_MS: Final = 100
 RETRY_SHUTDOWN_MS: Final = 1000
 RETRY_CONNECT_MS: Final = 1000
 
+_HEADER_LEN = HEADER_LEN
 _FLAGGED: Final = int(Flag.POSSIBLE_DUPLICATE)
 _ENCRYPTED: Final = int(Flag.ENCRYPTED)
 _LOGIN: Final = int(Opcode.LOGIN)
@@ -65,6 +66,7 @@ class Connection(FrameProtocol):
         self._words = machine.words_of(self._view)
         self._connections = services.connections
         self._durable = services.durable
+        self._served = services.served
         self.enter(State.CONNECTED)
         self.session: Session | None = None
         self.greeting: Greeting | None = None
@@ -88,6 +90,9 @@ class Connection(FrameProtocol):
         self.end_session()
         self._connections.remove(self)
 
+    def sends(self, frames: list[bytes]) -> None:
+        self._served.sent(frames, self)
+
     def relieved(self) -> None:
         self.services.subscriptions.relieved(self)
         self.flush()
@@ -100,7 +105,8 @@ class Connection(FrameProtocol):
         request = self._allowed[opcode] if opcode < len(self._allowed) else None
         if request is None:
             return self._when_durable(0, self._not_allowed(opcode, req_id))
-        self._words[request.counter] += 1
+        self._words[request.record] += 1
+        self._words[request.record + 1] += _HEADER_LEN + frame.end - frame.start
         try:
             if self._connections.guarded:
                 self._guard()
@@ -221,12 +227,10 @@ class Connection(FrameProtocol):
 
     def _not_allowed(self, opcode: int, req_id: int) -> bytes:
         """No request at all, or not one of this state."""
-        counters = self.services.counters
-        counter = REQUESTS.get(opcode)
-        if counter is None:
-            counters.count("unknown_opcode")
+        if opcode not in REQUEST:
+            self.services.counters.count("unknown_opcode")
             return error_frame(opcode, req_id, Status.ERR_BAD_PACKET, "no such request")
-        self._words[counters.base + counter] += 1
+        self._words[self._served.record(opcode)] += 1
         self._active = True
         return self._refuse(opcode, req_id, verdict(self.state, opcode), _STATE_DETAIL[self.state])
 
@@ -251,7 +255,6 @@ class Connection(FrameProtocol):
         self, opcode: int, req_id: int, status: int, detail: str, retry_after_ms: int = 0
     ) -> bytes:
         services, session = self.services, self.session
-        self._words[services.counters.base + ERRORS[opcode]] += 1
         services.log.debug(
             "refused",
             session=session and session.id,

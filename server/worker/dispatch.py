@@ -5,7 +5,7 @@ from libproto.errors import Status
 from libproto.messages import Opcode, State
 from libproto.session import verdict
 from server.worker.handlers import HANDLERS, HOT
-from server.worker.requests import REQUESTS, Handled, Request, Table
+from server.worker.requests import Handled, Request, Table
 from server.worker.services import Services
 
 assert HANDLERS.keys() | HOT.keys() == REQUEST.keys(), "one for every request, and no other"
@@ -16,11 +16,11 @@ def allowed(services: Services) -> Table:
     """What the connections of a worker may ask for."""
     made: dict[int, Request] = {}
     for opcode, codec in ((Opcode(number), codec) for number, codec in REQUEST.items()):
-        counter = services.counters.base + REQUESTS[opcode]
+        record = services.served.record(opcode)
         if opcode in HOT:
-            made[opcode] = HOT[opcode](counter, codec.decode, services)
+            made[opcode] = HOT[opcode](record, codec.decode, services)
         else:
-            made[opcode] = Handled(counter, codec.decode, services, HANDLERS[opcode])
+            made[opcode] = Handled(record, codec.decode, services, HANDLERS[opcode])
     return {
         state: [
             made[opcode] if opcode in made and verdict(state, opcode) is Status.OK else None

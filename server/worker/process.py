@@ -35,6 +35,7 @@ from server.worker.fatal import FATAL, die
 from server.worker.listeners import Listeners
 from server.worker.places import Places
 from server.worker.reporter import Reporter
+from server.worker.served import Served
 from server.worker.services import Services
 from server.worker.subscriptions import Subscriptions
 
@@ -86,6 +87,7 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         subscriptions=Subscriptions(state, counters, inherited.wakeups, durable, loop),
         connections=Connections(region, slot, settings, counters),
         counters=counters,
+        served=Served(region, slot),
         archive=archive,
         archive_failed=region.archive.index("failed"),
         trails=Trails(state.log.read),

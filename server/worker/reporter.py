@@ -4,13 +4,12 @@ import time
 from pathlib import Path
 from typing import Final
 
-from server.region.counters import REQUESTED, index_of
+from server.region.counters import ROWS, index_of
 from server.region.layout import WorkerState
 from server.region.region import Region
 from server.region.status import Status, publish
 
 _PAGE: Final = 4096  # bytes: of x86-64, where alone the server runs
-_REQUESTS: Final = tuple(index_of(f"requests_{message.name}") for message in REQUESTED)
 _STATM: Final = Path("/proc/self/statm")
 
 
@@ -25,16 +24,17 @@ class Reporter:
 
     def __init__(self, region: Region, slot: int) -> None:
         self._region, self._slot = region, slot
-        self._counters: Final = region.layout["counters"].at(slot)
-        self._connections: Final = self._counters + index_of("connections")
+        self._connections: Final = region.layout["counters"].at(slot) + index_of("connections")
+        served, first = region.layout["served"], slot * len(ROWS)
+        self._counted = [served.at(first + row, "requests") for row in range(len(ROWS))]
         self._state = WorkerState.STARTING
         self._lag_s = 0.0  # the longest since the last update
         self._requests = self._count()
         self.update(0, 0)
 
     def _count(self) -> int:
-        words, counters = self._region.words, self._counters
-        return sum(words[counters + at] for at in _REQUESTS)
+        words = self._region.words
+        return sum(words[at] for at in self._counted)
 
     def serves(self) -> None:
         """It accepts connections."""

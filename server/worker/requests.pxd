@@ -4,7 +4,7 @@ from libproto.framing cimport Decoder
 
 
 cdef class Request:
-    cdef readonly uint64_t counter
+    cdef readonly uint64_t record
     cdef readonly object decode
 
     cpdef bytes serve(self, object connection, Decoder frame)

@@ -1,4 +1,4 @@
-"""What a connection does with a request: the shape of the table, and the counters of each.
+"""What a connection does with a request: the shape of the table.
 
 What is in the table stands in dispatch.py, above the handlers; a connection is given it.
 """
@@ -6,10 +6,8 @@ What is in the table stands in dispatch.py, above the handlers; a connection is 
 from collections.abc import Callable
 from typing import Any, Final
 
-from libproto.codec import REQUEST
 from libproto.framing import Decoder
-from libproto.messages import BY_OPCODE, State
-from server.region.counters import index_of
+from libproto.messages import State
 
 Decode = Callable[[bytes, int, int], tuple[Any, ...]]
 Handler = Callable[..., bytes | None]
@@ -19,11 +17,11 @@ Handler = Callable[..., bytes | None]
 class Request:
     """One kind of request, as a worker executes it."""
 
-    __slots__ = ("counter", "decode")
+    __slots__ = ("decode", "record")
 
-    def __init__(self, counter: int, decode: Decode) -> None:
-        """counter: the word that counts them."""
-        self.counter: Final = counter
+    def __init__(self, record: int, decode: Decode) -> None:
+        """record: what is counted of them; see Served."""
+        self.record: Final = record
         self.decode: Final = decode
 
     def serve(self, connection: Any, frame: Decoder) -> bytes | None:
@@ -46,8 +44,8 @@ class Handled(Request):
 
     __slots__ = ("_handler", "_services")
 
-    def __init__(self, counter: int, decode: Decode, services: Any, handler: Handler) -> None:
-        Request.__init__(self, counter, decode)
+    def __init__(self, record: int, decode: Decode, services: Any, handler: Handler) -> None:
+        Request.__init__(self, record, decode)
         self._services, self._handler = services, handler
 
     def execute(
@@ -57,12 +55,6 @@ class Handled(Request):
 
 
 Hot = Callable[[int, Decode, Any], Request]
-"""Makes one for a worker: counter, decode, services."""
+"""Makes one for a worker: record, decode, services."""
 Table = dict[State, list[Request | None]]
 """By state what is allowed in it, by opcode."""
-
-# By opcode: the word of the counter, within the worker's.
-REQUESTS: Final = {
-    int(opcode): index_of(f"requests_{BY_OPCODE[opcode].name}") for opcode in REQUEST
-}
-ERRORS: Final = {int(opcode): index_of(f"errors_{BY_OPCODE[opcode].name}") for opcode in REQUEST}

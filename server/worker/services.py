@@ -14,6 +14,7 @@ from server.worker.connections import Connections
 from server.worker.counters import Counters
 from server.worker.durable import Durable
 from server.worker.places import Places
+from server.worker.served import Served
 from server.worker.subscriptions import Subscriptions
 
 
@@ -29,6 +30,7 @@ class Services:
     subscriptions: Subscriptions
     connections: Connections
     counters: Counters
+    served: Served
     archive: ArchiveClient | None  # None: nothing is kept on disk
     archive_failed: int  # word: not 0 where the archive answers no more
     trails: Trails  # of the txn ring, for where there is no archive

@@ -1,15 +1,16 @@
 cimport cython
 from libc.stdint cimport uint64_t
 
+from libnet cimport kernel
 from libnet.transport cimport FrameProtocol
 from server.core.audience cimport Audience
 from server.core.events cimport Events
 from server.core.session cimport Session
-from server.region cimport machine
+from server.region cimport histogram, machine
 from server.region.machine cimport Words
 from server.worker.durable cimport Durable
 
-cdef uint64_t _SLICE
+cdef uint64_t _SLICE, _TIMES_FIRST
 
 
 cdef class _Subscription:
@@ -31,7 +32,7 @@ cdef class Subscriptions:
     cdef Words _words
     cdef Events _events
     cdef Audience _audience
-    cdef uint64_t _worker, _cursor, _cut_at, _cut, _pushes_at, _gaps
+    cdef uint64_t _worker, _cursor, _cut_at, _cut, _pushes_at, _delay_at, _now, _gaps
     cdef dict _of, _rooms, _users, _touched
     cdef list _frames
     cdef uint64_t _frames_room, _frames_first
@@ -53,8 +54,9 @@ cdef class Subscriptions:
     @cython.locals(
         frames=list, room=uint64_t, first=uint64_t, members=dict, touched=dict, count=uint64_t,
         every=bytes, what=bytes, told=uint64_t, start=uint64_t, subscriber=FrameProtocol,
-        words=Words, at=uint64_t,
     )
     cdef _push_frames(self)
+    @cython.locals(words=Words, at=uint64_t, now=uint64_t, delay=uint64_t)
+    cdef _count(self, uint64_t time, uint64_t members)
     @cython.locals(subscriber=FrameProtocol, subscription=_Subscription)
     cdef _to_user(self, event)

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
+from libnet import kernel
 from libnet.wakeup import Wakeup
 from libproto.codec import PUSH
 from libproto.messages import Opcode
@@ -19,15 +20,16 @@ from server.core.audience import Touched
 from server.core.events import Event, SlotKind
 from server.core.session import Session
 from server.core.state import State
-from server.region import machine
+from server.region import histogram, machine
 from server.region.counters import index_of
+from server.region.histogram import TIMES_FIRST
 from server.worker.counters import Counters
 from server.worker.durable import Durable
 
 _gap = PUSH[Opcode.ROOM_GAP].frame
 
 SLICE: Final = 64  # events, between two writes to a member: they bound what its output may grow by
-_SLICE = SLICE
+_SLICE, _TIMES_FIRST = SLICE, TIMES_FIRST
 DIRECT: Final = 0  # the "room" of direct messages, where gaps are kept
 
 
@@ -118,6 +120,8 @@ class Subscriptions:
         self._users: dict[int, dict[Subscriber, _Subscription]] = {}
         workers = state.region.layout["workers"]
         self._pushes_at: Final = counters.base + index_of("pushes")
+        self._delay_at: Final = state.region.layout["deliveries"].at(state.worker, "delay_us")
+        self._now = 0  # when the slice that is pushed began
         self._cut_at: Final = workers.at(state.worker, "cut")
         self._cut = self._words[self._cut_at]
         self._lap: _Lap | None = None  # what is to be told once it may be shown
@@ -265,6 +269,7 @@ class Subscriptions:
 
     def _push_slice(self, last: int) -> None:
         events, cursor = self._events, self._cursor
+        self._now = kernel.now_us()
         while cursor < last:
             event = events.read(cursor + 1, self._rooms)
             if event is None:
@@ -306,6 +311,7 @@ class Subscriptions:
             self._frames_first = seq
         self._frames.append(event.frame)
         local.delivered = seq
+        self._count(event.time, len(local.members))
 
     def _push_frames(self) -> None:
         """Push the room's frames that have been read. Joined once, not for each member."""
@@ -327,8 +333,13 @@ class Subscriptions:
             touched[subscriber] = None
             subscriber.push(what)
         frames.clear()
-        words, at = self._words, self._pushes_at
-        words[at] = words[at] + count * len(members)
+
+    def _count(self, time: int, members: int) -> None:
+        """An event of that time is pushed to so many; or a gap is, later, to who does not read."""
+        words, at, now = self._words, self._pushes_at, self._now
+        words[at] += members
+        delay = now - time if now > time else 0
+        histogram.add(words, self._delay_at, delay, members, _TIMES_FIRST)
 
     def _missed(self, room: int, local: _LocalRoom, last: int) -> None:
         """Tell every member what it will not get, up to `last`."""
@@ -352,11 +363,13 @@ class Subscriptions:
             if event.kind == SlotKind.PAYMENT:
                 if subscription.payments and not subscriber.choked:
                     self._push(subscriber, event.frame)
+                    self._count(event.time, 1)
             elif event.seq > subscription.direct_seq:
                 if subscriber.choked:
                     subscription.gaps.setdefault(DIRECT, event.seq)
                 else:
                     self._push(subscriber, event.frame)
+                    self._count(event.time, 1)
                 subscription.direct_seq = event.seq
 
     def _lapped(self) -> int:

@@ -19,7 +19,7 @@ _ROOT: Final = Path(__file__).resolve().parents[2]
 def in_c(folder: Path, given_on: str, cimports: str) -> Iterator[Any]:
     """A module compiled in this empty folder, whose functions give twins on. given_on: its source.
     cimports: its `.pxd`."""
-    for path in ("libproto", "bench/stress"):
+    for path in ("libproto", "bench/stress", "server/region"):
         for below in (*reversed(Path(path).parents), Path(path)):
             (folder / below).mkdir(exist_ok=True)
             if below != Path():

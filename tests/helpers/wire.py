@@ -21,8 +21,8 @@ from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE
 from libproto.errors import Status
 from libproto.framing import Decoder, Fault
 from libproto.messages import MESSAGES, Flag, Opcode
-from server.core.stats import totals
-from server.region.counters import INDEX
+from server.core.stats import served, totals
+from server.region.counters import INDEX, ROWS
 from server.region.region import Region
 from tests.helpers.server import RunningServer
 
@@ -343,15 +343,19 @@ class Lobby:
     def _accepts(self, wire: Wire) -> int:
         """The worker of a connection that has not logged in: the one whose count of HEARTBEATs a
         few of them raise."""
-        before = self.by_worker("requests_HEARTBEAT")
+        before = self._heartbeats()
         probes = 3
         for _ in range(probes):
             wire.ok(Opcode.HEARTBEAT, 0)
-        after = self.by_worker("requests_HEARTBEAT")
+        after = self._heartbeats()
         raised = [slot for slot, n in enumerate(after) if n - before[slot] >= probes]
         return raised[0] if len(raised) == 1 else -1
 
     # ---- the shared region
+
+    def _heartbeats(self) -> list[int]:
+        """The HEARTBEATs that each worker has had."""
+        return self._region.column("served", "requests")[ROWS.index("HEARTBEAT") :: len(ROWS)]
 
     def worker_of(self, wire: Wire) -> int:
         """The slot of the worker that has this logged-in connection."""
@@ -364,6 +368,10 @@ class Lobby:
     def counters(self) -> dict[str, int]:
         """Every counter, summed over the workers."""
         return totals(self._region)
+
+    def served(self, row: str) -> dict[str, list[int]]:
+        """What is counted of an opcode, by field, summed over the workers."""
+        return served(self._region)[row]
 
     def by_worker(self, counter: str) -> list[int]:
         """One counter of each worker."""

@@ -82,8 +82,8 @@ class ChatSend(Request):
 
     __slots__ = ("_chat", "_durable", "_max_message", "_services", "_subscriptions")
 
-    def __init__(self, counter: int, decode: Decode, services: Services) -> None:
-        Request.__init__(self, counter, decode)
+    def __init__(self, record: int, decode: Decode, services: Services) -> None:
+        Request.__init__(self, record, decode)
         self._services = services
         self._chat = services.state.chat
         self._durable = services.durable

@@ -201,9 +201,9 @@ class Heartbeat(Request):
 
     __slots__ = ()
 
-    def __init__(self, counter: int, decode: Decode, services: Services) -> None:
+    def __init__(self, record: int, decode: Decode, services: Services) -> None:
         del services
-        Request.__init__(self, counter, decode)
+        Request.__init__(self, record, decode)
 
     def serve(self, connection: Any, frame: Decoder) -> bytes | None:
         mine: Connection = connection

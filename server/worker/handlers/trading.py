@@ -56,8 +56,8 @@ class _Money(Request):
 
     __slots__ = ("_audience", "_durable", "_ledger", "_services")
 
-    def __init__(self, counter: int, decode: Decode, services: Services) -> None:
-        Request.__init__(self, counter, decode)
+    def __init__(self, record: int, decode: Decode, services: Services) -> None:
+        Request.__init__(self, record, decode)
         self._services = services
         self._ledger = services.state.ledger
         self._audience = services.state.audience
@@ -70,9 +70,9 @@ class _WithTheWorld(_Money):
     __slots__ = ("_kind", "_opcode")
 
     def __init__(
-        self, counter: int, decode: Decode, services: Services, opcode: int, kind: int
+        self, record: int, decode: Decode, services: Services, opcode: int, kind: int
     ) -> None:
-        _Money.__init__(self, counter, decode, services)
+        _Money.__init__(self, record, decode, services)
         self._opcode, self._kind = opcode, kind
 
     def serve(self, connection: Any, frame: Decoder) -> bytes | None:
@@ -100,8 +100,8 @@ class Deposit(_WithTheWorld):
 
     __slots__ = ()
 
-    def __init__(self, counter: int, decode: Decode, services: Services) -> None:
-        _WithTheWorld.__init__(self, counter, decode, services, Opcode.DEPOSIT, TxnKind.DEPOSIT)
+    def __init__(self, record: int, decode: Decode, services: Services) -> None:
+        _WithTheWorld.__init__(self, record, decode, services, Opcode.DEPOSIT, TxnKind.DEPOSIT)
 
 
 class Withdraw(_WithTheWorld):
@@ -109,8 +109,8 @@ class Withdraw(_WithTheWorld):
 
     __slots__ = ()
 
-    def __init__(self, counter: int, decode: Decode, services: Services) -> None:
-        _WithTheWorld.__init__(self, counter, decode, services, Opcode.WITHDRAW, TxnKind.WITHDRAW)
+    def __init__(self, record: int, decode: Decode, services: Services) -> None:
+        _WithTheWorld.__init__(self, record, decode, services, Opcode.WITHDRAW, TxnKind.WITHDRAW)
 
 
 class Transfer(_Money):

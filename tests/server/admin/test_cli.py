@@ -142,7 +142,7 @@ def test_the_summary_of_a_live_server(
         "event_ring": {"head": 3, "durable": 3},
         "log_id": f"{DataDirectory(server.data).identity(Disk()).log_id:016x}",
     }
-    assert list(counters) == [counter.name for counter in COUNTERS]
+    assert list(counters)[: len(COUNTERS)] == [counter.name for counter in COUNTERS]
     assert counters == lobby.counters()
     assert (counters["requests_TRANSFER"], counters["sessions"]) == (1, 2)
 

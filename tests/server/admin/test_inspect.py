@@ -129,6 +129,8 @@ def test_what_is_in_use() -> None:
             "repairs": [0],
             "workers": [0, 1, 2],
             "status": [0, 1, 2],
+            "deliveries": [0, 1, 2],
+            "served": [],
             "counters": [0, 1, 2],
             "users": [1, 2],
             "accounts": [1, 2],

@@ -98,7 +98,7 @@ class RoomsMachine(RuleBasedStateMachine):
         session: int,
         fields: tuple[Any, ...] | None,
     ) -> None:
-        self.events.append((Event(kind, room, seq, user, session, b""), fields))
+        self.events.append((Event(kind, room, seq, user, session, self.now, b""), fields))
         if room:
             self.last[room] = seq
         if kind == SlotKind.DIRECT:

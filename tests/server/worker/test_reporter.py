@@ -5,6 +5,7 @@ import signal
 import time
 
 from libproto.messages import Opcode
+from server.region.counters import ROWS
 from server.region.layout import WorkerState
 from server.region.region import Region
 from server.region.status import STALE_S, Status, read, read_all
@@ -20,6 +21,11 @@ def now_us() -> int:
     return time.monotonic_ns() // 1000
 
 
+def requested(region: Region, worker: int, row: str, count: int) -> None:
+    """A worker has had so many requests."""
+    set_word(region, "served", worker * len(ROWS) + ROWS.index(row), "requests", count)
+
+
 def test_a_worker_is_busy_while_requests_come_or_wait() -> None:
     with small_region() as region:
         reporter = Reporter(region, 1)
@@ -32,7 +38,7 @@ def test_a_worker_is_busy_while_requests_come_or_wait() -> None:
         assert state(1) is WorkerState.STARTING
         reporter.serves()
         assert state() is WorkerState.IDLE
-        set_word(region, "counters", 1, "requests_BALANCE", 7)
+        requested(region, 1, "BALANCE", 7)
         assert state() is WorkerState.BUSY
         assert state() is WorkerState.IDLE
         assert state(waiting=1) is WorkerState.BUSY
@@ -44,8 +50,8 @@ def test_a_worker_is_busy_while_requests_come_or_wait() -> None:
 def test_what_a_status_says() -> None:
     with small_region() as region:
         set_word(region, "counters", 1, "connections", 3)
-        set_word(region, "counters", 1, "requests_TRANSFER", 40)
-        set_word(region, "counters", 1, "requests_BALANCE", 2)
+        requested(region, 1, "TRANSFER", 40)
+        requested(region, 1, "OTHER", 2)
         reporter, before = Reporter(region, 1), now_us()
         for late_s in (0.001, 0.25, 0.01):
             reporter.late(late_s)
