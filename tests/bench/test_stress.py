@@ -112,7 +112,7 @@ def test_one_hot_account(tmp_path: Path) -> None:
 def test_failures_are_told_apart_and_judged() -> None:
     """Few funds, and few requests allowed: the connections back off as they are told to."""
     words = (
-        *("--ratio=0:9:1:0", "--funds=1", "--server-flag=--rate-limit=5", "--max-failed=100"),
+        *("--ratio=0:9:1:0", "--funds=1", "--server-flag=--rate-limit=20", "--max-failed=100"),
         SECOND,
     )
     found = good(bench("--json", "--mix=trade-heavy", *words))
