@@ -165,12 +165,14 @@ class Fleet:
 
         return self._all("quiet", end - time.monotonic() + spare, and_stop)
 
-    def collect(self, spool: str, base: int, last_seqs: dict[int, int]) -> list[Told]:
+    def collect(
+        self, spool: str, base: int, last_seqs: dict[int, int], tick: Callable[[], None]
+    ) -> list[Told]:
         """What each process has seen; large parts are in files below `spool`. base: the greatest
-        txn_id before the run."""
+        txn_id before the run. `tick` is called all the time."""
         for place in range(len(self._processes)):
             self._say(place, spool=spool, base=base, last_seqs=last_seqs)
-        return [told["collected"] for told in self._all("collected", COLLECT_S)]
+        return [told["collected"] for told in self._all("collected", COLLECT_S, tick)]
 
 
 def members_of(

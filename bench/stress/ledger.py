@@ -19,7 +19,7 @@ All of it is one pass in the order of txn_id, so that memory does not grow with 
 import heapq
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
@@ -33,6 +33,8 @@ from libproto.messages import MAX_BALANCE, TxnKind
 TEXTS_MAX: Final = 20
 _INFINITY: Final = float("inf")
 _CHUNK: Final = 1 << 12  # records
+TELL: Final = 1 << 12
+"""Answers from one word on how far a replay is to the next."""
 
 
 @dataclass(slots=True)
@@ -176,12 +178,14 @@ class Replay:
         for user, refusals in by_user.items():
             self._refusals[user].add(refusals)
 
-    def run(self) -> None:
-        """Replay all of it."""
+    def run(self, tell: Callable[[int], None] = lambda _: None) -> None:
+        """Replay all of it. tell: called now and then with the number of answers so far."""
         views = iter(self._told.views)
         view = next(views, None)
         before = 0
-        for answer in self._told.answers:
+        for number, answer in enumerate(self._told.answers):
+            if not number % TELL:
+                tell(number)
             if answer.kind == READ:
                 self._read(answer)
                 continue

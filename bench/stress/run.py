@@ -188,7 +188,6 @@ class Stress:
         moment = _Moment(self, start, start + self.options.duration, number)
         quiet = self.fleet.run(start, moment.end, first_seqs, moment.tick)
         moment.finish()
-        self._clear()
         findings = Findings()
         for each in quiet:
             if each["left"]:
@@ -197,7 +196,10 @@ class Stress:
             findings.add("unfinished", ended)
         folder = self.target.own.directory if self.target.own is not None else None
         with tempfile.TemporaryDirectory(prefix="tradechat-bench-", dir=folder) as spool:
-            run = self._judge(number, (moment.start, moment.end), Path(spool), findings)
+            try:
+                run = self._judge(number, (moment.start, moment.end), Path(spool), findings)
+            finally:
+                self._clear()
         run.kills, run.paused_s = moment.kills, moment.paused_s
         run.client_cpu = CpuTime(*(sum(each["cpu"][n] for each in quiet) for n in (0, 1)))
         if self.options.pid:
@@ -223,7 +225,9 @@ class Stress:
             last_seqs = self._last_seqs()
         except (CallFailed, OSError) as error:
             findings.add("unfinished", f"the server cannot be asked at the end: {error}")
-        told = self.fleet.collect(str(spool), base, last_seqs)
+        head = f"run {number}/{self.options.runs}  verdict: "
+        reading = f"{head}reading what the server has"
+        told = self.fleet.collect(str(spool), base, last_seqs, lambda: self.show(lambda: reading))
         places = range(len(told))
         rooms = _rooms(told, [spool / f"rooms-{place}" for place in places], findings)
         figures = gather(
@@ -248,7 +252,7 @@ class Stress:
         finals = {user: Holding(*held) for each in told for user, *held in each["finals"]}
         if finals:
             replay = Replay(accounts, self._told(told, spool, finals, base), findings)
-            replay.run()
+            replay.run(lambda done: self.show(lambda: f"{head}{done:,} answers checked"))
             checked |= {
                 "transactions": replay.transactions,
                 "reads": replay.reads,
@@ -341,7 +345,7 @@ class _Moment:
         if now < self.start:
             return f"{head}warming up, {self.start - now:.0f} s"
         if now >= self.end:
-            return f"{head}waiting for what is unanswered, and for the verdict"
+            return f"{head}waiting for what is unanswered"
         parts = self._stress.fleet.progress.values()
         told = sum(ok for ok, _ in parts), sum(failed for _, failed in parts)
         passed = max(now - self._told_at, 0.001)

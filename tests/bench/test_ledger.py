@@ -9,6 +9,7 @@ import pytest
 
 from bench.stress.ledger import (
     NOTHING,
+    TELL,
     Accounts,
     Findings,
     Holding,
@@ -95,6 +96,16 @@ def test_nothing_is_found_in_a_good_run() -> None:
     assert findings.good
     assert (replay.transactions, replay.reads, replay.compared) == (5, 2, 6)
     assert replay.not_compared == 0
+
+
+def test_it_tells_how_far_it_is() -> None:
+    reads = [Answer(0, READ, CAROL, 0, 0, 0, 0.1, 0.2)] * (2 * TELL + 1)
+    told: list[int] = []
+    accounts = Accounts.of({CAROL: NOTHING})
+    findings = Findings()
+    Replay(accounts, Told(reads, [], {CAROL: NOTHING}), findings).run(told.append)
+    assert findings.good
+    assert told == [0, TELL, 2 * TELL]
 
 
 def test_a_run_begins_where_the_one_before_ended() -> None:

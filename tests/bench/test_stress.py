@@ -457,6 +457,7 @@ def test_progress_is_for_terminals(server: RunningServer) -> None:
     assert run.returncode == 0
     assert b"run 1/1" in shown
     assert b"ok " in shown
+    assert shown.endswith(b"\r\x1b[K")  # what stays is the report
     assert b"run 1/1" not in told
 
 
