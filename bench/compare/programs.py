@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.compare.contender import LOCALHOST, LoadFailed
-from bench.lab.process import CpuTime, cpu_of_server, signals_held
+from bench.lab.process import CpuTime, cpu_of_server, end, signals_held
 
 START_S: Final = 30.0
-STOP_S: Final = 30.0
 RUN_S: Final = 120.0
 """A program that takes longer than that, beyond the time it was given, hangs."""
 _ASK_S: Final = 0.02  # between two looks whether a server is ready
@@ -181,12 +180,4 @@ class Daemon:
 
     def close(self) -> None:
         """In order; killed where it does not end."""
-        try:
-            if self._process.poll() is None:
-                self._process.send_signal(self._stop)
-                self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            pass  # it is killed
-        finally:
-            self._process.kill()
-            self._process.wait()
+        end(self._process, self._stop)

@@ -33,11 +33,29 @@ PERSISTENCE: Final = {
     "always": ("--save", "", "--appendonly", "yes", "--appendfsync", "always"),
 }
 # redis-benchmark has no numbers that increase: the request is numbered by the script, as the
-# transaction is. A refused one uses up a number. Payer and payee are random, so they may be the
-# same; no other refusal is to come.
-TRANSFER: Final = """\
+# transaction is. A refused one uses up a number.
+_BEGIN: Final = """\
 local amount = tonumber(ARGV[1])
 local txn = redis.call('INCR', 'txn')
+"""
+# Payer and payee are random, so they may be the same; no other refusal is to come.
+_SAME: Final = """\
+if KEYS[1] == KEYS[2] or amount <= 0 then
+  return {0, 0}
+end
+"""
+_PAY: Final = """\
+if not payer or not payee then
+  return redis.error_reply('NOT_FOUND')
+end
+if payer < amount then
+  return redis.error_reply('INSUFFICIENT_FUNDS')
+end
+payer, payee = payer - amount, payee + amount
+"""
+_ANSWER: Final = "return {txn, payer}\n"
+TRANSFER: Final = f"""\
+{_BEGIN}\
 local request = txn
 local place = request % 64
 local outcomes = 'outcomes:' .. KEYS[1]
@@ -45,47 +63,28 @@ local known = redis.call('HGET', outcomes, place)
 if known then
   local id, outcome, balance = string.match(known, '(%d+) (%d+) (%d+)')
   if tonumber(id) == request then
-    return {tonumber(outcome), tonumber(balance)}
+    return {{tonumber(outcome), tonumber(balance)}}
   end
 end
-if KEYS[1] == KEYS[2] or amount <= 0 then
-  return {0, 0}
-end
+{_SAME}\
 local balances = redis.call('MGET', KEYS[1], KEYS[2])
 local payer, payee = tonumber(balances[1]), tonumber(balances[2])
-if not payer or not payee then
-  return redis.error_reply('NOT_FOUND')
-end
-if payer < amount then
-  return redis.error_reply('INSUFFICIENT_FUNDS')
-end
-payer, payee = payer - amount, payee + amount
+{_PAY}\
 redis.call('MSET', KEYS[1], payer, KEYS[2], payee)
 redis.call('XADD', 'log', 'MAXLEN', '~', 65536, '*', 'txn', txn, 'from', KEYS[1], 'to', KEYS[2],
            'amount', amount, 'from_balance', payer, 'to_balance', payee)
 redis.call('HSET', outcomes, place, request .. ' ' .. txn .. ' ' .. payer)
-return {txn, payer}
-"""
+{_ANSWER}"""
 # Two GET, two SET, one INCR: no log, and a request that is repeated is carried out twice.
-BARE: Final = """\
-local amount = tonumber(ARGV[1])
-local txn = redis.call('INCR', 'txn')
-if KEYS[1] == KEYS[2] or amount <= 0 then
-  return {0, 0}
-end
+BARE: Final = f"""\
+{_BEGIN}\
+{_SAME}\
 local payer = tonumber(redis.call('GET', KEYS[1]))
 local payee = tonumber(redis.call('GET', KEYS[2]))
-if not payer or not payee then
-  return redis.error_reply('NOT_FOUND')
-end
-if payer < amount then
-  return redis.error_reply('INSUFFICIENT_FUNDS')
-end
-payer, payee = payer - amount, payee + amount
+{_PAY}\
 redis.call('SET', KEYS[1], payer)
 redis.call('SET', KEYS[2], payee)
-return {txn, payer}
-"""
+{_ANSWER}"""
 
 
 def account(number: int) -> str:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from bench.lab.cli import BenchFailed
-from bench.lab.process import CpuTime, cpu_of_server, signals_held
+from bench.lab.process import CpuTime, cpu_of_server, end, signals_held
 from libnet.sockets import USER_TIMEOUT_MS, listen, tune
 from libproto.errors import Status
 from libproto.messages import HEADER_LEN, MAGIC, VERSION, Flag, Opcode
@@ -31,7 +31,6 @@ _NUMBERS: Final = {
     "RESPONSE": int(Flag.RESPONSE),
 }
 _COMPILE_S: Final = 60.0
-_STOP_S: Final = 30.0
 
 
 class Floor:
@@ -74,14 +73,7 @@ class Floor:
         self.close()
 
     def close(self) -> None:
-        try:
-            self._process.terminate()
-            self._process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            pass  # it is killed
-        finally:
-            self._process.kill()
-            self._process.wait()
+        end(self._process)
 
 
 def compile_floor(compiler: str, program: str, *flags: str) -> None:

@@ -8,14 +8,17 @@ number later.
 import os
 import random
 import signal
+import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 WORKER_TITLE: Final = b"tradechat: worker"
 JOURNAL_TITLE: Final = b"tradechat: journal"
 ARCHIVE_TITLE: Final = b"tradechat: archive"
+STOP_S: Final = 30.0
+"""How long a process may take to end in order."""
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -184,6 +187,19 @@ def memory_of(processes: Iterable[int]) -> Memory:
 
 def _bytes(value: str) -> int:
     return int(value.split()[0]) * 1024  # "12 kB"
+
+
+def end(process: subprocess.Popen[Any], number: int = signal.SIGTERM) -> None:
+    """End a process of ours by a signal, and wait; it is killed where it has not ended after
+    STOP_S."""
+    try:
+        process.send_signal(number)
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        pass  # it is killed
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from bench.compare.contender import PAYLOAD, Contender, Figures, LoadFailed, fig
 from bench.compare.fanout import Dialect, Fanout, Members, text_of
 from bench.compare.report import COLUMNS, Row, ratios, summary, table, write_csv
 from bench.cpu.floor import COMPILER
-from bench.lab import cli
+from bench.lab import cli, process
 from bench.lab.process import CpuTime
 from tests.helpers import leaks
 from tests.helpers.server import ROOT, wait_until
@@ -218,7 +218,7 @@ def test_a_server_that_does_not_start_tells_why(tmp_path: Path) -> None:
 def test_a_server_that_does_not_end_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(programs, "STOP_S", 0.1)
+    monkeypatch.setattr(process, "STOP_S", 0.1)
     stubborn = (
         "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "open('ready', 'w').close()\nwhile True: signal.pause()"
