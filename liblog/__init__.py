@@ -15,6 +15,6 @@ How an event is written, so that a program can rely on it and a person can read 
   dealt with; info, the life of the server; debug, each request.
 """
 
-from liblog.setup import FORMATS, LEVELS, bind, capture, configure, dropped, get
+from liblog.setup import FORMATS, LEVELS, bind, capture, configure, dropped, get, reopen
 
-__all__ = ["FORMATS", "LEVELS", "bind", "capture", "configure", "dropped", "get"]
+__all__ = ["FORMATS", "LEVELS", "bind", "capture", "configure", "dropped", "get", "reopen"]

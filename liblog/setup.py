@@ -110,6 +110,7 @@ def _report(count: int) -> bytes:
 
 
 _sink = Sink(_report)
+_path: str | os.PathLike[str] | None = None
 
 
 def configure(
@@ -132,6 +133,7 @@ def configure(
         raise ValueError(f"log level {level!r} is none of {', '.join(LEVELS)}")
     if fmt not in FORMATS:
         raise ValueError(f"log format {fmt!r} is none of {', '.join(FORMATS)}")
+    global _path
     if path is not None:
         _sink.use_file(path)
     elif sys.__stderr__ is not None:
@@ -139,6 +141,7 @@ def configure(
     else:
         _sink.use_nothing()  # closed when the program started: its number may be a socket's by now
     _sink.begin_process()
+    _path = path
 
     terminal = path is None and sys.__stderr__ is not None and os.isatty(STDERR_FD)
     if fmt == "console" or (fmt == "auto" and terminal):
@@ -154,6 +157,16 @@ def configure(
         logger_factory=lambda *_args: _sink,
         cache_logger_on_first_use=False,  # a module's logger must follow the next configure()
     )
+
+
+def reopen() -> None:
+    """Open the file of `configure` anew, as after it was renamed; nothing where there is none. May
+    be called in the middle of anything, by a signal handler too.
+
+    Raises OSError where it cannot be opened; lines go on to the old one then.
+    """
+    if _path is not None:
+        _sink.reopen_file(_path)
 
 
 def get(name: str) -> FilteringBoundLogger:

@@ -96,6 +96,17 @@ class Sink:
         """
         self._replace(os.open(path, _OPEN_FLAGS | os.O_CREAT, 0o640), own=True)
 
+    def reopen_file(self, path: str | os.PathLike[str]) -> None:
+        """Open the file of `use_file` anew, under the same descriptor: a line that is being written
+        just now goes to the old or the new one. OSError: it cannot be, and all is as before."""
+        assert self._own, "lines go to a file"
+        assert self._fd is not None
+        fd = os.open(path, _OPEN_FLAGS | os.O_CREAT, 0o640)
+        try:
+            os.dup2(fd, self._fd, inheritable=False)
+        finally:
+            os.close(fd)
+
     def use_stderr(self) -> None:
         """Send lines to standard error; where the process was started without, they are dropped."""
         if self._is_stderr_already():

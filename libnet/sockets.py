@@ -5,8 +5,12 @@ connections and no worker waits for another to accept. The price is that a secon
 to the same port without an error. So the first listener is made without sharing (`listen_first`):
 the kernel lets one process have it, at whatever instant, with overlapping addresses too. After
 that it shares.
+
+A listener that is closed resets whoever waits in its queue. So where there are to be fewer, none is
+closed: `steer` has no more come to those that are not wanted, and somebody accepts what they have.
 """
 
+import ctypes
 import encodings.idna  # noqa: F401 - else getaddrinfo loads it, which fails without descriptors
 import errno
 import math
@@ -14,12 +18,20 @@ import os
 import random
 import select
 import socket
+import struct
 import time
 
 from libnet.errors import AddressInUse, ConnectFailed, DeadlineExceeded, NetError, PeerClosed
 
 _RACES_MAX = 8  # lost in a row, each against another that begins at the same instant
 _RACE_S = 0.02
+
+# Of asm-generic/socket.h and linux/filter.h: a classic BPF program of three instructions.
+_SO_ATTACH_REUSEPORT_CBPF = 51
+_INSTRUCTION = struct.Struct("=HBBI")  # code, two jumps, operand
+_PROGRAM = struct.Struct("@HL")  # how many instructions, and where they are
+_LOAD_WORD, _MODULO, _RETURN = 0x20, 0x94, 0x16
+_RANDOM_NUMBER = 0xFFFFF000 + 56  # what the load is of: SKF_AD_OFF + SKF_AD_RANDOM
 
 USER_TIMEOUT_MS = 30_000
 """How long sent bytes may stay unacknowledged on a client's connection before it is given up."""
@@ -110,6 +122,21 @@ def _listening(sock: socket.socket, host: str, backlog: int) -> socket.socket:
             raise _RaceLost(f"{host} port {port} is in use by another process") from error
         raise NetError(f"cannot listen on {host} port {port}: {reason(error)}") from error
     return sock
+
+
+def steer(listener: socket.socket, count: int) -> None:
+    """Spread what connects to a shared port from now on over the first `count` of its listeners, in
+    the order in which they were made; without this it is spread over all. One whose handshake has
+    begun stays where it is. listener: any of them. OSError where the system cannot do it.
+    """
+    program = ctypes.create_string_buffer(
+        _INSTRUCTION.pack(_LOAD_WORD, 0, 0, _RANDOM_NUMBER)
+        + _INSTRUCTION.pack(_MODULO, 0, 0, count)
+        + _INSTRUCTION.pack(_RETURN, 0, 0, 0),
+        3 * _INSTRUCTION.size,
+    )
+    told = _PROGRAM.pack(3, ctypes.addressof(program))
+    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, told)
 
 
 def probe_port(host: str, port: int) -> None:

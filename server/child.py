@@ -20,6 +20,10 @@ from server.early import HELD
 log = liblog.get("child")
 
 _PR_SET_PDEATHSIG: Final = 1
+LEAVE: Final = signal.SIGUSR2
+"""To a worker: another one has its place, so it ends when its clients have gone."""
+REOPEN_LOG: Final = signal.SIGUSR1
+"""To every process that has a log of its own."""
 BEAT_S: Final = 0.4
 """Between two signs of life of a process that has nothing to do; the shortest `worker_timeout` is
 1 s. Whoever wants something of a process wakes it; a wish whose wake-up did not come, as who had it
@@ -62,6 +66,8 @@ def enter(settings: Settings, title: str, master: int, **bound: Any) -> None:
     follow_parent(master, signal.SIGTERM)
     setproctitle.setproctitle(f"tradechat: {title}")
     open_log(settings, **bound)
+    signal.signal(REOPEN_LOG, reopen_log)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {REOPEN_LOG})
 
 
 def open_log(settings: Settings, **bound: Any) -> None:
@@ -77,6 +83,20 @@ def open_log(settings: Settings, **bound: Any) -> None:
             reason=error.strerror,
             advice="make the file writable and restart the server: until then this process logs to "
             "standard error",
+        )
+
+
+def reopen_log(*_: object) -> None:
+    """Open --log-file anew, as after it was renamed. As a signal's handler, too."""
+    try:
+        liblog.reopen()
+    except OSError as error:
+        log.error(
+            "log_file_unusable",
+            path=error.filename,
+            reason=error.strerror,
+            advice="make the file writable and send SIGUSR1 again: until then lines go to the file "
+            "that was open before",
         )
 
 

@@ -12,6 +12,17 @@ from typing import Final, TextIO
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 """Those that ask the server to stop."""
 
+SIGNALS: Final = {
+    "SIGTERM, SIGINT": "stop in order: answer, flush, bring all to disk. A second SIGINT: at once,"
+    " with exit code 130",
+    "SIGQUIT": "end at once: no client is waited for; what was answered is brought to disk",
+    "SIGHUP": "read the settings again, and replace the workers one by one, without losing a"
+    " client",
+    "SIGTTIN, SIGTTOU": "one worker more, one less; from 1 to `--max-workers`",
+    "SIGUSR1": "open the log files anew, after they were renamed",
+}
+"""What the master does at each; it ignores all others."""
+
 _FAULTS: Final = frozenset(
     {
         signal.SIGSEGV,
@@ -23,9 +34,7 @@ _FAULTS: Final = frozenset(
         signal.SIGABRT,
     }
 )
-_JOB_CONTROL: Final = frozenset(
-    {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT}
-)
+_JOB_CONTROL: Final = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGCONT})
 _HARMLESS: Final = frozenset({signal.SIGURG, signal.SIGWINCH})  # the system ignores them
 _IGNORED: Final = frozenset({signal.SIGPIPE, signal.SIGXFSZ})  # the call that fails tells as much
 

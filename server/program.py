@@ -9,7 +9,15 @@ from typing import Final
 import liblog
 from libcli import output
 from libcli.environment import PassedOver
-from server.config import PROGRAM, Action, ConfigError, Settings, effective, load
+from server.config import (
+    PROGRAM,
+    Action,
+    ConfigError,
+    Configuration,
+    Settings,
+    effective,
+    load,
+)
 from server.early import open_streams
 from server.exits import Exit
 from server.master.serve import serve
@@ -32,7 +40,10 @@ def _run(release_signals: Callable[[], object]) -> int:
     if loaded.action is Action.RUN:
         open_streams()
         _warn(loaded.settings, loaded.passed_over)
-        return serve(loaded.settings)
+        configuration = Configuration(
+            loaded.settings, lambda: load(sys.argv[1:], os.environ).settings
+        )
+        return serve(loaded.settings, configuration)
     release_signals()
     for variable in loaded.passed_over:
         output.complain(f"{PROGRAM}: {variable}")

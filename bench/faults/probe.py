@@ -141,7 +141,7 @@ class _Prober:
             def settle(_: Answer, sent: float = sent, worker: int = worker) -> None:
                 self._samples.append(Sample(sent, time.monotonic() - sent, worker))
 
-            if wire.closed.is_set():
+            if wire.closed.is_set() or wire.leaving:
                 continue
             if self._deposits:  # as no client: nobody remembers its req_ids
                 wire.ask(Opcode.DEPOSIT, 1, settle=settle)
@@ -153,7 +153,10 @@ class _Prober:
     async def _look(self) -> None:
         """Have a connection to each of WORKERS workers, or of all where there are fewer."""
         while True:
-            self._wires = {w: wire for w, wire in self._wires.items() if not wire.closed.is_set()}
+            for worker, wire in tuple(self._wires.items()):
+                if wire.left.is_set():
+                    wire.cut(reset=False)  # a worker that is replaced waits for it
+                    del self._wires[worker]
             for _ in range(_TRIES):
                 others = set(workers_of(self._master)) - self._wires.keys()
                 if len(self._wires) >= WORKERS or not others:

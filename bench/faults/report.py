@@ -25,6 +25,8 @@ FIGURES: Final = {
     "interrupts": "servers interrupted",
     "given_up": "connections given up by impatient clients",
     "reconnects": "logins again after a lost connection",
+    "restarts": "restarts of the workers",
+    "moves": "moves to another worker before one ended",
     "requests": "ledger requests",
     "acknowledged": "acknowledged",
     "refused": "refused for lack of funds",

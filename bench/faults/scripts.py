@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -114,6 +114,11 @@ class Disturbance:
                 self.killed_by_master += 1
         await asyncio.sleep(AFTER_STOP_S)
 
+    async def restart(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.target.pid, signal.SIGHUP)
+            self.faults.append(Fault(time.monotonic(), self.target.pid))
+
     async def reset(self) -> None:
         self.random.choice(self.load.users).cut()
 
@@ -185,6 +190,14 @@ SCRIPTS: Final = (
         needs_pid=False,
     ),
     Script(
+        "restart",
+        "SIGHUP to the server, which replaces its workers: nobody may lose a connection",
+        8.0,
+        "a restart every",
+        Disturbance.restart,
+        figure="restarts",
+    ),
+    Script(
         "journal",
         "SIGKILL the journal process, every fourth time the archive process",
         1.0,  # longer than the server takes for a failure in a row, which it waits after
@@ -242,12 +255,16 @@ def _disturbed(
     finally:
         if probe is not None:
             samples = probe.finish()
+    reconnects = [each for user in load.users for each in user.reconnects]
+    moves = [each for user in load.users for each in user.moves]
+    lost = len(reconnects) - load.impatient
+    if script.disturb is Disturbance.restart and lost > 0:
+        load.unexpected(f"{lost} connections were lost while workers were replaced")
     verdict = judge(load.history)
     figures: dict[str, float] = dict(verdict.figures)
     figures["given_up"] = load.impatient
-    reconnects = [each for user in load.users for each in user.reconnects]
     figures["reconnects"] = len(reconnects)
-    waits = {"reconnecting": reconnects}
+    waits = {"reconnecting": reconnects, "moving to another worker": moves}
     faults = disturbance.faults
     if script.name == "reset":
         figures["resets_in_frame"] = load.cuts["frame"]
@@ -260,6 +277,8 @@ def _disturbed(
         waits["before the first of them, waits of a client"] = before
         longest = "for a DEPOSIT" if is_journal else "at other workers"
         waits[f"longest wait {longest}, of each"] = pauses(faults, samples)
+    if script.disturb is Disturbance.restart:
+        figures["moves"] = len(moves)
     if script.name == "stop":
         figures["killed_by_master"] = disturbance.killed_by_master
     if is_journal:

@@ -43,7 +43,7 @@ RUN_COLUMNS: Final = (
     *LATENCY_COLUMNS, *_SERVICE, "late", "dropped", *_ERRORS, "messages", "deliveries", *_DELIVERY,
     "events", "gaps", "missed_in_gaps", "missed_unconnected", "client_cpu_us", "server_cpu_us",
     "kills", "reconnects", "transactions", "reads", "log_entries", "log_entries_gone",
-    "violations", "verdict", *counted.COLUMNS, "paused_s",
+    "violations", "verdict", *counted.COLUMNS, "paused_s", "restart_every", "restarts", "moves",
 )  # fmt: skip
 
 
@@ -74,6 +74,9 @@ def run_as_object(options: Options, run: Run) -> Row:
         "verdict": "good" if run.findings.good else "violated",
         **(counted.whole(run.counted) or dict.fromkeys(counted.COLUMNS)),
         "paused_s": round(run.paused_s, 3),
+        "restart_every": options.restart_every,
+        "restarts": run.restarts,
+        "moves": run.moves,
     }
 
 

@@ -64,6 +64,7 @@ class Options:
     fanout: int
     slow_consumers: int
     kill_every: float  # s; 0: never
+    restart_every: float  # s; 0: never
     duration: float  # s
     warmup: float  # s
     runs: int
@@ -212,6 +213,13 @@ _GROUPS: Final[dict[str, tuple[_Flag, ...]]] = {
         _Flag("--pid N", number(1, 2**22), 0, "its master's process id, to measure its CPU time"),
         _Flag("--workers N", number(1, 64), 2, "worker processes of our own server"),
         _Flag("--kill-every S", _POSITIVE, 0, "SIGKILL a random worker every so many seconds"),
+        _Flag(
+            "--restart-every S",
+            _POSITIVE,
+            0,
+            "SIGHUP to the server every so many seconds: it replaces its workers, and no client may"
+            " lose its connection",
+        ),
     ),
     "what is told": (
         _Flag(
@@ -328,6 +336,8 @@ def _contradiction(options: Options) -> str:
         return "--pid is of the server on --port: name that too"
     if options.kill_every and options.port and not options.pid:
         return "--kill-every needs --pid, the master of the server on --port"
+    if options.restart_every and options.port and not options.pid:
+        return "--restart-every needs --pid, the master of the server on --port"
     if options.server_flags and options.port:
         return "--server-flag is for our own server, not for one that is named"
     return ""

@@ -45,6 +45,7 @@ def setting(options: Options) -> str:
         f"{options.hot_accounts} hot accounts": options.hot_accounts,
         f"{options.slow_consumers} slow consumers": options.slow_consumers,
         f"a kill every {options.kill_every:g} s": options.kill_every,
+        f"a restart every {options.restart_every:g} s": options.restart_every,
     }
     parts += [", ".join(text for text, is_set in extras.items() if is_set)]
     return "\n".join(part for part in parts if part)
@@ -79,6 +80,8 @@ def as_table(options: Options, run: Run) -> str:
         ("missed_unconnected", "events while a member was not connected"),
         ("kills", "workers killed"),
         ("reconnects", "connections made anew"),
+        ("restarts", "restarts of the workers"),
+        ("moves", "moves to another worker before one ended"),
         ("paused_s", "seconds for which this program stood still"),
     ):
         if found.get(name):

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -54,7 +54,9 @@ class Run:
     server_cpu: CpuTime | None = None
     """Of all its processes; None where its pid is not known."""
     kills: int = 0
+    restarts: int = 0
     reconnects: int = 0
+    moves: int = 0
     paused_s: float = 0.0
     """How long the leader did nothing."""
     counted: list[Row] = field(default_factory=list)
@@ -200,7 +202,13 @@ class Stress:
                 run = self._judge(number, (moment.start, moment.end), Path(spool), findings)
             finally:
                 self._clear()
-        run.kills, run.paused_s = moment.kills, moment.paused_s
+        run.kills, run.restarts, run.paused_s = moment.kills, moment.restarts, moment.paused_s
+        if run.restarts and run.reconnects and not run.kills:
+            findings.add(
+                "unexpected",
+                f"{run.reconnects} connections were lost while workers were replaced",
+                run.reconnects,
+            )
         run.client_cpu = CpuTime(*(sum(each["cpu"][n] for each in quiet) for n in (0, 1)))
         if self.options.pid:
             run.server_cpu = moment.server_cpu()
@@ -260,7 +268,8 @@ class Stress:
                 "log_entries_gone": replay.not_compared,
             }
         reconnects = sum(each["reconnects"] for each in told)
-        return Run(number, figures, findings, checked, reconnects=reconnects)
+        moves = sum(each["moves"] for each in told)
+        return Run(number, figures, findings, checked, reconnects=reconnects, moves=moves)
 
     def _told(self, told: list[Said], spool: Path, finals: dict[int, Holding], base: int) -> Told:
         places = range(len(told))
@@ -301,10 +310,11 @@ class _Moment:
 
     def __init__(self, stress: Stress, start: float, end: float, number: int) -> None:
         self.start, self.end = start, end
-        self.kills = 0
+        self.kills = self.restarts = 0
         self._stress = stress
         self._number = number
         self._next_kill = start
+        self._next_restart = start
         self._before: CpuTime | None = None
         self._after: CpuTime | None = None
         self._told = (0, 0)  # successes, failures, when it was last shown
@@ -326,6 +336,11 @@ class _Moment:
         if options.kill_every and self._next_kill <= now < self.end:
             self._next_kill = max(self._next_kill + options.kill_every, now)
             self._kill()
+        if options.restart_every and self._next_restart <= now < self.end:
+            self._next_restart = max(self._next_restart + options.restart_every, now)
+            with suppress(ProcessLookupError):
+                os.kill(options.pid, signal.SIGHUP)
+                self.restarts += 1
         ended = bool(stress.target.ended())
         if now < self.end and (stress.interrupts.code or ended):
             self.end = now

@@ -190,6 +190,7 @@ class Process:
             "missed_in_gaps": sum(each.missed_in_gaps for each in rooms),
             "missed_unconnected": sum(each.missed_unconnected for each in rooms),
             "reconnects": sum(each.reconnects for load in self.loads for each in load.everybody),
+            "moves": sum(each.moves for load in self.loads for each in load.everybody),
             "rooms": self._write_rooms(rooms, spool / f"rooms-{self._place}"),
             **self._write_figures(spool / f"figures-{self._place}"),
         }

@@ -11,6 +11,7 @@ from server.admin.inspect import RINGS, Value, read, used_indices
 from server.admin.show import put_json, put_lines, put_table
 from server.admin.values import NONE, as_text
 from server.core.stats import totals
+from server.region.layout import WorkerState
 from server.region.region import Region
 from server.region.status import read_all
 
@@ -48,8 +49,7 @@ def summary(region: Region) -> dict[str, Value]:
     assert archive is not None
     log_id = header["log_id"]
     assert isinstance(log_id, int)
-    words, layout = region.words, region.layout
-    workers = layout["workers"]
+    layout = region.layout
     return {
         "region": region.name,
         "size": layout.size,
@@ -57,7 +57,7 @@ def summary(region: Region) -> dict[str, Value]:
         "started": header["started"],
         "state": header["state"],
         "master_pid": header["master_pid"],
-        "worker_pids": [words[workers.at(slot, "pid")] for slot in range(workers.records)],
+        "worker_pids": [pid for pid in region.column("workers", "pid") if pid],
         "recovery": header["recovery"] or None,
         "alarm": header["alarm"] or None,
         "log_id": f"{log_id:016x}",  # as in the data directory
@@ -73,9 +73,11 @@ def summary(region: Region) -> dict[str, Value]:
 
 
 def _workers(region: Region) -> Iterator[dict[str, Value]]:
-    """Each worker's status, with its age in the place of the time."""
-    now_us = time.monotonic_ns() // 1000
+    """The status of each worker that there is, with its age in the place of the time."""
+    now_us, pids = time.monotonic_ns() // 1000, region.column("workers", "pid")
     for slot, status in enumerate(read_all(region, now_us)):
+        if not pids[slot] and (not status.updated or status.state is WorkerState.STOPPED):
+            continue  # a slot that is kept for one more
         values: dict[str, Value] = {"worker": slot, **asdict(status), "state": status.state.name}
         updated = values.pop("updated")
         yield {**values, "age_ms": max(0, now_us - status.updated) // 1000 if updated else None}
@@ -98,8 +100,9 @@ def _show(found: Mapping[str, Value]) -> None:
     put_lines([(name, as_text(found[name])) for name in (*RINGS, "archive")])
     put("\n")
     records = [worker for worker in workers if isinstance(worker, Mapping)]
-    put_table([list(records[0]), *([as_text(each) for each in w.values()] for w in records)])
-    put("\n")
+    if records:
+        put_table([list(records[0]), *([as_text(each) for each in w.values()] for w in records)])
+        put("\n")
     rows = [["counter", "total"]]
     rows += [[name, as_text(total)] for name, total in counters.items() if total]
     put_table(rows)

@@ -81,6 +81,17 @@ class Settings:
         minimum=1,
         maximum=WORKERS_MAX,
         default_text=f"the cores that it may use, at most {WORKERS_MAX}",
+        reload=True,
+    )
+    max_workers: int = setting(
+        0,
+        SERVER,
+        "most workers that SIGTTIN or a new value of workers can make; each has its part of the"
+        " region reserved; not less than workers",
+        unit="processes",
+        minimum=1,
+        maximum=WORKERS_MAX,
+        zero=f"twice workers, at most {WORKERS_MAX}",
     )
     data: Path = setting(  # noqa: RUF009 - it makes a field
         Path("data"),
@@ -238,6 +249,7 @@ class Settings:
         "whether anybody who can connect may register",
         choices=("open", "closed"),
         default_text="open where host is a loopback address, else closed",
+        reload=True,
     )
     scram_iterations: int = setting(
         MIN_ITERATIONS,
@@ -246,6 +258,7 @@ class Settings:
         unit="iterations",
         minimum=MIN_ITERATIONS,
         maximum=10_000_000,
+        reload=True,
     )
     max_balance: int = setting(
         MAX_BALANCE,
@@ -254,6 +267,7 @@ class Settings:
         unit="minor units",
         minimum=1,
         maximum=MAX_BALANCE,
+        reload=True,
     )
     max_message: int = setting(
         4096, PEOPLE, "longest chat message", unit="bytes", minimum=1, maximum=32768
@@ -265,6 +279,7 @@ class Settings:
         unit="s",
         minimum=1,
         maximum=65535,
+        reload=True,
     )
     idle_timeout: int = setting(
         60,
@@ -273,6 +288,7 @@ class Settings:
         unit="s",
         minimum=1,
         maximum=65535,
+        reload=True,
     )
     handshake_timeout: float = setting(
         10.0,
@@ -281,6 +297,7 @@ class Settings:
         unit="s",
         minimum=0.1,
         maximum=3600.0,
+        reload=True,
     )
     graceful_timeout: float = setting(
         10.0,
@@ -290,6 +307,16 @@ class Settings:
         minimum=0.1,
         maximum=3600.0,
     )
+    drain_timeout: float = setting(
+        30.0,
+        TIMES,
+        "how long a worker that another one replaces serves its clients, which are told to go"
+        " elsewhere; it ends when all have gone",
+        unit="s",
+        minimum=0.1,
+        maximum=3600.0,
+        reload=True,
+    )
     worker_timeout: float = setting(
         10.0,
         TIMES,
@@ -297,6 +324,7 @@ class Settings:
         unit="s",
         minimum=1.0,
         maximum=3600.0,
+        reload=True,
     )
     rate_limit: int = setting(
         0,
@@ -306,6 +334,7 @@ class Settings:
         minimum=1,
         maximum=1_000_000,
         zero="no limit",
+        reload=True,
     )
     stats_interval: float = setting(
         5.0,
@@ -315,6 +344,7 @@ class Settings:
         minimum=0.1,
         maximum=86400.0,
         zero="never",
+        reload=True,
     )
     log_level: str = setting(
         "info", LOG, "the least grave events that are logged", choices=liblog.LEVELS
@@ -340,6 +370,11 @@ class Settings:
         problems = list(_problems(self, sources))
         if problems:
             raise ConfigError("\n".join(problems))
+
+    @property
+    def seats(self) -> int:
+        """How many workers there can be."""
+        return self.max_workers or min(2 * self.workers, WORKERS_MAX)
 
     def name_on(self, port: int) -> str:
         """Return the server's name, given the port it listens on (known late where that is 0)."""
@@ -377,6 +412,11 @@ RULES = (
         lambda s: s.sessions >= s.max_connections,
         "sessions must not be less than max_connections: there would be connections that cannot"
         " log in",
+    ),
+    Rule(
+        ("workers", "max_workers"),
+        lambda s: s.workers <= s.seats,
+        "workers must not be more than max_workers: there is nothing reserved for the rest",
     ),
     Rule(
         ("account_locks", "accounts"),

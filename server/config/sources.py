@@ -9,7 +9,8 @@ import argparse
 import difflib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,42 @@ class Action(Enum):
     RUN = "run"
     CHECK_CONFIG = "check-config"
     PRINT_CONFIG = "print-config"
+
+
+class Reloaded(NamedTuple):
+    """The settings to go on with, and the names of those that have other values than before:
+    `changed` in these settings, `kept` in the sources only, until a restart."""
+
+    settings: Settings
+    changed: Sequence[str]
+    kept: Sequence[str]
+
+
+class Configuration:
+    """The sources of a running server's settings, which can be read again."""
+
+    def __init__(self, settings: Settings, load: Callable[[], Settings]) -> None:
+        """settings: as they were read at the start. load: reads them from where they came from;
+        ConfigError."""
+        self._last, self._load = settings, load
+        self._workers_max = settings.seats
+
+    def reread(self, running: Settings) -> Reloaded:
+        """Read them again. running: those in force, with what was made of them meanwhile.
+        ConfigError: something is wrong with them; what was read before still counts."""
+        before, now = self._last, self._load()
+        if now.workers > self._workers_max:
+            raise ConfigError(
+                f"workers is {now.workers}: it must not be more than {self._workers_max}, for which"
+                " max_workers reserved space at the start"
+            )
+        differing = [row for row in SETTINGS if getattr(before, row.name) != getattr(now, row.name)]
+        new: dict[str, Any] = {r.name: getattr(now, r.name) for r in differing if r.spec.reload}
+        kept = [row.name for row in differing if not row.spec.reload]
+        settings = replace(running, **new, max_workers=self._workers_max, sources=None)
+        found = Reloaded(settings, list(new), kept)
+        self._last = now
+        return found
 
 
 class Loaded(NamedTuple):
@@ -162,5 +199,6 @@ def effective(loaded: Loaded) -> str:
             value = json.dumps("" if value is None else str(value), ensure_ascii=False)
         source = loaded.sources[row.name]
         why = f": {row.spec.default_text}" if source == DEFAULT and row.spec.default_text else ""
-        lines.append(f"{row.name} = {value}  # {source}{why}")
+        how = "; SIGHUP changes it" if row.spec.reload else ""
+        lines.append(f"{row.name} = {value}  # {source}{why}{how}")
     return "\n".join(lines) + "\n"

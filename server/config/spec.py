@@ -40,6 +40,7 @@ class Spec(NamedTuple):
     pattern: str = ""
     pattern_text: str = ""
     default_text: str = ""
+    reload: bool = False
 
 
 def setting(default: object, group: str, about: str, **rest: Any) -> Any:
@@ -48,7 +49,7 @@ def setting(default: object, group: str, about: str, **rest: Any) -> Any:
     `default` may be a function. `minimum` and `maximum` bound a number, in `unit`; `zero` says
     what 0 means where that is allowed beside them. A text must match `pattern` wholly, which
     `pattern_text` puts in words. `default_text` describes a default that is not the same
-    everywhere.
+    everywhere. `reload`: SIGHUP brings a new value into effect; else a restart does.
     """
     metadata = {"spec": Spec(group, about, **rest)}
     if callable(default):

@@ -35,7 +35,21 @@ EVENTS: Final = (
     Event("ready_line_unwritable", "warning", "the line that says `ready` cannot be written to"
           " standard output; the server serves"),
     Event("stats", "info", "numbers of the last `--stats-interval`"),
-    Event("signal_ignored", "info", "a signal came that asks for nothing"),
+    Event("signal_ignored", "info", "a signal came that asks for nothing, or for nothing more"),
+    Event("log_reopened", "info", "SIGUSR1: every process opens its log file anew"),
+    Event("reloading", "info", "SIGHUP: the settings were read again, those that have `changed` are"
+          " in force, and the workers are replaced one by one"),
+    Event("settings_refused", "error", "SIGHUP: something is wrong with the settings, and nothing"
+          " changes"),
+    Event("settings_kept", "warning", "SIGHUP: these settings have other values now, which wait for"
+          " a restart"),
+    Event("workers_resized", "info", "SIGTTIN or SIGTTOU: there are to be so many `workers`"),
+    Event("workers_not_resized", "info", "SIGTTIN or SIGTTOU, but there can be no more or fewer"
+          " `workers`"),
+    Event("connections_uneven", "warning", "the system cannot spread new connections over a part of"
+          " the listeners: some workers accept on more than one"),
+    Event("worker_leaves", "info", "another worker has the place of this one, which ends when its"
+          " clients have gone"),
     Event("stopping", "info", "a signal asks the server to stop"),
     Event("interrupted_again", "warning", "a second SIGINT in a stop: the server ends at once"),
     Event("stopped", "info", "the server has ended in order, `seconds` after it was asked to"),

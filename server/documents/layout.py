@@ -38,7 +38,8 @@ WRITERS: Final = {
     "journal": "the journal; `waiting` any worker as well, without a lock",
     "archive": "the archive",
     "repairs": "the repair; `kills`, `pauses` and what follows the master",
-    "workers": "the worker of the slot, and a repair after its death; `host` the master",
+    "workers": "the worker of the slot, and a repair after its death; `host` the master, which"
+    " clears `pid` when it has ended",
     "counters": "the worker of the slot, alone",
     "served": "the worker of the record, alone",
     "deliveries": "the worker of the slot, alone",

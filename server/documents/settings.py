@@ -4,7 +4,7 @@ from typing import Final
 
 from libcli.environment import PREFIX
 from libproto.form import VARIABLE
-from server import documents, exits
+from server import documents, early, exits
 from server.config import (
     ACTIONS,
     CONFIG_ABOUT,
@@ -33,6 +33,10 @@ def document() -> str:
         f"it for a service called tradechat (as Kubernetes: `{PREFIX}PORT=tcp://...`).",
         f"`{VARIABLE}=1` is no setting: any program of tradechat runs interpreted with it.",
         "",
+        "SIGHUP to the server has it read all of them again. Those that have `yes` below come into",
+        "effect with that; a new value of another one waits for a restart, and the log says so",
+        "(`settings_kept`). Where something is wrong, nothing changes (`settings_refused`).",
+        "",
         "| flag | meaning |",
         "|------|---------|",
         f"| `--config FILE` | {cell(CONFIG_ABOUT)} |",
@@ -49,11 +53,26 @@ def document() -> str:
                 "",
                 f"## {group}",
                 "",
-                "| flag | environment | default | unit | allowed | meaning |",
-                "|------|-------------|---------|------|---------|---------|",
+                "| flag | environment | default | unit | allowed | SIGHUP | meaning |",
+                "|------|-------------|---------|------|---------|--------|---------|",
             ]
         cells = (f"`{row.flag}`", f"`{row.variable}`", row.default, spec.unit, row.allowed)
-        lines.append("| " + " | ".join(map(cell, (*cells, spec.about))) + " |")
+        reload = "yes" if spec.reload else ""
+        lines.append("| " + " | ".join(map(cell, (*cells, reload, spec.about))) + " |")
     lines += ["", "## Between settings", "", *(f"- {rule.text}." for rule in RULES)]
+    lines += [
+        "",
+        "## Signals",
+        "",
+        "To the process whose id is in the line `ready`, the master:",
+        "",
+    ]
+    lines += ["| signal | what the server does |", "|--------|----------------------|"]
+    lines += [f"| {names} | {about} |" for names, about in early.SIGNALS.items()]
+    lines += [
+        "",
+        "All others are ignored. One that comes while the server starts or repairs is obeyed when",
+        "that is done; while it stops, only those that stop it and SIGUSR1 are.",
+    ]
     lines += ["", "## Exit codes", "", *exits.table().splitlines()]
     return "\n".join(lines) + "\n"

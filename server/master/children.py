@@ -216,6 +216,7 @@ class Child:
     pid: int
     born: float = field(default_factory=time.monotonic)
     serving: float = math.inf  # since when: time.monotonic()
+    generation: int = 0  # of a worker; see Crew
     beat: int = 0  # as last seen
     beat_seen: float = field(default_factory=time.monotonic)  # when it changed
 

@@ -16,7 +16,7 @@ from typing import Final, Protocol, TypeVar
 
 import liblog
 from libnet.errors import AddressInUse
-from libnet.sockets import USER_TIMEOUT_MS, listen, listen_first, tune
+from libnet.sockets import USER_TIMEOUT_MS, listen, listen_first, steer, tune
 from libnet.wakeup import Wakeup
 from server.child import limit_of
 from server.config import Settings
@@ -89,10 +89,16 @@ class Descriptor:
             os.close(fd)
 
 
+def slots(settings: Settings) -> int:
+    """Places of workers in the region: one more than can be at a time, for the one that takes the
+    place of another."""
+    return settings.seats + 1
+
+
 def capacities(settings: Settings) -> Capacities:
     """The region's capacities, from the settings."""
     return Capacities(
-        workers=settings.workers,
+        workers=slots(settings),
         accounts=settings.accounts,
         rooms=settings.rooms,
         clients=settings.clients,
@@ -122,7 +128,10 @@ class Resources:
     """What the master shares with its children. CannotStart: nothing of it is left then."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings: Final = settings
+        self.settings = settings
+        """Of who is forked from now on."""
+        self.seats: Final = settings.seats
+        """How many workers there can be: listeners."""
         self._parts: Final = defaultdict[Part, list[Callable[[], None]]](list)
         self.data: DataDirectory | None = None
         with ExitStack() as stack, _step("acquire what the server needs"):
@@ -160,13 +169,13 @@ class Resources:
             with _step(f"use the data directory {settings.data}"):
                 self.data = _opened(self.region, DataDirectory(settings.data))
         with _step("make the wake-ups between the processes"):
-            self.wakeups = [keep(Part.WAKEUPS, Wakeup()) for _ in range(settings.workers)]
+            self.wakeups = [keep(Part.WAKEUPS, Wakeup()) for _ in range(slots(settings))]
             self.journal_wakeup = keep(Part.JOURNAL_WAKEUP, Wakeup())
         with _step("connect the workers with the archive"):
             # Both ends stay, whoever dies.
             self.questions: list[socket.socket] = []
             self.answers: list[socket.socket] = []
-            for _ in range(settings.workers if self.data else 0):
+            for _ in range(slots(settings) if self.data else 0):
                 asking, answering = _message_pair()
                 self.questions.append(keep(Part.QUESTIONS, asking))
                 self.answers.append(keep(Part.ANSWERS, answering))
@@ -185,6 +194,18 @@ class Resources:
                 for close in closing:
                     close()
 
+    def spread(self, count: int) -> None:
+        """Have new connections come to the first so many listeners."""
+        try:
+            if self.seats > 1:
+                steer(self.listeners[0], count)
+        except OSError as error:
+            log.warning(
+                "connections_uneven",
+                reason=error.strerror,
+                advice="some workers get more of the connections: set --max-workers to --workers",
+            )
+
     def stop_listening(self) -> None:
         """Nobody can connect any more, at once, whatever the workers do: the sockets themselves
         stop, of which they only have other descriptors."""
@@ -199,9 +220,9 @@ class Resources:
 
 
 def _listeners(settings: Settings) -> Iterator[socket.socket]:
-    """A listening socket for each worker, all on one port. CannotStart."""
+    """A listening socket for each worker that there can be, all on one port. CannotStart."""
     host, port = settings.host, settings.port
-    for number in range(settings.workers):
+    for number in range(settings.seats):
         try:
             with _step(f"listen on {host} port {port}"):
                 sock = listen(host, port) if number else listen_first(host, port)

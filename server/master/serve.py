@@ -4,6 +4,7 @@ the one before was damaged and there is a journal to begin anew from.
 
 import errno
 import resource
+from collections import deque
 from contextlib import closing
 from dataclasses import replace
 from typing import Final
@@ -14,10 +15,10 @@ import liblog
 from libproto.form import FORM
 from server import faults
 from server.child import limit_of
-from server.config import Settings
+from server.config import Configuration, Settings
 from server.early import open_streams, reset_signals, write_line
 from server.exits import Exit
-from server.master.resources import CannotStart, Resources, refuse
+from server.master.resources import CannotStart, Resources, refuse, slots
 from server.master.supervisor import Supervisor
 
 REBUILDS_MAX: Final = 3  # times that a server begins anew after damage
@@ -27,8 +28,8 @@ OTHER_FILES: Final = 64  # descriptors of a process, for all else
 log = liblog.get("master")
 
 
-def serve(settings: Settings) -> Exit:
-    """Run a server; answers its exit code."""
+def serve(settings: Settings, configuration: Configuration) -> Exit:
+    """Run a server; answers its exit code. configuration: of the settings."""
     try:
         reset_signals()
         open_streams()
@@ -41,6 +42,7 @@ def serve(settings: Settings) -> Exit:
     if FORM.advice:
         log.warning("not_compiled", reason=FORM.reason, advice=FORM.advice)
     _raise_limits(settings)
+    asked: deque[int] = deque()
     for _ in range(1 + REBUILDS_MAX):
         try:
             resources = Resources(settings)
@@ -48,10 +50,10 @@ def serve(settings: Settings) -> Exit:
             refuse(settings, str(error))
             return Exit.NOT_STARTED
         with closing(resources):
-            code = Supervisor(resources).run()
+            code = Supervisor(resources, configuration, asked).run()
         if code is not Exit.DAMAGED or settings.durability == "none":
             break
-        settings = replace(settings, port=resources.port, sources=None)
+        settings = replace(resources.settings, port=resources.port, sources=None)
     return code
 
 
@@ -70,7 +72,7 @@ def _open_log(settings: Settings) -> None:
 def open_files_needed(settings: Settings) -> int:
     """Descriptors that one process may need. A worker's share of the connections is not known
     before, so all of them; listeners, wake-ups and sockets to the archive are of every worker."""
-    return settings.max_connections + OF_A_WORKER * settings.workers + OTHER_FILES
+    return settings.max_connections + OF_A_WORKER * slots(settings) + OTHER_FILES
 
 
 def _raise_limits(settings: Settings) -> None:

@@ -10,11 +10,13 @@ import os
 import select
 import signal
 import time
+from collections import deque
 from typing import Final
 
 import liblog
 from libproto.form import FORM
-from server.child import WORKERS_SHARE, fork_failure
+from server.child import REOPEN_LOG, WORKERS_SHARE, fork_failure, reopen_log
+from server.config import ConfigError, Configuration, Settings
 from server.core import stats
 from server.core.log import NO_JOURNAL
 from server.early import STOP_SIGNALS, signal_name, write_line
@@ -31,18 +33,21 @@ from server.master.children import (
     Ended,
     Role,
 )
+from server.master.crew import ALONE_S, Crew
 from server.master.recovery import Outcome, Recovery
 from server.master.resources import Resources, refuse
+from server.master.vacancy import Vacancy
 from server.region import status
 from server.region.layout import ServerState
 
 START_S: Final = 30.0  # the longest that workers may take to serve
 KEEPER_TRIES: Final = 5  # to start or to end a journal or archive process that is killed
 WATCH_S: Final = 0.25  # how often the master looks at the workers' alarms and beats
-BACK_OFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # before a child is forked again
-ALONE_S: Final = 0.2  # the longest back-off while no worker is there at all
-STEADY_S: Final = 0.5  # a child that served so long was no failure: it is replaced at once
+QUIT_S: Final = 1.0  # from SIGQUIT to the end, at most
 KILLED_S: Final = 1.0  # how long a killed process is waited for at the end
+
+_COMMANDS: Final = frozenset({signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU})
+"""Signals that are obeyed while it serves, and kept until then."""
 
 log = liblog.get("master")
 
@@ -50,14 +55,20 @@ log = liblog.get("master")
 class Supervisor:
     """The life of one server, with resources that its owner gives back."""
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(
+        self, resources: Resources, configuration: Configuration, asked: deque[int]
+    ) -> None:
+        """configuration: where the settings come from. asked: signals that are to be obeyed when it
+        serves; more are added to them."""
         self._resources: Final = resources
-        self._settings: Final = resources.settings
+        self._configuration: Final = configuration
+        self._asked: Final = asked
         self._region: Final = resources.region
         self._children: Final = Children(resources)
         self._recovery: Final = Recovery(resources, self._children, self._wait, self._overdue)
-        self._vacant: dict[tuple[Role, int], float] = {}  # when it is forked: time.monotonic()
-        self._failures: dict[tuple[Role, int], int] = {}  # in a row
+        self._crew: Final = Crew(resources, self._children)
+        self._vacancies: Final = {role: Vacancy() for role in KEEPERS}
+        self._early_ends: dict[Role, int] = {}  # of keepers that were killed before they served
         self._stops: list[int] = []  # signals that ask to stop, in order
         self._stop_by = math.inf  # time.monotonic()
         self._starting = True
@@ -68,6 +79,11 @@ class Supervisor:
         self._poll.register(resources.reports, select.POLLIN)
         self._stats = stats.Stats(self._region)
         self._exit = Exit.OK
+
+    @property
+    def _settings(self) -> Settings:
+        """As they are now."""
+        return self._resources.settings
 
     def run(self) -> Exit:
         """Start, serve until told to stop, end. No child is left, whatever happens."""
@@ -102,12 +118,20 @@ class Supervisor:
 
     def _take_signals(self) -> None:
         for number, sender in self._resources.signals.take():
-            if number not in STOP_SIGNALS:
+            if number in STOP_SIGNALS or number == signal.SIGQUIT:
+                self._stops.append(number)
+                hurries = number == signal.SIGQUIT
+                seconds = QUIT_S if hurries else self._settings.graceful_timeout
+                if hurries or len(self._stops) == 1:
+                    self._stop_by = min(self._stop_by, time.monotonic() + seconds)
+            elif number == REOPEN_LOG:
+                reopen_log()
+                self._children.signal(self._children.of(WORKER, *KEEPERS), REOPEN_LOG)
+                log.info("log_reopened", sender=sender)
+            elif number in _COMMANDS and not self._draining:
+                self._asked.append(number)
+            else:
                 log.info("signal_ignored", signal=signal_name(number), sender=sender)
-                continue
-            if not self._stops:
-                self._stop_by = time.monotonic() + self._settings.graceful_timeout
-            self._stops.append(number)
 
     def _overdue(self) -> bool:
         """Has a stop taken as long as it may?"""
@@ -119,11 +143,12 @@ class Supervisor:
             if child.slot == slot:
                 child.serving = time.monotonic()
                 if child.role is WORKER:
-                    self._host(slot, None)
+                    self._crew.serves(child)
 
     def _take_end(self, ended: Ended) -> None:
         child, code = ended.child, ended.code
         if child.role is WORKER:
+            self._region.words[self._region.layout["workers"].at(child.slot, "pid")] = 0
             status.stopped(self._region, child.slot, time.monotonic_ns() // 1000)
         if child.role is REPAIRS:
             self._recovery.repair_ended(code)
@@ -131,8 +156,9 @@ class Supervisor:
         if self._starting:
             self._start_failed(ended)
             return
-        if self._draining and (not code or self._killed or child.role is LOAD):
-            return  # as it was told to
+        as_told = child.role is WORKER and self._crew.ended(child, code)
+        if as_told or (self._draining and (not code or self._killed or child.role is LOAD)):
+            return
         log.warning(
             "process_died",
             process=child.name,
@@ -149,7 +175,8 @@ class Supervisor:
             )
             self._exit = Exit.JOURNAL
             return
-        self._vacate(child)
+        if child.role in KEEPERS:
+            self._vacancies[child.role].ended(child.serving, self._longest_s(child.role))
 
     # ---- the start
 
@@ -166,8 +193,7 @@ class Supervisor:
                     self._spawn(role)
                 if not self._await_serving(math.inf):  # as much as there is on disk
                     return False
-            for slot in range(self._settings.workers):
-                self._spawn(WORKER, slot)
+            self._crew.begin(self._settings.workers)
             return self._await_serving(START_S)
         except OSError as error:
             self._cannot_start(f"cannot fork: {fork_failure(error)}")
@@ -183,7 +209,7 @@ class Supervisor:
         deadline = time.monotonic() + seconds
         while self._going_on():
             late = [child for child in self._children if child.serving == math.inf]
-            if not late and not self._vacant:
+            if not late:
                 return True
             if time.monotonic() > deadline:
                 names = ", ".join(child.name for child in late)
@@ -199,11 +225,10 @@ class Supervisor:
             return
         if not self._going_on():
             return  # one sentence is enough
-        key = child.role, child.slot
-        tries = self._failures.get(key, 0)
+        tries = self._early_ends.get(child.role, 0)
         if child.role in KEEPERS and ended.code < 0 and tries < KEEPER_TRIES:
             log.warning("process_died_early", process=child.name, how=ended.how)
-            self._failures[key] = tries + 1
+            self._early_ends[child.role] = tries + 1
             self._spawn(child.role)
             return
         reason = self._children.reasons.get(child.slot) or ended.how
@@ -240,11 +265,11 @@ class Supervisor:
 
     def _supervise(self) -> None:
         """Until a signal, or damage that cannot be repaired."""
-        interval = self._settings.stats_interval
-        due = time.monotonic() + interval
+        due = time.monotonic() + self._settings.stats_interval
         while self._going_on():
-            now = time.monotonic()
-            dues = [now + WATCH_S, *self._vacant.values()]
+            now, interval = time.monotonic(), self._settings.stats_interval
+            dues = [now + WATCH_S, *self._crew.dues()]
+            dues += [vacancy.due for vacancy in self._vacancies.values()]
             if interval:
                 dues.append(due)
             self._wait(min(dues) - now)
@@ -254,10 +279,45 @@ class Supervisor:
             while self._recovery.alarmed or self._recovery.dead:
                 if not self._recover() or not self._going_on():
                     return
+            while self._asked:
+                self._obey(self._asked.popleft())
             self._fill()
             if interval and time.monotonic() >= due:
-                due += interval
+                due = time.monotonic() + interval
                 log.info("stats", **self._stats.line(time.monotonic()))
+
+    def _obey(self, number: int) -> None:
+        """What the operator asks for by a signal."""
+        if number == signal.SIGHUP:
+            self._reload()
+            return
+        before = len(self._crew)
+        count = self._crew.resize(before + (1 if number == signal.SIGTTIN else -1))
+        most = self._resources.seats
+        if count == before:
+            log.info("workers_not_resized", signal=signal_name(number), workers=count, most=most)
+        else:
+            log.info("workers_resized", signal=signal_name(number), workers=count, most=most)
+
+    def _reload(self) -> None:
+        """Read the settings again, and replace the workers one by one. Where something is wrong
+        with the settings, nothing changes."""
+        try:
+            settings, changed, kept = self._configuration.reread(self._settings)
+        except ConfigError as error:
+            log.error(
+                "settings_refused",
+                reason=str(error),
+                advice="correct it and send SIGHUP again: the server goes on with what it had",
+            )
+            return
+        self._resources.settings = settings
+        if kept:
+            log.warning("settings_kept", settings=kept, advice="restart the server for these")
+        if "workers" in changed:
+            self._crew.resize(settings.workers)
+        self._crew.replace_all()
+        log.info("reloading", changed=changed, workers=len(self._crew))
 
     def _recover(self) -> bool:
         """False where nobody may go on."""
@@ -291,54 +351,34 @@ class Supervisor:
 
     # ---- forking
 
-    def _spawn(self, role: Role, slot: int | None = None) -> Child:
-        """Fork a child. OSError."""
-        child = self._children.spawn(role, slot)
-        self._vacant.pop((role, child.slot), None)
+    def _spawn(self, role: Role) -> Child:
+        """Fork a child that is no worker. OSError."""
+        child = self._children.spawn(role)
+        if role in self._vacancies:
+            self._vacancies[role].close()
         return child
 
-    def _spawn_if_possible(self, role: Role, slot: int) -> Child | None:
+    def _spawn_if_possible(self, role: Role) -> Child | None:
         """Fork a child, or try again later."""
         try:
-            return self._spawn(role, slot)
+            return self._spawn(role)
         except OSError as error:
-            log.warning(
-                "process_not_forked",
-                process=role.name,
-                slot=slot,
-                reason=fork_failure(error),
-            )
-            self._postpone(role, slot, failed=True)
+            reason = fork_failure(error)
+            log.warning("process_not_forked", process=role.name, slot=role.place, reason=reason)
+            self._vacancies[role].open(failed=True, longest_s=self._longest_s(role))
             return None
 
-    def _vacate(self, child: Child) -> None:
-        steady = time.monotonic() - child.serving > STEADY_S
-        self._postpone(child.role, child.slot, failed=not steady)
-
-    def _postpone(self, role: Role, slot: int, *, failed: bool) -> None:
-        """It is forked again: at once, or after a back-off where it fails in a row."""
-        failures = self._failures.get((role, slot), 0) + 1 if failed else 0
-        self._failures[role, slot] = failures
-        delay = BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)]
-        if role is KEEP_JOURNAL or not self._children.of(WORKER):
-            delay = min(delay, ALONE_S)
-        self._vacant[role, slot] = time.monotonic() + delay
+    @staticmethod
+    def _longest_s(role: Role) -> float:
+        """The longest back-off: without a journal nothing is answered."""
+        return ALONE_S if role is KEEP_JOURNAL else math.inf
 
     def _fill(self) -> None:
-        """Fork what is due; for workers that are not, a sibling accepts."""
-        now = time.monotonic()
-        for (role, slot), due in tuple(self._vacant.items()):
-            if (due > now or not self._spawn_if_possible(role, slot)) and role is WORKER:
-                self._host(slot, next((c.slot for c in self._children.of(WORKER)), None))
-
-    def _host(self, slot: int, host: int | None) -> None:
-        """Let a sibling accept on the listener of a slot that is empty; None: no longer."""
-        words, at = self._region.words, self._region.layout["workers"].at(slot, "host")
-        value = 0 if host is None else host + 1
-        if words[at] != value:
-            words[at] = value
-            for wakeup in self._resources.wakeups:
-                wakeup.set()
+        """Fork what is due."""
+        for role, vacancy in self._vacancies.items():
+            if vacancy.due <= time.monotonic():
+                self._spawn_if_possible(role)
+        self._crew.fill()
 
     # ---- the stop
 
@@ -348,6 +388,9 @@ class Supervisor:
         began = time.monotonic()
         self._draining, before = True, len(self._stops)
         self._stop_by = min(self._stop_by, began + self._settings.graceful_timeout)
+        for number in self._asked:
+            log.info("signal_ignored", signal=signal_name(number))
+        self._asked.clear()
         self._region.header.state = ServerState.DRAINING
         self._resources.stop_listening()
         if self._stops:
@@ -368,11 +411,14 @@ class Supervisor:
         kill_at, killed = self._stop_by - (1 - WORKERS_SHARE) * grace, False
         while workers := self._children.of(WORKER):
             now = time.monotonic()
+            if signal.SIGQUIT in self._stops:
+                kill_at = now
             if now >= self._stop_by:
                 break  # killed, and they do not end
             if now >= kill_at and not killed:
                 slots = sorted(child.slot for child in workers)
-                log.warning("workers_overdue", workers=slots)
+                if signal.SIGQUIT not in self._stops:
+                    log.warning("workers_overdue", workers=slots)
                 self._children.signal(workers, signal.SIGKILL)
                 killed = self._killed = True
             self._wait(min((self._stop_by if killed else kill_at) - now, WATCH_S))
@@ -382,9 +428,8 @@ class Supervisor:
                 if self._exit is Exit.DAMAGED:
                     return False
                 kill_at = -math.inf
-            for role in KEEPERS:  # the workers' last answers wait for them
-                if self._vacant.pop((role, role.place or 0), None) is not None:
-                    self._spawn_if_possible(role, role.place or 0)
+            for role in self._take_vacant():  # the workers' last answers wait for them
+                self._spawn_if_possible(role)
         return True
 
     def _end_keepers(self, before: int) -> bool:
@@ -396,10 +441,16 @@ class Supervisor:
             self._wait(min(self._stop_by - time.monotonic(), WATCH_S))
             if self._interrupted(before):
                 return False
-            for role in KEEPERS:
-                if self._vacant.pop((role, role.place or 0), None) is not None:
-                    self._finish(role)
+            for role in self._take_vacant():
+                self._finish(role)
         return True
+
+    def _take_vacant(self) -> list[Role]:
+        """Roles of keepers that are vacant, and are not any more."""
+        found = [role for role, vacancy in self._vacancies.items() if vacancy.due < math.inf]
+        for role in found:
+            self._vacancies[role].close()
+        return found
 
     def _finish(self, role: Role) -> None:
         self._finishes += 1
@@ -411,7 +462,7 @@ class Supervisor:
                 "part",
             )
             self._exit = Exit.JOURNAL
-        elif child := self._spawn_if_possible(role, role.place or 0):
+        elif child := self._spawn_if_possible(role):
             self._children.signal([child], signal.SIGTERM)
 
     def _give_up_keepers(self) -> None:

@@ -271,13 +271,16 @@ SEGMENTS: tuple[Segment, ...] = (
     ),
     Segment(
         "workers",
-        "One slot per worker, written by that worker alone, but for the host.",
+        "One slot per worker, written by it alone; the host, and the pid when it has ended, by the "
+        "master.",
         lambda c: c.workers,
         (
             Field("pid", "process id; 0: none"),
             Field("ack", "the recovery epoch it has acknowledged"),
             Field("beat", "turns of its timer: it stands still where the worker does"),
-            Field("host", "worker slot + 1 that accepts for it while it is down, or 0; master"),
+            Field(
+                "host", "worker slot + 1 that accepts on the listener of this number, or 0; master"
+            ),
             Field("cut", "counts its sessions that others have ended; registry lock"),
             Field("parked", "1 while answers wait for `released`: the journal then wakes it"),
             Field("started", "when it began to serve", Kind.TIME),

@@ -109,6 +109,13 @@ class Connections:
             connection.push(frame)
             connection.flush()
 
+    async def until_gone(self, loop: asyncio.AbstractEventLoop, stops: Callable[[], bool]) -> None:
+        """Until all clients have gone by themselves, drain_timeout at most. stops: need it be
+        waited for no longer?"""
+        deadline = loop.time() + self._settings.drain_timeout
+        while self._open and loop.time() < deadline and not stops():
+            await asyncio.sleep(END_S)
+
     async def drain(
         self,
         loop: asyncio.AbstractEventLoop,

@@ -1,4 +1,9 @@
-"""Where a worker accepts: on its own listener, and on those of slots that are empty just now."""
+"""Where a worker accepts: on the listeners that the master gives to it.
+
+A listener is never closed while the server serves, as that would reset whoever waits in its queue.
+It goes from one worker to another by a word; for a moment both accept on it, or nobody, and nobody
+who connects notices that.
+"""
 
 import asyncio
 import errno
@@ -20,8 +25,7 @@ log = liblog.get("worker")
 
 
 class Listeners:
-    """The listeners that one worker accepts on. The master says, in a word of each slot, who
-    accepts for it while it has no worker."""
+    """The listeners that one worker accepts on: the master says in a word of each whose it is."""
 
     def __init__(
         self,
@@ -31,36 +35,33 @@ class Listeners:
         pump: Pump,
         connection: Callable[[], FrameProtocol],
     ) -> None:
-        """sockets: of all workers, by slot. connection: makes one for each that is accepted."""
+        """sockets: all there are. connection: makes one for each that is accepted."""
         self._words: Final = region.words
         self._slot, self._sockets, self._pump = slot, sockets, pump
         self._loop: Final = pump.loop
         self._connection = connection
         workers = region.layout["workers"]
-        self._hosts = [workers.at(other, "host") for other in range(workers.records)]
-        self._open: dict[int, socket.socket] = {}  # by slot
+        self._hosts = [workers.at(number, "host") for number in range(len(sockets))]
+        self.closed = False
+        """It accepts nothing any more."""
+        self._open: dict[int, socket.socket] = {}  # by the listener's number
         self._waits: dict[int, asyncio.TimerHandle] = {}  # those that go on later
 
-    def open(self) -> None:
-        """Accept on this worker's own."""
-        self._begin(self._slot, self._sockets[self._slot])
-
-    def _begin(self, slot: int, listener: socket.socket) -> None:
-        self._open[slot] = listener
-        self._loop.add_reader(listener.fileno(), self._accept, slot)
-
     def host(self) -> None:
-        """Accept on the listeners of other slots as far as the master says so now, no further."""
-        for slot, at in enumerate(self._hosts):
-            if slot == self._slot or (self._words[at] == self._slot + 1) == (slot in self._open):
+        """Accept where the master says so now, and nowhere else."""
+        if self.closed:
+            return
+        for number, at in enumerate(self._hosts):
+            if (self._words[at] == self._slot + 1) == (number in self._open):
                 continue
-            if slot in self._open:
-                self._end(slot)
+            if number in self._open:
+                self._end(number)
             else:
-                self._begin(slot, self._sockets[slot].dup())
+                listener = self._open[number] = self._sockets[number].dup()
+                self._loop.add_reader(listener.fileno(), self._accept, number)
 
-    def _accept(self, slot: int) -> None:
-        listener = self._open[slot]
+    def _accept(self, number: int) -> None:
+        listener = self._open[number]
         for _ in range(ACCEPT_MAX):
             try:
                 sock, _ = listener.accept()
@@ -68,28 +69,28 @@ class Listeners:
                 return
             except OSError as error:
                 if error.errno == errno.EINVAL:  # the server stops, and has shut it down
-                    self._end(slot)
+                    self.close()
                 elif error.errno in _NO_ROOM:
-                    self._wait(slot, error)
+                    self._wait(number, error)
                 else:
                     raise
                 return
             sock.setblocking(False)
             self._pump.add(sock, self._connection())
 
-    def _wait(self, slot: int, error: OSError) -> None:
+    def _wait(self, number: int, error: OSError) -> None:
         """Clients wait in the listener's queue until there is room for one."""
         log.error("not_accepting", error=error.strerror, retry_s=RETRY_S)
-        self._loop.remove_reader(self._open[slot].fileno())
-        self._waits[slot] = self._loop.call_later(RETRY_S, self._go_on, slot)
+        self._loop.remove_reader(self._open[number].fileno())
+        self._waits[number] = self._loop.call_later(RETRY_S, self._go_on, number)
 
-    def _go_on(self, slot: int) -> None:
-        del self._waits[slot]
-        self._loop.add_reader(self._open[slot].fileno(), self._accept, slot)
+    def _go_on(self, number: int) -> None:
+        del self._waits[number]
+        self._loop.add_reader(self._open[number].fileno(), self._accept, number)
 
-    def _end(self, slot: int) -> None:
-        listener = self._open.pop(slot)
-        waits = self._waits.pop(slot, None)
+    def _end(self, number: int) -> None:
+        listener = self._open.pop(number)
+        waits = self._waits.pop(number, None)
         if waits is None:
             self._loop.remove_reader(listener.fileno())
         else:
@@ -97,6 +98,7 @@ class Listeners:
         listener.close()
 
     def close(self) -> None:
-        """Accept nothing more."""
-        for slot in tuple(self._open):
-            self._end(slot)
+        """Accept nothing more, whatever the master says."""
+        self.closed = True
+        for number in tuple(self._open):
+            self._end(number)

@@ -18,7 +18,7 @@ from libnet.wakeup import Wakeup
 from libproto.messages import KEY_LEN
 from libproto.scram import Verifier
 from server.archive.client import ArchiveClient
-from server.child import BEAT_S, Report, enter, limit_of
+from server.child import BEAT_S, LEAVE, Report, enter, limit_of
 from server.config import Settings
 from server.core.state import State
 from server.core.trail import Trails
@@ -133,14 +133,19 @@ class Worker:
         self._tick_due = time.monotonic()
 
     async def serve(self, report: Report) -> None:
-        """Until SIGTERM, and then in order to the end."""
+        """Until SIGTERM or LEAVE, and then in order to the end."""
         loop, words, slot = self._loop, self._words, self._slot
-        stop = asyncio.Event()
-        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        told, stop = asyncio.Event(), asyncio.Event()
+
+        def end() -> None:
+            stop.set()
+            told.set()
+
+        loop.add_signal_handler(signal.SIGTERM, end)
+        loop.add_signal_handler(LEAVE, told.set)
         # The master forked with them blocked.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOP_SIGNALS, LEAVE})
         loop.add_reader(self._wakeup.fileno(), self._woken)
-        self._listeners.open()
         self._tick()
         self._sweep()
         _check_descriptors(self._wakeup.fileno())
@@ -149,12 +154,17 @@ class Worker:
         self._reporter.serves()
         self._report()
         report.serves()
-        await stop.wait()
+        await told.wait()
         self._listeners.close()
         self._reporter.drains()
         self._report()
         connections, durable = self._services.connections, self._services.durable
         log.info("worker_stopping", connections=len(connections))
+        if not stop.is_set():
+            connections.announce(
+                self._services.settings.drain_timeout, "another worker has the place of this one"
+            )
+            await connections.until_gone(loop, stop.is_set)
         connections.announce(0, "the server is stopping")
         await connections.drain(loop, lambda: durable.waits, durable.abort_waiting)
 

@@ -194,6 +194,15 @@ def test_a_pause_is_told(server: RunningServer) -> None:
     assert found["paused_s"] > 1.5
 
 
+def test_workers_are_replaced() -> None:
+    """Nobody loses a connection: clients move to other workers before."""
+    args = ("--json", "--restart-every=3600", "--duration=4", "--pipeline=4", "--mix=trade-heavy")
+    found = good(bench(*args))
+    assert found["restarts"] == 1
+    assert found["moves"] > 0
+    assert (found["reconnects"], found["error_lost"]) == (0, 0)
+
+
 def test_workers_are_killed() -> None:
     found = good(bench("--json", "--kill-every=0.2", SECOND, "--pipeline=4", "--mix=trade-heavy"))
     assert found["kills"] >= 2

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from server.config import Settings
+from server.config import Configuration, Settings
 from server.master.serve import serve
 from tests.helpers import leaks
 
@@ -49,7 +49,7 @@ class ForkedServer:
                 os.dup2(opened, fd)
                 os.close(opened)
             before()
-            code = serve(self.settings)
+            code = serve(self.settings, Configuration(self.settings, lambda: self.settings))
         except BaseException:  # noqa: BLE001 - told to whoever reads standard error
             os.write(2, traceback.format_exc().encode())
         finally:

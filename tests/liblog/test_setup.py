@@ -436,3 +436,27 @@ def test_capture_works_before_anything_is_configured(capfd: pytest.CaptureFixtur
         ("debug", "said", 1)
     ]
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_file_is_opened_anew(tmp_path: Path) -> None:
+    """As after it was renamed; where that fails, lines go on to the one that is open."""
+    path, moved = tmp_path / "log", tmp_path / "log.1"
+    liblog.configure(path=path)
+    log = liblog.get("test")
+    log.info("first")
+    path.rename(moved)
+    log.info("second")
+    path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        liblog.reopen()
+    log.info("third")
+    path.rmdir()
+    liblog.reopen()
+    log.info("fourth")
+    assert [line["event"] for line in lines_of(moved)] == ["first", "second", "third"]
+    assert [line["event"] for line in lines_of(path)] == ["fourth"]
+
+
+def test_without_a_file_nothing_is_opened_anew() -> None:
+    liblog.configure()
+    liblog.reopen()

@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import pairwise
 
 import pytest
@@ -26,7 +27,7 @@ from libnet import (
     tune,
     writen,
 )
-from libnet.sockets import is_self_connected
+from libnet.sockets import is_self_connected, listen_first, steer
 from tests.helpers.server import lasting_port
 
 TIMEOUT_S = 10.0
@@ -62,6 +63,38 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 # Listening
+
+
+def waiting(listener: socket.socket) -> int:
+    """How many have connected to it, and are taken by this."""
+    count = 0
+    while True:
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:
+            return count
+        sock.close()
+        count += 1
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_connections_come_to_the_first_listeners_only(host: str) -> None:
+    """As many as are wanted just now, in the order in which they were made. Who has connected
+    before stays in the queue of another one, and is served."""
+    with ExitStack() as stack:
+        first = stack.enter_context(listen_first(host, 0))
+        port = port_of(first)
+        listeners = [first, *(stack.enter_context(listen(host, port)) for _ in range(3))]
+        for count in (1, 3, 2, 4):
+            steer(listeners[-1], count)
+            clients = [connect(host, port, TIMEOUT_S) for _ in range(24 * count)]
+            steer(first, 1)
+            came = [waiting(listener) for listener in listeners]
+            assert sum(came) == len(clients)
+            assert all(came[:count])
+            assert not any(came[count:])
+            for client in clients:
+                client.close()
 
 
 @pytest.mark.parametrize("host", HOSTS)

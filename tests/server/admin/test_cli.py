@@ -11,6 +11,7 @@ import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,16 +128,17 @@ def test_the_summary_of_a_live_server(
     archive = summary.pop("archive")
     assert (list(archive), archive["closed"]) == (["reached", "lag", "closed"], 0)
     assert 0 <= archive["reached"] <= 3
+    capacities = replace(DEFAULT_CAPACITIES, workers=5)  # twice as many, and one to replace them
     assert summary == {
         "region": server.name,
-        "size": Layout(DEFAULT_CAPACITIES).size,
+        "size": Layout(capacities).size,
         "layout_version": LAYOUT_VERSION,
         "state": "SERVING",
         "master_pid": server.process.pid,
         "worker_pids": [lobby.worker_pid(0), lobby.worker_pid(1)],
         "recovery": None,
         "alarm": None,
-        "capacities": {n: getattr(DEFAULT_CAPACITIES, n) for n in DEFAULT_CAPACITIES.__slots__},
+        "capacities": {n: getattr(capacities, n) for n in capacities.__slots__},
         "use": {"accounts": 2, "sessions": 2, "clients": 1, "rooms": 1},
         "txn_ring": {"head": 5, "durable": 5},
         "event_ring": {"head": 3, "durable": 3},

@@ -94,6 +94,7 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "host": "127.0.0.1",
         "port": 7878,
         "workers": min(cores_available(), WORKERS_MAX),
+        "max_workers": 0,
         "data": Path("./data"),
         "name": "",
         "durability": "sync",
@@ -113,6 +114,7 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "client_retention": 86400.0,
         "client_grace": 600.0,
         "worker_timeout": 10.0,
+        "drain_timeout": 30.0,
         "sessions": 8192,
         "txn_ring": 65536,
         "event_ring": 2048,
@@ -162,7 +164,8 @@ def a_value(row: Setting, n: int) -> Any:
         return Path(f"folder {n}")
     if row.spec.power_of_two:
         return int(row.spec.minimum) << n
-    value = row.spec.minimum + n + {"idle_timeout": 20, "sessions": 9000}.get(row.name, 0)
+    least = {"idle_timeout": 20, "sessions": 9000, "max_workers": WORKERS_MAX - 4}
+    value = row.spec.minimum + n + least.get(row.name, 0)
     return int(value) if row.kind is int else float(value)
 
 
@@ -297,7 +300,7 @@ def test_bounds_themselves_are_allowed(row: Setting, source: str, tmp_path: Path
             for name in rule.names:
                 if row.name in rule.names and name != row.name:
                     other = BY_NAME[name].spec
-                    wants_low = name in ("heartbeat", "max_connections", "account_locks")
+                    wants_low = name in ("heartbeat", "max_connections", "workers", "account_locks")
                     limit = int(other.minimum if wants_low else other.maximum)
                     given.argv.append(f"{BY_NAME[name].flag}={limit}")
         if (row.name, value) in {("heartbeat", 65535), ("idle_timeout", 1)}:
@@ -596,12 +599,14 @@ def test_printed_settings_tell_where_each_came_from(given_: Given) -> None:
     given_.put("file", BY_NAME["rooms"], 3)
     given_.put("environment", BY_NAME["log_file"], "a b.log")
     given_.put("flag", BY_NAME["port"], 0)
+    given_.put("flag", BY_NAME["heartbeat"], 7)
     lines = effective(load(given_.argv, given_.environ)).splitlines()
     assert f"rooms = 3  # file {given_.path}" in lines
     assert 'log_file = "a b.log"  # environment TRADECHAT_LOG_FILE' in lines
     assert "port = 0  # flag --port" in lines
     assert 'host = "127.0.0.1"  # default' in lines
     assert 'name = ""  # default: tradechat-PORT' in lines
+    assert "heartbeat = 7  # flag --heartbeat; SIGHUP changes it" in lines
 
 
 def valid(row: Setting) -> st.SearchStrategy[Any]:
@@ -631,6 +636,7 @@ def valid_settings(draw: st.DrawFn) -> Settings:
     values["idle_timeout"] = max(values["idle_timeout"], values["heartbeat"] + 1)
     values["sessions"] = max(values["sessions"], values["max_connections"])
     values["account_locks"] = min(values["account_locks"], values["accounts"])
+    values["workers"] = min(values["workers"], values["max_workers"] or WORKERS_MAX)
     return Settings(**values)
 
 

@@ -24,7 +24,7 @@ from server.core import recovery
 from server.core.state import State
 from server.exits import Exit
 from server.journal import life
-from server.master.supervisor import BACK_OFF_S
+from server.master.vacancy import BACK_OFF_S
 from tests.helpers import leaks
 from tests.helpers.forked import NOBODY, ForkedServer, children_of, small_settings
 from tests.helpers.server import ROOT, lasting_port, wait_until

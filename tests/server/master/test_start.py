@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from libproto.messages import Opcode
+from server.config import Configuration
 from server.exits import Exit
 from server.master.resources import CannotStart, Resources
 from server.master.serve import serve
@@ -52,7 +53,8 @@ def test_each_acquisition_fails_once(tmp_path: Path) -> None:
     for nth in range(1, 1000):
         directory = tmp_path / str(nth)
         directory.mkdir()
-        program = partial(serve, small_settings(directory / "data"))
+        settings = small_settings(directory / "data")
+        program = partial(serve, settings, Configuration(settings, lambda: settings))  # noqa: B023 - not read again
         with leaks.watch():
             try:
                 seen = inject.run(program, nth, directory, END_S)

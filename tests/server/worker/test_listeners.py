@@ -37,7 +37,7 @@ class Accepted(FrameProtocol):
 
 
 class House:
-    """Two slots' listeners, and the one worker that is there, in slot 0."""
+    """Listeners, and the one worker that is there, in slot 0."""
 
     def __init__(self, words: Any, hosts: list[int], listening: Listeners) -> None:
         self._words, self._hosts, self.listeners = words, hosts, listening
@@ -57,7 +57,7 @@ def house(pump: Pump, sockets: list[socket.socket]) -> Iterator[House]:
         workers = region.layout["workers"]
         made = House(region.words, [workers.at(slot, "host") for slot in range(2)], listening)
         made.accepted = accepted
-        listening.open()
+        made.host(0, 1)
         try:
             yield made
         finally:
@@ -72,7 +72,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def test_it_accepts_for_a_slot_for_as_long_as_the_master_says_so() -> None:
+def test_it_accepts_where_and_as_long_as_the_master_says_so() -> None:
     async def run() -> None:
         pump = Pump(asyncio.get_running_loop())
         sockets = [listen("127.0.0.1", 0) for _ in range(2)]
@@ -92,7 +92,8 @@ def test_it_accepts_for_a_slot_for_as_long_as_the_master_says_so() -> None:
                 client.close()
         for connection in one.accepted:
             await connection.gone.wait()
-        sockets[1].close()
+        for sock in sockets:
+            sock.close()
         pump.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -123,6 +124,7 @@ def test_without_a_descriptor_clients_wait(monkeypatch: pytest.MonkeyPatch) -> N
             assert logged[0]["error"] == "Too many open files"
         client.close()
         await one.accepted[0].gone.wait()
+        sock.close()
         pump.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -139,9 +141,11 @@ def test_a_listener_that_is_shut_down_is_left_alone() -> None:
         pump = Pump(loop)
         sock = listen("127.0.0.1", 0)
         other = sock.dup()
-        with house(pump, [sock]):
+        with house(pump, [sock]) as one:
             other.shutdown(socket.SHUT_RDWR)
-            await until(lambda: sock.fileno() < 0)
+            await until(lambda: one.listeners.closed)
+            one.host(0, 1)
+        sock.close()
         other.close()
         pump.close()
         assert not crashes
