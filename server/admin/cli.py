@@ -13,7 +13,7 @@ from libcli import output
 from libcli.arguments import Parser
 from libcli.entry import run
 from libproto import version_of
-from server.admin import audit_cli, inspect_cli, journal_cli
+from server.admin import audit_cli, backup_cli, inspect_cli, journal_cli
 from server.admin.command import (
     EXIT_CODES,
     EXIT_NOT_DONE,
@@ -28,6 +28,8 @@ COMMANDS: Final[tuple[Command, ...]] = (
     inspect_cli.COMMAND,
     audit_cli.COMMAND,
     journal_cli.COMMAND,
+    backup_cli.BACKUP,
+    backup_cli.RESTORE,
 )
 
 

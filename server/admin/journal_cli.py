@@ -9,8 +9,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +20,6 @@ from server.admin.command import (
     EXIT_NOT_AGREED,
     PROGRAM,
     Command,
-    NotDone,
     say,
 )
 from server.admin.inspect import Time, Value
@@ -29,10 +27,11 @@ from server.admin.journal_dump import Choice, dump, oldest, user_id
 from server.admin.journal_repair import Lost, Plan, carry_out, plan
 from server.admin.journal_verify import Report, count_of, verify
 from server.admin.show import put_json
+from server.admin.target import add_data, files_in
 from server.admin.values import as_text
-from server.journal.directory import DataDirectory, DirectoryUnusable, lock_data
+from server.journal.directory import DataDirectory, lock_data
 from server.journal.disk import Disk
-from server.journal.errors import Damaged, JournalError
+from server.journal.errors import Damaged
 
 _EXAMPLES: Final = """\
 examples:
@@ -64,19 +63,13 @@ def _positive(text: str) -> int:
     return number
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="the server's --data"
-    )
-
-
 def _verify_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_data(parser)
+    add_data(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
 def _dump_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_data(parser)
+    add_data(parser)
     add = parser.add_argument
     add("--from", type=_positive, default=1, dest="first", metavar="TXN", help="the first to show,"
         " and the events from there on")  # fmt: skip
@@ -91,7 +84,7 @@ def _dump_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _repair_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_data(parser)
+    add_data(parser)
     parser.add_argument(
         "--until",
         type=_number,
@@ -107,25 +100,12 @@ def _repair_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do it without asking")
 
 
-@contextmanager
-def _files_in(directory: Path) -> Iterator[None]:
-    """What goes wrong with the files of this directory is NotDone, with the file and why."""
-    try:
-        yield
-    except Damaged as error:
-        raise NotDone(str(error), EXIT_DAMAGED) from error
-    except (JournalError, DirectoryUnusable) as error:
-        raise NotDone(str(error)) from error
-    except OSError as error:
-        raise NotDone(f"{error.filename or directory}: {error.strerror}") from error
-
-
 # ---- verify
 
 
 def _verify(options: argparse.Namespace) -> int:
     data = DataDirectory(options.data)
-    with _files_in(data.path):
+    with files_in(data.path):
         report = verify(Disk(), data)
     if options.json:
         put_json(_object(data, report))
@@ -190,7 +170,7 @@ def _dump(options: argparse.Namespace) -> int:
     data, disk = DataDirectory(options.data), Disk()
     show = put_json if options.json else _show_line
     shown, damaged = 0, 0
-    with _files_in(data.path):
+    with files_in(data.path):
         data.identity(disk)
         choice = Choice(
             options.first,
@@ -238,7 +218,7 @@ def _line(number: str, time_: str, kind: str, fields: str) -> str:
 
 def _repair(options: argparse.Namespace) -> int:
     data, disk = DataDirectory(options.data), Disk()
-    with _files_in(data.path):
+    with files_in(data.path):
         data.identity(disk)  # before anything else is looked at
         lock = lock_data(data.path)
         try:

@@ -1,13 +1,16 @@
-"""Which running server a command is about: --name or --port, and its region."""
+"""What a command is about: a running server, by --name or --port, or a data directory."""
 
 import argparse
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
-from server.admin.command import NotDone, UsageError
+from server.admin.command import EXIT_DAMAGED, NotDone, UsageError
 from server.config import SETTINGS
+from server.journal.directory import DirectoryUnusable
+from server.journal.errors import Damaged, JournalError
 from server.region.region import Region, RegionError
 
 _NAME_PATTERN: Final = next(row.spec.pattern for row in SETTINGS if row.name == "name")
@@ -63,3 +66,23 @@ def _region_name(text: str) -> str:
     if not text or not re.fullmatch(_NAME_PATTERN, text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a valid name of a server")
     return text
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add --data."""
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="the server's --data"
+    )
+
+
+@contextmanager
+def files_in(directory: Path) -> Iterator[None]:
+    """What goes wrong with the files of this directory is NotDone, with the file and why."""
+    try:
+        yield
+    except Damaged as error:
+        raise NotDone(str(error), EXIT_DAMAGED) from error
+    except (JournalError, DirectoryUnusable) as error:
+        raise NotDone(str(error)) from error
+    except OSError as error:
+        raise NotDone(f"{error.filename or directory}: {error.strerror}") from error

@@ -130,13 +130,18 @@ second one on it is refused whatever files are removed.
 
 ## Copying a directory
 
-Stop the server and copy the directory, all of it. A copy of a directory that a server is writing
-is either good or refused, and never something in between: if files of different moments do not
-fit together, the chain and the position tell, and the start names the file. Copy `{POSITION_FILE}`
-first, then `{SNAPSHOTS}/`, then `{JOURNAL}/`: then what was copied first is told by what was copied
-later. A copy that is put back has the identity of the log that it was copied from, and clients that
-have seen more than it has cannot tell. So after an older copy was put back run `tradechat-admin
-journal repair --data DIR --restored`, which gives the log a new one.
+`tradechat-admin backup --data DIR COPY` copies the directory of a server that runs, or of one
+that is stopped, and verifies the copy: it has all that was acknowledged before the command began.
+One that was interrupted has no `{IDENTITY}`, and no server starts with it. `tradechat-admin
+restore COPY --data NEW` makes a data directory from it and gives the log a new identity, so that
+clients that have seen more than the copy has notice.
+
+Another copy of a directory that a server is writing is either good or refused, and never
+something in between: if files of different moments do not fit together, the chain and the
+position tell, and the start names the file. Copy `{POSITION_FILE}` first, then `{SNAPSHOTS}/` and
+`{ROOMS}/`, then `{JOURNAL}/`: then what was copied first is told by what was copied later. A copy
+that is put back as it is has the identity of the log that it was copied from: run
+`tradechat-admin journal repair --data DIR --restored`, which gives the log a new one.
 """
 
 _JOURNAL: Final = """\

@@ -127,10 +127,9 @@ class RunningServer:
         self.wait()
         for pid in pids[1:]:
             leaks.wait_gone(pid)
-        for (
-            process
-        ) in leaks.descendants().values():  # a snapshot dies with its journal, and is ours
-            if process.parent == os.getpid() and process.name.startswith("tradechat: snap"):
+        # A snapshot dies with its journal, whose name it may have still, and is ours then.
+        for process in leaks.descendants().values():
+            if process.parent == os.getpid() and process.name.startswith(_MAKE_SNAPSHOTS):
                 leaks.wait_gone(process.pid)
         # The next server of this name would replace it; these have a name each.
         Path(f"/dev/shm/{self.name}").unlink(missing_ok=True)  # noqa: S108 - the region's place
@@ -147,6 +146,7 @@ class RunningServer:
         self.stop()
 
 
+_MAKE_SNAPSHOTS = ("tradechat: snap", "tradechat: jour")
 StartServer = Callable[..., RunningServer]
 
 

@@ -1200,6 +1200,7 @@ def test_damaged_histories_are_made_anew(tmp_path: Path) -> None:
             assert oldest == 1
             assert [item.room_seq for item in items] == list(range(1, last + 2))  # she has left
             assert ann.ok(Opcode.JOIN_ROOM, 9).last_seq == last + 1
+        wait_until(lambda: bool(events(server, "histories_set_aside")), "it is told")
         (told,) = events(server, "histories_set_aside")
         assert str(path) in told["reason"]
         assert (Path(told["kept"]) / path.name).exists()

@@ -39,6 +39,8 @@ for module, start in (
 ):
     for name in [name for name in vars(module) if name.startswith(start)]:
         delattr(module, name)
+if hasattr(os, "process_cpu_count"):  # Python 3.13: it is this one where there is no sched_
+    os.process_cpu_count = os.cpu_count
 """
 IMPORT_ALL = """
 import tradechat
