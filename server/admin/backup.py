@@ -14,7 +14,7 @@ The copy gets its `identity` last. One that was interrupted has none, and no ser
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,9 +24,9 @@ from server.admin.journal_verify import Report, verify
 from server.journal.directory import DataDirectory, DirectoryUnusable, lock_data
 from server.journal.disk import Disk
 from server.journal.errors import Damaged
-from server.journal.format import TEMPORARY
+from server.journal.format import TEMPORARY, number_in
 from server.journal.position import read as read_position
-from server.journal.reader import Reader, number_of
+from server.journal.reader import SUFFIX, Reader, number_of
 
 _CHUNK: Final = 1 << 20  # bytes, read at a time
 _TRIES: Final = 5
@@ -80,6 +80,21 @@ class _Copy:
         if relative not in self._opened and not path.name.endswith(TEMPORARY):
             self._opened[relative] = self._disk.open(path)
             self._size += self._disk.size(self._opened[relative])
+
+    def all(self) -> bool:
+        """Copy everything but the identity. False: a segment of the journal was made and removed
+        before it could be opened, so that the copy has a hole."""
+        source = self._source
+        self.open(source.path, source.position.name, source.idle.name)
+        for directory in (source.snapshots, source.rooms, source.journal):
+            self.open(directory)
+        for directory in (source.path, source.snapshots, source.rooms):
+            self.copy(directory)
+        self.open(source.journal)  # what was begun meanwhile: the histories may have it
+        self.copy(source.journal)
+        numbers = [number_in(path.name, SUFFIX) for path in self._opened]
+        there = sorted(number for number in numbers if number is not None)
+        return there == list(range(there[0], there[0] + len(there))) if there else True
 
     def copy(self, directory: Path) -> None:
         """Copy those of its files that are open."""
@@ -210,22 +225,23 @@ def _locked(disk: Disk, target: Path) -> Iterator[DataDirectory]:
 
 def _copy(disk: Disk, source: DataDirectory, target: DataDirectory, tell: Progress) -> Copied:
     identity = source.identity(disk)
-    copy = _Copy(disk, source, target, tell)
     try:
-        copy.open(source.path, source.position.name, source.idle.name)
-        for directory in (source.snapshots, source.rooms, source.journal):
-            copy.open(directory)
-        for directory in (source.path, source.snapshots, source.rooms):
-            copy.copy(directory)
-        copy.open(source.journal)  # what was begun meanwhile: the histories may have it
-        copy.copy(source.journal)
-        copy.cut(identity.log_id)
+        for _ in range(_TRIES):
+            copy = _Copy(disk, source, target, tell)
+            with closing(copy):
+                if copy.all():
+                    copy.cut(identity.log_id)
+                    break
+            _empty(target.path)
+        else:
+            raise DirectoryUnusable(
+                f"files of {source.journal} are made and removed faster than they can be copied: "
+                "choose a greater --history-size for the server, or a faster place for the copy"
+            )
         target.change_identity(disk, identity)
     except BaseException:
         _empty(target.path)
         raise
-    finally:
-        copy.close()
     return Copied(verify(disk, target), copy.files, copy.bytes)
 
 
