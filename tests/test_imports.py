@@ -84,6 +84,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "server.exits": frozenset(),
     "server.faults": frozenset({"server.early"}),
     "server.child": frozenset({"server.config", "server.early"}),
+    "server.control": frozenset(),
     "server.region": frozenset(),
     "server.core.room_bits": REGION,
     "server.core.audience": REGION,
@@ -96,9 +97,10 @@ ROOMS: dict[str, frozenset[str]] = {
     "server.archive": ARCHIVE,
     # Of the archive, workers take the questions and the client that asks them.
     "server.worker": CORE | SETTINGS | {"server.archive.protocol", "server.archive.client"},
-    "server.master": ARCHIVE | {"server.archive", "server.faults", "server.worker"},
+    "server.master": ARCHIVE
+    | {"server.archive", "server.control", "server.faults", "server.worker"},
     "server.program": SETTINGS | {"server.master"},
-    "server.admin": ARCHIVE | {"server.archive"},
+    "server.admin": ARCHIVE | {"server.archive", "server.control"},
     "server.documents": ARCHIVE | {"server.archive", "server.admin"},
 }
 

@@ -13,7 +13,7 @@ from libcli import output
 from libcli.arguments import Parser
 from libcli.entry import run
 from libproto import version_of
-from server.admin import audit_cli, backup_cli, inspect_cli, journal_cli
+from server.admin import audit_cli, backup_cli, control_cli, inspect_cli, journal_cli
 from server.admin.command import (
     EXIT_CODES,
     EXIT_NOT_DONE,
@@ -27,6 +27,8 @@ from server.admin.command import (
 COMMANDS: Final[tuple[Command, ...]] = (
     inspect_cli.COMMAND,
     audit_cli.COMMAND,
+    control_cli.DRAIN,
+    control_cli.RESTART,
     journal_cli.COMMAND,
     backup_cli.BACKUP,
     backup_cli.RESTORE,
@@ -37,7 +39,7 @@ def parser() -> Parser:
     """The parser of the command line, made from the table."""
     made = Parser(
         prog=PROGRAM,
-        description="Look at a running tradechat server from outside, or at its data.",
+        description="Look at a running tradechat server, steer it, or look at its data.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

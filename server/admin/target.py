@@ -16,8 +16,8 @@ from server.region.region import Region, RegionError
 _NAME_PATTERN: Final = next(row.spec.pattern for row in SETTINGS if row.name == "name")
 
 
-def add_server(parser: argparse.ArgumentParser) -> None:
-    """Add --name and --port."""
+def add_server(parser: argparse.ArgumentParser) -> "argparse._MutuallyExclusiveGroup":
+    """Add --name and --port; the group of what names a server."""
     server = parser.add_mutually_exclusive_group()
     server.add_argument(
         "--name", type=_region_name, help="the server's --name, which names its region"
@@ -28,6 +28,7 @@ def add_server(parser: argparse.ArgumentParser) -> None:
         default=7878,
         help="the port of a server without --name (default: 7878)",
     )
+    return server
 
 
 @contextmanager

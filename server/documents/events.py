@@ -36,6 +36,8 @@ EVENTS: Final = (
           " standard output; the server serves"),
     Event("stats", "info", "numbers of the last `--stats-interval`"),
     Event("signal_ignored", "info", "a signal came that asks for nothing, or for nothing more"),
+    Event("operator_asks", "info", "`tradechat-admin` of process `sender` asks for `command`"),
+    Event("operator_refused", "warning", "a process of another `user` asks for something"),
     Event("log_reopened", "info", "SIGUSR1: every process opens its log file anew"),
     Event("reloading", "info", "SIGHUP: the settings were read again, those that have `changed` are"
           " in force, and the workers are replaced one by one"),

@@ -83,6 +83,10 @@ class Crew:
         """Replace those that there are, one by one."""
         self._generation += 1
 
+    def slots(self) -> list[int]:
+        """Of the workers that accept."""
+        return sorted(seat.child.slot for seat in self._seats if seat.child is not None)
+
     def replace(self, slot: int) -> bool:
         """Replace the worker in this slot; False if there is none that accepts."""
         for seat in self._seats:

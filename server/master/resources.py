@@ -25,6 +25,7 @@ from server.early import write_line
 from server.journal.directory import DataDirectory, Identity, lock_data
 from server.journal.disk import Disk
 from server.journal.errors import JournalError
+from server.master.desk import Desk
 from server.master.signals import SignalQueue
 from server.region.layout import Capacities
 from server.region.region import Region, RegionError
@@ -168,6 +169,12 @@ class Resources:
         if settings.durability != "none":
             with _step(f"use the data directory {settings.data}"):
                 self.data = _opened(self.region, DataDirectory(settings.data))
+        self.desk: Desk | None = None
+        if self.data is not None:
+            with _step(f"listen in the data directory {settings.data}"):
+                self.desk = Desk(settings.data)
+            stack.callback(self.desk.remove)
+            keep(Part.SUPERVISION, self.desk)
         with _step("make the wake-ups between the processes"):
             self.wakeups = [keep(Part.WAKEUPS, Wakeup()) for _ in range(slots(settings))]
             self.journal_wakeup = keep(Part.JOURNAL_WAKEUP, Wakeup())

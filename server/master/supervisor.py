@@ -16,7 +16,7 @@ from typing import Final
 import liblog
 from libproto.form import FORM
 from server.child import REOPEN_LOG, WORKERS_SHARE, fork_failure, reopen_log
-from server.config import ConfigError, Configuration, Settings
+from server.config import Configuration, Settings
 from server.core import stats
 from server.core.log import NO_JOURNAL
 from server.early import STOP_SIGNALS, signal_name, write_line
@@ -34,6 +34,7 @@ from server.master.children import (
     Role,
 )
 from server.master.crew import ALONE_S, Crew
+from server.master.orders import COMMANDS, Orders
 from server.master.recovery import Outcome, Recovery
 from server.master.resources import Resources, refuse
 from server.master.vacancy import Vacancy
@@ -45,9 +46,6 @@ KEEPER_TRIES: Final = 5  # to start or to end a journal or archive process that 
 WATCH_S: Final = 0.25  # how often the master looks at the workers' alarms and beats
 QUIT_S: Final = 1.0  # from SIGQUIT to the end, at most
 KILLED_S: Final = 1.0  # how long a killed process is waited for at the end
-
-_COMMANDS: Final = frozenset({signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU})
-"""Signals that are obeyed while it serves, and kept until then."""
 
 log = liblog.get("master")
 
@@ -61,12 +59,12 @@ class Supervisor:
         """configuration: where the settings come from. asked: signals that are to be obeyed when it
         serves; more are added to them."""
         self._resources: Final = resources
-        self._configuration: Final = configuration
         self._asked: Final = asked
         self._region: Final = resources.region
         self._children: Final = Children(resources)
         self._recovery: Final = Recovery(resources, self._children, self._wait, self._overdue)
         self._crew: Final = Crew(resources, self._children)
+        self._orders: Final = Orders(resources, configuration, self._crew)
         self._vacancies: Final = {role: Vacancy() for role in KEEPERS}
         self._early_ends: dict[Role, int] = {}  # of keepers that were killed before they served
         self._stops: list[int] = []  # signals that ask to stop, in order
@@ -128,7 +126,7 @@ class Supervisor:
                 reopen_log()
                 self._children.signal(self._children.of(WORKER, *KEEPERS), REOPEN_LOG)
                 log.info("log_reopened", sender=sender)
-            elif number in _COMMANDS and not self._draining:
+            elif number in COMMANDS and not self._draining:
                 self._asked.append(number)
             else:
                 log.info("signal_ignored", signal=signal_name(number), sender=sender)
@@ -265,7 +263,9 @@ class Supervisor:
 
     def _supervise(self) -> None:
         """Until a signal, or damage that cannot be repaired."""
-        due = time.monotonic() + self._settings.stats_interval
+        desk, due = self._resources.desk, time.monotonic() + self._settings.stats_interval
+        if desk is not None:
+            desk.watch(self._poll)
         while self._going_on():
             now, interval = time.monotonic(), self._settings.stats_interval
             dues = [now + WATCH_S, *self._crew.dues()]
@@ -280,44 +280,13 @@ class Supervisor:
                 if not self._recover() or not self._going_on():
                     return
             while self._asked:
-                self._obey(self._asked.popleft())
+                self._orders.obey(self._asked.popleft())
+            if desk is not None:
+                desk.take(self._orders.answer)
             self._fill()
             if interval and time.monotonic() >= due:
                 due = time.monotonic() + interval
                 log.info("stats", **self._stats.line(time.monotonic()))
-
-    def _obey(self, number: int) -> None:
-        """What the operator asks for by a signal."""
-        if number == signal.SIGHUP:
-            self._reload()
-            return
-        before = len(self._crew)
-        count = self._crew.resize(before + (1 if number == signal.SIGTTIN else -1))
-        most = self._resources.seats
-        if count == before:
-            log.info("workers_not_resized", signal=signal_name(number), workers=count, most=most)
-        else:
-            log.info("workers_resized", signal=signal_name(number), workers=count, most=most)
-
-    def _reload(self) -> None:
-        """Read the settings again, and replace the workers one by one. Where something is wrong
-        with the settings, nothing changes."""
-        try:
-            settings, changed, kept = self._configuration.reread(self._settings)
-        except ConfigError as error:
-            log.error(
-                "settings_refused",
-                reason=str(error),
-                advice="correct it and send SIGHUP again: the server goes on with what it had",
-            )
-            return
-        self._resources.settings = settings
-        if kept:
-            log.warning("settings_kept", settings=kept, advice="restart the server for these")
-        if "workers" in changed:
-            self._crew.resize(settings.workers)
-        self._crew.replace_all()
-        log.info("reloading", changed=changed, workers=len(self._crew))
 
     def _recover(self) -> bool:
         """False where nobody may go on."""
@@ -393,6 +362,8 @@ class Supervisor:
         self._asked.clear()
         self._region.header.state = ServerState.DRAINING
         self._resources.stop_listening()
+        if self._resources.desk is not None:
+            self._resources.desk.close()
         if self._stops:
             log.info("stopping", signal=signal_name(self._stops[0]))
         self._children.signal(self._children.of(WORKER), signal.SIGTERM)

@@ -602,6 +602,7 @@ def test_a_short_run(script: str) -> None:
     done = {
         "kill9": "kills",
         "stop": "stops",
+        "restart": "restarts",
         "reset": "resets_in_frame",
         "journal": "journal_kills",
         "crash": "crashes",

@@ -12,6 +12,7 @@ import pytest
 
 from libproto.errors import Status
 from libproto.messages import Opcode
+from server.control import SOCKET
 from server.exits import Exit
 from tests.helpers.forked import NOBODY, ForkedServer, small_settings
 from tests.helpers.server import RunningServer, StartServer
@@ -104,7 +105,8 @@ def move_away(data: Path) -> None:
 
 def replace(data: Path) -> None:
     move_away(data)
-    shutil.copytree(data.with_name("elsewhere"), data)
+    without_socket = shutil.ignore_patterns(SOCKET)
+    shutil.copytree(data.with_name("elsewhere"), data, ignore=without_socket)
 
 
 REMOVALS = pytest.mark.parametrize(
