@@ -62,7 +62,7 @@ class ClientBase:
         says what that means for calls, rooms and pushes. on_reconnect: gets the reason when it is
         lost, and None when it is there again; called where on_push is. None alone says that the
         server asked for another connection, and there is one: nothing was lost but perhaps pushes
-        of direct messages and payments, which INBOX_HISTORY and TXN_HISTORY have.
+        of payments, which TXN_HISTORY has.
         pushes_max_bytes: of memory, about, for pushes that wait for the program (or for on_push);
         what does not fit is dropped, and named by a RoomGap or a PaymentGap in its place.
 

@@ -30,8 +30,10 @@ number of the next direct message shows that some are missing, a RoomGap of room
 **Moving**, always. A server that will close a connection says so before (GOING_AWAY), and serves it
 until then. Another one is established beside it and greeted. Then new requests wait, those under
 way are answered (or, after a moment, are taken to the new connection), and `move` does there what
-is said above; the old connection is closed when the LOGIN is answered. Nothing was lost, so nobody
-is told. Until the LOGIN is sent nothing has changed: what fails before is tried again.
+is said above; the old connection is closed when the LOGIN is answered. Direct messages that came in
+between are read from the inbox, too; for that its end is looked for before, if no message has told
+it. Payments are not made up for. Nothing was lost, so nobody is told. Until the LOGIN is sent,
+nothing has changed: what fails before is tried again.
 
 **Superseded.** Where the same client_id logs in elsewhere, this session's requests are answered
 ERR_UNAUTHORIZED, and its connection is closed after a while. A client that took this for a lost
@@ -77,6 +79,7 @@ from client.errors import (
 from libproto.codec import REQUEST
 from libproto.framing import Decoder, Frame
 from libproto.messages import (
+    InboxHistoryResponse,
     JoinRoomResponse,
     LoginResponse,
     Opcode,
@@ -191,6 +194,36 @@ class ResumingCore(ClientCore):
         """Whether the session is one that `move` can take along: none, or one that has begun."""
         return self.linked and self.steady and self.state != State.GREETED
 
+    def prepare_move(self) -> None:
+        """Learn where the inbox ends, if that is not known."""
+        if self.state == State.AUTHENTICATED and self.rooms.direct_seen is None:
+            self._find_inbox_end(0)
+
+    def _find_inbox_end(self, after_seq: int) -> None:
+        def found(result: InboxHistoryResponse, error: RequestFailed | None) -> None:
+            if error is not None:
+                return  # then the next message that is pushed begins the count
+            if result.messages:
+                self._find_inbox_end(result.messages[-1].seq)
+            else:
+                self.rooms.inbox_ends_at(max(after_seq, result.oldest_seq - 1))
+
+        self._ask(calls.inbox_history(after_seq), found)
+
+    def _read_inbox(self) -> None:
+        assert self.rooms.direct_seen is not None
+        self._ask(calls.inbox_history(self.rooms.direct_seen), self._inbox_answered)
+
+    def _inbox_answered(self, result: InboxHistoryResponse, error: RequestFailed | None) -> None:
+        if isinstance(error, ServerBusy | ChecksumFailed):
+            self._postpone(self._read_inbox, error)
+        elif error is not None:
+            self._events += self.rooms.inbox_read()
+        else:
+            self._events += self.rooms.inbox_answered(result)
+            if result.messages:
+                self._read_inbox()
+
     def hold(self) -> None:
         """Send nothing more on this connection, until `move`."""
         self._holding = True
@@ -202,7 +235,7 @@ class ResumingCore(ClientCore):
     @property
     def at_rest(self) -> bool:
         """Whether everything is answered."""
-        return not self._pending
+        return not (self._pending or self._own)
 
     @property
     def may_leave(self) -> bool:
@@ -388,6 +421,9 @@ class ResumingCore(ClientCore):
         self._joining.update(self.rooms.joined_ids())
         for room_id in self.rooms.joined_ids():
             self._rejoin(room_id)
+        if self.moving and self.rooms.direct_seen is not None:
+            self.rooms.hold_inbox()
+            self._read_inbox()
 
     @staticmethod
     def _check(error: RequestFailed | None) -> None:

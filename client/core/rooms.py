@@ -1,5 +1,5 @@
-"""What a client that reconnects knows of the rooms it has joined: up to where the program was given
-their events, and what it is still to be given.
+"""What a client that reconnects or moves knows of the rooms it has joined, and of its inbox: up to
+where the program was given their events, and what it is still to be given.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,6 +9,7 @@ from client.core.pushes import Push, RoomRestarted
 from libproto.messages import (
     ChatBroadcast,
     DirectMessage,
+    InboxHistoryResponse,
     JoinRoomResponse,
     RoomGap,
     RoomHistoryResponse,
@@ -33,7 +34,9 @@ class Rooms:
 
     def __init__(self) -> None:
         self._rooms: dict[int, _Room] = {}
-        self._direct_seen = 0  # number of the latest direct message; 0 before the first
+        self.direct_seen: int | None = None
+        """Number of the latest direct message; None: not known."""
+        self._direct_held: list[DirectMessage | RoomGap] | None = None  # while the inbox is read
 
     def __contains__(self, room_id: int) -> bool:
         return room_id in self._rooms
@@ -50,16 +53,17 @@ class Rooms:
 
     def clear(self) -> None:
         self._rooms.clear()
-        self._direct_seen = 0
+        self.direct_seen = None
 
     def forget_positions(self) -> None:
         """The server's state is another one: no room is where it was."""
-        self._direct_seen = 0
+        self.direct_seen = None
         for room in self._rooms.values():
             room.epoch = None
 
     def interrupt(self) -> None:
         """The connection was lost: what was held back will be in the history."""
+        self._direct_held = None
         for room in self._rooms.values():
             room.target = None
             room.held.clear()
@@ -72,12 +76,19 @@ class Rooms:
                     room.held.append(push)
                     return ()
                 return self._new(room, push)
-            case DirectMessage(seq=last) | RoomGap(room_id=0, last_seq=last):
-                first = last if isinstance(push, DirectMessage) else push.first_seq
-                missed = RoomGap(0, self._direct_seen + 1, first - 1)
-                known, self._direct_seen = self._direct_seen, last
-                return (missed, push) if known and missed.first_seq <= missed.last_seq else (push,)
+            case DirectMessage() | RoomGap(room_id=0):
+                if self._direct_held is not None:
+                    self._direct_held.append(push)
+                    return ()
+                return self._new_direct(push)
         return (push,)
+
+    def _new_direct(self, push: DirectMessage | RoomGap) -> Sequence[Push]:
+        """A direct message, and what its number shows to be missing before it."""
+        first = push.seq if isinstance(push, DirectMessage) else push.first_seq
+        seen = first - 1 if self.direct_seen is None else self.direct_seen
+        self.direct_seen = push.seq if isinstance(push, DirectMessage) else push.last_seq
+        return (RoomGap(0, seen + 1, first - 1), push) if seen + 1 < first else (push,)
 
     @staticmethod
     def _new(room: _Room, push: ChatBroadcast | RoomGap) -> Sequence[ChatBroadcast | RoomGap]:
@@ -89,6 +100,34 @@ class Rooms:
             push = push._replace(first_seq=max(push.first_seq, room.seen + 1))
         room.seen = last
         return (push,)
+
+    # ---- the inbox, in a move
+
+    def inbox_ends_at(self, seq: int) -> None:
+        """The inbox was read up to its end, which is what the program knows of it, if nothing was
+        pushed since."""
+        if self.direct_seen is None:
+            self.direct_seen = seq
+
+    def hold_inbox(self) -> None:
+        """It is read from `direct_seen` on, and what is pushed waits until that is done."""
+        self._direct_held = []
+
+    def inbox_answered(self, answer: InboxHistoryResponse) -> Sequence[Push]:
+        """A part of it has come: what the program is given by that; with an empty one it is read,
+        and what was pushed meanwhile follows."""
+        if not answer.messages:
+            return self.inbox_read()
+        return [each for message in answer.messages for each in self._new_direct(message)]
+
+    def inbox_read(self) -> Sequence[Push]:
+        """Nothing more of it is to be had: what was pushed meanwhile."""
+        held, self._direct_held = self._direct_held or [], None
+        return [each for push in held if self._is_new(push) for each in self._new_direct(push)]
+
+    def _is_new(self, push: DirectMessage | RoomGap) -> bool:
+        last = push.seq if isinstance(push, DirectMessage) else push.last_seq
+        return self.direct_seen is None or last > self.direct_seen
 
     # ---- after a reconnection
 

@@ -109,7 +109,9 @@ class Connection:
         self._again: asyncio.TimerHandle | None = None
         self._resuming = False  # another connection is wanted, or not yet what the one before was
         self._told_lost = False  # on_reconnect was told so
-        self._mover: Final = Mover(loop, address, client_core, self._take_over, self._pump)
+        self._mover: Final = Mover(
+            loop, address, client_core, self._take_over, self._pump, self._send_own
+        )
         self._left: Link | None = None  # that was moved from; closed when the login is answered
         self._decided = asyncio.Event()  # a new connection is logged in, or lost
         self._dialing: asyncio.Timeout | None = None
@@ -261,6 +263,7 @@ class Connection:
         if self._core.going_away is not None:
             self._mover.go()
             self._mover.note_change()
+            self._send_own()
 
     def _answer(self, answered: Answered) -> None:
         self._waiting.pop(answered.req_id).settle(answered.result, answered.error)

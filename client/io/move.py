@@ -54,11 +54,13 @@ class Mover:
         core: ResumingCore,
         take_over: Callable[[Approached], None],
         stay: Callable[[], None],
+        send_own: Callable[[], None],
     ) -> None:
         """take_over: called when the connection is at rest; the other one is its own then. stay:
-        called when requests may be sent on the old one again after all."""
+        called when requests may be sent on the old one again after all. send_own: sends what the
+        core has to say by itself."""
         self._loop, self._address, self._core = loop, address, core
-        self._take_over, self._stay = take_over, stay
+        self._take_over, self._stay, self._send_own = take_over, stay, send_own
         self.task: asyncio.Task[None] | None = None
         self._changed: asyncio.Future[None] | None = None  # what the task waits for
 
@@ -90,6 +92,8 @@ class Mover:
         pause_s = PAUSE_S[0]
         while True:
             await self._until(lambda: core.may_move)  # a login under way comes to its end
+            core.prepare_move()
+            self._send_own()
             there = await self._approach()
             if there is None:
                 await asyncio.sleep(pause_s)

@@ -116,11 +116,12 @@ class Wire:
 
     def request(self) -> Request:
         """The next request; EOFError when the client has closed."""
-        while (request := self._any_request()).opcode == Opcode.INBOX_HISTORY:
+        while (request := self.any_request()).opcode == Opcode.INBOX_HISTORY:
             self.send(answer(request, 1, 1, []))
         return request
 
-    def _any_request(self) -> Request:
+    def any_request(self) -> Request:
+        """The next one, of an inbox as well."""
         while (frame := self._decoder.next()) is None:
             try:
                 data = self.sock.recv(65536)

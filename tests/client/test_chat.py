@@ -522,12 +522,12 @@ def test_direct_messages_that_are_missing_are_fetched(capsys: pytest.CaptureFixt
         wire.send(push(Opcode.DIRECT_MESSAGE, *direct(4)), push(Opcode.DIRECT_MESSAGE, *direct(7)))
         page: tuple[int, ...]
         for after, oldest, page in ((4, 5, (5, 7)), (7, 5, ())):
-            asked = wire._any_request()
+            asked = wire.any_request()
             assert (asked.opcode, asked.fields) == (Opcode.INBOX_HISTORY, (after, LIST_MAX))
             wire.send(answer(asked, 9, oldest, [direct(seq) for seq in page]))
         wire.send(push(Opcode.DIRECT_MESSAGE, *direct(7)), push(Opcode.ROOM_GAP, 0, 8, 9))
         for after, oldest, page in ((7, 9, (9,)), (9, 9, ())):
-            asked = wire._any_request()
+            asked = wire.any_request()
             assert asked.fields == (after, LIST_MAX)
             wire.send(answer(asked, 9, oldest, [direct(seq) for seq in page]))
         wire.send(push(Opcode.DIRECT_MESSAGE, *direct(10)))

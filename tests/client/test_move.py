@@ -11,7 +11,7 @@ import pytest
 from client import Client, ClientError, ConnectionLost, MisuseError, Push
 from libproto.codec import error_frame
 from libproto.errors import Status
-from libproto.messages import ChatBroadcast, EventKind, Flag, Opcode
+from libproto.messages import ChatBroadcast, DirectMessage, EventKind, Flag, Opcode
 from tests.client.conftest import Make
 from tests.client.leaving import GOING_AWAY, Old, Sequence, moved_to, with_end
 from tests.client.peer import (
@@ -310,3 +310,73 @@ def test_calls_of_many_threads() -> None:
             each.result(WAIT_S)
         with pytest.raises(MisuseError):
             ann.connect()
+
+
+def test_direct_messages_come_along(make_any: Make) -> None:
+    """Those that came between the two sessions are read from the inbox, each is given once, and
+    what is pushed meanwhile follows."""
+    sequence, given = Sequence(), list[Push]()
+
+    def said(seq: int) -> DirectMessage:
+        return DirectMessage(seq, 0, 3, "bob", f"message {seq}")
+
+    def event(seq: int) -> bytes:
+        return push(Opcode.DIRECT_MESSAGE, *said(seq))
+
+    class Told(Old):
+        def serve(self, wire: Wire) -> None:
+            wire.log_in()
+            wire.send(event(4))
+            self.tell(wire)
+
+    def read_on(wire: Wire) -> None:
+        first = wire.any_request()
+        assert (first.opcode, first.fields[0]) == (Opcode.INBOX_HISTORY, 4)
+        wire.send(event(7), answer(first, EPOCH, 1, [tuple(said(5)), tuple(said(6))]))
+        second = wire.any_request()
+        assert (second.opcode, second.fields[0]) == (Opcode.INBOX_HISTORY, 6)
+        wire.send(answer(second, EPOCH, 1, [tuple(said(7))]), event(8))
+        third = wire.any_request()
+        assert (third.opcode, third.fields[0]) == (Opcode.INBOX_HISTORY, 7)
+        wire.send(answer(third, EPOCH, 1, []))
+        wire.wait_closed()
+
+    with (
+        serving(Told(sequence), moved_to(sequence, read_on)) as port,
+        make_any(port=port, on_push=given.append) as ann,
+    ):
+        ann.login(USERNAME, PASSWORD)
+        wait_until(lambda: len(given) == 5, "all of them")
+        assert given == [said(seq) for seq in range(4, 9)]
+
+
+def test_the_end_of_the_inbox_is_looked_for_before(make_any: Make) -> None:
+    """Where no message has told it: those before it are not given, those after it are."""
+    sequence, given = Sequence(), list[Push]()
+
+    def said(seq: int) -> DirectMessage:
+        return DirectMessage(seq, 0, 3, "bob", f"message {seq}")
+
+    class Quiet(Old):
+        def serve(self, wire: Wire) -> None:
+            wire.log_in()
+            self.tell(wire)
+            for after, items in ((0, [1, 2]), (2, [3]), (3, [])):
+                asked = wire.any_request()
+                assert (asked.opcode, asked.fields[0]) == (Opcode.INBOX_HISTORY, after)
+                wire.send(answer(asked, EPOCH, 1, [tuple(said(seq)) for seq in items]))
+
+    def read_on(wire: Wire) -> None:
+        for after, items in ((3, [4]), (4, [])):
+            asked = wire.any_request()
+            assert (asked.opcode, asked.fields[0]) == (Opcode.INBOX_HISTORY, after)
+            wire.send(answer(asked, EPOCH, 1, [tuple(said(seq)) for seq in items]))
+        wire.wait_closed()
+
+    with (
+        serving(Quiet(sequence), moved_to(sequence, read_on)) as port,
+        make_any(port=port, on_push=given.append) as ann,
+    ):
+        ann.login(USERNAME, PASSWORD)
+        wait_until(lambda: bool(given), "the one")
+        assert given == [said(4)]
