@@ -59,7 +59,8 @@ class World:
         ):  # fmt: skip
             state.audience.present(room, state.worker, 1)
             state.memberships.join(session, room, NOW_US)
-        say(other, self.bob, 1, "hello", NOW_US)
+        for number in range(region.layout.capacities.event_ring):  # it goes round: slots are reused
+            say(other, self.bob, 1, f"hello {number}", NOW_US)
         make.prepare(self)
         if make.request is not None:
             self.req_ids[ANN] = next_req_id(self.ann, region)

@@ -124,6 +124,7 @@ class _Judge:
         self._rooms = crash.Rooms(world.region)
         self._balances, self._numbers = world.balances(), world.numbers()
         self._passed: set[bytes] = set()
+        self._read: dict[tuple[str, int], object] = {}  # by ring and number
 
     def judge(self, images: dict[bytes, int]) -> None:
         report, last = self._report, b""
@@ -131,6 +132,7 @@ class _Judge:
         for image, instruction in images.items():
             self._world.region.bytes[:] = image
             try:
+                self._look()
                 form, fact = self._repaired()
                 self._meanwhile(image, fact[0])
             except (Exception, InsideLock) as error:  # noqa: BLE001 - it is what was looked for
@@ -199,6 +201,18 @@ class _Judge:
             self._go_on(facts[0])
             self._passed.add(image)
         return form, facts
+
+    def _look(self) -> None:
+        """Readers take no lock: what they find of a transaction or an event is all of it, and the
+        same whenever they look."""
+        other = self._world.other
+        log, events = other.log, other.events
+        found: dict[tuple[str, int], object] = {}
+        found |= {("transaction", txn): log.read(txn) for txn in range(1, log.head() + 1)}
+        found |= {("event", n): events.read(n) for n in range(1, events.head() + 1)}
+        for what, content in found.items():
+            if content is not None and self._read.setdefault(what, content) != content:
+                raise Finding(f"who reads {what[0]} {what[1]} finds another than before")
 
     def _repair(self) -> None:
         recovery.repair([worker(self._world.region, 0)], LATER_US)
