@@ -18,7 +18,7 @@ cdef class FrameProtocol:
     cdef public Py_ssize_t pending
     cdef readonly uint64_t arrived
     cdef readonly Py_ssize_t owed_before
-    cdef object _owed
+    cdef list _owed
     cdef int _reasons
     cdef bint _peer_ended
     cdef bint _stopped

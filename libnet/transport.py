@@ -15,7 +15,6 @@ Subclasses say what to do with a frame; this module knows nothing of opcodes.
 """
 
 import asyncio
-from collections import deque
 from enum import IntEnum
 from typing import Final, Protocol
 
@@ -76,7 +75,7 @@ class FrameProtocol:
         self.pending = 0  # answers that come later
         self.arrived = 0  # when what was read last arrived, as `now`
         self.owed_before = 0  # answers to what was read before that, and has no answer yet
-        self._owed: Final[deque[tuple[int, int]]] = deque()  # these by read: answers, arrival
+        self._owed: Final[list[tuple[int, int]]] = []  # these by read: answers, arrival; few
         self._reasons = 0  # not to read
         self._peer_ended = False  # the peer has sent its last byte
         # What follows from the phase and the reasons; set with them, in `_update`.
@@ -245,9 +244,11 @@ class FrameProtocol:
     def arrival(self) -> int:
         """When the frame arrived whose answer leaves next, where `owed_before`. To be called by
         `sends`, once for each answer: they leave in the order of their frames."""
-        answers, arrived = self._owed.popleft()
+        answers, arrived = self._owed[0]
         if answers > 1:
-            self._owed.appendleft((answers - 1, arrived))
+            self._owed[0] = answers - 1, arrived
+        else:
+            del self._owed[0]
         self.owed_before -= 1
         return arrived
 

@@ -17,8 +17,8 @@ cdef class Served:
 
     cpdef uint64_t record(self, uint64_t opcode) except? 0
     @cython.locals(
-        words=Words, now=uint64_t, before=uint64_t, took=uint64_t, bucket=uint64_t, data=bytes, pos=uint64_t, size=uint64_t, head=uint32_t,
-        body_len=uint32_t, opcode=uint16_t, status=uint16_t, record=uint64_t, length=uint64_t,
-        arrived=uint64_t,
+        words=Words, now=uint64_t, before=uint64_t, took=uint64_t, bucket=uint64_t, data=bytes,
+        pos=uint64_t, size=uint64_t, head=uint32_t, body_len=uint32_t, opcode=uint16_t,
+        status=uint16_t, record=uint64_t, length=uint64_t, arrived=uint64_t,
     )
     cpdef sent(self, list frames, FrameProtocol connection)

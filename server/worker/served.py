@@ -45,8 +45,8 @@ class Served:
 
     def sent(self, frames: list[bytes], connection: FrameProtocol) -> None:
         """Count frames that leave now."""
-        words, now = self._words, kernel.now_us()
-        before, took, bucket = now, 0, 0
+        words = self._words
+        now = before = took = bucket = 0
         for data in frames:
             pos, size = 0, len(data)
             while pos + _HEADER_LEN <= size:
@@ -61,6 +61,7 @@ class Served:
                 if head & _RESPONSE:
                     arrived = connection.arrival() if connection.owed_before else connection.arrived
                     if arrived != before:  # the answers to what one read has brought have one time
+                        now = now or kernel.now_us()
                         before = arrived
                         took = now - arrived if now > arrived else 0
                         bucket = histogram.bucket_of(took, _FIRST)
