@@ -105,7 +105,7 @@ class Report:
     """A child's word to the master, one message each: that it serves, or why it cannot."""
 
     fd: int  # of a socket that keeps messages apart
-    place: int  # which child: the slot of a worker, or READY of the journal or the archive
+    place: int  # which child: the slot of a worker, or the place of its role
     served: bool = False
 
     def serves(self) -> None:

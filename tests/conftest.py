@@ -24,8 +24,10 @@ settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
 @pytest.fixture(scope="session", autouse=True)
 def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What tradechat-cli keeps between runs is not that of whoever runs the tests."""
+    """What tradechat-cli keeps between runs is not that of whoever runs the tests; and servers have
+    no admin port but where a test gives them one, as the default is the same for all."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRADECHAT_ADMIN_PORT", "0")
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
 

@@ -98,8 +98,16 @@ ROOMS: dict[str, frozenset[str]] = {
     # Of the archive, workers take the questions and the client that asks them.
     "server.worker": CORE | SETTINGS | {"server.archive.protocol", "server.archive.client"},
     "server.master": ARCHIVE
-    | {"server.archive", "server.control", "server.faults", "server.worker"},
+    | {
+        "server.admin.web.process",
+        "server.archive",
+        "server.control",
+        "server.faults",
+        "server.worker",
+    },
     "server.program": SETTINGS | {"server.master"},
+    "server.admin.web.process": SETTINGS | REGION | {"server.admin.web"},
+    "server.admin.web": CORE | {"server.admin"},
     "server.admin": ARCHIVE | {"server.archive", "server.control"},
     "server.documents": ARCHIVE | {"server.archive", "server.admin"},
 }

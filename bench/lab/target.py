@@ -103,7 +103,7 @@ class Server:
             sys.executable, "-m", SERVER, "--port", "0",
             "--name", f"bench-{os.getpid()}-{next(_numbers)}",
             "--data", f"{self._directory.name}/data", "--log-file", str(self._log),
-            "--stats-interval", "0", *flags,
+            "--stats-interval", "0", "--admin-port", "0", *flags,
         ]  # fmt: skip
         with ExitStack() as undo:
             undo.callback(self._directory.cleanup)

@@ -131,6 +131,7 @@ def _environment() -> dict[str, str]:
     return {
         **kept,
         "PATH": path,
+        "TRADECHAT_ADMIN_PORT": "0",  # the default may be another server's
         "TERM": "xterm-256color",
         "LC_ALL": "C.UTF-8",
         "PROMPT_TOOLKIT_NO_CPR": "1",  # nobody here answers where the cursor is

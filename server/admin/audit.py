@@ -23,7 +23,7 @@ from server.region.region import Region
 LOOKS: Final = 20
 LOOK_S: Final = 0.05
 _AT = OFFSETS[RecordKind.TRANSFER]
-_MONEY = (RecordKind.DEPOSIT, RecordKind.WITHDRAW, RecordKind.TRANSFER)
+MONEY = (RecordKind.DEPOSIT, RecordKind.WITHDRAW, RecordKind.TRANSFER)
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ def _locks(region: Region) -> int:
     return sum(p.records for p in region.layout.segments.values() if "lock" in p.offsets)
 
 
-def _records(region: Region, first: int, last: int) -> dict[int, list[int]]:
+def records(region: Region, first: int, last: int) -> dict[int, list[int]]:
     """The records of the ring from one txn_id to another, those that it still has."""
     ring, words, out = region.layout["txn_ring"], region.words, {}
     for txn in range(first, last + 1):
@@ -79,30 +79,30 @@ def _money(region: Region, done: Audit) -> None:
     done.txn = top = region.log.head
     balances = region.column("accounts", "balance")
     end = region.log.head + 1  # one more may be committed while the head lags
-    records = _records(region, max(1, top + 1 - size), end)
+    found = records(region, max(1, top + 1 - size), end)
     last: dict[int, tuple[int, int]] = {}  # by user: its newest txn_id so far, the balance after it
     at_top: dict[int, int] = {}
     supply = 0
-    for txn, record in records.items():
-        if record[1] in _MONEY:
+    for txn, record in found.items():
+        if record[1] in MONEY:
             _follow(record, last, at_top if txn <= top else {}, done)
             if txn > top:
                 _before(record, at_top)
         if txn == top:
             supply = record[SUPPLY]
-        if txn - 1 in records:
+        if txn - 1 in found:
             change = _change(record)
-            if records[txn - 1][SUPPLY] + change != record[SUPPLY]:
+            if found[txn - 1][SUPPLY] + change != record[SUPPLY]:
                 done.problems.append(f"the supply of transaction {txn} does not follow")
     for user, balance in enumerate(balances):
         at_top.setdefault(user, balance)
-    if (top in records or not top) and sum(at_top.values()) != supply:
+    if (top in found or not top) and sum(at_top.values()) != supply:
         total = sum(at_top.values())
         done.problems.append(
             f"at transaction {top} the balances add up to {total}, by the log to {supply}"
         )
     done.checked["accounts"] = len(balances) - 1
-    done.checked["transactions"] = len(records)
+    done.checked["transactions"] = len(found)
 
 
 def _change(record: Sequence[int]) -> int:
@@ -111,7 +111,7 @@ def _change(record: Sequence[int]) -> int:
     return -record[_AT["amount"]] if record[1] == RecordKind.WITHDRAW else 0
 
 
-def _halves(record: Sequence[int]) -> list[tuple[int, int, int, int]]:
+def halves(record: Sequence[int]) -> list[tuple[int, int, int, int]]:
     """(user, balance after, the account's transaction before, change) of each account in it."""
     amount = record[_AT["amount"]]
     halves = (
@@ -130,7 +130,7 @@ def _follow(
     record: Sequence[int], last: dict[int, tuple[int, int]], at_top: dict[int, int], done: Audit
 ) -> None:
     """A record follows from the one before it of each of its accounts."""
-    for user, balance, previous, change in _halves(record):
+    for user, balance, previous, change in halves(record):
         if user in last and last[user] != (previous, balance - change):
             done.problems.append(f"transaction {record[0]} does not follow for user {user}")
         last[user] = record[0], balance
@@ -139,7 +139,7 @@ def _follow(
 
 def _before(record: Sequence[int], at_top: dict[int, int]) -> None:
     """What an account had at T, from its first record after T."""
-    for user, balance, _, change in _halves(record):
+    for user, balance, _, change in halves(record):
         at_top.setdefault(user, balance - change)
 
 

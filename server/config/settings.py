@@ -73,6 +73,21 @@ class Settings:
         minimum=1,
         maximum=1 << 20,
     )
+    admin_host: str = setting(
+        "127.0.0.1",
+        LISTENING,
+        "address of the admin port; who reaches it sees the figures of the server, and no more",
+        pattern=r"[^\s/]+",
+        pattern_text="an address or a host name",
+    )
+    admin_port: int = setting(
+        7879,
+        LISTENING,
+        "TCP port with /health, /metrics, /stats and a page for a browser, over HTTP",
+        minimum=1,
+        maximum=65535,
+        zero="none",
+    )
     workers: int = setting(
         _default_workers,
         SERVER,

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from server import documents
-from server.documents import events, journal, layout, settings
+from server.documents import events, journal, layout, metrics, settings
 
 DOCUMENTS: Final[dict[str, tuple[Path, Callable[[], str]]]] = {
     "layout": (Path("docs/LAYOUT.md"), layout.document),
     "events": (Path("docs/EVENTS.md"), events.document),
+    "metrics": (Path("docs/METRICS.md"), metrics.document),
     "settings": (Path("docs/SETTINGS.md"), settings.document),
     "journal": (Path("docs/JOURNAL.md"), journal.document),
 }

@@ -156,6 +156,12 @@ EVENTS: Final = (
           " is refused until they have caught up"),
     Event("histories_recovered", "info", "the histories can be kept up again"),
     Event("history_unreadable", "error", "an answer from the files failed"),
+    Event("admin_request", "debug", "a request to the admin port was answered"),
+    Event("admin_request_given_up", "debug", "a request to the admin port was too slow, or its"
+          " client is gone"),
+    Event("admin_request_failed", "error", "a fault while a request to the admin port was"
+          " answered"),
+    Event("admin_crashed", "error", "a fault in the admin process, which is replaced"),
     Event("archive_crashed", "error", "a fault in the archive process, which is replaced"),
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from typing import Final, NoReturn
 import setproctitle
 
 import liblog
+from server.admin.web import process as admin
 from server.archive import process as archive
 from server.archive.numbers import numbers_of
 from server.child import REPORT_MAX, Report, follow_parent, fork, reason_of
@@ -33,6 +34,7 @@ REPAIR_S: Final = 10.0  # a repair that takes longer is killed and started over
 PROBLEMS_MAX: Final = 20  # that are logged
 LOADER: Final = archive.READY - 1
 REPAIR: Final = archive.READY - 2
+ADMIN: Final = archive.READY - 3
 
 log = liblog.get("master")
 
@@ -101,6 +103,15 @@ def _run_archive(birth: Birth) -> NoReturn:
         shared.workers_watched.fileno(),
     )
     archive.run(inherited, birth.master)
+
+
+def _run_admin(birth: Birth) -> NoReturn:
+    shared = birth.resources
+    assert shared.admin_listener is not None
+    inherited = admin.Inherited(
+        shared.settings, shared.region, shared.admin_listener, birth.report, ADMIN
+    )
+    admin.run(inherited, birth.master)
 
 
 def _run_loader(birth: Birth) -> NoReturn:
@@ -198,13 +209,22 @@ KEEP_ARCHIVE: Final = Role(
     beat="archive",
     slow_start=True,
 )
+SHOW: Final = Role(
+    "admin",
+    _run_admin,
+    frozenset({Part.ADMIN, Part.REPORTS}),
+    Death.RESTART,
+    place=ADMIN,
+)
 LOAD: Final = Role("loader", _run_loader, frozenset({Part.REPORTS}), Death.END_START, place=LOADER)
 REPAIRS: Final = Role(
     "repair", _run_repair, frozenset(), Death.REPEAT, place=REPAIR, seconds=REPAIR_S
 )
-ROLES: Final = (WORKER, KEEP_JOURNAL, KEEP_ARCHIVE, LOAD, REPAIRS)
+ROLES: Final = (WORKER, KEEP_JOURNAL, KEEP_ARCHIVE, SHOW, LOAD, REPAIRS)
 KEEPERS: Final = (KEEP_JOURNAL, KEEP_ARCHIVE)
 """They bring the state to disk: forked before the workers, ended after them."""
+REPLACED: Final = (*KEEPERS, SHOW)
+"""Where one dies another is forked, and that is all."""
 
 
 @dataclass(slots=True)

@@ -51,6 +51,7 @@ class Part(Enum):
     LOCK = auto()  # of the data directory: held as long as any process lives
     REGION = auto()
     LISTENERS = auto()
+    ADMIN = auto()  # the listener of the admin port
     WAKEUPS = auto()  # of the workers
     JOURNAL_WAKEUP = auto()
     QUESTIONS = auto()  # the workers' ends of the sockets to the archive
@@ -159,6 +160,11 @@ class Resources:
             with _step("set up the listening sockets"):
                 tune(sock, USER_TIMEOUT_MS)  # inherited by what it accepts
         self.port: int = self.listeners[0].getsockname()[1]
+        self.admin_listener: socket.socket | None = None
+        if settings.admin_port:
+            with _listening(settings.admin_host, settings.admin_port, "admin"):
+                made = listen_first(settings.admin_host, settings.admin_port)
+            self.admin_listener = keep(Part.ADMIN, made)
         with _step("make the shared region"):
             self.region = Region.create(
                 settings.name_on(self.port), capacities(settings), time.time_ns() // 1000
@@ -230,21 +236,31 @@ def _listeners(settings: Settings) -> Iterator[socket.socket]:
     """A listening socket for each worker that there can be, all on one port. CannotStart."""
     host, port = settings.host, settings.port
     for number in range(settings.seats):
-        try:
-            with _step(f"listen on {host} port {port}"):
-                sock = listen(host, port) if number else listen_first(host, port)
-        except CannotStart as error:
-            if isinstance(error.__cause__, AddressInUse):
-                raise CannotStart(
-                    f"port {port} of {host} is in use: stop what listens there, or choose another "
-                    "with --port"
-                ) from error
-            if not limit_of(error):
-                raise CannotStart(f"cannot listen on {host}: {error}; see --host") from error
-            raise
+        with _listening(host, port):
+            sock = listen(host, port) if number else listen_first(host, port)
         yield sock
         if not port:
             port = sock.getsockname()[1]
+
+
+@contextmanager
+def _listening(host: str, port: int, whose: str = "") -> Iterator[None]:
+    """A port is listened on; whose: before "port", and before the names of its flags. CannotStart,
+    which names these."""
+    named, flag = (f"the {whose} port", f"--{whose}-") if whose else ("port", "--")
+    try:
+        with _step(f"listen on {host} port {port}"):
+            yield
+    except CannotStart as error:
+        if isinstance(error.__cause__, AddressInUse):
+            none = " (0: none)" if whose else ""
+            raise CannotStart(
+                f"{named} {port} of {host} is in use: stop what listens there, or choose another "
+                f"with {flag}port{none}"
+            ) from error
+        if not limit_of(error):
+            raise CannotStart(f"cannot listen on {host}: {error}; see {flag}host") from error
+        raise
 
 
 def _message_pair() -> tuple[socket.socket, socket.socket]:

@@ -26,6 +26,8 @@ from server.master.children import (
     KEEPERS,
     LOAD,
     REPAIRS,
+    REPLACED,
+    SHOW,
     WORKER,
     Child,
     Children,
@@ -65,8 +67,8 @@ class Supervisor:
         self._recovery: Final = Recovery(resources, self._children, self._wait, self._overdue)
         self._crew: Final = Crew(resources, self._children)
         self._orders: Final = Orders(resources, configuration, self._crew)
-        self._vacancies: Final = {role: Vacancy() for role in KEEPERS}
-        self._early_ends: dict[Role, int] = {}  # of keepers that were killed before they served
+        self._vacancies: Final = {role: Vacancy() for role in REPLACED}
+        self._early_ends: dict[Role, int] = {}  # of those that were killed before they served
         self._stops: list[int] = []  # signals that ask to stop, in order
         self._stop_by = math.inf  # time.monotonic()
         self._starting = True
@@ -124,7 +126,7 @@ class Supervisor:
                     self._stop_by = min(self._stop_by, time.monotonic() + seconds)
             elif number == REOPEN_LOG:
                 reopen_log()
-                self._children.signal(self._children.of(WORKER, *KEEPERS), REOPEN_LOG)
+                self._children.signal(self._children.of(WORKER, *REPLACED), REOPEN_LOG)
                 log.info("log_reopened", sender=sender)
             elif number in COMMANDS and not self._draining:
                 self._asked.append(number)
@@ -173,7 +175,7 @@ class Supervisor:
             )
             self._exit = Exit.JOURNAL
             return
-        if child.role in KEEPERS:
+        if child.role in REPLACED:
             self._vacancies[child.role].ended(child.serving, self._longest_s(child.role))
 
     # ---- the start
@@ -181,9 +183,11 @@ class Supervisor:
     def _start(self) -> bool:
         """Until all serve. False where one cannot, or a signal came before."""
         try:
+            if self._resources.admin_listener is not None:
+                self._spawn(SHOW)
             if self._resources.data is not None:
                 self._spawn(LOAD)
-                while self._children and self._going_on():
+                while self._children.of(LOAD) and self._going_on():
                     self._wait(WATCH_S)
                 if not self._going_on():
                     return False
@@ -216,15 +220,15 @@ class Supervisor:
         return False
 
     def _start_failed(self, ended: Ended) -> None:
-        """A child has ended in the course of the start. One of the keepers that was killed has done
-        no harm."""
+        """A child has ended in the course of the start. One that is merely forked again where it
+        dies has done no harm if it was killed."""
         child = ended.child
         if child.role.death is Death.END_START and not ended.code:
             return
         if not self._going_on():
             return  # one sentence is enough
         tries = self._early_ends.get(child.role, 0)
-        if child.role in KEEPERS and ended.code < 0 and tries < KEEPER_TRIES:
+        if child.role in REPLACED and ended.code < 0 and tries < KEEPER_TRIES:
             log.warning("process_died_early", process=child.name, how=ended.how)
             self._early_ends[child.role] = tries + 1
             self._spawn(child.role)
@@ -251,6 +255,7 @@ class Supervisor:
             "serving",
             host=settings.host,
             port=self._resources.port,
+            admin_port=settings.admin_port,
             workers=settings.workers,
             region=region.name,
             region_mib=round(region.layout.size / 2**20, 1),
@@ -371,7 +376,7 @@ class Supervisor:
         if not self._end_workers(before):
             return
         self._resources.workers_alive.close()
-        self._children.signal(self._children.of(*KEEPERS), signal.SIGTERM)
+        self._children.signal(self._children.of(*REPLACED), signal.SIGTERM)
         if self._end_keepers(before):
             log.info("stopped", seconds=round(time.monotonic() - began, 3))
 
@@ -413,11 +418,12 @@ class Supervisor:
             if self._interrupted(before):
                 return False
             for role in self._take_vacant():
-                self._finish(role)
+                if role in KEEPERS:
+                    self._finish(role)
         return True
 
     def _take_vacant(self) -> list[Role]:
-        """Roles of keepers that are vacant, and are not any more."""
+        """Roles that are vacant, and are not any more."""
         found = [role for role, vacancy in self._vacancies.items() if vacancy.due < math.inf]
         for role in found:
             self._vacancies[role].close()

@@ -197,6 +197,13 @@ class Region:
             if new != old:
                 self.words[first + record * placed.stride] = new
 
+    def protect(self) -> None:
+        """From now on this process can only read it: a store would end the process. OSError."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        address, size = ctypes.c_void_p(self.address), ctypes.c_size_t(self.layout.size)
+        if libc.mprotect(address, size, mmap.PROT_READ):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
     def is_held(self) -> bool:
         """Tell whether a living process of its server has it.
 

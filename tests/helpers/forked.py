@@ -114,9 +114,10 @@ def children_of(pid: int) -> dict[int, str]:
 
 
 def small_settings(data: Path, workers: int = 2, graceful_timeout: float = 10.0) -> Settings:
-    """Of a small server on a free port, with a name of its own."""
+    """Of a small server on a free port, with a name of its own and no admin port."""
     return Settings(
         port=0,
+        admin_port=0,
         name=leaks.region_name(),
         data=data,
         workers=workers,

@@ -26,7 +26,7 @@ from server.admin.inspect import (
     read,
     used_indices,
 )
-from server.admin.summary import summary
+from server.admin.sums import summary
 from server.core.ledger import DONE
 from server.core.session import Session
 from server.core.state import State

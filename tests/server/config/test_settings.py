@@ -93,6 +93,8 @@ def test_names_and_defaults_are_as_agreed() -> None:
     assert dataclasses.asdict(load([], {}).settings) == {
         "host": "127.0.0.1",
         "port": 7878,
+        "admin_host": "127.0.0.1",
+        "admin_port": 7879,
         "workers": min(cores_available(), WORKERS_MAX),
         "max_workers": 0,
         "data": Path("./data"),
@@ -146,7 +148,7 @@ def test_bounds_that_the_wire_sets() -> None:
 @pytest.mark.parametrize("row", NUMBERS, ids=name_of)
 def test_every_number_is_bounded_and_sizes_have_units(row: Setting) -> None:
     assert 0 < row.spec.minimum < row.spec.maximum < math.inf
-    assert row.spec.unit or row.name == "port"
+    assert row.spec.unit or row.name in ("port", "admin_port")
 
 
 # Sources
@@ -614,7 +616,8 @@ def valid(row: Setting) -> st.SearchStrategy[Any]:
     if spec.choices:
         return st.sampled_from(spec.choices)
     if spec.pattern:
-        return st.from_regex(spec.pattern, fullmatch=True).filter(row.accepts)
+        printed = st.characters(exclude_categories=("C", "Z"))
+        return st.from_regex(spec.pattern, fullmatch=True, alphabet=printed).filter(row.accepts)
     if row.kind is Path:
         printable = st.text(min_size=1).filter(str.isprintable).map(Path)
         return st.none() | printable if row.optional else printable

@@ -16,6 +16,7 @@ BY_NAME = {event.name: event for event in EVENTS}
 ROOMS = (
     *("server/program.py", "server/child.py", "server/faults.py"),
     *("server/master", "server/worker", "server/journal", "server/archive"),
+    "server/admin/web",
 )
 OF_LIBLOG = "log_lines_dropped"  # made without a logger
 

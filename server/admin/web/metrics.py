@@ -1,0 +1,407 @@
+"""The metrics: one table, from which /metrics and docs/METRICS.md are made, and against which a
+test checks the dashboard and the alerts in deploy/.
+
+Names, units and types keep the conventions of Prometheus: base units (seconds, bytes), `_total`
+for what only grows. Money is in minor units, as everywhere. Of opcodes only those are there that
+have occurred.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from libproto.errors import Status
+from server.admin.web.health import health
+from server.admin.web.snapshot import Snapshot
+from server.region.counters import LOCK_KINDS
+from server.region.histogram import SIZES_FIRST, TIMES_FIRST, bounds
+from server.region.layout import WorkerState
+
+PREFIX: Final = "tradechat_"
+BUILD_INFO: Final = "1; its labels say which version runs, and in which form"
+_US: Final = 1e-6  # seconds
+_REASONS: Final = (
+    "bad_header",
+    "bad_checksum",
+    "bad_sealing",
+    "bad_frame",
+    "unknown_opcode",
+    "rate_limited",
+    "shed",
+)
+_RINGS: Final = {"txn": "log", "event": "events"}
+_TABLES: Final = {"accounts": "users", "clients": "clients", "sessions": "live_sessions"}
+_STATUSES: Final = tuple(status.name for status in Status)
+_STATES: Final = tuple(WorkerState)
+
+
+class Kind(StrEnum):
+    """The types of Prometheus."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Distribution(NamedTuple):
+    """The value of a histogram: of its buckets how many values are in each, not added up."""
+
+    counts: Sequence[int]
+    bounds: Sequence[float]  # of all but the last
+    total: float
+
+
+Value = float | Distribution
+Sample = tuple[tuple[str, ...], Value]
+"""The values of the labels, and the value."""
+Samples = Iterable[Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A row. `samples`: its values in a snapshot, each with the values of its labels."""
+
+    name: str  # without PREFIX
+    kind: Kind
+    about: str
+    samples: Callable[[Snapshot], Samples]
+    labels: tuple[str, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        """As Prometheus has it."""
+        return PREFIX + self.name
+
+
+TIME_BOUNDS: Final = tuple(bound * _US for bound in bounds(TIMES_FIRST))
+SIZE_BOUNDS: Final = tuple(map(float, bounds(SIZES_FIRST)))
+
+
+def _times(counts: Sequence[int], total_us: int) -> Distribution:
+    return Distribution(counts, TIME_BOUNDS, total_us * _US)
+
+
+def _one(value: Callable[[Snapshot], Value]) -> Callable[[Snapshot], Samples]:
+    """A metric without labels."""
+    return lambda s: [((), value(s))]
+
+
+def _word(segment: str, field: str, scale: float = 1) -> Callable[[Snapshot], Samples]:
+    """A word of a segment of one record."""
+    return _one(lambda s: s.first[segment][field] * scale)
+
+
+def _journal(value: Callable[[Snapshot], Value]) -> Callable[[Snapshot], Samples]:
+    """What is there only if something is kept on disk."""
+    return lambda s: [((), value(s))] if s.has_journal else []
+
+
+def _counter(name: str) -> Callable[[Snapshot], Samples]:
+    return _one(lambda s: s.counters[name])
+
+
+def _by_worker(value: Callable[[Snapshot, int], float]) -> Callable[[Snapshot], Samples]:
+    return lambda s: [((str(slot),), value(s, slot)) for slot in s.workers]
+
+
+def _by_opcode(field: str) -> Callable[[Snapshot], Samples]:
+    def samples(s: Snapshot) -> Iterator[Sample]:
+        for opcode, record in s.served.items():
+            if record[field][0]:
+                yield (opcode,), record[field][0]
+
+    return samples
+
+
+def _by_status(field: str) -> Callable[[Snapshot], Samples]:
+    def samples(s: Snapshot) -> Iterator[Sample]:
+        for opcode, record in s.served.items():
+            for status, value in zip(_STATUSES, record[field], strict=True):
+                if value:
+                    yield (opcode, status), value
+
+    return samples
+
+
+def _latencies(s: Snapshot) -> Iterator[Sample]:
+    for opcode, record in s.served.items():
+        if any(record["latency"]):
+            yield (opcode,), _times(record["latency"], record["latency_us"][0])
+
+
+def _worker_states(s: Snapshot) -> Iterator[Sample]:
+    for slot, worker in s.workers.items():
+        for state in _STATES:
+            yield (str(slot), state.name.lower()), float(worker.state is state)
+
+
+_C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
+METRICS: Final[tuple[Metric, ...]] = (
+    Metric(
+        "start_time_seconds",
+        _G,
+        "when the server started, since the Unix epoch",
+        _word("header", "started", _US),
+    ),
+    Metric("live", _G, "1 where /health says live", _one(lambda s: health(s).live)),
+    Metric("ready", _G, "1 where /health says ready", _one(lambda s: health(s).ready)),
+    Metric(
+        "recovering",
+        _G,
+        "1 while the workers pause for a repair",
+        _one(lambda s: bool(s.first["header"]["recovery"])),
+    ),
+    Metric("connections", _G, "open connections", _counter("connections")),
+    Metric("sessions", _G, "logged-in connections", _counter("sessions")),
+    Metric("accepted_connections_total", _C, "connections accepted", _counter("accepted")),
+    Metric(
+        "refused_connections_total",
+        _C,
+        "connections refused, as there were max_connections",
+        _counter("refused"),
+    ),
+    Metric(
+        "timed_out_connections_total",
+        _C,
+        "connections closed by the handshake or idle deadline",
+        _counter("timed_out"),
+    ),
+    Metric(
+        "superseded_sessions_total",
+        _C,
+        "sessions whose place a later LOGIN has taken",
+        _counter("superseded"),
+    ),
+    Metric("requests_total", _C, "requests received", _by_opcode("requests"), ("opcode",)),
+    Metric(
+        "received_bytes_total",
+        _C,
+        "bytes of these requests, headers included",
+        _by_opcode("request_bytes"),
+        ("opcode",),
+    ),
+    Metric(
+        "sent_frames_total",
+        _C,
+        "frames sent: responses, and pushes with status OK",
+        _by_status("sent"),
+        ("opcode", "status"),
+    ),
+    Metric(
+        "sent_bytes_total",
+        _C,
+        "bytes of these frames, headers included",
+        _by_status("sent_bytes"),
+        ("opcode", "status"),
+    ),
+    Metric(
+        "request_duration_seconds",
+        _H,
+        "from the arrival of a request to the write of its response, durability included",
+        _latencies,
+        ("opcode",),
+    ),
+    Metric(
+        "rejected_total",
+        _C,
+        "frames and requests rejected before they were executed, by reason",
+        lambda s: [((reason,), s.counters[reason]) for reason in _REASONS],
+        ("reason",),
+    ),
+    Metric(
+        "delivery_delay_seconds",
+        _H,
+        "from an event (message, join, leave, payment) to its push, for each receiver",
+        _one(lambda s: _times(*s.deliveries)),
+    ),
+    Metric("sent_gaps_total", _C, "ROOM_GAP frames pushed: events were missed", _counter("gaps")),
+    Metric("ring_laps_total", _C, "times that the event ring lapped a worker", _counter("laps")),
+    Metric(
+        "ring_head",
+        _G,
+        "number of the newest record of a ring",
+        lambda s: [((ring,), s.first[segment]["head"]) for ring, segment in _RINGS.items()],
+        ("ring",),
+    ),
+    Metric(
+        "ring_capacity",
+        _G,
+        "records that a ring holds",
+        lambda s: [((ring,), s.first["header"][f"capacity_{ring}_ring"]) for ring in _RINGS],
+        ("ring",),
+    ),
+    Metric(
+        "durable_lag_records",
+        _G,
+        "records of a ring that are not durable yet",
+        lambda s: [((ring,), s.lag(segment)) for ring, segment in _RINGS.items()],
+        ("ring",),
+    ),
+    Metric(
+        "lock_waits_total",
+        _C,
+        "waits for a lock that another process held",
+        lambda s: [((kind,), s.counters[f"waits_{kind}"]) for kind in LOCK_KINDS],
+        ("lock",),
+    ),
+    Metric(
+        "lock_wait_seconds_total",
+        _C,
+        "time waited for these locks",
+        lambda s: [((kind,), s.counters[f"waited_ns_{kind}"] * 1e-9) for kind in LOCK_KINDS],
+        ("lock",),
+    ),
+    Metric(
+        "journal_batch_records",
+        _H,
+        "records written and synced together",
+        _journal(
+            lambda s: Distribution(s.batches, SIZE_BOUNDS, float(s.first["journal"]["records"]))
+        ),
+    ),
+    Metric(
+        "journal_sync_duration_seconds",
+        _H,
+        "time to write and sync a batch",
+        _journal(lambda s: _times(s.syncs, s.first["journal"]["sync_us"])),
+    ),
+    Metric(
+        "journal_failed",
+        _G,
+        "1 where the journal cannot be written: the server stops",
+        _journal(lambda s: bool(s.first["journal"]["failed"])),
+    ),
+    Metric(
+        "snapshot_time_seconds",
+        _G,
+        "when the newest snapshot was finished, since the Unix epoch; 0: never",
+        _journal(lambda s: s.first["journal"]["snapshot_time"] * _US),
+    ),
+    Metric(
+        "archive_lag_bytes",
+        _G,
+        "durable events that are not in the histories of rooms and inboxes yet",
+        _journal(lambda s: s.first["archive"]["lag"]),
+    ),
+    Metric(
+        "archive_closed",
+        _G,
+        "1 while chat is refused, as the archive lags too far or cannot write",
+        _journal(lambda s: bool(s.first["archive"]["closed"])),
+    ),
+    Metric(
+        "archive_queries_total",
+        _C,
+        "questions for what is older than the rings, answered by the archive",
+        _journal(lambda s: s.first["archive"]["queries"]),
+    ),
+    Metric(
+        "disk_used_bytes",
+        _G,
+        "space that the files of the data directory take",
+        _journal(lambda s: s.first["archive"]["disk_used"]),
+    ),
+    Metric(
+        "disk_free_bytes",
+        _G,
+        "space that is left on their file system",
+        _journal(lambda s: s.first["archive"]["disk_free"]),
+    ),
+    Metric("worker_deaths_total", _C, "workers repaired after", _word("repairs", "deaths")),
+    Metric(
+        "killed_processes_total",
+        _C,
+        "processes that the master killed as they stood still",
+        _word("repairs", "kills"),
+    ),
+    Metric("repairs_total", _C, "repairs of the shared state done", _word("repairs", "repairs")),
+    Metric("pauses_total", _C, "times that all workers paused", _word("repairs", "pauses")),
+    Metric(
+        "pause_seconds_total",
+        _C,
+        "time that they paused",
+        _word("repairs", "paused_us", _US),
+    ),
+    Metric(
+        "longest_pause_seconds",
+        _G,
+        "the longest of these pauses",
+        _word("repairs", "paused_us_max", _US),
+    ),
+    Metric(
+        "worker_state",
+        _G,
+        "1 for the state that a worker is in; stale: it has said nothing for 30 s",
+        _worker_states,
+        ("worker", "state"),
+    ),
+    Metric(
+        "worker_connections",
+        _G,
+        "open connections of a worker",
+        _by_worker(lambda s, slot: s.workers[slot].connections),
+        ("worker",),
+    ),
+    Metric(
+        "worker_waiting_frames",
+        _G,
+        "frames that a worker has received and not answered yet",
+        _by_worker(lambda s, slot: s.workers[slot].waiting),
+        ("worker",),
+    ),
+    Metric(
+        "worker_memory_bytes",
+        _G,
+        "a worker's own resident memory, without the shared region",
+        _by_worker(lambda s, slot: s.workers[slot].memory),
+        ("worker",),
+    ),
+    Metric(
+        "worker_loop_lag_seconds",
+        _G,
+        "the longest delay of a worker's timers in the last second",
+        _by_worker(lambda s, slot: s.workers[slot].lag_us * _US),
+        ("worker",),
+    ),
+    Metric(
+        "worker_event_lag",
+        _G,
+        "events that a worker has not come to yet in the event ring",
+        _by_worker(
+            lambda s, slot: (
+                max(0, s.first["events"]["head"] - s.workers[slot].cursor)
+                if s.workers[slot].state is not WorkerState.STOPPED
+                else 0
+            )
+        ),
+        ("worker",),
+    ),
+    Metric(
+        "table_used",
+        _G,
+        "records of a table that are in use",
+        lambda s: [((table,), s.first["registry"][field]) for table, field in _TABLES.items()],
+        ("table",),
+    ),
+    Metric(
+        "table_capacity",
+        _G,
+        "records of that table; the setting of that name raises it",
+        lambda s: [((table,), s.first["header"][f"capacity_{table}"]) for table in _TABLES],
+        ("table",),
+    ),
+    Metric(
+        "room_members",
+        _G,
+        "memberships of all rooms",
+        _word("registry", "members"),
+    ),
+    Metric("region_bytes", _G, "size of the shared region", _word("header", "size")),
+    Metric(
+        "money_imbalance_minor_units",
+        _G,
+        "conservation: all balances - (deposits - withdrawals), at one transaction; always 0",
+        lambda s: [] if s.imbalance is None else [((), s.imbalance)],
+    ),
+)
