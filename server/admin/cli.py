@@ -13,7 +13,14 @@ from libcli import output
 from libcli.arguments import Parser
 from libcli.entry import run
 from libproto import version_of
-from server.admin import audit_cli, backup_cli, control_cli, inspect_cli, journal_cli
+from server.admin import (
+    audit_cli,
+    backup_cli,
+    control_cli,
+    export_cli,
+    inspect_cli,
+    journal_cli,
+)
 from server.admin.command import (
     EXIT_CODES,
     EXIT_NOT_DONE,
@@ -32,6 +39,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     journal_cli.COMMAND,
     backup_cli.BACKUP,
     backup_cli.RESTORE,
+    export_cli.COMMAND,
 )
 
 

@@ -15,12 +15,13 @@ from server.admin.inspect import Time, Value, decode_txn
 from server.admin.journal_survey import walk
 from server.core.events import SlotKind
 from server.journal import spill
+from server.journal.books import Books
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, Refused
 from server.journal.format import BatchKind, EventHead, events_in
 from server.journal.load import events_damaged
-from server.journal.reader import Batch, Position, Reader
+from server.journal.reader import Batch, Position, Reader, number_of
 from server.journal.snapshot import paths as snapshot_paths
 from server.journal.snapshot import read as read_snapshot
 from server.region.layout import WORD
@@ -47,7 +48,7 @@ class Choice:
 
 def dump(disk: Disk, data: DataDirectory, choice: Choice) -> Iterator[Entry | Damaged]:
     """The entries, oldest first, and between them what is damaged. OtherFormat, OSError."""
-    for item in chain(_copied(disk, data), _batches(disk, data, choice.first)):
+    for item in chain(_copied(disk, data), batches(disk, data, choice.first)):
         if isinstance(item, Damaged):
             yield item
             continue
@@ -135,9 +136,9 @@ def oldest(disk: Disk, data: DataDirectory) -> int:
     return 1
 
 
-def _batches(disk: Disk, data: DataDirectory, first: int) -> Iterator[Batch | Damaged]:
+def batches(disk: Disk, data: DataDirectory, first: int = 1) -> Iterator[Batch | Damaged]:
     """The batches from the segment on that has a transaction; what was wrong counts only if it is
-    so once more."""
+    so once more. Refused: the server has removed what comes next; OtherFormat, OSError."""
     log_id, seen, gone = data.identity(disk).log_id, set[str](), 0
     reader = Reader(disk, data.journal, log_id)
     after: Position | None = None
@@ -161,25 +162,36 @@ def _batches(disk: Disk, data: DataDirectory, first: int) -> Iterator[Batch | Da
             if gone == _TRIES:
                 raise
         reader = Reader(disk, data.journal, log_id)
+        if after is not None and reader.paths and number_of(reader.paths[0]) > after.segment:
+            if (there := reader.oldest_head().first_txn) != after.txn + 1:
+                raise Refused(
+                    f"the server has removed the transactions {after.txn + 1} to {there - 1} from "
+                    "its journal while they were to be read: repeat the command"
+                )
+            after = None
 
 
 # ---- users
 
 
+def newest_state(disk: Disk, data: DataDirectory) -> Books:
+    """What the newest good snapshot has; as of a server that nobody has used where there is
+    none. OtherFormat, OSError."""
+    log_id = data.identity(disk).log_id
+    for path in snapshot_paths(disk, data.snapshots):
+        with suppress(Damaged, FileNotFoundError):
+            return read_snapshot(disk, path, log_id).books
+    return Books()
+
+
 def user_id(disk: Disk, data: DataDirectory, text: str) -> int:
     """The user of a name, or of an id where nobody has that name. Refused: there is none."""
     is_id = text.isascii() and text.isdigit() and len(text) < 20
-    name, id_, known = text.encode("utf-8", "replace"), int(text) if is_id else 0, 0
-    log_id = data.identity(disk).log_id
-    for path in snapshot_paths(disk, data.snapshots):
-        try:
-            books = read_snapshot(disk, path, log_id).books
-        except (Damaged, FileNotFoundError):
-            continue
-        if name in books.user_ids:
-            return books.user_ids[name]
-        known = books.users
-        break
+    name, id_ = text.encode("utf-8", "replace"), int(text) if is_id else 0
+    books = newest_state(disk, data)
+    if name in books.user_ids:
+        return books.user_ids[name]
+    known = books.users
     for found, user in _registered(disk, data):
         if found == name:
             return user
@@ -191,15 +203,18 @@ def user_id(disk: Disk, data: DataDirectory, text: str) -> int:
 
 def _registered(disk: Disk, data: DataDirectory) -> Iterator[tuple[bytes, int]]:
     """Name and user id of those whose registration is in the journal."""
+    for batch in batches(disk, data):
+        if isinstance(batch, Batch):  # of damage the dump itself tells
+            yield from registrations(batch)
+
+
+def registrations(batch: Batch) -> Iterator[tuple[bytes, int]]:
+    """Name and user id of those who are registered in a batch."""
     at = OFFSETS[RecordKind.REGISTER]
-    offset = at["name"] * WORD
-    for batch in _batches(disk, data, 1):
-        if isinstance(batch, Damaged):
-            continue  # the dump itself tells of it
-        numbers = batch.records.cast("Q")
-        for place in range(batch.count):
-            first = place * RECORD_WORDS
-            if numbers[first + at["kind"]] == RecordKind.REGISTER:
-                begin = place * RECORD_SIZE + offset
-                name = bytes(batch.records[begin : begin + _NAME_WORDS * WORD]).rstrip(b"\0")
-                yield name, numbers[first + at["user_id"]]
+    numbers = batch.records.cast("Q")
+    kinds = numbers[at["kind"] :: RECORD_WORDS].tolist()
+    for place, kind in enumerate(kinds):
+        if kind == RecordKind.REGISTER:
+            begin = place * RECORD_SIZE + at["name"] * WORD
+            name = bytes(batch.records[begin : begin + _NAME_WORDS * WORD]).rstrip(b"\0")
+            yield name, numbers[place * RECORD_WORDS + at["user_id"]]

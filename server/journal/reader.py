@@ -153,6 +153,10 @@ class Reader:
                 )
         return None
 
+    def oldest_head(self) -> SegmentHead:
+        """The header of the oldest segment. Damaged, OtherFormat."""
+        return self._head(self.paths[0])
+
     def newest_head(self) -> SegmentHead:
         """The header of the newest segment. Damaged, OtherFormat."""
         return self._head(self.paths[-1])

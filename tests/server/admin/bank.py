@@ -158,6 +158,11 @@ class Run:
         bank.balances[position.txn] = self.region.column("accounts", "balance")[: len(NAMES) + 1]
         return position
 
+    def go_on(self) -> None:
+        """Let more in than one segment and the rings hold: what is durable makes place."""
+        self.writer.prepare()
+        self._committer.publish()
+
     def snapshot(self) -> None:
         """Make one of all that is durable."""
         disk, data = self.bank.disk, self.bank.data
