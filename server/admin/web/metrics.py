@@ -34,6 +34,7 @@ _RINGS: Final = {"txn": "log", "event": "events"}
 _TABLES: Final = {"accounts": "users", "clients": "clients", "sessions": "live_sessions"}
 _STATUSES: Final = tuple(status.name for status in Status)
 _STATES: Final = tuple(WorkerState)
+_NOT_YET: Final = (WorkerState.STOPPED, WorkerState.STARTING)  # it has no cursor
 
 
 class Kind(StrEnum):
@@ -371,7 +372,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         _by_worker(
             lambda s, slot: (
                 max(0, s.first["events"]["head"] - s.workers[slot].cursor)
-                if s.workers[slot].state is not WorkerState.STOPPED
+                if s.workers[slot].state not in _NOT_YET
                 else 0
             )
         ),

@@ -66,8 +66,6 @@ class _Handler(BaseHTTPRequestHandler):
     """One request, and then the connection is closed: HTTP/1.0."""
 
     server: "AdminServer"
-    server_version = "tradechat"
-    sys_version = ""
 
     def setup(self) -> None:
         super().setup()
@@ -99,6 +97,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if with_body:
             self.wfile.write(answer.body)
+
+    def version_string(self) -> str:
+        """What `Server` says: not which version of Python there is."""
+        return "tradechat"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
         log.debug("admin_request", said=format % args)
