@@ -207,10 +207,11 @@ class Connection:
         self._close_old()
         self.live = self.leaving = False
 
-    def _move(self, now: float) -> None:
-        """Make another connection beside this one, on which all is answered."""
+    def _move_at_rest(self, now: float) -> None:
+        """Make another connection beside this one, once it is logged in and all is answered."""
         old = self._sock
-        assert old is not None  # it was told so on it
+        if not self.live or self.pending or old is None:
+            return
         self._host.poll.unregister(old)
         del self._host.connections[self._fd]
         self._old, self._sock = old, None
@@ -372,8 +373,8 @@ class Connection:
             codec = ERROR if status else RESPONSE[opcode]
             fields = codec.decode(buf, start, end)
             self._settle_own(request, status, fields, buf[start:end], now)
-            if self.leaving and not self.pending:
-                self._move(now)
+            if self.leaving:
+                self._move_at_rest(now)
             return
         if not status:
             first, second = calls.pair(opcode, buf, start, end)
@@ -383,8 +384,8 @@ class Connection:
             self._refused(req_id, request, status, *fields, now=now)
         self.in_flight -= 1
         self._host.free(self, now)
-        if self.leaving and not self.pending:
-            self._move(now)
+        if self.leaving:
+            self._move_at_rest(now)
 
     def _succeeded(self, request: Request, first: int, second: int, now: float) -> None:
         """first, second: what it was answered with."""
@@ -455,10 +456,9 @@ class Connection:
         return [each.fields[0] for each in found if each.opcode == _CHAT_SEND]
 
     def _push(self, opcode: int, buf: bytes, start: int, end: int, now: float) -> None:
-        if opcode == _GOING_AWAY and self.live:
+        if opcode == _GOING_AWAY:
             self.leaving = True
-            if not self.pending:
-                self._move(now)
+            self._move_at_rest(now)
             return
         if opcode not in (_BROADCAST, _GAP):
             self._unexpected(f"a push of opcode {opcode:#06x}")

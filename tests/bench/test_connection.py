@@ -23,7 +23,7 @@ from libproto.messages import (
     Opcode,
     TxnKind,
 )
-from tests.client.leaving import Old, Sequence, moved_to
+from tests.client.leaving import GOING_AWAY, Old, Sequence, moved_to
 from tests.client.peer import (
     USER_ID,
     USERNAME,
@@ -149,6 +149,26 @@ def test_it_moves_before_the_server_closes_its_connection() -> None:
         assert (connection.moves, connection.reconnects) == (1, 0)
         assert load.trail.unexpected == []
         assert not load.recorder.errors
+
+
+def test_it_may_be_told_to_move_before_it_is_logged_in() -> None:
+    """Then it logs in first, and has its session taken along."""
+    sequence = Sequence()
+
+    class Early(Old):
+        def serve(self, wire: Wire) -> None:
+            handshake = door()
+            wire.send(GOING_AWAY, handshake.respond(wire.request()))
+            wire.send(handshake.respond(wire.request()))
+            wire.send(answer(deposit(wire, repeated=False), 5, FUNDS))
+            sequence.note("old: told")
+
+    with loading(Early(sequence), moved_to(sequence, Wire.wait_closed, door())) as load:
+        sequence.await_step("old: closed")
+        settle(load)
+        assert load.trail.unexpected == []
+        (connection,) = load.everybody
+        assert (connection.moves, connection.reconnects) == (1, 0)
 
 
 def asked(seed: int, place: int, account: int) -> list[Request]:
