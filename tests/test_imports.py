@@ -106,7 +106,7 @@ ROOMS: dict[str, frozenset[str]] = {
         "server.worker",
     },
     "server.program": SETTINGS | {"server.master"},
-    "server.admin.web.process": SETTINGS | REGION | {"server.admin.web"},
+    "server.admin.web.process": SETTINGS | REGION | {"server.admin.web", "server.admin.history"},
     "server.admin.web": CORE | {"server.admin"},
     "server.admin": ARCHIVE | {"server.archive", "server.control"},
     "server.documents": ARCHIVE | {"server.archive", "server.admin"},

@@ -17,9 +17,9 @@ from prometheus_client.utils import floatToGoString
 
 from libproto import __version__
 from libproto.form import FORM
+from server.admin.snapshot import Snapshot
 from server.admin.web import metrics
 from server.admin.web.metrics import METRICS, PREFIX, Distribution, Kind, Sample
-from server.admin.web.snapshot import Snapshot
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 _BOUNDS: Final = {

@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from libproto.errors import Status
-from server.admin.web.health import health
-from server.admin.web.snapshot import Snapshot
+from server.admin.health import health
+from server.admin.snapshot import Snapshot
 from server.region.counters import LOCK_KINDS
 from server.region.histogram import SIZES_FIRST, TIMES_FIRST, bounds
 from server.region.layout import WorkerState

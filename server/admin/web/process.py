@@ -35,7 +35,7 @@ class Inherited:
 def _serve(inherited: Inherited, report: Report) -> None:
     """Until SIGTERM, which is held."""
     # Here, as nobody else needs what this imports.
-    from server.admin.web.history import EVERY_S, History
+    from server.admin.history import EVERY_S, History
     from server.admin.web.routes import routes
     from server.admin.web.server import AdminServer
 

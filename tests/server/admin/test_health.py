@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from server.admin.web.health import Health, health
-from server.admin.web.snapshot import look
+from server.admin.health import Health, health
+from server.admin.snapshot import look
 from server.region import status
 from server.region.layout import ServerState, WorkerState
 from server.region.region import Region

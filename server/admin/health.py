@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Final
 
-from server.admin.web.snapshot import Snapshot
+from server.admin.snapshot import Snapshot
 from server.region.layout import ServerState, WorkerState
 
 _SERVE: Final = (WorkerState.IDLE, WorkerState.BUSY)
