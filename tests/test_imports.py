@@ -85,6 +85,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "server.faults": frozenset({"server.early"}),
     "server.child": frozenset({"server.config", "server.early"}),
     "server.control": frozenset(),
+    "server.handover": frozenset(),
     "server.region": frozenset(),
     "server.core.room_bits": REGION,
     "server.core.audience": REGION,
@@ -96,13 +97,16 @@ ROOMS: dict[str, frozenset[str]] = {
     "server.journal": CORE | SETTINGS,
     "server.archive": ARCHIVE,
     # Of the archive, workers take the questions and the client that asks them.
-    "server.worker": CORE | SETTINGS | {"server.archive.protocol", "server.archive.client"},
+    "server.worker": CORE
+    | SETTINGS
+    | {"server.archive.protocol", "server.archive.client", "server.handover"},
     "server.master": ARCHIVE
     | {
         "server.admin.web.process",
         "server.archive",
         "server.control",
         "server.faults",
+        "server.handover",
         "server.worker",
     },
     "server.program": SETTINGS | {"server.master"},

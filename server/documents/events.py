@@ -50,6 +50,8 @@ EVENTS: Final = (
           " `workers`"),
     Event("connections_uneven", "warning", "the system cannot spread new connections over a part of"
           " the listeners: some workers accept on more than one"),
+    Event("connections_lost", "warning", "there is no descriptor for connections that were given to"
+          " a worker which has ended"),
     Event("worker_leaves", "info", "another worker has the place of this one, which ends when its"
           " clients have gone"),
     Event("stopping", "info", "a signal asks the server to stop"),

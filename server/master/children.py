@@ -68,6 +68,7 @@ def _run_worker(birth: Birth) -> NoReturn:
         shared.settings,
         shared.region,
         shared.listeners,
+        shared.queues,
         shared.wakeups,
         birth.report,
         shared.journal_wakeup,
@@ -181,6 +182,7 @@ WORKER: Final = Role(
     frozenset(
         {
             Part.LISTENERS,
+            Part.QUEUES,
             Part.WAKEUPS,
             Part.JOURNAL_WAKEUP,
             Part.QUESTIONS,

@@ -18,12 +18,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import liblog
+from server import handover
 from server.child import LEAVE, fork_failure
 from server.master.children import WORKER, Child, Children
 from server.master.resources import Resources
 from server.master.vacancy import Vacancy
 
 ALONE_S: Final = 0.2  # the longest back-off while no worker is there at all
+QUEUE_MAX: Final = 1024  # connections, more than a queue can have
 SLOT_S: Final = 0.1  # between looks for a slot that is free
 
 log = liblog.get("master")
@@ -109,6 +111,7 @@ class Crew:
 
     def ended(self, child: Child, code: int) -> bool:
         """It has been reaped. True if it has ended as it was told to, with nothing to repair."""
+        self._pass_on(child.slot)
         if child in self._leaving:
             self._leaving.remove(child)
             return not code
@@ -162,6 +165,18 @@ class Crew:
         self._leaving.append(child)
         log.info("worker_leaves", process=child.name, process_pid=child.pid)
         os.kill(child.pid, LEAVE)
+
+    def _pass_on(self, slot: int) -> None:
+        """Give to another worker the connections that were given to this one, which has ended."""
+        queues = self._resources.queues
+        others = [child.slot for child in self._children.of(WORKER)]
+        try:
+            for number, sock in enumerate(list(handover.take(queues[slot][0], QUEUE_MAX))):
+                other = others[number % len(others)] if others else slot  # its successor has that
+                if not handover.give(queues[other][1], sock):
+                    sock.close()
+        except OSError as error:
+            log.warning("connections_lost", worker=slot, reason=error.strerror)
 
     def _assign(self) -> None:
         """Say in the region who accepts where, and wake them."""

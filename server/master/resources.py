@@ -52,6 +52,7 @@ class Part(Enum):
     REGION = auto()
     LISTENERS = auto()
     ADMIN = auto()  # the listener of the admin port
+    QUEUES = auto()  # of connections that workers give to each other
     WAKEUPS = auto()  # of the workers
     JOURNAL_WAKEUP = auto()
     QUESTIONS = auto()  # the workers' ends of the sockets to the archive
@@ -184,6 +185,11 @@ class Resources:
         with _step("make the wake-ups between the processes"):
             self.wakeups = [keep(Part.WAKEUPS, Wakeup()) for _ in range(slots(settings))]
             self.journal_wakeup = keep(Part.JOURNAL_WAKEUP, Wakeup())
+        with _step("connect the workers with each other"):
+            self.queues: list[tuple[socket.socket, socket.socket]] = []
+            for _ in range(slots(settings)):
+                taking, giving = _message_pair()
+                self.queues.append((keep(Part.QUEUES, taking), keep(Part.QUEUES, giving)))
         with _step("connect the workers with the archive"):
             # Both ends stay, whoever dies.
             self.questions: list[socket.socket] = []

@@ -22,7 +22,8 @@ from server.master.resources import CannotStart, Resources, refuse, slots
 from server.master.supervisor import Supervisor
 
 REBUILDS_MAX: Final = 3  # times that a server begins anew after damage
-OF_A_WORKER: Final = 4  # descriptors: a listener, a wake-up, both ends to the archive
+OF_A_WORKER: Final = 6
+"""Descriptors: a listener, a wake-up, both ends of its queue and of what leads to the archive."""
 OTHER_FILES: Final = 64  # descriptors of a process, for all else
 
 log = liblog.get("master")

@@ -2,7 +2,7 @@
 
 A listener is never closed while the server serves, as that would reset whoever waits in its queue.
 It goes from one worker to another by a word; for a moment both accept on it, or nobody, and nobody
-who connects notices that.
+who connects notices that. What is accepted is served here, or given to a sibling (siblings.py).
 """
 
 import asyncio
@@ -14,7 +14,9 @@ from typing import Final
 import liblog
 from libnet.pump import Pump
 from libnet.transport import FrameProtocol
+from server import handover
 from server.region.region import Region
+from server.worker.siblings import Siblings
 
 ACCEPT_MAX: Final = 64  # connections in one turn, before those that are open have theirs
 RETRY_S: Final = 1.0  # after there was no descriptor, or no memory, for a connection
@@ -32,14 +34,19 @@ class Listeners:
         region: Region,
         slot: int,
         sockets: Sequence[socket.socket],
+        queue: socket.socket,
+        siblings: Siblings,
         pump: Pump,
         connection: Callable[[], FrameProtocol],
     ) -> None:
-        """sockets: all there are. connection: makes one for each that is accepted."""
+        """sockets: all there are. queue: of what siblings have accepted for this worker.
+        connection: makes one for each that is served here."""
         self._words: Final = region.words
         self._slot, self._sockets, self._pump = slot, sockets, pump
         self._loop: Final = pump.loop
+        self._queue, self._siblings = queue, siblings
         self._connection = connection
+        self._loop.add_reader(queue.fileno(), self._take)
         workers = region.layout["workers"]
         self._hosts = [workers.at(number, "host") for number in range(len(sockets))]
         self.closed = False
@@ -75,8 +82,18 @@ class Listeners:
                 else:
                     raise
                 return
-            sock.setblocking(False)
-            self._pump.add(sock, self._connection())
+            if not self._siblings.give(sock):
+                self._serve(sock)
+
+    def _serve(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._pump.add(sock, self._connection())
+
+    def _take(self) -> None:
+        """What siblings give: served here, or where this worker ends by yet another one."""
+        for sock in handover.take(self._queue, ACCEPT_MAX):
+            if not (self.closed and self._siblings.give_anyway(sock)):
+                self._serve(sock)
 
     def _wait(self, number: int, error: OSError) -> None:
         """Clients wait in the listener's queue until there is room for one."""

@@ -37,6 +37,7 @@ from server.worker.places import Places
 from server.worker.reporter import Reporter
 from server.worker.served import Served
 from server.worker.services import Services
+from server.worker.siblings import Siblings
 from server.worker.subscriptions import Subscriptions
 
 FINISH_S: Final = 0.02  # between looks for sessions that have ended and are still in rooms
@@ -54,6 +55,7 @@ class Inherited:
     settings: Settings
     region: Region
     listeners: Sequence[socket.socket]
+    queues: Sequence[tuple[socket.socket, socket.socket]]  # of connections given, by slot
     wakeups: Sequence[Wakeup]
     ready: int  # for its Report
     journal: Wakeup  # of the journal process
@@ -121,7 +123,13 @@ class Worker:
         self._wakeup: Final = inherited.wakeups[slot]
         table, pump = allowed(self._services), Pump(loop)
         self._listeners: Final = Listeners(
-            region, slot, inherited.listeners, pump, lambda: Connection(self._services, table)
+            region,
+            slot,
+            inherited.listeners,
+            inherited.queues[slot][0],
+            Siblings(region, slot, [sending for _, sending in inherited.queues]),
+            pump,
+            lambda: Connection(self._services, table),
         )
         self._workers: Final = region.layout["workers"]
         self._recovery = region.header.index("recovery")

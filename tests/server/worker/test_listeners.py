@@ -4,7 +4,8 @@ import asyncio
 import resource
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from libnet.sockets import listen
 from libnet.transport import FrameProtocol
 from server.worker import listeners
 from server.worker.listeners import Listeners
+from server.worker.siblings import Siblings
 from tests.helpers.region import small_region
 
 WAIT_S = 30.0
@@ -51,9 +53,15 @@ class House:
 
 @contextmanager
 def house(pump: Pump, sockets: list[socket.socket]) -> Iterator[House]:
-    with small_region(workers=2) as region:
+    with small_region(workers=2) as region, ExitStack() as stack:
         accepted: list[Accepted] = []
-        listening = Listeners(region, 0, sockets, pump, lambda: Accepted(accepted))
+        queues = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+        for sock in chain(*queues):
+            stack.callback(sock.close)
+        siblings = Siblings(region, 0, [sending for _, sending in queues])
+        listening = Listeners(
+            region, 0, sockets, queues[0][0], siblings, pump, lambda: Accepted(accepted)
+        )
         workers = region.layout["workers"]
         made = House(region.words, [workers.at(slot, "host") for slot in range(2)], listening)
         made.accepted = accepted

@@ -1,0 +1,35 @@
+"""Connections that one worker has accepted and another one serves (SCM_RIGHTS).
+
+Each slot has a pair of sockets that keep messages apart; all workers have the sending ends of all.
+A message is one descriptor. Who sends never waits: where a queue is full it serves the connection
+itself. What is in the queue of a worker that has ended, the master gives to another one.
+"""
+
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+
+_MARK = b"c"  # a message without a byte would be the end of the stream
+
+
+def give(to: socket.socket, sock: socket.socket) -> bool:
+    """Send a connection, and close it here; False where it cannot be sent now."""
+    try:
+        socket.send_fds(to, [_MARK], [sock.fileno()], socket.MSG_DONTWAIT)
+    except OSError:
+        return False
+    sock.close()
+    return True
+
+
+def take(queue: socket.socket, most: int) -> Iterator[socket.socket]:
+    """Those that have come, at most so many. OSError: there is no descriptor for one, which is
+    lost."""
+    for _ in range(most):
+        try:
+            _, fds, _, _ = socket.recv_fds(queue, len(_MARK), 1, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        for fd in fds:
+            with suppress(OSError):  # it was reset meanwhile, and is of no family any more
+                yield socket.socket(fileno=fd)
