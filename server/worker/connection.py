@@ -281,7 +281,7 @@ class Connection(FrameProtocol):
             answer = self._refuse(opcode, req_id, error.status, error.detail, error.retry_after_ms)
             return self._when_durable(error.after_txn, answer)
         if isinstance(error, Superseded):
-            self.end_session()
+            self.superseded()
         retry = 0 if isinstance(error, PeerError) else error.retry_after_ms
         detail = error.detail if isinstance(error, PeerError) else str(error)
         refusal = self._refuse(opcode, req_id, error.status, detail, retry)
@@ -355,7 +355,11 @@ class Connection(FrameProtocol):
         services.counters.count("sessions", -1)
 
     def superseded(self) -> None:
-        self.end_session()
+        """A later login has taken the place of its session: seen by a request, or by the word that
+        tells of it, whichever comes first."""
+        if self.session is not None:
+            self.services.counters.count("superseded")
+            self.end_session()
 
     # ---- deadlines
 

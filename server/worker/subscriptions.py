@@ -407,7 +407,6 @@ class Subscriptions:
         for subscriber, subscription in tuple(self._of.items()):
             if not self._state.sessions.is_live(subscription.session):
                 subscriber.superseded()
-                self._counters.count("superseded")
 
     def finish_ended(self, now: int) -> None:
         """Go on with sessions that have ended and are still in rooms, whoever's they were."""
