@@ -20,6 +20,8 @@ from server.admin import (
     export_cli,
     inspect_cli,
     journal_cli,
+    status_cli,
+    top_cli,
 )
 from server.admin.command import (
     EXIT_CODES,
@@ -32,6 +34,8 @@ from server.admin.command import (
 )
 
 COMMANDS: Final[tuple[Command, ...]] = (
+    status_cli.COMMAND,
+    top_cli.COMMAND,
     inspect_cli.COMMAND,
     audit_cli.COMMAND,
     control_cli.DRAIN,

@@ -60,17 +60,31 @@ def put_records(entries: Sequence[Entry]) -> None:
 
 
 def put_table(rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns: numbers to the right, the rest to the left. The first row is the heading."""
+    """Show `aligned` rows."""
+    for line in aligned(rows):
+        put(line + "\n")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows in columns: numbers to the right, the rest to the left. The first row is the heading,
+    and a row that is not as long keeps to none."""
     whole = [row for row in rows if len(row) == len(rows[0])]
     columns = list(zip(*whole, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    numeric = [all(cell.isdigit() for cell in column[1:] if cell) for column in columns]
+    numeric = [all(map(_is_number, column[1:])) for column in columns]
+    lines = []
     for row in rows:
         cells = [
             cell.rjust(width) if number else cell.ljust(width)
             for cell, width, number in zip(row, widths, numeric, strict=False)
         ]
-        put("  ".join(cells).rstrip() + "\n")
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _is_number(cell: str) -> bool:
+    """Is it one, or the sign that there is none?"""
+    return cell in ("", "-") or cell.replace(".", "", 1).isdigit()
 
 
 def put_lines(pairs: Sequence[tuple[str, str]], indent: str = "") -> None:

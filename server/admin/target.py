@@ -50,6 +50,23 @@ def attached(options: argparse.Namespace) -> Iterator[Region]:
     region.close()
 
 
+@contextmanager
+def serving(options: argparse.Namespace) -> Iterator[Region]:
+    """As `attached`, of a server that is there. NotDone."""
+    with attached(options) as region:
+        check_held(region)
+        yield region
+
+
+def check_held(region: Region) -> None:
+    """NotDone: no process has the region any more."""
+    if not region.is_held():
+        raise NotDone(
+            f"the server {region.name} has ended and left its memory, as one that was killed does: "
+            "start it again, and it goes on with what is on disk"
+        )
+
+
 def number(minimum: int, maximum: int) -> Callable[[str], int]:
     """A reader of numbers in these bounds, for argparse."""
 
