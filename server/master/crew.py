@@ -111,7 +111,6 @@ class Crew:
 
     def ended(self, child: Child, code: int) -> bool:
         """It has been reaped. True if it has ended as it was told to, with nothing to repair."""
-        self._pass_on(child.slot)
         if child in self._leaving:
             self._leaving.remove(child)
             return not code
@@ -133,6 +132,7 @@ class Crew:
 
     def fill(self) -> None:
         """Fork what is due. No worker is dead and not repaired after: its slot would be filled."""
+        self._pass_on()
         now = time.monotonic()
         for seat in self._seats:
             if seat.coming is None and seat.child is None and seat.vacancy.due <= now:
@@ -166,17 +166,20 @@ class Crew:
         log.info("worker_leaves", process=child.name, process_pid=child.pid)
         os.kill(child.pid, LEAVE)
 
-    def _pass_on(self, slot: int) -> None:
-        """Give to another worker the connections that were given to this one, which has ended."""
-        queues = self._resources.queues
-        others = [child.slot for child in self._children.of(WORKER)]
-        try:
-            for number, sock in enumerate(list(handover.take(queues[slot][0], QUEUE_MAX))):
-                other = others[number % len(others)] if others else slot  # its successor has that
-                if not handover.give(queues[other][1], sock):
-                    sock.close()
-        except OSError as error:
-            log.warning("connections_lost", worker=slot, reason=error.strerror)
+    def _pass_on(self) -> None:
+        """Give to workers that there are the connections that were given to one that has ended; its
+        siblings may have done so until they saw that."""
+        queues, there = self._resources.queues, self.slots()
+        taken = {child.slot for child in self._children.of(WORKER)}
+        for slot in range(len(queues) if there else 0):
+            if slot in taken:
+                continue
+            try:
+                for number, sock in enumerate(handover.take(queues[slot][0], QUEUE_MAX)):
+                    if not handover.give(queues[there[number % len(there)]][1], sock):
+                        sock.close()
+            except OSError as error:
+                log.warning("connections_lost", worker=slot, reason=error.strerror)
 
     def _assign(self) -> None:
         """Say in the region who accepts where, and wake them."""

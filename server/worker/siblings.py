@@ -32,6 +32,9 @@ class Siblings:
     def __init__(self, region: Region, slot: int, queues: Sequence[socket.socket]) -> None:
         """queues: the sending ends of all workers, by slot."""
         self._region, self._slot, self._queues = region, slot, queues
+        self._words: Final = region.words
+        workers = region.layout["workers"]
+        self._pids = [workers.at(each, "pid") for each in range(workers.records)]
         self._looked = -UPDATE_S  # time.monotonic()
         self._lacking: dict[int, float] = {}  # by slot, this worker's part of it
 
@@ -45,7 +48,8 @@ class Siblings:
         if not self._lacking:
             return False
         slot, lacking = max(self._lacking.items(), key=lambda item: item[1])
-        if lacking < 1 or not handover.give(self._queues[slot], sock):
+        has_ended = not self._words[self._pids[slot]]
+        if lacking < 1 or has_ended or not handover.give(self._queues[slot], sock):
             self._lacking = {}
             return False
         self._lacking[slot] = lacking - 1

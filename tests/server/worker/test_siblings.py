@@ -61,20 +61,26 @@ def test_a_new_worker_gets_what_comes(start_server: StartServer) -> None:
 
 
 def test_what_waits_for_a_worker_that_dies_goes_to_another_one(start_server: StartServer) -> None:
-    """It has none, so a sibling gives it what comes; it is stopped, and killed: all are served."""
+    """It has none, so a sibling gives it what comes; it is stopped, and killed: all are served. Its
+    successor is in another slot, and does not look for them."""
     server = start_server("--max-workers", "2", workers=1)
     with Lobby(server) as lobby, ExitStack() as stack:
+        stays = lobby.open()  # so that slot 0 is taken until the others are there
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: '"worker_leaves"' in server.log_text(), "another one in its place")
         for wire in connected(stack, server, MANY):
             wire.ok(Opcode.HEARTBEAT, 1)
-        (old,) = server.worker_pids()
         server.signal(signal.SIGTTIN)
-        wait_until(lambda: len(server.worker_pids()) == 2, "a second one")
-        (new,) = set(server.worker_pids()) - {old}
-        await_status(server, served(lobby)[0], 0)
-        os.kill(new, signal.SIGSTOP)
+        wait_until(lambda: lobby.worker_pid(2) > 0, "one more")
+        stays.close()
+        wait_until(lambda: lobby.worker_pid(0) == 0, "slot 0 is free")
+        await_status(server, MANY, 0)
+        victim = lobby.worker_pid(2)
+        os.kill(victim, signal.SIGSTOP)
         wires = connected(stack, server, MANY // 2)
         for wire in wires:
             wire.send(Opcode.HEARTBEAT, 1)
-        os.kill(new, signal.SIGKILL)
+        os.kill(victim, signal.SIGKILL)
         for wire in wires:
             assert not wire.answer().status
+        wait_until(lambda: lobby.worker_pid(0) > 0, "its successor is in slot 0")
