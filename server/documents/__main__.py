@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from server import documents
-from server.documents import events, journal, layout, metrics, settings
+from server.documents import events, example, journal, layout, metrics, settings
 
 DOCUMENTS: Final[dict[str, tuple[Path, Callable[[], str]]]] = {
     "layout": (Path("docs/LAYOUT.md"), layout.document),
     "events": (Path("docs/EVENTS.md"), events.document),
     "metrics": (Path("docs/METRICS.md"), metrics.document),
     "settings": (Path("docs/SETTINGS.md"), settings.document),
+    "example": (Path("deploy/tradechat.toml"), example.document),
     "journal": (Path("docs/JOURNAL.md"), journal.document),
 }
 """Name -> where it is in a checkout, and what makes its text."""

@@ -36,6 +36,7 @@ from server.master.children import (
     Role,
 )
 from server.master.crew import ALONE_S, Crew
+from server.master.notify import READY, STOPPING, ServiceManager
 from server.master.orders import COMMANDS, Orders
 from server.master.recovery import Outcome, Recovery
 from server.master.resources import Resources, refuse
@@ -78,6 +79,7 @@ class Supervisor:
         self._poll.register(resources.signals, select.POLLIN)
         self._poll.register(resources.reports, select.POLLIN)
         self._stats = stats.Stats(self._region)
+        self._manager: Final = ServiceManager()
         self._exit = Exit.OK
 
     @property
@@ -108,6 +110,7 @@ class Supervisor:
 
     def _wait(self, seconds: float) -> None:
         """Wait for something to happen, so long at most, and take note of it."""
+        self._manager.tell_alive()
         self._poll.poll(max(0.0, seconds) * 1000)
         self._take_signals()
         ended = self._children.reap()
@@ -244,6 +247,7 @@ class Supervisor:
     def _announce(self) -> None:
         settings, region = self._settings, self._region
         region.header.state = ServerState.SERVING
+        self._manager.tell(READY)
         problem = write_line(
             1,  # the one line on standard output, for scripts
             f"ready host={settings.host} port={self._resources.port} workers={settings.workers} "
@@ -366,6 +370,7 @@ class Supervisor:
             log.info("signal_ignored", signal=signal_name(number))
         self._asked.clear()
         self._region.header.state = ServerState.DRAINING
+        self._manager.tell(STOPPING)
         self._resources.stop_listening()
         if self._resources.desk is not None:
             self._resources.desk.close()
