@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Final
 
 from server import documents
-from server.documents import events, example, journal, layout, metrics, settings
+from server.documents import events, example, journal, layout, man, metrics, settings
 
 DOCUMENTS: Final[dict[str, tuple[Path, Callable[[], str]]]] = {
     "layout": (Path("docs/LAYOUT.md"), layout.document),
     "events": (Path("docs/EVENTS.md"), events.document),
     "metrics": (Path("docs/METRICS.md"), metrics.document),
     "settings": (Path("docs/SETTINGS.md"), settings.document),
+    "man-server": (Path("docs/man/tradechat-server.1"), man.server),
+    "man-admin": (Path("docs/man/tradechat-admin.1"), man.admin),
     "example": (Path("deploy/tradechat.toml"), example.document),
     "journal": (Path("docs/JOURNAL.md"), journal.document),
 }

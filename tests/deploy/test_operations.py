@@ -35,7 +35,7 @@ def test_what_a_transaction_takes_on_disk() -> None:
 def test_settings_commands_and_files_that_are_named_exist() -> None:
     flags = {row.flag for row in SETTINGS}
     docker = {"--shm-size", "--init", "--publish", "--volume", "--file", "--tag", "--system"}
-    others = {"--shell", "--now", "--data", "--once"}
+    others = {"--shell", "--target-directory", "--now", "--data", "--once"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", TEXT)) <= flags | docker | others
     commands = {command.name for command in COMMANDS}
     assert set(re.findall(r"tradechat-admin ([a-z]+)", TEXT)) <= commands
