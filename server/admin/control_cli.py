@@ -13,7 +13,7 @@ from typing import Final
 from libcli.output import put
 from server import control
 from server.admin.command import EXIT_GOOD, Command, NotDone
-from server.admin.target import add_server, attached, number
+from server.admin.target import add_server, number, serving
 from server.config import WORKERS_MAX
 from server.control import MESSAGE_MAX, SOCKET, Ask
 
@@ -83,11 +83,8 @@ def _ask(options: argparse.Namespace, ask: Ask) -> int:
 
 def _directory_of_region(options: argparse.Namespace) -> Path:
     """The data directory that the master of a region has open. NotDone."""
-    with attached(options) as region:
+    with serving(options) as region:
         master, name = region.header.master_pid, region.name
-        held = region.is_held()
-    if not held:
-        raise NotDone(f"no process has the region {name} any more: start the server again")
     with suppress(FileNotFoundError):
         try:
             for fd in Path(f"/proc/{master}/fd").iterdir():

@@ -74,6 +74,8 @@ def test_the_composition_mounts_files_that_there_are() -> None:
     mounted = re.findall(r"- \./(\S+?):", text)
     assert mounted
     assert all((DEPLOY / name).is_file() for name in mounted)
+    (boards,) = re.findall(r"path: (\S+)", (DEPLOY / "grafana/dashboards.yml").read_text())
+    assert f":{boards}/" in text
     (dockerfile,) = re.findall(r"dockerfile: (\S+)", text)
     assert (ROOT / dockerfile).is_file()
 
