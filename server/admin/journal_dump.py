@@ -166,7 +166,8 @@ def batches(disk: Disk, data: DataDirectory, first: int = 1) -> Iterator[Batch |
             if (there := reader.oldest_head().first_txn) != after.txn + 1:
                 raise Refused(
                     f"the server has removed the transactions {after.txn + 1} to {there - 1} from "
-                    "its journal while they were to be read: repeat the command"
+                    "its journal while they were to be read: repeat the command, or "
+                    "give the server a greater --history-size"
                 )
             after = None
 
