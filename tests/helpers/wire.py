@@ -256,6 +256,7 @@ def registration(
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
     """Stop a process for a while, as a busy machine may. Only an idle one: it holds no lock."""
+    assert pid > 0, "0 would be this process and all of its group"
     os.kill(pid, signal.SIGSTOP)
     try:
         yield

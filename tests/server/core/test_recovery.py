@@ -359,12 +359,13 @@ def repairs(region: Region) -> int:
 
 
 def is_another(region: Region, slot: int, pid: int) -> bool:
-    return of_worker(region, slot, "pid") != pid
+    return of_worker(region, slot, "pid") not in (0, pid)
 
 
 def kill_worker(region: Region, slot: int) -> None:
     """Kill it, and wait until its successor serves."""
     pid, before = of_worker(region, slot, "pid"), repairs(region)
+    assert pid > 0, "0 would be this process and all of its group"
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: repairs(region) > before, "the repair")
     wait_until(partial(is_another, region, slot, pid), "the successor")
