@@ -354,7 +354,7 @@ class Settings:
     stats_interval: float = setting(
         5.0,
         TIMES,
-        "how often the master logs a line of totals",
+        "how often the master logs a line of totals, if they have changed",
         unit="s",
         minimum=0.1,
         maximum=86400.0,

@@ -70,9 +70,15 @@ class Stats:
         self._region = region
         self._before: tuple[float, int] | None = None
         self._batches = (0, 0, 0)  # as in the line before
+        self._line: dict[str, Any] = {}  # the latest
 
-    def line(self, now_s: float) -> dict[str, Any]:
-        """The fields of one line. now_s: a monotonic clock."""
+    def news(self, now_s: float) -> dict[str, Any] | None:
+        """The fields of one line; None: they are those of the line before, as at rest. now_s: a
+        monotonic clock."""
+        before, self._line = self._line, self._fields(now_s)
+        return self._line if self._line != before else None
+
+    def _fields(self, now_s: float) -> dict[str, Any]:
         sums = totals(self._region)
         requests, errors = by_opcode(sums, "requests"), by_opcode(sums, "errors")
         total = sum(requests.values())

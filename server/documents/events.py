@@ -34,7 +34,8 @@ EVENTS: Final = (
           " compiled or interpreted"),
     Event("ready_line_unwritable", "warning", "the line that says `ready` cannot be written to"
           " standard output; the server serves"),
-    Event("stats", "info", "numbers of the last `--stats-interval`"),
+    Event("stats", "info", "numbers of the last `--stats-interval`, unless they are those of the"
+          " line before"),
     Event("signal_ignored", "info", "a signal came that asks for nothing, or for nothing more"),
     Event("operator_asks", "info", "`tradechat-admin` of process `sender` asks for `command`"),
     Event("operator_refused", "warning", "a process of another `user` asks for something"),

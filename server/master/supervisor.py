@@ -295,7 +295,8 @@ class Supervisor:
             self._fill()
             if interval and time.monotonic() >= due:
                 due = time.monotonic() + interval
-                log.info("stats", **self._stats.line(time.monotonic()))
+                if (line := self._stats.news(time.monotonic())) is not None:
+                    log.info("stats", **line)
 
     def _recover(self) -> bool:
         """False where nobody may go on."""

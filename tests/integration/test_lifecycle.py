@@ -1,6 +1,7 @@
 """How a server starts, ends, and what it says about it. That nothing is left behind, neither a
 process nor an entry of /dev/shm, is checked around every test (tests/conftest.py)."""
 
+import itertools
 import json
 import os
 import re
@@ -495,6 +496,11 @@ def test_the_stats_line(start_server: StartServer) -> None:
         wait_until(lambda: latest()["connections"] == 0, "they have gone")
         assert latest()["sessions"] == 0
         wait_until(lambda: latest()["requests_per_s"] == 0, "and nothing was asked since")
+        lines = len(events(server, "stats"))
+        wire = lobby.enter(worker=0)
+        wait_until(lambda: len(events(server, "stats")) > lines, "something happens again")
+        told = [{**line, "ts": ""} for line in events(server, "stats")]
+        assert all(one != other for one, other in itertools.pairwise(told)), "none at rest"
         assert all(event["requests_per_s"] >= 0 for event in events(server, "stats"))
 
 
