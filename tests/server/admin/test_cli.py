@@ -533,11 +533,12 @@ def test_an_output_that_cannot_be_written(
 
 def test_an_interrupt_ends_it_quietly() -> None:
     """It finds the program at work, waiting for a reader who does not come."""
+    pipe = 4096  # bytes that it holds
     with (
         small_region(txn_ring=1024) as region,
         subprocess.Popen(
             [*COMMAND, "inspect", "txn_ring", "--all", "--json", "--name", region.name],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pipesize=4096,
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pipesize=pipe,
         ) as process,
     ):  # fmt: skip
         output, errors = process.stdout, process.stderr
@@ -545,9 +546,9 @@ def test_an_interrupt_ends_it_quietly() -> None:
         assert errors is not None
 
         def waits_for_its_reader() -> bool:
-            unread = fcntl.ioctl(output, termios.FIONREAD, bytes(4))
+            unread = int.from_bytes(fcntl.ioctl(output, termios.FIONREAD, bytes(4)), sys.byteorder)
             state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
-            return any(unread) and state == "S"
+            return unread == pipe and state == "S"  # asleep for want of room, and nothing else
 
         wait_until(waits_for_its_reader, "the pipe is full", TIMEOUT_S)
         process.send_signal(signal.SIGINT)
