@@ -3,6 +3,7 @@ form of our modules is chosen before any of them is imported.
 """
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,15 @@ from tests.helpers.server import server, start_server
 __all__ = ["server", "start_server"]  # fixtures
 
 form.check()
+
+# A script's background job ignores these, nohup's the last: what a test starts would inherit that.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 # No deadline per example: on a loaded machine it tells of the load. In CI the examples are a
 # function of the test alone, so that a red run is red again; elsewhere each run looks at new ones.
