@@ -193,9 +193,9 @@ def test_an_async_on_push_that_waits_for_a_task_that_was_cancelled(new_loop: New
         asyncio.get_running_loop().set_exception_handler(lambda _, what: said.append(what))
 
         async def on_push(_: Push) -> None:
-            task = asyncio.ensure_future(asyncio.sleep(WAIT_S))
-            task.cancel()
-            await task
+            waited = asyncio.get_running_loop().create_task(asyncio.Event().wait())
+            waited.cancel()
+            await waited
 
         async with AsyncClient(port=port, on_push=on_push) as ann:
             await ann.login(USERNAME, PASSWORD)

@@ -9,7 +9,7 @@ import pytest
 from client.io.link import HIGH_MARK, Link, Sent
 from tests.client.conftest import RunAndCollect
 from tests.client.peer import WAIT_S
-from tests.client.turns import turn
+from tests.client.turns import turn, until
 
 FRAME = b"x" * 50_000
 
@@ -56,22 +56,16 @@ class End:
         self.peer.close()
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not condition():
-            await asyncio.sleep(0)
-
-
 def test_what_is_sent_in_one_turn_leaves_in_order(run_and_collect: RunAndCollect) -> None:
     async def main() -> None:
         end = End()
         frames = [bytes([each]) * each for each in range(1, 100)]
         for each in frames:
             end.link.send(each)
-        await until(lambda: end.relieved)
+        await until(lambda: end.relieved > 0)
         assert end.peer.recv(1 << 20) == b"".join(frames)
         end.peer.send(b"hello")
-        await until(lambda: end.got)
+        await until(lambda: bool(end.got))
         end.close()
         assert (end.got, end.ends) == ([b"hello"], [])
 
@@ -91,12 +85,9 @@ def test_how_much_of_a_frame_was_sent(run_and_collect: RunAndCollect) -> None:
         assert parts in ([], [last])  # none, if the kernel's buffer ends with a frame
         received = bytearray()
         end.peer.setblocking(False)
-        while len(received) < last * len(FRAME) + 4:
-            await asyncio.sleep(0)
-            try:
-                received += end.peer.recv(1 << 16)
-            except BlockingIOError:
-                continue
+        async with asyncio.timeout(WAIT_S):
+            while len(received) < last * len(FRAME) + 4:
+                received += await asyncio.get_running_loop().sock_recv(end.peer, 1 << 16)
         assert received == FRAME * last + b"kept"
         await until(lambda: not end.link.full)
         end.close()
@@ -124,12 +115,12 @@ def test_the_end_is_told_once_and_after_what_came_before(
         end.peer.send(b"last words")
         if how == "reset":
             end.link.send(b"unread")  # closing with unread bytes is a reset
-            await until(lambda: end.relieved)
+            await until(lambda: end.relieved > 0)
         end.peer.close()
         for _ in range(3):
             end.link.send(b"too late")
-            await asyncio.sleep(0)
-        await until(lambda: end.ends)
+            await turn()
+        await until(lambda: bool(end.ends))
         end.close()
         assert end.got == [b"last words"]
         assert len(end.ends) == 1
@@ -146,10 +137,10 @@ def test_an_interrupt_ends_the_stream(run_and_collect: RunAndCollect) -> None:
 
         end = End(interrupted)
         end.peer.send(b"first")
-        await until(lambda: end.ends)
+        await until(lambda: bool(end.ends))
         end.peer.send(b"second")
         for _ in range(10):
-            await asyncio.sleep(0)
+            await turn()
         assert end.ends == ["the client was interrupted"]
         end.close()
 

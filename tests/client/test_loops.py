@@ -30,6 +30,7 @@ from tests.client.peer import (
     serving,
     serving_everybody,
 )
+from tests.client.turns import turn, until
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
@@ -119,7 +120,7 @@ def test_calls_under_way_when_their_loop_is_closed(new_loop: NewLoop) -> None:
         client = await log_in(port)
         tasks = [asyncio.create_task(client.deposit(1)), asyncio.create_task(client.next_push())]
         for _ in range(5):
-            await asyncio.sleep(0)
+            await turn()
         return client, tasks
 
     async def go_on(client: AsyncClient) -> None:
@@ -150,8 +151,7 @@ def test_a_loop_that_is_not_the_clients(new_loop: NewLoop) -> None:
     async def main(port: int) -> None:
         client = await log_in(port)
         await asyncio.to_thread(in_loop, new_loop, elsewhere(client))
-        while client.connected:
-            await asyncio.sleep(0)
+        await until(lambda: not client.connected)
         await client.connect()
         await client.close()
 
@@ -213,9 +213,9 @@ WAYS = pytest.mark.parametrize("late", [False, True], ids=["waiting", "going on"
 
 async def no_more_than(before: dict[str, str]) -> None:
     """As many descriptors as before; those of the peer's and of resolvers end a moment later."""
-    deadline = time.monotonic() + WAIT_S
-    while len(now := open_descriptors()) > len(before) and time.monotonic() < deadline:
-        await asyncio.sleep(0.001)
+    with suppress(TimeoutError):
+        await until(lambda: len(open_descriptors()) <= len(before))
+    now = open_descriptors()
     more = sorted(now.items() - before.items())
     assert len(now) <= len(before), f"{len(now)} instead of {len(before)}: {more} are new"
 
