@@ -5,10 +5,14 @@ A message is one descriptor. Who sends never waits: where a queue is full it ser
 itself. What is in the queue of a worker that has ended, the master gives to another one.
 """
 
+import errno
+import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
+_SPACE = socket.CMSG_SPACE(4)  # of one descriptor
 _MARK = b"c"  # a message without a byte would be the end of the stream
 
 
@@ -23,13 +27,18 @@ def give(to: socket.socket, sock: socket.socket) -> bool:
 
 
 def take(queue: socket.socket, most: int) -> Iterator[socket.socket]:
-    """Those that have come, at most so many. OSError: there is no descriptor for one, which is
-    lost."""
+    """Those that have come, at most so many. OSError (EMFILE): there is no descriptor for one; it
+    stays in the queue."""
     for _ in range(most):
         try:
-            _, fds, _, _ = socket.recv_fds(queue, len(_MARK), 1, socket.MSG_DONTWAIT)
+            # A look first: one for whose descriptor there is no place would come without it.
+            _, came, _, _ = queue.recvmsg(len(_MARK), _SPACE, socket.MSG_DONTWAIT | socket.MSG_PEEK)
         except BlockingIOError:
             return
-        for fd in fds:
+        if not came:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        queue.recv(len(_MARK), socket.MSG_DONTWAIT)
+        for _, _, data in came:
+            fd = int.from_bytes(data, sys.byteorder)
             with suppress(OSError):  # it was reset meanwhile, and is of no family any more
                 yield socket.socket(fileno=fd)

@@ -91,9 +91,15 @@ class Listeners:
 
     def _take(self) -> None:
         """What siblings give: served here, or where this worker ends by yet another one."""
-        for sock in handover.take(self._queue, ACCEPT_MAX):
-            if not (self.closed and self._siblings.give_anyway(sock)):
-                self._serve(sock)
+        try:
+            for sock in handover.take(self._queue, ACCEPT_MAX):
+                if not (self.closed and self._siblings.give_anyway(sock)):
+                    self._serve(sock)
+        except OSError as error:
+            log.error("not_accepting", error=error.strerror, retry_s=RETRY_S)
+            queue = self._queue.fileno()
+            self._loop.remove_reader(queue)
+            self._loop.call_later(RETRY_S, self._loop.add_reader, queue, self._take)
 
     def _wait(self, number: int, error: OSError) -> None:
         """Clients wait in the listener's queue until there is room for one."""
