@@ -30,7 +30,7 @@ class AsyncClient(AsyncBase):
     Every method takes `timeout_s`, seconds, by default the client's own, and raises what
     `client.errors` lists. Calls of several tasks are pipelined; `connect`, `register` and `login`
     come one at a time. A call that is cancelled may have been executed. `on_push` and
-    `on_reconnect` are plain functions, called in the loop.
+    `on_reconnect` are called in the loop, and awaited if they are coroutine functions.
 
     Pushes wait for the program in at most `pushes_max_bytes`, and answers are not behind them: what
     does not fit is dropped, and named by a RoomGap or a PaymentGap in its place.

@@ -33,9 +33,16 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
+def callback_raised(item: Push | Notice, error: BaseException) -> str:
+    """Why a connection ends whose callback for this item raised that."""
+    name = "on_reconnect" if isinstance(item, Notice) else "on_push"
+    return f"{name} raised {type(error).__name__}"
+
+
 class ClientBase:
     """What a client is told, and what it knows: the attributes of both shells."""
 
+    _awaits = False  # what a callback returns
     _inbox: Inbox | None = None  # of the last `connect`
 
     def __init__(
@@ -80,8 +87,9 @@ class ClientBase:
         self.pushes_max_bytes = arguments.whole(
             "pushes_max_bytes", pushes_max_bytes, 0, arguments.U64_MAX, "bytes"
         )
-        self._on_push = arguments.function("on_push", on_push)
-        self._on_reconnect = arguments.function("on_reconnect", on_reconnect)
+        callback = arguments.function if self._awaits else arguments.plain_function
+        self._on_push = callback("on_push", on_push)
+        self._on_reconnect = callback("on_reconnect", on_reconnect)
         if client_id is not None:
             arguments.whole("client_id", client_id, 0, arguments.U64_MAX, "an id, or None")
         arguments.whole("next_req_id", next_req_id, 1, REQ_ID_MAX, "the next req_id")

@@ -3,6 +3,7 @@
 Each function returns its value, or raises BadArgument, which names argument, value and rule.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -94,6 +95,14 @@ def function(name: str, value: F) -> F:
     if value is not None and not callable(value):
         raise BadArgument(name, value, "a function, or None")
     return value
+
+
+def plain_function(name: str, value: F) -> F:
+    """What is to be called back where nobody could await what it returns, or None."""
+    call = getattr(value, "__call__", None)  # noqa: B004 - of an object whose method it is
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(call):
+        raise BadArgument(name, value, "a plain function, or None: only AsyncClient awaits one")
+    return function(name, value)
 
 
 def host(value: Any) -> str:

@@ -15,7 +15,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from client.base import ClientBase
+from client.base import ClientBase, callback_raised
 from client.core.calls import Call
 from client.core.inbox import NOTICES_LEN, Inbox, Notice
 from client.core.login import Step, Steps
@@ -73,7 +73,7 @@ class _Session:
                 task = asyncio.current_task()
                 if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
                     raise  # by `close`, or at the end of the loop; else of what it waited for
-                reason = "on_push or on_reconnect raised an exception"
+                reason = callback_raised(item, error)
                 self.connection.end(ConnectionLost(reason))
                 if not isinstance(error, Exception | asyncio.CancelledError):
                     raise
@@ -176,6 +176,7 @@ def _wake(loop: asyncio.AbstractEventLoop, changed: "asyncio.Future[None]") -> N
 class AsyncBase(ClientBase):
     """What `client.aio.AsyncClient` is but for its calls: connecting, closing, waiting, pushes."""
 
+    _awaits = True
     _session: _Session | None = None
 
     async def connect(self, *, timeout_s: float | None = None) -> None:

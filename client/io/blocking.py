@@ -11,6 +11,7 @@ program has forgotten is noticed, and ended.
 """
 
 import asyncio
+import inspect
 import os
 import threading
 import time
@@ -22,7 +23,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from client.base import ClientBase
+from client.base import ClientBase, callback_raised
 from client.core.calls import Call
 from client.core.inbox import NOTICES_LEN, Inbox, Notice
 from client.core.login import Step, Steps
@@ -100,11 +101,16 @@ class _Session:
             if client is None or self.closed:
                 return
             try:
-                client._call_back(item)
-            except BaseException:
-                self.end(ConnectionLost("on_push or on_reconnect raised an exception"))
+                if inspect.iscoroutine(done := client._call_back(item)):
+                    done.close()
+                    raise TypeError("it returned a coroutine, which only AsyncClient awaits")
+            except BaseException as error:
+                reason = callback_raised(item, error)
+                self.end(ConnectionLost(reason))
+                if isinstance(error, SystemExit):  # threading.excepthook would say nothing of it
+                    raise RuntimeError(f"{reason} in a thread: only the connection ends") from error
                 raise  # to threading.excepthook
-            del client
+            del client, done
 
     # ---- in any thread
 

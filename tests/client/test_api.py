@@ -1,6 +1,7 @@
 """What a program imports, what it may pass, and what its type checker says."""
 
 import asyncio
+import functools
 import inspect
 import os
 import pickle
@@ -175,6 +176,25 @@ def test_a_bad_setting_is_named(
     [argument] = settings
     assert caught.value.argument == argument
     assert unit in str(caught.value)
+
+
+class _Awaited:
+    async def __call__(self, _: object) -> None: ...
+
+
+@pytest.mark.parametrize("argument", ["on_push", "on_reconnect"])
+@pytest.mark.parametrize(
+    "callback",
+    [_Awaited().__call__, functools.partial(_Awaited().__call__), _Awaited()],
+    ids=["function", "partial", "object"],
+)
+def test_an_async_callback_of_the_blocking_client_is_refused(argument: str, callback: Any) -> None:
+    """It would never be awaited; AsyncClient takes it."""
+    settings: dict[str, Any] = {argument: callback}
+    with pytest.raises(BadArgument, match="only AsyncClient awaits") as caught:
+        Client(**settings)
+    assert caught.value.argument == argument
+    AsyncClient(**settings)
 
 
 class _Unshown:

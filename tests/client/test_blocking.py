@@ -685,19 +685,42 @@ def greet_and_push(wire: Wire) -> None:
     send_one_and_wait(wire)
 
 
-def test_on_push_that_raises_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    hooked: list[Any] = []
-    monkeypatch.setattr(threading, "excepthook", hooked.append)
+@pytest.mark.parametrize(
+    ("raised", "hooked"),
+    [(ZeroDivisionError, ZeroDivisionError), (SystemExit, RuntimeError)],
+    ids=["error", "exit"],
+)
+def test_on_push_that_raises_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch, raised: type[BaseException], hooked: type[BaseException]
+) -> None:
+    """And the interpreter says what was raised: of SystemExit it would say nothing in a thread."""
+    told: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
 
     def on_push(_: Push) -> None:
-        raise ZeroDivisionError
+        raise raised
 
     with serving(greet_and_push) as port, Client(port=port, on_push=on_push) as ann:
         ann.login(USERNAME, PASSWORD)
         wait_until(lambda: not ann.connected, "the end of the connection")
-        with pytest.raises(ConnectionLost, match="on_push"):
+        with pytest.raises(ConnectionLost, match=f"on_push raised {raised.__name__}"):
             ann.balance()
-    assert [each.exc_type for each in hooked] == [ZeroDivisionError]
+    assert [each.exc_type for each in told] == [hooked]
+
+
+def test_a_coroutine_that_nobody_awaits_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a callback that could not be seen to be asynchronous: its pushes would all be lost."""
+    told: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+
+    async def on_push(_: Push) -> None: ...
+
+    with serving(greet_and_push) as port, Client(port=port, on_push=lambda p: on_push(p)) as ann:
+        ann.login(USERNAME, PASSWORD)
+        wait_until(lambda: not ann.connected, "the end of the connection")
+        with pytest.raises(ConnectionLost, match="on_push raised TypeError"):
+            ann.balance()
+    assert "only AsyncClient awaits" in str(told[0].exc_value)
 
 
 # --- heartbeats -------------------------------------------------------------------------------

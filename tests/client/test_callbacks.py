@@ -201,7 +201,7 @@ def test_an_async_on_push_that_waits_for_a_task_that_was_cancelled(new_loop: New
             await ann.login(USERNAME, PASSWORD)
             await until(lambda: bool(said))
             assert isinstance(said[0]["exception"], asyncio.CancelledError)
-            with pytest.raises(ConnectionLost, match="on_push or on_reconnect raised"):
+            with pytest.raises(ConnectionLost, match="on_push raised CancelledError"):
                 await ann.balance()
 
     with (
