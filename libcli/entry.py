@@ -2,14 +2,14 @@
 
 Where Python raises KeyboardInterrupt while a module is imported, or after the last statement of the
 program, nobody is there to catch it. So until the program is loaded, and once it has ended, the
-signal ends the process at once. This module imports next to nothing, so that it is soon there.
+signal ends the process at once.
 """
 
 import gc
-import os
 import signal
 from collections.abc import Callable
-from types import FrameType
+
+from libcli.early import end, end_at_signals
 
 
 def run(load: Callable[[], Callable[[], int]]) -> int:
@@ -19,29 +19,18 @@ def run(load: Callable[[], Callable[[], int]]) -> int:
     load: imports the program, and answers what runs it. It is the program that catches the
     KeyboardInterrupt of its time; what it lets through is caught here.
     """
-    _end_at_signals()
+    end_at_signals()
     try:
         try:
             gc.disable()  # next to nothing of what is loaded is garbage
             program = load()
             gc.freeze()
             gc.enable()
-            if signal.getsignal(signal.SIGINT) is _end:
+            if signal.getsignal(signal.SIGINT) is end:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             return program()
         finally:
-            _end_at_signals()
+            end_at_signals()
             gc.freeze()  # what is left is for the system to free, which takes it no time
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-
-
-def _end_at_signals() -> None:
-    """Those of them that would call a function of Python; one that is ignored stays so."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if callable(signal.getsignal(number)):
-            signal.signal(number, _end)
-
-
-def _end(number: int, _: FrameType | None) -> None:
-    os._exit(128 + number)

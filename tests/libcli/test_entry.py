@@ -95,6 +95,28 @@ def _ignore() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+FIRST_IMPORT = """
+import signal, sys
+FIRST = ("tradechat", "programs", "libcli", "early")
+def look(event, args):
+    if event == "import" and args[0].rpartition(".")[2] not in FIRST:
+        signal.raise_signal(signal.SIGINT)
+sys.addaudithook(look)
+from tradechat.programs import {program}
+sys.exit({program}())
+"""
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_an_interrupt_before_anything_else_is_imported(program: str) -> None:
+    """Two modules of a few lines are all that an interrupt is a traceback in."""
+    code = FIRST_IMPORT.format(program=program.removeprefix("tradechat-"))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=TIMEOUT_S, check=False
+    )
+    assert (done.returncode, done.stderr) == (INTERRUPTED, b"")
+
+
 @contextmanager
 def _imports(program: str) -> Iterator[tuple["subprocess.Popen[bytes]", IO[bytes]]]:
     """A program behind its entry; it tells on standard error what it has imported, and waits for
@@ -110,14 +132,13 @@ def _imports(program: str) -> Iterator[tuple["subprocess.Popen[bytes]", IO[bytes
         told = process.stderr
         assert told is not None
         assert any(line.endswith(b".programs\n") for line in told)
-        told.readline()  # of the first module that the entry imports
         yield process, told
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_an_interrupt_while_it_is_loaded(program: str) -> None:
-    """At many instants: behind the entry, and as far as a pipe reaches from each quarter of what is
-    imported."""
+    """At many instants: behind the first modules, and as far as a pipe reaches from each quarter of
+    what is imported."""
     with _imports(program) as (process, told):
         count = len(told.readlines())
     assert process.returncode == 0
