@@ -10,7 +10,9 @@ def load() -> Callable[[], int]:
     """Import the program; answers what runs it."""
     from bench import connections, delivery, start
     from bench.cpu import cli as cpu
+    from bench.lab.cli import EXIT_FAILED
     from bench.stress import cli
+    from libcli import output
 
     others = {
         "connections": connections.main,
@@ -25,7 +27,7 @@ def load() -> Callable[[], int]:
             return others[words[0]](words[1:])
         return cli.main(words[1:] if words[:1] == ["run"] else words)
 
-    return main
+    return lambda: output.run("tradechat-bench", main, failed=EXIT_FAILED)
 
 
 if __name__ == "__main__":

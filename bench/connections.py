@@ -19,6 +19,7 @@ from bench.lab.generator import Generator
 from bench.lab.limits import allow_files
 from bench.lab.process import Memory, memory_of, workers_of
 from bench.lab.target import Server
+from libcli.arguments import Parser
 from libproto.messages import Opcode
 
 PROGRAM: Final = Program("tradechat-bench connections")
@@ -31,7 +32,7 @@ Row = dict[str, Any]
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=PROGRAM.name,
         description="Measure what open connections cost: memory each, and CPU time of the others.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -18,6 +18,7 @@ from typing import Final
 from bench.lab.caller import Caller
 from bench.lab.cli import EXIT_GOOD, BenchFailed, Program
 from bench.lab.target import Server
+from libcli.arguments import Parser
 from libproto.codec import PUSH, REQUEST
 from libproto.messages import Opcode
 
@@ -102,7 +103,7 @@ class _Disk:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=PROGRAM.name,
         description="Measure how long a message takes to another member, one at a time.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -18,6 +18,7 @@ from bench.lab.cli import EXIT_GOOD, BenchFailed, Program
 from bench.lab.figures import aligned, spread
 from bench.lab.generator import Generator
 from bench.lab.target import OwnServer, Server
+from libcli.arguments import Parser
 
 PROGRAM: Final = Program("tradechat-bench start")
 EMPTY: Final = "empty"
@@ -31,7 +32,7 @@ Row = dict[str, Any]
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=PROGRAM.name,
         description="Measure how long a server takes to start: empty, large, with a long journal.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -23,6 +23,7 @@ from bench.lab.figures import aligned, spread
 from bench.lab.generator import LOADS, Generator, Round
 from bench.lab.process import CpuTime
 from bench.lab.target import Server
+from libcli.arguments import Parser
 from libproto.messages import Opcode
 
 PROGRAM: Final = Program("tradechat-bench cpu")
@@ -34,7 +35,7 @@ Row = dict[str, float | str]
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=PROGRAM.name,
         description="Measure the server's CPU time per request.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

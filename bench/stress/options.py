@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from bench.lab.cli import number
 from bench.stress.mix import NAMES, RATIO, mix_of
+from libcli.arguments import Parser
 from libproto import version_of
 from libproto.messages import OUTCOME_WINDOW, Opcode
 
@@ -252,7 +253,7 @@ _GROUPS: Final[dict[str, tuple[_Flag, ...]]] = {
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=PROGRAM,
         description=_ABOUT,
         epilog=_EXAMPLES,

@@ -1,12 +1,17 @@
-"""`tradechat-bench start`, on real servers."""
+"""`tradechat-bench start`, on real servers; and where no program of bench can write."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from bench import start
 from bench.lab import cli
+from tests.helpers.server import ROOT
 
+OTHERS = ("connections", "cpu", "delivery", "start")
 SMALL = ("--transactions=400", "--connections=4", "--accounts=500", "--workers=1", "--runs=2")
 
 
@@ -42,3 +47,32 @@ def test_wrong_usage(word: str, capsys: pytest.CaptureFixture[str]) -> None:
         start.main([word])
     assert raised.value.code == 2
     assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], *([n, "--help"] for n in OTHERS)])
+@pytest.mark.parametrize(
+    ("redirect", "code", "said"),
+    [
+        (
+            ">/dev/full",
+            cli.EXIT_FAILED,
+            "tradechat-bench: cannot write to standard output: No space left on device\n",
+        ),
+        (">&-", cli.EXIT_GOOD, ""),
+        ("2>&-", cli.EXIT_GOOD, ""),
+    ],
+)
+def test_an_output_that_cannot_be_written(
+    words: list[str], redirect: str, code: int, said: str
+) -> None:
+    """As with every other program; unbuffered, argparse itself would pass over it."""
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirect}', "sh", sys.executable, "-m", "bench", *words],
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, said)
