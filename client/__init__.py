@@ -23,10 +23,12 @@ from client.core.pushes import (
     RoomRefused,
     RoomRestarted,
 )
+from client.core.retry import RetryPolicy
 from client.errors import (
     AlreadyExists,
     BadArgument,
     BadPacket,
+    BadUrl,
     CallTimeout,
     ChecksumFailed,
     ClientError,
@@ -82,6 +84,7 @@ __all__ = [
     "AsyncClient",
     "BadArgument",
     "BadPacket",
+    "BadUrl",
     "BalanceResponse",
     "CallTimeout",
     "ChatBroadcast",
@@ -117,6 +120,7 @@ __all__ = [
     "ReloginFailed",
     "ReqIdTaken",
     "RequestFailed",
+    "RetryPolicy",
     "RoomEntry",
     "RoomGap",
     "RoomHistoryResponse",

@@ -48,9 +48,14 @@ class AsyncClient(AsyncBase):
         return await self._run(login.register(self._core, username, password), timeout_s)
 
     async def login(
-        self, username: str, password: str, *, timeout_s: float | None = None
+        self,
+        username: str | None = None,
+        password: str | None = None,
+        *,
+        timeout_s: float | None = None,
     ) -> LoginResponse:
-        """Log in, and check that the server knows the user's key too.
+        """Log in, and check that the server knows the user's key too. None: what the client was
+        given when it was made; `connect` has logged in where it was given both.
 
         Raises Unauthorized if user or password are wrong, ProtocolViolation if the server's own
         proof is; the connection is closed then. ClientIdTaken if a client_id that was given is in

@@ -4,24 +4,32 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, SupportsIndex
+from typing import Any, Final, NoReturn, SupportsIndex
 
 from client.core import arguments
+from client.core.address import HOST, PORT, URL_VARIABLE, Address, is_url, read_url
 from client.core.calls import Call
+from client.core.credentials import credentials
 from client.core.inbox import LIMIT, Inbox, Notice
 from client.core.numbers import NUMBERED, REQ_ID_MAX, Numbers, Unanswered
 from client.core.pushes import Push
 from client.core.resume import ResumingCore
+from client.core.retry import Attempts, RetryPolicy
 from client.core.session import CLIENT_NAME
 from client.errors import (
+    BadArgument,
     ClientError,
     MisuseError,
     NotLoggedIn,
     RequestFailed,
+    ServerBusy,
     WrongPlace,
     name_req_id,
 )
-from libproto.messages import BY_OPCODE, USERS, Opcode, State
+from libproto.messages import BY_OPCODE, OUTCOME_WINDOW, USERS, Opcode, State
+
+TIMEOUT_S: Final = 10.0
+"""Of a call, if neither the program nor the URL says otherwise."""
 
 
 def _needs_no_login(opcode: Opcode) -> bool:
@@ -39,6 +47,17 @@ def callback_raised(item: Push | Notice, error: BaseException) -> str:
     return f"{name} raised {type(error).__name__}"
 
 
+def _address(host: str | None, port: int | None) -> Address:
+    """Where the server is, as the program or its environment says. BadArgument."""
+    if is_url(host):
+        if port is not None:
+            raise BadArgument("port", port, "None beside a URL, which names the port")
+        return read_url(host)
+    if host is None and port is None and (url := os.environ.get(URL_VARIABLE)):
+        return read_url(url, URL_VARIABLE)
+    return Address(HOST if host is None else host, PORT if port is None else port)
+
+
 class ClientBase:
     """What a client is told, and what it knows: the attributes of both shells."""
 
@@ -47,23 +66,36 @@ class ClientBase:
 
     def __init__(
         self,
-        host: str = "127.0.0.1",
-        port: int = 7878,
+        host: str | None = None,
+        port: int | None = None,
         *,
-        timeout_s: float = 10.0,
+        username: str | None = None,
+        password: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout_s: float | None = None,
         client_id: int | None = None,
         next_req_id: int = 1,
         keep_next_req_id: Callable[[int], object] | None = None,
-        payments: bool = False,
+        payments: bool | None = None,
         on_push: Callable[[Push], object] | None = None,
-        client_name: str = CLIENT_NAME,
-        reconnect: bool = False,
+        client_name: str | None = None,
+        reconnect: bool | None = None,
         on_reconnect: Callable[[ClientError | None], object] | None = None,
         pushes_max_bytes: int = LIMIT,
     ) -> None:
-        """Say where the server is; `connect` goes there. BadArgument if a value is not valid.
+        """Say where the server is; `connect` goes there. BadArgument if a value is not valid; of a
+        URL, BadUrl.
 
-        timeout_s: of each call that does not say otherwise. payments: ask for PAYMENT pushes.
+        host: a name, an address, or a URL `tradechat://[user[:password]@]host[:port]`, which then
+        names the port as well (`client.core.address` says all of it). Without host and port, the
+        environment variable TRADECHAT_URL, else 127.0.0.1 port 7878. What an argument says goes
+        before what the URL says.
+        username, password: with both, `connect` logs in; with either, `login` takes it where it is
+        given no other. Neither repr nor an error shows the password.
+        retry: what is tried again, and how often; a RetryPolicy() by default.
+
+        timeout_s: seconds, of each call that does not say otherwise; 10 by default. payments: ask
+        for PAYMENT pushes. client_name: what the server logs this program as.
         on_push: gets the pushes, which are else kept for `pushes` and `next_push`. reconnect: from
         a login to a logout, a connection that is lost is established again; `client.core.resume`
         says what that means for calls, rooms and pushes. on_reconnect: gets the reason when it is
@@ -81,9 +113,26 @@ class ClientBase:
         before a number is used, to write and sync it; what it raises comes out of the call, and
         nothing is sent. 0 takes no part in exactly-once.
         """
-        self.host = arguments.host(host)
-        self.port = arguments.whole("port", port, 1, 65535, "a TCP port")
-        self.timeout_s = arguments.seconds("timeout_s", timeout_s)
+        address = _address(host, port)
+        settings = {
+            "timeout_s": TIMEOUT_S,
+            "payments": False,
+            "client_name": CLIENT_NAME,
+            "reconnect": False,
+            **address.settings,
+        }
+        given = {
+            "timeout_s": timeout_s,
+            "payments": payments,
+            "client_name": client_name,
+            "reconnect": reconnect,
+        }
+        settings |= {name: value for name, value in given.items() if value is not None}
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise BadArgument("retry", retry, "a RetryPolicy, or None")
+        self.host = arguments.host(address.host)
+        self.port = arguments.whole("port", address.port, 1, 65535, "a TCP port")
+        self.timeout_s = arguments.seconds("timeout_s", settings["timeout_s"])
         self.pushes_max_bytes = arguments.whole(
             "pushes_max_bytes", pushes_max_bytes, 0, arguments.U64_MAX, "bytes"
         )
@@ -93,18 +142,28 @@ class ClientBase:
         if client_id is not None:
             arguments.whole("client_id", client_id, 0, arguments.U64_MAX, "an id, or None")
         arguments.whole("next_req_id", next_req_id, 1, REQ_ID_MAX, "the next req_id")
-        arguments.flag("payments", payments)
-        arguments.name("client_name", client_name)
         keep = arguments.function("keep_next_req_id", keep_next_req_id)
         self._core = ResumingCore(
             Numbers(client_id, next_req_id, keep),
-            payments,
-            client_name,
-            reconnects=arguments.flag("reconnect", reconnect),
+            arguments.flag("payments", settings["payments"]),
+            arguments.name("client_name", settings["client_name"]),
+            reconnects=arguments.flag("reconnect", settings["reconnect"]),
+            policy=retry,
         )
+        self._core.credentials = credentials(username, password, address)
         # A client_id that was drawn is this process's from its first connection on; one that was
         # given, at once.
         self._pid = os.getpid() if client_id else 0
+
+    def __repr__(self) -> str:
+        state = "connected" if self.connected else "connecting" if self.reconnecting else "closed"
+        return f"<{type(self).__name__} {self.url}, {state}>"
+
+    @property
+    def url(self) -> str:
+        """The server's URL, with the user who is logged in, or will be, and without a password."""
+        username = self._core.username or self._core.credentials.username
+        return str(Address(self.host, self.port, username))
 
     def _timeout(self, timeout_s: float | None) -> float:
         """Of something that the program asks for, and that this process may do."""
@@ -172,6 +231,15 @@ class ClientBase:
                 name_req_id(error, number)
             raise
         numbers.told(number)
+
+    def _pause_s(self, attempts: Attempts, busy: ServerBusy, left_s: float) -> float | None:
+        """How long to wait before a request is sent again that was refused for the moment; None if
+        that is for the program to do. left_s: until its deadline."""
+        if self._core.loss is not None:
+            return None  # the whole connection was refused
+        if busy.req_id and self._core.numbers.next - busy.req_id >= OUTCOME_WINDOW:
+            return None  # it would be refused as too old; as it is, nothing happened for sure
+        return attempts.pause_s(busy.retry_after_ms, left_s)
 
     def new_req_id(self) -> int:
         """A number for a numbered request, to be taken before the call: `transfer(..., req_id=…)`.

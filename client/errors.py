@@ -3,6 +3,7 @@
     ClientError
     ├── MisuseError (ValueError)        the program asked for what there is not; nothing was sent
     │   ├── BadArgument                 a value: names the argument, the value and the rule
+    │   │   └── BadUrl                  a URL: says what is wrong, and nothing of what it holds
     │   ├── NotLoggedIn                 a call that needs a login first
     │   └── WrongPlace                  a call from another process, thread or event loop, or a copy
     ├── RequestFailed                   the server refused it, one subclass for each status
@@ -73,6 +74,14 @@ class BadArgument(MisuseError):
 
 
 _SHOWN_MAX = 80  # characters of a value
+
+
+class BadUrl(BadArgument):
+    """A URL, or an environment variable with one, is not what `client.core.address` reads. `value`
+    is None, as a URL may hold a password, and `rule` says what is wrong."""
+
+    def __str__(self) -> str:
+        return f"{self.argument}: {self.rule}"
 
 
 class NotLoggedIn(MisuseError):

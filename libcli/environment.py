@@ -20,9 +20,12 @@ from typing import Final, NamedTuple
 PREFIX: Final = "TRADECHAT_"
 EVERY_PROGRAMS: Final = frozenset(
     PREFIX + name
-    # Of the command-line client; PURE, of every program; of the tests, and of developers
+    # Of the clients; PURE, of every program; of the tests, and of developers
     # (CONTRIBUTING).
-    for name in ("HOST", "PORT", "USER", "PASSWORD", "PURE", "CHECK_LOCKS", "CRASH_POINTS", "TESTS")
+    for name in (
+        *("URL", "HOST", "PORT", "USER", "PASSWORD"),
+        *("PURE", "CHECK_LOCKS", "CRASH_POINTS", "TESTS"),
+    )
 )
 """Variables that some program of the house reads, beside the server's settings."""
 

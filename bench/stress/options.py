@@ -9,6 +9,8 @@ from typing import Any, Final, NamedTuple
 
 from bench.lab.cli import number
 from bench.stress.mix import NAMES, RATIO, mix_of
+from client.core.address import Address, read_url
+from client.errors import BadUrl
 from libcli.arguments import Parser
 from libproto import version_of
 from libproto.messages import OUTCOME_WINDOW, Opcode
@@ -20,8 +22,8 @@ PAYLOAD: Final = range(32, 4097)
 _ABOUT: Final = """\
 Put a tradechat server under load, and judge what it did: throughput, latencies, and whether its
 history holds together. A server is started for it on a free port, with its state in a temporary
-directory, and ended; or name one with --host and --port. Do that only with a server that nobody
-else uses: users are registered, and rooms 1, 2, ... are talked in.
+directory, and ended; or name one with --host and --port, or with --url. Do that only with a server
+that nobody else uses: users are registered, and rooms 1, 2, ... are talked in.
 """
 _EXAMPLES: Final = """\
 examples:
@@ -115,6 +117,20 @@ _THREADS: Final = 8
 _PROCESSES_MAX: Final = 8
 _ACCOUNTS: Final = 1000
 _HOST: Final = "127.0.0.1"
+
+
+def _server(text: str) -> Address:
+    try:
+        address = read_url(text)
+    except BadUrl as error:
+        raise argparse.ArgumentTypeError(error.rule) from error
+    if address.username is not None or address.settings:
+        raise argparse.ArgumentTypeError(
+            "it names a user or options: leave them out, the users are registered for the load"
+        )
+    return address
+
+
 _POSITIVE: Final = number(0.001, 1e7, float)
 _GROUPS: Final[dict[str, tuple[_Flag, ...]]] = {
     "the load": (
@@ -211,6 +227,7 @@ _GROUPS: Final[dict[str, tuple[_Flag, ...]]] = {
             f"address of a server that runs already (with --port, default {_HOST})",
         ),
         _Flag("--port N", number(1, 65535), None, f"its port (with --host, default {PORT})"),
+        _Flag("--url URL", _server, None, "the same as one URL, tradechat://host:port"),
         _Flag("--pid N", number(1, 2**22), 0, "its master's process id, to measure its CPU time"),
         _Flag("--workers N", number(1, 64), 2, "worker processes of our own server"),
         _Flag("--kill-every S", _POSITIVE, 0, "SIGKILL a random worker every so many seconds"),
@@ -293,6 +310,8 @@ def parse(words: list[str]) -> Options:
     found["server_flags"] = tuple(found.pop("server_flag"))
     if found["pipeline"] is None:
         found["pipeline"] = OUTCOME_WINDOW if found["rate"] else 1
+    if found["url"] and (found["host"] or found["port"]):
+        made.error("--url names the host and the port: give it without --host and --port")
     _fit(found)
     options = Options(**found)
     if wrong := _contradiction(options):
@@ -302,6 +321,9 @@ def parse(words: list[str]) -> Options:
 
 def _fit(found: dict[str, Any]) -> None:
     """Whatever was not said, so that it agrees with what was."""
+    url = found.pop("url")
+    if url is not None:
+        found["host"], found["port"] = url.host, url.port
     if found["port"] is None:
         found["port"] = 0 if found["host"] is None else PORT
     if found["host"] is None:

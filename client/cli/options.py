@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from client.cli.commands import COMMANDS, typed
+from client.core.address import HOST, PORT, URL_VARIABLE, Address, read_url
+from client.errors import BadUrl
 from client.terminal.arguments import (
     read_room,
     read_user,
@@ -24,14 +26,12 @@ from libproto import version_of
 PROGRAM = "tradechat-cli"
 EXIT_OK = 0
 
-HOST = "127.0.0.1"
-PORT = 7878
 TIMEOUT_S = 10.0
 HOST_VARIABLE = "TRADECHAT_HOST"
 PORT_VARIABLE = "TRADECHAT_PORT"
 USER_VARIABLE = "TRADECHAT_USER"
 PASSWORD_VARIABLE = "TRADECHAT_PASSWORD"  # noqa: S105 - its name
-VARIABLES = (HOST_VARIABLE, PORT_VARIABLE, USER_VARIABLE, PASSWORD_VARIABLE)
+VARIABLES = (URL_VARIABLE, HOST_VARIABLE, PORT_VARIABLE, USER_VARIABLE, PASSWORD_VARIABLE)
 LIKE_A_MISSPELLING = 0.7  # of one of these; the server's settings, which are many, are not
 
 
@@ -41,6 +41,7 @@ examples:
   {PROGRAM} --user alice --room 7               chat, in room 7 to begin with
   {PROGRAM} --user alice pay bob 12.50          one payment
   {PROGRAM} --user alice txns --limit 3 --json  one JSON object a line, amounts in cents
+  {PROGRAM} --url tradechat://alice@example.org balance
   {PROGRAM} --user alice listen 7 | grep bob
   printf '/join 7\\nhello\\n' | {PROGRAM} --user alice --password-file FILE
 
@@ -80,6 +81,13 @@ def _add_options(parser: argparse.ArgumentParser, *, again: bool) -> None:
         group.add_argument(flag, help=about, default=missing, **settings)
 
     port, timeout, user = typed(_read_port), typed(_read_timeout), typed(read_user)
+    add(
+        "--url",
+        f"server and user, as tradechat://alice@host:7878 ({URL_VARIABLE}, which may have the "
+        "password too)",
+        type=typed(read_url),
+        metavar="URL",
+    )
     add("--host", f"where the server is ({HOST_VARIABLE}, or {HOST})", metavar="HOST")
     add("--port", f"its port ({PORT_VARIABLE}, or {PORT})", type=port, metavar="PORT")
     add("--user", f"username ({USER_VARIABLE})", type=user, metavar="NAME")
@@ -92,7 +100,6 @@ def _add_options(parser: argparse.ArgumentParser, *, again: bool) -> None:
     add(
         "--timeout",
         f"seconds to wait for an answer ({TIMEOUT_S:g})",
-        default=TIMEOUT_S,
         type=timeout,
         metavar="S",
     )
@@ -148,9 +155,19 @@ def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) ->
         except ValueError as error:
             parser.error(f"{variable}: {error}")
 
-    options.host = from_environment("host", HOST_VARIABLE, str, HOST)
-    options.port = from_environment("port", PORT_VARIABLE, _read_port, PORT)
+    address = _read_address(parser, options, environ)
+    if address is None:
+        options.host = from_environment("host", HOST_VARIABLE, str, HOST)
+        options.port = from_environment("port", PORT_VARIABLE, _read_port, PORT)
+    else:
+        options.host, options.port = address.host, address.port
+        options.user = options.user or address.username
     options.user = from_environment("user", USER_VARIABLE, read_user, None)
+    settings = address.settings if address is not None else {}
+    if options.timeout is None:
+        options.timeout = settings.get("timeout_s", TIMEOUT_S)
+    known = address is not None and options.user == address.username
+    options.url_password = address.password if address is not None and known else None
     if options.user is None:
         parser.error(f"who are you? Give --user NAME or set {USER_VARIABLE}")
     if options.command is None and options.json:
@@ -161,8 +178,36 @@ def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) ->
     return options
 
 
+def _read_address(
+    parser: Parser, options: argparse.Namespace, environ: Mapping[str, str]
+) -> Address | None:
+    """Where the server is, if a URL says so. A flag that names the server goes before the variable
+    as a whole: its user and password are for the server that it names."""
+    by_flag = options.host is not None or options.port is not None
+    if options.url is not None:
+        if by_flag:
+            parser.error("--url names the host and the port: give it without --host and --port")
+        if options.url.password is not None:
+            parser.error(
+                "--url: leave the password out, every user of this machine can read it there; set "
+                f"{URL_VARIABLE} or {PASSWORD_VARIABLE}, or give --password-file FILE"
+            )
+        url: Address = options.url
+        return url
+    if by_flag or URL_VARIABLE not in environ:
+        return None
+    for variable in (HOST_VARIABLE, PORT_VARIABLE):
+        if variable in environ:
+            parser.error(f"{URL_VARIABLE} and {variable} are both set: unset one of them")
+    try:
+        return read_url(environ[URL_VARIABLE], URL_VARIABLE)
+    except BadUrl as error:
+        parser.error(str(error))
+
+
 def read_password(options: argparse.Namespace, environ: Mapping[str, str]) -> str:
-    """Return the password, asked for where nothing holds it. CannotBegin."""
+    """Return the password: of the file, the URL, or the environment, else it is asked for.
+    CannotBegin."""
     if options.password_file is not None:
         try:
             with open(options.password_file, encoding="utf-8") as file:
@@ -172,6 +217,8 @@ def read_password(options: argparse.Namespace, environ: Mapping[str, str]) -> st
             raise CannotBegin(
                 f"cannot read the password file {options.password_file}: {why}"
             ) from error
+    elif options.url_password is not None:
+        password = options.url_password
     elif PASSWORD_VARIABLE in environ:
         password = environ[PASSWORD_VARIABLE]
     else:

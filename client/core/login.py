@@ -26,21 +26,27 @@ def register(core: ClientCore, username: str, password: str) -> Steps[int]:
 
     Raises AlreadyExists, and Unauthorized where registration is closed.
     """
-    _check(core, username, password)
+    arguments.username(username)
+    arguments.text("password", password, secret=True)
+    _check(core)
     greeting = yield auth.hello(username, core.client_name, core.capabilities)
     call = yield partial(auth.register, greeting, password)
     user_id: int = yield call
     return user_id
 
 
-def login(core: ClientCore, username: str, password: str) -> Steps[LoginResponse]:
-    """Log in, and check that the server knows the user's key too.
+def login(
+    core: ClientCore, username: str | None = None, password: str | None = None
+) -> Steps[LoginResponse]:
+    """Log in, and check that the server knows the user's key too. None: what the client was
+    given when it was made; `connect` has logged in where it was given both.
 
     Raises Unauthorized if user or password are wrong, ProtocolViolation if the server's own
     proof is; the connection is closed then. ClientIdTaken if a client_id that was given is in
     use beyond next_req_id; one that was drawn is drawn anew. Another session with it ends.
     """
-    _check(core, username, password)
+    username, password = core.credentials.filled(username, password)
+    _check(core)
     refusals = 0
     while True:
         greeting = yield auth.hello(username, core.client_name, core.capabilities)
@@ -56,8 +62,6 @@ def login(core: ClientCore, username: str, password: str) -> Steps[LoginResponse
             return session
 
 
-def _check(core: ClientCore, username: str, password: str) -> None:
-    arguments.username(username)
-    arguments.text("password", password, secret=True)
+def _check(core: ClientCore) -> None:
     if core.logged_in:
         raise MisuseError(f"already logged in as {core.username!r}: logout() first")

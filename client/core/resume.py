@@ -53,6 +53,7 @@ from client.core.backoff import Backoff
 from client.core.calls import Call
 from client.core.numbers import NUMBERED, Numbers
 from client.core.pushes import Push, RoomRefused
+from client.core.retry import RetryPolicy
 from client.core.rooms import Rooms
 from client.core.session import (
     FLAGGED,
@@ -108,11 +109,19 @@ class ResumingCore(ClientCore):
     """The core that the module's text tells of."""
 
     def __init__(
-        self, numbers: Numbers, payments: bool, client_name: str, *, reconnects: bool = True
+        self,
+        numbers: Numbers,
+        payments: bool,
+        client_name: str,
+        *,
+        reconnects: bool = True,
+        policy: RetryPolicy | None = None,
     ) -> None:
-        """reconnects: a connection that is lost is established again; else it only moves."""
+        """reconnects: a connection that is lost is established again; else it only moves. policy:
+        how often, if not as its defaults say."""
         super().__init__(numbers, payments, client_name)
-        self.backoff = Backoff()
+        self.policy = policy or RetryPolicy()
+        self.backoff = Backoff(first_s=self.policy.pause_s_first, max_s=self.policy.pause_s_max)
         self._reconnects = reconnects
         self.rooms = Rooms()
         self._has_link = False

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, NoReturn
 from client.core import auth, calls
 from client.core.auth import Greeting, Keys
 from client.core.calls import Call
+from client.core.credentials import Credentials
 from client.core.numbers import NUMBERED, Numbers
 from client.core.pushes import MAKERS, LogReplaced, OutcomesUnknown, Push
 from client.errors import (
@@ -112,6 +113,8 @@ class ClientCore:
 
     def __init__(self, numbers: Numbers, payments: bool, client_name: str) -> None:
         self.numbers = numbers
+        self.credentials = Credentials()
+        """As whom to log in, if a call does not say so."""
         self.client_name = client_name
         self.capabilities = int(Capability.PAYMENTS) if payments else 0
         self.state = State.CONNECTED

@@ -18,9 +18,17 @@ from typing import Any, Final, Self, TypeVar
 from client.base import ClientBase, callback_raised
 from client.core.calls import Call
 from client.core.inbox import NOTICES_LEN, Inbox, Notice
-from client.core.login import Step, Steps
+from client.core.login import Step, Steps, login
 from client.core.pushes import Push
-from client.errors import CallTimeout, ClientError, ConnectionLost, MisuseError, WrongPlace
+from client.core.retry import Attempts
+from client.errors import (
+    CallTimeout,
+    ClientError,
+    ConnectionLost,
+    MisuseError,
+    ServerBusy,
+    WrongPlace,
+)
 from client.io.connection import CLOSED, Connection, Waiter
 
 FAIR_CALLBACKS: Final = 1024
@@ -36,6 +44,7 @@ class _Session:
         self._client = weakref.ref(client)
         self.loop: Final = asyncio.get_running_loop()
         self.closed = False
+        self._over = asyncio.Event()
         self.inbox = Inbox(client.pushes_max_bytes)
         # What is called back: the pushes and the notices, in their order, or the notices alone.
         self._calls_back = client._on_push is not None or client._on_reconnect is not None
@@ -47,8 +56,12 @@ class _Session:
             client._core,
             self.inbox,
             self._notice,
-            self._news.end,
+            self._end_news,
         )
+
+    def _end_news(self) -> None:
+        self._over.set()
+        self._news.end()
 
     async def open(self, deadline: float) -> None:
         await self.connection.open(deadline)
@@ -97,6 +110,12 @@ class _Session:
             if future.done() and not future.cancelled():
                 future.exception()
             raise
+
+    async def pause(self, pause_s: float) -> None:
+        """Wait so long, or until the client is over: who calls after that is told why."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._over.wait()
 
     @property
     def forgotten(self) -> bool:
@@ -180,8 +199,10 @@ class AsyncBase(ClientBase):
     _session: _Session | None = None
 
     async def connect(self, *, timeout_s: float | None = None) -> None:
-        """Connect; again after a loss or a cancel, too. Raises ConnectionLost if that fails, and
-        CallTimeout if a callback of the connection before does not return in time."""
+        """Connect, and log in where the client was given username and password; again after a loss
+        or a cancel, too. Raises ConnectionLost if that fails, CallTimeout if a callback of the
+        connection before does not return in time, and what `login` raises, with the connection
+        closed."""
         deadline = self._deadline(timeout_s)
         session = self._session
         if session is not None and session.loop.is_closed():
@@ -196,6 +217,12 @@ class AsyncBase(ClientBase):
         session = self._session = _Session(self)
         self._inbox = session.inbox
         await session.open(deadline)
+        if self._core.credentials.complete:
+            try:
+                await self._run(login(self._core), max(0.0, deadline - session.loop.time()))
+            except BaseException:
+                session.end()
+                raise
 
     async def close(self, *, timeout_s: float | None = None) -> None:
         """Close the connection, and make no other; calls under way fail with ConnectionLost. May be
@@ -263,8 +290,17 @@ class AsyncBase(ClientBase):
         possible_duplicate: bool = False,
     ) -> R:
         deadline = self._deadline(timeout_s)
+        attempts = Attempts(self._core.policy)
         with self._prepared(call, req_id, possible_duplicate) as number:
-            return await self._connected().call(call, deadline, number, possible_duplicate)
+            while True:
+                session = self._connected()
+                try:
+                    return await session.call(call, deadline, number, possible_duplicate)
+                except ServerBusy as busy:
+                    pause_s = self._pause_s(attempts, busy, deadline - session.loop.time())
+                    if pause_s is None:
+                        raise
+                await session.pause(pause_s)
 
     async def _run(self, steps: Steps[R], timeout_s: float | None) -> R:
         deadline = self._deadline(timeout_s)

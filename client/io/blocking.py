@@ -26,10 +26,11 @@ from typing import Any, Final, Self, TypeVar
 from client.base import ClientBase, callback_raised
 from client.core.calls import Call
 from client.core.inbox import NOTICES_LEN, Inbox, Notice
-from client.core.login import Step, Steps
+from client.core.login import Step, Steps, login
 from client.core.pushes import Push
 from client.core.resume import ResumingCore
-from client.errors import CallTimeout, ClientError, ConnectionLost, MisuseError
+from client.core.retry import Attempts
+from client.errors import CallTimeout, ClientError, ConnectionLost, MisuseError, ServerBusy
 from client.io.connection import CLOSED, Connection, Waiter
 from client.io.thread import Background, LoopThread, Ticket
 
@@ -164,6 +165,10 @@ class _Session:
         result: R = ticket.result
         return result
 
+    def pause(self, pause_s: float) -> None:
+        """Wait so long, or until the client is over: who calls after that is told why."""
+        self.thread.join(pause_s)
+
     def close(self, deadline: float) -> None:
         """End, and wait for the threads: CallTimeout says which of them goes on."""
         self.closed = True
@@ -209,8 +214,10 @@ class BlockingBase(ClientBase):
     _session: _Session | None = None
 
     def connect(self, *, timeout_s: float | None = None) -> None:
-        """Connect; again after a loss or a cancel, too. Raises ConnectionLost if that fails, and
-        CallTimeout if a callback of the connection before does not return in time."""
+        """Connect, and log in where the client was given username and password; again after a loss
+        or a cancel, too. Raises ConnectionLost if that fails, CallTimeout if a callback of the
+        connection before does not return in time, and what `login` raises, with the connection
+        closed."""
         deadline = self._deadline(timeout_s)
         if self._core.loss is None:
             raise MisuseError("the client is connected, or reconnects by itself")
@@ -219,6 +226,14 @@ class BlockingBase(ClientBase):
         session = self._session = _Session(self, deadline)
         self._inbox = session.inbox
         session.open()
+        if self._core.credentials.complete:
+            try:
+                self._run(login(self._core), _left(deadline))
+            except BaseException as error:
+                session.end(ConnectionLost(CLOSED))
+                if isinstance(error, Exception):  # else it is an interrupt, which must not wait
+                    session.thread.join(GRACE_S)
+                raise
 
     def close(self, *, timeout_s: float | None = None) -> None:
         """Close the connection, and make no other; calls under way fail with ConnectionLost. May be
@@ -263,8 +278,17 @@ class BlockingBase(ClientBase):
         possible_duplicate: bool = False,
     ) -> R:
         deadline = self._deadline(timeout_s)
+        attempts = Attempts(self._core.policy)
         with self._prepared(call, req_id, possible_duplicate) as number:
-            return self._connected().call(call, deadline, number, possible_duplicate)
+            while True:
+                session = self._connected()
+                try:
+                    return session.call(call, deadline, number, possible_duplicate)
+                except ServerBusy as busy:
+                    pause_s = self._pause_s(attempts, busy, _left(deadline))
+                    if pause_s is None:
+                        raise
+                session.pause(pause_s)
 
     def _run(self, steps: Steps[R], timeout_s: float | None) -> R:
         deadline = self._deadline(timeout_s)

@@ -18,6 +18,7 @@ stay where they are.
 """
 
 import asyncio
+import math
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -109,6 +110,7 @@ class Connection:
         self._again: asyncio.TimerHandle | None = None
         self._resuming = False  # another connection is wanted, or not yet what the one before was
         self._told_lost = False  # on_reconnect was told so
+        self._lost_at = 0.0  # when it was
         self._mover: Final = Mover(
             loop, address, client_core, self._take_over, self._pump, self._send_own
         )
@@ -299,8 +301,26 @@ class Connection:
         while self._core.loss is None and self._link is None:
             if self._parting is not None:
                 await asyncio.wait({self._parting})
-            await asyncio.sleep(self._core.pause_s(self.loop.time()))
-            await self._try_again(self.loop.time() + ATTEMPT_S)
+            given_up_at = self._given_up_at()
+            pause_until = self.loop.time() + self._core.pause_s(self.loop.time())
+            await asyncio.sleep(min(pause_until, given_up_at) - self.loop.time())
+            if self.loop.time() >= given_up_at:
+                self._give_up()
+                return
+            await self._try_again(min(self.loop.time() + ATTEMPT_S, given_up_at))
+
+    def _given_up_at(self) -> float:
+        """When the program wants no more attempts to reconnect (the loop's time)."""
+        for_s = self._core.policy.reconnect_for_s
+        return math.inf if for_s is None else self._lost_at + for_s
+
+    def _give_up(self) -> None:
+        lost = self._core.failure()
+        self.end(
+            ConnectionLost(
+                f"not reconnected within {self._core.policy.reconnect_for_s:g} s: {lost}"
+            )
+        )
 
     def _reconnected(self, task: asyncio.Task[None]) -> None:
         if task is self._resumer and self._link is None:
@@ -316,7 +336,7 @@ class Connection:
             async with asyncio.timeout_at(deadline):
                 await self._decided.wait()
         if self._core.state != State.AUTHENTICATED:
-            self._lose(ConnectionLost(f"no login within {ATTEMPT_S:g} s"))
+            self._lose(ConnectionLost("the server did not take the login in time"))
 
     def _resume(self) -> None:
         """Do what a new connection has to do before it is what the lost one was."""
@@ -431,6 +451,7 @@ class Connection:
         self._resuming = True
         if not self._told_lost:
             self._told_lost = True
+            self._lost_at = self.loop.time()
             self._on_reconnect(self._core.failure())
 
     def _fail(self, req_ids: list[int]) -> None:

@@ -387,6 +387,32 @@ def test_where_there_is_no_server(words: list[str]) -> None:
     assert run.stderr
 
 
+def test_a_url_names_the_server() -> None:
+    options = parse(["--url", "tradechat://[::1]:9"])
+    assert (options.host, options.port, options.is_own) == ("::1", 9, False)
+    assert parse(["--url", "tradechat://h"]).port == 7878
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--url=tradechat://h", "--port=1"], "without --host and --port"),
+        (["--url=tradechat://alice:s3cret@h"], "leave them out"),
+        (["--url=tradechat://h?timeout_s=1"], "leave them out"),
+        (["--url=tradechat://alice:s3cret"], "its port is not a number"),
+    ],
+)
+def test_urls_that_make_no_sense(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(words)
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "s3cret" not in err
+
+
 @pytest.mark.parametrize("output", ["--csv=/dev/null/x", "--hgrm=/dev/null/x"])
 def test_an_output_that_cannot_be_written_is_told_before_the_runs(output: str) -> None:
     run = bench(output, "--port=1")  # where no server is: it is not asked for

@@ -82,6 +82,7 @@ def test_every_error_can_be_pickled() -> None:
         errors.CallTimeout("late", 7, Opcode.DEPOSIT),
         errors.ConnectionLost("gone", (1, 2)),
         errors.ServerBusy("full", 100, 3),
+        errors.BadUrl("url", None, "it names no host"),
     ]
     for error in made:
         again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
@@ -143,7 +144,6 @@ def test_a_bad_argument_is_named(
 
 
 SETTINGS: list[tuple[dict[str, Any], str]] = [
-    ({"timeout_s": None}, "seconds"),
     ({"timeout_s": True}, "seconds"),
     ({"timeout_s": float("nan")}, "seconds"),
     ({"timeout_s": "5"}, "seconds"),
@@ -153,13 +153,15 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"port": 0}, "from 1 to 65535"),
     ({"port": "7878"}, "from 1 to 65535"),
     ({"host": ""}, "address"),
-    ({"host": None}, "address"),
+    ({"host": 7}, "address"),
     ({"client_id": -1}, "id"),
     ({"client_id": True}, "id"),
     ({"next_req_id": 0}, "req_id"),
     ({"keep_next_req_id": 3}, "function"),
     ({"payments": 1}, "True or False"),
     ({"reconnect": "yes"}, "True or False"),
+    ({"username": "a b"}, "1 to 32"),
+    ({"retry": 5}, "RetryPolicy"),
     ({"client_name": "x" * 65}, "64 bytes"),
     ({"on_push": 3}, "function"),
     ({"on_reconnect": "f"}, "function"),

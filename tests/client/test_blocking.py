@@ -28,6 +28,7 @@ from client import (
     OutcomeUnknown,
     ProtocolViolation,
     Push,
+    RetryPolicy,
     ServerBusy,
     Unauthorized,
 )
@@ -70,9 +71,9 @@ def _no_thread_is_left() -> Iterator[None]:
 
 
 @contextmanager
-def user(server: RunningServer, name: str) -> Iterator[Client]:
+def user(server: RunningServer, name: str, **options: Any) -> Iterator[Client]:
     """A new user of a real server, connected and logged in."""
-    with Client(server.host, server.port) as made:
+    with Client(server.host, server.port, **options) as made:
         made.register(name, PASSWORD)
         made.login(name, PASSWORD)
         yield made
@@ -214,7 +215,8 @@ def test_a_closed_registration(start_server: StartServer) -> None:
 
 def test_a_rate_limit(start_server: StartServer) -> None:
     server = start_server("--rate-limit", "2", workers=1)
-    with user(server, "ann") as ann:
+    once = RetryPolicy(busy_attempts=1)
+    with user(server, "ann", retry=once) as ann:
         with pytest.raises(ServerBusy) as caught:
             [ann.balance() for _ in range(100)]
         assert caught.value.retry_after_ms > 0
@@ -751,7 +753,8 @@ def test_refusals_carry_when_to_retry() -> None:
         wire.send(refuse(wire.request(), Status.ERR_SERVER_BUSY, "overload", 70))
         wire.wait_closed()
 
-    with serving(then(script)) as port, logged_in(port) as ann:
+    once = RetryPolicy(busy_attempts=1)
+    with serving(then(script)) as port, logged_in(port, retry=once) as ann:
         with pytest.raises(ServerBusy, match="ERR_SERVER_BUSY: overload") as caught:
             ann.deposit(1)
         assert caught.value.retry_after_ms == 70

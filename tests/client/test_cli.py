@@ -504,6 +504,91 @@ def test_flags_win_over_the_environment(
     assert other.user == "bob"
 
 
+SECRET_URL = "tradechat://alice:s3cret@h:9"  # noqa: S105 - of a user that there is in tests alone
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "expected"),
+    [
+        (["--url", "tradechat://bob@h:9"], {}, ("h", 9, "bob", None)),
+        (["--url", "tradechat://h"], {"TRADECHAT_USER": "bob"}, ("h", 7878, "bob", None)),
+        (
+            ["--url", "tradechat://bob@h"],
+            {"TRADECHAT_USER": "eve", "TRADECHAT_HOST": "g", "TRADECHAT_PORT": "1"},
+            ("h", 7878, "bob", None),
+        ),
+        (["--url", "tradechat://bob@h", "--user", "eve"], {}, ("h", 7878, "eve", None)),
+        (["--url", "tradechat://bob@h"], {"TRADECHAT_URL": SECRET_URL}, ("h", 7878, "bob", None)),
+        ([], {"TRADECHAT_URL": SECRET_URL}, ("h", 9, "alice", "s3cret")),
+        ([], {"TRADECHAT_URL": SECRET_URL, "TRADECHAT_USER": "eve"}, ("h", 9, "alice", "s3cret")),
+        (["--user", "eve"], {"TRADECHAT_URL": SECRET_URL}, ("h", 9, "eve", None)),
+        # What is for one server goes to no other.
+        (
+            ["--host", "g"],
+            {"TRADECHAT_URL": SECRET_URL, "TRADECHAT_USER": "eve"},
+            ("g", 7878, "eve", None),
+        ),
+        (
+            ["--port", "1", "--user", "alice"],
+            {"TRADECHAT_URL": SECRET_URL},
+            ("127.0.0.1", 1, "alice", None),
+        ),
+    ],
+)
+def test_a_url_says_where_the_server_is(
+    flags: list[str], variables: dict[str, str], expected: tuple[str, int, str, str | None]
+) -> None:
+    options = read_options([*flags, "balance"], variables)
+    assert (options.host, options.port, options.user, options.url_password) == expected
+
+
+def test_the_timeout_of_a_url() -> None:
+    url = "tradechat://alice@h?timeout_s=3"
+    assert read_options(["--url", url, "balance"], {}).timeout == 3.0
+    assert read_options(["--url", url, "--timeout", "4", "balance"], {}).timeout == 4.0
+    assert read_options(["--url", "tradechat://alice@h", "balance"], {}).timeout == 10.0
+
+
+def test_the_password_of_a_url(shared: RunningServer, purse: int) -> None:
+    url = f"tradechat://alice:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{shared.port}"
+    wrong = url.replace("alice:", "alice:x")
+    said = "balance", "--json"
+    done = run(1, *said, TRADECHAT_URL=url, TRADECHAT_PORT=None)
+    assert _one(done)["balance"] == purse
+    done = run(1, *said, TRADECHAT_URL=wrong, TRADECHAT_PORT=None, TRADECHAT_PASSWORD=None)
+    _failed(done, 1, "check both")
+    assert "horse" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "said"),
+    [
+        (["--url", "tradechat://a@h", "--port", "1"], {}, "without --host and --port"),
+        (["--url", SECRET_URL], {}, "--url: leave the password out"),
+        (["--url", "tradechat://alice:s3cret"], {}, "argument --url: url: its port is not"),
+        (
+            [],
+            {"TRADECHAT_URL": "tradechat://alice:s3cret"},
+            "error: TRADECHAT_URL: its port is not",
+        ),
+        ([], {"TRADECHAT_URL": SECRET_URL, "TRADECHAT_HOST": "h"}, "TRADECHAT_HOST are both set"),
+        ([], {"TRADECHAT_URL": SECRET_URL, "TRADECHAT_PORT": "1"}, "TRADECHAT_PORT are both set"),
+    ],
+)
+def test_urls_that_make_no_sense(
+    flags: list[str],
+    variables: dict[str, str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        read_options([*flags, "balance"], variables)
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "s3cret" not in err
+
+
 USAGE = [
     ("", "who are you? Give --user NAME or set TRADECHAT_USER"),
     ("balance", "who are you?"),
