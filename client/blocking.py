@@ -1,23 +1,30 @@
 """The calls of `Client`, written by `python -m client.facades`.
 
-Change them where they are described: in `client.core.calls` and `client.core.login`.
+Change them where they are described: `client.core.calls`, `.login` and `.paging`.
 """
 
+from collections.abc import Generator
+
 from client.base import now_us
-from client.core import calls, login, numbers
+from client.core import calls, login, numbers, paging
 from client.core.calls import DirectSent, Receipt, RoomReceipt, Sent
 from client.core.numbers import Outcome
+from client.core.pushes import RoomRestarted
 from client.io.blocking import BlockingBase
 from libproto.messages import (
     LIST_MAX,
     BalanceResponse,
+    ChatBroadcast,
+    DirectMessage,
     HeartbeatResponse,
     InboxHistoryResponse,
     JoinRoomResponse,
     LoginResponse,
     Member,
     RoomEntry,
+    RoomGap,
     RoomHistoryResponse,
+    Transaction,
     TxnHistoryResponse,
     UserLookupResponse,
     UserNameResponse,
@@ -151,6 +158,57 @@ class Client(BlockingBase):
     def user_name(self, user_id: int, *, timeout_s: float | None = None) -> UserNameResponse:
         """Find a user by id; NotFound."""
         return self._call(calls.user_name(user_id), timeout_s)
+
+    # ---- lists, read to their end in as many requests as it takes
+
+    def iter_rooms(
+        self, after_room_id: int = 0, *, timeout_s: float | None = None
+    ) -> Generator[RoomEntry, None, None]:
+        """Every room with members or events, ascending, as `rooms` gives them in parts."""
+        return self._turn_pages(paging.iter_rooms(after_room_id), timeout_s)
+
+    def iter_members(
+        self, room_id: int, after_user_id: int = 0, *, timeout_s: float | None = None
+    ) -> Generator[Member, None, None]:
+        """Every member of a room by ascending user_id, as `members` gives them in parts."""
+        return self._turn_pages(paging.iter_members(room_id, after_user_id), timeout_s)
+
+    def iter_history(
+        self,
+        room_id: int,
+        after_seq: int = 0,
+        epoch: int | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> Generator[ChatBroadcast | RoomGap | RoomRestarted, None, None]:
+        """The events of a room after `after_seq`, ascending, to the newest one there is.
+
+        A RoomGap is in the place of events that the server keeps no longer, those before the first
+        included. A number that is absent without one was never given to an event. `epoch`: that of
+        `after_seq`, as `join` or `history` told it. If the room is in another one by now, a
+        RoomRestarted is given and then the events from the first on.
+        """
+        return self._turn_pages(paging.iter_history(room_id, after_seq, epoch), timeout_s)
+
+    def iter_inbox(
+        self, after_seq: int = 0, epoch: int | None = None, *, timeout_s: float | None = None
+    ) -> Generator[DirectMessage | RoomGap | RoomRestarted, None, None]:
+        """Direct messages to oneself after `after_seq`, ascending, to the newest one there is.
+
+        RoomGap, RoomRestarted and `epoch` are as those of `iter_history`; the room is 0.
+        """
+        return self._turn_pages(paging.iter_inbox(after_seq, epoch), timeout_s)
+
+    def iter_transactions(
+        self, before_txn_id: int = 0, *, timeout_s: float | None = None
+    ) -> Generator[Transaction, None, None]:
+        """One's own transactions, newest first, to the oldest that the server keeps. before_txn_id:
+        only those that are older, 0: from the newest.
+
+        Those that come meanwhile are newer than the first, and not among them. Whether there were
+        older ones than the last, the `oldest_txn_id` of `transactions` tells.
+        """
+        return self._turn_pages(paging.iter_transactions(before_txn_id), timeout_s)
 
     # ---- ledger: amounts are in minor units (cents)
 

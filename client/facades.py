@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client.core import calls, login, numbers
+from client.core import calls, login, numbers, paging
 from libproto import messages
 
 HERE = Path(__file__).parent
@@ -41,6 +41,16 @@ SECTIONS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
             calls.inbox_history,
             calls.lookup,
             calls.user_name,
+        ),
+    ),
+    (
+        "lists, read to their end in as many requests as it takes",
+        (
+            paging.iter_rooms,
+            paging.iter_members,
+            paging.iter_history,
+            paging.iter_inbox,
+            paging.iter_transactions,
         ),
     ),
     (
@@ -78,6 +88,7 @@ class Facade:
     about: str
     define: str = "def"
     wait: str = ""
+    iterator: str = "Generator[{}, None, None]"
     abstract: bool = False
     beside: str = ""  # members that are not described calls
 
@@ -119,6 +130,7 @@ does not fit is dropped, and named by a RoomGap or a PaymentGap in its place.
 """,
         define="async def",
         wait="await ",
+        iterator="AsyncGenerator[{}, None]",
     ),
     Facade(
         "protocol.py",
@@ -130,6 +142,7 @@ What `Client` and `AsyncClient` have in common, for functions that take either.
 
 A call gives its result, or with an AsyncClient what is to be awaited for it.
 """,
+        iterator="Items[{}]",
         abstract=True,
         beside="""\
     host: str
@@ -184,14 +197,14 @@ def write(facade: Facade) -> str:
                 names |= {node.id for node in ast.walk(part) if isinstance(node, ast.Name)}
             body.append(_method(facade, source, function.__module__.rpartition(".")[2]))
     imported = sorted((name for name in names if hasattr(messages, name)), key=_import_order)
-    assert names - set(imported) <= {"Outcome", *OUTCOMES, *vars(builtins)}
+    assert names - set(imported) <= {"Outcome", "RoomRestarted", *OUTCOMES, *vars(builtins)}
     head = [
         f'"""The calls of `{facade.name}`, written by `{PROGRAM}`.',
         "",
-        "Change them where they are described: in `client.core.calls` and `client.core.login`.",
+        "Change them where they are described: `client.core.calls`, `.login` and `.paging`.",
         '"""',
         "",
-        *(_PROTOCOL_IMPORTS if facade.abstract else _CLIENT_IMPORTS),
+        *(_PROTOCOL_IMPORTS if facade.abstract else _client_imports(facade)),
         *([] if facade.abstract else [f"from {PACKAGE}.{facade.home} import {facade.base}"]),
         f"from {messages.__name__} import (",
         *(f"    {name}," for name in imported),
@@ -205,18 +218,26 @@ def write(facade: Facade) -> str:
     return "\n".join([*head, facade.beside + "\n\n".join(body), ""])
 
 
-_CLIENT_IMPORTS = (
-    f"from {PACKAGE}.base import now_us",
-    f"from {PACKAGE}.core import calls, login, numbers",
-    f"from {PACKAGE}.core.calls import {', '.join(sorted(OUTCOMES))}",
-    f"from {PACKAGE}.core.numbers import Outcome",
-)
+def _client_imports(facade: Facade) -> tuple[str, ...]:
+    return (
+        f"from collections.abc import {facade.iterator.partition('[')[0]}",
+        "",
+        f"from {PACKAGE}.base import now_us",
+        f"from {PACKAGE}.core import calls, login, numbers, paging",
+        f"from {PACKAGE}.core.calls import {', '.join(sorted(OUTCOMES))}",
+        f"from {PACKAGE}.core.numbers import Outcome",
+        f"from {PACKAGE}.core.pushes import RoomRestarted",
+    )
+
+
 _PROTOCOL_IMPORTS = (
     "from collections.abc import Awaitable",
     "from typing import Protocol",
     "",
     f"from {PACKAGE}.core.calls import {', '.join(sorted(OUTCOMES))}",
     f"from {PACKAGE}.core.numbers import Outcome, Unanswered",
+    f"from {PACKAGE}.core.paging import Items",
+    f"from {PACKAGE}.core.pushes import RoomRestarted",
 )
 
 
@@ -229,7 +250,7 @@ def _comment(text: str) -> str:
 
 
 def _result(source: ast.FunctionDef) -> ast.expr:
-    """What is inside of `Call[...]` or `Steps[...]`."""
+    """What is inside of `Call[...]`, `Steps[...]` or `Pages[...]`."""
     assert isinstance(source.returns, ast.Subscript)
     return source.returns.slice
 
@@ -252,20 +273,23 @@ def _method(facade: Facade, source: ast.FunctionDef, module: str) -> str:
         also = "timeout_s, req_id, True"
     arguments.append("timeout_s: float | None = None")
     result = ast.unparse(_result(source))
-    if facade.abstract:
+    define, wait, does = facade.define, facade.wait, "_run" if module == "login" else "_call"
+    if module == "paging":  # what it gives is iterated, not awaited
+        result = facade.iterator.format(result)
+        define, wait, does = "def", "", "_turn_pages"
+    elif facade.abstract:
         result = f"Awaitable[{result}] | {result}"
     text = ast.get_docstring(source)
     assert text is not None
-    does = "_run" if module == "login" else "_call"
     call = f"{module}.{source.name}({', '.join(passed)})"
-    start = ("" if result == "None" else "return ") + facade.wait
+    start = ("" if result == "None" else "return ") + wait
     statements = [f"{start}self.{does}({call}, {also})"]
     if len(f"        {statements[0]}") > LINE_MAX:
         statements = [f"call = {call}", f"{start}self.{does}(call, {also})"]
     if facade.abstract:
         statements = []
     lines = [
-        *_signature(f"{facade.define} {source.name}", arguments, result),
+        *_signature(f"{define} {source.name}", arguments, result),
         *textwrap.indent(f'"""{text}' + ('\n"""' if "\n" in text else '"""'), "    ").split("\n"),
         *(f"    {statement}" for statement in statements),
     ]

@@ -1,6 +1,6 @@
 """The calls of `AnyClient`, written by `python -m client.facades`.
 
-Change them where they are described: in `client.core.calls` and `client.core.login`.
+Change them where they are described: `client.core.calls`, `.login` and `.paging`.
 """
 
 from collections.abc import Awaitable
@@ -8,16 +8,22 @@ from typing import Protocol
 
 from client.core.calls import DirectSent, Receipt, RoomReceipt, Sent
 from client.core.numbers import Outcome, Unanswered
+from client.core.paging import Items
+from client.core.pushes import RoomRestarted
 from libproto.messages import (
     LIST_MAX,
     BalanceResponse,
+    ChatBroadcast,
+    DirectMessage,
     HeartbeatResponse,
     InboxHistoryResponse,
     JoinRoomResponse,
     LoginResponse,
     Member,
     RoomEntry,
+    RoomGap,
     RoomHistoryResponse,
+    Transaction,
     TxnHistoryResponse,
     UserLookupResponse,
     UserNameResponse,
@@ -173,6 +179,52 @@ class AnyClient(Protocol):
         self, user_id: int, *, timeout_s: float | None = None
     ) -> Awaitable[UserNameResponse] | UserNameResponse:
         """Find a user by id; NotFound."""
+
+    # ---- lists, read to their end in as many requests as it takes
+
+    def iter_rooms(
+        self, after_room_id: int = 0, *, timeout_s: float | None = None
+    ) -> Items[RoomEntry]:
+        """Every room with members or events, ascending, as `rooms` gives them in parts."""
+
+    def iter_members(
+        self, room_id: int, after_user_id: int = 0, *, timeout_s: float | None = None
+    ) -> Items[Member]:
+        """Every member of a room by ascending user_id, as `members` gives them in parts."""
+
+    def iter_history(
+        self,
+        room_id: int,
+        after_seq: int = 0,
+        epoch: int | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> Items[ChatBroadcast | RoomGap | RoomRestarted]:
+        """The events of a room after `after_seq`, ascending, to the newest one there is.
+
+        A RoomGap is in the place of events that the server keeps no longer, those before the first
+        included. A number that is absent without one was never given to an event. `epoch`: that of
+        `after_seq`, as `join` or `history` told it. If the room is in another one by now, a
+        RoomRestarted is given and then the events from the first on.
+        """
+
+    def iter_inbox(
+        self, after_seq: int = 0, epoch: int | None = None, *, timeout_s: float | None = None
+    ) -> Items[DirectMessage | RoomGap | RoomRestarted]:
+        """Direct messages to oneself after `after_seq`, ascending, to the newest one there is.
+
+        RoomGap, RoomRestarted and `epoch` are as those of `iter_history`; the room is 0.
+        """
+
+    def iter_transactions(
+        self, before_txn_id: int = 0, *, timeout_s: float | None = None
+    ) -> Items[Transaction]:
+        """One's own transactions, newest first, to the oldest that the server keeps. before_txn_id:
+        only those that are older, 0: from the newest.
+
+        Those that come meanwhile are newer than the first, and not among them. Whether there were
+        older ones than the last, the `oldest_txn_id` of `transactions` tells.
+        """
 
     # ---- ledger: amounts are in minor units (cents)
 

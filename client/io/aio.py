@@ -9,16 +9,18 @@ import asyncio
 import inspect
 import warnings
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from client.base import ClientBase, callback_raised
+from client.core import arguments
 from client.core.calls import Call
 from client.core.inbox import NOTICES_LEN, Inbox, Notice
 from client.core.login import Step, Steps, login
+from client.core.paging import Pages
 from client.core.pushes import Push
 from client.core.retry import Attempts
 from client.errors import (
@@ -35,6 +37,7 @@ FAIR_CALLBACKS: Final = 1024
 """Calls of on_push in a row, before the others have their turn: more than one turn can receive."""
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class _Session:
@@ -301,6 +304,26 @@ class AsyncBase(ClientBase):
                     if pause_s is None:
                         raise
                 await session.pause(pause_s)
+
+    def _turn_pages(self, pages: Pages[T], timeout_s: float | None) -> AsyncGenerator[T, None]:
+        if timeout_s is not None:
+            arguments.seconds("timeout_s", timeout_s)
+        return self._items(pages, timeout_s)
+
+    async def _items(self, pages: Pages[T], timeout_s: float | None) -> AsyncGenerator[T, None]:
+        proceed: Callable[[], Call[Any] | Sequence[T]] = partial(next, pages)
+        with closing(pages):
+            while True:
+                try:
+                    page = proceed()
+                except StopIteration:
+                    return
+                if isinstance(page, Call):
+                    proceed = partial(pages.send, await self._call(page, timeout_s))
+                    continue
+                proceed = partial(next, pages)
+                for item in page:
+                    yield item
 
     async def _run(self, steps: Steps[R], timeout_s: float | None) -> R:
         deadline = self._deadline(timeout_s)

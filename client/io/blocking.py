@@ -17,16 +17,18 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from client.base import ClientBase, callback_raised
+from client.core import arguments
 from client.core.calls import Call
 from client.core.inbox import NOTICES_LEN, Inbox, Notice
 from client.core.login import Step, Steps, login
+from client.core.paging import Pages
 from client.core.pushes import Push
 from client.core.resume import ResumingCore
 from client.core.retry import Attempts
@@ -38,6 +40,7 @@ GRACE_S: Final = 1.0
 """How long after a deadline the connection's thread may take to say that it has passed."""
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 def _left(deadline: float) -> float:
@@ -289,6 +292,25 @@ class BlockingBase(ClientBase):
                     if pause_s is None:
                         raise
                 session.pause(pause_s)
+
+    def _turn_pages(self, pages: Pages[T], timeout_s: float | None) -> Generator[T, None, None]:
+        if timeout_s is not None:
+            arguments.seconds("timeout_s", timeout_s)
+        return self._items(pages, timeout_s)
+
+    def _items(self, pages: Pages[T], timeout_s: float | None) -> Generator[T, None, None]:
+        proceed: Callable[[], Call[Any] | Sequence[T]] = partial(next, pages)
+        with closing(pages):
+            while True:
+                try:
+                    page = proceed()
+                except StopIteration:
+                    return
+                if isinstance(page, Call):
+                    proceed = partial(pages.send, self._call(page, timeout_s))
+                    continue
+                proceed = partial(next, pages)
+                yield from page
 
     def _run(self, steps: Steps[R], timeout_s: float | None) -> R:
         deadline = self._deadline(timeout_s)
