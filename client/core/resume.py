@@ -15,8 +15,9 @@ new connection, in this order:
 3. When the rooms are joined and the payments answered, the others are repeated in the order in
    which they were made. What says something (`SPOKEN`) is a numbered request too; it is answered
    before the next is sent, so that a refusal for the moment does not change the order of what is
-   said. What is not numbered waits for the histories as well.
-4. New requests wait till here.
+   said.
+4. New requests wait till here. They do not wait for histories, which may be long: only LEAVE_ROOM
+   and LOGOUT are sent after the program was given what was missed.
 
 So each call is executed once and answered once, and each event of a room is given once, in order.
 What cannot be known is said: a numbered request under client_id 0, which must not be repeated,
@@ -286,9 +287,20 @@ class ResumingCore(ClientCore):
 
     # ---- requests
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether the program was given all that was missed, too."""
+        return self.steady and not self.rooms.catching_up()
+
     def may_send(self, call: Call[Any], req_id: int | None) -> bool:
         may = self._has_link and self.steady and not self._holding
-        return may and super().may_send(call, req_id)
+        return may and not self._waits_for_history(call) and super().may_send(call, req_id)
+
+    def _waits_for_history(self, call: Call[Any]) -> bool:
+        """Whether it ends what the program is given, and some of that is yet to come."""
+        if call.opcode == Opcode.LEAVE_ROOM:
+            return self.rooms.catching_up(call.fields[0])
+        return call.opcode == Opcode.LOGOUT and self.rooms.catching_up()
 
     def login(self, greeting: Greeting, keys: Keys) -> Call[LoginResponse]:
         self._offered = keys
@@ -511,15 +523,14 @@ class ResumingCore(ClientCore):
             return
         if self._joining or self._repeated:
             return
-        is_complete = not (self._own or self._later)
         for req_id in [n for n in self._pending if n in self._unsent]:
-            if self._pending[req_id].call.opcode in SPOKEN:
+            call = self._pending[req_id].call
+            if self._waits_for_history(call):
+                return
+            if call.opcode in SPOKEN:
                 self._repeated.add(req_id)
                 self._repeat(req_id)
                 return
-            if not is_complete:
-                return
             self._repeat(req_id)
-        if is_complete:
-            self.reconnects += not self.moving
-            self.steady, self.moving = True, False
+        self.reconnects += not self.moving
+        self.steady, self.moving = True, False

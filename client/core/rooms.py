@@ -44,6 +44,15 @@ class Rooms:
     def joined_ids(self) -> list[int]:
         return sorted(self._rooms)
 
+    def catching_up(self, room_id: int | None = None) -> bool:
+        """Whether something that was missed in this room is yet to come; None: anywhere."""
+        if room_id is not None:
+            room = self._rooms.get(room_id)
+            return room is not None and room.target is not None
+        if self._direct_held is not None:
+            return True
+        return any(room.target is not None for room in self._rooms.values())
+
     def joined(self, room_id: int, answer: JoinRoomResponse) -> None:
         """The program has joined a room; a second time changes nothing."""
         self._rooms.setdefault(room_id, _Room(answer.epoch, answer.last_seq))

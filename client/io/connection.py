@@ -108,7 +108,8 @@ class Connection:
         self._ordered: deque[Waiter] = deque()
         self._beat: asyncio.TimerHandle | None = None
         self._again: asyncio.TimerHandle | None = None
-        self._resuming = False  # another connection is wanted, or not yet what the one before was
+        self._resuming = False  # another connection is wanted, or something missed is yet to come
+        self._awaited = False  # on_reconnect is to be told when calls are sent again
         self._told_lost = False  # on_reconnect was told so
         self._lost_at = 0.0  # when it was
         self._mover: Final = Mover(
@@ -349,8 +350,10 @@ class Connection:
         if self._core.again_after_s is not None and self._again is None:
             self._again = self.loop.call_later(self._core.again_after_s, self._do_again)
         if self._core.steady and self._link is not None:
-            self._resuming = self._told_lost = False
-            self._on_reconnect(None)
+            if self._awaited:
+                self._awaited = self._told_lost = False
+                self._on_reconnect(None)
+            self._resuming = not self._core.caught_up
             self._pump()
 
     def _do_again(self) -> None:
@@ -372,7 +375,7 @@ class Connection:
         self._left.retire()
         self._stop_timers()
         self._watch(there.sock, there.decoder)
-        self._resuming = True
+        self._resuming = self._awaited = True
         try:
             self._core.move(there.decoder, there.greeting)
         except ClientError as error:
@@ -448,7 +451,7 @@ class Connection:
         if self._resumer is None or self._resumer.done():
             self._resumer = self.loop.create_task(self._reconnect())
             self._resumer.add_done_callback(self._reconnected)
-        self._resuming = True
+        self._resuming = self._awaited = True
         if not self._told_lost:
             self._told_lost = True
             self._lost_at = self.loop.time()

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from functools import partial
 from itertools import zip_longest
@@ -309,6 +309,43 @@ def test_pushes_go_on_by_callback(make_lasting: Make) -> None:
         ann.join(ROOM)
         wait_until(lambda: len(got) == len(MISSED), "all pushes")
         assert got == MISSED
+
+
+def test_new_calls_do_not_wait_for_a_history(make_lasting: Make) -> None:
+    """However long it takes; pushes of the room and the end of its membership come after it."""
+
+    def again(wire: Wire) -> None:
+        _join(wire, 4)
+        history = wire.request()
+        assert history.opcode == Opcode.ROOM_HISTORY
+        wire.send(_said(5))
+        deposit = wire.request()
+        assert deposit.opcode == Opcode.DEPOSIT
+        wire.send(answer(deposit, 9, 5))
+        balance = wire.request()
+        assert balance.opcode == Opcode.BALANCE, "the LEAVE_ROOM before it waits"
+        wire.send(answer(balance, 5, 9))
+        wire.send(answer(history, ROOM, 7, 1, [message(seq) for seq in (2, 3, 4)]))
+        leave = wire.request()
+        assert leave.opcode == Opcode.LEAVE_ROOM
+        wire.send(answer(leave, ROOM))
+        wire.wait_closed()
+
+    with (
+        serving(then(_member), back(again)) as port,
+        make_lasting(port=port) as ann,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        ann.login(USERNAME, PASSWORD)
+        ann.join(ROOM)
+        wait_until(lambda: ann.reconnects == 1, "it is connected again")
+        assert ann.connected
+        assert ann.deposit(5).balance == 5
+        left = pool.submit(ann.leave, ROOM)
+        wait_until(lambda: left.running(), "the call is made")
+        assert ann.balance() == (5, 9)
+        assert [ann.next_push() for _ in range(5)] == [message(seq) for seq in range(1, 6)]
+        left.result(WAIT_S)
 
 
 def test_a_room_that_began_anew(make_lasting: Make) -> None:

@@ -486,7 +486,7 @@ def test_what_was_missed_comes_before_what_is_new() -> None:
     missed = [message(5, seq) for seq in (12, 13, 14)]
     got = link.receive(answer(history, 5, EPOCH, 1, missed))
     assert got == [*missed, message(5, 15)]
-    assert link.core.steady
+    assert link.core.caught_up
     assert link.receive(said(message(5, 15)), said(message(5, 16))) == [message(5, 16)]
 
 
@@ -507,7 +507,47 @@ def test_a_long_absence_is_read_by_pages() -> None:
     history = _fetch(link, 5, 301)
     assert history.fields == (5, 200, 101)
     link.receive(answer(history, 5, EPOCH, 1, [message(5, n) for n in range(201, 302)]))
+    assert link.core.caught_up
+
+
+def test_new_calls_do_not_wait_for_a_long_history() -> None:
+    """Each room keeps its order; what ends it waits: LEAVE_ROOM, and LOGOUT for all rooms."""
+    link = Link()
+    for room in (5, 6):
+        link.join(room, 0)
+    link.reconnect()
+    joins = link.own()
+    assert not link.core.may_send(calls.balance(), None), "the rooms are not joined"
+    link.receive(answer(joins[0], 5, 300, 1, EPOCH), answer(joins[1], 6, 0, 1, EPOCH))
+    [history] = link.own()
     assert link.core.steady
+    assert not link.core.caught_up
+    assert link.answered(answer(link.send(calls.deposit(5)), 1, 5)).error is None
+    assert link.answered(answer(link.send(calls.send(5, "hi")), 301, 0)).error is None
+    assert link.receive(said(message(5, 301))) == [], "it comes after what was missed"
+    assert not link.core.may_send(calls.leave(5), None)
+    assert not link.core.may_send(calls.logout(), None)
+    link.answered(answer(link.send(calls.leave(6)), 6))
+    link.receive(answer(history, 5, EPOCH, 1, [message(5, n) for n in range(1, 201)]))
+    [history] = link.own()
+    missed = [message(5, n) for n in range(201, 301)]
+    assert link.receive(answer(history, 5, EPOCH, 1, missed)) == [*missed, message(5, 301)]
+    assert link.core.caught_up
+    link.answered(answer(link.send(calls.leave(5)), 5))
+    assert link.core.may_send(calls.logout(), None)
+
+
+def test_a_leave_under_way_comes_after_what_was_missed() -> None:
+    link = Link()
+    link.join(5, 0)
+    leaving = link.send(calls.leave(5))
+    link.reconnect()
+    history = _fetch(link, 5, 2)
+    assert link.own() == []
+    missed = [message(5, 1), message(5, 2)]
+    assert link.receive(answer(history, 5, EPOCH, 1, missed)) == missed
+    assert link.own() == [leaving]
+    assert link.core.caught_up
 
 
 def test_what_the_history_holds_no_longer_is_a_gap() -> None:
@@ -1050,7 +1090,7 @@ class World:
     def check(self) -> None:
         self.busy = 0
         self.back_in_use(0)
-        assert self.core.steady
+        assert self.core.caught_up
         assert self.waiting == {}
         for req_id, answered in self.done.items():
             if req_id < OTHER_REQ_IDS and answered is not None:
