@@ -1,3 +1,6 @@
+cimport cython
+from libc.stdint cimport uint64_t
+
 from libnet cimport kernel
 from libnet.transport cimport FrameProtocol
 
@@ -23,5 +26,9 @@ cdef class Pump:
     cdef readonly object loop
     cdef object _epoll, _poll
     cdef dict _pipes
+    cdef uint64_t _long_us
+    cdef object _on_long
 
     cpdef watch(self, int fd, int before, int wanted)
+    @cython.locals(began=uint64_t)
+    cpdef _turn(self)

@@ -13,6 +13,7 @@ its connection, and goes to the loop's exception handler.
 import asyncio
 import select
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from libnet import kernel
@@ -221,7 +222,13 @@ class Pump:
         self._epoll = select.epoll()
         self._poll = self._epoll.poll
         self._pipes: dict[int, Pipe] = {}  # by descriptor
+        self._long_us = 0
+        self._on_long: Callable[[], None] | None = None
         loop.add_reader(self._epoll.fileno(), self._turn)
+
+    def tell_of_long_turns(self, long_us: int, on_long: Callable[[], None]) -> None:
+        """Call it after each turn that takes longer than so many microseconds."""
+        self._long_us, self._on_long = long_us, on_long
 
     def add(self, sock: socket.socket, protocol: FrameProtocol) -> None:
         """A connection that was accepted: it is read from now on. sock: one that does not block; it
@@ -256,6 +263,7 @@ class Pump:
 
     def _turn(self) -> None:
         pipes = self._pipes
+        began = kernel.now_us() if self._long_us else 0
         for fd, events in self._poll(0, TURN_MAX):
             pipe = pipes.get(fd)
             if pipe is None:
@@ -267,3 +275,6 @@ class Pump:
                 self.loop.call_exception_handler(
                     {"message": "a connection failed", "exception": error, "transport": pipe}
                 )
+        # A clock that is set back makes it long once, which costs a look.
+        if began and kernel.now_us() - began > self._long_us and self._on_long is not None:
+            self._on_long()

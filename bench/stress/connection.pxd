@@ -10,7 +10,7 @@ from libproto.framing cimport Decoder
 
 cdef int _IN, _OUT
 cdef uint8_t _READ
-cdef uint16_t _BROADCAST, _GAP, _GOING_AWAY, _TRANSFER, _BALANCE, _CHAT_SEND
+cdef uint16_t _BROADCAST, _GAP, _GOING_AWAY, _TRANSFER, _BALANCE, _CHAT_SEND, _SERVER_BUSY
 cdef uint32_t _RESPONSE, _DUPLICATE
 
 
@@ -31,6 +31,7 @@ cdef class Host:
     cdef readonly Rooms rooms
     cdef readonly object poll, address
     cdef readonly double timeout_s
+    cdef readonly bint ignores_busy
     cdef readonly dict connections
 
     cpdef free(self, Connection connection, double at)

@@ -57,7 +57,7 @@ _BALANCE = int(Opcode.BALANCE)
 _CHAT_SEND = int(Opcode.CHAT_SEND)
 _RESPONSE = int(Flag.RESPONSE)
 _DUPLICATE = int(Flag.POSSIBLE_DUPLICATE)
-_READ = READ
+_READ, _SERVER_BUSY = READ, int(Status.ERR_SERVER_BUSY)
 assert set(OPERATIONS) <= set(PAIRS)
 
 
@@ -93,13 +93,21 @@ class Request:
 class Host:
     """What a connection needs of the thread that it belongs to."""
 
-    def __init__(self, address: tuple[int, Any], timeout_s: float, *, is_open: bool) -> None:
-        """address: family and address of the server. timeout_s, is_open: of the options."""
+    def __init__(
+        self,
+        address: tuple[int, Any],
+        timeout_s: float,
+        *,
+        is_open: bool,
+        ignores_busy: bool = False,
+    ) -> None:
+        """address: family and address of the server. The others: of the options."""
         self.recorder = Recorder(Span(float("inf"), float("inf")), is_open)
         self.trail, self.rooms = Trail(), Rooms()
         self.poll = select.epoll()
         self.address = address
         self.timeout_s = timeout_s
+        self.ignores_busy = ignores_busy
         self.connections: dict[int, Connection] = {}  # by file descriptor
 
     def free(self, connection: "Connection", at: float) -> None:
@@ -238,7 +246,7 @@ class Connection:
         self.in_flight = 0
         pause = min(BACK_OFF_S[0] * 2**self._attempts, BACK_OFF_S[1]) * self._host.jitter()
         self._attempts = min(self._attempts + 1, 16)
-        self._host.later(now + pause, self.open)
+        self._host.later(max(now + pause, self.blocked_until), self.open)
 
     def check(self, now: float) -> None:
         """Give it up if it owes an answer for too long; tell the server that it is there."""
@@ -368,6 +376,17 @@ class Connection:
                 self._unexpected(f"{text}, status {status}")
             return
         del self.pending[req_id]
+        if status == _SERVER_BUSY and self._host.ignores_busy and request.counted:
+            # Of these there may be more than of all else: what it asks for is not even decoded.
+            if request.repeated:
+                self._once_more(req_id, request, now)
+            elif not request.failed:
+                self._host.recorder.failure(opcode, "busy", request.due, now)
+            self.in_flight -= 1
+            self._host.free(self, now)
+            if self.leaving:
+                self._move_at_rest(now)
+            return
         buf, start, end = frame.buf, frame.start, frame.end
         if not request.counted:
             codec = ERROR if status else RESPONSE[opcode]
@@ -418,9 +437,7 @@ class Connection:
         host, opcode = self._host, request.opcode
         kind = error_kind(status)
         if kind == "busy":
-            pause = min(BACK_OFF_S[0] * 2**self._busy, BACK_OFF_S[1]) * host.jitter()
-            self._busy = min(self._busy + 1, 16)
-            self.blocked_until = now + max(pause, retry_after_ms / 1000)
+            self._pause_for(retry_after_ms, now)
         elif kind == "funds":
             refusal = Refusal(self.user, request.fields[-1], request.sent, now)
             host.trail.refusals.append(refusal)
@@ -430,15 +447,28 @@ class Connection:
             host.recorder.failure(opcode, kind, request.due, now)
         if opcode not in NUMBERED or kind == "funds":
             return
-        if request.repeated and kind == "busy":  # what became of the first sending is not told yet
-            request.failed = True
-            self._repeat[req_id] = request
-            host.later(self.blocked_until, self._send_again)
+        if request.repeated and kind == "busy":
+            self._once_more(req_id, request, self.blocked_until)
         elif request.repeated or status == Status.ERR_TIMEOUT:
             if opcode in KIND_OF:
                 host.trail.unknown.append(self._as_unknown(req_id, request))
             else:
                 host.rooms.not_told(request.fields[0])
+
+    def _once_more(self, req_id: int, request: Request, at: float) -> None:
+        """Repeat a request again: what became of its first sending is not told yet."""
+        request.failed = True
+        self._repeat[req_id] = request
+        self._host.later(max(at, notes.now() + BACK_OFF_S[0]), self._send_again)
+
+    def _pause_for(self, retry_after_ms: int, now: float) -> None:
+        """Send nothing for so long and up to half of that longer, so that those who were refused
+        together do not come again together."""
+        host = self._host
+        pause = min(BACK_OFF_S[0] * 2**self._busy, BACK_OFF_S[1]) * host.jitter()
+        self._busy = min(self._busy + 1, 16)
+        asked = retry_after_ms / 1000 * (1.25 + (host.jitter() - 1) / 2)
+        self.blocked_until = now + max(pause, asked)
 
     def _as_unknown(self, req_id: int, request: Request) -> Unknown:
         payee, amount = request.fields if len(request.fields) == 2 else (0, *request.fields)
@@ -493,7 +523,20 @@ class Connection:
     ) -> None:
         """The answer to a request that is not of the load."""
         opcode = Opcode(request.opcode)
+        if status == Status.ERR_SERVER_BUSY and opcode == Opcode.JOIN_ROOM:
+            self._pause_for(fields[0], now)
+            sock = self._sock
+
+            def join(at: float) -> None:
+                if self._sock is sock:
+                    self._own(Opcode.JOIN_ROOM, request.fields, at)
+                    self.flush(at)
+
+            self._host.later(self.blocked_until, join)
+            return
         if status:
+            if status == Status.ERR_SERVER_BUSY:
+                self._pause_for(fields[0], now)
             if opcode == Opcode.LOGIN and status == Status.ERR_UNAUTHORIZED:
                 self._host.recorder.failure(opcode, "auth", request.due, now)
             self.lost(f"{opcode.name}: {Status(status).name}, {fields[1]}", now)

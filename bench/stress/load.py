@@ -61,7 +61,13 @@ class Load(Host):
         members: list[Member],
     ) -> None:
         """place: of the thread among all of them. users: the user_id of each account."""
-        Host.__init__(self, address, options.timeout, is_open=options.is_open)
+        Host.__init__(
+            self,
+            address,
+            options.timeout,
+            is_open=options.is_open,
+            ignores_busy=options.ignore_busy,
+        )
         self.error: BaseException | None = None
         self.sending = False
         self._options = options

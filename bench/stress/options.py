@@ -79,6 +79,8 @@ class Options:
     json: bool
     csv: str
     hgrm: str
+    ignore_busy: bool
+    apart: bool
 
     @property
     def is_own(self) -> bool:
@@ -112,6 +114,7 @@ class _Flag(NamedTuple):
     about: str
 
 
+CORES_APART: Final = 2
 _CONNECTIONS: Final = 100
 _THREADS: Final = 8
 _PROCESSES_MAX: Final = 8
@@ -293,6 +296,17 @@ def parser() -> argparse.ArgumentParser:
         metavar="FLAG",
         help="of our own server, as --server-flag=--account-locks=1; may be repeated",
     )
+    groups["the load"].add_argument(
+        "--ignore-busy",
+        action="store_true",
+        help="with --rate: send what is due, whatever time ERR_SERVER_BUSY asks for, as users would"
+        " who know nothing of each other",
+    )
+    groups["the server"].add_argument(
+        "--apart",
+        action="store_true",
+        help="our own server on the first half of the cores, the load on the others",
+    )
     groups["what is told"].add_argument(
         "--json", action="store_true", help="one JSON object, not a table"
     )
@@ -361,6 +375,12 @@ def _contradiction(options: Options) -> str:
         return "--kill-every needs --pid, the master of the server on --port"
     if options.restart_every and options.port and not options.pid:
         return "--restart-every needs --pid, the master of the server on --port"
+    if options.ignore_busy and not options.is_open:
+        return "--ignore-busy needs --rate: without it a request waits for the answer before it"
+    if options.apart and options.port:
+        return "--apart is for our own server, not for one that is named"
+    if options.apart and len(os.sched_getaffinity(0)) < CORES_APART:
+        return f"--apart needs {CORES_APART} cores"
     if options.server_flags and options.port:
         return "--server-flag is for our own server, not for one that is named"
     return ""

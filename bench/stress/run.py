@@ -141,7 +141,14 @@ class Stress:
             own, self._ring = None, 0
             if not options.port:
                 server, self._ring = own_server(options)
+                cores = sorted(os.sched_getaffinity(0))
+                half = len(cores) // 2
+                undo.callback(os.sched_setaffinity, 0, cores)
+                if options.apart:  # what is started has the cores of who starts it
+                    os.sched_setaffinity(0, cores[:half])
                 own = undo.enter_context(server)
+                if options.apart:
+                    os.sched_setaffinity(0, cores[half:])
                 options = replace(options, host="127.0.0.1", port=own.port, pid=own.pid)
             name = own.name if own else ""
             self.options = options

@@ -351,6 +351,35 @@ class Settings:
         zero="no limit",
         reload=True,
     )
+    lag_limit: float = setting(
+        0.05,
+        TIMES,
+        "how late a worker may be in reading what clients sent; one that stays later is overloaded"
+        " and answers requests ERR_SERVER_BUSY, chat first",
+        unit="s",
+        minimum=0.01,
+        maximum=60.0,
+        zero="no limit",
+        reload=True,
+    )
+    queue_limit: int = setting(
+        20_000,
+        TIMES,
+        "answers of a worker that may wait for the disk; one that has more is overloaded likewise",
+        unit="answers",
+        minimum=1,
+        maximum=100_000_000,
+        zero="no limit",
+        reload=True,
+    )
+    shed: str = setting(
+        "ledger",
+        TIMES,
+        "what an overloaded worker may refuse at most: chat alone; new logins, when all chat is"
+        " refused; ledger requests, when all of these are",
+        choices=("chat", "logins", "ledger"),
+        reload=True,
+    )
     stats_interval: float = setting(
         5.0,
         TIMES,

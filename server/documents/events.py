@@ -53,6 +53,10 @@ EVENTS: Final = (
           " the listeners: some workers accept on more than one"),
     Event("connections_lost", "warning", "there is no descriptor for connections that were given to"
           " a worker which has ended"),
+    Event("overloaded", "warning", "a worker is later than `lag_limit`, or more answers wait than"
+          " `queue_limit`: it answers requests ERR_SERVER_BUSY, chat first"),
+    Event("overload_over", "info", "it refuses nothing any more, after `seconds`; how many of each"
+          " class it has refused"),
     Event("worker_leaves", "info", "another worker has the place of this one, which ends when its"
           " clients have gone"),
     Event("stopping", "info", "a signal asks the server to stop"),

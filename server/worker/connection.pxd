@@ -2,15 +2,17 @@ cimport cython
 from libc.stdint cimport uint64_t
 
 from libnet.transport cimport FrameProtocol
+from libproto cimport wire
 from libproto.framing cimport Decoder
 from server.core.session cimport Session
 from server.region cimport machine
 from server.region.machine cimport Words
 from server.worker.durable cimport Durable
+from server.worker.overload cimport Share
 from server.worker.requests cimport Request
 from server.worker.served cimport Served
 
-cdef unsigned int _FLAGGED, _ENCRYPTED
+cdef unsigned int _FLAGGED, _ENCRYPTED, _LOGIN, _RESPONSE_HEAD, _BUSY
 cdef uint64_t _HEADER_LEN
 
 
@@ -32,5 +34,8 @@ cdef class Connection(FrameProtocol):
     cdef object _tokens_at
 
     cpdef sends(self, list frames)
-    @cython.locals(opcode=cython.uint, flags=cython.uint, req_id=uint64_t, request=Request)
+    @cython.locals(
+        opcode=cython.uint, flags=cython.uint, req_id=uint64_t, request=Request, share=Share,
+    )
     cpdef bytes handle(self, Decoder frame)
+    cdef bytes _shed(self, unsigned int opcode, uint64_t req_id, Share share)

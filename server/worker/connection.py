@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from libnet.transport import ANSWER_FIRST, FrameProtocol
+from libproto import wire
 from libproto.codec import REQUEST, error_frame
 from libproto.errors import PeerError, Status
-from libproto.framing import Decoder, Fault
+from libproto.framing import PREFIX, Decoder, Fault
 from libproto.messages import BY_OPCODE, HEADER_LEN, Capability, Flag, Opcode, State
 from libproto.session import verdict
 from server.archive.protocol import Kind
@@ -19,6 +20,7 @@ from server.core.errors import EventsFull, LeavesFull, StateRefusal, Superseded
 from server.core.session import Session
 from server.region import machine
 from server.worker.fatal import FATAL, die
+from server.worker.overload import Share
 from server.worker.refusal import Refused, history_unreadable
 from server.worker.requests import Request, Table
 from server.worker.services import Services
@@ -34,6 +36,8 @@ _HEADER_LEN = HEADER_LEN
 _FLAGGED: Final = int(Flag.POSSIBLE_DUPLICATE)
 _ENCRYPTED: Final = int(Flag.ENCRYPTED)
 _LOGIN: Final = int(Opcode.LOGIN)
+_RESPONSE_HEAD: Final = PREFIX | int(Flag.RESPONSE)
+_BUSY: Final = int(Status.ERR_SERVER_BUSY)
 
 _STATE_DETAIL: Final = {
     State.CONNECTED: "say HELLO first",
@@ -107,6 +111,9 @@ class Connection(FrameProtocol):
             return self._when_durable(0, self._not_allowed(opcode, req_id))
         self._words[request.record] += 1
         self._words[request.record + 1] += _HEADER_LEN + frame.end - frame.start
+        share = request.share
+        if share.part > 0.0 and share.takes():
+            return self._shed(opcode, req_id, share)
         try:
             if self._connections.guarded:
                 self._guard()
@@ -122,6 +129,16 @@ class Connection(FrameProtocol):
             return self._error_response(opcode, req_id, error)
         except FATAL as error:
             die(error)
+
+    def _shed(self, opcode: int, req_id: int, share: Share) -> bytes | None:
+        """Refuse a request, as the worker is overloaded: at next to no cost, and unread."""
+        self._words[share.counter] += 1
+        self._active = True
+        if opcode == _LOGIN:
+            self.greeting = None
+            self.enter(State.CONNECTED)
+        answer = wire.frame(_RESPONSE_HEAD, opcode, _BUSY, req_id, share.body)
+        return self._durable.when_durable(self, 0, answer)
 
     # ---- answers that come later
 

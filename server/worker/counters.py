@@ -5,7 +5,7 @@ from typing import Final
 from server.region.counters import index_of
 from server.region.region import Region
 
-GAUGES: Final = ("connections", "sessions")
+GAUGES: Final = ("connections", "sessions", "overloaded")
 
 
 class Counters:
@@ -19,6 +19,10 @@ class Counters:
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter or gauge."""
         self._words[self.base + index_of(name)] += by
+
+    def read(self, name: str) -> int:
+        """A counter's value."""
+        return self._words[self.base + index_of(name)]
 
     def zero_gauges(self) -> None:
         """What this slot's worker before counted as open went with it."""

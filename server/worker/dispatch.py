@@ -5,6 +5,7 @@ from libproto.errors import Status
 from libproto.messages import Opcode, State
 from libproto.session import verdict
 from server.worker.handlers import HANDLERS, HOT
+from server.worker.overload import class_of
 from server.worker.requests import Handled, Request, Table
 from server.worker.services import Services
 
@@ -21,6 +22,8 @@ def allowed(services: Services) -> Table:
             made[opcode] = HOT[opcode](record, codec.decode, services)
         else:
             made[opcode] = Handled(record, codec.decode, services, HANDLERS[opcode])
+        shed, overload = class_of(opcode), services.overload
+        made[opcode].share = overload.nothing if shed is None else overload.shares[shed]
     return {
         state: [
             made[opcode] if opcode in made and verdict(state, opcode) is Status.OK else None

@@ -198,6 +198,11 @@ class Durable:
             connection.settle()
 
     @property
+    def queue(self) -> int:
+        """Answers, and what else waits for what is durable."""
+        return len(self._parked)
+
+    @property
     def waits(self) -> bool:
         """Something is parked, and there is a journal that may yet make it durable."""
         return bool(self._parked) and not self._words[self._journal_failed]

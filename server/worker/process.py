@@ -24,6 +24,7 @@ from server.core.state import State
 from server.core.trail import Trails
 from server.early import STOP_SIGNALS
 from server.exits import Exit
+from server.region.counters import index_of
 from server.region.region import Region
 from server.region.status import UPDATE_S
 from server.worker.connection import Connection
@@ -32,7 +33,9 @@ from server.worker.counters import Counters
 from server.worker.dispatch import allowed
 from server.worker.durable import Durable
 from server.worker.fatal import FATAL, die
+from server.worker.lag import Lag
 from server.worker.listeners import Listeners
+from server.worker.overload import Class, Overload
 from server.worker.places import Places
 from server.worker.reporter import Reporter
 from server.worker.served import Served
@@ -76,6 +79,9 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
     )
     counters = Counters(region, slot)
     counters.zero_gauges()
+    overload = Overload(settings.lag_limit, settings.queue_limit, Class(settings.shed))
+    for each, share in overload.shares.items():
+        share.counter = counters.base + index_of(f"shed_{each}")
     archive = ArchiveClient(inherited.archive, loop) if inherited.archive else None
     durable = Durable(
         region, slot, inherited.journal, loop, in_background=settings.durability == "async"
@@ -90,6 +96,7 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         connections=Connections(region, slot, settings, counters),
         counters=counters,
         served=Served(region, slot),
+        overload=overload,
         archive=archive,
         archive_failed=region.archive.index("failed"),
         trails=Trails(state.log.read),
@@ -122,6 +129,14 @@ class Worker:
         self._services: Final = services(inherited, slot, loop)
         self._wakeup: Final = inherited.wakeups[slot]
         table, pump = allowed(self._services), Pump(loop)
+        self._lag: Final = Lag(
+            loop,
+            self._services.overload,
+            self._services.durable,
+            self._services.counters,
+            self._reporter,
+        )
+        pump.tell_of_long_turns(self._lag.suspect_us, self._lag.suspect)
         self._listeners: Final = Listeners(
             region,
             slot,
@@ -183,7 +198,9 @@ class Worker:
     def _tick(self) -> None:
         """Show the master that this worker is alive, and look for what nobody woke it for."""
         self._words[self._beat] += 1
-        self._reporter.late(time.monotonic() - self._tick_due)
+        late_s = time.monotonic() - self._tick_due
+        self._reporter.late(late_s)
+        self._lag.glance(late_s)
         self._look()
         self._tick_due = time.monotonic() + BEAT_S
         self._loop.call_later(BEAT_S, self._tick)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from libproto.framing import Decoder
 from libproto.messages import State
+from server.worker.overload import Share
 
 Decode = Callable[[bytes, int, int], tuple[Any, ...]]
 Handler = Callable[..., bytes | None]
@@ -17,12 +18,13 @@ Handler = Callable[..., bytes | None]
 class Request:
     """One kind of request, as a worker executes it."""
 
-    __slots__ = ("decode", "record")
+    __slots__ = ("decode", "record", "share")
 
     def __init__(self, record: int, decode: Decode) -> None:
         """record: what is counted of them; see Served."""
         self.record: Final = record
         self.decode: Final = decode
+        self.share = Share()  # of these, what is refused under overload
 
     def serve(self, connection: Any, frame: Decoder) -> bytes | None:
         """Execute the request at which the decoder stands; its answer, if that comes at once.

@@ -13,6 +13,7 @@ from server.core.trail import Trails
 from server.worker.connections import Connections
 from server.worker.counters import Counters
 from server.worker.durable import Durable
+from server.worker.overload import Overload
 from server.worker.places import Places
 from server.worker.served import Served
 from server.worker.subscriptions import Subscriptions
@@ -31,6 +32,7 @@ class Services:
     connections: Connections
     counters: Counters
     served: Served
+    overload: Overload
     archive: ArchiveClient | None  # None: nothing is kept on disk
     archive_failed: int  # word: not 0 where the archive answers no more
     trails: Trails  # of the txn ring, for where there is no archive

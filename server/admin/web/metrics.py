@@ -30,6 +30,7 @@ _REASONS: Final = (
     "rate_limited",
     "shed",
 )
+_SHED: Final = ("chat", "logins", "ledger")
 _RINGS: Final = {"txn": "log", "event": "events"}
 _TABLES: Final = {"accounts": "users", "clients": "clients", "sessions": "live_sessions"}
 _STATUSES: Final = tuple(status.name for status in Status)
@@ -210,6 +211,15 @@ METRICS: Final[tuple[Metric, ...]] = (
         lambda s: [((reason,), s.counters[reason]) for reason in _REASONS],
         ("reason",),
     ),
+    Metric(
+        "shed_total",
+        _C,
+        "requests that overloaded workers refused, by what they count for",
+        lambda s: [((each,), s.counters[f"shed_{each}"]) for each in _SHED],
+        ("class",),
+    ),
+    Metric("overloads_total", _C, "times that a worker was overloaded", _counter("overloads")),
+    Metric("overloaded_workers", _G, "workers that refuse requests now", _counter("overloaded")),
     Metric(
         "delivery_delay_seconds",
         _H,

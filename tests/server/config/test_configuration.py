@@ -62,5 +62,8 @@ def test_which_settings_change() -> None:
         "drain_timeout",
         "worker_timeout",
         "rate_limit",
+        "lag_limit",
+        "queue_limit",
+        "shed",
         "stats_interval",
     }
