@@ -16,10 +16,13 @@ from client.blocking import Client
 from client.core.calls import DirectSent, Receipt, RoomReceipt, Sent
 from client.core.numbers import Outcome, Unanswered
 from client.core.pushes import (
+    Disconnected,
+    Event,
     LogReplaced,
     OutcomesUnknown,
     PaymentGap,
     Push,
+    Reconnected,
     RoomRefused,
     RoomRestarted,
 )
@@ -50,6 +53,7 @@ from client.errors import (
     Unauthorized,
     WrongPlace,
 )
+from client.io.events import AsyncEvents, Events
 from client.protocol import AnyClient
 from libproto.errors import Status
 from libproto.messages import (
@@ -82,6 +86,7 @@ __all__ = [
     "AmountError",
     "AnyClient",
     "AsyncClient",
+    "AsyncEvents",
     "BadArgument",
     "BadPacket",
     "BadUrl",
@@ -95,7 +100,10 @@ __all__ = [
     "ConnectionLost",
     "DirectMessage",
     "DirectSent",
+    "Disconnected",
+    "Event",
     "EventKind",
+    "Events",
     "HeartbeatResponse",
     "InboxHistoryResponse",
     "InsufficientFunds",
@@ -117,6 +125,7 @@ __all__ = [
     "ProtocolViolation",
     "Push",
     "Receipt",
+    "Reconnected",
     "ReloginFailed",
     "ReqIdTaken",
     "RequestFailed",

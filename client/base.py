@@ -177,6 +177,12 @@ class ClientBase:
         assert self._on_push is not None, "else the pushes wait for the program to take them"
         return self._on_push(item)
 
+    def _queue_len(self, max_bytes: int | None) -> int:
+        """Bytes of the queue of a reader, if the program asks for so many."""
+        if max_bytes is None:
+            return self.pushes_max_bytes
+        return arguments.whole("max_bytes", max_bytes, 0, arguments.U64_MAX, "bytes")
+
     def _check_pushes(self) -> None:
         if self._on_push is not None:
             raise MisuseError("the pushes of this client go to its on_push")

@@ -20,7 +20,14 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import methodcaller
 from typing import Any, Final, NamedTuple, TypeVar
 
-from client.core.pushes import LogReplaced, OutcomesUnknown, PaymentGap, Push
+from client.core.pushes import (
+    Disconnected,
+    Event,
+    LogReplaced,
+    OutcomesUnknown,
+    PaymentGap,
+    Reconnected,
+)
 from client.errors import ClientError
 from libproto.messages import ChatBroadcast, DirectMessage, Payment, RoomGap
 
@@ -45,7 +52,7 @@ class Notice(NamedTuple):
 
 
 T = TypeVar("T")
-Item = Push | Notice
+Item = Event | Notice
 Gap = RoomGap | PaymentGap
 
 _POP_LEFT = methodcaller("popleft")
@@ -118,6 +125,12 @@ class Inbox:
         if self._sums and self.waiting_len <= self._limit // 2:
             sums, self._sums = self._sums, {}
             self._append(item for parts in sums.values() for item in parts)
+
+    def emptied(self) -> list[Item]:
+        """Take all that there is, with what is summed up. What others take meanwhile is theirs."""
+        found = [item for item, _ in emptied(self._entries)]
+        sums, self._sums = self._sums, {}
+        return found + [item for parts in sums.values() for item in parts]
 
     def end(self) -> None:
         """Nothing more will come: who waits is woken, and finds what is left."""
@@ -205,7 +218,7 @@ def _summary(item: Item) -> tuple[int, Gap | None]:
             return PAYMENTS, item
         case RoomGap():
             return item.room_id, item
-        case Notice():
+        case Notice() | Disconnected() | Reconnected():
             return NOTICES, None
         case LogReplaced() | OutcomesUnknown():
             return LOGINS, None

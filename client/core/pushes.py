@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from client.errors import ClientError
 from libproto.codec import PUSH
 from libproto.errors import Status
 from libproto.messages import ChatBroadcast, DirectMessage, Opcode, Payment, RoomGap
@@ -63,6 +64,24 @@ Push = (
     | OutcomesUnknown
 )
 """What comes unasked. From RoomRestarted on, it is the client that says it, not the server."""
+
+
+class Disconnected(NamedTuple):
+    """The connection was lost, and is being established again."""
+
+    reason: ClientError
+
+
+class Reconnected(NamedTuple):
+    """There is another connection, and what was missed has been made up for, payments excepted.
+    Without a Disconnected before it, the server has asked for that. reconnects: how often the
+    client has reconnected by now."""
+
+    reconnects: int
+
+
+Event = Push | Disconnected | Reconnected
+"""What `events` gives: what comes unasked, and what becomes of the connection."""
 
 MAKERS: dict[int, Callable[[Iterable[Any]], Push]] = {
     Opcode.CHAT_BROADCAST: ChatBroadcast._make,

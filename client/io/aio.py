@@ -21,7 +21,8 @@ from client.core.calls import Call
 from client.core.inbox import NOTICES_LEN, Inbox, Notice
 from client.core.login import Step, Steps, login
 from client.core.paging import Pages
-from client.core.pushes import Push
+from client.core.pushes import Disconnected, Push, Reconnected
+from client.core.readers import Readers
 from client.core.retry import Attempts
 from client.errors import (
     CallTimeout,
@@ -32,6 +33,8 @@ from client.errors import (
     WrongPlace,
 )
 from client.io.connection import CLOSED, Connection, Waiter
+from client.io.events import AsyncEvents
+from client.io.waiting import next_item
 
 FAIR_CALLBACKS: Final = 1024
 """Calls of on_push in a row, before the others have their turn: more than one turn can receive."""
@@ -46,9 +49,11 @@ class _Session:
     def __init__(self, client: "AsyncBase") -> None:
         self._client = weakref.ref(client)
         self.loop: Final = asyncio.get_running_loop()
+        self._core = client._core
         self.closed = False
         self._over = asyncio.Event()
         self.inbox = Inbox(client.pushes_max_bytes)
+        self.readers = Readers(self.inbox, called_back=client._on_push is not None)
         # What is called back: the pushes and the notices, in their order, or the notices alone.
         self._calls_back = client._on_push is not None or client._on_reconnect is not None
         self._news = self.inbox if client._on_push else Inbox(NOTICES_LEN)
@@ -57,7 +62,7 @@ class _Session:
             self.loop,
             (client.host, client.port),
             client._core,
-            self.inbox,
+            self.readers,
             self._notice,
             self._end_news,
         )
@@ -74,6 +79,9 @@ class _Session:
     def _notice(self, reason: ClientError | None) -> None:
         if self._calls_back:
             self._news.put(Notice(reason))
+        self.readers.tell(
+            Reconnected(self._core.reconnects) if reason is None else Disconnected(reason)
+        )
 
     async def _call_back(self) -> None:
         called = 0
@@ -113,6 +121,15 @@ class _Session:
             if future.done() and not future.cancelled():
                 future.exception()
             raise
+
+    def events(self, silence_s: float | None, max_bytes: int) -> AsyncEvents:
+        """A reader, which has what comes from now on."""
+        queue = Inbox(max_bytes)
+        self.readers.add(queue)
+        return AsyncEvents(self.loop, queue, silence_s, self._why_over, self.readers.remove)
+
+    def _why_over(self) -> ClientError | None:
+        return None if self.closed else self._core.failure()
 
     async def pause(self, pause_s: float) -> None:
         """Wait so long, or until the client is over: who calls after that is told why."""
@@ -170,29 +187,6 @@ def _check_loop(loop: asyncio.AbstractEventLoop) -> None:
             f"{type(loop).__name__} cannot watch sockets (it is what Windows has by default): run "
             "the program with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)"
         )
-
-
-async def next_item(inbox: Inbox) -> Any:
-    """The next item; None if there will be none. A cancel takes none away."""
-    loop = asyncio.get_running_loop()
-    while True:
-        ended = inbox.ended
-        item = inbox.take()
-        if item is not None or ended:
-            return item
-        changed = loop.create_future()
-        wake = partial(_wake, loop, changed)
-        inbox.when_changed(wake)
-        try:
-            if inbox.idle:
-                await changed
-        finally:
-            inbox.forget(wake)
-
-
-def _wake(loop: asyncio.AbstractEventLoop, changed: "asyncio.Future[None]") -> None:
-    if not changed.done() and not loop.is_closed():
-        changed.set_result(None)
 
 
 class AsyncBase(ClientBase):
@@ -394,6 +388,24 @@ class AsyncBase(ClientBase):
         self._check_pushes()
         silence_s = None if timeout_s is None else self._timeout(timeout_s)
         return self._iterate(self._opened(), silence_s)
+
+    def events(self, timeout_s: float | None = None, max_bytes: int | None = None) -> AsyncEvents:
+        """What comes unasked, for this reader: `for event in client.events()`, with an AsyncClient
+        `async for`.
+
+        Each reader has a queue of its own and is given every event: the pushes, and Disconnected
+        and Reconnected. The first one begins with the pushes that nobody has taken yet, any other
+        one with what comes next. While there is a reader, `pushes` and `next_push` are given
+        nothing; on_push is.
+
+        It ends when the client is closed, or if nothing came for `timeout_s` (None: for ever), and
+        raises ConnectionLost when the connection was lost for good, after the last event. The
+        queue takes `max_bytes` of memory, about (None: `pushes_max_bytes`). What comes while it is
+        full is dropped, and a gap in its place says so: a RoomGap, of direct messages with room 0,
+        or a PaymentGap. `dropped` of the reader counts.
+        """
+        silence_s = None if timeout_s is None else self._timeout(timeout_s)
+        return self._connected().events(silence_s, self._queue_len(max_bytes))
 
     async def _iterate(
         self, session: _Session, silence_s: float | None

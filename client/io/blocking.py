@@ -13,7 +13,6 @@ program has forgotten is noticed, and ended.
 import asyncio
 import inspect
 import os
-import threading
 import time
 import warnings
 import weakref
@@ -29,22 +28,21 @@ from client.core.calls import Call
 from client.core.inbox import NOTICES_LEN, Inbox, Notice
 from client.core.login import Step, Steps, login
 from client.core.paging import Pages
-from client.core.pushes import Push
+from client.core.pushes import Disconnected, Push, Reconnected
+from client.core.readers import Readers
 from client.core.resume import ResumingCore
 from client.core.retry import Attempts
 from client.errors import CallTimeout, ClientError, ConnectionLost, MisuseError, ServerBusy
 from client.io.connection import CLOSED, Connection, Waiter
+from client.io.events import Events
 from client.io.thread import Background, LoopThread, Ticket
+from client.io.waiting import left, wait_for_item
 
 GRACE_S: Final = 1.0
 """How long after a deadline the connection's thread may take to say that it has passed."""
 
 R = TypeVar("R")
 T = TypeVar("T")
-
-
-def _left(deadline: float) -> float:
-    return max(0.0, deadline - time.monotonic())
 
 
 class _Session:
@@ -61,6 +59,7 @@ class _Session:
         self.closed = False
         self.thread = LoopThread(self._main, "tradechat-client")
         self.inbox = Inbox(client.pushes_max_bytes, self.thread.order)
+        self.readers = Readers(self.inbox, called_back=client._on_push is not None)
         # What is called back: the pushes and the notices, in their order, or the notices alone.
         self._calls_back = client._on_push is not None or client._on_reconnect is not None
         self._news = self.inbox if client._on_push else Inbox(NOTICES_LEN, self.thread.order)
@@ -74,7 +73,7 @@ class _Session:
             asyncio.get_running_loop(),
             self._address,
             self._core,
-            self.inbox,
+            self.readers,
             self._notice,
             over.set,
             self.thread.soon,
@@ -96,6 +95,9 @@ class _Session:
     def _notice(self, reason: ClientError | None) -> None:
         if self._calls_back:
             self._news.put(Notice(reason))
+        self.readers.tell(
+            Reconnected(self._core.reconnects) if reason is None else Disconnected(reason)
+        )
 
     # ---- in the thread that calls back
 
@@ -122,7 +124,7 @@ class _Session:
         """Start, and wait for the connection."""
         try:
             self.thread.start()
-            if not self._opened.wait(_left(self._deadline) + GRACE_S):
+            if not self._opened.wait(left(self._deadline) + GRACE_S):
                 raise CallTimeout("connect: the client's thread does not run")
         except BaseException:
             self.end(ConnectionLost(CLOSED))
@@ -157,7 +159,7 @@ class _Session:
                 partial(connection.submit, waiter, deadline)
             ):
                 raise self._core.failure()
-            if not ticket.wait(_left(deadline) + GRACE_S):
+            if not ticket.wait(left(deadline) + GRACE_S):
                 raise CallTimeout("the client's thread does not run")
         except BaseException:  # of a signal handler
             if connection is not None:
@@ -168,6 +170,27 @@ class _Session:
         result: R = ticket.result
         return result
 
+    def events(self, silence_s: float | None, max_bytes: int, timeout_s: float) -> Events:
+        """A reader, which has what comes from now on."""
+        queue = Inbox(max_bytes, self.thread.order)
+        added = Ticket()
+
+        def add() -> None:
+            self.readers.add(queue)
+            added.settle()
+
+        if not self.thread.order(add):
+            self.readers.add(queue)  # that thread has ended
+        elif not added.wait(timeout_s):
+            raise CallTimeout("events: the client's thread does not run")
+        return Events(queue, silence_s, self._why_over, self._remove)
+
+    def _why_over(self) -> ClientError | None:
+        return None if self.closed else self._core.failure()
+
+    def _remove(self, queue: Inbox) -> None:
+        self.thread.order(partial(self.readers.remove, queue))
+
     def pause(self, pause_s: float) -> None:
         """Wait so long, or until the client is over: who calls after that is told why."""
         self.thread.join(pause_s)
@@ -176,39 +199,13 @@ class _Session:
         """End, and wait for the threads: CallTimeout says which of them goes on."""
         self.closed = True
         self.end(ConnectionLost(CLOSED))
-        if not (self.thread.is_current or self.thread.join(_left(deadline))):
+        if not (self.thread.is_current or self.thread.join(left(deadline))):
             raise CallTimeout("close: the client's thread has not ended in time")
-        if not (self.caller.is_current or self.caller.join(_left(deadline))):
+        if not (self.caller.is_current or self.caller.join(left(deadline))):
             raise CallTimeout(
                 "close: on_push or on_reconnect has not returned in time; the connection is "
                 "closed, and the thread that runs it ends when it does"
             )
-
-
-def wait_for_item(inbox: Inbox, deadline: float | None) -> Any:
-    """The next item; None if there will be none, CallTimeout if there was none by the deadline
-    (time.monotonic() seconds; None waits for ever). Nothing may be called between its return and
-    that of whoever called it: see `Inbox.take`."""
-    late = False
-    while True:
-        ended = inbox.ended
-        item = inbox.take()
-        if item is not None or ended:
-            return item
-        if late:
-            raise CallTimeout("no push came in time")
-        late = not _wait_for_change(inbox, deadline)
-
-
-def _wait_for_change(inbox: Inbox, deadline: float | None) -> bool:
-    ticket = Ticket()
-    inbox.when_changed(ticket.settle)
-    try:
-        if not inbox.idle:
-            return True
-        return ticket.wait(threading.TIMEOUT_MAX if deadline is None else _left(deadline))
-    finally:
-        inbox.forget(ticket.settle)
 
 
 class BlockingBase(ClientBase):
@@ -231,7 +228,7 @@ class BlockingBase(ClientBase):
         session.open()
         if self._core.credentials.complete:
             try:
-                self._run(login(self._core), _left(deadline))
+                self._run(login(self._core), left(deadline))
             except BaseException as error:
                 session.end(ConnectionLost(CLOSED))
                 if isinstance(error, Exception):  # else it is an interrupt, which must not wait
@@ -288,7 +285,7 @@ class BlockingBase(ClientBase):
                 try:
                     return session.call(call, deadline, number, possible_duplicate)
                 except ServerBusy as busy:
-                    pause_s = self._pause_s(attempts, busy, _left(deadline))
+                    pause_s = self._pause_s(attempts, busy, left(deadline))
                     if pause_s is None:
                         raise
                 session.pause(pause_s)
@@ -356,6 +353,25 @@ class BlockingBase(ClientBase):
         self._check_pushes()
         silence_s = None if timeout_s is None else self._timeout(timeout_s)
         return self._iterate(self._connected(), silence_s)
+
+    def events(self, timeout_s: float | None = None, max_bytes: int | None = None) -> Events:
+        """What comes unasked, for this reader: `for event in client.events()`, with an AsyncClient
+        `async for`.
+
+        Each reader has a queue of its own and is given every event: the pushes, and Disconnected
+        and Reconnected. The first one begins with the pushes that nobody has taken yet, any other
+        one with what comes next. While there is a reader, `pushes` and `next_push` are given
+        nothing; on_push is.
+
+        It ends when the client is closed, or if nothing came for `timeout_s` (None: for ever), and
+        raises ConnectionLost when the connection was lost for good, after the last event. The
+        queue takes `max_bytes` of memory, about (None: `pushes_max_bytes`). What comes while it is
+        full is dropped, and a gap in its place says so: a RoomGap, of direct messages with room 0,
+        or a PaymentGap. `dropped` of the reader counts.
+        """
+        silence_s = None if timeout_s is None else self._timeout(timeout_s)
+        queue_len, wait_s = self._queue_len(max_bytes), self.timeout_s + GRACE_S
+        return self._connected().events(silence_s, queue_len, wait_s)
 
     def _iterate(self, session: _Session, silence_s: float | None) -> Generator[Push, None, None]:
         while True:

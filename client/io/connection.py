@@ -27,8 +27,9 @@ from typing import Any, Final
 
 from client.base import now_us
 from client.core.calls import Call
-from client.core.inbox import Inbox, TooManyRooms
+from client.core.inbox import TooManyRooms
 from client.core.numbers import NUMBERED
+from client.core.readers import Readers
 from client.core.resume import ATTEMPT_S, ResumingCore
 from client.core.session import MAX_BODY_LEN, Answered
 from client.errors import CallTimeout, ClientError, ConnectionLost, ProtocolViolation
@@ -85,7 +86,7 @@ class Connection:
         loop: asyncio.AbstractEventLoop,
         address: tuple[str, int],
         client_core: ResumingCore,
-        inbox: Inbox,
+        readers: Readers,
         on_reconnect: Callable[[ClientError | None], object],
         on_over: Callable[[], object],
         soon: Callable[[Callable[[], object]], object] | None = None,
@@ -95,7 +96,7 @@ class Connection:
         self.loop: Final = loop
         self._address = address
         self._core = client_core
-        self.inbox: Final = inbox
+        self._readers: Final = readers
         self._on_reconnect = on_reconnect
         self._on_over = on_over
         self._soon = soon
@@ -203,8 +204,7 @@ class Connection:
             number = 0
         assert tell is not None, "its timer ends with it"
         what = "got no answer in time" if number else "could not be sent in time"
-        if self.inbox.overflowing:
-            what += f"; {self.inbox.dropped} pushes were dropped, as the program takes none"
+        what += self._readers.complaint
         opcode = waiter.call.opcode
         tell(None, CallTimeout(f"{opcode.name} {what}", number, opcode))
 
@@ -258,7 +258,7 @@ class Connection:
                 self._answer(event)
                 continue
             try:
-                self.inbox.put(event)
+                self._readers.put(event)
             except TooManyRooms as error:
                 raise ProtocolViolation(f"the server sent {error}") from error
         if self._resuming:
@@ -436,7 +436,7 @@ class Connection:
                     link.forget()
                 else:
                     link.close()
-        self.inbox.end()
+        self._readers.end()
 
     def _lose(self, reason: ClientError) -> None:
         """The connection is lost, or has to be given up; another one is made if the core wants."""
@@ -484,5 +484,5 @@ class Connection:
         if self._resumer is not None:
             self._resumer.cancel()
         self._mover.cancel()
-        self.inbox.end()
+        self._readers.end()
         self._on_over()

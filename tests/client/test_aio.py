@@ -27,6 +27,7 @@ from client import (
     OutcomeUnknown,
     ProtocolViolation,
     Push,
+    RetryPolicy,
     ServerBusy,
     Unauthorized,
 )
@@ -690,7 +691,7 @@ def test_refusals_carry_when_to_retry(run: Run) -> None:
         wire.wait_closed()
 
     async def main(port: int) -> None:
-        async with logged_in(port) as ann:
+        async with logged_in(port, retry=RetryPolicy(busy_attempts=1)) as ann:
             with pytest.raises(ClientError, match="ERR_SERVER_BUSY: overload") as caught:
                 await ann.deposit(1)
             assert isinstance(caught.value, ServerBusy)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from client import AsyncClient, Client, facades
+from client import AsyncClient, AsyncEvents, Client, Events, facades
 from client.core import calls, login, paging
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,9 @@ def test_signatures_and_docstrings_are_equal(name: str) -> None:
     if callable(one):
         first, second = inspect.signature(one), inspect.signature(other)
         assert first.parameters == second.parameters
-        if name == "pushes" or name.startswith("iter_"):  # the other one is asynchronous
+        if name == "events":
+            assert (first.return_annotation, second.return_annotation) == (Events, AsyncEvents)
+        elif name == "pushes" or name.startswith("iter_"):  # the other one is asynchronous
             assert str(second.return_annotation).startswith("collections.abc.AsyncGenerator[")
         else:
             assert first == second
