@@ -28,6 +28,7 @@ from tests.helpers import leaks
 from tests.helpers.server import ROOT, wait_until
 
 SECONDS = 0.2
+LONGEST_S = 20.0
 RUN_S = 240.0
 SMALL = ("--connections=4", "--accounts=50", "--members=5", "--workers=2", "--runs=1")
 
@@ -265,11 +266,23 @@ def plausible(found: Figures) -> None:
     assert 0 < found.p50_ms <= found.p99_ms
 
 
+def load(contender: Contender, in_flight: int) -> Figures:
+    """For as long as this machine takes to answer anything in the time that is measured."""
+    seconds = SECONDS
+    while True:
+        try:
+            return contender.load(in_flight, seconds)
+        except LoadFailed as error:
+            if "take more seconds" not in str(error) or seconds > LONGEST_S:
+                raise
+            seconds *= 4
+
+
 def loaded(make: Callable[[], Contender]) -> None:
     """With one in flight, and with several, again on the same server. A slow disk may leave so
     little to do that no tick of the CPU's clock falls into one of them."""
     with make() as contender:
-        found = [contender.load(in_flight, SECONDS) for in_flight in (1, 16)]
+        found = [load(contender, in_flight) for in_flight in (1, 16)]
     for each in found:
         plausible(each)
     assert any(each.server_us > 0 for each in found)
@@ -309,7 +322,7 @@ def test_transfers_of_postgresql() -> None:
     """Also: the function refuses what it must, and repeats a recorded outcome."""
     needed(("postgres", postgres.PACKAGE), ("pgbench", postgres.PACKAGE))
     with closing(postgres.Transfers("on", 4, 50)) as contender:
-        plausible(contender.load(4, SECONDS))
+        plausible(load(contender, 4))
         first = contender.ask("SELECT transfer(7, 1, 1, 2, 5)")
         assert contender.ask("SELECT transfer(7, 1, 1, 2, 5)") == first
         for payer, payee, amount in ((1, 1, 5), (1, 99, 5), (99, 1, 5), (1, 2, 2 * postgres.FUNDS)):
@@ -476,6 +489,6 @@ def test_what_a_server_does_wrong_is_seen(
 
 def test_a_server_that_does_nothing_wrong() -> None:
     with Fanout(Wrong(""), 3) as room:
-        found = room.load(4, SECONDS)
+        found = load(room, 4)
         assert found.requests % 3 == 0
         assert found.per_s > 0
