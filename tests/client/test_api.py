@@ -69,7 +69,8 @@ def test_every_type_of_the_clients_is_exported(kind: type) -> None:
         function = member.fget if isinstance(member, property) else member
         if not name.startswith("_") and inspect.isfunction(function):
             types |= _classes(typing.get_type_hints(function).get("return"))
-    ours = {each for each in types if each.__module__.partition(".")[0] in ("client", "libproto")}
+    packages = client.__name__, wire_errors.__name__.removesuffix(".errors")
+    ours = {each for each in types if each.__module__.startswith(packages)}
     assert ours
     assert {each.__name__ for each in ours} <= set(client.__all__)
 
