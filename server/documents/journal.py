@@ -92,7 +92,8 @@ _PLACES: Final = (
         f"`{IDENTITY}`",
         (
             "lines of text: the format; a secret of 32 bytes in hex; the identity of the log in "
-            "hex; and, while a repair goes on, the identity that it gives the log"
+            "hex; while a repair goes on, the identity that it gives the log; and `crc` with the "
+            "CRC-64/WE of the lines before it, in hex"
         ),
     ),
     (f"`{JOURNAL}/{_NUMBER}.{JOURNAL_SUFFIX}`", "a segment of the journal; N: its number, from 1"),

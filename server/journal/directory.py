@@ -18,11 +18,15 @@ from server.journal.format import (
     ROOMS,
     SNAPSHOTS,
     TEMPORARY,
+    crc64,
 )
 
 _SECRET_SIZE: Final = 32  # bytes
 _FIRST: Final = "tradechat data, format "
 _FORMAT: Final = re.compile(_FIRST + r"\d{1,9}")
+_SUM: Final = b"crc %016x\n"
+_SUM_SIZE: Final = len(_SUM % 0)
+_DAMAGED: Final = "{} is damaged: take it from a backup of the directory"
 _NEW_IDENTITY: Final = IDENTITY + TEMPORARY
 _NO_DATA: Final = re.compile(r"lost\+found|\..*|.*\.log")
 """What may stand in a directory that is new."""
@@ -109,6 +113,8 @@ class DataDirectory:
             for each in (self.path, *self._directories):
                 disk.make_directory(each)
                 _check_writable(disk, each)
+            if not _has_sum(read_file(disk, self.identity_file)):
+                self.change_identity(disk, kept)  # written before there was a checksum
             return kept
         self._clear(disk)
         for each in self._directories:
@@ -188,7 +194,10 @@ class DataDirectory:
             raise DirectoryUnusable(
                 f"{self.given} is not a data directory: there is no file «{IDENTITY}» in it"
             )
-        first, *rest = read_file(disk, path).decode("ascii", "replace").split("\n")
+        data = read_file(disk, path)
+        if _has_sum(data) and data != _with_sum(data[:-_SUM_SIZE]):
+            raise OtherFormat(_DAMAGED.format(path))
+        first, *rest = data.decode("ascii", "replace").split("\n")
         if _FORMAT.fullmatch(first) and first != f"{_FIRST}{FORMAT_VERSION}":
             raise OtherFormat(
                 f"{path} says {first!r}, and this version of tradechat reads format "
@@ -197,11 +206,12 @@ class DataDirectory:
             )
         try:
             secret, log_id = bytes.fromhex(rest[0]), int(rest[1], 16)
-            becoming = int(rest[2] or "0", 16)
+            del rest[-2 if _has_sum(data) else -1 :]
+            becoming = int("".join(rest[2:]) or "0", 16)
         except (ValueError, IndexError):
             secret, log_id, becoming = b"", 0, 0
         if not _FORMAT.fullmatch(first) or len(secret) != _SECRET_SIZE or not log_id:
-            raise OtherFormat(f"{path} is damaged: take it from a backup of the directory")
+            raise OtherFormat(_DAMAGED.format(path))
         return Identity(secret, log_id), becoming
 
     def _write_identity(self, disk: Disk, identity: Identity, becoming: int = 0) -> None:
@@ -213,12 +223,22 @@ class DataDirectory:
         try:
             lines = [f"{_FIRST}{FORMAT_VERSION}", identity.secret.hex(), f"{identity.log_id:016x}"]
             lines += [f"{becoming:016x}"] if becoming else []
-            disk.write(fd, ["\n".join((*lines, "")).encode("ascii")], 0)
+            disk.write(fd, [_with_sum("\n".join((*lines, "")).encode("ascii"))], 0)
             disk.sync(fd)
         finally:
             disk.close(fd)
         disk.sync_directory(self.path)
         disk.sync_directory(self.path.parent)
+
+
+def _with_sum(text: bytes) -> bytes:
+    """What the file of the identity holds: its lines, and their CRC-64 in a last one."""
+    return b"".join((text, _SUM % crc64(text)))
+
+
+def _has_sum(data: bytes) -> bool:
+    """Whether there is such a last line, right or wrong."""
+    return data[-_SUM_SIZE:].startswith(_SUM[:4])
 
 
 def _check_writable(disk: Disk, directory: Path) -> None:

@@ -26,7 +26,7 @@ from server.admin.journal_verify import IN_HISTORIES, LOST, verify
 from server.core.stats import totals
 from server.journal.directory import DataDirectory, lock_data
 from server.journal.disk import Disk
-from server.journal.format import BATCH, FORMAT_VERSION, events_in
+from server.journal.format import BATCH, events_in
 from server.journal.load import load
 from server.journal.reader import Batch, Reader
 from server.region.layout import WORD
@@ -873,7 +873,7 @@ def test_a_full_disk_refuses_and_heals(tmp_path: Path) -> None:
 
 def test_another_format_is_refused(stopped: Path) -> None:
     identity = stopped / "identity"
-    identity.write_text(identity.read_text().replace(f"format {FORMAT_VERSION}", "format 99"))
+    identity.write_text("tradechat data, format 99\n")
     reason = refused(stopped)
     assert "tradechat data, format 99" in reason
     assert "docs/JOURNAL.md" in reason

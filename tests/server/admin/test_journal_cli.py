@@ -414,7 +414,7 @@ def test_a_directory_that_is_none(
 
 def test_another_format(data: DataDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     identity = data.path / "identity"
-    identity.write_text(identity.read_text().replace(f"format {FORMAT_VERSION}", "format 99"))
+    identity.write_text("tradechat data, format 99\n")
     for command in (("verify",), ("dump",), ("repair", "--until", 3)):
         _, err = shown(capsys, *command, "--data", data.path, code=3)
         assert f"reads format {FORMAT_VERSION}" in err

@@ -22,7 +22,7 @@ from server.journal import spill
 from server.journal.directory import DirectoryUnusable, Identity
 from server.journal.disk import Disk, read_file
 from server.journal.errors import Damaged, JournalError, OtherFormat
-from server.journal.format import BATCH, FORMAT_VERSION, POSITION, SEGMENT, SNAPSHOT
+from server.journal.format import BATCH, POSITION, SEGMENT, SNAPSHOT
 from server.journal.position import PositionFile
 from server.journal.reader import SECTOR, Batch, Reader, number_of, segments
 from server.journal.snapshot import paths as snapshot_paths
@@ -378,7 +378,7 @@ def test_a_place_of_another_copy_is_not_gone_on_from() -> None:
 
 def test_another_format_is_refused() -> None:
     disk, _ = worked()
-    text = read_file(disk, DATA.identity_file).replace(b"format %d" % FORMAT_VERSION, b"format 99")
+    text = b"tradechat data, format 99\n"
     disk.remove(DATA.identity_file)
     fd = disk.create(DATA.identity_file)
     disk.write(fd, [text], 0)

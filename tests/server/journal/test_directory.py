@@ -1,0 +1,60 @@
+"""The file that says what a data directory is: nothing of it changes unnoticed."""
+
+from pathlib import Path
+
+import pytest
+
+from server.journal.directory import DataDirectory, Identity
+from server.journal.disk import Disk, read_file
+from server.journal.errors import OtherFormat
+from tests.helpers.disk import SimulatedDisk
+
+PATH = Path("/data")
+KEPT = Identity(bytes(range(32)), 0x1234_5678_9ABC_DEF0)
+OTHER = Identity(bytes(32), 1)
+
+
+def opened() -> tuple[SimulatedDisk, DataDirectory]:
+    disk, data = SimulatedDisk(), DataDirectory(PATH)
+    disk.make_directory(PATH)
+    assert data.open(disk, KEPT) == KEPT
+    data.settle(disk)
+    return disk, data
+
+
+def replace(disk: Disk, data: DataDirectory, text: bytes) -> None:
+    disk.remove(data.identity_file)
+    fd = disk.create(data.identity_file)
+    disk.write(fd, [text], 0)
+    disk.close(fd)
+
+
+@pytest.mark.parametrize("becoming", [0, 7], ids=["", "in a repair"])
+def test_every_bit_flipped_is_noticed(becoming: int) -> None:
+    """No other log, no other secret, no other format is read from it."""
+    disk, data = opened()
+    data.change_identity(disk, KEPT, becoming)
+    assert (data.identity(disk), data.begun_repair(disk)) == (KEPT, becoming)
+    good = read_file(disk, data.identity_file)
+    for bit in range(8 * len(good)):
+        flipped = bytearray(good)
+        flipped[bit // 8] ^= 1 << bit % 8
+        replace(disk, data, bytes(flipped))
+        with pytest.raises(OtherFormat, match="identity is damaged: take it from a backup"):
+            data.open(disk, OTHER)
+        assert read_file(disk, data.identity_file) == flipped
+
+
+@pytest.mark.parametrize("becoming", [b"", b"0000000000000007\n"], ids=["", "in a repair"])
+def test_one_without_a_checksum_gets_it(becoming: bytes) -> None:
+    """It was written before there was one. Where a repair has begun, nothing is changed."""
+    disk, data = opened()
+    lines = read_file(disk, data.identity_file).splitlines(keepends=True)
+    old = b"".join(lines[:3]) + becoming
+    replace(disk, data, old)
+    assert data.identity(disk) == KEPT
+    assert data.begun_repair(disk) == (7 if becoming else 0)
+    if not becoming:
+        data.check_directories = lambda: None  # type: ignore[method-assign] # of the real disk
+        assert data.open(disk, OTHER) == KEPT
+        assert read_file(disk, data.identity_file) == b"".join(lines)
