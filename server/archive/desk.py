@@ -28,7 +28,7 @@ from server.archive.protocol import (
 from server.core.ledger import follow
 from server.core.state import State
 from server.core.trail import Trails
-from server.journal.errors import JournalError
+from server.journal.errors import JournalError, why
 
 ASKED_MAX: Final = 16  # questions for transactions worked on; others wait in the sockets
 STEPS: Final = 128  # records that are looked at for one question before the next
@@ -186,7 +186,7 @@ class Desk:
         try:
             answer = found()
         except (JournalError, OSError) as error:
-            log.error("history_unreadable", reason=str(error))
+            log.error("history_unreadable", reason=why(error))
             answer = pack_failure(asked.token)
         if answer:
             self._out[asked.sock].append(answer)

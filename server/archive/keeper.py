@@ -36,7 +36,7 @@ from server.core.events import SlotKind
 from server.journal.aside import new_directory
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
-from server.journal.errors import Damaged, JournalError, OtherFormat
+from server.journal.errors import Damaged, JournalError, OtherFormat, Unreadable, why
 from server.journal.format import BatchKind, events_in
 from server.journal.life import now_us
 from server.journal.reader import Position
@@ -49,6 +49,8 @@ TURN_BATCHES: Final = 2000
 SYNC_S: Final = 1.0
 SYNC_SIZE: Final = 4 << 20  # bytes written without a sync
 RETRY_S: Final = 1.0
+TRIES: Final = 3
+"""After which a file that cannot be read counts as damaged."""
 
 log = liblog.get("archive")
 
@@ -130,6 +132,7 @@ class Keeper:
         self._syncing: Future[None] | None = None
         self._sync_at, self._written = 0.0, 0  # when, and bytes since the one before
         self._retry_at = 0.0
+        self._tries = 0  # in a row, to open files that cannot be read
         self._problem = ""  # why it cannot write
         self._late = False  # too much is missing
         self._touched: set[int] = set()  # rooms with something that is not written yet
@@ -213,8 +216,12 @@ class Keeper:
         try:
             store = self._opened(identity)
         except (Damaged, OtherFormat) as error:
+            self._tries += 1
+            if isinstance(error, Unreadable) and self._tries < TRIES:
+                raise  # a disk may have moments
             self._begin_anew(str(error))
             return
+        self._tries = 0
         if store.torn is not None:  # it was being written when the server ended
             log.warning("histories_end_cut", path=str(store.torn.path), offset=store.torn.offset)
         try:
@@ -429,16 +436,16 @@ class Keeper:
         """It cannot write: tell, and try again later."""
         if self.store is not None and self.store.failed:
             self._drop_store()
-        if str(error) != self._problem:
+        if why(error) != self._problem:
             log.error(
                 "histories_unwritable",
                 directory=str(self._data.rooms),
-                reason=str(error),
+                reason=why(error),
                 errno=getattr(error, "errno", None) or errno.EIO,
                 advice="chat is refused until they can be written, and money goes on: mend the "
                 "disk or make space on it",
             )
-        self._problem = str(error)
+        self._problem = why(error)
         self._retry_at = self._clock_s() + RETRY_S
 
     def _tell(self, *, more: bool) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from server.journal.disk import Disk, read_file
-from server.journal.errors import Damaged, OtherFormat
+from server.journal.errors import MEDIUM, Damaged, OtherFormat, Unreadable
 from server.journal.format import (
     FORMAT_VERSION,
     ROOM_BATCH,
@@ -100,6 +100,16 @@ def batch_head(data: bytes | memoryview, offset: int, salt: int) -> BatchHead | 
     return head if crc == head.crc else None
 
 
+def read_segment(disk: Disk, path: Path) -> bytes:
+    """All of it. Unreadable, OSError."""
+    try:
+        return read_file(disk, path)
+    except OSError as error:
+        if error.errno in MEDIUM:
+            raise Unreadable(path, 0, error) from error
+        raise
+
+
 def read_batch(disk: Disk, fd: int, offset: int, salt: int) -> memoryview | None:
     """A batch of the segment with that salt, its header included; None where none is valid."""
     data = disk.read(fd, ROOM_BATCH.size, offset)
@@ -169,7 +179,7 @@ class Scan:
         """Each batch: its header, its segment's number, the offset of its records, and these.
         Damaged, OtherFormat."""
         for place, path in enumerate(self._paths):
-            data = read_file(self._disk, path)
+            data = read_segment(self._disk, path)
             head = self._head(path, data)
             if head is None:
                 self._cut(place, 0, data)
@@ -230,7 +240,7 @@ class Scan:
         lost = self._next(first) if first is not None else 1
         if first is None and number_in(path.name, SUFFIX) != 1:
             raise Damaged(path, 0, "the segment's header is damaged")
-        for other, found in ((path, data), *((p, read_file(self._disk, p)) for p in later)):
+        for other, found in ((path, data), *((p, read_segment(self._disk, p)) for p in later)):
             head = segment_head(found)
             synced = _most_synced(found, offset if other == path else 0, head) if head else 0
             if synced >= lost:

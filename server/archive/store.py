@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from server.archive.index import UNWRITTEN, Index, Room, Segment, place_of, segment_and_offset
 from server.archive.segments import RECORD, SUFFIX, BatchHead, Scan, Torn, read_batch, record_size
 from server.journal.disk import Disk, Piece
-from server.journal.errors import Damaged
+from server.journal.errors import MEDIUM, Damaged, Unreadable
 from server.journal.format import FORMAT_VERSION, ROOM_BATCH, ROOM_SEGMENT, numbered
 from server.journal.reader import Position
 from server.region.layout import WORD
@@ -469,7 +469,13 @@ class Store:
     def _clean_batch(self, segment: Segment) -> int:
         """Take what is live in the next batch of the oldest segment; the bytes of that batch."""
         offset, fd = self._cleaned, self._file(self._oldest)
-        batch = read_batch(self._disk, fd, offset, segment.salt)
+        try:
+            batch = read_batch(self._disk, fd, offset, segment.salt)
+        except OSError as error:
+            if error.errno not in MEDIUM:
+                raise
+            self._failed = True
+            raise Unreadable(segment.path, offset, error) from error
         if batch is None:
             self._failed = True
             raise Damaged(segment.path, offset, "a batch is no longer what it was")

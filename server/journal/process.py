@@ -27,7 +27,7 @@ from server.journal.aside import set_torn_aside
 from server.journal.commit import Committer, give_up, segment_bytes
 from server.journal.directory import DataDirectory, Presence
 from server.journal.disk import Disk
-from server.journal.errors import Damaged, JournalError
+from server.journal.errors import Damaged, JournalError, why
 from server.journal.life import LAST_S, POLL_S, Ends, Stop, live, now_us
 from server.journal.position import PositionFile
 from server.journal.position import read as read_position
@@ -241,7 +241,7 @@ def _keep_idle_times(region: Region, data: DataDirectory, disk: Disk, txn: int) 
     try:
         idle.write(disk, data.idle, txn, idle.of_region(region, clock_us()))
     except OSError as error:
-        log.warning("idle_times_unwritable", file=str(data.idle), reason=str(error))
+        log.warning("idle_times_unwritable", file=str(data.idle), reason=why(error))
 
 
 def _serve(inherited: Inherited, report: Report) -> None:

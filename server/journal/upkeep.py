@@ -15,7 +15,7 @@ from server.config import Settings
 from server.journal import spill
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
-from server.journal.errors import Damaged, JournalError
+from server.journal.errors import Damaged, JournalError, why
 from server.journal.life import now_us
 from server.journal.load import make_snapshot
 from server.journal.reader import Position, heads, segments
@@ -86,7 +86,7 @@ class Snapshots:
         try:
             self._look()
         except (OSError, JournalError) as error:
-            log.error("snapshot_failed", reason=str(error), advice=_SNAPSHOT_ADVICE)
+            log.error("snapshot_failed", reason=why(error), advice=_SNAPSHOT_ADVICE)
 
     def _look(self) -> None:
         position = self._writer.position
@@ -120,7 +120,7 @@ class Snapshots:
         except JournalError as error:
             log.error("journal_damaged", reason=str(error), advice=DAMAGED_ADVICE)
         except OSError as error:
-            log.error("snapshot_unwritable", reason=str(error))
+            log.error("snapshot_unwritable", reason=why(error))
         except BaseException as error:
             log.error("snapshot_crashed", exc_info=error)
         finally:
@@ -149,7 +149,7 @@ class Snapshots:
             except (JournalError, OSError) as error:
                 log.error(
                     "snapshot_failed",
-                    reason=str(error),
+                    reason=why(error),
                     advice="nothing is lost, since the journal has it all: the next start takes "
                     "longer",
                 )
@@ -189,7 +189,7 @@ def remove_segments(
             try:
                 spill.write(disk, directory, head, following)
             except (OSError, JournalError) as error:
-                log.error("events_not_copied", segment=head.number, reason=str(error))
+                log.error("events_not_copied", segment=head.number, reason=why(error))
                 break
             log.warning("events_copied", segment=head.number)
         gone += 1

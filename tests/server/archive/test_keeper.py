@@ -13,9 +13,10 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
+import liblog
 from server.archive import keeper as module
 from server.archive.follower import Durable
-from server.archive.keeper import Keeper, Limits
+from server.archive.keeper import TRIES, Keeper, Limits
 from server.archive.protocol import INBOX
 from server.journal import spill
 from server.journal.directory import DataDirectory
@@ -484,6 +485,94 @@ def test_damaged_histories_are_set_aside_and_made_anew(what: str) -> None:
         made.say()
         made.catch_up()
         assert made.told()[1] == [*told, made.journal.said[-1].body]
+
+
+class Unreadable(SimulatedDisk):
+    """The medium does not give these files back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bad: set[Path] = set()
+        self._paths: dict[int, Path] = {}
+
+    def open(self, path: Path, *, writable: bool = False) -> int:
+        fd = super().open(path, writable=writable)
+        self._paths[fd] = path
+        return fd
+
+    def close(self, fd: int) -> None:
+        self._paths.pop(fd, None)
+        super().close(fd)
+
+    def read(self, fd: int, size: int, offset: int) -> bytes:
+        if self._paths.get(fd) in self.bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(fd, size, offset)
+
+
+def room_files(made: Server) -> list[Path]:
+    return [made.data.rooms / name for name in made.disk.names(made.data.rooms)]
+
+
+def asides(made: Server) -> list[str]:
+    return [name for name in made.disk.names(ROOT) if name.startswith("removed-")]
+
+
+@pytest.mark.parametrize("heals", [False, True])
+def test_a_file_that_cannot_be_read_at_the_start_does_not_close_for_ever(heals: bool) -> None:
+    """After some tries it counts as damaged, and is set aside; it may be read by one of them."""
+    disk = Unreadable()
+    with server(disk) as made:
+        for _ in range(40):
+            made.say(size=100)
+            made.turn()
+        made.keeper.finish()
+        disk.bad.add(room_files(made)[1])
+        made.restart()
+        with liblog.capture() as logged:
+            for _ in range(TRIES - 1):
+                made.turn()
+                assert made.word("closed") == 1
+            if heals:
+                disk.bad.clear()
+            made.catch_up()
+        assert made.word("closed") == 0
+        assert not any("Errno" in str(line.get("reason")) for line in logged)
+        told = [line["event"] for line in logged]
+        assert told.count("histories_unwritable") == 1
+        assert ("histories_set_aside" in told) is not heals
+        assert len(asides(made)) == (0 if heals else 1)
+        assert made.told() == histories(made.journal.said)
+
+
+def test_a_file_that_cannot_be_read_when_it_is_cleaned_does_not_close_for_ever() -> None:
+    """Until then it concerns only those who ask for what is in it."""
+    disk = Unreadable()
+    with server(disk, limits=LIMITS._replace(room_keep=20)) as made:
+        made.say(room=2)
+        for _ in range(10):
+            made.say()
+        made.catch_up()
+        store = made.keeper.store
+        assert store is not None
+        first = room_files(made)[0]
+        while len(room_files(made)) < 3:
+            made.say()
+            made.catch_up()
+        disk.bad.add(first)
+        with pytest.raises(OSError, match="Input/output error"):
+            store.read(2, 0, ALL, ALL)
+        assert made.word("closed") == 0
+        assert store.read(1, store.last(1) - 1, ALL, ALL)
+        for _ in range(200):
+            if asides(made):
+                break
+            made.say()
+            made.turn()
+        assert asides(made)
+        made.catch_up()
+        assert made.word("closed") == 0
+        assert made.told()[1][-1] == made.journal.said[-1].body
 
 
 def test_of_another_epoch_nothing_is_kept() -> None:
