@@ -29,7 +29,8 @@ def parse_amount(text: str) -> int:
     if found is None:
         shown = text if len(text) <= _DIGITS_MAX else text[:_DIGITS_MAX] + "..."
         raise AmountError(
-            f"{shown!r} is no amount: write digits and at most {DECIMALS} decimals, like 12.50"
+            f"{shown!r} is not a valid amount: write digits and at most {DECIMALS} decimals, "
+            "like 12.50"
         )
     whole, decimals = found[1].lstrip("0"), (found[2] or "").ljust(DECIMALS, "0")
     amount = int((whole[: _DIGITS_MAX + 1] or "0") + decimals)

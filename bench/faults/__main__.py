@@ -27,7 +27,7 @@ examples:
                                                    a server of yours; the pid of its master is in
                                                    the line that it prints when it is ready
 
-exit codes: 0 all promises kept, 1 one was broken, 2 wrong usage, 3 nothing can be said: the server
+exit codes: 0 all promises kept, 1 one was broken, 2 wrong usage, 3 there is no result: the server
 does not start, or the users cannot log in; 130 interrupted, 143 terminated, the server being
 ended in order in both cases
 """

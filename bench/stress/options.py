@@ -21,9 +21,9 @@ PAYLOAD: Final = range(32, 4097)
 """Bytes of a chat message, for `in`; its head says when it was sent."""
 _ABOUT: Final = """\
 Put a tradechat server under load, and judge what it did: throughput, latencies, and whether its
-history holds together. A server is started for it on a free port, with its state in a temporary
+history is consistent. A server is started for it on a free port, with its state in a temporary
 directory, and ended; or name one with --host and --port, or with --url. Do that only with a server
-that nobody else uses: users are registered, and rooms 1, 2, ... are talked in.
+that nobody else uses: users are registered, and messages are sent in rooms 1, 2, ...
 """
 _EXAMPLES: Final = """\
 examples:
@@ -35,7 +35,7 @@ examples:
   tradechat-bench --port 7878 --pid 4242             a server of yours, and its master's pid
   tradechat-bench cpu                                the server's CPU time per request
 
-exit codes: 0 all well, 1 the verdict on the history is bad, 2 wrong usage, 3 nothing can be said:
+exit codes: 0 good, 1 the verdict on the history is bad, 2 wrong usage, 3 there is no result:
 the server does not start, or users cannot log in, 4 a threshold (--max-failed, --max-p99,
 --min-rate) is not met, or nothing succeeded, 130 interrupted, 143 terminated; in both cases with a
 report of what was done before
@@ -182,14 +182,17 @@ _GROUPS: Final[dict[str, tuple[_Flag, ...]]] = {
         ),
         _Flag("--payload BYTES", number(PAYLOAD[0], PAYLOAD[-1]), 64, "bytes of a chat message"),
         _Flag(
-            "--timeout S", _POSITIVE, 5.0, "seconds, then a connection that owes an answer is cut"
+            "--timeout S",
+            _POSITIVE,
+            5.0,
+            "seconds to wait for an answer; then the connection is closed",
         ),
         _Flag("--seed N", int, 1, "of what is random"),
     ),
     "how long": (
         _Flag("--duration S", _POSITIVE, 10.0, "seconds that are measured, of a run"),
         _Flag("--warmup S", number(0, 1e6, float), 2.0, "seconds before them, of each run"),
-        _Flag("--runs N", number(1, 1000), 1, "one after the other; their spread is told"),
+        _Flag("--runs N", number(1, 1000), 1, "one after the other; their spread is reported"),
     ),
     "money": (
         _Flag(
@@ -219,7 +222,7 @@ _GROUPS: Final[dict[str, tuple[_Flag, ...]]] = {
             "--slow-consumers N",
             number(0, 10_000),
             0,
-            "further members, who read slower than is sent",
+            "additional members, who read more slowly than is sent",
         ),
     ),
     "the server": (

@@ -82,7 +82,7 @@ def as_table(options: Options, run: Run) -> str:
         ("reconnects", "connections made anew"),
         ("restarts", "restarts of the workers"),
         ("moves", "moves to another worker before one ended"),
-        ("paused_s", "seconds for which this program stood still"),
+        ("paused_s", "seconds for which this program did not run"),
     ):
         if found.get(name):
             lines += _row(text, found[name])

@@ -231,7 +231,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("pay", (_USER, _AMOUNT), "pay somebody", _pay, moves_money=True),
     Command("txns", (_TXNS,), "print the last transactions, newest first", _txns),
     Command("send", (_ROOM, _TEXT), "say something in a room", _send),
-    Command("listen", (_ROOM, _STOP), "print a room's events, one's own joining included", _listen),
+    Command("listen", (_ROOM, _STOP), "print a room's events as they happen", _listen),
     Command("rooms", (), "print the rooms that have members or events", _rooms),
     Command("who", (_ROOM,), "print the members of a room", _who),
     Command("history", (_ROOM, _EVENTS), "print the last events of a room", _history),

@@ -34,8 +34,7 @@ COMMAND: Final = Command(
     "audit",
     "check the state of a running server, without taking a lock",
     "Check that money is conserved, that the transactions follow from one another, and that rings,"
-    " locks, sessions and memberships hold together. Takes about a second; the server goes on"
-    " meanwhile.",
+    " locks, sessions and memberships are consistent. Takes about a second, while the server runs.",
     _arguments,
     _run,
 )

@@ -100,7 +100,7 @@ BACKUP: Final = Command(
     "Copy the data directory of a server, which may be running and is not disturbed. What is copied"
     " is the state of one moment: all that was acknowledged before the command began is in it. The"
     " copy is read and checked; one that was interrupted has no file «identity», and no server"
-    " starts with it. Keep it as safe as the data directory: who reads it can pose as any user.",
+    " starts with it. Keep it as safe as the data directory: it lets its reader pose as any user.",
     _backup_arguments,
     _backup,
     _EXAMPLES,

@@ -51,7 +51,7 @@ def parser() -> Parser:
     """The parser of the command line, made from the table."""
     made = Parser(
         prog=PROGRAM,
-        description="Look at a running tradechat server, steer it, or look at its data.",
+        description="Inspect and control a running tradechat server, and check its data.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

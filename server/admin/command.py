@@ -18,9 +18,8 @@ EXIT_NOT_AGREED: Final = 4
 EXIT_CODES: Final = f"""\
 exit codes: {EXIT_GOOD} good; {EXIT_DAMAGED} something is damaged, or not well;
 {EXIT_USAGE} wrong usage; {EXIT_NOT_DONE} it could not be done: no such server, files that cannot be
-read, an output that cannot be written; {EXIT_NOT_AGREED} it was asked whether to go on, and nobody
-said yes: nothing was changed; {EXIT_INTERRUPTED} Ctrl-C; {EXIT_PIPE} nobody reads the output any
-more
+read, an output that cannot be written; {EXIT_NOT_AGREED} it was not confirmed: nothing
+was changed; {EXIT_INTERRUPTED} Ctrl-C; {EXIT_PIPE} nobody reads the output any more
 """
 
 

@@ -167,7 +167,7 @@ COMMAND: Final = Command(
         ),
         Command(
             "statement",
-            "what a user had, got and paid",
+            "the payments of one user, with balances",
             "The balance of a user at the beginning, each transaction with its counterparty, its"
             " signed amount and the balance after it, and the balance at the end.",
             _statement_arguments,

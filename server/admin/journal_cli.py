@@ -35,14 +35,14 @@ from server.journal.errors import Damaged
 
 _EXAMPLES: Final = """\
 examples:
-  tradechat-admin journal verify --data data       is everything good, and does a server start?
+  tradechat-admin journal verify --data data       is it all good, and can a server start?
   tradechat-admin journal dump --data data --from 100 --to 110
   tradechat-admin journal dump --data data --user alice --json
   tradechat-admin journal dump --data data --room 1
-  tradechat-admin journal repair --data data       mend it so that least is lost, after asking
+  tradechat-admin journal repair --data data       repair it with the least loss, after asking
   tradechat-admin journal repair --data data --until 4711    drop all transactions after 4711
 
-docs/JOURNAL.md has the files, and what is damage and what is not.
+docs/JOURNAL.md describes the files, and what counts as damage.
 """
 _SHOWN_AMOUNTS: Final = 20  # users whose lost amounts are told one by one
 
@@ -52,7 +52,7 @@ _SHOWN_AMOUNTS: Final = 20  # users whose lost amounts are told one by one
 
 def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not int(text[:20]) < 2**63:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
     return int(text)
 
 
@@ -330,7 +330,7 @@ COMMAND: Final = Command(
         ),
         Command(
             "repair",
-            "mend a damaged journal of a server that is stopped, after asking",
+            "repair the damaged journal of a stopped server, after asking",
             "Bring a data directory to a state that a server starts with: the one that loses"
             " least, or the one at transaction TXN. Says what would be lost, and asks. What is"
             " taken away is kept in the data directory, under removed-TIME. The server must be"

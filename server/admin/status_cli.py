@@ -20,7 +20,7 @@ examples:
   tradechat-admin status > /dev/null || echo "look at it"
 
 exit code 0: it is ready for clients, and nothing is wrong; 1: it is not ready, or something is
-wrong, as a worker that says nothing any more; 3: there is no such server.
+wrong, such as a worker that does not respond; 3: there is no such server.
 """
 
 
@@ -43,7 +43,7 @@ def _run(options: argparse.Namespace) -> int:
 
 COMMAND: Final = Command(
     "status",
-    "is the server well? One screen, and an exit code",
+    "show the server's health on one screen, and by the exit code",
     "Show how a running server is: its health, clients, workers, and what is on disk. The shared"
     " region is read and no lock is taken, so this works on a server that is stuck.",
     _arguments,

@@ -63,7 +63,7 @@ def check_held(region: Region) -> None:
     if not region.is_held():
         raise NotDone(
             f"the server {region.name} has ended and left its memory, as one that was killed does: "
-            "start it again, and it goes on with what is on disk"
+            "start it again, and it carries on with what is on disk"
         )
 
 

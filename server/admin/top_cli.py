@@ -21,14 +21,14 @@ _EXAMPLES: Final = """\
 examples:
   tradechat-admin top                     the server on port 7878
   tradechat-admin top --interval 5 --name prod
-  tradechat-admin top --once              what went on within 2 s, for a pipe
+  tradechat-admin top --once              one interval of 2 s, for a pipe
 
-keys: q quits, s sorts the workers by the next column, p pauses and goes on.
+keys: q quits, s sorts the workers by the next column, p pauses and resumes.
 """
 _KEYS: Final = "q quit   s sort   p pause"
 _FIRST_S: Final = 1.0  # to the second look, at most
 _QUIT, _SORT, _PAUSE = map(ord, "qsp")
-_PAUSED: Final = "paused: p goes on"
+_PAUSED: Final = "paused: p resumes"
 
 
 class Watch:
@@ -58,9 +58,13 @@ class Watch:
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_server(parser)
     parser.add_argument(
-        "--interval", type=_seconds, default=2.0, metavar="S", help="between looks (default: 2)"
+        "--interval",
+        type=_seconds,
+        default=2.0,
+        metavar="S",
+        help="seconds between updates (default: 2)",
     )
-    parser.add_argument("--once", action="store_true", help="show one interval as lines, and end")
+    parser.add_argument("--once", action="store_true", help="print one interval as lines, and exit")
 
 
 def _seconds(text: str) -> float:

@@ -442,7 +442,7 @@ class Keeper:
                 directory=str(self._data.rooms),
                 reason=why(error),
                 errno=getattr(error, "errno", None) or errno.EIO,
-                advice="chat is refused until they can be written, and money goes on: mend the "
+                advice="chat is refused until they can be written, payments continue: mend the "
                 "disk or make space on it",
             )
         self._problem = why(error)

@@ -53,7 +53,7 @@ class Settings:
     host: str = setting(
         "127.0.0.1",
         LISTENING,
-        "address to listen on, IPv4, IPv6 or a name; 0.0.0.0 and :: are all addresses",
+        "address to listen on, IPv4, IPv6 or a name; 0.0.0.0 and :: mean all addresses",
         pattern=r"[^\s/]+",
         pattern_text="an address or a host name",
     )
@@ -76,7 +76,7 @@ class Settings:
     admin_host: str = setting(
         "127.0.0.1",
         LISTENING,
-        "address of the admin port; who reaches it sees the figures of the server, and no more",
+        "address of the admin port; whoever can connect sees the server's figures, nothing else",
         pattern=r"[^\s/]+",
         pattern_text="an address or a host name",
     )
@@ -111,8 +111,8 @@ class Settings:
     data: Path = setting(  # noqa: RUF009 - it makes a field
         Path("data"),
         SERVER,
-        "directory of everything the server keeps on disk; a relative one starts where the"
-        " server is started",
+        "directory of all files that the server keeps; a relative path starts in the directory"
+        " that the server is started in",
     )
     name: str = setting(
         "",
@@ -132,7 +132,7 @@ class Settings:
     flush_interval: float = setting(
         0.01,
         DURABILITY,
-        "with async, how long what was answered may be in memory only, beside one write",
+        "with async, longest time that an answered change is in memory only, besides one write",
         unit="s",
         minimum=0.001,
         maximum=10.0,
@@ -143,7 +143,7 @@ class Settings:
     snapshot_size: int = setting(
         64,
         DURABILITY,
-        "a snapshot is made after so much of journal",
+        "make a snapshot after this much journal",
         unit="MiB",
         minimum=1,
         maximum=1 << 20,
@@ -151,7 +151,7 @@ class Settings:
     snapshot_interval: float = setting(
         300.0,
         DURABILITY,
-        "a snapshot is made after so long, if anything has changed",
+        "make a snapshot after this time, if anything has changed",
         unit="s",
         minimum=1.0,
         maximum=86400.0,
@@ -160,7 +160,7 @@ class Settings:
     history_size: int = setting(
         1024,
         DURABILITY,
-        "journal that is kept for TXN_HISTORY; what a restart needs is kept in any case",
+        "size of the journal kept for TXN_HISTORY; what a restart needs is always kept",
         unit="MiB",
         minimum=1,
         maximum=1 << 20,
@@ -168,7 +168,7 @@ class Settings:
     room_history: int = setting(
         1000,
         DURABILITY,
-        "events of each room that are kept for ROOM_HISTORY",
+        "events kept of each room for ROOM_HISTORY",
         unit="events",
         minimum=1,
         maximum=1_000_000,
@@ -176,8 +176,8 @@ class Settings:
     inbox_history: int = setting(
         1000,
         DURABILITY,
-        "direct messages to each user that are kept for INBOX_HISTORY; those of one sender are at"
-        " most a tenth of them",
+        "direct messages kept of each user for INBOX_HISTORY; one sender can fill at most a"
+        " tenth of them",
         unit="messages",
         minimum=1,
         maximum=1_000_000,
@@ -185,8 +185,8 @@ class Settings:
     archive_lag_max: int = setting(
         256,
         DURABILITY,
-        "events that may be missing in the histories of rooms and inboxes; beyond it requests that"
-        " make events are refused until the archive has caught up",
+        "how far the histories of rooms and inboxes may lag behind; beyond it, requests that"
+        " create events are refused until the archive has caught up",
         unit="MiB",
         minimum=1,
         maximum=1 << 20,
@@ -197,7 +197,7 @@ class Settings:
     clients: int = setting(
         4096,
         CAPACITY,
-        "clients (a user's client_id) whose last outcomes are kept for exactly-once retries",
+        "client records (user and client_id) with the outcomes needed for exactly-once retries",
         unit="clients",
         minimum=1,
         maximum=1 << 20,
@@ -205,8 +205,8 @@ class Settings:
     client_retention: float = setting(
         86400.0,
         CAPACITY,
-        "how long a client without a session keeps its outcomes once another user's client wants "
-        "its place; counted while the server runs",
+        "how long a client record without a session is kept once another user's client needs "
+        "its place; only the time that the server runs counts",
         unit="s",
         minimum=1.0,
         maximum=31_536_000.0,
@@ -214,7 +214,7 @@ class Settings:
     client_grace: float = setting(
         600.0,
         CAPACITY,
-        "how long after a start no client loses its outcomes that was there within "
+        "for this time after a start, no client record is removed that was in use within "
         "client_retention before it",
         unit="s",
         minimum=1.0,
@@ -278,7 +278,7 @@ class Settings:
     max_balance: int = setting(
         MAX_BALANCE,
         PEOPLE,
-        "most money that one account may have; what would pass it is refused",
+        "most money that one account may have; a payment that would exceed it is refused",
         unit="minor units",
         minimum=1,
         maximum=MAX_BALANCE,
@@ -290,7 +290,7 @@ class Settings:
     heartbeat: int = setting(
         15,
         TIMES,
-        "how often clients are told to send HEARTBEAT; less than idle_timeout",
+        "how often clients are asked to send HEARTBEAT; less than idle_timeout",
         unit="s",
         minimum=1,
         maximum=65535,
@@ -299,7 +299,7 @@ class Settings:
     idle_timeout: int = setting(
         60,
         TIMES,
-        "a connection that sends no valid frame for so long is closed",
+        "close a connection that has sent no valid frame for this time",
         unit="s",
         minimum=1,
         maximum=65535,
@@ -308,7 +308,7 @@ class Settings:
     handshake_timeout: float = setting(
         10.0,
         TIMES,
-        "a connection that has not logged in for so long is closed",
+        "close a connection that has not logged in within this time",
         unit="s",
         minimum=0.1,
         maximum=3600.0,
@@ -325,8 +325,8 @@ class Settings:
     drain_timeout: float = setting(
         30.0,
         TIMES,
-        "how long a worker that another one replaces serves its clients, which are told to go"
-        " elsewhere; it ends when all have gone",
+        "how long a worker that is being replaced serves its clients, which are asked to connect"
+        " elsewhere; it ends once all have left",
         unit="s",
         minimum=0.1,
         maximum=3600.0,
@@ -335,7 +335,7 @@ class Settings:
     worker_timeout: float = setting(
         10.0,
         TIMES,
-        "a worker that stands still for so long is killed and replaced",
+        "kill and replace a worker that has not responded for this time",
         unit="s",
         minimum=1.0,
         maximum=3600.0,
@@ -344,7 +344,7 @@ class Settings:
     rate_limit: int = setting(
         0,
         TIMES,
-        "requests of one session; more are answered ERR_SERVER_BUSY",
+        "most requests of one session; further ones are answered ERR_SERVER_BUSY",
         unit="requests per second",
         minimum=1,
         maximum=1_000_000,
@@ -390,13 +390,11 @@ class Settings:
         zero="never",
         reload=True,
     )
-    log_level: str = setting(
-        "info", LOG, "the least grave events that are logged", choices=liblog.LEVELS
-    )
+    log_level: str = setting("info", LOG, "minimum level to log", choices=liblog.LEVELS)
     log_format: str = setting(
         "auto",
         LOG,
-        "form of the lines; auto is console on a terminal, else json",
+        "format of the lines; auto is console on a terminal, else json",
         choices=liblog.FORMATS,
     )
     log_file: Path | None = setting(  # noqa: RUF009 - it makes a field
@@ -460,7 +458,7 @@ RULES = (
     Rule(
         ("workers", "max_workers"),
         lambda s: s.workers <= s.seats,
-        "workers must not be more than max_workers: there is nothing reserved for the rest",
+        "workers must not be more than max_workers: nothing is reserved for the others",
     ),
     Rule(
         ("account_locks", "accounts"),

@@ -34,86 +34,85 @@ EVENTS: Final = (
           " compiled or interpreted"),
     Event("ready_line_unwritable", "warning", "the line that says `ready` cannot be written to"
           " standard output; the server serves"),
-    Event("stats", "info", "numbers of the last `--stats-interval`, unless they are those of the"
-          " line before"),
-    Event("signal_ignored", "info", "a signal came that asks for nothing, or for nothing more"),
-    Event("operator_asks", "info", "`tradechat-admin` of process `sender` asks for `command`"),
-    Event("operator_refused", "warning", "a process of another `user` asks for something"),
-    Event("log_reopened", "info", "SIGUSR1: every process opens its log file anew"),
+    Event("stats", "info", "numbers of the last `--stats-interval`, unless they are the same as in"
+          " the line before"),
+    Event("signal_ignored", "info", "a signal that has no meaning, or no further effect"),
+    Event("operator_asks", "info", "`tradechat-admin`, process `sender`, sent `command`"),
+    Event("operator_refused", "warning", "a process of another `user` sent a command"),
+    Event("log_reopened", "info", "SIGUSR1: every process reopens its log file"),
     Event("reloading", "info", "SIGHUP: the settings were read again, those that have `changed` are"
           " in force, and the workers are replaced one by one"),
     Event("settings_refused", "error", "SIGHUP: something is wrong with the settings, and nothing"
           " changes"),
-    Event("settings_kept", "warning", "SIGHUP: these settings have other values now, which wait for"
-          " a restart"),
-    Event("workers_resized", "info", "SIGTTIN or SIGTTOU: there are to be so many `workers`"),
-    Event("workers_not_resized", "info", "SIGTTIN or SIGTTOU, but there can be no more or fewer"
-          " `workers`"),
+    Event("settings_kept", "warning", "SIGHUP: new values of these settings take effect at the next"
+          " restart"),
+    Event("workers_resized", "info", "SIGTTIN or SIGTTOU: the number of workers becomes `workers`"),
+    Event("workers_not_resized", "info", "SIGTTIN or SIGTTOU, but `workers` is at its limit"),
     Event("connections_uneven", "warning", "the system cannot spread new connections over a part of"
           " the listeners: some workers accept on more than one"),
-    Event("connections_lost", "warning", "there is no descriptor for connections that were given to"
-          " a worker which has ended"),
+    Event("connections_lost", "warning", "no descriptor was free for connections handed to a worker"
+          " that has ended"),
     Event("overloaded", "warning", "a worker is later than `lag_limit`, or more answers wait than"
           " `queue_limit`: it answers requests ERR_SERVER_BUSY, chat first"),
     Event("overload_over", "info", "it refuses nothing any more, after `seconds`; how many of each"
           " class it has refused"),
-    Event("worker_leaves", "info", "another worker has the place of this one, which ends when its"
-          " clients have gone"),
+    Event("worker_leaves", "info", "another worker has replaced this one, which ends once its"
+          " clients have left"),
     Event("stopping", "info", "a signal asks the server to stop"),
     Event("interrupted_again", "warning", "a second SIGINT in a stop: the server ends at once"),
     Event("stopped", "info", "the server has ended in order, `seconds` after it was asked to"),
-    Event("process_died", "warning", "a process of the server has ended without having been told"
-          " to, and is replaced"),
+    Event("process_died", "warning", "a process of the server has ended without being asked to, and"
+          " is replaced"),
     Event("process_died_early", "warning", "a process was killed before it served, and is"
           " replaced"),
-    Event("process_stuck", "error", "a process has stood still for longer than `worker_timeout`,"
+    Event("process_stuck", "error", "a process has not responded for longer than `worker_timeout`,"
           " and is killed"),
-    Event("process_not_forked", "warning", "the system gives no process; it is asked again"),
-    Event("process_given_up", "error", "at a stop, a process keeps ending before everything is on"
-          " disk, and is not replaced any more"),
-    Event("process_unkillable", "error", "a process that was killed does not end"),
-    Event("workers_overdue", "warning", "workers do not end in their part of `graceful_timeout`,"
+    Event("process_not_forked", "warning", "the system refused to fork a process; the master tries"
+          " again"),
+    Event("process_given_up", "error", "at a stop, the master gave up restarting a process that"
+          " keeps exiting before everything is on disk"),
+    Event("process_unkillable", "error", "a process that was killed has not ended"),
+    Event("workers_overdue", "warning", "workers did not end in their part of `graceful_timeout`,"
           " and are killed"),
-    Event("processes_overdue", "warning", "processes do not end within `graceful_timeout`, and are"
+    Event("processes_overdue", "warning", "processes did not end within `graceful_timeout`, and are"
           " killed: every transaction is on disk, but no last snapshot, or not the last events of"
           " rooms"),
     Event("journal_unfinished", "error", "the journal is not on disk within `graceful_timeout`, and"
           " the server ends without its last `transactions`; none of them was answered, unless"
           " answers do not wait for the disk"),
-    Event("durability_lost", "error", "the server can make nothing durable any more, and stops"),
+    Event("durability_lost", "error", "the server can no longer make anything durable, and stops"),
     Event("lock_held_too_long", "error", "worker `waiting` waits for a lock far longer than any"
-          " transaction takes: who holds it is stopped or stuck, and is killed"),
-    Event("worker_unresponsive", "error", "a worker does not stand still for a repair, and is"
-          " killed"),
-    Event("repair_not_forked", "error", "the system gives no process for a repair; it is asked"
-          " again, and no worker goes on before"),
+          " transaction takes: the process that acquired it is stuck, and is killed"),
+    Event("worker_unresponsive", "error", "a worker does not pause for a repair, and is killed"),
+    Event("repair_not_forked", "error", "the system refused to fork a repair; the master tries"
+          " again, and the workers stay paused until then"),
     Event("repair_died", "warning", "a repair has ended before it was done, and another begins"),
     Event("repair_crashed", "error", "a fault in a repair"),
     Event("repaired", "info", "what a repair has done after the death of `workers`"),
     Event("invariant_broken", "error", "a problem that a repair found and cannot mend"),
-    Event("workers_resumed", "info", "a repair is over, and the workers go on"),
-    Event("state_discarded", "error", "the shared state does not hold together after a worker's"
-          " death: the server begins anew from its journal, all connections are lost"),
-    Event("state_lost", "error", "the shared state does not hold together after a worker's death,"
-          " and there is no journal: the server ends"),
-    Event("worker_stopping", "info", "a worker was told to end, with so many `connections`"),
+    Event("workers_resumed", "info", "a repair is done, and the workers carry on"),
+    Event("state_discarded", "error", "the shared state is inconsistent after a worker's death: the"
+          " server rebuilds it from the journal, and all connections are lost"),
+    Event("state_lost", "error", "the shared state is inconsistent after a worker's death, and"
+          " there is no journal: the server ends"),
+    Event("worker_stopping", "info", "a worker was asked to stop, while it had `connections`"),
     Event("worker_crashed", "error", "a fault in a worker, which is replaced"),
     Event("worker_crashed_in_lock", "error", "a fault in a worker while it changed the shared"
-          " state: it ends at once, and is repaired after"),
-    Event("not_accepting", "error", "there is no descriptor, or no memory, for a new connection:"
-          " clients wait, and a worker tries again after `retry_s` seconds"),
-    Event("callback_crashed", "error", "a fault in a worker, which goes on"),
+          " state: it ends at once, and a repair follows"),
+    Event("not_accepting", "error", "no descriptor or memory is left for a new connection: clients"
+          " wait, and a worker tries again after `retry_s` seconds"),
+    Event("callback_crashed", "error", "a fault in a worker, which carries on"),
     Event("child_crashed", "error", "a fault in a new process, which ends"),
     Event("master_crashed", "error", "a fault in the master: the server ends"),
     Event("thread_crashed", "error", "a fault in a thread, which ends"),
-    Event("exception_ignored", "error", "a fault where none can be raised; the process goes on"),
-    Event("library_warned", "warning", "what a library says"),
+    Event("exception_ignored", "error", "a fault where none can be raised; the process carries on"),
+    Event("library_warned", "warning", "a warning of a library"),
     Event("login", "debug", "a session begins"),
     Event("session_ended", "debug", "a session ends"),
     Event("refused", "debug", "a request is answered with an error"),
     Event("loader_crashed", "error", "a fault while the state on disk was read; the server cannot"
           " start"),
-    Event("loading", "info", "how far the start is in reading the state from disk"),
+    Event("loading", "info", "how much of the state the start has read from disk"),
     Event("loaded", "info", "the state on disk is in the region, as of `txn_id`"),
     Event("new_data_directory", "warning", "`path` was empty: a new bank begins in it"),
     Event("history_damaged", "warning", "the journal is damaged below a snapshot: nothing is lost"
@@ -121,36 +120,40 @@ EVENTS: Final = (
     Event("clock_behind_log", "warning", "the clock is `seconds` behind the newest transaction"),
     Event("clock_went_back", "warning", "the clock went back by `seconds`; times in the log do"
           " not"),
-    Event("idle_times_unknown", "warning", "the file of a stop is passed over: all clients begin to"
-          " be idle at the start"),
-    Event("idle_times_unwritable", "warning", "a stop cannot keep how long clients were idle"),
+    Event("idle_times_unknown", "warning", "the idle times kept at the last stop cannot be used:"
+          " every client counts as idle from the start on"),
+    Event("idle_times_unwritable", "warning", "how long clients were idle could not be kept at the"
+          " stop"),
     Event("events_copied", "warning", "the archive lags far behind: the events of journal segment"
           " `segment` were copied for it, and the segment goes"),
-    Event("events_not_copied", "error", "they could not be, so the segment stays, and all that"
-          " follow"),
+    Event("events_not_copied", "error", "these events could not be copied, so this segment and all"
+          " later ones stay"),
     Event("snapshot_made", "info", "a snapshot of the state as of `txn_id`"),
     Event("snapshot_failed", "error", "no snapshot could be made; the journal has it all"),
-    Event("snapshot_unwritable", "error", "why a snapshot could not be made: the disk"),
-    Event("snapshot_crashed", "error", "why a snapshot could not be made: a fault of the program"),
+    Event("snapshot_unwritable", "error", "a snapshot could not be written"),
+    Event("snapshot_crashed", "error", "a snapshot could not be made, because of a fault in the"
+          " program"),
     Event("snapshot_damaged", "warning", "a snapshot is damaged, and the one before it is used"),
     Event("journal_end_cut", "warning", "the journal ended in a batch that was not written wholly;"
           " nothing of it had been answered, and it is in `kept`"),
-    Event("events_lost", "error", "a start has found `events` damaged, and goes on without them:"
+    Event("events_lost", "error", "a start has found `events` damaged, and carries on without them:"
           " money is whole, rooms and inboxes begin a new epoch unless they are `in_histories`, and"
-          " clients are not told of earlier requests what may be wrong; their bytes are in `kept`"),
+          " no client gets an outcome of an earlier request that may be wrong; their bytes are in"
+          " `kept`"),
     Event("disk_full", "error", "the journal's next segment cannot be allocated in `directory`:"
           " requests that need space are refused until it can"),
-    Event("disk_has_space", "info", "it could be allocated again, and requests are taken"),
+    Event("disk_has_space", "info", "the segment could be allocated, and requests are accepted"
+          " again"),
     Event("journal_damaged", "error", "a snapshot's process found damage in the journal"),
     Event("journal_unusable", "error", "the journal is damaged or of another format: the server"
           " stops"),
     Event("journal_unwritable", "error", "the journal cannot be written: no transaction is"
           " accepted, and the server stops"),
     Event("journal_crashed", "error", "a fault in the journal process, which is replaced"),
-    Event("worker_outlived_journal", "warning", "a worker did not stop in time, and can make no"
-          " transaction any more"),
+    Event("worker_outlived_journal", "warning", "a worker did not stop in time, and can no longer"
+          " make transactions"),
     Event("histories_end_cut", "warning", "the files of the histories ended in something that was"
-          " not written wholly; it is taken from the journal once more"),
+          " not written wholly; it is read from the journal again"),
     Event("histories_set_aside", "error", "the files of the histories are damaged, or do not belong"
           " to the journal: they are in `kept`, and histories begin where the journal does"),
     Event("histories_shortened", "warning", "the histories had events that the journal does not"
@@ -158,7 +161,7 @@ EVENTS: Final = (
     Event("histories_lack_events", "error", "events are damaged in the journal that the histories"
           " did not have yet: they are not shown any more"),
     Event("histories_unwritable", "error", "the histories cannot be kept up: chat is refused until"
-          " they can, money goes on, and it is tried again"),
+          " they can, payments continue, and the archive tries again"),
     Event("histories_late", "error", "more than `archive_lag_max` is missing in the histories: chat"
           " is refused until they have caught up"),
     Event("histories_recovered", "info", "the histories can be kept up again"),

@@ -75,12 +75,12 @@ rooms and inboxes, which are made from the journal and can be made anew from it.
 
 The unit is the **word**: 8 bytes, unsigned, little-endian. Offsets and sizes are in bytes. A CRC is
 CRC-64/WE (of `123456789` it is `{CRC_CHECK:#018x}`). It is the last word of a header, and covers
-the words of the header before it; that of a snapshot goes on over its users, clients and rooms. A
+the words of the header before it; that of a snapshot continues over its users, clients and rooms. A
 hash is SHA-256.
 
 The journal is a **chain**. The header of a batch has the hash of its transactions, of its events,
 and of the header before it. So the hash of one header stands for all that came before it: what
-belongs to another journal, or to another copy of this one that has gone its own way, does not fit.
+belongs to another journal, or to another copy of this one that was written to since, does not fit.
 A snapshot and the position name that hash.
 
 ## What stands where
@@ -92,14 +92,14 @@ _PLACES: Final = (
         f"`{IDENTITY}`",
         (
             "lines of text: the format; a secret of 32 bytes in hex; the identity of the log in "
-            "hex; while a repair goes on, the identity that it gives the log; and `crc` with the "
+            "hex; while a repair runs, the identity that it gives the log; and `crc` with the "
             "CRC-64/WE of the lines before it, in hex"
         ),
     ),
     (f"`{JOURNAL}/{_NUMBER}.{JOURNAL_SUFFIX}`", "a segment of the journal; N: its number, from 1"),
     (
         f"`{JOURNAL}/{_NUMBER}.{SPILL_SUFFIX}`",
-        "events of a segment that has gone, for the histories; N: its number",
+        "events of a removed segment, for the histories; N: its number",
     ),
     (
         f"`{SNAPSHOTS}/{_NUMBER}-{_NUMBER}.{SNAPSHOT_SUFFIX}`",
@@ -175,7 +175,7 @@ Batches are written without waiting for the disk, and synced about once a second
 leave several of them damaged: what no later batch says was durable (`synced`) is cut off, and taken
 from the journal once more. Any other damage, or another `log_id` or `epoch`, keeps no server from
 starting: the files are moved to `removed-TIME/`, and the histories are made anew from what the
-journal has. They begin where it does then; the numbers of rooms and inboxes go on."""
+journal has. They begin where it does then; the numbers of rooms and inboxes continue."""
 
 _END: Final = """
 ## Torn, or damaged
@@ -220,7 +220,7 @@ What was said in them is lost, unless the histories have it, and so are the outc
 messages, of which nobody knows whose they were. So every client's record is marked: the next LOGIN
 of the client sets the record's floor to its `next_req_id` (NEW_FLOOR), durably before it is
 answered, and a repeat of an earlier request that has no outcome is answered "outcome unknown" and
-never executed twice. The numbers of rooms and inboxes go on as the histories have them, if those
+never executed twice. The numbers of rooms and inboxes continue as the histories have them, if those
 have every event of the batch; otherwise they begin anew in a new epoch. What was found stands in
 the BEGIN of that start, a transaction EVENTS_LOST for each batch and each of its rooms, and every
 later start goes by it. Until a start has dealt with them no snapshot is made. Below the newest good
@@ -275,12 +275,12 @@ that a room or an inbox has given is never given again in its epoch, also after 
 **A full disk.** A request gets its place in memory only where the file that is already allocated
 has room for it, and beside it for a leave of every member. So where the next segment cannot be
 allocated, requests that need space are answered with ERR_SERVER_BUSY at once, everything that was
-executed before can still be written, whoever is there can leave, and the server goes on by itself
-when there is space again (`disk_full`, `disk_has_space`).
+executed before can still be written, whoever is there can leave, and the server carries on by
+itself when there is space again (`disk_full`, `disk_has_space`).
 
 **The archive lags or cannot write.** Where more than `archive_lag_max` of events is missing in the
 histories, or they cannot be written, requests that make events are answered with ERR_SERVER_BUSY,
-and all others go on. It is tried again every second, and recovers by itself
+and all others continue. It is tried again every second, and recovers by itself
 (`histories_unwritable`, `histories_late`, `histories_recovered`).
 
 **Errors.** After the first error of a write or a sync the journal writes nothing any more, for
@@ -339,7 +339,7 @@ This version reads format {FORMAT_VERSION}. A directory of another format is ref
 as a whole, and not changed; a file of another format in it likewise. From format {FORMAT_VERSION}
 on every change of the format comes with a converter.
 
-Formats 1 and 2 were those of versions that were never published, and have no converter. To go on
+Formats 1 and 2 were those of versions that were never published, and have no converter. To carry on
 with one, start the version that wrote it and stop it cleanly. Its `tradechat-admin journal dump
 --json` is every transaction that its journal keeps, in order, a JSON object each. Secrets are
 hidden in it, so passwords do not come over by it. Then begin with a new directory.

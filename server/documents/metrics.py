@@ -25,7 +25,7 @@ def document() -> str:
             "",
             "`/metrics` of the [admin port](OPERATIONS.md) answers these in the text format of",
             "Prometheus. All are summed over the workers, but for those with the label `worker`.",
-            "They begin at 0 when the server starts; a worker that is replaced goes on with its",
+            "They begin at 0 when the server starts; a worker that replaces another continues its",
             "slot's. Of opcodes and statuses those are there that have occurred. Metrics of the",
             "disk are there if something is kept on disk (`--durability` other than `none`).",
             "",

@@ -31,7 +31,7 @@ def document() -> str:
         "`-` and `_` are the same. An unknown key in it is an error. A variable is passed over,",
         "with a warning, if it is empty, if no setting has its name, or if a platform set",
         f"it for a service called tradechat (as Kubernetes: `{PREFIX}PORT=tcp://...`).",
-        f"`{VARIABLE}=1` is no setting: any program of tradechat runs interpreted with it.",
+        f"`{VARIABLE}=1` is not a setting: with it, any program of tradechat runs interpreted.",
         "",
         "SIGHUP to the server has it read all of them again. Those that have `yes` below come into",
         "effect with that; a new value of another one waits for a restart, and the log says so",

@@ -222,7 +222,7 @@ def event_size(frame_len: int) -> int:
 
 SPILL: Final = Header(
     "header of copied events",
-    "The events of a segment that has gone before the histories had them, oldest batch first: of "
+    "The events of a segment that was removed before the histories had them, oldest first: of "
     "each batch that has events, and of each BEGIN, its offset in the segment (8 bytes), its "
     "header, and its events. It is written as a whole before the segment goes, and goes itself "
     "when the histories have its events on the disk.",

@@ -58,7 +58,7 @@ class Orders:
             log.error(
                 "settings_refused",
                 reason=str(error),
-                advice="correct it and ask again: the server goes on with what it had",
+                advice="correct it and ask again: the server keeps the settings it had",
             )
             return Answer(False, f"the settings are refused, and nothing changes: {error}")
         self._resources.settings = settings

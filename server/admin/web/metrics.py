@@ -323,7 +323,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric(
         "killed_processes_total",
         _C,
-        "processes that the master killed as they stood still",
+        "processes that the master killed as they did not respond",
         _word("repairs", "kills"),
     ),
     Metric("repairs_total", _C, "repairs of the shared state done", _word("repairs", "repairs")),

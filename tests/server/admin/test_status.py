@@ -235,7 +235,7 @@ def test_top_shows_workers_and_obeys_its_keys(tmp_path: Path) -> None:
             terminal.press("s")
             terminal.await_shown("sorted by requests_per_s")
             terminal.press("p")
-            paused = terminal.await_shown("paused: p goes on")
+            paused = terminal.await_shown("paused: p resumes")
             terminal.press("s")
             again = terminal.await_shown("sorted by connections")
             rates = [text.split("requests/s")[1].splitlines()[0] for text in (paused, again)]
