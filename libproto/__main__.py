@@ -1,4 +1,4 @@
-"""The command line: `python -m libproto decode HEX` and `python -m libproto doc`."""
+"""The command line: `python -m libproto decode HEX`, `dissector` and `doc`."""
 
 import argparse
 import io
@@ -8,6 +8,7 @@ from typing import Final
 
 import libproto
 from libproto.describe import document, explain
+from libproto.dissector import dissector
 
 PROGRAM: Final = f"python -m {libproto.__name__}"
 
@@ -22,12 +23,18 @@ def main(arguments: list[str] | None = None) -> int:
     decode.add_argument(
         "hex", nargs="+", metavar="HEX", help="the bytes in hex, spaces allowed; - reads them"
     )
+    lua = commands.add_parser(
+        "dissector", help="write a dissector for Wireshark and tshark, in Lua, to standard output"
+    )
+    lua.add_argument("--output", type=Path, metavar="PATH", help="write it there")
     doc = commands.add_parser("doc", help="write the protocol document")
     doc.add_argument("--check", action="store_true", help="only say whether it is up to date")
     doc.add_argument("--output", type=Path, default=Path("docs/PROTOCOL.md"), metavar="PATH")
     options = parser.parse_args(arguments)
     if options.command == "doc":
         return _doc(doc, options.output, options.check)
+    if options.command == "dissector":
+        return _dissector(lua, options.output)
     return _decode(decode, options.hex)
 
 
@@ -44,6 +51,17 @@ def _decode(parser: argparse.ArgumentParser, words: list[str]) -> int:
     text, good = explain(data)
     sys.stdout.write(text)
     return 0 if good else 1
+
+
+def _dissector(parser: argparse.ArgumentParser, path: Path | None) -> int:
+    if path is None:
+        sys.stdout.write(dissector())
+        return 0
+    try:
+        path.write_text(dissector(), encoding="utf-8")
+    except OSError as error:
+        parser.error(f"{path}: {error.strerror}")
+    return 0
 
 
 def _doc(parser: argparse.ArgumentParser, path: Path, check: bool) -> int:

@@ -49,6 +49,18 @@ def test_decode_of_a_bad_frame() -> None:
     assert "TRANSFER request" in done.stdout
 
 
+def test_the_dissector(tmp_path: Path) -> None:
+    done = run("dissector")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '[0x0203] = "TRANSFER"' in done.stdout
+    path = tmp_path / "tradechat.lua"
+    assert run("dissector", "--output", str(path)).returncode == 0
+    assert path.read_text(encoding="utf-8") == done.stdout
+    done = run("dissector", "--output", str(tmp_path / "no" / "x.lua"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "No such file" in done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [(), ("decode",), ("decode", "4e5"), ("decode", "hello"), ("decode", ""), ("nonsense",)],
