@@ -128,6 +128,10 @@ class Pipe:
         self._unsent = None
         self._end()
 
+    def fileno(self) -> int:
+        """The descriptor of its socket."""
+        return self._fd
+
     # ---- for the pump
 
     def open(self) -> None:

@@ -46,14 +46,29 @@ def reason(error: Exception) -> str:
     return error.strerror or str(error)
 
 
-def _bound(host: str, port: int, share: bool) -> socket.socket:
-    """Return a socket bound to the first address that `host` stands for."""
+_Address = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+
+
+def _resolved(host: str, port: int) -> tuple[int, int, int, _Address]:
+    """Return family, kind, protocol and address of the first one that `host` stands for."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (socket.gaierror, UnicodeError) as error:
         raise NetError(f"host {host!r} cannot be resolved: {reason(error)}") from error
+    return family, kind, proto, address
+
+
+def where(host: str, port: int) -> tuple[object, ...]:
+    """Return the address that a listener on `host` and `port` has, as its `getsockname` tells it
+    but for a `port` that is 0. Raises NetError."""
+    return _resolved(host, port)[3]
+
+
+def _bound(host: str, port: int, share: bool) -> socket.socket:
+    """Return a socket bound to the first address that `host` stands for."""
+    family, kind, proto, address = _resolved(host, port)
     try:
         sock = socket.socket(family, kind, proto)
     except OSError as error:

@@ -59,6 +59,7 @@ class Transport(Protocol):
     def write_eof(self) -> None: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...
+    def fileno(self) -> int: ...
 
 
 class FrameProtocol:
@@ -222,6 +223,15 @@ class FrameProtocol:
         elif not self._reasons:
             self.finish()
         return True
+
+    @property
+    def untouched(self) -> bool:
+        """Nothing has been read or sent: another process can serve it as well."""
+        return not (self.arrived or self.out or self.phase or self.transport is None)
+
+    def fileno(self) -> int:
+        """The descriptor of the socket; -1 where it is closed."""
+        return -1 if self.transport is None else self.transport.fileno()
 
     @property
     def busy(self) -> bool:

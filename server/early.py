@@ -19,6 +19,8 @@ SIGNALS: Final = {
     "SIGHUP": "read the settings again, and replace the workers one by one, without losing a"
     " client",
     "SIGTTIN, SIGTTOU": "one worker more, one less; from 1 to `--max-workers`",
+    "SIGUSR2": "start the program anew, as it was started, to take the place of this server: an"
+    " upgrade in place",
     "SIGUSR1": "open the log files anew, after they were renamed",
 }
 """What the master does at each; it ignores all others."""

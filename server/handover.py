@@ -2,7 +2,8 @@
 
 Each slot has a pair of sockets that keep messages apart; all workers have the sending ends of all.
 A message is one descriptor. Who sends never waits: where a queue is full it serves the connection
-itself. What is in the queue of a worker that has ended, the master gives to another one.
+itself. What is in the queue of a worker that has ended, the master gives to another one, or to the
+server that takes the place of this one.
 """
 
 import errno
@@ -18,11 +19,18 @@ _MARK = b"c"  # a message without a byte would be the end of the stream
 
 def give(to: socket.socket, sock: socket.socket) -> bool:
     """Send a connection, and close it here; False where it cannot be sent now."""
-    try:
-        socket.send_fds(to, [_MARK], [sock.fileno()], socket.MSG_DONTWAIT)
-    except OSError:
+    if not give_copy(to, sock.fileno()):
         return False
     sock.close()
+    return True
+
+
+def give_copy(to: socket.socket, fd: int) -> bool:
+    """Send a descriptor of a connection; False where it cannot be sent now."""
+    try:
+        socket.send_fds(to, [_MARK], [fd], socket.MSG_DONTWAIT)
+    except OSError:
+        return False
     return True
 
 

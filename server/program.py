@@ -37,13 +37,17 @@ def _run(release_signals: Callable[[], object]) -> int:
     except ConfigError as error:
         output.complain(f"{PROGRAM}: {error}")
         return Exit.USAGE
-    if loaded.action is Action.RUN:
+    if loaded.action in (Action.RUN, Action.TAKE_OVER):
+        take_over = loaded.action is Action.TAKE_OVER
+        if take_over and loaded.settings.durability == "none":
+            output.complain(f"{PROGRAM}: --take-over needs a journal: durability must not be none")
+            return Exit.USAGE
         open_streams()
         _warn(loaded.settings, loaded.passed_over)
         configuration = Configuration(
             loaded.settings, lambda: load(sys.argv[1:], os.environ).settings
         )
-        return serve(loaded.settings, configuration)
+        return serve(loaded.settings, configuration, take_over=take_over)
     release_signals()
     for variable in loaded.passed_over:
         output.complain(f"{PROGRAM}: {variable}")

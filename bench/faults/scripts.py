@@ -15,9 +15,11 @@ from typing import Final, NamedTuple
 
 import uvloop
 
+from bench.faults import taking_over
 from bench.faults.load import Load, RunFailed
 from bench.faults.probe import Fault, Probe, Sample, pauses
 from bench.faults.report import Report
+from bench.faults.taking_over import TakeOvers
 from bench.faults.verdict import judge
 from bench.lab.process import (
     ARCHIVE_TITLE,
@@ -149,7 +151,8 @@ class Script(NamedTuple):
         """RunFailed where nothing can be said about the server."""
         try:
             if self.needs_own:
-                return _crash(self, options)
+                run = _take_over if self.name == "take-over" else _crash
+                return run(self, options)
             if self.disturb is None:
                 return _interrupt(self, options)
             if options.port:
@@ -214,6 +217,15 @@ SCRIPTS: Final = (
         None,
         needs_own=True,
         flags=("--room-history=20000",),  # so that the verdict sees all of a run
+    ),
+    Script(
+        "take-over",
+        "start another server that takes the place of the one before; of some, kill one of the two",
+        3.0,
+        "a take-over every",
+        None,
+        needs_own=True,
+        flags=("--room-history=20000",),
     ),
     Script("interrupt", "SIGINT to the server under load", 3.0, "a SIGINT after", None),
 )
@@ -400,6 +412,38 @@ async def _play_crashes(
         unfinished.append(f"the server does not start again: {error}")
     finally:
         await load.end()
+
+
+# ---- one server in the place of another
+
+
+def _take_over(script: Script, options: Options) -> Report:
+    done = TakeOvers()
+    with _own(script, options) as own:
+        load = Load("127.0.0.1", own.port, options.connections, options.rate, options.seed)
+        every = script.every_s if options.every is None else options.every
+        uvloop.run(taking_over.play(load, own, options.seconds, every, options.seed, done))
+        verdict = judge(load.history)
+        errors = own.errors()
+    reconnects = [each for user in load.users for each in user.reconnects]
+    figures: dict[str, float] = dict(verdict.figures)
+    figures["take_overs"] = done.count
+    figures["new_killed"] = done.new_killed
+    figures["old_killed"] = done.old_killed
+    figures["given_up"] = load.impatient
+    figures["reconnects"] = len(reconnects)
+    waits = {"from the start of a server to `ready`": done.took_s, "reconnecting": reconnects}
+    report = Report(
+        script.name,
+        script.setting(options),
+        load.history.complete,
+        figures,
+        verdict.problems,
+        {what: values for what, values in waits.items() if values},
+    )
+    if not report.good:
+        report.errors = errors
+    return report
 
 
 # ---- SIGINT

@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -115,15 +116,18 @@ class Server:
             self.port = self._read_ready(bool(ready))
             self._undo = undo.pop_all()
 
-    def _begin(self) -> None:
+    def _started(self, *flags: str) -> "subprocess.Popen[str]":
         # In a process group of its own: Ctrl-C is for us, and we end it.
-        self._process = subprocess.Popen(  # noqa: S603 - our own server, our own flags
-            self._command,
+        return subprocess.Popen(  # noqa: S603 - our own server, our own flags
+            [*self._command, *flags],
             stdout=subprocess.PIPE,
             text=True,
             process_group=0,
             preexec_fn=_follow_parent,
         )
+
+    def _begin(self) -> None:
+        self._process = self._started()
         self._sweeper = _Sweeper(self._directory.name, self._process.pid)
 
     def _read_ready(self, said: bool) -> int:
@@ -176,6 +180,20 @@ class Server:
                 Path(path).unlink(missing_ok=True)
 
 
+def _kill(process: "subprocess.Popen[str]") -> None:
+    """SIGKILL to a server's processes, which are a group; all are gone then. May be repeated."""
+    if process.returncode is not None:
+        return
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # whoever the master leaves behind is our child then
+    os.killpg(process.pid, signal.SIGKILL)  # it is there as long as nobody has waited for it
+    process.wait()
+    with suppress(ChildProcessError):  # nobody is left of the group
+        while True:
+            os.waitpid(-process.pid, 0)
+    assert process.stdout is not None
+    process.stdout.close()
+
+
 class OwnServer(Server):
     """A server of the script's own, in a temporary directory."""
 
@@ -190,16 +208,9 @@ class OwnServer(Server):
 
     def crash(self) -> None:
         """SIGKILL to all its processes at one moment; when this returns all are gone."""
-        # Whoever the master leaves behind becomes our child, and can be waited for.
-        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        master = self.pid
-        for pid in family_of(master):
+        for pid in family_of(self.pid):
             self._regions |= shared_memory_of(pid)
-        os.killpg(master, signal.SIGKILL)  # the group is there as long as nobody has waited for it
-        self._process.wait()
-        with suppress(ChildProcessError):  # nobody is left of the group
-            while True:
-                os.waitpid(-master, 0)
+        _kill(self._process)
 
     def begin_again(self) -> None:
         """Start it again: same data, same port. `await_ready` comes next, or `crash`."""
@@ -208,6 +219,42 @@ class OwnServer(Server):
             self._process.stdout.close()
             self._sweeper.end()
             self._begin()
+
+    # ---- another one in its place
+
+    def begin_successor(self) -> None:
+        """Start another one that takes its place. `await_successor` comes next, or
+        `kill_successor`."""
+        with signals_held():
+            self._successor = self._started("--take-over")
+            self._undo.callback(_kill, self._successor)
+
+    def successor_ended(self) -> bool:
+        return self._successor.poll() is not None
+
+    @contextmanager
+    def successor_stopped(self) -> Iterator[None]:
+        """Its master does nothing meanwhile."""
+        self._successor.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._successor.send_signal(signal.SIGCONT)
+
+    def kill_successor(self) -> None:
+        """SIGKILL to all its processes at one moment; when this returns all are gone."""
+        _kill(self._successor)
+
+    async def await_successor(self, before: int = 0) -> None:
+        """Until it serves, and the one before has ended with this code. ServerFailed."""
+        former, self._process = self._process, self._successor
+        self._sweeper.end()
+        self._sweeper = _Sweeper(self._directory.name, self.pid)
+        await self.await_ready()
+        if (code := former.wait(_END_S)) != before:
+            raise ServerFailed(f"the server whose place was taken ended with exit code {code}")
+        assert former.stdout is not None
+        former.stdout.close()
 
     async def await_ready(self) -> None:
         """ServerFailed."""

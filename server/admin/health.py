@@ -35,6 +35,8 @@ def health(of: Snapshot) -> Health:
         reasons.append("the server is starting: it loads its state, or waits for its workers")
     elif header["state"] == ServerState.DRAINING:
         reasons.append("the server is stopping: it answers what it has received")
+    elif header["state"] == ServerState.HANDING_OVER:
+        reasons.append("another server takes its place: it answers what it has received")
     if header["recovery"]:
         reasons.append("a worker has died: the others pause until its work is repaired")
     if journal["failed"]:

@@ -29,6 +29,7 @@ class Action(Enum):
     """What the operator asked for."""
 
     RUN = "run"
+    TAKE_OVER = "take-over"
     CHECK_CONFIG = "check-config"
     PRINT_CONFIG = "print-config"
 
@@ -84,6 +85,10 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 # Flags that are no settings: they say what to do, and have no place in a file.
 CONFIG_ABOUT = f"TOML file with settings, named as the flags are; also {CONFIG_VARIABLE}"
 ACTIONS = (
+    (
+        Action.TAKE_OVER,
+        "serve in the place of the server that runs on the data directory; nobody is refused",
+    ),
     (Action.CHECK_CONFIG, "check the configuration, say what is wrong, and end"),
     (Action.PRINT_CONFIG, "print the settings in force and where each comes from, and end"),
 )

@@ -39,6 +39,24 @@ EVENTS: Final = (
     Event("signal_ignored", "info", "a signal that has no meaning, or no further effect"),
     Event("operator_asks", "info", "`tradechat-admin`, process `sender`, sent `command`"),
     Event("operator_refused", "warning", "a process of another `user` sent a command"),
+    Event("upgrade_started", "info", "SIGUSR2: the program was started again, to take the place of"
+          " this server"),
+    Event("upgrade_not_started", "error", "SIGUSR2: the `program` cannot be started"),
+    Event("take_over_begins", "info", "the process `successor` is to take the place of this server,"
+          " and has been given its listening sockets; this one serves on"),
+    Event("take_over_abandoned", "warning", "that process has ended before it was ready: this"
+          " server serves on"),
+    Event("handing_over", "info", "that process is ready: this server answers, brings all to disk"
+          " and lets go of its data"),
+    Event("taken_over", "info", "that process serves: this server ends"),
+    Event("take_over_failed", "error", "that process has ended before it served: this server begins"
+          " anew from the journal, on the same sockets"),
+    Event("take_over_unheard", "warning", "the other server of a take-over has ended, and cannot be"
+          " told anything"),
+    Event("taking_over", "info", "this server has the sockets of the process `predecessor`, which"
+          " is to end now"),
+    Event("predecessor_died", "warning", "that process was killed, or has failed: this server goes"
+          " on from the journal"),
     Event("log_reopened", "info", "SIGUSR1: every process reopens its log file"),
     Event("reloading", "info", "SIGHUP: the settings were read again, those that have `changed` are"
           " in force, and the workers are replaced one by one"),

@@ -36,10 +36,14 @@ class DirectoryUnusable(JournalError):
     """The directory cannot be made or opened, or a running server has it."""
 
 
+class DirectoryInUse(DirectoryUnusable):
+    """A running server has it."""
+
+
 def lock_data(data: Path) -> int:
     """Take the data directory for one server; the answer is a descriptor whose lock every child
     inherits. The directory itself is locked, since a file in it could be removed. Raises
-    DirectoryUnusable."""
+    DirectoryUnusable, DirectoryInUse."""
     try:
         _make_directory(data.absolute())
         fd = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -59,7 +63,7 @@ def lock_data(data: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(fd)
-        raise DirectoryUnusable(
+        raise DirectoryInUse(
             f"the data directory {data} is in use by a running server: stop it, or choose another "
             "with --data"
         ) from error

@@ -21,11 +21,10 @@ import liblog
 from server import handover
 from server.child import LEAVE, fork_failure
 from server.master.children import WORKER, Child, Children
-from server.master.resources import Resources
+from server.master.resources import QUEUE_MAX, Resources
 from server.master.vacancy import Vacancy
 
 ALONE_S: Final = 0.2  # the longest back-off while no worker is there at all
-QUEUE_MAX: Final = 1024  # connections, more than a queue can have
 SLOT_S: Final = 0.1  # between looks for a slot that is free
 
 log = liblog.get("master")

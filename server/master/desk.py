@@ -3,7 +3,6 @@
 import os
 import select
 import socket
-import struct
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Final
 
 import liblog
 from server import control
-from server.control import MESSAGE_MAX, SOCKET, Answer, Ask
+from server.control import MESSAGE_MAX, SOCKET, TAKE_OVER, Answer, Ask, Peer
 
 OPEN_MAX: Final = 8  # connections that have asked for nothing yet: the oldest goes first
 BACKLOG: Final = 64
-_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 log = liblog.get("master")
 
@@ -49,8 +47,13 @@ class Desk:
         self._poll = poll
         poll.register(self._listener, select.POLLIN)
 
-    def take(self, answer: Callable[[Ask], Answer]) -> None:
-        """Answer what was asked since."""
+    def take(
+        self,
+        answer: Callable[[Ask], Answer],
+        offer: Callable[[socket.socket, Peer], Answer | None],
+    ) -> None:
+        """Answer what was asked since. offer: has a take-over begin; the connection is its own
+        then, unless it answers why not."""
         while True:
             try:
                 sock, _ = self._listener.accept()
@@ -69,29 +72,40 @@ class Desk:
                 continue
             except OSError:
                 data = b""
+            self._forget(sock)
             if data:
+                told = self._answer(sock, data, answer, offer)
+                if told is None:
+                    continue
                 with suppress(OSError):  # it has gone, and it is done all the same
-                    sock.send(control.encode(self._answer(sock, data, answer)))
-            self._close(sock)
+                    sock.send(control.encode(told))
+            sock.close()
 
     @staticmethod
-    def _answer(sock: socket.socket, data: bytes, answer: Callable[[Ask], Answer]) -> Answer:
-        found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, uid, _ = _CREDENTIALS.unpack(found)
-        if uid not in (0, os.geteuid()):
-            log.warning("operator_refused", sender=pid, user=uid)
+    def _answer(
+        sock: socket.socket,
+        data: bytes,
+        answer: Callable[[Ask], Answer],
+        offer: Callable[[socket.socket, Peer], Answer | None],
+    ) -> Answer | None:
+        peer = control.peer(sock)
+        if peer.uid not in (0, os.geteuid()):
+            log.warning("operator_refused", sender=peer.pid, user=peer.uid)
             return Answer(False, "only the server's own user and root may ask it for something")
         try:
             ask = control.decode_ask(data)
         except ValueError as error:
             return Answer(False, f"the request cannot be read: {error}")
-        log.info("operator_asks", command=ask.command, worker=ask.worker, sender=pid)
-        return answer(ask)
+        log.info("operator_asks", command=ask.command, worker=ask.worker, sender=peer.pid)
+        return offer(sock, peer) if ask.command == TAKE_OVER else answer(ask)
 
-    def _close(self, sock: socket.socket) -> None:
+    def _forget(self, sock: socket.socket) -> None:
         self._open.remove(sock)
         if self._poll is not None:
             self._poll.unregister(sock)
+
+    def _close(self, sock: socket.socket) -> None:
+        self._forget(sock)
         sock.close()
 
     def close(self) -> None:

@@ -3,13 +3,20 @@
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from typing import Final
 
 READY: Final = "READY=1"
 STOPPING: Final = "STOPPING=1"
 ALIVE: Final = "WATCHDOG=1"
+
+
+def be_main(environ: MutableMapping[str, str] = os.environ) -> None:
+    """This process is the service's main one from now on, in the place of the one that was started:
+    it gives the signs of life that the manager waits for."""
+    if "WATCHDOG_PID" in environ:
+        environ["WATCHDOG_PID"] = str(os.getpid())
 
 
 class ServiceManager:

@@ -1,17 +1,21 @@
 """What the operator has the master do while it serves, by a signal or over the socket."""
 
+import os
 import signal
+import sys
 from typing import Final
 
 import liblog
-from server.config import ConfigError, Configuration
+from server.config import Action, ConfigError, Configuration
 from server.control import Answer, Ask
 from server.early import signal_name
 from server.master.crew import Crew
 from server.master.resources import Resources
 
-COMMANDS: Final = frozenset({signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU})
+COMMANDS: Final = frozenset({signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2})
 """Signals that are obeyed while it serves, and kept until then."""
+
+TAKE_OVER_FLAG: Final = f"--{Action.TAKE_OVER.value}"
 
 log = liblog.get("master")
 
@@ -28,12 +32,27 @@ class Orders:
         if number == signal.SIGHUP:
             self._reload()
             return
+        if number == signal.SIGUSR2:
+            self._upgrade()
+            return
         before, most = len(self._crew), self._resources.seats
         count = self._crew.resize(before + (1 if number == signal.SIGTTIN else -1))
         if count == before:
             log.info("workers_not_resized", signal=signal_name(number), workers=count, most=most)
         else:
             log.info("workers_resized", signal=signal_name(number), workers=count, most=most)
+
+    def _upgrade(self) -> None:
+        """Start the program again, as it was started, to take the place of this server: a service
+        manager takes only a process of this service for its new main one."""
+        command = [each for each in sys.orig_argv if each != TAKE_OVER_FLAG]
+        environ = {name: value for name, value in os.environ.items() if name != "WATCHDOG_PID"}
+        try:
+            pid = os.posix_spawn(sys.executable, [*command, TAKE_OVER_FLAG], environ)
+        except OSError as error:
+            log.error("upgrade_not_started", program=sys.executable, reason=error.strerror)
+        else:
+            log.info("upgrade_started", successor=pid)
 
     def answer(self, ask: Ask) -> Answer:
         """What was asked for over the socket."""

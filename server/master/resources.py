@@ -9,40 +9,35 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from enum import Enum, auto
 from typing import Final, Protocol, TypeVar
 
 import liblog
-from libnet.errors import AddressInUse
-from libnet.sockets import USER_TIMEOUT_MS, listen, listen_first, steer, tune
+from libnet.sockets import USER_TIMEOUT_MS, steer, tune
 from libnet.wakeup import Wakeup
-from server.child import limit_of
+from server import handover
 from server.config import Settings
 from server.core.state import initialise
-from server.early import write_line
-from server.journal.directory import DataDirectory, Identity, lock_data
+from server.journal.directory import DataDirectory, DirectoryInUse, Identity, lock_data
 from server.journal.disk import Disk
 from server.journal.errors import JournalError
+from server.master import listening
+from server.master.acquire import step
 from server.master.desk import Desk
+from server.master.listening import Listening
 from server.master.signals import SignalQueue
 from server.region.layout import Capacities
-from server.region.region import Region, RegionError
+from server.region.region import Region
+
+LOCK_S: Final = 20.0
+"""How long the data directory is waited for that another server has let go of, or was killed with:
+its other processes end a little later. Less than a service manager waits for a sign of life."""
+LOCK_POLL_S: Final = 0.005
+QUEUE_MAX: Final = 1024  # connections, more than a queue can have
 
 log = liblog.get("master")
-
-
-class CannotStart(Exception):
-    """The server cannot start; the text is one sentence that says why and what to do."""
-
-
-def refuse(settings: Settings, reason: str) -> None:
-    """Say why there is no start: in the log, and as a sentence for who started it, where that is a
-    person at a terminal or the log is elsewhere."""
-    log.error("cannot_start", reason=reason)
-    if settings.log_file is not None or os.isatty(2):
-        write_line(2, f"tradechat-server: cannot start: {reason}")
 
 
 class Part(Enum):
@@ -113,35 +108,30 @@ def capacities(settings: Settings) -> Capacities:
     )
 
 
-@contextmanager
-def _step(what: str) -> Iterator[None]:
-    """One acquisition; `what` it is for, after "cannot". CannotStart."""
-    try:
-        yield
-    except (OSError, MemoryError, JournalError, RegionError) as error:
-        if limit := limit_of(error):
-            raise CannotStart(f"cannot {what}: {limit}") from error
-        if isinstance(error, OSError) and error.strerror:
-            where = f"{error.filename}: " if error.filename else ""
-            raise CannotStart(f"cannot {what}: {where}{error.strerror}") from error
-        raise CannotStart(str(error)) from error
-
-
 class Resources:
-    """What the master shares with its children. CannotStart: nothing of it is left then."""
+    """What the master shares with its children. acquire.CannotStart: nothing of it is left then."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        given: Listening | None = None,
+        alone: Collection[_Closable] = (),
+    ) -> None:
+        """given: of the server before this one, whose data directory is waited for; closed in any
+        case. alone: what else is the master's alone, and is closed in a child."""
         self.settings = settings
         """Of who is forked from now on."""
         self.seats: Final = settings.seats
         """How many workers there can be: listeners."""
         self._parts: Final = defaultdict[Part, list[Callable[[], None]]](list)
         self.data: DataDirectory | None = None
-        with ExitStack() as stack, _step("acquire what the server needs"):
-            self._acquire(stack)
+        with ExitStack() as stack, step("acquire what the server needs"):
+            self._acquire(stack, given, alone)
             self._stack: Final = stack.pop_all()
 
-    def _acquire(self, stack: ExitStack) -> None:
+    def _acquire(
+        self, stack: ExitStack, given: Listening | None, alone: Collection[_Closable]
+    ) -> None:
         settings = self.settings
 
         def keep(part: Part, *made: _Closing) -> _Closing:
@@ -150,23 +140,25 @@ class Resources:
                 self._parts[part].append(each.close)
             return made[0]
 
-        with _step("read signals"):
+        self._parts[Part.SUPERVISION] += [each.close for each in alone]
+        if given is not None:
+            stack.callback(given.close)
+        with step("read signals"):
             self.signals = keep(Part.SUPERVISION, SignalQueue())
         if settings.durability != "none":
-            with _step(f"lock the data directory {settings.data}"):
-                keep(Part.LOCK, Descriptor(lock_data(settings.data)))
-        self.listeners: list[socket.socket] = []
-        for sock in _listeners(settings):
-            self.listeners.append(keep(Part.LISTENERS, sock))
-            with _step("set up the listening sockets"):
+            with step(f"lock the data directory {settings.data}"):
+                keep(Part.LOCK, Descriptor(_lock(settings, 0.0 if given is None else LOCK_S)))
+        self.listening = listening.begin(settings) if given is None else given
+        self.listeners = self.listening.workers
+        keep(Part.LISTENERS, *self.listeners)
+        self.admin_listener = self.listening.admin
+        if self.admin_listener is not None:
+            keep(Part.ADMIN, self.admin_listener)
+        self.port = self.listening.port
+        with step("set up the listening sockets"):
+            for sock in self.listeners:
                 tune(sock, USER_TIMEOUT_MS)  # inherited by what it accepts
-        self.port: int = self.listeners[0].getsockname()[1]
-        self.admin_listener: socket.socket | None = None
-        if settings.admin_port:
-            with _listening(settings.admin_host, settings.admin_port, "admin"):
-                made = listen_first(settings.admin_host, settings.admin_port)
-            self.admin_listener = keep(Part.ADMIN, made)
-        with _step("make the shared region"):
+        with step("make the shared region"):
             self.region = Region.create(
                 settings.name_on(self.port), capacities(settings), time.time_ns() // 1000
             )
@@ -174,23 +166,23 @@ class Resources:
         stack.callback(self.region.unlink)
         initialise(self.region)
         if settings.durability != "none":
-            with _step(f"use the data directory {settings.data}"):
+            with step(f"use the data directory {settings.data}"):
                 self.data = _opened(self.region, DataDirectory(settings.data))
         self.desk: Desk | None = None
         if self.data is not None:
-            with _step(f"listen in the data directory {settings.data}"):
+            with step(f"listen in the data directory {settings.data}"):
                 self.desk = Desk(settings.data)
             stack.callback(self.desk.remove)
             keep(Part.SUPERVISION, self.desk)
-        with _step("make the wake-ups between the processes"):
+        with step("make the wake-ups between the processes"):
             self.wakeups = [keep(Part.WAKEUPS, Wakeup()) for _ in range(slots(settings))]
             self.journal_wakeup = keep(Part.JOURNAL_WAKEUP, Wakeup())
-        with _step("connect the workers with each other"):
+        with step("connect the workers with each other"):
             self.queues: list[tuple[socket.socket, socket.socket]] = []
             for _ in range(slots(settings)):
                 taking, giving = _message_pair()
                 self.queues.append((keep(Part.QUEUES, taking), keep(Part.QUEUES, giving)))
-        with _step("connect the workers with the archive"):
+        with step("connect the workers with the archive"):
             # Both ends stay, whoever dies.
             self.questions: list[socket.socket] = []
             self.answers: list[socket.socket] = []
@@ -198,7 +190,7 @@ class Resources:
                 asking, answering = _message_pair()
                 self.questions.append(keep(Part.QUESTIONS, asking))
                 self.answers.append(keep(Part.ANSWERS, answering))
-        with _step("make the pipes to the children"):
+        with step("make the pipes to the children"):
             watched, alive = os.pipe2(os.O_CLOEXEC)
             self.workers_watched = keep(Part.WORKERS_WATCHED, Descriptor(watched))
             self.workers_alive = keep(Part.WORKERS_ALIVE, Descriptor(alive))
@@ -225,6 +217,22 @@ class Resources:
                 advice="some workers get more of the connections: set --max-workers to --workers",
             )
 
+    def take_queued(self) -> list[socket.socket]:
+        """Connections that were given to workers which have all ended."""
+        found: list[socket.socket] = []
+        for taking, _ in self.queues:
+            try:
+                found += handover.take(taking, QUEUE_MAX)
+            except OSError as error:
+                log.warning("connections_lost", reason=error.strerror)
+        return found
+
+    def queue(self, socks: Sequence[socket.socket]) -> None:
+        """Have the first workers serve these."""
+        for number, sock in enumerate(socks):
+            if not handover.give(self.queues[number % self.settings.workers][1], sock):
+                sock.close()
+
     def stop_listening(self) -> None:
         """Nobody can connect any more, at once, whatever the workers do: the sockets themselves
         stop, of which they only have other descriptors."""
@@ -238,35 +246,16 @@ class Resources:
         self._stack.close()
 
 
-def _listeners(settings: Settings) -> Iterator[socket.socket]:
-    """A listening socket for each worker that there can be, all on one port. CannotStart."""
-    host, port = settings.host, settings.port
-    for number in range(settings.seats):
-        with _listening(host, port):
-            sock = listen(host, port) if number else listen_first(host, port)
-        yield sock
-        if not port:
-            port = sock.getsockname()[1]
-
-
-@contextmanager
-def _listening(host: str, port: int, whose: str = "") -> Iterator[None]:
-    """A port is listened on; whose: before "port", and before the names of its flags. CannotStart,
-    which names these."""
-    named, flag = (f"the {whose} port", f"--{whose}-") if whose else ("port", "--")
-    try:
-        with _step(f"listen on {host} port {port}"):
-            yield
-    except CannotStart as error:
-        if isinstance(error.__cause__, AddressInUse):
-            none = " (0: none)" if whose else ""
-            raise CannotStart(
-                f"{named} {port} of {host} is in use: stop what listens there, or choose another "
-                f"with {flag}port{none}"
-            ) from error
-        if not limit_of(error):
-            raise CannotStart(f"cannot listen on {host}: {error}; see {flag}host") from error
-        raise
+def _lock(settings: Settings, patience_s: float) -> int:
+    """The lock of the data directory. JournalError, OSError."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return lock_data(settings.data)
+        except DirectoryInUse:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(LOCK_POLL_S)
 
 
 def _message_pair() -> tuple[socket.socket, socket.socket]:

@@ -18,7 +18,10 @@ from server.child import limit_of
 from server.config import Configuration, Settings
 from server.early import open_streams, reset_signals, write_line
 from server.exits import Exit
-from server.master.resources import CannotStart, Resources, refuse, slots
+from server.master.acquire import CannotStart, refuse
+from server.master.predecessor import Predecessor
+from server.master.resources import Resources, slots
+from server.master.successor import Fate, Successor
 from server.master.supervisor import Supervisor
 
 REBUILDS_MAX: Final = 3  # times that a server begins anew after damage
@@ -29,8 +32,9 @@ OTHER_FILES: Final = 64  # descriptors of a process, for all else
 log = liblog.get("master")
 
 
-def serve(settings: Settings, configuration: Configuration) -> Exit:
-    """Run a server; answers its exit code. configuration: of the settings."""
+def serve(settings: Settings, configuration: Configuration, *, take_over: bool = False) -> Exit:
+    """Run a server; answers its exit code. configuration: of the settings. take_over: in the place
+    of the one that runs on the data directory."""
     try:
         reset_signals()
         open_streams()
@@ -43,19 +47,51 @@ def serve(settings: Settings, configuration: Configuration) -> Exit:
     if FORM.advice:
         log.warning("not_compiled", reason=FORM.reason, advice=FORM.advice)
     _raise_limits(settings)
-    asked: deque[int] = deque()
-    for _ in range(1 + REBUILDS_MAX):
+    predecessor: Predecessor | None = None
+    if take_over:
         try:
-            resources = Resources(settings)
+            predecessor = Predecessor(settings)
+        except CannotStart as error:
+            refuse(settings, str(error))
+            return Exit.NOT_STARTED
+        if not predecessor.await_release():
+            return Exit.OK
+        settings = predecessor.settings
+    return _run(settings, configuration, predecessor)
+
+
+def _run(settings: Settings, configuration: Configuration, predecessor: Predecessor | None) -> Exit:
+    """One server after the other, on the same sockets: until one ends that is to be the last."""
+    listening = None if predecessor is None else predecessor.listening
+    waiting = [] if predecessor is None else predecessor.waiting
+    asked: deque[int] = deque()
+    rebuilds = 0
+    while True:
+        successor = Successor()
+        alone = (successor,) if predecessor is None else (successor, predecessor)
+        try:
+            resources = Resources(settings, listening, alone)
         except CannotStart as error:
             refuse(settings, str(error))
             return Exit.NOT_STARTED
         with closing(resources):
-            code = Supervisor(resources, configuration, asked).run()
-        if code is not Exit.DAMAGED or settings.durability == "none":
-            break
-        settings = replace(resources.settings, port=resources.port, sources=None)
-    return code
+            resources.queue(waiting)
+            supervisor = Supervisor(resources, configuration, asked, successor, predecessor)
+            code = supervisor.run()
+            damaged = code is Exit.DAMAGED and settings.durability != "none"
+            if not damaged and not successor.wants_it:
+                return code
+            settings = replace(resources.settings, port=resources.port, sources=None)
+            listening, predecessor = resources.listening.copies(), None
+            waiting = successor.waiting = resources.take_queued()
+        if successor.wants_it:
+            successor.release()
+            if supervisor.told_to_stop or successor.await_serving() is not Fate.GONE:
+                return Exit.OK if damaged else code
+        elif rebuilds == REBUILDS_MAX:
+            return code
+        else:
+            rebuilds += 1
 
 
 def _open_log(settings: Settings) -> None:

@@ -9,6 +9,7 @@ import math
 import os
 import select
 import signal
+import socket
 import time
 from collections import deque
 from typing import Final
@@ -17,10 +18,12 @@ import liblog
 from libproto.form import FORM
 from server.child import REOPEN_LOG, WORKERS_SHARE, fork_failure, reopen_log
 from server.config import Configuration, Settings
+from server.control import Answer, Peer
 from server.core import stats
 from server.core.log import NO_JOURNAL
 from server.early import STOP_SIGNALS, signal_name, write_line
 from server.exits import Exit
+from server.master.acquire import refuse
 from server.master.children import (
     KEEP_JOURNAL,
     KEEPERS,
@@ -38,8 +41,10 @@ from server.master.children import (
 from server.master.crew import ALONE_S, Crew
 from server.master.notify import READY, STOPPING, ServiceManager
 from server.master.orders import COMMANDS, Orders
+from server.master.predecessor import Predecessor
 from server.master.recovery import Outcome, Recovery
-from server.master.resources import Resources, refuse
+from server.master.resources import Resources
+from server.master.successor import Successor
 from server.master.vacancy import Vacancy
 from server.region import status
 from server.region.layout import ServerState
@@ -57,12 +62,20 @@ class Supervisor:
     """The life of one server, with resources that its owner gives back."""
 
     def __init__(
-        self, resources: Resources, configuration: Configuration, asked: deque[int]
+        self,
+        resources: Resources,
+        configuration: Configuration,
+        asked: deque[int],
+        successor: Successor,
+        predecessor: Predecessor | None = None,
     ) -> None:
         """configuration: where the settings come from. asked: signals that are to be obeyed when it
-        serves; more are added to them."""
+        serves; more are added to them. successor: who may take its place. predecessor: whose place
+        it takes, who waits until it serves."""
         self._resources: Final = resources
         self._asked: Final = asked
+        self._successor: Final = successor
+        self._predecessor: Final = predecessor
         self._region: Final = resources.region
         self._children: Final = Children(resources)
         self._recovery: Final = Recovery(resources, self._children, self._wait, self._overdue)
@@ -86,6 +99,11 @@ class Supervisor:
     def _settings(self) -> Settings:
         """As they are now."""
         return self._resources.settings
+
+    @property
+    def told_to_stop(self) -> bool:
+        """A signal asks for it."""
+        return bool(self._stops)
 
     def run(self) -> Exit:
         """Start, serve until told to stop, end. No child is left, whatever happens."""
@@ -247,6 +265,8 @@ class Supervisor:
     def _announce(self) -> None:
         settings, region = self._settings, self._region
         region.header.state = ServerState.SERVING
+        if self._predecessor is not None:
+            self._predecessor.serves()
         self._manager.tell(READY)
         problem = write_line(
             1,  # the one line on standard output, for scripts
@@ -275,6 +295,7 @@ class Supervisor:
         desk, due = self._resources.desk, time.monotonic() + self._settings.stats_interval
         if desk is not None:
             desk.watch(self._poll)
+            self._successor.watch(self._poll)
         while self._going_on():
             now, interval = time.monotonic(), self._settings.stats_interval
             dues = [now + WATCH_S, *self._crew.dues()]
@@ -291,12 +312,19 @@ class Supervisor:
             while self._asked:
                 self._orders.obey(self._asked.popleft())
             if desk is not None:
-                desk.take(self._orders.answer)
+                desk.take(self._orders.answer, self._offer)
+                if self._successor.look():
+                    return
             self._fill()
             if interval and time.monotonic() >= due:
                 due = time.monotonic() + interval
                 if (line := self._stats.news(time.monotonic())) is not None:
                     log.info("stats", **line)
+
+    def _offer(self, sock: socket.socket, peer: Peer) -> Answer | None:
+        """A server asks for the place of this one; why it does not get it."""
+        size = self._region.layout.size
+        return self._successor.offer(sock, peer, self._resources.listening, size)
 
     def _recover(self) -> bool:
         """False where nobody may go on."""
@@ -370,11 +398,15 @@ class Supervisor:
         for number in self._asked:
             log.info("signal_ignored", signal=signal_name(number))
         self._asked.clear()
-        self._region.header.state = ServerState.DRAINING
-        self._manager.tell(STOPPING)
-        self._resources.stop_listening()
         if self._resources.desk is not None:
             self._resources.desk.close()
+        if self._successor.wants_it:
+            self._region.header.state = ServerState.HANDING_OVER
+            log.info("handing_over", successor=self._successor.pid)
+        else:
+            self._region.header.state = ServerState.DRAINING
+            self._manager.tell(STOPPING)
+            self._resources.stop_listening()
         if self._stops:
             log.info("stopping", signal=signal_name(self._stops[0]))
         self._children.signal(self._children.of(WORKER), signal.SIGTERM)

@@ -42,6 +42,7 @@ class ServerState(IntEnum):
     STARTING = 0
     SERVING = 1
     DRAINING = 2
+    HANDING_OVER = 3  # it ends, and another server takes its place
 
 
 class WorkerState(IntEnum):

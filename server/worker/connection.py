@@ -378,6 +378,11 @@ class Connection(FrameProtocol):
             self.services.counters.count("superseded")
             self.end_session()
 
+    @property
+    def begins(self) -> bool:
+        """It has no session, and has asked for something: a login comes next, it seems."""
+        return self.state != State.AUTHENTICATED and self.arrived > 0
+
     # ---- deadlines
 
     def check_deadlines(self, now: float) -> bool:

@@ -17,6 +17,9 @@ from server.worker.counters import Counters
 
 DRAIN_S: Final = 0.001  # at a stop: between looks whether all is answered
 SHED_S: Final = 0.1  # at a stop: how long requests that come later are still answered
+ANSWERED_S: Final = 0.5
+"""Where another server takes the place: how long one is waited for that always has more to ask, or
+is to log in."""
 END_S: Final = 0.01  # at a stop: between looks whether all connections are closed
 STALLED_S: Final = 1.0  # at a stop: a client that takes nothing for so long is waited for no more
 
@@ -32,8 +35,19 @@ class OpenConnection(Protocol):
         """It has frames to handle, or answers to wait for."""
 
     @property
+    def begins(self) -> bool:
+        """It has no session, and has asked for something: a login comes next, it seems."""
+
+    @property
+    def untouched(self) -> bool:
+        """Nothing has been read or sent: another process can serve it as well."""
+
+    @property
     def waiting(self) -> int:
         """Frames that have arrived and are not answered yet."""
+
+    def fileno(self) -> int:
+        """The descriptor of the socket; -1 where it is closed."""
 
     @property
     def unsent(self) -> int:
@@ -134,6 +148,41 @@ class Connections:
         abort_waiting()
         for connection in tuple(self._open):
             connection.finish()
+        await self._close(loop, deadline)
+        for connection in tuple(self._open):
+            connection.abort()
+        while self._open:
+            await asyncio.sleep(0)
+
+    def give_untouched(self, give: Callable[[int], bool]) -> None:
+        """Give away those that nothing has been read from. give: a descriptor; False where it is
+        not taken."""
+        for connection in [each for each in self._open if each.untouched]:
+            if give(connection.fileno()):
+                connection.abort()  # it is another process's: only this descriptor is closed
+
+    async def hand_over(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        waits: Callable[[], bool],
+        abort_waiting: Callable[[], None],
+    ) -> None:
+        """The same where another server takes the place of this one, but that nothing is refused:
+        a connection is closed when it is answered, and what its client sends later it sends again
+        to the other server."""
+        deadline = loop.time() + self._settings.graceful_timeout * DRAIN_SHARE
+        soon = min(deadline, loop.time() + ANSWERED_S)
+        while (
+            busy := [each for each in self._open if each.busy or each.begins]
+        ) and loop.time() < soon:
+            for connection in self._open.keys() - set(busy):
+                connection.finish()
+            await asyncio.sleep(DRAIN_S)
+        for connection in tuple(self._open):
+            connection.finish()  # with what it is owed; frames behind that are not executed
+        while waits() and loop.time() < deadline:
+            await asyncio.sleep(END_S)
+        abort_waiting()
         await self._close(loop, deadline)
         for connection in tuple(self._open):
             connection.abort()

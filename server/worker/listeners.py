@@ -51,6 +51,7 @@ class Listeners:
         self._hosts = [workers.at(number, "host") for number in range(len(sockets))]
         self.closed = False
         """It accepts nothing any more."""
+        self._left = False  # nor takes what siblings give
         self._open: dict[int, socket.socket] = {}  # by the listener's number
         self._waits: dict[int, asyncio.TimerHandle] = {}  # those that go on later
 
@@ -99,7 +100,11 @@ class Listeners:
             log.error("not_accepting", error=error.strerror, retry_s=RETRY_S)
             queue = self._queue.fileno()
             self._loop.remove_reader(queue)
-            self._loop.call_later(RETRY_S, self._loop.add_reader, queue, self._take)
+            self._loop.call_later(RETRY_S, self._take_again)
+
+    def _take_again(self) -> None:
+        if not self._left:
+            self._loop.add_reader(self._queue.fileno(), self._take)
 
     def _wait(self, number: int, error: OSError) -> None:
         """Clients wait in the listener's queue until there is room for one."""
@@ -125,3 +130,8 @@ class Listeners:
         self.closed = True
         for number in tuple(self._open):
             self._end(number)
+
+    def leave_queue(self) -> None:
+        """Take nothing more of what siblings give: the master has another server serve it."""
+        self._left = True
+        self._loop.remove_reader(self._queue.fileno())

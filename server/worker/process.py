@@ -17,6 +17,7 @@ from libnet.pump import Pump
 from libnet.wakeup import Wakeup
 from libproto.messages import KEY_LEN
 from libproto.scram import Verifier
+from server import handover
 from server.archive.client import ArchiveClient
 from server.child import BEAT_S, LEAVE, Report, enter, limit_of
 from server.config import Settings
@@ -25,6 +26,7 @@ from server.core.trail import Trails
 from server.early import STOP_SIGNALS
 from server.exits import Exit
 from server.region.counters import index_of
+from server.region.layout import ServerState
 from server.region.region import Region
 from server.region.status import UPDATE_S
 from server.worker.connection import Connection
@@ -148,6 +150,8 @@ class Worker:
         )
         self._workers: Final = region.layout["workers"]
         self._recovery = region.header.index("recovery")
+        self._server_state = region.header.index("state")
+        self._master = region.header.index("master_pid")
         self._beat = self._workers.at(slot, "beat")
         self._ack = self._workers.at(slot, "ack")
         self._recovered = self._words[self._ack]
@@ -188,8 +192,23 @@ class Worker:
                 self._services.settings.drain_timeout, "another worker has the place of this one"
             )
             await connections.until_gone(loop, stop.is_set)
-        connections.announce(0, "the server is stopping")
-        await connections.drain(loop, lambda: durable.waits, durable.abort_waiting)
+        if stop.is_set() and self._is_followed():
+            queue = self._inherited.queues[slot][1]
+            self._listeners.leave_queue()
+            connections.give_untouched(lambda fd: handover.give_copy(queue, fd))
+            connections.announce(0, "another server takes the place of this one")
+            finish = connections.hand_over
+        else:
+            connections.announce(0, "the server is stopping")
+            finish = connections.drain
+        await finish(loop, lambda: durable.waits, durable.abort_waiting)
+
+    def _is_followed(self) -> bool:
+        """Is another server to take the place of this one? Where the master was killed, as whoever
+        starts it again will have it: its clients are refused nothing."""
+        words = self._words
+        has_master = os.getppid() == words[self._master]
+        return words[self._server_state] == ServerState.HANDING_OVER or not has_master
 
     def _woken(self) -> None:
         self._wakeup.clear()

@@ -606,6 +606,7 @@ def test_a_short_run(script: str) -> None:
         "reset": "resets_in_frame",
         "journal": "journal_kills",
         "crash": "crashes",
+        "take-over": "take_overs",
         "interrupt": "interrupts",
     }
     assert report["figures"][done[script]] >= 1

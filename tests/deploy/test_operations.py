@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from server.admin.cli import COMMANDS
-from server.config import SETTINGS
+from server.config import ACTIONS, SETTINGS
 from server.journal.format import BATCH, BATCH_END
 from server.region.layout import DEFAULT_CAPACITIES, Layout
 from server.region.records import RECORD_SIZE
@@ -33,9 +33,17 @@ def test_what_a_transaction_takes_on_disk() -> None:
 
 
 def test_settings_commands_and_files_that_are_named_exist() -> None:
-    flags = {row.flag for row in SETTINGS}
+    flags = {row.flag for row in SETTINGS} | {f"--{action.value}" for action, _ in ACTIONS}
     docker = {"--shm-size", "--init", "--publish", "--volume", "--file", "--tag", "--system"}
-    others = {"--shell", "--target-directory", "--now", "--data", "--once"}
+    others = {
+        "--shell",
+        "--target-directory",
+        "--now",
+        "--data",
+        "--once",
+        "--kill-whom",
+        "--signal",
+    }
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", TEXT)) <= flags | docker | others
     commands = {command.name for command in COMMANDS}
     assert set(re.findall(r"tradechat-admin ([a-z]+)", TEXT)) <= commands

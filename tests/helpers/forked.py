@@ -25,9 +25,15 @@ class ForkedServer:
     is told to stop at the end, and waited for."""
 
     def __init__(
-        self, settings: Settings, directory: Path, before: Callable[[], object] = lambda: None
+        self,
+        settings: Settings,
+        directory: Path,
+        before: Callable[[], object] = lambda: None,
+        *,
+        take_over: bool = False,
     ) -> None:
         self.settings = settings
+        self._take_over = take_over
         self._out, self._err = directory / "stdout", directory / "stderr"
         self.code: int | None = None
         for path in (self._out, self._err):
@@ -49,7 +55,8 @@ class ForkedServer:
                 os.dup2(opened, fd)
                 os.close(opened)
             before()
-            code = serve(self.settings, Configuration(self.settings, lambda: self.settings))
+            configuration = Configuration(self.settings, lambda: self.settings)
+            code = serve(self.settings, configuration, take_over=self._take_over)
         except BaseException:  # noqa: BLE001 - told to whoever reads standard error
             os.write(2, traceback.format_exc().encode())
         finally:

@@ -10,13 +10,16 @@ import signal
 import socket
 from dataclasses import dataclass
 from threading import Thread
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import liblog
 from server.child import Report, enter, limit_of
 from server.config import Settings
 from server.exits import Exit
 from server.region.region import Region
+
+ACCEPT_S: Final = 0.1  # between looks whether it is to end: at most so much longer takes a stop
+FINISH_S: Final = 1.0  # that it has, told to end, for what it has accepted
 
 log = liblog.get("admin")
 
@@ -44,11 +47,11 @@ def _serve(inherited: Inherited, report: Report) -> None:
     history = History(region)
     history.sample()
     server = AdminServer(inherited.listener, routes(region, history))
-    Thread(target=server.serve_forever, name="http", daemon=True).start()
+    Thread(target=server.serve_forever, args=(ACCEPT_S,), name="http", daemon=True).start()
     report.serves()
     while signal.sigtimedwait({signal.SIGTERM}, EVERY_S) is None:
         history.sample()
-    server.shutdown()
+    server.finish(FINISH_S)
 
 
 def run(inherited: Inherited, master: int) -> NoReturn:

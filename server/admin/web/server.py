@@ -134,6 +134,14 @@ class AdminServer(socketserver.ThreadingMixIn, HTTPServer):
         self.routes: Final = routes
         self._free = BoundedSemaphore(CONNECTIONS_MAX)
 
+    def finish(self, seconds: float) -> None:
+        """Accept nothing more, and wait so long at most until all that was accepted is answered."""
+        self.shutdown()
+        deadline = time.monotonic() + seconds
+        for _ in range(CONNECTIONS_MAX):
+            if not self._free.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                return
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """In a thread of its own, if one more connection may be."""
         if not self._free.acquire(blocking=False):

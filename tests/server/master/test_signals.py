@@ -26,7 +26,7 @@ END_S = 60.0
 OTHERS = sorted(
     HELD
     - {*STOP_SIGNALS, signal.SIGCHLD, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1}
-    - {signal.SIGTTIN, signal.SIGTTOU}
+    - {signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2}
 )
 """Signals that ask for nothing."""
 

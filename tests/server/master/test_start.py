@@ -20,7 +20,8 @@ import pytest
 from libproto.messages import Opcode
 from server.config import Configuration
 from server.exits import Exit
-from server.master.resources import CannotStart, Resources
+from server.master.acquire import CannotStart
+from server.master.resources import Resources
 from server.master.serve import serve
 from tests.helpers import inject, leaks
 from tests.helpers.forked import small_settings
