@@ -49,8 +49,8 @@ EVENTS: Final = (
     Event("handing_over", "info", "that process is ready: this server answers, brings all to disk"
           " and lets go of its data"),
     Event("taken_over", "info", "that process serves: this server ends"),
-    Event("take_over_failed", "error", "that process has ended before it served: this server begins"
-          " anew from the journal, on the same sockets"),
+    Event("take_over_failed", "error", "that process has ended before it served: this server starts"
+          " again from the journal, on the same sockets"),
     Event("take_over_unheard", "warning", "the other server of a take-over has ended, and cannot be"
           " told anything"),
     Event("taking_over", "info", "this server has the sockets of the process `predecessor`, which"

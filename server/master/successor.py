@@ -6,7 +6,7 @@ clients to go, answers them, and brings all to disk. When it has let go of the d
 one server at a time has locked, it says RELEASED.
 
 It keeps its own copies of the sockets until the other one says that it SERVES. So whoever connects
-waits in their queues, and if the other one ends before, this one begins anew from the journal.
+waits in their queues, and if the other one ends before, this one starts again from the journal.
 """
 
 import os
@@ -120,7 +120,7 @@ class Successor:
                     log.error(
                         "take_over_failed",
                         successor=self.pid,
-                        advice="its own log says why: this server begins anew from the journal",
+                        advice="its own log says why: this server starts again from the journal",
                     )
                     return Fate.GONE
 
