@@ -109,24 +109,28 @@ class Region:
     def attach(cls, name: str) -> "Region":
         """The live region of that name, read-only. RegionError: none, or another layout."""
         try:
-            shm = posix_ipc.SharedMemory(f"/{name}", read_only=True)
-        except (posix_ipc.ExistentialError, posix_ipc.PermissionsError) as error:
+            # Not by posix_ipc, which waits where a FIFO has the name.
+            fd = os.open(f"{SHM}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+                raise _not_ours(name) from error
             raise RegionError(
-                f"no region {name!r} can be opened ({error}): is the server running, and does "
-                "--name or --port name it?"
+                f"no region {name!r} can be opened ({error.strerror}): is the server running, and "
+                "does --name or --port name it?"
             ) from error
-        fd = shm.fd
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise _not_ours(name)
             first = Layout(_ANY)
             size = os.fstat(fd).st_size
             if size < first["header"].stride * 8 or size % 8:
-                raise RegionError(f"region {name!r} is not finished; try again")
+                raise _unfinished(name)
             with mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as probe:
                 header = memoryview(probe).cast("Q")
                 try:
                     at = first["header"].at
                     if not header[0]:
-                        raise RegionError(f"region {name!r} is not finished; try again")
+                        raise _unfinished(name)
                     if header[0] != MAGIC or header[at(0, "layout_version")] != LAYOUT_VERSION:
                         raise RegionError(
                             f"region {name!r} was made by another version of tradechat"
@@ -254,6 +258,13 @@ def _open(name: str) -> int | None:
 def _not_ours(name: str) -> RegionError:
     return RegionError(
         f"{SHM}/{name} is not a region of tradechat: remove it, or choose another --name"
+    )
+
+
+def _unfinished(name: str) -> RegionError:
+    return RegionError(
+        f"region {name!r} is not finished: a server is just starting, so try again; or one was "
+        "killed as it started, and the next server of that name replaces it"
     )
 
 

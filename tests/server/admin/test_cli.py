@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -417,6 +417,48 @@ def test_no_region_of_that_name() -> None:
     assert re.fullmatch(
         r"tradechat-admin: no region 'test-nobody-has-this' .*is the server running.*\n", run.stderr
     )
+
+
+def a_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_link(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def empty(path: Path) -> None:
+    path.touch()
+
+
+def zeros(path: Path) -> None:
+    path.write_bytes(bytes(1 << 16))
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (a_fifo, "is not a region of tradechat"),
+        (a_link, "is not a region of tradechat"),
+        (Path.mkdir, "is not a region of tradechat"),
+        (empty, "is not finished: "),
+        (zeros, "is not finished: "),
+    ],
+)
+@pytest.mark.parametrize("command", ["inspect", "status", "audit"])
+def test_what_has_the_name_is_no_region(
+    command: str, make: Callable[[Path], None], why: str
+) -> None:
+    """It is said at once, whatever it is."""
+    path = Path(leaks.SHM, leaks.region_name())
+    make(path)
+    try:
+        run = program(command, "--name", path.name)
+    finally:
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    assert (run.returncode, run.stdout) == (3, "")
+    assert why in run.stderr
+    assert run.stderr.count("\n") == 1
 
 
 def test_a_region_of_another_layout() -> None:
