@@ -23,6 +23,7 @@ from server.core import stats
 from server.core.log import NO_JOURNAL
 from server.early import STOP_SIGNALS, signal_name, write_line
 from server.exits import Exit
+from server.master import first_screen
 from server.master.acquire import refuse
 from server.master.children import (
     KEEP_JOURNAL,
@@ -287,6 +288,8 @@ class Supervisor:
             durability=settings.durability,
             form=FORM.name,
         )
+        if first_screen.is_wanted():
+            write_line(2, first_screen.first_screen(settings, self._resources.port, os.getpid()))
 
     # ---- while it serves
 

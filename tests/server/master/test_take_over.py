@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from client import AsyncClient, Push
+from libproto.errors import Status
 from libproto.messages import ChatBroadcast, EventKind, Opcode
 from server import control
 from server.control import TAKE_OVER, Answer, Ask, Step
@@ -483,6 +484,35 @@ def test_connections_that_nobody_has_served_come_along(relay: Callable[..., Rela
         for wire in wires:
             wire.ok(Opcode.HEARTBEAT, 1)
             assert not wire.pushes
+
+
+def test_nothing_is_refused(relay: Callable[..., Relay]) -> None:
+    """Of a client that asks on and on each request is answered, or not executed."""
+    server = relay().first
+    answered = 0
+    with ExitStack() as stack:
+        lobby = stack.enter_context(Lobby(server))
+        name = lobby.new_user()
+        wire = lobby.enter(name)
+        claimant = stack.enter_context(closing(Claimant(server)))
+        claimant.sock.send(Step.GO.encode())
+        with suppress(ConnectionError):
+            while True:
+                wire.send(Opcode.DEPOSIT, 1)
+                frame = wire.receive()
+                while frame is not None and frame.opcode == Opcode.GOING_AWAY:
+                    frame = wire.receive()
+                if frame is None:
+                    break
+                assert (frame.opcode, frame.status) == (Opcode.DEPOSIT, Status.OK)
+                answered += 1
+        assert control.receive(claimant.sock)[0] == Step.RELEASED.encode()
+        claimant.close()
+        wait_until(lambda: len(told(server, "serving")) == 2, "it serves again", END_S)
+        with Wire(server.connect()) as again:
+            again.hello(name)
+            again.login(name)
+            assert again.ok(Opcode.BALANCE).balance == answered
 
 
 # ---- what is refused, and changes nothing
