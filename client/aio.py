@@ -35,8 +35,10 @@ class AsyncClient(AsyncBase):
     """A client for asyncio; `async with AsyncClient(...) as client` connects and closes.
 
     Every method takes `timeout_s`, seconds, by default the client's own, and raises what
-    `client.errors` lists. Calls of several tasks are pipelined; `connect`, `register` and `login`
-    come one at a time. A call that is cancelled may have been executed. `on_push` and
+    `client.errors` lists. Calls of several tasks are pipelined; a second `connect`, `register` or
+    `login` while one is under way is a MisuseError, and a call from another event loop, in whatever
+    thread, is a WrongPlace. A call that is cancelled may have been executed: the CancelledError of
+    a numbered request has its `req_id`, for `retry`. `on_push` and
     `on_reconnect` are called in the loop, and awaited if they are coroutine functions.
 
     Pushes wait for the program in at most `pushes_max_bytes`, and answers are not behind them: what

@@ -16,6 +16,7 @@ from client.core.pushes import Push
 from client.core.resume import ResumingCore
 from client.core.retry import Attempts, RetryPolicy
 from client.core.session import CLIENT_NAME
+from client.core.turns import Turns
 from client.errors import (
     BadArgument,
     ClientError,
@@ -149,6 +150,10 @@ class ClientBase:
             arguments.name("client_name", settings["client_name"]),
             reconnects=arguments.flag("reconnect", settings["reconnect"]),
             policy=retry,
+        )
+        self._turns = Turns(
+            "connect, register and login of a client come one at a time, and one is under way in "
+            "another thread or task"
         )
         self._core.credentials = credentials(username, password, address)
         # A client_id that was drawn is this process's from its first connection on; one that was

@@ -35,9 +35,11 @@ class Client(BlockingBase):
     """A blocking client; `with Client(...) as client` connects and closes.
 
     Every method takes `timeout_s`, seconds, by default the client's own, and raises what
-    `client.errors` lists. Methods may be called from several threads, but for `connect`,
-    `register` and `login`. `on_push` and `on_reconnect` are plain functions, called in a thread of
-    their own, and may make calls. A signal handler that raises may come at any moment of a call:
+    `client.errors` lists. Methods may be called from several threads; a second `connect`,
+    `register` or `login` while one is under way is a MisuseError, and so is a call from the
+    client's own thread; in a forked process it is a WrongPlace. `on_push` and `on_reconnect` are
+    plain functions, called in a thread of their own, and may make calls. A signal handler that
+    raises may come at any moment of a call:
     the client is as it would be if the call had timed out.
 
     Pushes wait for the program in at most `pushes_max_bytes`, and answers are not behind them: what

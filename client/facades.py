@@ -103,9 +103,11 @@ FACADES = (
 A blocking client; `with Client(...) as client` connects and closes.
 
 Every method takes `timeout_s`, seconds, by default the client's own, and raises what
-`client.errors` lists. Methods may be called from several threads, but for `connect`,
-`register` and `login`. `on_push` and `on_reconnect` are plain functions, called in a thread of
-their own, and may make calls. A signal handler that raises may come at any moment of a call:
+`client.errors` lists. Methods may be called from several threads; a second `connect`,
+`register` or `login` while one is under way is a MisuseError, and so is a call from the
+client's own thread; in a forked process it is a WrongPlace. `on_push` and `on_reconnect` are
+plain functions, called in a thread of their own, and may make calls. A signal handler that
+raises may come at any moment of a call:
 the client is as it would be if the call had timed out.
 
 Pushes wait for the program in at most `pushes_max_bytes`, and answers are not behind them: what
@@ -121,8 +123,10 @@ does not fit is dropped, and named by a RoomGap or a PaymentGap in its place.
 A client for asyncio; `async with AsyncClient(...) as client` connects and closes.
 
 Every method takes `timeout_s`, seconds, by default the client's own, and raises what
-`client.errors` lists. Calls of several tasks are pipelined; `connect`, `register` and `login`
-come one at a time. A call that is cancelled may have been executed. `on_push` and
+`client.errors` lists. Calls of several tasks are pipelined; a second `connect`, `register` or
+`login` while one is under way is a MisuseError, and a call from another event loop, in whatever
+thread, is a WrongPlace. A call that is cancelled may have been executed: the CancelledError of
+a numbered request has its `req_id`, for `retry`. `on_push` and
 `on_reconnect` are called in the loop, and awaited if they are coroutine functions.
 
 Pushes wait for the program in at most `pushes_max_bytes`, and answers are not behind them: what

@@ -207,19 +207,20 @@ class AsyncBase(ClientBase):
         if self._core.loss is None:
             raise MisuseError("the client is connected, or reconnects by itself")
         _check_loop(asyncio.get_running_loop())
-        if session is not None:
-            if session.connection.dialing:
-                raise MisuseError("the client is being connected")
-            await self._close(session, deadline)
-        session = self._session = _Session(self)
-        self._inbox = session.inbox
-        await session.open(deadline)
-        if self._core.credentials.complete:
-            try:
-                await self._run(login(self._core), max(0.0, deadline - session.loop.time()))
-            except BaseException:
-                session.end()
-                raise
+        if session is not None and session.connection.dialing:
+            raise MisuseError("the client is being connected")
+        with self._turns.take():
+            if session is not None:
+                await self._close(session, deadline)
+            session = self._session = _Session(self)
+            self._inbox = session.inbox
+            await session.open(deadline)
+            if self._core.credentials.complete:
+                try:
+                    await self._proceed(login(self._core), deadline)
+                except BaseException:
+                    session.end()
+                    raise
 
     async def close(self, *, timeout_s: float | None = None) -> None:
         """Close the connection, and make no other; calls under way fail with ConnectionLost. May be
@@ -320,7 +321,10 @@ class AsyncBase(ClientBase):
                     yield item
 
     async def _run(self, steps: Steps[R], timeout_s: float | None) -> R:
-        deadline = self._deadline(timeout_s)
+        with self._turns.take():
+            return await self._proceed(steps, self._deadline(timeout_s))
+
+    async def _proceed(self, steps: Steps[R], deadline: float) -> R:
         proceed: Callable[[], Step] = partial(next, steps)
         with closing(steps):
             while True:

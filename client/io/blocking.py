@@ -221,19 +221,20 @@ class BlockingBase(ClientBase):
         deadline = self._deadline(timeout_s)
         if self._core.loss is None:
             raise MisuseError("the client is connected, or reconnects by itself")
-        if self._session is not None:
-            self._session.close(deadline)
-        session = self._session = _Session(self, deadline)
-        self._inbox = session.inbox
-        session.open()
-        if self._core.credentials.complete:
-            try:
-                self._run(login(self._core), left(deadline))
-            except BaseException as error:
-                session.end(ConnectionLost(CLOSED))
-                if isinstance(error, Exception):  # else it is an interrupt, which must not wait
-                    session.thread.join(GRACE_S)
-                raise
+        with self._turns.take():
+            if self._session is not None:
+                self._session.close(deadline)
+            session = self._session = _Session(self, deadline)
+            self._inbox = session.inbox
+            session.open()
+            if self._core.credentials.complete:
+                try:
+                    self._proceed(login(self._core), deadline)
+                except BaseException as error:
+                    session.end(ConnectionLost(CLOSED))
+                    if isinstance(error, Exception):  # else it is an interrupt, which must not wait
+                        session.thread.join(GRACE_S)
+                    raise
 
     def close(self, *, timeout_s: float | None = None) -> None:
         """Close the connection, and make no other; calls under way fail with ConnectionLost. May be
@@ -310,7 +311,10 @@ class BlockingBase(ClientBase):
                 yield from page
 
     def _run(self, steps: Steps[R], timeout_s: float | None) -> R:
-        deadline = self._deadline(timeout_s)
+        with self._turns.take():
+            return self._proceed(steps, self._deadline(timeout_s))
+
+    def _proceed(self, steps: Steps[R], deadline: float) -> R:
         proceed: Callable[[], Step] = partial(next, steps)
         with closing(steps):
             while True:
