@@ -22,21 +22,26 @@ TAKE_OVER: Final = "take-over"
 """What a server asks for that is to take the place of the one that runs: answered by an Offer with
 the listening sockets, or by an Answer that refuses. Each side then says its Steps."""
 SOCKETS_MAX: Final = 253  # in one message: SCM_MAX_FD of the system
+PROGRESS: Final = "progress"
+"""What is asked while a process is drained: has it ended? Its id stands where a worker's number
+does."""
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 class Ask(NamedTuple):
-    """What is asked for: `restart`, `drain` of the worker in a slot, or TAKE_OVER."""
+    """What is asked for: `restart`, `drain` of the worker in a slot, TAKE_OVER, or PROGRESS of a
+    process that is drained."""
 
     command: str
     worker: int = 0
 
 
 class Answer(NamedTuple):
-    """What became of it: a sentence."""
+    """What became of it: a sentence. To `drain`: the process that is replaced."""
 
     done: bool
     text: str
+    process: int = 0
 
 
 class Offer(NamedTuple):
@@ -81,6 +86,8 @@ def decode_answer(data: bytes) -> Answer:
     """ValueError: it is none."""
     fields = json.loads(data)
     match fields:
+        case {"done": bool(done), "text": str(text), "process": int(process)}:
+            return Answer(done, text, process)
         case {"done": bool(done), "text": str(text)}:
             return Answer(done, text)
     raise ValueError("no answer")

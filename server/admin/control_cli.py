@@ -6,18 +6,22 @@ or is one that the master of the named region has open.
 
 import argparse
 import os
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from libcli.output import put
+from libcli.output import complain, put
 from server import control
 from server.admin.command import EXIT_GOOD, Command, NotDone
 from server.admin.target import add_server, number, serving
 from server.config import WORKERS_MAX
-from server.control import MESSAGE_MAX, SOCKET, Ask
+from server.control import MESSAGE_MAX, PROGRESS, SOCKET, Answer, Ask
 
 ANSWER_S: Final = 5.0  # that the master may take
+WAIT_S: Final = 60.0  # for a worker's end, if nothing else is said: twice the server's default
+TIMEOUT_MAX_S: Final = 86400.0
+LOOK_S: Final = 0.2  # between looks whether it has ended
 
 _START: Final = "start one with `tradechat-server --data {}`"
 
@@ -34,18 +38,59 @@ def _drain_arguments(parser: argparse.ArgumentParser) -> None:
         type=number(0, WORKERS_MAX),
         help="its number, as `inspect` and ps show it",
     )
+    parser.add_argument(
+        "--timeout",
+        metavar="S",
+        type=_seconds,
+        default=WAIT_S,
+        help=f"how long to wait until it has ended (default {WAIT_S:g})",
+    )
+    parser.add_argument("--no-wait", action="store_true", help="do not wait until it has ended")
     _add_where(parser)
 
 
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= TIMEOUT_MAX_S:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {TIMEOUT_MAX_S:g}")
+    return value
+
+
 def _drain(options: argparse.Namespace) -> int:
-    return _ask(options, Ask("drain", options.worker))
+    answer = _asked(options, Ask("drain", options.worker))
+    if options.no_wait or not answer.process:  # a server of an older version names none
+        put(f"{answer.text}\n")
+        return EXIT_GOOD
+    until, last = time.monotonic() + options.timeout, ""
+    while (now := _ask(options, Ask(PROGRESS, answer.process))).text:
+        if now.text != last:
+            last = now.text
+            complain(f"worker {options.worker}: {last}")
+        if time.monotonic() >= until:
+            raise NotDone(
+                f"worker {options.worker} has not ended within {options.timeout:g} s ({last}), and "
+                "still will: see `tradechat-admin status`, or --drain-timeout of the server"
+            )
+        time.sleep(LOOK_S)
+    put(f"worker {options.worker} has ended, and another one has its place\n")
+    return EXIT_GOOD
 
 
 def _restart(options: argparse.Namespace) -> int:
-    return _ask(options, Ask("restart"))
+    put(f"{_asked(options, Ask('restart')).text}\n")
+    return EXIT_GOOD
 
 
-def _ask(options: argparse.Namespace, ask: Ask) -> int:
+def _asked(options: argparse.Namespace, ask: Ask) -> Answer:
+    """The answer to what was done. NotDone."""
+    answer = _ask(options, ask)
+    if not answer.done:
+        raise NotDone(answer.text)
+    return answer
+
+
+def _ask(options: argparse.Namespace, ask: Ask) -> Answer:
+    """NotDone: there is none."""
     data = options.data or _directory_of_region(options)
     try:
         where, fd = control.address(data)
@@ -75,10 +120,7 @@ def _ask(options: argparse.Namespace, ask: Ask) -> int:
             raise NotDone(f"the server on {data} has ended without an answer") from error
         finally:
             os.close(fd)
-    if not answer.done:
-        raise NotDone(answer.text)
-    put(f"{answer.text}\n")
-    return EXIT_GOOD
+    return answer
 
 
 def _directory_of_region(options: argparse.Namespace) -> Path:
@@ -106,10 +148,12 @@ DRAIN: Final = Command(
     "replace one worker of a running server, without losing a client",
     "Another worker is started. When it serves, the named one accepts nothing more, tells its"
     " clients to go elsewhere, serves them until they have gone (--drain-timeout of the server at"
-    " most), and ends. This does not wait for that: `inspect` shows it.",
+    " most), and ends. This waits until it has ended, and writes what it waits for to standard"
+    " error.",
     _drain_arguments,
     _drain,
-    examples="examples:\n  tradechat-admin drain 1 --data data\n",
+    examples="examples:\n  tradechat-admin drain 1 --data data\n"
+    "  tradechat-admin drain 1 --data data --no-wait\n",
 )
 RESTART: Final = Command(
     "restart",

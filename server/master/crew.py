@@ -23,6 +23,7 @@ from server.child import LEAVE, fork_failure
 from server.master.children import WORKER, Child, Children
 from server.master.resources import QUEUE_MAX, Resources
 from server.master.vacancy import Vacancy
+from server.region import status
 
 ALONE_S: Final = 0.2  # the longest back-off while no worker is there at all
 SLOT_S: Final = 0.1  # between looks for a slot that is free
@@ -88,13 +89,24 @@ class Crew:
         """Of the workers that accept."""
         return sorted(seat.child.slot for seat in self._seats if seat.child is not None)
 
-    def replace(self, slot: int) -> bool:
-        """Replace the worker in this slot; False if there is none that accepts."""
+    def replace(self, slot: int) -> int:
+        """Replace the worker in this slot; its process id, 0 if there is none that accepts."""
         for seat in self._seats:
             if seat.child is not None and seat.child.slot == slot:
                 seat.child.generation = -1
-                return True
-        return False
+                return seat.child.pid
+        return 0
+
+    def progress(self, pid: int) -> str:
+        """What the end of a worker that is replaced waits for; "" where it has ended."""
+        for child in self._children.of(WORKER):
+            if child.pid == pid:
+                if child not in self._leaving:
+                    return "another worker is being started"
+                now_us = time.monotonic_ns() // 1000
+                count = status.read(self._resources.region, child.slot, now_us).connections
+                return f"it serves the clients it still has: {count}"
+        return ""
 
     # ---- what happens
 

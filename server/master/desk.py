@@ -10,7 +10,7 @@ from typing import Final
 
 import liblog
 from server import control
-from server.control import MESSAGE_MAX, SOCKET, TAKE_OVER, Answer, Ask, Peer
+from server.control import MESSAGE_MAX, PROGRESS, SOCKET, TAKE_OVER, Answer, Ask, Peer
 
 OPEN_MAX: Final = 8  # connections that have asked for nothing yet: the oldest goes first
 BACKLOG: Final = 64
@@ -96,7 +96,8 @@ class Desk:
             ask = control.decode_ask(data)
         except ValueError as error:
             return Answer(False, f"the request cannot be read: {error}")
-        log.info("operator_asks", command=ask.command, worker=ask.worker, sender=peer.pid)
+        if ask.command != PROGRESS:  # which is asked again and again
+            log.info("operator_asks", command=ask.command, worker=ask.worker, sender=peer.pid)
         return offer(sock, peer) if ask.command == TAKE_OVER else answer(ask)
 
     def _forget(self, sock: socket.socket) -> None:

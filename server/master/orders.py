@@ -6,6 +6,7 @@ import sys
 from typing import Final
 
 import liblog
+from server import control
 from server.config import Action, ConfigError, Configuration
 from server.control import Answer, Ask
 from server.early import signal_name
@@ -60,11 +61,14 @@ class Orders:
             case "restart":
                 return self._reload()
             case "drain":
-                if self._crew.replace(ask.worker):
-                    return Answer(True, f"worker {ask.worker} is being replaced")
+                if process := self._crew.replace(ask.worker):
+                    return Answer(True, f"worker {ask.worker} is being replaced", process)
                 there = ", ".join(map(str, self._crew.slots())) or "none"
                 text = f"no worker {ask.worker} accepts connections; those that do: {there}"
                 return Answer(False, text)
+            case control.PROGRESS:
+                left = self._crew.progress(ask.worker)
+                return Answer(not left, left)
         return Answer(False, f"{ask.command!r} is nothing that this server can be asked for")
 
     def _reload(self) -> Answer:

@@ -174,7 +174,7 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("lived", "lived time is CLOCK_MONOTONIC and this, microseconds; loader"),
             Field("epoch", "of the numbers of rooms and inboxes; answered by JOIN_ROOM; loader"),
             Field("log_id", "identity of the log; answered by LOGIN"),
-            Field("state", "0 starting, 1 serving, 2 draining; master"),
+            Field("state", "0 starting, 1 serving, 2 draining, 3 handing over; master"),
             Field("recovery", "0, or the epoch of the repair that is going on; master"),
             Field(
                 "alarm", "worker slot + 1 of one that has waited too long for a lock; any worker"

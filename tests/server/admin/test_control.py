@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from client import Client
+from libcli.arguments import EXIT_USAGE
 from libproto.messages import Opcode
 from server import control
 from server.admin import control_cli
@@ -84,14 +85,46 @@ def test_one_worker_is_drained(server: RunningServer) -> None:
     before = workers(server)
     gone = next(pid for pid, what in before.items() if what == "worker 1")
     run = admin("drain", "1", "--data", str(server.data))
-    assert run == Run(0, "worker 1 is being replaced\n", "")
-    wait_until(lambda: gone not in workers(server) and len(workers(server)) == 2, "another one")
+    assert (run.code, run.out) == (0, "worker 1 has ended, and another one has its place\n")
+    assert run.err.splitlines()[0] == "worker 1: another worker is being started"
+    assert gone not in workers(server)
+    assert len(workers(server)) == 2
     assert sorted(workers(server).values()) == ["worker 0", "worker 2"]
     assert len(set(before) & set(workers(server))) == 1
     said = refused("drain", "1", "--data", str(server.data))
     assert "no worker 1 accepts connections; those that do: 0, 2" in said
     with Lobby(server) as lobby:
         lobby.enter().ok(Opcode.DEPOSIT, 5)
+
+
+def test_a_drain_that_takes_long(server: RunningServer) -> None:
+    """A client that does not go: what is waited for is told, and for how long was asked for."""
+    with Lobby(server) as lobby:
+        wire = lobby.open_on(1)
+        data = str(server.data)
+        said = admin("drain", "1", "--timeout", "1", "--data", data)
+        assert (said.code, said.out) == (EXIT_NOT_DONE, "")
+        *progress, last = said.err.splitlines()
+        assert progress[-1] == "worker 1: it serves the clients it still has: 1"
+        assert "worker 1 has not ended within 1 s (it serves the clients it still has: 1)" in last
+        assert "no worker 1 accepts connections" in refused("drain", "1", "--data", data)
+        run = admin("drain", "0", "--no-wait", "--data", data)
+        assert run == Run(0, "worker 0 is being replaced\n", "")
+        wire.close()
+        wait_until(
+            lambda: (
+                not {"worker 0", "worker 1"} <= set(workers(server).values())
+                and len(workers(server)) == 2
+            ),
+            "both are replaced",
+        )
+
+
+@pytest.mark.parametrize("text", ["-1", "1e9", "nan", "soon"])
+def test_a_timeout_that_is_none(text: str) -> None:
+    run = admin("drain", "1", "--timeout", text)
+    assert (run.code, run.out) == (EXIT_USAGE, "")
+    assert "--timeout" in run.err
 
 
 def test_settings_that_are_wrong(start_server: StartServer, tmp_path: Path) -> None:
