@@ -10,7 +10,7 @@ from libproto.messages import Flag, Opcode
 from server.region.region import Region
 from tests.helpers.server import RunningServer, StartServer, wait_until
 from tests.helpers.wire import Lobby, Received, Wire
-from tests.integration.test_durability import kill_all, register, serving
+from tests.integration.banks import kill_all, register, serving
 
 AGAIN = int(Flag.POSSIBLE_DUPLICATE)
 SMALL = ("--clients", "2", "--client-retention", "1")
