@@ -110,7 +110,12 @@ def _run_admin(birth: Birth) -> NoReturn:
     shared = birth.resources
     assert shared.admin_listener is not None
     inherited = admin.Inherited(
-        shared.settings, shared.region, shared.admin_listener, birth.report, ADMIN
+        shared.settings,
+        shared.region,
+        shared.admin_listener,
+        birth.report,
+        ADMIN,
+        shared.admin_alive,
     )
     admin.run(inherited, birth.master)
 
@@ -169,6 +174,7 @@ class Role:
     death: Death
     place: int | None = None  # among the slots; None: each worker has its own
     beat: str = ""  # segment of the region where it counts on, so that it is seen to run
+    watched: bool = False  # it stores nothing there: to be seen to run it sets a wake-up
     slow_start: bool = False  # it reads all that is on disk before it counts
     final: frozenset[int] = frozenset()  # exit codes after which the next one would do no better
     seconds: float = math.inf  # that it may take in all
@@ -217,6 +223,8 @@ SHOW: Final = Role(
     frozenset({Part.ADMIN, Part.REPORTS}),
     Death.RESTART,
     place=ADMIN,
+    watched=True,
+    slow_start=True,
 )
 LOAD: Final = Role("loader", _run_loader, frozenset({Part.REPORTS}), Death.END_START, place=LOADER)
 REPAIRS: Final = Role(

@@ -154,6 +154,8 @@ class Resources:
         self.admin_listener = self.listening.admin
         if self.admin_listener is not None:
             keep(Part.ADMIN, self.admin_listener)
+        with step("make the wake-ups between the processes"):
+            self.admin_alive = keep(Part.ADMIN, Wakeup())
         self.port = self.listening.port
         with step("set up the listening sockets"):
             for sock in self.listeners:

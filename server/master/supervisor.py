@@ -338,14 +338,12 @@ class Supervisor:
 
     def _kill_hung(self) -> None:
         """Kill who stands still; what follows is that of any other death."""
-        words, now = self._region.words, time.monotonic()
+        now = time.monotonic()
         for child in self._children:
-            if not child.role.beat:
+            if not (child.role.beat or child.role.watched):
                 continue
-            index = child.slot if child.role is WORKER else 0
-            beat = words[self._region.layout[child.role.beat].at(index, "beat")]
-            if beat != child.beat:
-                child.beat, child.beat_seen = beat, now
+            if self._beats(child):
+                child.beat_seen = now
             elif child.role.slow_start and child.serving == math.inf:
                 pass  # however long that takes
             elif now - child.beat_seen > self._settings.worker_timeout:
@@ -358,6 +356,14 @@ class Supervisor:
                 self._children.signal([child], signal.SIGKILL)
                 self._region.repairs.kills += 1
                 child.beat_seen = now
+
+    def _beats(self, child: Child) -> bool:
+        """Has it given a sign of life since the last look?"""
+        if child.role.watched:
+            return self._resources.admin_alive.clear()
+        index, before = child.slot if child.role is WORKER else 0, child.beat
+        child.beat = self._region.words[self._region.layout[child.role.beat].at(index, "beat")]
+        return child.beat != before
 
     # ---- forking
 

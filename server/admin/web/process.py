@@ -8,12 +8,14 @@ import gc
 import os
 import signal
 import socket
+import time
 from dataclasses import dataclass
 from threading import Thread
 from typing import Final, NoReturn
 
 import liblog
-from server.child import Report, enter, limit_of
+from libnet.wakeup import Wakeup
+from server.child import BEAT_S, Report, enter, limit_of
 from server.config import Settings
 from server.exits import Exit
 from server.region.region import Region
@@ -33,6 +35,7 @@ class Inherited:
     listener: socket.socket
     ready: int  # for its Report
     place: int
+    alive: Wakeup  # set again and again, so that the master sees that it does its work
 
 
 def _serve(inherited: Inherited, report: Report) -> None:
@@ -48,9 +51,16 @@ def _serve(inherited: Inherited, report: Report) -> None:
     history.sample()
     server = AdminServer(inherited.listener, routes(region, history))
     Thread(target=server.serve_forever, args=(ACCEPT_S,), name="http", daemon=True).start()
+    inherited.alive.set()
     report.serves()
-    while signal.sigtimedwait({signal.SIGTERM}, EVERY_S) is None:
-        history.sample()
+    due = time.monotonic() + EVERY_S
+    while signal.sigtimedwait({signal.SIGTERM}, BEAT_S) is None:
+        now = time.monotonic()
+        if server.accepts(now):
+            inherited.alive.set()
+        if now >= due:
+            due = now + EVERY_S
+            history.sample()
     server.finish(FINISH_S)
 
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import liblog
 
 CONNECTIONS_MAX: Final = 16
+STUCK_S: Final = 1.0  # without a turn of the loop that accepts, which has ten in that time
 REQUEST_MAX: Final = 16 * 1024  # bytes of request line and headers
 REQUEST_S: Final = 5.0  # for all of a request to arrive, and again for its answer to be taken
 
@@ -133,6 +134,15 @@ class AdminServer(socketserver.ThreadingMixIn, HTTPServer):
         self.socket = listener
         self.routes: Final = routes
         self._free = BoundedSemaphore(CONNECTIONS_MAX)
+        self._looked = time.monotonic()
+
+    def service_actions(self) -> None:
+        """At each turn of the loop that accepts."""
+        self._looked = time.monotonic()
+
+    def accepts(self, now: float) -> bool:
+        """Does that loop run? now: time.monotonic()."""
+        return now - self._looked < STUCK_S
 
     def finish(self, seconds: float) -> None:
         """Accept nothing more, and wait so long at most until all that was accepted is answered."""

@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from libproto.errors import Status
 from libproto.messages import Opcode
+from server.admin.web.server import STUCK_S, AdminServer
 from server.exits import Exit
 from tests.helpers import leaks
 from tests.helpers.server import RunningServer, StartServer, lasting_port, wait_until
@@ -126,6 +129,36 @@ def test_one_that_is_killed_is_replaced_and_no_client_is_affected(admin: Admin) 
         wire.ok(Opcode.BALANCE)
         assert lobby.counters()["accepted"] == lobby.counters()["connections"] + 1
         assert admin.metric("worker_deaths_total") == 0
+
+
+def test_one_that_hangs_is_replaced(start_server: StartServer) -> None:
+    """It serves again, on the same port; who has connected meanwhile is answered by the next one.
+    One that does its work is left alone for longer than that."""
+    timeout_s = 5
+    admin = Admin(start_server, f"--worker-timeout={timeout_s}")
+    pid, later = admin.pid(), time.monotonic() + timeout_s + 2
+    wait_until(lambda: time.monotonic() > later, "it might have been taken for one that hangs")
+    assert admin.pid() == pid, admin.server.log_text()
+    os.kill(pid, signal.SIGSTOP)
+    assert admin.get("/health").status in (200, 503)
+    assert admin.pid() != pid
+    lines = map(json.loads, admin.server.log_text().splitlines())
+    assert "admin" in [line["process"] for line in lines if line["event"] == "process_stuck"]
+
+
+def test_a_loop_that_accepts_nothing_is_noticed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        server = AdminServer(listener, {})
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        began = time.monotonic()
+        try:
+            wait_until(lambda: server.accepts(began + STUCK_S + 0.1), "it runs")
+        finally:
+            server.shutdown()
+            thread.join()
+        assert not server.accepts(time.monotonic() + STUCK_S)
 
 
 def test_a_death_is_seen_in_the_metrics(admin: Admin) -> None:
