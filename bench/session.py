@@ -29,7 +29,8 @@ _DIFFERS: Final = (
     (re.compile(r"pid=\d+"), "pid=…"),
     (re.compile(r"port=\d+"), "port=…"),
     (re.compile(r" --port \d+"), ""),
-    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "…"),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:[+-]\d\d:\d\d)?"), "…"),
+    (re.compile(r"^( *)\d\d:\d\d ", re.MULTILINE), r"\1… "),
 )
 
 ALICE: Final = "alice"
@@ -73,7 +74,7 @@ class Person:
     """Somebody at a terminal, and what is to be shown of it."""
 
     def __init__(self, stage: Stage, name: str, port: int) -> None:
-        self.command = ("tradechat-cli", *_port(port), "--user", name, "--register")
+        self.command = ("tradechat-cli", *_port(port), "--plain", "--user", name, "--register")
         self._stage = stage
         self._terminal = stage.start(*self.command)
         self._seen = 0  # lines of the screen, up to what was waited for

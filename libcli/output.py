@@ -4,7 +4,9 @@ Data goes to standard output, messages to standard error. Either may be closed, 
 pipe that nobody reads any more; each of these is an ordinary end of a program, with a documented
 exit code and at most one sentence, never a traceback:
 
-- A reader that closed its end (`| head`) has seen enough: EXIT_PIPE, and nothing is said.
+- A reader that closed its end (`| head`) has seen enough: EXIT_PIPE, and nothing is said, unless
+  the exception has notes: what was done all the same, as a payment.
+- A pipe that does not block, as some runners of programs give, is waited for while it is full.
 - Output that cannot be written for another reason is lost, and the program has failed: EXIT_FAILED.
 - A program that was started without standard output (`>&-`) is not asked to show anything: what it
   would show is dropped, as if it went to /dev/null.
@@ -13,10 +15,11 @@ exit code and at most one sentence, never a traceback:
 
 import io
 import os
+import select
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130  # as a shell shows a program that SIGINT ended
@@ -29,6 +32,30 @@ class OutputFailed(Exception):
 
 class OutputClosed(OutputFailed):
     """Nobody reads standard output any more."""
+
+
+class _Waiting(io.FileIO):
+    """A descriptor that does not block, written to as if it did."""
+
+    def write(self, data: Any) -> int:
+        while (written := super().write(data)) is None:  # it is full
+            select.select([], [self], [])
+        return written
+
+
+def _waiting(stream: TextIO | None) -> TextIO | None:
+    """The stream, or where its descriptor does not block, one in its place that waits. The
+    descriptor stays as it is: whoever shares it may count on that."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    try:
+        number = stream.fileno()
+        if os.get_blocking(number):
+            return stream
+    except (AttributeError, OSError, ValueError):  # a system without this, or no file
+        return stream
+    raw = _Waiting(number, "w", closefd=False)
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=stream.encoding)
 
 
 def put(text: str) -> None:
@@ -89,6 +116,7 @@ def run(program: str, body: Callable[[], int], *, failed: int = EXIT_FAILED) -> 
     where the program's own table of codes has EXIT_FAILED for something else. SystemExit, as of
     argparse, is the end of the body.
     """
+    sys.stdout = _waiting(sys.stdout)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may lack the letters
@@ -98,13 +126,13 @@ def run(program: str, body: Callable[[], int], *, failed: int = EXIT_FAILED) -> 
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         flush()
-    except OutputClosed:
-        discard(sys.stdout)
-        code = EXIT_PIPE
     except OutputFailed as error:
         discard(sys.stdout)
-        complain(f"{program}: cannot write to standard output: {error}")
-        code = failed
+        notes = getattr(error, "__notes__", [])
+        if notes or not isinstance(error, OutputClosed):
+            said = "; ".join([str(error), *notes])
+            complain(f"{program}: cannot write to standard output: {said}")
+        code = EXIT_PIPE if isinstance(error, OutputClosed) else failed
     except KeyboardInterrupt:
         discard(sys.stdout)
         code = EXIT_INTERRUPTED

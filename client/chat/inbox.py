@@ -6,14 +6,17 @@ their place.
 """
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 from client.aio import AsyncClient
+from client.chat import entries
+from client.chat.face import Face
+from client.chat.model import Model
 from client.core.gaps import FoundDirect, read_inbox
 from client.errors import CallTimeout, ConnectionLost, RequestFailed
-from client.terminal import display
 from client.terminal.advice import explain
-from client.terminal.display import Screen
 from client.terminal.position import InboxPosition
 from libproto.messages import DirectMessage, RoomGap
 
@@ -22,16 +25,24 @@ AT_ONCE_MAX = 100
 
 
 class InboxView:
-    """The inbox of who is logged in, on a screen."""
+    """The inbox of who is logged in."""
 
     def __init__(
-        self, client: AsyncClient, screen: Screen, people: set[str], position: InboxPosition
+        self,
+        client: AsyncClient,
+        model: Model,
+        face: Face,
+        people: set[str],
+        position: InboxPosition,
+        lasting: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]],
     ) -> None:
-        """people: names seen, which this adds to."""
+        """people: names seen, which this adds to. lasting: makes a call over lost connections."""
         self._client = client
-        self._screen = screen
+        self._model = model
+        self._face = face
         self._people = people
         self._position = position
+        self._lasting = lasting
         self._turn = asyncio.Lock()  # what is shown is in order
 
     async def catch_up(self) -> None:
@@ -39,10 +50,14 @@ class InboxView:
         async with self._turn:
             await self._catch_up()
 
-    async def look_again(self) -> None:
-        """The same after a reconnection; where the connection is lost again, the next one does."""
-        with suppress(ConnectionLost):
-            await self.catch_up()
+    async def look_again(self) -> int:
+        """The same after a reconnection, and how many came; where the connection is lost again,
+        the next one does."""
+        try:
+            async with self._turn:
+                return await self._catch_up() or 0
+        except ConnectionLost:
+            return 0
 
     async def pushed(self, message: DirectMessage) -> None:
         """Show a direct message, if it was not shown, and what was missed before it."""
@@ -58,43 +73,49 @@ class InboxView:
         """Show what is missing of the pushes."""
         async with self._turn:
             known = self._position.seq
-            if not await self._catch_up() and (known is None or gap.last_seq > known):
+            if await self._catch_up() is None and (known is None or gap.last_seq > known):
                 self._show(gap)
 
     async def show_last(self, count: int) -> None:
         """Show the last direct messages, with their times. Raises what the call does."""
         found, _, _ = await self._read(0, None)
         for each in found[-count:]:
-            self._show(each, dated=True)
+            self._face.result(entries.dated(entries.of_direct(each)))
 
-    async def _catch_up(self) -> bool:
-        """False where the inbox cannot be read now, which is said."""
+    async def _catch_up(self) -> int | None:
+        """How many came; None where the inbox cannot be read now, which is said."""
         position = self._position
         try:
             found, epoch, reached = await self._read(position.seq or 0, position.epoch)
         except (RequestFailed, CallTimeout) as error:
-            self._screen.complain(explain(error))
-            return False
+            self._face.complain(explain(error))
+            return None
         if len(found) > AT_ONCE_MAX:
-            self._screen.remark(f"{len(found)} direct messages came: /inbox {len(found)} has all")
+            self._face.remark(f"{len(found)} direct messages came: /inbox {len(found)} has all")
         for each in found[-AT_ONCE_MAX:]:
             self._show(each, dated=True)
         position.advance(epoch, reached)
-        return True
+        return len(found)
 
     async def _read(self, after: int, epoch: int | None) -> tuple[FoundDirect, int, int]:
         reading = read_inbox(after, epoch)
         try:
             ask = next(reading)
             while True:
-                ask = reading.send(await self._client.inbox_history(*ask))
+                ask = reading.send(await self._lasting(partial(self._client.inbox_history, *ask)))
         except StopIteration as done:
             found: tuple[FoundDirect, int, int] = done.value
             return found
 
     def _show(self, item: DirectMessage | RoomGap, *, dated: bool = False) -> None:
+        entry = entries.of_direct(item)
         if isinstance(item, RoomGap):
-            self._screen.show(display.gap_line(item))
+            buffer = self._model.program
+        elif item.from_name in self._model.ignored:
+            return
         else:
             self._people.add(item.from_name)
-            self._screen.show(display.direct_line(item, dated=dated))
+            buffer = self._model.open_direct(item.from_name)
+        self._model.add(buffer, entry)
+        self._face.shown(buffer, entry, dated=dated and isinstance(item, DirectMessage))
+        self._face.attract(buffer, entry)

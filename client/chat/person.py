@@ -1,350 +1,388 @@
-"""What one person does and sees in the chat: the commands, and what others do.
+"""What one person does in the chat: what is typed, carried out, and what it answers.
 
-One table, `COMMANDS`, makes the parsing of commands, /help and completion. Commands are executed
-one after the other, each to its answer; what others do comes in between, from a task of its own
-that also fetches what the server had to leave out. A message counts as sent once it has come back
-as an event of its room, so what a script prints stands in the order of its lines.
+Commands are executed one after the other, each to its answer. A call that meets a lost connection
+waits for the next one, however long that takes, and is carried out once all the same. A message
+counts as sent once it has come back as an event of its room, so what a script prints stands in the
+order of its lines.
 """
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any, assert_never, cast
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import TypeVar, cast
 
 from client.aio import AsyncClient
-from client.amounts import parse_amount
-from client.chat.command import Command, Parameter, UsageError
+from client.amounts import format_amount
+from client.chat import entries
+from client.chat.command import UsageError
+from client.chat.face import Face
 from client.chat.inbox import InboxView
-from client.core.gaps import Found, read_range
-from client.core.pushes import (
-    LogReplaced,
-    OutcomesUnknown,
-    PaymentGap,
-    RoomRefused,
-    RoomRestarted,
-)
-from client.errors import CallTimeout, ConnectionLost, RequestFailed
+from client.chat.model import Buffer, Entry, Kind, Model, Sort
+from client.chat.outage import Outage
+from client.chat.settings import SETTINGS, Settings
+from client.core.calls import Receipt
+from client.core.gaps import Found, read_back, read_range
+from client.errors import CallTimeout, ServerBusy, name_req_id
 from client.terminal import display
-from client.terminal.advice import at_stake, explain
-from client.terminal.arguments import (
-    HISTORY_COUNT,
-    TXNS_COUNT,
-    read_count,
-    read_room,
-    read_text,
-    read_user,
-)
-from client.terminal.display import Screen, Style
+from client.terminal.advice import at_stake, is_unknown
+from client.terminal.arguments import HISTORY_COUNT, TXNS_COUNT
 from client.terminal.position import InboxPosition
-from libproto.errors import MisuseError
-from libproto.messages import (
-    LIST_MAX,
-    ChatBroadcast,
-    DirectMessage,
-    Member,
-    Payment,
-    RoomGap,
-    Transaction,
-)
+from client.terminal.style import Line, Style
+from libproto.messages import LIST_MAX, ChatBroadcast, Member, RoomGap, Transaction
+
+BUSY_S = 60.0
+"""How long a request that the server refuses for the moment is made again."""
+
+T = TypeVar("T")
 
 
 class Chat:
-    """What one person does and sees over a connection that has logged in."""
+    """What one person does over a connection that has logged in."""
 
     def __init__(
-        self, client: AsyncClient, screen: Screen, position: InboxPosition | None = None
+        self,
+        client: AsyncClient,
+        model: Model,
+        face: Face,
+        settings: Settings | None = None,
+        outage: Outage | None = None,
+        position: InboxPosition | None = None,
     ) -> None:
         """position: up to where the inbox was read; None: nothing of it is known, nor kept."""
         self.client = client
-        self.screen = screen
-        self.rooms: list[int] = []
-        """The rooms joined; the last is the current one, which lines go to."""
+        self.model = model
+        self.face = face
+        self.settings = settings or Settings()
+        self.outage = outage or Outage()
         self.people: set[str] = set()
         """Names seen, for completion."""
-        self.inbox = InboxView(client, screen, self.people, position or InboxPosition())
+        self.inbox = InboxView(
+            client, model, face, self.people, position or InboxPosition(), self.lasting
+        )
         self.failed = False
         """Whether a line was not carried out."""
         self.ended = False
         """Whether /quit was said."""
-        self._seen: dict[int, int] = {}  # room -> newest room_seq shown, or known before
-        self._moved = asyncio.Event()  # set whenever _seen has grown
+        self.unsent: list[str] = []
+        """What was typed and not sent when the chat ended."""
+        self.place = ""
+        """Where the line that is carried out stands in a script, before what is said of it."""
+        self.asks = False
+        """Whether somebody is there to be asked."""
+        self.seen: dict[int, int] = {}
+        """Room -> newest room_seq shown, or known before."""
+        self.on_rooms: Callable[[], object] = lambda: None
+        """Called when rooms were joined or left."""
+        self._moved = asyncio.Event()  # set whenever `seen` has grown
         self._names = {0: "", client.user_id: client.username}
+        self._found: tuple[str, Entry] | None = None  # what /find has found last
 
     @property
     def room(self) -> int:
-        """The current room. UsageError where none is joined."""
-        if not self.rooms:
-            raise UsageError("no room is joined: /join ROOM")
-        return self.rooms[-1]
+        """The room that is looked at. UsageError where none is."""
+        buffer = self.model.active
+        if buffer.kind is not Kind.ROOM:
+            raise UsageError("no room is joined: /join ROOM" if not self.model.rooms else
+                             "this is not a room: /buffer ROOM goes to one")  # fmt: skip
+        return buffer.room
 
-    async def execute(self, line: str) -> None:
-        """Do what a line says. What the server refuses is said and noted; a connection that is
-        lost for good is raised."""
-        try:
-            if line.startswith("/") and not line.startswith("//"):
-                command, arguments = parse(line)
-                await command.run(self, *arguments)
-            elif line.strip():
-                await self.say(line.removeprefix("/"))
-        except (UsageError, MisuseError) as error:
-            self.complain(str(error))
-        except (RequestFailed, CallTimeout) as error:
-            self.complain(explain(error))
-        except ConnectionLost as error:
-            if not (self.client.connected or self.client.reconnecting):
-                raise
-            unknown = getattr(error, "__notes__", ("whether this was said is unknown",))
-            self.complain(f"the connection was lost: {'; '.join(unknown)}")
+    # -- lines
 
-    def complain(self, text: str) -> None:
+    def fail(self, text: str) -> str:
         """Say that a line was not carried out, and why."""
         self.failed = True
-        self.screen.complain(text)
+        self.face.complain(f"{self.place}{text}")
+        return text
 
-    # -- what comes in
+    async def lasting(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Make a call. One that meets a lost connection, or a server that is busy for the moment,
+        is made again, which carries out what is numbered once all the same."""
+        busy_until = asyncio.get_running_loop().time() + BUSY_S
+        sent = 0
+        while True:
+            try:
+                await self.outage.over()
+            except BaseException as error:  # it is given up
+                if sent:
+                    name_req_id(error, sent)
+                raise
+            losses = self.outage.losses
+            try:
+                return await ask()
+            except CallTimeout as error:
+                if losses == self.outage.losses and not self.client.reconnecting:
+                    raise
+                if is_unknown(error):
+                    sent = error.req_id
+                    ask = cast(Callable[[], Awaitable[T]], partial(self.client.retry, error.req_id))
+            except ServerBusy as error:
+                pause_s = error.retry_after_ms / 1000
+                if not pause_s or asyncio.get_running_loop().time() + pause_s > busy_until:
+                    raise
+                await asyncio.sleep(pause_s)
 
-    async def follow(self) -> None:
-        """Show what others do, until the client is down."""
-        async for push in self.client.pushes():
-            match push:
-                case ChatBroadcast():
-                    self._show(push)
-                    self._advance(push.room_id, push.room_seq)
-                case RoomGap(room_id=0):
-                    await self.inbox.missed(push)
-                case RoomGap():
-                    await self._fill(push)
-                case RoomRestarted():
-                    self._seen[push.room_id] = push.last_seq
-                    self._moved.set()
-                    self.screen.complain(
-                        f"room {push.room_id} began anew: what was said before is gone"
-                    )
-                case RoomRefused():
-                    self.rooms = [room for room in self.rooms if room != push.room_id]
-                    self.screen.complain(
-                        f"room {push.room_id} could not be joined again: {push.detail}"
-                    )
-                case DirectMessage():
-                    await self.inbox.pushed(push)
-                case Payment():
-                    self.people.add(push.from_name)
-                    self.screen.show(display.payment_line(push))
-                case LogReplaced():
-                    self.screen.complain(
-                        "the data of the server was replaced while it was away: balances, "
-                        "transactions and messages may be others than were shown here"
-                    )
-                case OutcomesUnknown():
-                    self.screen.complain(
-                        "the server does not know this program's payments of before any more: "
-                        "whether those without an answer were carried out is unknown; look with "
-                        "/txns before you repeat one"
-                    )
-                case PaymentGap():
-                    self.screen.complain(
-                        "payments came faster than they could be shown, and some are missing: "
-                        "look with /txns"
-                    )
-                case _:
-                    assert_never(push)
-
-    def _show(self, event: ChatBroadcast | RoomGap, *, dated: bool = False) -> None:
-        if isinstance(event, RoomGap):
-            self.screen.show(display.gap_line(event))
-        else:
-            self.people.add(event.from_name)
-            self.screen.show(display.event_line(event, dated=dated))
-
-    def _advance(self, room: int, seq: int) -> None:
-        self._seen[room] = max(seq, self._seen.get(room, 0))
+    def advance(self, room: int, seq: int) -> None:
+        """The events of a room were shown up to this one."""
+        self.seen[room] = max(seq, self.seen.get(room, 0))
         self._moved.set()
 
-    async def _fill(self, gap: RoomGap) -> None:
-        """Show what the server left out, in its place."""
-        found: Found = [gap]
-        try:
-            found = await self._read(gap.room_id, gap.first_seq, gap.last_seq)
-        except (RequestFailed, CallTimeout) as error:
-            self.screen.complain(explain(error))
-        for event in found:
-            self._show(event)
-        self._advance(gap.room_id, gap.last_seq)
-
-    async def _read(self, room: int, first: int, last: int) -> Found:
-        reading = read_range(room, first, last)
-        try:
-            ask = next(reading)
-            while True:
-                ask = reading.send(await self.client.history(room, *ask))
-        except StopIteration as done:
-            return cast(Found, done.value)
-
-    # -- what the person does
+    # -- what is said
 
     async def say(self, text: str) -> None:
+        buffer = self.model.active
+        if buffer.kind is Kind.DIRECT:
+            await self.message(buffer.name, text)
+            return
         room = self.room
-        with at_stake("message", "/history", self.screen):
-            sent = await self.client.send(room, text)
+        with at_stake("message", "/history", self.face):
+            sent = await self.lasting(lambda: self.client.send(room, text))
         try:
             async with asyncio.timeout(self.client.timeout_s):
-                while self._seen.get(room, 0) < sent.room_seq:
+                while self.seen.get(room, 0) < sent.room_seq:
                     self._moved.clear()
                     await self._moved.wait()
         except TimeoutError:
-            self.screen.remark(f"sent to room {room}, which has not shown it yet")
+            self.face.remark(f"sent to room {room}, which has not shown it yet")
+
+    async def message(self, user: str, text: str) -> None:
+        found = await self.lasting(lambda: self.client.lookup(user))
+        with at_stake("message", "/inbox of whom it is for", self.face):
+            sent = await self.lasting(lambda: self.client.direct(found.user_id, text))
+        self.people.add(user)
+        buffer = self.model.open_direct(user)
+        entry = entries.of_sent_direct(self.client.username, user, text, sent.time)
+        self.model.add(buffer, entry, is_read=True)
+        self.face.shown(buffer, entry)
+
+    # -- rooms
 
     async def join(self, room: int) -> None:
-        joined = await self.client.join(room)
-        self._advance(room, joined.last_seq)
-        if room in self.rooms:
-            self.rooms.remove(room)
-        self.rooms.append(room)
+        is_new = self.model.room(room) is None
+        buffer = self.model.open_room(room)  # the first event may come before the answer is seen
+        try:
+            joined = await self.lasting(lambda: self.client.join(room))
+        except BaseException:
+            if is_new:
+                self.model.close(buffer)
+            raise
+        self.model.switch(buffer)
+        self.advance(room, joined.last_seq)
         count = joined.member_count
-        self.screen.remark(f"joined room {room}, {count} member{'' if count == 1 else 's'}")
-        await self._meet(room)
+        self.face.remark(f"joined room {room}, {count} member{'' if count == 1 else 's'}")
+        if is_new:
+            buffer.older = joined.last_seq
+            await self._show_backlog(buffer)
+        await self.meet(room)
+        self.on_rooms()
 
-    async def _meet(self, room: int) -> list[Member]:
+    async def _show_backlog(self, buffer: Buffer) -> None:
+        if self.asks and self.settings["backlog"]:
+            await self.fetch_older(buffer, self.settings["backlog"])
+            for entry in [] if self.face.keeps_lines else buffer.entries:
+                if entry.sort is not Sort.PRESENCE:
+                    self.face.shown(buffer, entry, dated=True)
+
+    async def fetch_older(self, buffer: Buffer, count: int) -> int:
+        """Put older lines of a room before those that are there; how many."""
+        found, older = await self._read_back(buffer.room, buffer.older, count)
+        known = {entry.seq for entry in buffer.entries if entry.seq}
+        made = [entries.of_event(self.model, event) for event in found]
+        made = [entry for entry in made if entry.seq not in known and not self._ignores(entry.who)]
+        self.people.update(entry.who for entry in made if entry.who)
+        self.model.prepend(buffer, made, older)
+        self.face.refresh()
+        return len(made)
+
+    def _ignores(self, name: str) -> bool:
+        return name in self.model.ignored
+
+    async def meet(self, room: int) -> list[Member]:
         """The members of a room, whose names complete from now on."""
         members: list[Member] = []
-        while page := await self.client.members(room, members[-1].user_id if members else 0):
+
+        async def ask() -> tuple[Member, ...]:
+            return await self.client.members(room, members[-1].user_id if members else 0)
+
+        while page := await self.lasting(ask):
             members += page
-        self.people.update(member.username for member in members)
+        names = [member.username for member in members]
+        self.people.update(names)
+        self.model.present(room, names)
+        self.face.refresh()
         return members
 
     async def leave(self, room: int | None) -> None:
-        room = room or self.room
-        await self.client.leave(room)
-        if room in self.rooms:
-            self.rooms.remove(room)
-        self.screen.remark(f"left room {room}")
+        active = self.model.active
+        if room is None and active.kind is Kind.DIRECT:
+            self.model.close(active)
+            self.face.refresh()
+            return
+        number = room or self.room
+        await self.lasting(lambda: self.client.leave(number))
+        if buffer := self.model.room(number):
+            self.model.close(buffer)
+        self.face.remark(f"left room {number}")
+        self.on_rooms()
 
     async def list_rooms(self) -> None:
         after = 0
-        while page := await self.client.rooms(after):
+        while page := await self.lasting(partial(self.client.rooms, after)):
             for room in page:
-                self.screen.show(display.room_line(room))
+                self.face.result(display.room_line(room))
             after = page[-1].room_id
 
     async def who(self, room: int | None) -> None:
-        for member in await self._meet(room or self.room):
-            self.screen.show([(Style.PERSON, member.username)])
-
-    async def message(self, user: str, text: str) -> None:
-        found = await self.client.lookup(user)
-        await self.client.direct(found.user_id, text)
-        self.people.add(user)
-        self.screen.show([(Style.PLACE, f"[you -> {user}]"), f" {text}"])
+        for member in await self.meet(room or self.room):
+            self.face.result([(Style.PERSON, member.username)])
 
     async def history(self, count: int | None) -> None:
-        room = self.room
-        last = self._seen[room]
-        first = max(1, last - (count or HISTORY_COUNT) + 1)
-        for event in await self._read(room, first, last):
-            self._show(event, dated=True)
+        room, wanted = self.room, count or HISTORY_COUNT
+        buffer = self.model.active
+        if self.face.keeps_lines:
+            if not await self.fetch_older(buffer, wanted):
+                self.face.remark("there is nothing older")
+            return
+        found, _ = await self._read_back(room, self.seen[room], wanted)
+        for event in found:
+            self.face.shown(buffer, entries.of_event(self.model, event), dated=True)
+
+    async def _read_back(self, room: int, last: int, count: int) -> tuple[Found, int]:
+        reading = read_back(room, last, count)
+        try:
+            ask = next(reading)
+            while True:
+                ask = reading.send(await self.lasting(partial(self.client.history, room, *ask)))
+        except StopIteration as done:
+            return cast(tuple[Found, int], done.value)
+
+    async def read_gap(self, gap: RoomGap) -> list[ChatBroadcast | RoomGap]:
+        """What the server left out. Raises what the calls do."""
+        reading = read_range(gap.room_id, gap.first_seq, gap.last_seq)
+        try:
+            ask = next(reading)
+            while True:
+                ask = reading.send(await self.client.history(gap.room_id, *ask))
+        except StopIteration as done:
+            return cast(Found, done.value)
 
     async def show_inbox(self, count: int | None) -> None:
         await self.inbox.show_last(count or HISTORY_COUNT)
 
+    # -- money
+
     async def balance(self) -> None:
-        self.screen.show(display.balance_line((await self.client.balance()).balance))
+        found = await self.lasting(self.client.balance)
+        self.model.balance = found.balance
+        self.face.money(display.balance_line(found.balance))
 
     async def deposit(self, amount: int) -> None:
-        with at_stake("deposit", "/txns", self.screen):
-            done = await self.client.deposit(amount)
-        self.screen.show(display.receipt_line("deposited", amount, done.balance))
+        with at_stake("deposit", "/txns", self.face):
+            done = await self.lasting(lambda: self.client.deposit(amount))
+        self._show_receipt("deposited", amount, done)
 
     async def withdraw(self, amount: int) -> None:
-        with at_stake("withdrawal", "/txns", self.screen):
-            done = await self.client.withdraw(amount)
-        self.screen.show(display.receipt_line("withdrew", amount, done.balance))
+        if not await self._is_meant(amount, f"withdraw {format_amount(amount)}?"):
+            return
+        with at_stake("withdrawal", "/txns", self.face):
+            done = await self.lasting(lambda: self.client.withdraw(amount))
+        self._show_receipt("withdrew", amount, done)
 
     async def pay(self, user: str, amount: int) -> None:
-        found = await self.client.lookup(user)
-        with at_stake("payment", "/txns", self.screen):
-            done = await self.client.transfer(found.user_id, amount)
+        found = await self.lasting(lambda: self.client.lookup(user))
+        if not await self._is_meant(amount, f"pay {user} {format_amount(amount)}?"):
+            return
+        with at_stake("payment", "/txns", self.face):
+            done = await self.lasting(lambda: self.client.transfer(found.user_id, amount))
         self.people.add(user)
-        self.screen.show(display.receipt_line(f"paid {user}", amount, done.balance))
+        self._show_receipt(f"paid {user}", amount, done)
+
+    async def _is_meant(self, amount: int, question: str) -> bool:
+        if not self.asks or amount <= self.settings["confirm_over"]:
+            return True
+        answer = await self.face.ask(f"{question} [y/N] ")
+        if answer.strip().lower() in ("y", "yes"):
+            return True
+        self.face.remark("nothing was moved")
+        return False
+
+    def _show_receipt(self, what: str, amount: int, done: Receipt) -> None:
+        self.model.balance = done.balance
+        line = display.receipt_line(what, amount, done.balance)
+        self.face.money([*line, (Style.QUIET, f", transaction {done.txn_id}")])
 
     async def transactions(self, count: int | None) -> None:
         wanted, before = count or TXNS_COUNT, 0
         while wanted:
-            answer = await self.client.transactions(before, min(wanted, LIST_MAX))
+            ask = partial(self.client.transactions, before, min(wanted, LIST_MAX))
+            answer = await self.lasting(ask)
             page = answer.transactions
             if not page:
                 if answer.oldest_txn_id:
-                    self.screen.remark(display.OLDER_ARE_GONE)
+                    self.face.remark(display.OLDER_ARE_GONE)
                 break
             await self._name_users(page)
             for entry in page:
                 line = display.transaction_line(entry, self.client.user_id, self._names)
-                self.screen.show(line)
+                self.face.result(line)
             wanted, before = wanted - len(page), page[-1].txn_id
 
-    async def _name_users(self, entries: Iterable[Transaction]) -> None:
-        for entry in entries:
+    async def _name_users(self, found: Iterable[Transaction]) -> None:
+        for entry in found:
             for user in (entry.from_user, entry.to_user):
                 if user not in self._names:
-                    self._names[user] = (await self.client.user_name(user)).username
+                    named = await self.lasting(partial(self.client.user_name, user))
+                    self._names[user] = named.username
 
-    async def help(self, name: str | None) -> None:
+    # -- the chat itself
+
+    async def buffer(self, name: str | None) -> None:
         if name is None:
-            width = max(len(command.usage) for command in COMMANDS)
-            for command in COMMANDS:
-                self.screen.show([f"{command.usage:{width}}  {command.about}"])
-            self.screen.show([f"{'TEXT':{width}}  say it in the current room; //TEXT says /TEXT"])
+            for number, buffer in enumerate(self.model.buffers, 1):
+                self.face.result(_buffer_line(number, buffer, buffer is self.model.active))
             return
-        found = BY_NAME.get(name.removeprefix("/"))
+        found = self.model.named(name.removeprefix("@"))
         if found is None:
-            raise UsageError(f"there is no command {name}: /help lists them")
-        self.screen.show([f"{found.usage}: {found.about}"])
+            user = await self.lasting(lambda: self.client.lookup(name.removeprefix("@")))
+            found = self.model.open_direct(user.username)
+        self.model.switch(found)
+        self.face.refresh()
+
+    async def find(self, text: str) -> None:
+        """Show the last line with this text; the same again, the one before."""
+        buffer = self.model.active
+        before = None
+        if self._found is not None:
+            wanted, entry = self._found
+            if wanted == text and entry in buffer.entries:
+                before = buffer.entries.index(entry)
+        place = Model.find(buffer, text, before)
+        while place is None and buffer.kind is Kind.ROOM and buffer.older:
+            added = await self.fetch_older(buffer, LIST_MAX)
+            place = Model.find(buffer, text, added)
+        if place is None:
+            self._found = None
+            raise UsageError(f"{text!r} is not found here")
+        self._found = text, buffer.entries[place]
+        self.face.found(buffer, place)
+
+    async def set(self, name: str | None, value: str | None) -> None:
+        if name is None:
+            for setting in SETTINGS:
+                about = (Style.QUIET, f"  # {setting.about}")
+                self.face.result([self.settings.line(setting.name), about])
+            return
+        if value is not None:
+            self.settings.set(name, value)
+        self.face.result([self.settings.line(name)])
 
     async def quit(self) -> None:
         self.ended = True
 
 
-_ROOM = Parameter("ROOM", read_room, "room")
-_ANY_ROOM = Parameter("ROOM", read_room, "room", optional=True)
-_USER = Parameter("USER", read_user, "user")
-_AMOUNT = Parameter("AMOUNT", parse_amount)
-_COUNT = Parameter("N", read_count, optional=True)
-_TEXT = Parameter("TEXT", read_text, rest=True)
-_COMMAND = Parameter("CMD", str, "command", optional=True)
-
-COMMANDS: tuple[Command, ...] = (
-    Command("join", (_ROOM,), "join a room and make it the current one", Chat.join),
-    Command("leave", (_ANY_ROOM,), "leave a room, or the current one", Chat.leave),
-    Command("rooms", (), "list the rooms that have members or events", Chat.list_rooms),
-    Command("who", (_ANY_ROOM,), "list the members of a room, or of the current one", Chat.who),
-    Command("msg", (_USER, _TEXT), "send a message to one person", Chat.message),
-    Command(
-        "inbox", (_COUNT,), f"show the last N ({HISTORY_COUNT}) messages to you", Chat.show_inbox
-    ),
-    Command(
-        "history",
-        (_COUNT,),
-        f"show the last N events of the current room ({HISTORY_COUNT})",
-        Chat.history,
-    ),
-    Command("balance", (), "show your balance", Chat.balance),
-    Command("deposit", (_AMOUNT,), "put money in, like 12.50", Chat.deposit),
-    Command("withdraw", (_AMOUNT,), "take money out", Chat.withdraw),
-    Command("pay", (_USER, _AMOUNT), "pay somebody", Chat.pay),
-    Command("txns", (_COUNT,), f"show your last N transactions ({TXNS_COUNT})", Chat.transactions),
-    Command("help", (_COMMAND,), "list the commands, or explain one", Chat.help),
-    Command("quit", (), "end the chat", Chat.quit),
-)
-
-BY_NAME = {command.name: command for command in COMMANDS}
-
-
-def parse(line: str) -> tuple[Command, list[Any]]:
-    """Return the command that a line starting with one slash names, and its arguments.
-
-    UsageError."""
-    name, _, rest = line[1:].partition(" ")
-    command = BY_NAME.get(name)
-    if command is None:
-        raise UsageError(
-            f"there is no command /{name}: /help lists them, //{name} sends it as text"
-        )
-    return command, command.arguments(rest)
+def _buffer_line(number: int, buffer: Buffer, is_active: bool) -> Line:
+    unread = f", {buffer.unread} unread" if buffer.unread else ""
+    return [
+        f"{number} ",
+        (Style.PLACE, buffer.title),
+        (Style.QUIET, f"{', here' if is_active else ''}{unread}"),
+    ]

@@ -1,21 +1,26 @@
-"""The line chat of `tradechat-cli`: a person at a terminal, or a script through pipes.
-
-A connection that is lost is established again by the client; that it was, and what is unknown by
-that, is said here. After as long as a command may wait for its answer, the chat ends.
-"""
+"""The chat of `tradechat-cli`: on a screen for a person at a terminal, else line after line."""
 
 import asyncio
+import os
+import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from prompt_toolkit.patch_stdout import patch_stdout
-
 from client.aio import AsyncClient
-from client.chat.command import UsageError
-from client.chat.lines import Interrupted, PipeLines, Source, TerminalLines
+from client.chat.commands import execute
+from client.chat.ends import Interrupted, Terminated
+from client.chat.incoming import Incoming
+from client.chat.line_face import LineFace
+from client.chat.model import Model
+from client.chat.outage import Outage
 from client.chat.person import Chat
-from client.errors import ClientError, ConnectionLost
+from client.chat.screen_face import ScreenFace
+from client.chat.script import attend_script
+from client.chat.settings import Settings
 from client.terminal.display import Screen
 from client.terminal.position import InboxPosition
 
@@ -23,94 +28,132 @@ EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
 
-class Outage:
-    """What is said when the connection is lost and there again; too long without one closes the
-    client. `tell` is the client's on_reconnect."""
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a chat is to begin. room: to be joined. plain: line after line at a terminal, too.
+    stop_on_error: a script ends at the first line that fails. history: the file of what was typed
+    before; None: nothing of it is kept."""
 
-    def __init__(self, client: AsyncClient, screen: Screen) -> None:
-        self._client = client
-        self._screen = screen
-        self._timer: asyncio.TimerHandle | None = None
-        self._closing: asyncio.Task[None] | None = None
-        self._looking: asyncio.Task[None] | None = None
-        self.look: Callable[[], Coroutine[Any, Any, None]] | None = None
-        """What is done when the connection is there again."""
-        self.reason = "the connection was closed"
-        """Why the chat ends, if it ends by this."""
-
-    def tell(self, lost: ClientError | None) -> None:
-        was_lost = self._timer is not None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if lost is None:
-            if was_lost:  # else the server asked for another connection, and nobody noticed
-                self._screen.remark("connected again")
-            if self.look is not None:
-                self._looking = asyncio.ensure_future(self.look())
-            return
-        self._screen.remark("connection lost, reconnecting…")
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._client.timeout_s, self._give_up, lost)
-
-    def _give_up(self, lost: ClientError) -> None:
-        self.reason = f"{lost}, and it did not come back within {self._client.timeout_s:g} s"
-        self._closing = asyncio.ensure_future(self._client.close())
+    room: int | None = None
+    plain: bool = False
+    stop_on_error: bool = False
+    history: Path | None = None
 
 
 async def converse(
     client: AsyncClient,
     screen: Screen,
-    room: int | None,
+    start: Start,
     outage: Outage,
     position: InboxPosition,
+    settings: Settings,
 ) -> int:
     """Show what came while the person was away, by `position`, and chat until the input ends,
     /quit, or the client is down (which is raised); the client has logged in, and tells `outage`.
     Answers the exit code: at a terminal 0, through pipes 1 if a line failed."""
-    chat = Chat(client, screen, position)
-    screen.remark(
-        f"logged in as {client.username} to {client.server_name}; /help lists the commands"
-    )
-    await chat.inbox.catch_up()
-    outage.look = chat.inbox.look_again
-    following = asyncio.create_task(chat.follow())
+    is_person = sys.stdin.isatty() and sys.stdout.isatty()
+    is_dumb = os.environ.get("TERM", "dumb") in ("dumb", "")
+    model = Model(client.username)
+
+    def apply() -> None:
+        model.highlights = settings["highlight"]
+        model.ignored = frozenset(settings["ignore"])
+
+    settings.watch(apply)
+    lines = LineFace(screen, settings, for_a_person=is_person)
+    on_screen = ScreenFace(model, settings)
+    has_screen = is_person and not is_dumb and not start.plain
+    chat = Chat(client, model, on_screen if has_screen else lines, settings, outage, position)
+    chat.asks = is_person and not is_dumb
+
+    async def attend() -> None:
+        if not chat.asks:
+            await attend_script(chat, start.stop_on_error, is_person)
+            return
+        from client.chat.lines import attend_person  # these load the editor of input lines
+        from client.chat.on_screen import attend_screen
+        from client.chat.typed import history_of
+
+        if has_screen:
+            await attend_screen(chat, on_screen, history_of(start.history))
+        else:
+            await attend_person(chat, lines, history_of(start.history))
+
     try:
-        if room is not None:
-            await chat.execute(f"/join {room}")
-        if not (sys.stdin.isatty() and sys.stdout.isatty()):
-            await _attend(chat, PipeLines(sys.stdin.fileno()), following, outage)
-            return EXIT_FAILED if chat.failed else 0
-        with patch_stdout(raw=True):  # raw: the colours are ours, the rest is escaped
-            await _attend(chat, TerminalLines(chat), following, outage)
-        return 0
+        await _run(chat, start, attend)
+        return EXIT_FAILED if chat.failed and not is_person else 0
     except Interrupted:
         return EXIT_INTERRUPTED
+    except Terminated as end:
+        return 128 + end.number
     finally:
-        outage.look = None
-        following.cancel()
-        await asyncio.wait({following})
+        if is_person:
+            _discard_input()
+        for line in chat.unsent:
+            screen.complain(f"not sent: {line}")
+
+
+async def _run(chat: Chat, start: Start, attend: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Attend to what is typed and what comes, until one of both ends. Terminated."""
+    incoming, outage = Incoming(chat), chat.outage
+    client = chat.client
+    chat.face.remark(
+        f"logged in as {client.username} to {client.server_name}; /help lists the commands"
+    )
+    with _until_signal() as signalled:
+        following = asyncio.create_task(incoming.follow())
+        attending = asyncio.create_task(_attend(chat, start, attend))
+        try:
+            ending: set[asyncio.Future[Any]] = {following, attending, signalled}
+            await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            outage.stop()
+            for task in (following, attending):
+                task.cancel()
+            lost, ended = await asyncio.gather(following, attending, return_exceptions=True)
+    if not signalled.cancelled():
+        raise Terminated(signalled.result())
+    if isinstance(ended, BaseException) and not isinstance(ended, asyncio.CancelledError):
+        raise outage.reason or ended
+    if isinstance(lost, BaseException) and not isinstance(lost, asyncio.CancelledError):
+        raise outage.reason or lost
 
 
 async def _attend(
-    chat: Chat, source: Source, following: asyncio.Task[None], outage: Outage
+    chat: Chat, start: Start, attend: Callable[[], Coroutine[Any, Any, None]]
 ) -> None:
-    """Execute line after line, until the last. Whatever ends `following` ends this too."""
-    while not chat.ended:
-        reading = asyncio.ensure_future(source.read_line())
-        try:
-            await asyncio.wait({reading, following}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            reading.cancel()
-            [line] = await asyncio.gather(reading, return_exceptions=True)
-        if following.done():
-            following.result()
-            raise ConnectionLost(outage.reason)
-        if isinstance(line, UsageError):
-            chat.complain(str(line))
-            continue
-        if isinstance(line, BaseException):
-            raise line
-        if line is None:
-            return
-        await chat.execute(line)
+    await chat.inbox.catch_up()
+    if start.room is not None:
+        await execute(chat, f"/join {start.room}")
+    await attend()
+
+
+@contextmanager
+def _until_signal() -> Iterator[asyncio.Future[int]]:
+    """A future that has the number of the signal which asks the program to end."""
+    loop = asyncio.get_running_loop()
+    signalled: asyncio.Future[int] = loop.create_future()
+
+    def arrived(number: int) -> None:
+        if not signalled.done():
+            signalled.set_result(number)
+
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    with suppress(NotImplementedError):  # a system without
+        for number in numbers:
+            loop.add_signal_handler(number, arrived, number)
+    try:
+        yield signalled
+    finally:
+        signalled.cancel()
+        with suppress(NotImplementedError):
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+
+def _discard_input() -> None:
+    """Drop what was typed and not read: it was meant for the chat, not for the shell."""
+    with suppress(ImportError, OSError, ValueError):
+        import termios  # not at the top: there is none on some systems
+
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)

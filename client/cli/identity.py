@@ -34,25 +34,29 @@ class Identity:
     def keep(self, next_req_id: int) -> None:
         """Write the next number; it is on the disk when this returns. OSError."""
         text = f"{self.client_id} {next_req_id}\n"
-        scratch = self._path.with_name(self._path.name + ".new")
-        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            os.write(descriptor, text.encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        scratch.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        _write_synced(self._path, text)
         self.next_req_id = next_req_id
 
     def renew(self) -> None:
         """The server does not take this client_id any more: draw a fresh one. OSError."""
         self.client_id = _fresh_id()
         self.keep(1)
+
+
+def _write_synced(path: Path, text: str) -> None:
+    scratch = path.with_name(path.name + ".new")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, text.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    scratch.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _fresh_id() -> int:
@@ -82,15 +86,44 @@ def _name(host: str, port: int, user: str) -> str:
     return hashlib.sha256(f"{host}\n{port}\n{user}".encode()).hexdigest()[:32]
 
 
-def inbox_file(environ: Mapping[str, str], host: str, port: int, user: str) -> Path | None:
-    """Where it stands up to where this user has read the inbox at this server; None where the state
-    directory cannot be written."""
+class Key:
+    """A key of the caller's: a request of which it is known on this machine whether it was sent.
+
+    Its client_id is made of the user and the key, so it is the same for every run, and on every
+    machine. The server forgets a client_id that is long unused, and would carry the request out
+    anew; here it stays noted, so that such a run is told that the outcome is unknown.
+    """
+
+    def __init__(self, environ: Mapping[str, str], host: str, port: int, user: str, key: str):
+        """OSError where the state directory cannot be written."""
+        digest = hashlib.sha256(f"key\n{user}\n{key}".encode()).digest()
+        self.client_id = int.from_bytes(digest[:8], "big") or 1
+        directory = state_directory(environ)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = directory / f"{_name(host, port, user)}.key.{digest.hex()[:32]}"
+
+    @property
+    def is_used(self) -> bool:
+        """Whether it was perhaps sent by an earlier run."""
+        return self._path.exists()
+
+    def keep(self, next_req_id: int) -> None:
+        """It is about to be sent; this is on the disk when it returns. OSError."""
+        del next_req_id
+        _write_synced(self._path, "")
+
+
+def kept_file(
+    environ: Mapping[str, str], host: str, port: int, user: str, what: str
+) -> Path | None:
+    """The file of what a chat keeps of this user at this server, as the `inbox`, up to where it was
+    read; None where the state directory cannot be written."""
     directory = state_directory(environ)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
         return None
-    return directory / f"{_name(host, port, user)}.inbox"
+    return directory / f"{_name(host, port, user)}.{what}"
 
 
 @contextmanager

@@ -5,26 +5,26 @@ of the machine could read in the list of processes.
 """
 
 import argparse
-import getpass
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from client.cli.commands import COMMANDS, typed
 from client.core.address import HOST, PORT, URL_VARIABLE, Address, read_url
 from client.errors import BadUrl
-from client.terminal.arguments import (
-    read_room,
-    read_user,
-)
+from client.terminal import password
+from client.terminal.arguments import read_room, read_seconds, read_user
 from libcli import output
 from libcli.arguments import EXIT_USAGE, Parser
 from libcli.environment import sift
-from libcli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PIPE
+from libcli.output import EXIT_INTERRUPTED, EXIT_PIPE
 from libproto import version_of
 
 PROGRAM = "tradechat-cli"
 EXIT_OK = 0
+EXIT_REFUSED = 1
+EXIT_UNKNOWN = 3
+EXIT_UNREACHABLE = 4
+EXIT_OUTPUT = 5
 
 TIMEOUT_S = 10.0
 HOST_VARIABLE = "TRADECHAT_HOST"
@@ -40,14 +40,19 @@ examples:
   {PROGRAM} --user alice --register             register, then chat
   {PROGRAM} --user alice --room 7               chat, in room 7 to begin with
   {PROGRAM} --user alice pay bob 12.50          one payment
+  {PROGRAM} --user alice pay bob 9 --key rent-5 the same, once, however often it is run
   {PROGRAM} --user alice txns --limit 3 --json  one JSON object a line, amounts in cents
   {PROGRAM} --url tradechat://alice@example.org balance
   {PROGRAM} --user alice listen 7 | grep bob
   printf '/join 7\\nhello\\n' | {PROGRAM} --user alice --password-file FILE
 
-exit codes: {EXIT_OK} done; {EXIT_FAILED} the server refused it, or there is no connection;
-or the output cannot be written; {EXIT_USAGE} usage; {EXIT_INTERRUPTED} Ctrl-C;
-{EXIT_PIPE} nobody reads the output any more
+exit codes: {EXIT_OK} done; {EXIT_REFUSED} the server refused it, or a line of a script failed;
+{EXIT_USAGE} usage; {EXIT_UNKNOWN} it is not known whether it was carried out: look before you
+repeat it, or repeat it with the same --key; {EXIT_UNREACHABLE} no connection or no answer, and
+nothing was carried out; {EXIT_OUTPUT} carried out, but the output could not be written;
+{EXIT_INTERRUPTED} Ctrl-C; {EXIT_PIPE} nobody reads the output any more.
+With --json an error is one JSON object on standard error, with its exit_code, and status,
+retry_after_ms and req_id where it has them.
 """
 
 
@@ -103,6 +108,13 @@ def _add_options(parser: argparse.ArgumentParser, *, again: bool) -> None:
         type=timeout,
         metavar="S",
     )
+    add(
+        "--give-up-after",
+        "seconds without a connection after which a chat or `listen` ends (0: never)",
+        default=0.0,
+        type=typed(read_seconds),
+        metavar="S",
+    )
     add("--json", "one JSON object per line", default=False, action="store_true")
 
 
@@ -119,6 +131,14 @@ def make_parser() -> Parser:
     parser.add_argument("--version", action="version", version=version_of(PROGRAM))
     parser.add_argument(
         "--room", dest="join", type=typed(read_room), metavar="N", help="join a room (chat)"
+    )
+    parser.add_argument(
+        "--plain", action="store_true", help="line by line, also at a terminal (chat)"
+    )
+    parser.add_argument(
+        "--stop-on-error",
+        action="store_true",
+        help="end at the first line that fails (chat through pipes)",
     )
     _add_options(parser, again=False)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
@@ -174,6 +194,8 @@ def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) ->
         parser.error("--json goes with a command: the chat is for people")
     if options.command is not None and options.join is not None:
         parser.error("--room goes with the chat: a command names its room behind it")
+    if options.command is not None and (options.plain or options.stop_on_error):
+        parser.error("--plain and --stop-on-error go with the chat")
     options.register |= options.command == "register"
     return options
 
@@ -211,35 +233,43 @@ def read_password(options: argparse.Namespace, environ: Mapping[str, str]) -> st
     if options.password_file is not None:
         try:
             with open(options.password_file, encoding="utf-8") as file:
-                password = file.readline().rstrip("\r\n")
+                given = file.readline().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise CannotBegin(
                 f"cannot read the password file {options.password_file}: {why}"
             ) from error
     elif options.url_password is not None:
-        password = options.url_password
+        given = options.url_password
     elif PASSWORD_VARIABLE in environ:
-        password = environ[PASSWORD_VARIABLE]
+        given = environ[PASSWORD_VARIABLE]
     else:
-        password = _ask_password(f"Password for {options.user}: ")
-        if options.register and password != _ask_password("The same again: "):
+        given = _ask_password(f"Password for {options.user}: ")
+        if options.register and given != _ask_password("The same again: "):
             raise CannotBegin("the two passwords differ: nothing was registered, start again")
-    if not password:
+    if not given:
         raise CannotBegin("the password is empty: choose one")
-    return password
+    if not _is_text(given):
+        raise CannotBegin(f"{PASSWORD_VARIABLE} is not UTF-8 text")
+    return given
+
+
+def _is_text(word: str) -> bool:
+    """Whether it can be encoded: of bytes that are not UTF-8, Python makes halves of pairs."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _ask_password(prompt: str) -> str:
     try:
-        # getpass asks there too, and would else take a line from the input.
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError as error:
+        return password.ask(prompt)
+    except password.NoTerminal as error:
         raise CannotBegin(
             "there is no terminal to ask for the password: set "
             f"{PASSWORD_VARIABLE} or give --password-file FILE"
         ) from error
-    try:
-        return getpass.getpass(prompt)
-    except EOFError as error:
-        raise CannotBegin("no password was given") from error
+    except password.NoPassword as error:
+        raise CannotBegin(str(error)) from error

@@ -8,25 +8,45 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from client.aio import AsyncClient
 from client.blocking import Client
-from client.cli.commands import BY_NAME, Command
-from client.cli.identity import Identity, identity, inbox_file, state_directory
-from client.cli.options import EXIT_OK, PROGRAM, CannotBegin, read_options, read_password
-from client.errors import ClientError, ClientIdTaken, Unauthorized
-from client.terminal.advice import explain, hint
+from client.cli.commands import BY_NAME, KEYED_REQ_ID, Command
+from client.cli.identity import Identity, Key, identity, kept_file, state_directory
+from client.cli.options import (
+    EXIT_OK,
+    EXIT_OUTPUT,
+    EXIT_REFUSED,
+    EXIT_UNKNOWN,
+    EXIT_UNREACHABLE,
+    PROGRAM,
+    CannotBegin,
+    read_options,
+    read_password,
+)
+from client.cli.outage import BlockingOutage
+from client.errors import (
+    BadPacket,
+    CallTimeout,
+    ClientError,
+    ClientIdTaken,
+    ConnectionLost,
+    ProtocolViolation,
+    RequestFailed,
+    Unauthorized,
+)
+from client.terminal.advice import explain, hint, is_unknown
 from client.terminal.display import Screen
 from client.terminal.position import InboxPosition
 from libcli import output
 from libcli.arguments import EXIT_USAGE
-from libcli.output import EXIT_FAILED
 from libproto.errors import MisuseError
 
 LOGIN_HINT = "check both, or create the user with --register"
+KEY_HINT = "if the --key was used for something else, take another one"
 REGISTER_HINT = "ask who runs the server"
 
 
@@ -52,25 +72,34 @@ def _numbering(held: Identity | None) -> dict[str, Any]:
     if held is None:
         return {}
 
-    def keep(next_req_id: int) -> None:
+    return {
+        "client_id": held.client_id,
+        "next_req_id": held.next_req_id,
+        "keep_next_req_id": _keeping(held.keep),
+    }
+
+
+def _keeping(keep: Callable[[int], None]) -> Callable[[int], None]:
+    """What keeps the next number, and says what it means if it cannot."""
+
+    def kept(next_req_id: int) -> None:
         try:
-            held.keep(next_req_id)
+            keep(next_req_id)
         except OSError as error:
             raise CannotBegin(
                 "nothing was moved: the number of the request cannot be kept in "
                 f"{state_directory(os.environ)}: {error.strerror}"
             ) from error
 
-    return {
-        "client_id": held.client_id,
-        "next_req_id": held.next_req_id,
-        "keep_next_req_id": keep,
-    }
+    return kept
 
 
 def _run(command: Command, options: argparse.Namespace, password: str, screen: Screen) -> None:
-    if not command.moves_money:
+    if not command.is_once:
         _run_as(command, options, password, screen, {"client_id": 0})
+        return
+    if options.key is not None:
+        _run_keyed(command, options, password, screen)
         return
     with _identity(options, screen) as held:
         try:
@@ -83,6 +112,30 @@ def _run(command: Command, options: argparse.Namespace, password: str, screen: S
             _run_as(command, options, password, screen, _numbering(held))
 
 
+def _run_keyed(
+    command: Command, options: argparse.Namespace, password: str, screen: Screen
+) -> None:
+    """The request of a key. Where an earlier run has perhaps sent it, the login says so: then it is
+    not carried out by a server that has no record of it."""
+    try:
+        key = Key(os.environ, options.host, options.port, options.user, options.key)
+        is_used = key.is_used
+    except OSError as error:
+        raise CannotBegin(
+            f"nothing was done: keys cannot be kept in {state_directory(os.environ)}: "
+            f"{error.strerror}"
+        ) from error
+    numbering = {"client_id": key.client_id, "keep_next_req_id": _keeping(key.keep)}
+    if not is_used:
+        try:
+            _run_as(command, options, password, screen, {**numbering, "next_req_id": KEYED_REQ_ID})
+            return
+        except ClientIdTaken:  # by the login: it was sent before, from another machine perhaps
+            options.register = False
+    with hint(BadPacket, KEY_HINT):
+        _run_as(command, options, password, screen, {**numbering, "next_req_id": KEYED_REQ_ID + 1})
+
+
 def _run_as(
     command: Command,
     options: argparse.Namespace,
@@ -90,15 +143,23 @@ def _run_as(
     screen: Screen,
     numbering: Mapping[str, Any],
 ) -> None:
-    client = Client(options.host, options.port, timeout_s=options.timeout, **numbering)
-    with client:
+    outage = BlockingOutage(screen, options.give_up_after)
+    lasting: dict[str, Any] = (
+        {"reconnect": True, "on_reconnect": outage.tell} if command.lasts else {}
+    )
+    client = Client(options.host, options.port, timeout_s=options.timeout, **lasting, **numbering)
+    outage.client = client
+    with outage, client:
         if options.register:
             with hint(Unauthorized, REGISTER_HINT):
                 options.user_id = client.register(options.user, password)
         if command.logs_in:
             with hint(Unauthorized, LOGIN_HINT):
                 client.login(options.user, password)
-        command.run(client, options, screen)
+        try:
+            command.run(client, options, screen)
+        except ConnectionLost as error:
+            raise outage.reason or error from None
 
 
 async def _chat(options: argparse.Namespace, password: str, screen: Screen) -> int:
@@ -116,42 +177,70 @@ async def _chat(options: argparse.Namespace, password: str, screen: Screen) -> i
 async def _chat_as(
     options: argparse.Namespace, password: str, screen: Screen, numbering: Mapping[str, Any]
 ) -> int:
-    from client.chat.program import (  # takes a while to load, and no command needs it
-        Outage,
-        converse,
-    )
+    # They take a while to load, and no command needs them.
+    from client.chat.outage import Outage
+    from client.chat.program import Start, converse
+    from client.chat.settings import Settings, config_file
 
+    outage = Outage(options.give_up_after)
+    settings = Settings(config_file(os.environ))
+    for problem in settings.load():
+        screen.complain(f"{PROGRAM}: {problem}")
     client = AsyncClient(
         options.host,
         options.port,
         timeout_s=options.timeout,
         payments=True,
         reconnect=True,
-        on_reconnect=lambda lost: outage.tell(lost),
+        on_reconnect=outage.tell,
         **numbering,
     )
-    outage = Outage(client, screen)
+    outage.client = client
+    inbox, typed = (
+        kept_file(os.environ, options.host, options.port, options.user, what)
+        for what in ("inbox", "typed")
+    )
+    history = typed if settings["input_history"] else None
+    start = Start(options.join, options.plain, options.stop_on_error, history)
     async with client:
         if options.register:
             with hint(Unauthorized, REGISTER_HINT):
                 await client.register(options.user, password)
         with hint(Unauthorized, LOGIN_HINT):
             await client.login(options.user, password)
-        path = inbox_file(os.environ, options.host, options.port, options.user)
-        return await converse(client, screen, options.join, outage, InboxPosition(path))
+        return await converse(client, screen, start, outage, InboxPosition(inbox), settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script. Answers the exit code."""
-    return output.run(PROGRAM, lambda: _main(arguments))
+    return output.run(PROGRAM, lambda: _main(arguments), failed=EXIT_OUTPUT)
+
+
+def exit_code(error: ClientError) -> int:
+    """The exit code for what ended a command."""
+    if is_unknown(error):
+        return EXIT_UNKNOWN
+    if isinstance(error, CallTimeout | ConnectionLost | ProtocolViolation):
+        return EXIT_UNREACHABLE
+    return EXIT_REFUSED
+
+
+def _fields(error: Exception) -> dict[str, Any]:
+    """What a program may want to know of an error, beside its text and the exit code."""
+    fields: dict[str, Any] = {"error": type(error).__name__}
+    if isinstance(error, RequestFailed):
+        fields |= {"status": error.status.name, "retry_after_ms": error.retry_after_ms}
+    if isinstance(error, ClientError) and is_unknown(error):
+        fields["req_id"] = getattr(error, "req_id", 0)
+    return fields
 
 
 def _main(arguments: Sequence[str] | None) -> int:
     options = read_options(arguments, os.environ)
     screen = Screen(as_json=options.json)
 
-    def fail(text: str, code: int) -> int:
-        screen.complain(f"{PROGRAM}: {text}")
+    def fail(error: Exception, text: str, code: int) -> int:
+        screen.failed(f"{PROGRAM}: {text}", {**_fields(error), "exit_code": code})
         return code
 
     try:
@@ -162,9 +251,9 @@ def _main(arguments: Sequence[str] | None) -> int:
             return asyncio.run(_chat(options, password, screen))
         _run(BY_NAME[options.command], options, password, screen)
     except (CannotBegin, MisuseError) as error:
-        return fail(str(error), EXIT_USAGE)
+        return fail(error, str(error), EXIT_USAGE)
     except ClientError as error:
-        return fail(explain(error), EXIT_FAILED)
+        return fail(error, explain(error), exit_code(error))
     return EXIT_OK
 
 

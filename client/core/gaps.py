@@ -10,6 +10,7 @@ from libproto.messages import (
     LIST_MAX,
     ChatBroadcast,
     DirectMessage,
+    EventKind,
     InboxHistoryResponse,
     RoomGap,
     RoomHistoryResponse,
@@ -58,6 +59,44 @@ def read_range(
         more, after = read_answer(room_id, after, last_seq, answer)
         found += more
     return found
+
+
+BACK_LEN = 64
+"""Events that are asked for at a time, at least, where it is not known how many are messages."""
+
+
+def is_said(event: ChatBroadcast | RoomGap) -> bool:
+    """Whether it counts where somebody wants the last N: who came and went does not."""
+    return isinstance(event, RoomGap) or event.kind not in (EventKind.JOINED, EventKind.LEFT)
+
+
+def read_back(
+    room_id: int, last_seq: int, count: int
+) -> Generator[Ask, RoomHistoryResponse, tuple[Found, int]]:
+    """Yield what to ask for, and be sent the answer; return the last `count` events up to
+    `last_seq` that are said, with who came and went between them, in order; and up to which number
+    there may be older ones, 0 where there are none.
+
+    A part that the server keeps no longer is a RoomGap, the first of what is returned.
+    """
+    found: Found = []
+    said = 0
+    while last_seq and said < count:
+        first = max(1, last_seq - min(LIST_MAX, max(BACK_LEN, count - said)) + 1)
+        part = yield from read_range(room_id, first, last_seq)
+        last_seq = first - 1
+        if part and isinstance(part[0], RoomGap):
+            part[0] = RoomGap(room_id, 1, part[0].last_seq)
+            last_seq = 0
+        found = part + found
+        said += sum(map(is_said, part))
+    for place in range(len(found) - 1, -1, -1):
+        if count <= 0:
+            surplus = found[place]
+            last = surplus.last_seq if isinstance(surplus, RoomGap) else surplus.room_seq
+            return found[place + 1 :], last
+        count -= is_said(found[place])
+    return found, last_seq
 
 
 FoundDirect = list[DirectMessage | RoomGap]

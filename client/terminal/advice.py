@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
+from client.core.numbers import NUMBERED
 from client.errors import (
     AlreadyExists,
     BadPacket,
@@ -22,7 +24,13 @@ from client.errors import (
     Superseded,
     Unauthorized,
 )
-from client.terminal.display import Screen
+
+
+class Complains(Protocol):
+    """What shows errors to a person."""
+
+    def complain(self, text: str) -> None: ...
+
 
 # Class -> sentence, of what str() of the error or its detail says.
 _SENTENCES: dict[type[ClientError], str] = {
@@ -37,7 +45,7 @@ _SENTENCES: dict[type[ClientError], str] = {
     AlreadyExists: "this username is taken: log in without --register, or choose another",
     LimitReached: "this would pass a limit: {detail}; nothing was changed",
     InternalError: "the server failed: {detail}; its log tells more",
-    CallTimeout: "no answer in time: {error}; try again, or allow more with --timeout",
+    CallTimeout: "no answer in time: {error}; allow more with --timeout",
     ConnectionLost: "no connection: {error}; see that the server runs, then start again",
     Superseded: "{error}; see who else uses this user and client_id",
     ReloginFailed: "{error}; log in anew, or register",
@@ -56,6 +64,16 @@ def explain(error: ClientError) -> str:
     return "; ".join([sentence, *getattr(error, "__notes__", ())])
 
 
+def is_unknown(error: ClientError) -> bool:
+    """Whether it is not known if the request that failed so was carried out: it was sent, and no
+    answer tells."""
+    if isinstance(error, OutcomeUnknown):
+        return True
+    if isinstance(error, CallTimeout):
+        return error.opcode in NUMBERED and bool(error.req_id)
+    return isinstance(error, ConnectionLost) and bool(getattr(error, "req_id", 0))
+
+
 @contextmanager
 def hint(kind: type[ClientError], text: str) -> Iterator[None]:
     """Where an error of this kind comes out, add what to do about it."""
@@ -67,7 +85,7 @@ def hint(kind: type[ClientError], text: str) -> Iterator[None]:
 
 
 @contextmanager
-def at_stake(what: str, check: str, screen: Screen) -> Iterator[None]:
+def at_stake(what: str, check: str, screen: Complains) -> Iterator[None]:
     """Around one request that must not be made twice: where its outcome stays unknown, say so, and
     that `check` shows it; as a note to the error, or at once where the person gives up waiting."""
     unknown = (
@@ -76,8 +94,8 @@ def at_stake(what: str, check: str, screen: Screen) -> Iterator[None]:
     try:
         yield
     except (CallTimeout, ConnectionLost, OutcomeUnknown) as error:
-        error.add_note(unknown)
+        error.add_note(unknown if is_unknown(error) else f"the {what} was not sent")
         raise
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        screen.complain(unknown)
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
+        screen.complain(unknown if getattr(error, "req_id", 0) else f"the {what} was not sent")
         raise

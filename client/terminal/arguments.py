@@ -8,6 +8,8 @@ HISTORY_COUNT = 20
 """Events of a room that are shown where nobody says how many."""
 TXNS_COUNT = 10
 """Transactions that are shown where nobody says how many."""
+SECONDS_MAX = 86400 * 365
+KEY_MAX = 200
 _DIGITS_MAX = 18  # of a whole number that is surely no typing error, and fits into a u64
 
 
@@ -41,6 +43,29 @@ def read_text(text: str) -> str:
     if not text:
         raise ValueError("there is no text to send")
     return text
+
+
+def read_seconds(text: str) -> float:
+    """A number of seconds from 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= SECONDS_MAX:  # which no NaN is
+        raise ValueError(f"{_quoted(text)} is not a number of seconds, from 0")
+    return seconds
+
+
+def read_key(text: str) -> str:
+    """A key of the caller's own."""
+    if not text or len(text) > KEY_MAX or not text.isprintable():
+        raise ValueError(f"{_quoted(text)} is not a key: it is 1 to {KEY_MAX} printable characters")
+    return text
+
+
+def read_seq(text: str) -> int:
+    """The number of an event of a room, or 0: before the first."""
+    return 0 if text == "0" else read_count(text)
 
 
 def _quoted(text: str) -> str:

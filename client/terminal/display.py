@@ -8,13 +8,14 @@ become colours only on a terminal, and only where NO_COLOR does not forbid it.
 import json
 import os
 import sys
-import unicodedata
 from collections.abc import Mapping
-from datetime import datetime
-from enum import Enum
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from client.amounts import format_amount
+from client.terminal.style import Line, Part, Style
+from client.terminal.text import MONEY, escape, isolate
+from client.terminal.wrap import wrap
 from libcli.output import complain, put_line
 from libproto.messages import (
     ChatBroadcast,
@@ -28,36 +29,9 @@ from libproto.messages import (
 )
 
 
-class Style(Enum):
-    """What a part of a line is; the value is its SGR parameter (ECMA-48, 8.3.117)."""
-
-    PLACE = "36"
-    PERSON = "1"
-    QUIET = "2"
-    MONEY = "32"
-    WRONG = "31"
-
-
-Part = str | tuple[Style, str]
-Line = list[Part]
-
-
-# Control, format and separator characters, and halves of surrogate pairs. Two joiners that
-# scripts and emoji need stand in the same category and do no harm.
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-_JOINERS = frozenset("\u200c\u200d")
-
-
-def escape(text: str) -> str:
-    r"""Return the text with what could steer a terminal, or fake a line, written like \x1b."""
-    if text.isascii() and text.isprintable():  # the usual case
-        return text
-    return "".join(
-        char.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(char) in _UNSAFE and char not in _JOINERS
-        else char
-        for char in text
-    )
+def text_of(line: Line) -> str:
+    """The text of a line, as it is."""
+    return "".join(part if isinstance(part, str) else part[1] for part in line)
 
 
 def may_colour(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
@@ -65,6 +39,20 @@ def may_colour(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
     if stream is None or not stream.isatty():  # None: the program was started without it
         return False
     return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
+INDENT = 4
+"""Columns before what is continued of a line."""
+
+
+def columns_of(stream: TextIO | None) -> int:
+    """The columns of the terminal there; 0 where there is none."""
+    try:
+        if stream is None or not stream.isatty():
+            return 0
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):  # it has no descriptor, or was closed
+        return 0
 
 
 class Screen:
@@ -81,29 +69,51 @@ class Screen:
     def result(self, line: Line, fields: Mapping[str, Any]) -> None:
         """Show what was asked for: the line, or the fields as JSON. OutputFailed."""
         if self.as_json:
-            # All of ASCII: JSON may hold the terminal's control characters, and a C1 or a
-            # bidirectional override written out would steer it.
-            self._write("stdout", json.dumps(fields, ensure_ascii=True, separators=(",", ":")))
+            self._write("stdout", _json(fields))
         else:
             self.show(line)
 
     def show(self, line: Line) -> None:
-        """Show a line on standard output. OutputFailed."""
-        self._write("stdout", self._paint("stdout", line))
+        """Show a line on standard output; on a terminal, what is too long goes on below, indented.
+        OutputFailed."""
+        width = columns_of(sys.stdout)
+        if not width:
+            self._write("stdout", self._paint("stdout", line))
+            return
+        for row in wrap(line, width, INDENT):
+            self._write("stdout", self._paint("stdout", row, is_safe=True))
 
     def remark(self, *line: Part) -> None:
         """Say what goes on, on standard error."""
-        self._write("stderr", self._paint("stderr", [*line]))
+        if self.as_json:
+            self._write("stderr", _json({"message": text_of([*line])}))
+        else:
+            self._write("stderr", self._paint("stderr", [*line]))
 
     def complain(self, text: str) -> None:
         """Say what went wrong, on standard error."""
-        self._write("stderr", self._paint("stderr", [(Style.WRONG, text)]))
+        self.remark((Style.WRONG, text))
 
-    def _paint(self, name: str, line: Line) -> str:
+    def ring(self) -> None:
+        """Ring the bell of the terminal, if that is where messages go."""
+        if self._colour["stderr"] and sys.stderr is not None:
+            sys.stderr.write("\a")
+            sys.stderr.flush()
+
+    def failed(self, text: str, fields: Mapping[str, Any]) -> None:
+        """Say what ended the program, on standard error; in JSON with the fields."""
+        if self.as_json:
+            self._write("stderr", _json({**fields, "message": text}))
+        else:
+            self.complain(text)
+
+    def _paint(self, name: str, line: Line, *, is_safe: bool = False) -> str:
+        """is_safe: the text is escaped."""
         parts = []
         for part in line:
             style, text = (None, part) if isinstance(part, str) else part
-            text = escape(text)
+            if not (is_safe or style is Style.MARK):
+                text = isolate(escape(text))
             if style is not None and self._colour[name]:
                 text = f"\x1b[{style.value}m{text}\x1b[0m"
             parts.append(text)
@@ -116,13 +126,21 @@ class Screen:
             complain(text)
 
 
+def _json(fields: Mapping[str, Any]) -> str:
+    # All of ASCII: JSON may hold the terminal's control characters, and a C1 or a
+    # bidirectional override written out would steer it.
+    return json.dumps(fields, ensure_ascii=True, separators=(",", ":"))
+
+
 # ---- lines
 
 
 def moment(time_us: int) -> str:
-    """Return a wire time as local date and time; one that no calendar has, as its number."""
+    """Return a wire time as local date and time with the zone's distance from UTC; one that no
+    calendar has, as its number."""
     try:
-        return f"{datetime.fromtimestamp(time_us // 1_000_000):%Y-%m-%d %H:%M:%S}"
+        local = datetime.fromtimestamp(time_us // 1_000_000, UTC).astimezone()
+        return local.isoformat(" ", "seconds")
     except (ValueError, OverflowError, OSError):
         return f"{time_us} us"
 
@@ -138,7 +156,7 @@ def event_line(event: ChatBroadcast, *, dated: bool = False) -> Line:
     line += [_place(event.room_id), " "]
     match event.kind:
         case EventKind.MESSAGE:
-            return [*line, (Style.PERSON, event.from_name), f": {event.message}"]
+            return [*line, (Style.PERSON, event.from_name), ": ", event.message]
         case EventKind.JOINED:
             return [*line, (Style.QUIET, f"{event.from_name} joined")]
         case EventKind.LEFT:
@@ -161,7 +179,8 @@ def direct_line(message: DirectMessage, *, dated: bool = False) -> Line:
     return [
         *head,
         (Style.PLACE, f"[{message.from_name} -> you]"),
-        f" {message.message}",
+        " ",
+        message.message,
     ]
 
 
@@ -180,6 +199,11 @@ def receipt_line(done: str, amount: int, balance: int) -> Line:
         (Style.MONEY, f"{done} {format_amount(amount)}"),
         f", balance {format_amount(balance)}",
     ]
+
+
+def of_money(line: Line) -> Line:
+    """The line with the mark that tells it from everything that others can write."""
+    return [(Style.MARK, f"{MONEY} "), *line]
 
 
 def balance_line(balance: int) -> Line:

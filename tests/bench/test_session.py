@@ -20,8 +20,9 @@ def test_the_readme_shows_the_session_of_the_programs(tmp_path: Path) -> None:
 
 
 def test_what_differs_between_two_runs_and_nothing_else() -> None:
-    one = "$ x --port 1 y\nready port=1 pid=2\n#6 2026-11-21 03:28:32 paid bob 1.00"
-    other = "$ x y\nready port=7878 pid=31\n#6 2026-11-28 16:31:13 paid bob 1.00"
+    one = "$ x --port 1 y\nready port=1 pid=2\n#6 2026-11-21 03:28:32+00:00 paid bob 1.00"
+    other = "$ x y\nready port=7878 pid=31\n#6 2026-11-28 16:31:13+01:00 paid bob 1.00"
+    one, other = f"{one}\n  03:28 hi", f"{other}\n  16:31 hi"
     assert compared(one) == compared(other)
     assert compared(one) != compared(other.replace("1.00", "1.01"))
 

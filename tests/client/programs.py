@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import pexpect
 
@@ -28,6 +28,7 @@ def environment(port: int, **changes: str | None) -> dict[str, str]:
         **{name: value for name, value in os.environ.items() if not name.startswith("TRADECHAT_")},
         "TRADECHAT_PORT": str(port),
         "TRADECHAT_PASSWORD": PASSWORD,
+        "XDG_CONFIG_HOME": "/dev/null/none",  # nobody's own settings
         "NO_COLOR": "1",
         "TERM": "xterm",
         "PROMPT_TOOLKIT_NO_CPR": "1",  # a pseudo-terminal does not answer where its cursor is
@@ -164,6 +165,10 @@ class Terminal:
         """Press these keys."""
         self._child.send(keys)
 
+    def press_bytes(self, keys: bytes) -> None:
+        """The same with bytes that are not UTF-8."""
+        os.write(self._child.child_fd, keys)
+
     def say(self, line: str) -> None:
         """Type a line and press Enter."""
         self.press(f"{line}\r")
@@ -183,7 +188,7 @@ class Terminal:
     def signal(self, number: signal.Signals) -> None:
         self._child.kill(number)
 
-    def __enter__(self) -> "Terminal":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

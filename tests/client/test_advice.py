@@ -16,8 +16,9 @@ from client.errors import (
     ServerBusy,
     Unauthorized,
 )
-from client.terminal.advice import at_stake, explain, hint
+from client.terminal.advice import at_stake, explain, hint, is_unknown
 from client.terminal.display import Screen
+from libproto.messages import Opcode
 
 
 def _made(kind: type[RequestFailed]) -> RequestFailed:
@@ -56,13 +57,33 @@ def test_a_hint_is_for_its_kind_only() -> None:
     assert "look twice" not in explain(missing.value)
 
 
-@pytest.mark.parametrize("error", [CallTimeout("late"), ConnectionLost("gone"), OutcomeUnknown("")])
+def _sent(error: ClientError) -> ClientError:
+    """The error of a numbered request that was sent."""
+    error.req_id = 5
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [CallTimeout("late", 5, Opcode.TRANSFER), _sent(ConnectionLost("gone")), OutcomeUnknown("")],
+)
 def test_an_outcome_that_is_unknown(error: ClientError) -> None:
     with pytest.raises(type(error)) as raised, at_stake("payment", "/txns", Screen()):
         raise error
+    assert is_unknown(raised.value)
     assert explain(raised.value).endswith(
         "; whether the payment was carried out is unknown: look with /txns before you repeat it"
     )
+
+
+@pytest.mark.parametrize(
+    "error", [CallTimeout("late"), CallTimeout("", 5, Opcode.HELLO), ConnectionLost("gone")]
+)
+def test_what_was_not_sent_was_surely_not_carried_out(error: ClientError) -> None:
+    with pytest.raises(type(error)) as raised, at_stake("payment", "/txns", Screen()):
+        raise error
+    assert not is_unknown(raised.value)
+    assert explain(raised.value).endswith("; the payment was not sent")
 
 
 def test_a_refusal_moved_nothing() -> None:
@@ -71,12 +92,18 @@ def test_a_refusal_moved_nothing() -> None:
     assert "unknown" not in explain(raised.value)
 
 
+@pytest.mark.parametrize("was_sent", [False, True])
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, asyncio.CancelledError])
 def test_who_gives_up_waiting_is_told_at_once(
-    kind: type[BaseException], capsys: pytest.CaptureFixture[str]
+    kind: type[BaseException], was_sent: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    given_up = kind()
+    if was_sent:
+        given_up.req_id = 5  # type: ignore[attr-defined]  # as the client does
     with pytest.raises(kind), at_stake("deposit", "/txns", Screen()):
-        raise kind
+        raise given_up
     written = capsys.readouterr()
-    assert "whether the deposit was carried out is unknown" in written.err
+    unknown = "whether the deposit was carried out is unknown" in written.err
+    assert unknown == was_sent
+    assert was_sent or written.err == "the deposit was not sent\n"
     assert not written.out

@@ -14,8 +14,14 @@ from prompt_toolkit.document import Document
 
 from client import AsyncClient, BadPacket, Client, ConnectionLost
 from client.chat.command import Command, UsageError
-from client.chat.lines import LINE_MAX, CommandCompleter, PipeLines
-from client.chat.person import COMMANDS, Chat, parse
+from client.chat.commands import COMMANDS, parse, show_help
+from client.chat.completing import CommandCompleter
+from client.chat.incoming import Incoming
+from client.chat.line_face import LineFace
+from client.chat.model import Model
+from client.chat.person import Chat
+from client.chat.script import LINE_MAX, PipeLines
+from client.chat.settings import Settings
 from client.terminal.display import Screen
 from libproto.errors import Status
 from libproto.messages import LIST_MAX, Flag, Opcode
@@ -34,6 +40,7 @@ from tests.client.peer import (
 from tests.client.peer import PASSWORD as PEER_PASSWORD
 from tests.client.programs import PASSWORD, Piped, Terminal, run
 from tests.client.relay import Relay
+from tests.client.screens import ECHO_STATE, OnScreen, ShellOnScreen
 from tests.helpers.server import RunningServer, StartServer, wait_until
 
 ROOM = 7
@@ -45,6 +52,13 @@ def bob(shared: RunningServer) -> Iterator[Client]:
     with Client(port=shared.port) as client:
         client.login("bob", PASSWORD)
         yield client
+
+
+def _chat(client: AsyncClient) -> Chat:
+    """A chat in the line mode, on this process's standard output."""
+    settings = Settings()
+    face = LineFace(Screen(), settings, for_a_person=False)
+    return Chat(client, Model(client.username), face, settings)
 
 
 def _pay_in(server: RunningServer, name: str, amount: int) -> None:
@@ -73,6 +87,11 @@ def _pay_in(server: RunningServer, name: str, amount: int) -> None:
         ("/pay bob 0.05", "pay", ["bob", 5]),
         ("/txns", "txns", [None]),
         ("/help pay", "help", ["pay"]),
+        ("/find lunch at 12", "find", ["lunch at 12"]),
+        ("/buffer", "buffer", [None]),
+        ("/buffer #7", "buffer", ["#7"]),
+        ("/set", "set", [None, None]),
+        ("/set highlight lunch beer", "set", ["highlight", "lunch beer"]),
         ("/quit", "quit", []),
     ],
 )
@@ -111,8 +130,9 @@ def test_usage_is_made_from_the_table() -> None:
 
 @pytest.fixture
 def completer() -> CommandCompleter:
-    chat = Chat(AsyncClient(), Screen())
-    chat.rooms = [7, 12]
+    chat = _chat(AsyncClient())
+    for room in (12, 7):
+        chat.model.open_room(room)
     chat.people = {"bob", "bert", "carol"}
     return CommandCompleter(chat)
 
@@ -127,6 +147,8 @@ def completer() -> CommandCompleter:
         ("/pay b", ["bert", "bob"]),
         ("/msg ", ["bert", "bob", "carol"]),
         ("/help t", ["txns"]),
+        ("/buffer ", ["chat", "#7", "#12"]),
+        ("/set n", ["notify"]),
         ("/pay bob ", []),
         ("/rooms ", []),
         ("/nope ", []),
@@ -221,14 +243,15 @@ def test_a_script(shared: RunningServer) -> None:
         text="/join 3\nhello\n//not a command\n\n/balance\n/deposit 12.5\n/withdraw 0.25\n"
         "/balance\n/who\n/rooms\n/leave\n/rooms\n/help pay\n",
     )  # fmt: skip
+    first = int(done.lines[4].split()[-1])
     assert done.lines == [
         "[room 3] carol joined",
         "[room 3] carol: hello",
         "[room 3] carol: /not a command",
-        "balance 0.00",
-        "deposited 12.50, balance 12.50",
-        "withdrew 0.25, balance 12.25",
-        "balance 12.25",
+        "\u00a4 balance 0.00",
+        f"\u00a4 deposited 12.50, balance 12.50, transaction {first}",
+        f"\u00a4 withdrew 0.25, balance 12.25, transaction {first + 1}",
+        "\u00a4 balance 12.25",
         "carol",
         "[room 3] 1 member, last event 3",
         "[room 3] 0 members, last event 4",
@@ -243,24 +266,57 @@ def test_a_script(shared: RunningServer) -> None:
 
 
 def test_a_line_that_fails_does_not_end_a_script(shared: RunningServer) -> None:
+    """It is told with its number and its text."""
     done = run(
         shared.port, "--user", "carol",
         text="to nobody\n/nope\n/pay bob 999999\n/pay nobody 1\n/msg nobody hi\n/leave 5\n"
         "/join 9999\n/history\n/deposit 0\n/balance\n",
     )  # fmt: skip
-    assert [line.partition(" ")[0] for line in done.lines] == ["balance"]
+    assert [line.split()[1] for line in done.lines] == ["balance"]
     assert done.err.splitlines()[1:] == [
-        "no room is joined: /join ROOM",
-        "there is no command /nope: /help lists them, //nope sends it as text",
-        "the balance is too low for this amount; nothing was moved",
-        "not found: no such user",
-        "not found: no such user",
-        "not found: the room is not joined",
-        "not found: no such room",
-        "no room is joined: /join ROOM",
-        "the server refused this as not valid: the amount is 0",
+        "line 1, 'to nobody': no room is joined: /join ROOM",
+        "line 2, '/nope': there is no command /nope: /help lists them, //nope sends it as text",
+        "line 3, '/pay bob 999999': the balance is too low for this amount; nothing was moved",
+        "line 4, '/pay nobody 1': not found: no such user",
+        "line 5, '/msg nobody hi': not found: no such user",
+        "line 6, '/leave 5': not found: the room is not joined",
+        "line 7, '/join 9999': not found: no such room",
+        "line 8, '/history': no room is joined: /join ROOM",
+        "line 9, '/deposit 0': the server refused this as not valid: the amount is 0",
     ]
     assert done.code == 1
+
+
+def test_a_script_that_stops_at_the_first_error(shared: RunningServer) -> None:
+    done = run(
+        shared.port, "--user", "carol", "--stop-on-error", text="/balance\n/nope\n/deposit 1\n"
+    )
+    assert len(done.lines) == 1
+    assert done.err.endswith("stopped at line 2\n")
+    assert done.code == 1
+
+
+def test_a_script_over_a_restart(tmp_path: Path) -> None:
+    """Every line is carried out once, in order, whatever became of the server in between."""
+    data = tmp_path / "data"
+    with RunningServer(data) as server:
+        register(server, "carol")
+        with Piped(server.port, "--user", "carol", "--room", "3", "--timeout", "2") as carol:
+            for number in range(20):
+                carol.say(f"line {number}")
+            carol.expect("carol: line 19\n")
+            assert server.stop() == 0
+            for number in range(20, 60):
+                carol.say(f"line {number}")
+            carol.say("/deposit 5")
+            carol.expect("connection lost, reconnecting\u2026\n")
+            with RunningServer(data, "--port", str(server.port)):
+                carol.expect("deposited 5.00, balance 5.00")
+                carol.close_input()
+                assert carol.wait() == 0, carol.written
+    shown = carol.written.splitlines()
+    said = [line.partition("carol: ")[2] for line in shown if "carol: " in line]
+    assert said == [f"line {number}" for number in range(60)]
 
 
 def test_a_message_that_its_room_does_not_show() -> None:
@@ -283,7 +339,7 @@ def test_a_message_that_its_room_does_not_show() -> None:
             text="hello\n/balance\n", TRADECHAT_PASSWORD=PEER_PASSWORD,
         )  # fmt: skip
     assert done.err.endswith("sent to room 7, which has not shown it yet\n")
-    assert (done.code, done.lines) == (0, ["balance 0.00"])
+    assert (done.code, done.lines) == (0, ["\u00a4 balance 0.00"])
 
 
 def test_quit_ends_a_script(shared: RunningServer) -> None:
@@ -319,8 +375,12 @@ def test_history(shared: RunningServer) -> None:
     assert run(shared.port, "--user", "carol", text=script).code == 0
     done = run(shared.port, "--user", "carol", text="/join 13\n/history 3\n/history\n")
     dated = [line.split(" ", 2)[2] for line in done.lines if line[0] != "["]
-    assert dated[:3] == ["[room 13] carol: line 29", "[room 13] carol left", dated[2]]
-    assert len(dated) == 23
+    assert dated[:5] == [
+        *(f"[room 13] carol: line {number}" for number in (27, 28, 29)),
+        "[room 13] carol left",
+        "[room 13] carol joined",
+    ]
+    assert len(dated) == 5 + 22
 
 
 def test_what_others_do_is_shown(shared: RunningServer, bob: Client) -> None:
@@ -355,12 +415,14 @@ def test_no_message_steers_the_terminal(shared: RunningServer, bob: Client) -> N
             with pytest.raises(BadPacket):
                 bob.direct(her, text)
         bob.send(ROOM, "\tso\n[room 7] alice: I agree\n\u202eevil\u202c\u200b\u200f")
-        alice.expect("bob: \\tso\\n[room 7] alice: I agree\\n\\u202eevil\\u202c\\u200b\\u200f\n")
-        bob.direct(her, "\n[alice -> you]\u200f")
-        alice.expect("[bob -> you] \\n[alice -> you]\\u200f\n")
+        alice.expect(
+            "bob: \u2068\\tso\\n[room 7] alice: I agree\\n\\u202eevil\\u202c\\u200b\u200f\u2069\n"
+        )
+        bob.direct(her, "\n[alice -> you]")
+        alice.expect("[bob -> you] \\n[alice -> you]\n")
         alice.close_input()
         assert alice.wait() == 0
-        assert alice.written.isascii()
+        assert {each for each in alice.written if not each.isascii()} == {*"\u2068\u200f\u2069"}
         assert not {"\x1b", "\t", "\r"} & {*alice.written}
         assert "owned" not in alice.written
 
@@ -428,16 +490,18 @@ def test_what_is_gone_is_said_in_its_place(start_server: StartServer) -> None:
 def test_money_whose_outcome_is_unknown(shared: RunningServer, cut: bool) -> None:
     with (
         Relay(shared.port, Opcode.DEPOSIT, cut=cut) as relay,
-        Piped(relay.port, "--user", "carol", "--timeout", "1") as carol,
+        Piped(relay.port, "--user", "carol", "--timeout", "1", "--give-up-after", "2") as carol,
     ):
         carol.say("/deposit 5")
         if cut:
             carol.expect("connection lost, reconnecting\u2026\n")
-        carol.expect("no answer in time")
-        carol.expect("whether the deposit was carried out is unknown: look with /txns")
-        if not cut:
+            carol.expect("it did not come back within 2 s")
+        else:
+            carol.expect("no answer in time")
+            carol.expect("whether the deposit was carried out is unknown: look with /txns")
             carol.close_input()
-        assert carol.wait() == 1
+        assert carol.wait() == (4 if cut else 1)
+        assert "whether the deposit was carried out is unknown" in carol.written
 
 
 def test_a_worker_is_killed(start_server: StartServer) -> None:
@@ -453,7 +517,7 @@ def test_a_worker_is_killed(start_server: StartServer) -> None:
         bob.join(ROOM)
         alice.expect("bob joined\n")
         alice.say("/deposit 5")
-        alice.expect("deposited 5.00, balance 5.00\n")
+        alice.expect("deposited 5.00, balance 5.00, ")
         for _ in range(2):
             for pid in server.worker_pids():
                 os.kill(pid, signal.SIGKILL)
@@ -541,7 +605,7 @@ def test_direct_messages_that_are_missing_are_fetched(capsys: pytest.CaptureFixt
         async with AsyncClient(port=port) as client:
             await client.login(USERNAME, PEER_PASSWORD)
             with pytest.raises(ConnectionLost):
-                await Chat(client, Screen()).follow()
+                await Incoming(_chat(client)).follow()
 
     with serving(script) as port:
         asyncio.run(main(port))
@@ -564,7 +628,7 @@ def test_payments_that_could_not_be_shown(capsys: pytest.CaptureFixture[str]) ->
             await client.login(USERNAME, PEER_PASSWORD)
             await client.balance()
             with pytest.raises(ConnectionLost):
-                await Chat(client, Screen()).follow()
+                await Incoming(_chat(client)).follow()
 
     with serving(script) as port:
         asyncio.run(main(port))
@@ -660,21 +724,21 @@ def test_a_room_after_a_reconnection() -> None:
         wire.wait_closed()
 
     with serving(first, second) as port:
-        done = run(
-            port, "--user", USERNAME,
-            text=f"/join {ROOM + 1}\n/join {ROOM}\nhello\nhello?\n",
-            TRADECHAT_PASSWORD=PEER_PASSWORD,
-        )  # fmt: skip
-    assert done.lines == [f"[room {ROOM}] {USERNAME}: {text}" for text in ("hello", "hello?")]
-    said = done.err.splitlines()
-    for line in (
-        "connection lost, reconnecting\u2026",
-        f"room {ROOM} began anew: what was said before is gone",
-        f"room {ROOM + 1} could not be joined again: no such room",
-        "connected again",
-    ):
-        assert line in said
-    assert done.code == 0
+        chat = Piped(port, "--user", USERNAME, TRADECHAT_PASSWORD=PEER_PASSWORD)
+        with chat:
+            for line in (f"/join {ROOM + 1}", f"/join {ROOM}", "hello", "hello?"):
+                chat.say(line)
+            chat.expect("connection lost, reconnecting\u2026\n")
+            chat.expect_all(
+                f"room {ROOM} began anew: what was said before is gone\n",
+                f"room {ROOM + 1} could not be joined again: no such room\n",
+                f"[room {ROOM}] {USERNAME}: hello\n",
+                f"[room {ROOM}] {USERNAME}: hello?\n",
+                "connected again",
+            )
+            chat.close_input()
+            assert chat.wait() == 0
+    assert chat.written.count(f"{USERNAME}: hello") == 2
 
 
 def test_ctrl_c_while_money_is_on_its_way(shared: RunningServer) -> None:
@@ -692,11 +756,13 @@ def test_ctrl_c_while_money_is_on_its_way(shared: RunningServer) -> None:
 def test_the_server_goes(start_server: StartServer) -> None:
     server = start_server()
     register(server, "alice", "bob")
-    with Piped(server.port, "--user", "alice", "--room", str(ROOM), "--timeout", "3") as alice:
+    with Piped(
+        server.port, "--user", "alice", "--room", str(ROOM), "--give-up-after", "3"
+    ) as alice:
         alice.expect("alice joined\n")
         assert server.stop() == 0
         alice.expect("tradechat-cli: no connection: ")
-        assert alice.wait() == 1
+        assert alice.wait() == 4
 
 
 # ---- at a terminal
@@ -705,17 +771,17 @@ def test_the_server_goes(start_server: StartServer) -> None:
 def test_the_server_goes_while_somebody_types(start_server: StartServer) -> None:
     server = start_server()
     register(server, "alice", "bob")
-    with Terminal(server.port, "--user", "alice", "--timeout", "3") as alice:
+    with Terminal(server.port, "--user", "alice", "--plain", "--give-up-after", "3") as alice:
         alice.expect(">")
         alice.press("half a li")
         alice.expect("half a li")
         assert server.stop() == 0
         alice.expect("tradechat-cli: no connection: ")
-        assert alice.end() == 1
+        assert alice.end() == 4
 
 
 def test_keys_of_the_input_line(shared: RunningServer) -> None:
-    with Terminal(shared.port, "--user", "alice", "--room", "21") as alice:
+    with Terminal(shared.port, "--plain", "--user", "alice", "--room", "21") as alice:
         alice.expect("[room 21] >")
         alice.press("/bal\t")
         alice.expect("ance")  # completed
@@ -738,7 +804,7 @@ def test_keys_of_the_input_line(shared: RunningServer) -> None:
 
 @pytest.mark.parametrize("by_signal", [False, True])
 def test_ctrl_c_on_an_empty_line_ends_it(shared: RunningServer, by_signal: bool) -> None:
-    with Terminal(shared.port, "--user", "alice") as alice:
+    with Terminal(shared.port, "--plain", "--user", "alice") as alice:
         alice.expect(">")
         alice.expect("\x1b[?25h")  # drawn: the keys are ours
         if by_signal:
@@ -749,9 +815,11 @@ def test_ctrl_c_on_an_empty_line_ends_it(shared: RunningServer, by_signal: bool)
 
 
 def test_colours(shared: RunningServer) -> None:
-    with Terminal(shared.port, "--user", "alice", "--room", "22", NO_COLOR=None) as alice:
+    with Terminal(
+        shared.port, "--plain", "--user", "alice", "--room", "22", NO_COLOR=None
+    ) as alice:
         alice.expect(">")
-        alice.say("hello \x1b")
+        alice.say("hello")
         alice.expect("\x1b[36m[room 22]\x1b[0m \x1b[1malice\x1b[0m: hello")
         alice.say("/quit")
         assert alice.end() == 0
@@ -759,8 +827,217 @@ def test_colours(shared: RunningServer) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_help_knows_every_command(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    chat = Chat(AsyncClient(), Screen())
-    asyncio.run(chat.help(None))
+    chat = _chat(AsyncClient())
+    asyncio.run(show_help(chat, None))
     assert f"{command.usage} " in capsys.readouterr().out
-    asyncio.run(chat.help(f"/{command.name}"))
+    asyncio.run(show_help(chat, f"/{command.name}"))
     assert capsys.readouterr().out == f"{command.usage}: {command.about}\n"
+
+
+# ---- at a terminal, line after line: what goes wrong
+
+
+def _await_prompt(screen: OnScreen, room: int, mode: str) -> None:
+    """Until what is typed goes into the input line of a room."""
+    screen.expect(f"[room {room}] >" if mode else f"\n[room {room}]")
+    screen.until(lambda: screen.mode("bracketed paste"), "the keys are the program's")
+
+
+def test_a_line_that_waits_is_not_lost(start_server: StartServer) -> None:
+    """The prompt stays, what is typed meanwhile waits too, and all of it is told in the end; the
+    shell gets none of it."""
+    server = start_server()
+    register(server, "alice")
+    with ShellOnScreen(server.port) as shell:
+        shell.say("$CLI --plain --user alice --room 7 --give-up-after 10; echo ended=$?")
+        shell.expect("[room 7] >")
+        assert server.stop() == 0
+        shell.expect("connection lost, reconnecting")
+        shell.say("message one")
+        shell.expect("waiting: message one")
+        shell.expect("(waiting) [room 7] >")
+        shell.say("echo typed-by-$0")
+        shell.expect("\nended=4")
+        assert "not sent: message one\n" in shell.text
+        assert "not sent: echo typed-by-$0\n" in shell.text
+        assert "did not come back within 10 s" in shell.text.replace("\n", "")
+        shell.say("echo next; echo $0")
+        shell.expect("\nnext\nbash")
+        assert "typed-by-bash" not in shell.text
+        shell.leave()
+
+
+def test_a_line_that_waits_is_sent_after_a_restart(tmp_path: Path) -> None:
+    """However long the outage was, longer than a call may take too."""
+    data = tmp_path / "data"
+    with RunningServer(data) as server:
+        register(server, "alice", "bob")
+        chat = ("--plain", "--user", "alice", "--room", "7", "--timeout", "1")
+        with OnScreen(server.port, *chat) as alice:
+            alice.expect("[room 7] >")
+            assert server.stop() == 0
+            alice.expect("connection lost, reconnecting")
+            alice.say("message one")
+            alice.expect("waiting: message one")
+            alice.say("message two")
+            with RunningServer(data, "--port", str(server.port)):
+                alice.expect("[room 7] alice: message one")
+                alice.expect("[room 7] alice: message two")
+                alice.say("/quit")
+                assert alice.end() == 0
+
+
+def test_ctrl_c_gives_up_a_command_and_not_the_chat(shared: RunningServer) -> None:
+    with (
+        Relay(shared.port, Opcode.TXN_HISTORY) as relay,
+        OnScreen(relay.port, "--plain", "--user", "alice", "--timeout", "600") as alice,
+    ):
+        alice.expect(">")
+        alice.say("/txns")
+        alice.expect("waiting: /txns")
+        alice.press("\x03")
+        alice.expect("given up: /txns")
+        alice.expect_row("^> /txns$")  # it is there again, to be tried once more
+        alice.press("\x03")
+        alice.expect_row("^>$")
+        alice.press("\x03")
+        assert alice.end() == 130
+
+
+@pytest.mark.parametrize("mode", ["--plain", ""])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_the_terminal_as_it_was(
+    shared: RunningServer, number: signal.Signals, mode: str
+) -> None:
+    with ShellOnScreen(shared.port) as shell:
+        shell.say(f"$CLI {mode} --user alice --room 7; echo ended=$?")
+        shell.expect("room 7]")
+        shell.until(lambda: shell.mode("bracketed paste"), "the keys are the program's")
+        os.killpg(shell.foreground(), number)
+        shell.expect(f"\nended={128 + number}")
+        shell.say(ECHO_STATE)
+        shell.expect("\nstate=echo")
+        assert not shell.mode("alternate screen")
+        shell.leave()
+
+
+@pytest.mark.parametrize("mode", ["--plain", ""])
+def test_ctrl_z_stops_the_chat(shared: RunningServer, mode: str) -> None:
+    """What was being typed is there again after `fg`."""
+    with ShellOnScreen(shared.port) as shell:
+        shell.say(f"$CLI {mode} --user alice --room 7")
+        _await_prompt(shell, 7, mode)
+        shell.press("half a ")
+        shell.expect("half a")
+        shell.press("\x1a")
+        shell.expect("Stopped")
+        shell.say("clear")
+        shell.expect_gone("half a")
+        shell.say("fg")
+        shell.expect("half a")
+        shell.press("line\r")
+        shell.expect("alice: half a line")
+        shell.press("\x04")
+        shell.leave()
+
+
+def test_messages_of_the_program_go_where_they_are_sent(
+    shared: RunningServer, tmp_path: Path
+) -> None:
+    with ShellOnScreen(shared.port, ERRORS=str(tmp_path / "errors")) as shell:
+        shell.say("$CLI --plain --user alice --room 7 2>$ERRORS")
+        shell.expect("[room 7] >")
+        shell.say("/nope")
+        shell.say("hello")
+        shell.expect("[room 7] alice: hello")
+        assert "there is no command" not in shell.text
+        assert "there is no command /nope" in (tmp_path / "errors").read_text()
+        shell.press("\x04")
+        shell.leave()
+
+
+def test_a_terminal_that_cannot_move_its_cursor(shared: RunningServer) -> None:
+    """Lines are whole, and nothing is written that such a terminal would show as it is."""
+    with Terminal(shared.port, "--user", "alice", "--room", "7", TERM="dumb") as alice:
+        written = alice.expect("joined room 7")
+        alice.say("hello")
+        written += alice.expect("[room 7] alice: hello\r\n")
+        alice.say("/quit")
+        assert alice.end() == 0
+        assert "\x1b" not in written + alice.rest
+
+
+@pytest.mark.parametrize("mode", ["--plain", ""])
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("o", ["alice: one", "    two", "    three", "    four"]),
+        ("l", [f"alice: {word}" for word in ("one", "two", "three", "four")]),
+        ("", ["nothing was sent"]),
+    ],
+)
+def test_a_paste_of_many_lines_asks(
+    shared: RunningServer, typed: str, shown: list[str], mode: str
+) -> None:
+    chat = (*mode.split(), "--user", "alice", "--room", str(30 + len(typed + mode)))
+    with OnScreen(shared.port, *chat) as alice:
+        _await_prompt(alice, 30 + len(typed + mode), mode)
+        alice.press("\x1b[200~one\rtwo\rthree\rfour\r\x1b[201~")
+        alice.expect("four")
+        alice.press("\r")
+        alice.expect("4 lines: send them as [o]ne message, [l]ine by line, or [N]ot?")
+        alice.press(f"{typed}\r")
+        for line in shown:
+            alice.expect(line)
+        if not typed:  # what was pasted is there again, to be changed or dropped
+            alice.expect_row(r"\[room \d+\] (> )?one$")
+            alice.press("\x03")
+            alice.expect_gone("four")
+        alice.press("\x04")
+        assert alice.end() == 0
+
+
+@pytest.mark.parametrize("mode", ["--plain", ""])
+def test_a_payment_asks_over_a_set_amount(shared: RunningServer, mode: str) -> None:
+    """Once; and an answer that is not yes moves nothing."""
+    _pay_in(shared, "alice", 100_000)
+    with OnScreen(shared.port, *mode.split(), "--user", "alice") as alice:
+        alice.expect("logged in")
+        alice.say("/pay bob 100")
+        alice.expect("\u00a4 paid bob 100.00, balance ")
+        alice.say("/pay bob 100.01")
+        alice.expect("pay bob 100.01? [y/N]")
+        alice.press("n\r")
+        alice.expect("nothing was moved")
+        alice.expect_gone("[y/N]")
+        alice.say("/pay bob 100.02")
+        alice.expect("pay bob 100.02? [y/N]")
+        alice.press("y\r")
+        alice.expect("\u00a4 paid bob 100.02, balance ")
+        assert "paid bob 100.01" not in alice.text
+        alice.press("\x04")
+        assert alice.end() == 0
+
+
+@pytest.mark.parametrize("mode", ["--plain", ""])
+def test_no_message_looks_like_a_line_of_the_program(
+    shared: RunningServer, bob: Client, mode: str
+) -> None:
+    """A message that a terminal would have wrapped into a line about money."""
+    forged = "carol paid you 500.00, balance 587.50"
+    room = 41 if mode else 42
+    chat = (*mode.split(), "--user", "alice", "--room", str(room))
+    with OnScreen(shared.port, *chat, columns=80) as alice:
+        alice.expect("alice joined")
+        bob.join(room)
+        bob.send(room, "see you".ljust(80 - len("12:34 [room 41] bob: ")) + forged)
+        bob.send(room, f"see you\n{forged}\n\u00a4 {forged}")
+        bob.send(room, "the end")
+        alice.expect("bob: the end")
+        rows = [row for row in alice.rows if "carol" in row]
+        assert rows
+        place = 0 if mode else alice.rows[1].index("\u2502") + 1
+        assert {row[place : place + 4] for row in rows} == {"    "}
+        assert "\u00a4" not in alice.text
+        alice.press("\x04")
+        assert alice.end() == 0

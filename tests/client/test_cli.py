@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shlex
 import signal
 import socket
@@ -21,9 +22,19 @@ from client.cli.options import make_parser, read_options
 from libproto.messages import Opcode
 from server.region.region import Region
 from tests.client.conftest import register
-from tests.client.programs import COMMAND, PASSWORD, ROOT, Ended, Piped, Terminal, environment, run
+from tests.client.programs import (
+    COMMAND,
+    PASSWORD,
+    ROOT,
+    Ended,
+    Piped,
+    Terminal,
+    environment,
+    run,
+)
 from tests.client.relay import Relay
-from tests.helpers.server import RunningServer, StartServer
+from tests.client.screens import ECHO_STATE, ShellOnScreen
+from tests.helpers.server import RunningServer, StartServer, wait_until
 
 ROOM = 7
 
@@ -130,7 +141,8 @@ def test_numbers_that_were_set_back(shared: RunningServer, purse: int, tmp_path:
         assert next_req_id == 2
         kept.write_text(f"{client_id} 1\n")
         done = run(shared.port, "--user", "alice", *arguments, text=text, **state)
-        assert (done.code, done.lines) == (0, [line]), done.err
+        assert done.code == 0, done.err
+        assert done.lines[0].removeprefix("\u00a4 ").startswith(line)
         renewed, next_req_id = map(int, kept.read_text().split())
         assert renewed != client_id
         assert next_req_id == 2
@@ -203,20 +215,21 @@ def test_send_and_history(shared: RunningServer) -> None:
     assert done == Ended(0, "sent to room 31 as event 2\n", "")
     found = _one(run(shared.port, "--user", "bob", "send", "31", "hi \u200f", "--json"))
     assert (found["room_id"], found["room_seq"]) == (31, 5)
-    done = run(shared.port, "--user", "alice", "history", "31")
-    assert [line.split(" ", 2)[2] for line in done.lines] == [
-        "[room 31] alice joined",
-        "[room 31] alice: hello there",
-        "[room 31] alice left",
-        "[room 31] bob joined",
-        "[room 31] bob: hi \\u200f",
-        "[room 31] bob left",
-    ]
-    done = run(shared.port, "--user", "alice", "history", "31", "--limit", "3", "--json")
+    for _ in range(2):  # reading it leaves nothing in it
+        done = run(shared.port, "--user", "alice", "history", "31")
+        assert [line.split(" ", 2)[2] for line in done.lines] == [
+            "[room 31] alice joined",
+            "[room 31] alice: hello there",
+            "[room 31] alice left",
+            "[room 31] bob joined",
+            "[room 31] bob: \u2068hi \u200f\u2069",
+            "[room 31] bob left",
+        ]
+    done = run(shared.port, "--user", "alice", "history", "31", "--limit", "1", "--json")
     assert done.out.isascii()
     events = _many(done)
     assert [(each["event"], each["room_seq"], each["from_name"]) for each in events] == [
-        ("left", 6, "bob"), ("joined", 7, "alice"), ("left", 8, "alice"),
+        ("message", 5, "bob"), ("left", 6, "bob"),
     ]  # fmt: skip
     assert events[0].keys() == {
         "event", "room_id", "room_seq", "time", "from_user", "from_name", "message",
@@ -242,7 +255,7 @@ def test_history_that_is_gone(start_server: StartServer) -> None:
             client.send(1, str(number))
         found = _many(run(server.port, "--user", "alice", "history", "1", "--json"))
     first = found[0]
-    assert (first["event"], first["room_id"], first["first_seq"]) == ("gap", 1, 12)
+    assert (first["event"], first["room_id"], first["first_seq"]) == ("gap", 1, 1)
     numbers = [each["room_seq"] for each in found[1:]]
     assert numbers == [*range(first["last_seq"] + 1, 32)]
 
@@ -267,7 +280,7 @@ def test_listen(shared: RunningServer, alice: Client) -> None:
         bob.expect("[room 7] alice joined\n")
         alice.direct(alice.lookup("bob").user_id, "not of the room")
         alice.send(ROOM, "one\n\u200f")
-        bob.expect("[room 7] alice: one\\n\\u200f\n")
+        bob.expect("[room 7] alice: \u2068one\\n\u200f\u2069\n")
         alice.send(ROOM, "two")
         alice.send(ROOM, "three")
         assert bob.wait() == 0
@@ -294,13 +307,44 @@ def test_listen_until_ctrl_c(shared: RunningServer) -> None:
         assert "Traceback" not in bob.written
 
 
-def test_listen_until_the_server_goes(start_server: StartServer) -> None:
+def test_listen_until_the_server_stays_away(start_server: StartServer) -> None:
     server = start_server()
-    with Piped(server.port, "--user", "bob", "--register", "listen", "1") as bob:
+    with Piped(
+        server.port, "--user", "bob", "--register", "listen", "1", "--give-up-after", "2"
+    ) as bob:
         bob.expect("bob joined\n")
         assert server.stop() == 0
-        assert bob.wait() == 1
+        bob.expect("connection lost, reconnecting\u2026\n")
         bob.expect("tradechat-cli: no connection: ")
+        bob.expect("it did not come back within 2 s")
+        assert bob.wait() == 4
+
+
+def test_listen_goes_on_after_a_restart(tmp_path: Path) -> None:
+    """What is said afterwards is shown, and `--after` shows what was said before."""
+    data = tmp_path / "data"
+    with RunningServer(data) as server, Client(port=server.port) as alice:
+        register(server, "alice", "bob")
+        alice.login("alice", PASSWORD)
+        alice.join(1)
+        for text in ("one", "two", "three"):
+            alice.send(1, text)
+        with Piped(server.port, "--user", "bob", "listen", "1", "--after", "2") as bob:
+            bob.expect("alice: two\n")
+            bob.expect("alice: three\n")
+            bob.expect("bob joined\n")
+            assert "one" not in bob.written
+            alice.close()
+            assert server.stop() == 0
+            bob.expect("connection lost, reconnecting\u2026\n")
+            with RunningServer(data, "--port", str(server.port)), Client(port=server.port) as again:
+                bob.expect("connected again\n")
+                again.login("alice", PASSWORD)
+                again.join(1)
+                again.send(1, "four")
+                bob.expect("alice: four\n")
+                bob.signal(signal.SIGINT)
+                assert bob.wait() == 130
 
 
 def test_listen_fills_a_gap(start_server: StartServer) -> None:
@@ -321,7 +365,7 @@ def test_listen_fills_a_gap(start_server: StartServer) -> None:
         relay.resume()
         client.send(1, "the end")
         bob.expect('"the end"}\n')
-        heard = [json.loads(line) for line in bob.written.splitlines() if line[0] == "{"]
+        heard = [json.loads(line) for line in bob.written.splitlines() if "room_seq" in line]
         assert [each["room_seq"] for each in heard] == [*range(1, 504)]
         assert [each["message"] for each in heard[2:]] == [*said, "the end"]
         bob.signal(signal.SIGINT)
@@ -380,7 +424,7 @@ def test_nobody_listens() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # and does not listen
         done = run(bound.getsockname()[1], "--user", "alice", "balance")
-    _failed(done, 1, "tradechat-cli: no connection: ")
+    _failed(done, 4, "tradechat-cli: no connection: ")
     assert "Traceback" not in done.err
 
 
@@ -391,7 +435,7 @@ def test_something_else_listens() -> None:
             accepted, _ = other.accept()
             with accepted:
                 accepted.sendall(b"SSH-2.0-OpenSSH_9.7\r\n" + b" " * 32)
-                assert program.wait() == 1
+                assert program.wait() == 4
             program.expect("tradechat-cli: not the server this user is registered with")
 
 
@@ -399,7 +443,7 @@ def test_a_server_that_does_not_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         done = run(port, "--user", "alice", "balance", "--timeout", "0.2")
-    _failed(done, 1, "no answer in time")
+    _failed(done, 4, "no answer in time")
     assert "unknown" not in done.err  # nothing was asked that could have moved money
 
 
@@ -410,6 +454,7 @@ def test_a_server_that_does_not_answer() -> None:
         ("deposit 1", Opcode.DEPOSIT, "deposit"),
         ("withdraw 1", Opcode.WITHDRAW, "withdrawal"),
         ("pay bob 1", Opcode.TRANSFER, "payment"),
+        ("send 33 hello", Opcode.CHAT_SEND, "message"),
     ],
 )
 def test_money_whose_outcome_is_unknown(
@@ -419,9 +464,9 @@ def test_money_whose_outcome_is_unknown(
         done = run(relay.port, "--user", "alice", "--timeout", "1", *command.split())
     _failed(
         done,
-        1,
-        f"; whether the {what} was carried out is unknown: look with `tradechat-cli txns` before "
-        "you repeat it\n",
+        3,
+        f"; whether the {what} was carried out is unknown: look with `tradechat-cli "
+        f"{'history' if what == 'message' else 'txns'}` before you repeat it\n",
     )
 
 
@@ -751,6 +796,58 @@ def test_no_password_after_all(shared: RunningServer, key: str, code: int) -> No
         assert "Traceback" not in bob.rest
 
 
+@pytest.mark.parametrize("given", ["environment", "typed"])
+def test_a_password_that_is_not_utf_8(shared: RunningServer, given: str) -> None:
+    if given == "environment":
+        bad = {"TRADECHAT_PASSWORD": "\udcff\udcfe"}
+        done = run(shared.port, "--user", "bob", "balance", **bad)
+        assert (done.code, done.out) == (2, "")
+        assert done.err == "tradechat-cli: TRADECHAT_PASSWORD is not UTF-8 text\n"
+        return
+    with Terminal(shared.port, "--user", "bob", "balance", TRADECHAT_PASSWORD=None) as bob:
+        bob.expect("Password for bob: ")
+        bob.press_bytes(b"\xff\xfe\r")
+        bob.expect("what was typed is not UTF-8 text")
+        assert bob.end() == 2
+        assert "Traceback" not in bob.rest
+
+
+def test_a_password_after_a_stop(shared: RunningServer) -> None:
+    """After Ctrl-Z and `fg` it is asked for again, and still not shown."""
+    with ShellOnScreen(shared.port, TRADECHAT_PASSWORD=None) as shell:
+        shell.say("$CLI --user bob who 1; echo first=$?")
+        shell.expect("Password for bob:")
+        shell.press("\x1a")
+        shell.expect("first=148")
+        shell.say(ECHO_STATE)
+        shell.expect("\nstate=echo")  # as the shell and its commands have it meanwhile
+        shell.say("clear")
+        shell.expect_gone("first")
+        shell.say("fg")
+        shell.expect("Password for bob:")
+        shell.press(f"{PASSWORD}\r")
+        shell.say("echo ended=$?")
+        shell.expect("\nended=0")
+        assert PASSWORD not in shell.text
+        shell.say(ECHO_STATE)
+        shell.expect("\nstate=echo")
+        shell.leave()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_at_the_password_leaves_the_terminal_as_it_was(
+    shared: RunningServer, number: signal.Signals
+) -> None:
+    with ShellOnScreen(shared.port, TRADECHAT_PASSWORD=None) as shell:
+        shell.say("$CLI --user bob who 1; echo ended=$?")
+        shell.expect("Password for bob:")
+        os.killpg(shell.foreground(), number)
+        shell.expect(f"\nended={128 + number}")
+        shell.say(ECHO_STATE)
+        shell.expect("\nstate=echo")
+        shell.leave()
+
+
 # ---- the program
 
 
@@ -774,22 +871,164 @@ def test_a_standard_stream_is_missing(start_server: StartServer, closed: str) ->
     assert done.stdout == ("" if closed == ">&-" else "balance 0.00\n")
 
 
-@pytest.mark.parametrize("asked", ["--user bob balance", "--user bob --json balance", "--help"])
-def test_an_output_that_cannot_be_written(shared: RunningServer, asked: str) -> None:
-    program = shlex.join([*COMMAND, *asked.split()])
-    done = subprocess.run(
-        ["bash", "-c", f"{program} >/dev/full"],
+def _in_bash(port: int, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script that calls $CLI."""
+    return subprocess.run(
+        ["bash", "-c", script],
         cwd=ROOT,
-        env=environment(shared.port),
+        env={**environment(port), "CLI": shlex.join(COMMAND)},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("asked", ["--user bob balance", "--user bob --json balance", "--help"])
+def test_an_output_that_cannot_be_written(shared: RunningServer, asked: str) -> None:
+    done = _in_bash(shared.port, f"$CLI {asked} >/dev/full")
+    assert done.returncode == 5
     assert done.stderr == (
         "tradechat-cli: cannot write to standard output: No space left on device\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "why"),
+    [
+        (">/dev/full; exit $?", 5, "No space left on device"),
+        ("| head -c 0; exit ${PIPESTATUS[0]}", 141, "nobody reads it any more"),
+    ],
+)
+@pytest.mark.parametrize("form", ["", "--json"])
+def test_money_that_was_moved_is_told_where_it_cannot_be_shown(
+    shared: RunningServer, alice: Client, purse: int, where: str, code: int, why: str, form: str
+) -> None:
+    """What was done, what could not be written, and a code of its own: nobody pays twice."""
+    done = _in_bash(shared.port, f"$CLI --user alice pay bob 1 {form} {where}")
+    assert done.returncode == code
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"tradechat-cli: cannot write to standard output: {why}; this was done")
+    assert "paid bob 1.00, balance " in line
+    assert alice.balance().balance == purse - 100
+
+
+def test_standard_error_that_cannot_be_written(
+    shared: RunningServer, alice: Client, purse: int
+) -> None:
+    done = _in_bash(shared.port, "$CLI --user alice pay bob 1 2>/dev/full")
+    assert done.returncode == 0
+    assert alice.balance().balance == purse - 100
+    assert _in_bash(shared.port, "$CLI --user alice pay nobody 1 2>/dev/full").returncode == 1
+
+
+def test_a_full_pipe_that_does_not_block_is_waited_for(shared: RunningServer) -> None:
+    """Every line comes, however late it is read; and the pipe stays as it was."""
+    with Client(port=shared.port) as client:
+        client.login("alice", PASSWORD)
+        client.join(34)
+        for number in range(40):
+            client.send(34, f"{number} {'x' * 4000}")
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with open(reader, "rb") as seen:
+        process = subprocess.Popen(
+            [*COMMAND, "--user", "bob", "history", "34", "--limit", "40"],
+            cwd=ROOT,
+            env=environment(shared.port),
+            stdout=writer,
+            stderr=subprocess.PIPE,
+        )
+        # The pipe holds 64 KiB, which is less than there is: nothing is read before it is full.
+        wait_until(lambda: not select.select([], [writer], [], 0)[1], "the pipe is full")
+        assert not os.get_blocking(writer)
+        os.close(writer)
+        lines = seen.read().decode().splitlines()
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (0, b"")
+    said = [line for line in lines if ": " in line]
+    assert [line.split(": ")[1].split()[0] for line in said] == [str(n) for n in range(40)]
+
+
+# ---- errors for programs
+
+
+def test_an_error_in_json(shared: RunningServer) -> None:
+    done = run(shared.port, "--user", "carol", "pay", "bob", "9999999", "--json")
+    assert (done.code, done.out) == (1, "")
+    told = json.loads(done.err)
+    assert (told["error"], told["status"]) == ("InsufficientFunds", "ERR_INSUFFICIENT_FUNDS")
+    assert (told["exit_code"], told["retry_after_ms"]) == (1, 0)
+    assert "too low" in told["message"]
+
+
+def test_an_unknown_outcome_in_json(shared: RunningServer) -> None:
+    with Relay(shared.port, Opcode.TRANSFER) as relay:
+        done = run(relay.port, "--user", "alice", "--timeout", "1", "pay", "bob", "1", "--json")
+    assert (done.code, done.out) == (3, "")
+    told = json.loads(done.err)
+    assert (told["error"], told["exit_code"]) == ("CallTimeout", 3)
+    assert told["req_id"] > 0
+    assert "try again" not in told["message"]
+
+
+def test_what_could_not_begin_in_json() -> None:
+    done = run(1, "--user", "bob", "balance", "--json", TRADECHAT_PASSWORD="")
+    assert done.code == 2
+    assert json.loads(done.err)["exit_code"] == 2
+
+
+# ---- a key of the caller's
+
+
+def test_a_key_is_carried_out_once(
+    shared: RunningServer, alice: Client, purse: int, tmp_path: Path
+) -> None:
+    """By each run the same is told; from a machine that knows nothing of it, too."""
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    pay = ("--user", "alice", "pay", "bob", "1", "--json", "--key", "rent for May")
+    first = _one(run(shared.port, *pay, **state))
+    assert first == {"txn_id": first["txn_id"], "balance": purse - 100, "recorded": False}
+    again = _one(run(shared.port, *pay, **state))
+    elsewhere = _one(run(shared.port, *pay, XDG_STATE_HOME=str(tmp_path / "other")))
+    assert again == elsewhere == {**first, "recorded": True}
+    assert alice.balance().balance == purse - 100
+    other = run(shared.port, *pay[:4], "2", "--key", "rent for May", **state)
+    assert (other.code, other.out) == (1, "")
+    assert "if the --key was used for something else, take another one" in other.err
+    assert alice.balance().balance == purse - 100
+
+
+def test_a_key_after_an_answer_that_was_lost(
+    shared: RunningServer, alice: Client, purse: int, tmp_path: Path
+) -> None:
+    """The run that repeats it makes the payment if the first did not."""
+    state = {"XDG_STATE_HOME": str(tmp_path)}
+    pay = ("--user", "alice", "--timeout", "3", "pay", "bob", "1", "--key", "rent")
+    with Relay(shared.port, Opcode.TRANSFER, cut=True) as relay:
+        assert run(relay.port, *pay, **state).code == 3
+    assert alice.balance().balance == purse, "the relay has dropped it"
+    done = run(shared.port, *pay, **state)
+    assert done.code == 0
+    assert alice.balance().balance == purse - 100
+    assert run(shared.port, *pay, **state).code == 0
+    assert alice.balance().balance == purse - 100
+
+
+def test_a_key_that_the_server_has_forgotten(tmp_path: Path) -> None:
+    """It is not carried out anew: this machine knows that it was sent."""
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    pay = ("--user", "ann", "deposit", "1", "--key", "rent")
+    with RunningServer(tmp_path / "one") as server:
+        register(server, "ann")
+        assert run(server.port, *pay, **state).code == 0
+        port = server.port
+    with RunningServer(tmp_path / "two", "--port", str(port)) as server:
+        register(server, "ann")
+        done = run(server.port, *pay, **state)
+        assert (done.code, done.out) == (3, "")
+        assert "does not know any more" in done.err
+        assert run(server.port, "--user", "ann", "balance").out == "balance 0.00\n"
 
 
 def test_a_chat_without_standard_input(shared: RunningServer) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import time
 import unicodedata
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.terminal import display
-from client.terminal.display import Screen, Style, escape
+from client.terminal.display import Screen
+from client.terminal.style import Line, Style
+from client.terminal.text import escape, isolate
 from libcli.output import OutputClosed
 from libproto.messages import (
     ChatBroadcast,
@@ -39,7 +42,7 @@ def _on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return made
 
 
-def _text(line: display.Line) -> str:
+def _text(line: Line) -> str:
     return "".join(part if isinstance(part, str) else part[1] for part in line)
 
 
@@ -142,7 +145,9 @@ def test_fields_of_events() -> None:
         ("\r[room 7] alice: I agree", r"\r[room 7] alice: I agree"),
         ("\u202eevil", r"\u202eevil"),
         ("\u2067evil\u2069", r"\u2067evil\u2069"),
-        ("\u200b\u200e\u200f\ufeff", r"\u200b\u200e\u200f\ufeff"),
+        ("\u200b\ufeff", r"\u200b\ufeff"),
+        ("\u05d0\u200f!\u200e\u061c", "\u05d0\u200f!\u200e\u061c"),  # marks that such text needs
+        ("\u00a4 bob paid you 5.00", r"\xa4 bob paid you 5.00"),  # the mark of lines about money
         ("\u2028\u2029", r"\u2028\u2029"),
         ("e\u0301", "e\u0301"),  # an accent of its own
         ("\U000e0041", r"\U000e0041"),
@@ -151,6 +156,27 @@ def test_fields_of_events() -> None:
 )
 def test_escapes(text: str, shown: str) -> None:
     assert escape(text) == shown
+
+
+@pytest.mark.parametrize("text", ["\u05d0\u05d1", "abc\u200f", "\u0661", "see \u0627", "\u200ea"])
+def test_text_from_right_to_left_turns_nothing_around_it(text: str) -> None:
+    assert isolate(text) == f"\u2068{text}\u2069"
+
+
+@pytest.mark.parametrize("text", ["", "abc", "gr\u00fc\u00df", "\u4f60\u597d", "e\u0301"])
+def test_other_text_is_not_isolated(text: str) -> None:
+    assert isolate(text) == text
+
+
+def test_a_time_tells_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Vienna")
+    time.tzset()
+    try:
+        assert display.moment(1_700_000_000_000_000) == "2023-11-14 23:13:20+01:00"
+        assert display.moment(1_690_000_000_000_000) == "2023-07-22 06:26:40+02:00"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @given(st.text())

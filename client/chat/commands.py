@@ -1,0 +1,116 @@
+"""The commands of the chat: one table makes their parsing, /help and completion, in the line mode
+and on the screen."""
+
+from typing import Any
+
+from client.amounts import parse_amount
+from client.chat.command import Command, Parameter, UsageError
+from client.chat.person import Chat
+from client.chat.settings import SettingError
+from client.errors import CallTimeout, ConnectionLost, RequestFailed
+from client.terminal.advice import explain
+from client.terminal.arguments import (
+    HISTORY_COUNT,
+    TXNS_COUNT,
+    read_count,
+    read_room,
+    read_text,
+    read_user,
+)
+from libproto.errors import MisuseError
+
+
+async def show_help(chat: Chat, name: str | None) -> None:
+    """List the commands, or explain one. UsageError."""
+    if name is None:
+        width = max(len(command.usage) for command in COMMANDS)
+        for command in COMMANDS:
+            chat.face.result([f"{command.usage:{width}}  {command.about}"])
+        chat.face.result([f"{'TEXT':{width}}  say it in the current room; //TEXT says /TEXT"])
+        return
+    found = BY_NAME.get(name.removeprefix("/"))
+    if found is None:
+        raise UsageError(f"there is no command {name}: /help lists them")
+    chat.face.result([f"{found.usage}: {found.about}"])
+
+
+_ROOM = Parameter("ROOM", read_room, "room")
+_ANY_ROOM = Parameter("ROOM", read_room, "room", optional=True)
+_USER = Parameter("USER", read_user, "user")
+_AMOUNT = Parameter("AMOUNT", parse_amount)
+_COUNT = Parameter("N", read_count, optional=True)
+_TEXT = Parameter("TEXT", read_text, rest=True)
+_COMMAND = Parameter("CMD", str, "command", optional=True)
+_BUFFER = Parameter("NAME", str, "buffer", optional=True)
+_SETTING = Parameter("NAME", str, "setting", optional=True)
+_VALUE = Parameter("VALUE", str, optional=True, rest=True)
+
+COMMANDS: tuple[Command, ...] = (
+    Command("join", (_ROOM,), "join a room and make it the current one", Chat.join),
+    Command(
+        "leave", (_ANY_ROOM,), "leave a room, or the current one; close a conversation", Chat.leave
+    ),
+    Command("rooms", (), "list the rooms that have members or events", Chat.list_rooms),
+    Command("who", (_ANY_ROOM,), "list the members of a room, or of the current one", Chat.who),
+    Command("msg", (_USER, _TEXT), "send a message to one person", Chat.message),
+    Command(
+        "inbox", (_COUNT,), f"show the last N ({HISTORY_COUNT}) messages to you", Chat.show_inbox
+    ),
+    Command(
+        "history",
+        (_COUNT,),
+        f"show the last N ({HISTORY_COUNT}) messages of the current room; on the screen, N older",
+        Chat.history,
+    ),
+    Command("find", (_TEXT,), "find the last message with this text, older ones too", Chat.find),
+    Command(
+        "buffer",
+        (_BUFFER,),
+        "go to a buffer: its place, a room like #7, or a user; list them",
+        Chat.buffer,
+    ),
+    Command("balance", (), "show your balance", Chat.balance),
+    Command("deposit", (_AMOUNT,), "put money in, like 12.50", Chat.deposit),
+    Command("withdraw", (_AMOUNT,), "take money out", Chat.withdraw),
+    Command("pay", (_USER, _AMOUNT), "pay somebody", Chat.pay),
+    Command("txns", (_COUNT,), f"show your last N transactions ({TXNS_COUNT})", Chat.transactions),
+    Command("set", (_SETTING, _VALUE), "list the settings, show one, or change it", Chat.set),
+    Command("help", (_COMMAND,), "list the commands, or explain one", show_help),
+    Command("quit", (), "end the chat", Chat.quit),
+)
+
+BY_NAME = {command.name: command for command in COMMANDS}
+
+
+def parse(line: str) -> tuple[Command, list[Any]]:
+    """Return the command that a line starting with one slash names, and its arguments.
+
+    UsageError."""
+    name, _, rest = line[1:].partition(" ")
+    command = BY_NAME.get(name)
+    if command is None:
+        raise UsageError(
+            f"there is no command /{name}: /help lists them, //{name} sends it as text"
+        )
+    return command, command.arguments(rest)
+
+
+async def execute(chat: Chat, line: str) -> str:
+    """Do what a line says. What the server refuses is said and noted; a connection that is lost for
+    good is raised. Answers why it was not carried out, or nothing."""
+    try:
+        if line.startswith("/") and not line.startswith("//"):
+            command, arguments = parse(line)
+            await command.run(chat, *arguments)
+        elif line.strip():
+            await chat.say(line.removeprefix("/"))
+    except (UsageError, SettingError, MisuseError) as error:
+        return chat.fail(str(error))
+    except (RequestFailed, CallTimeout) as error:
+        return chat.fail(explain(error))
+    except ConnectionLost as error:
+        if not (chat.client.connected or chat.client.reconnecting):
+            raise
+        unknown = getattr(error, "__notes__", ("whether this was said is unknown",))
+        return chat.fail(f"the connection was lost: {'; '.join(unknown)}")
+    return ""

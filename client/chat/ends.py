@@ -1,0 +1,13 @@
+"""How a chat may end, beside its last line."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C where there is nothing to give up."""
+
+
+class Terminated(Exception):
+    """A signal asks the program to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number

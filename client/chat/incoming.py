@@ -1,0 +1,174 @@
+"""What others do, as it comes: shown in its place, and what the server had to leave out fetched."""
+
+from typing import assert_never
+
+from client.chat import entries
+from client.chat.model import Sort
+from client.chat.person import Chat
+from client.core.gaps import Found
+from client.core.pushes import (
+    Disconnected,
+    LogReplaced,
+    OutcomesUnknown,
+    PaymentGap,
+    Push,
+    Reconnected,
+    RoomRefused,
+    RoomRestarted,
+)
+from client.errors import CallTimeout, ClientError, ConnectionLost, RequestFailed
+from client.terminal.advice import explain
+from libproto.messages import ChatBroadcast, DirectMessage, EventKind, Payment, RoomGap
+
+
+class Incoming:
+    """Shows what comes to a chat: what is pushed, and what becomes of the connection."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+        self._is_out = False
+        self._missed = 0  # messages that came while the connection was lost
+
+    async def follow(self) -> None:
+        """Show what others do, until the client is down, which is raised."""
+        async for event in self._chat.client.events():
+            match event:
+                case Disconnected():
+                    self._lost()
+                case Reconnected():
+                    await self._back()
+                case _:
+                    await self._take(event)
+        raise ConnectionLost("the connection was closed")
+
+    # -- the connection
+
+    def _lost(self) -> None:
+        """The connection was lost; of several times in a row, the first is told."""
+        self._chat.model.is_connected = False
+        if not self._is_out:
+            self._is_out, self._missed = True, 0
+            self._chat.face.remark("connection lost, reconnecting\u2026")
+        self._chat.face.refresh()
+
+    async def _back(self) -> None:
+        """There is a connection again, and what was missed is shown; but what has no number."""
+        chat, was_out = self._chat, self._is_out
+        chat.model.is_connected = True
+        self._missed += await chat.inbox.look_again()
+        self._is_out = False
+        if was_out:  # else the server asked for another connection, and nobody noticed
+            count = self._missed
+            plural = "" if count == 1 else "s"
+            fetched = f", {count} missed message{plural} fetched" if count else ""
+            chat.face.remark(f"connected again{fetched}")
+        await self._look_for_money()
+        chat.face.refresh()
+
+    async def _look_for_money(self) -> None:
+        """The balance, which may have changed meanwhile, where it is shown."""
+        chat = self._chat
+        before = chat.model.balance
+        if before is None:
+            return
+        try:
+            chat.model.balance = (await chat.client.balance()).balance
+        except ClientError:
+            return  # the next reconnection looks again
+        if chat.model.balance != before:
+            change = "your balance changed while there was no connection: look with /txns"
+            chat.face.remark(change)
+
+    # -- pushes
+
+    async def _take(self, push: Push) -> None:
+        chat, face = self._chat, self._chat.face
+        match push:
+            case ChatBroadcast():
+                self._show(push)
+                chat.advance(push.room_id, push.room_seq)
+            case RoomGap(room_id=0):
+                await chat.inbox.missed(push)
+            case RoomGap():
+                await self._fill(push)
+            case RoomRestarted():
+                chat.seen[push.room_id] = 0
+                chat.advance(push.room_id, push.last_seq)
+                if buffer := chat.model.room(push.room_id):
+                    buffer.older = push.last_seq
+                    for entry in buffer.entries:
+                        entry.seq = 0
+                face.complain(f"room {push.room_id} began anew: what was said before is gone")
+            case RoomRefused():
+                if buffer := chat.model.room(push.room_id):
+                    chat.model.close(buffer)
+                face.complain(f"room {push.room_id} could not be joined again: {push.detail}")
+            case DirectMessage():
+                self._missed += self._is_out
+                await chat.inbox.pushed(push)
+            case Payment():
+                self._show_payment(push)
+            case LogReplaced():
+                face.complain(
+                    "the data of the server was replaced while it was away: balances, "
+                    "transactions and messages may be others than were shown here"
+                )
+            case OutcomesUnknown():
+                face.complain(
+                    "the server does not know this program's payments of before any more: "
+                    "whether those without an answer were carried out is unknown; look with "
+                    "/txns before you repeat one"
+                )
+            case PaymentGap():
+                face.complain(
+                    "payments came faster than they could be shown, and some are missing: "
+                    "look with /txns"
+                )
+            case _:
+                assert_never(push)
+
+    def _show(self, event: ChatBroadcast | RoomGap) -> None:
+        chat = self._chat
+        buffer = chat.model.room(event.room_id)
+        if buffer is None:  # it was left, and this came before that
+            return
+        entry = entries.of_event(chat.model, event)
+        if isinstance(event, ChatBroadcast):
+            self._follow_members(event)
+            self._missed += self._is_out and entry.sort is Sort.SAID
+            if event.from_name in chat.model.ignored and entry.sort is Sort.SAID:
+                return
+            chat.people.add(event.from_name)
+        chat.model.add(buffer, entry)
+        chat.face.shown(buffer, entry)
+        if entry.is_mention:
+            chat.face.attract(buffer, entry)
+
+    def _follow_members(self, event: ChatBroadcast) -> None:
+        model = self._chat.model
+        if event.kind == EventKind.JOINED:
+            model.came(event.room_id, event.from_name)
+        elif event.kind == EventKind.LEFT:
+            model.went(event.room_id, event.from_name)
+
+    def _show_payment(self, payment: Payment) -> None:
+        chat = self._chat
+        chat.people.add(payment.from_name)
+        chat.model.balance = payment.balance
+        entry = entries.of_payment(payment)
+        chat.model.add(chat.model.program, entry)
+        if chat.face.keeps_lines and chat.model.active is not chat.model.program:
+            chat.model.add(chat.model.active, entry, is_read=True)
+        chat.face.shown(chat.model.program, entry)
+        chat.face.attract(chat.model.program, entry)
+
+    async def _fill(self, gap: RoomGap) -> None:
+        """Show what the server left out, in its place."""
+        found: Found = [gap]
+        try:
+            found = await self._chat.read_gap(gap)
+        except (RequestFailed, CallTimeout) as error:
+            self._chat.face.complain(explain(error))
+        for event in found:
+            self._show(event)
+        self._chat.advance(gap.room_id, gap.last_seq)

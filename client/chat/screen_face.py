@@ -1,0 +1,87 @@
+"""The chat on a screen: lines go into buffers, and the screen shows what of them is looked at."""
+
+import asyncio
+from collections.abc import Callable
+
+from client.chat import entries, rows
+from client.chat.entries import now_us
+from client.chat.model import Buffer, Entry, Model, Sort, remark, wrong
+from client.chat.settings import Settings
+from client.terminal.display import text_of
+from client.terminal.style import Line, Part
+from client.terminal.text import escape
+
+NOTICE_MAX = 120
+"""Characters of a desktop notice."""
+
+
+class ScreenFace:
+    """Puts lines into the model, and has the screen drawn anew."""
+
+    keeps_lines = True
+
+    def __init__(self, model: Model, settings: Settings) -> None:
+        self._model = model
+        self._settings = settings
+        self.redraw: Callable[[], object] = lambda: None
+        self.ring: Callable[[], object] = lambda: None
+        self.notify: Callable[[str], object] = lambda _: None
+        """Shows a desktop notice; the text is harmless."""
+        self.size: Callable[[], tuple[int, int]] = lambda: (80, 20)
+        """Columns and rows of the part that shows messages."""
+        self.question = ""
+        self.answer: asyncio.Future[str] | None = None
+        self.on_question: Callable[[], object] = lambda: None
+        """Called when a question is asked, and when it is answered."""
+        self._asking = asyncio.Lock()
+
+    def shown(self, buffer: Buffer, entry: Entry, *, dated: bool = False) -> None:
+        del buffer, entry, dated  # it is in its buffer, which is what is shown
+        self.redraw()
+
+    def _add(self, entry: Entry) -> None:
+        self._model.add(self._model.active, entry, is_read=True)
+        self.redraw()
+
+    def result(self, line: Line) -> None:
+        self._add(Entry(Sort.RESULT, now_us(), line, line))
+
+    def money(self, line: Line) -> None:
+        self._add(entries.of_receipt(line))
+
+    def remark(self, *line: Part) -> None:
+        self._add(remark(now_us(), [*line]))
+
+    def complain(self, text: str) -> None:
+        self._add(wrong(now_us(), text))
+
+    def attract(self, buffer: Buffer, entry: Entry) -> None:
+        match self._settings["notify"]:
+            case "bell":
+                self.ring()
+            case "desktop":
+                said = f"{entry.who}: {text_of(entry.body)}" if entry.sort is Sort.SAID else (
+                    text_of(entry.body)
+                )  # fmt: skip
+                self.notify(escape(f"{buffer.title}: {said}")[:NOTICE_MAX])
+
+    async def ask(self, question: str) -> str:
+        async with self._asking:
+            self.question = question
+            self.answer = asyncio.get_running_loop().create_future()
+            self.on_question()
+            self.redraw()
+            try:
+                return await self.answer
+            finally:
+                self.question, self.answer = "", None
+                self.on_question()
+                self.redraw()
+
+    def found(self, buffer: Buffer, place: int) -> None:
+        width, height = self.size()
+        rows.show_at(buffer, place, width, height, joins=self._settings["joins"])
+        self.redraw()
+
+    def refresh(self) -> None:
+        self.redraw()
