@@ -77,6 +77,7 @@ check: install ## lint, format, types, import arrows, freshness of generated doc
 	$(BIN)/python -m pytest --quiet tests/test_imports.py tests/packaging/test_moved_imports.py
 	$(BIN)/python -m libproto doc --check
 	$(BIN)/python -m client.facades --check
+	$(BIN)/python -m client.reference --check
 	$(BIN)/python -m server.documents --check
 
 installed: install ## run all tests of the client against the wheel, installed (five minutes)

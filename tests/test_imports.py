@@ -74,6 +74,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "client.io": SHELL,
     "client.facades": frozenset({"client.core"}),
     "client.protocol": frozenset({"client.core"}),
+    "client.reference": frozenset(
+        {"client.base", "client.core", "client.errors", "client.facades"}
+    ),
     "client.blocking": FACADES,
     "client.aio": FACADES,
     "client.terminal": SHOWN,
