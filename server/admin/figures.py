@@ -6,6 +6,7 @@ from typing import Any
 from libproto import __version__
 from libproto.errors import Status
 from libproto.form import FORM
+from server.admin.conservation import Conservation
 from server.admin.health import health
 from server.admin.history import quantile
 from server.admin.snapshot import Snapshot, look
@@ -14,9 +15,9 @@ from server.admin.values import plain
 from server.region.region import Region
 
 
-def figures(region: Region) -> dict[str, Any]:
-    """What has no sum is left out."""
-    snapshot = look(region)
+def figures(region: Region, conservation: Conservation | None = None) -> dict[str, Any]:
+    """What has no sum is left out. conservation: as for `look`."""
+    snapshot = look(region, conservation)
     found = {name: plain(value) for name, value in summary(region).items()}
     return found | {
         "version": __version__,

@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from server.admin.conservation import imbalance
+from server.admin.conservation import Conservation
+from server.admin.memory import memory_of_all
 from server.core.log import NO_JOURNAL
 from server.core.stats import buckets, served, totals
 from server.region.layout import WorkerState
@@ -33,6 +34,7 @@ class Snapshot:
     workers: dict[int, Status]  # by slot; those that have had a worker
     first: dict[str, dict[str, int]]  # of segments of one record: the first word of each field
     imbalance: int | None  # minor units; None: the log has moved too fast to tell
+    memory: dict[str, int]  # bytes, by process; those whose memory may be seen
 
     @property
     def has_journal(self) -> bool:
@@ -45,8 +47,8 @@ class Snapshot:
         return max(0, ring["head"] - ring["durable"]) if self.has_journal else 0
 
 
-def look(region: Region) -> Snapshot:
-    """Look at the region now."""
+def look(region: Region, conservation: Conservation | None = None) -> Snapshot:
+    """Look at the region now. conservation: of this region, for who looks again and again."""
     now_us = time.monotonic_ns() // 1000
     first = {}
     for segment in _SEGMENTS:
@@ -70,5 +72,6 @@ def look(region: Region) -> Snapshot:
             if status.updated or status.state is not WorkerState.STOPPED
         },
         first=first,
-        imbalance=imbalance(region),
+        imbalance=(conservation or Conservation(region)).imbalance(),
+        memory=memory_of_all(region),
     )

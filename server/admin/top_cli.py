@@ -11,6 +11,7 @@ from typing import Final
 from libcli.output import put
 from server.admin.board import SORTS, Line, rates, top_lines
 from server.admin.command import EXIT_GOOD, Command, NotDone, UsageError
+from server.admin.conservation import Conservation
 from server.admin.health import health
 from server.admin.history import History
 from server.admin.snapshot import look
@@ -37,13 +38,14 @@ class Watch:
     def __init__(self, region: Region) -> None:
         self._region, self._history = region, History(region)
         self._history.sample()
-        self._before = self._now = look(region)
+        self._conservation = Conservation(region)
+        self._before = self._now = look(region, self._conservation)
         self._rates: dict[int, float] = {}
 
     def look(self) -> None:
         """Take the next look."""
         self._history.sample()
-        self._before, self._now = self._now, look(self._region)
+        self._before, self._now = self._now, look(self._region, self._conservation)
         # A worker that has said nothing new keeps its rate: it speaks once a second.
         self._rates |= rates(self._before, self._now)
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import orjson
 
+from server.admin.conservation import Conservation
 from server.admin.figures import figures
 from server.admin.health import health
 from server.admin.history import History
@@ -28,11 +29,11 @@ _FILES: Final = {
 
 def routes(region: Region, history: History) -> Routes:
     """All of them."""
-    exposition = Exposition()
+    exposition, conservation = Exposition(), Conservation(region)
     made: dict[str, Callable[[], Answer]] = {
-        "/health": lambda: _health(look(region)),
-        "/metrics": lambda: Answer(exposition.text(look(region)), CONTENT_TYPE),
-        "/stats": lambda: Answer(orjson.dumps(stats(region, history)), _JSON),
+        "/health": lambda: _health(look(region, conservation)),
+        "/metrics": lambda: Answer(exposition.text(look(region, conservation)), CONTENT_TYPE),
+        "/stats": lambda: Answer(orjson.dumps(stats(region, history, conservation)), _JSON),
     }
     return made | {path: partial(_file, *what) for path, what in _FILES.items()}
 
@@ -48,9 +49,9 @@ def _health(snapshot: Snapshot) -> Answer:
     return Answer(orjson.dumps(asdict(found)) + b"\n", _JSON, status)
 
 
-def stats(region: Region, history: History) -> dict[str, Any]:
+def stats(region: Region, history: History, conservation: Conservation) -> dict[str, Any]:
     """All that is known, and what went on in the last minutes."""
-    return figures(region) | {
+    return figures(region, conservation) | {
         "rooms": [room._asdict() for room in history.busiest_rooms()],
         "history": [asdict(sample) for sample in history.samples],
     }

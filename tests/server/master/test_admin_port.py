@@ -161,6 +161,16 @@ def test_a_loop_that_accepts_nothing_is_noticed() -> None:
         assert not server.accepts(time.monotonic() + STUCK_S)
 
 
+def test_the_memory_of_every_process(admin: Admin) -> None:
+    names = ["master", "journal", "archive", "worker 0", "worker 1", "others"]
+    values = {name: admin.metric("memory_bytes", process=name) for name in names}
+    assert all(1 << 20 < value < 1 << 30 for value in values.values()), values
+    with frozen(admin.server.worker_pids()[0]):
+        statm = Path(f"/proc/{admin.server.worker_pids()[0]}/statm").read_text().split()
+        own = (int(statm[1]) - int(statm[2])) * 4096
+        assert own in {admin.metric("memory_bytes", process=f"worker {slot}") for slot in (0, 1)}
+
+
 def test_a_death_is_seen_in_the_metrics(admin: Admin) -> None:
     with Lobby(admin.server) as lobby:
         os.kill(lobby.worker_pid(0), signal.SIGKILL)

@@ -1,7 +1,7 @@
 """Conservation of money, as it is seen in a region that changes."""
 
 from libproto.messages import TxnKind
-from server.admin.conservation import imbalance
+from server.admin.conservation import SHARE, Conservation, imbalance
 from server.core.ledger import DONE
 from server.core.session import Session
 from server.core.state import State
@@ -86,3 +86,27 @@ def test_it_is_0_while_processes_trade() -> None:
             each.result()
         assert set(found) <= {0, None}
         assert found.count(0) > len(found) / 2
+
+
+def test_it_is_looked_at_as_seldom_as_it_costs() -> None:
+    """And tells what it has found in between."""
+    with small_region() as region:
+        ann, bob, cyd = register(state_of(region), "ann", "bob", "cyd")
+        trade(state_of(region), login(state_of(region), ann, 7), bob, 3)
+        now, used = [1000.0], [0.0]
+
+        def cpu() -> float:
+            used[0] += 0.05  # each look takes as much: it is asked before and after
+            return used[0]
+
+        conservation = Conservation(region, lambda: now[0], cpu)
+        assert conservation.imbalance() == 0
+        before = word(region, "accounts", cyd, "balance")
+        set_word(region, "accounts", cyd, "balance", before + 4)
+        seconds = 0.05 / SHARE
+        for passed in (0, seconds - 0.01):
+            now[0] = 1000.0 + passed
+            assert conservation.imbalance() == 0
+        now[0] = 1000.0 + seconds + 0.01
+        assert conservation.imbalance() == 4
+        assert Conservation(region).imbalance() == 4
