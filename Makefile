@@ -79,6 +79,8 @@ check: install ## lint, format, types, import arrows, freshness of generated doc
 	$(BIN)/python -m client.facades --check
 	$(BIN)/python -m client.reference --check
 	$(BIN)/python -m server.documents --check
+	$(BIN)/python -m client.cli.manual --check
+	$(BIN)/python -m bench.stress.manual --check
 
 installed: install ## run all tests of the client against the wheel, installed (five minutes)
 	TRADECHAT_INSTALLED=all $(BIN)/python -m pytest --timeout=0 -o faulthandler_timeout=0 tests/packaging/test_client_tests.py $(ARGS)
