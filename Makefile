@@ -106,7 +106,7 @@ pictures: install ## draw docs/pictures anew, from a server and a stress run (AR
 session: install ## put the first session of two people into README.md, as it really goes
 	$(BIN)/python -m bench.session $(ARGS)
 
-real-test: install ## 41 runs of the stress client, charts and a report in bench/results (SECONDS=30, of each)
+real-test: install ## 54 runs of the stress client, charts and a report in bench/results (SECONDS=30, of each)
 	$(BIN)/python -m bench.realtest $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 model: ## check the model of the protocols, and find the bugs planted in it (some minutes)

@@ -147,6 +147,47 @@ def knee(runs: Sequence[Row]) -> Knee:
     return Knee(last, None)
 
 
+# ---- overload
+
+
+def greatest_kept_up(runs: Sequence[Row]) -> Row | None:
+    """The run of the greatest rate that was kept up with, whatever one hiccup below it says."""
+    ordered = sorted(runs, key=lambda run: run["rate"])
+    return next((run for run in reversed(ordered) if keeps_up(run, ordered[0])), None)
+
+
+GOODPUT: Final = 0.9
+"""So much of what is answered OK at the knee is to be answered at any rate above it."""
+SLOWER: Final = 3.0
+"""And p99 of that may be so many times that at the knee."""
+
+
+class Overloaded(NamedTuple):
+    """A run above the knee, against the one at it."""
+
+    run: Row
+    goodput: float
+    """What is answered OK, of that at the knee."""
+    slower: float
+    """p99 of that, of that at the knee."""
+
+    @property
+    def holds(self) -> bool:
+        return self.goodput >= GOODPUT and self.slower <= SLOWER
+
+
+def overloaded(runs: Sequence[Row]) -> list[Overloaded]:
+    """Those of the section's runs that are above its knee; none without a run at it."""
+    at_knee = next((run for run in runs if run["scenario"] == "1x"), None)
+    if at_knee is None:
+        return []
+    return [
+        Overloaded(run, run["ok_per_s"] / at_knee["ok_per_s"], run["p99_us"] / at_knee["p99_us"])
+        for run in runs
+        if run["scenario"].endswith("x") and run["rate"] > at_knee["rate"]
+    ]
+
+
 # ---- what differs without a reason
 
 

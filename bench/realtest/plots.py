@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from bench.realtest import findings
 from bench.realtest.data import Results, Row
+from bench.realtest.overload import GROUPS
 from bench.realtest.scenarios import (
     CONNECTIONS,
     CONTENTION,
@@ -20,6 +21,7 @@ from bench.realtest.scenarios import (
     LOCK_ROUNDS,
     LOCKS,
     MIXED,
+    OVERLOAD,
     PAYLOAD,
     WORKERS,
 )
@@ -320,6 +322,46 @@ def account_locks(results: Results) -> Figure | None:
     return figure
 
 
+def overload(results: Results) -> Figure | None:
+    """Goodput by what it counts for, and p99, against multiples of the knee's rate."""
+    runs = sorted(
+        (run for run in results.section(OVERLOAD) if run["rate"] and not run["share"]),
+        key=lambda run: run["rate"],
+    )
+    if not runs:
+        return None
+    x = _column(runs, "rate")
+    figure, (left, right) = _figure(2)
+    left.plot(x, x, "--", color=BLACK, label="asked")
+    left.plot(x, _column(runs, "ok_per_s"), "-o", color=BLUE, label="answered OK")
+    for (group, names), (colour, marker) in zip(GROUPS.items(), _SERIES[1:], strict=False):
+        ok = [
+            sum(
+                row["ok_per_s"]
+                for row in results.operations
+                if row["key"] == run["key"] and row["operation"] in names
+            )
+            for run in runs
+        ]
+        left.plot(x, ok, marker=marker, color=colour, label=f"{group}, OK")
+    _quantile_lines(right, x, runs)
+    at_knee = next((run for run in runs if run["scenario"] == "1x"), None)
+    if at_knee is not None:
+        left.axhline(at_knee["ok_per_s"] * findings.GOODPUT, color=ORANGE, linestyle=":",
+                     label=f"{findings.GOODPUT:g} of the knee's")  # fmt: skip
+        right.axhline(_ms(at_knee["p99_us"]) * findings.SLOWER, color=ORANGE, linestyle=":",
+                      label=f"{findings.SLOWER:g} times the knee's p99")  # fmt: skip
+    left.set_ylabel("requests per second (logarithmic)")
+    _log(left.yaxis)
+    for axes in (left, right):
+        _log(axes.xaxis)
+        axes.set_xticks(x, [str(run["label"]).partition(" ")[0] for run in runs])
+        axes.minorticks_off()
+        axes.set_xlabel("rate asked, as a multiple of the knee's (logarithmic)")
+        axes.legend(fontsize=8)
+    return figure
+
+
 def _share_percent(run: Row) -> float | None:
     share = findings.wait_share(run)
     return None if share is None else share * 100
@@ -336,6 +378,7 @@ CHARTS: Final[dict[str, Callable[[Results], Figure | None]]] = {
     "durability": durability,
     "batches": batches,
     "account-locks": account_locks,
+    "overload": overload,
 }
 """By the name of the file, without .png."""
 

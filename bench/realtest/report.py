@@ -5,7 +5,7 @@ chosen by the figures (sentences.py)."""
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.realtest import contention, findings, sentences
+from bench.realtest import contention, findings, overload, sentences
 from bench.realtest.data import COUNTED, FAILED, GOOD, OPERATIONS, RUNS, SECONDS, Results, Row
 from bench.realtest.figures import (
     CPU,
@@ -35,6 +35,7 @@ from bench.realtest.scenarios import (
     LOCK_ROUNDS,
     LOCKS,
     MIXED,
+    OVERLOAD,
     PAYLOAD,
     REFERENCE,
     SCENARIOS,
@@ -59,6 +60,7 @@ class Report(Page):
                 ("The knee", self._knee, KNEE),
                 ("Durability", self._durability, DURABILITY),
                 ("An improvement: a lock per account", self._locks, LOCKS),
+                ("Overload", self._overload, OVERLOAD),
             ),
             1,
         ):  # fmt: skip
@@ -192,6 +194,8 @@ class Report(Page):
             for workers in LOCK_ROUNDS
             if (found := self._locks_compared(workers, "ok_per_s"))
         ]
+        if above := findings.overloaded(results.section(OVERLOAD)):
+            items.append(sentences.overloaded(above))
         rate, p99 = (findings.noise(results.runs, name) for name in ("ok_per_s", "p99_us"))
         if rate or p99:
             items.append(say("equal settings", rate=percent(rate, 0), p99=percent(p99, 0)))
@@ -400,6 +404,9 @@ class Report(Page):
                 )
             )
         self.items(items)
+
+    def _overload(self, runs: list[Row]) -> None:
+        overload.section(self, runs)
 
     # ---- the end
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -20,8 +21,9 @@ from bench.lab.cli import (
     EXIT_VIOLATED,
 )
 from bench.lab.process import signals_held
+from bench.realtest import findings
 from bench.realtest.data import COUNTED, FAILED, OPERATIONS, RUNS, SECONDS, Row, append
-from bench.realtest.scenarios import KNEE, REFERENCE, Scenario
+from bench.realtest.scenarios import REFERENCE, Scenario
 from bench.stress.results import ALL
 
 WARMUP_S: Final = 2.0
@@ -48,16 +50,22 @@ class Runner:
     def run_all(self, scenarios: Sequence[Scenario]) -> None:
         """All, or those until an interrupt."""
         self._handle()
-        reference = 0.0
+        references: dict[str, float] = {}
+        swept: dict[str, list[Row]] = defaultdict(list)
         for number, scenario in enumerate(scenarios, 1):
             if self.code:
                 return
             head = f"[{number}/{len(scenarios)}] {scenario.section}: {scenario.label}"
-            rate = reference * scenario.share / 100
+            section = scenario.section
+            rate = references.get(section, 0.0) * scenario.share / 100
+            if scenario.times:
+                rate = scenario.times * _knee_of(swept[section])
             if scenario.share and not rate:
                 row = self._failed(
                     scenario, "the closed loop, of which the rate is a share, failed"
                 )
+            elif scenario.times and not rate:
+                row = self._failed(scenario, "no rate before was kept up with: there is no knee")
             else:
                 found = self._run(scenario, rate)
                 if found is None:
@@ -65,8 +73,10 @@ class Runner:
                 row = found
             append(self._folder, RUNS, [row])
             self._tell(f"{head}: {_outcome(row)}")
-            if (scenario.section, scenario.name) == (KNEE, REFERENCE):
-                reference = row.get("ok_per_s") or 0.0
+            if scenario.name == REFERENCE:
+                references[section] = row.get("ok_per_s") or 0.0
+            elif scenario.share and row.get("ok"):
+                swept[section].append(row)
 
     def _handle(self) -> None:
         def come(number: int, _: FrameType | None) -> None:
@@ -80,6 +90,8 @@ class Runner:
     def _run(self, scenario: Scenario, rate: float) -> Row | None:
         """The row of RUNS; None where it was interrupted."""
         words = [*scenario.words, *([f"--rate={rate:.1f}"] if rate else [])]
+        if scenario.regardless:
+            words.append("--ignore-busy")
         with tempfile.TemporaryDirectory(prefix="tradechat-realtest-") as spool:
             command = [
                 *(sys.executable, "-m", bench.__name__, "--json", f"--csv={spool}/run"),
@@ -124,6 +136,12 @@ class Runner:
     def _failed(self, scenario: Scenario, why: str) -> Row:
         told = {"verdict": FAILED, "problem": " ".join(why.split())[-_PROBLEM_MAX:]}
         return _identity(scenario, scenario.words) | told
+
+
+def _knee_of(runs: Sequence[Row]) -> float:
+    """Its rate; 0: there is none."""
+    found = findings.greatest_kept_up(runs)
+    return float(found["rate"]) if found is not None else 0.0
 
 
 def _identity(scenario: Scenario, words: Sequence[str]) -> Row:

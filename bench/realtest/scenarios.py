@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
-MIXED, CONTENTION, PAYLOAD, WORKERS, CONNECTIONS, KNEE, DURABILITY, LOCKS = (
+MIXED, CONTENTION, PAYLOAD, WORKERS, CONNECTIONS, KNEE, DURABILITY, LOCKS, OVERLOAD = (
     "mixed", "contention", "payload", "workers", "connections", "knee", "durability", "locks",
+    "overload",
 )  # fmt: skip
 
 REFERENCE: Final = "closed"
-"""The scenario of `KNEE` that says what 100 % is."""
+"""The scenario of `KNEE` and of `OVERLOAD` that says what 100 % is."""
 SHARES: Final = (30, 50, 70, 80, 90, 100, 110)
 """Per cent of the reference's successes per second."""
 LOCK_ROUNDS: Final = {2: 3, 4: 2}
 """By workers: how often per-account locks and one lock are run, in turn."""
 CONNECTIONS_MAX: Final = 4000
+OVERLOAD_SHARES: Final = (50, 75, 100, 125, 150, 175, 200, 225)
+"""Per cent of the reference: among these the knee is looked for that TIMES are multiples of."""
+TIMES: Final = (0.5, 1.0, 2.0, 5.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,10 @@ class Scenario:
     share: int = 0
     """Open loop, at so many per cent of what REFERENCE made; 0: closed loop."""
     round: int = 1
+    times: float = 0
+    """Open loop, at so many times the rate of the knee of its section; 0: not that."""
+    regardless: bool = False
+    """Open loop: whatever time the server asks for."""
 
     @property
     def key(self) -> str:
@@ -84,6 +92,34 @@ def _locks() -> list[Scenario]:
     ]  # fmt: skip
 
 
+def _overload() -> list[Scenario]:
+    """Server and load apart, so that the load is none of the overload; and a server that takes
+    longer for a request, as one core of load could not ask a compiled one for five times the knee.
+    Every request is sent when it is due, whatever was refused before."""
+    words = (
+        "--mix=mixed", "--connections=200", "--workers=1", "--apart", "--interpreted",
+        "--processes=1", "--threads=1",
+    )  # fmt: skip
+    return [
+        Scenario(OVERLOAD, REFERENCE, "closed loop", words),
+        *(
+            Scenario(OVERLOAD, f"{share}%", f"{share} %", words, share=share, regardless=True)
+            for share in OVERLOAD_SHARES
+        ),
+        *(
+            Scenario(
+                OVERLOAD,
+                f"{times:g}x",
+                f"{times:g} times the knee",
+                words,
+                times=times,
+                regardless=True,
+            )
+            for times in TIMES
+        ),
+    ]
+
+
 SCENARIOS: Final = tuple(
     chain(
         [Scenario(MIXED, "mixed", "mixed", ("--mix=mixed", "--connections=100"))],
@@ -111,6 +147,7 @@ SCENARIOS: Final = tuple(
             for mode in ("none", "async", "sync")
         ),
         _locks(),
+        _overload(),
     )
 )  # fmt: skip
 

@@ -117,6 +117,22 @@ def knee(found: findings.Knee) -> str:
     )
 
 
+def overloaded(above: Sequence[findings.Overloaded]) -> str:
+    told = "; ".join(
+        f"at {each.run['label']} {percent(each.goodput, 0)} of what is answered OK at the knee, "
+        f"with {each.slower:.2g} times its p99"
+        for each in above
+    )
+    holds = all(each.holds for each in above)
+    return say(
+        "overloaded",
+        told=told,
+        goodput=percent(findings.GOODPUT, 0),
+        slower=f"{findings.SLOWER:g}",
+        holds="That holds" if holds else "That does not hold",
+    )
+
+
 def batch_growth(results: Results) -> str:
     """How the time of a batch goes with its size."""
     known = {run["key"] for run in results.runs}

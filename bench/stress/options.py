@@ -81,6 +81,7 @@ class Options:
     hgrm: str
     ignore_busy: bool
     apart: bool
+    interpreted: bool
 
     @property
     def is_own(self) -> bool:
@@ -114,7 +115,6 @@ class _Flag(NamedTuple):
     about: str
 
 
-CORES_APART: Final = 2
 _CONNECTIONS: Final = 100
 _THREADS: Final = 8
 _PROCESSES_MAX: Final = 8
@@ -308,7 +308,11 @@ def parser() -> argparse.ArgumentParser:
     groups["the server"].add_argument(
         "--apart",
         action="store_true",
-        help="our own server on the first half of the cores, the load on the others",
+        help="our own server on the first half of the cores, the load on the others; where there is"
+        " only one, both on that",
+    )
+    groups["the server"].add_argument(
+        "--interpreted", action="store_true", help="our own server interpreted, though compiled"
     )
     groups["what is told"].add_argument(
         "--json", action="store_true", help="one JSON object, not a table"
@@ -380,10 +384,8 @@ def _contradiction(options: Options) -> str:
         return "--restart-every needs --pid, the master of the server on --port"
     if options.ignore_busy and not options.is_open:
         return "--ignore-busy needs --rate: without it a request waits for the answer before it"
-    if options.apart and options.port:
-        return "--apart is for our own server, not for one that is named"
-    if options.apart and len(os.sched_getaffinity(0)) < CORES_APART:
-        return f"--apart needs {CORES_APART} cores"
+    if (options.apart or options.interpreted) and options.port:
+        return "--apart and --interpreted are for our own server, not for one that is named"
     if options.server_flags and options.port:
         return "--server-flag is for our own server, not for one that is named"
     return ""

@@ -25,6 +25,7 @@ from bench.stress.record import Refusal, Unknown
 from bench.stress.results import Figures, Row, gather
 from bench.stress.rooms import Seen
 from bench.stress.users import name_of, take
+from libproto.form import VARIABLE as PURE
 from libproto.messages import Opcode
 
 RING: Final = (1 << 16, 1 << 20)
@@ -127,6 +128,27 @@ def own_server(options: Options) -> tuple[OwnServer, int]:
     return server, ring
 
 
+@contextmanager
+def _as_asked(options: Options, undo: ExitStack) -> Iterator[None]:
+    """What is started meanwhile is our own server: it gets its cores, and the form it is to have,
+    from this process. undo: gives this process, the load, all cores again."""
+    cores = sorted(os.sched_getaffinity(0))
+    half = len(cores) // 2
+    before = os.environ.get(PURE)
+    if options.apart:
+        undo.callback(os.sched_setaffinity, 0, cores)
+        os.sched_setaffinity(0, cores[:half] or cores)
+    if options.interpreted:
+        os.environ[PURE] = "1"
+    try:
+        yield
+    finally:
+        if options.apart:
+            os.sched_setaffinity(0, cores[half:])
+        if options.interpreted and before is None:
+            del os.environ[PURE]
+
+
 class Stress:
     """All runs of one program; a context manager that ends whatever it has started.
 
@@ -140,15 +162,9 @@ class Stress:
         with ExitStack() as undo:
             own, self._ring = None, 0
             if not options.port:
-                server, self._ring = own_server(options)
-                cores = sorted(os.sched_getaffinity(0))
-                half = len(cores) // 2
-                undo.callback(os.sched_setaffinity, 0, cores)
-                if options.apart:  # what is started has the cores of who starts it
-                    os.sched_setaffinity(0, cores[:half])
+                with _as_asked(options, undo):
+                    server, self._ring = own_server(options)
                 own = undo.enter_context(server)
-                if options.apart:
-                    os.sched_setaffinity(0, cores[half:])
                 options = replace(options, host="127.0.0.1", port=own.port, pid=own.pid)
             name = own.name if own else ""
             self.options = options

@@ -13,7 +13,7 @@ import pytest
 
 from bench.lab.process import children_of
 from bench.realtest import __main__ as program
-from bench.realtest import data, findings
+from bench.realtest import data, findings, sentences
 from bench.realtest.data import COUNTED, FAILED, GOOD, OPERATIONS, RUNS, SECONDS, VIOLATED, Results
 from bench.realtest.machine import describe
 from bench.realtest.plots import CHARTS
@@ -27,6 +27,8 @@ from bench.realtest.scenarios import (
     LOCK_ROUNDS,
     LOCKS,
     MIXED,
+    OVERLOAD,
+    OVERLOAD_SHARES,
     PAYLOAD,
     REFERENCE,
     SCENARIOS,
@@ -81,6 +83,16 @@ def test_the_sweep_follows_its_reference_and_passes_it() -> None:
     assert len({each.words for each in of(KNEE)}) == 1
 
 
+def test_overload_is_asked_for_by_multiples_of_a_knee_that_is_looked_for_before() -> None:
+    first, *rest = of(OVERLOAD)
+    assert first.name == REFERENCE
+    swept, multiples = rest[: len(OVERLOAD_SHARES)], rest[len(OVERLOAD_SHARES) :]
+    assert [each.share for each in swept] == sorted(OVERLOAD_SHARES)
+    assert [each.times for each in multiples] == [0.5, 1, 2, 5]
+    assert len({each.words for each in of(OVERLOAD)}) == 1
+    assert all(each.regardless for each in rest)
+
+
 def test_before_and_after_alternate_and_differ_by_the_locks_alone() -> None:
     runs = of(LOCKS)
     assert len(runs) == 2 * sum(LOCK_ROUNDS.values())
@@ -108,7 +120,8 @@ def made_run(scenario: Scenario, place: int) -> Row:
     return row | {
         "key": scenario.key, "section": scenario.section, "scenario": scenario.name,
         "round": scenario.round, "label": scenario.label, "options": " ".join(scenario.words),
-        "share": scenario.share or None, "rate": 33.0 * scenario.share, "seconds": 30.0,
+        "share": scenario.share or None, "seconds": 30.0,
+        "rate": 33.0 * scenario.share + 3300.0 * scenario.times,
         "ok": ok, "failed": 0, "ok_per_s": ok / 30, "p50_us": 10_000 + place,
         "p95_us": 20_000 + place, "p99_us": 30_000 + 100 * place, "p999_us": 50_000,
         "max_us": 90_000, "server_cpu_us": 55.5, "laps": 0, "gaps": 0, "missed_in_gaps": 0,
@@ -261,6 +274,35 @@ def test_the_knee(
     assert [each and each["rate"] for each in found] == [last, first]
 
 
+def test_one_hiccup_does_not_make_the_knee_of_the_overload() -> None:
+    points = swept((100, 1, 1000), (200, 1, 9000), (300, 1, 2000), (400, 0.9, 2000))
+    found = findings.greatest_kept_up(points)
+    assert found is not None
+    assert found["rate"] == 300
+    assert findings.greatest_kept_up(swept((100, 0.5, 1000))) is None
+    assert findings.greatest_kept_up([]) is None
+
+
+def test_what_is_left_above_the_knee() -> None:
+    def run(name: str, rate: float, ok_per_s: float, p99_us: int) -> Row:
+        return {"scenario": name, "rate": rate, "ok_per_s": ok_per_s, "p99_us": p99_us}
+
+    knee = run("1x", 100, 100, 1000)
+    half, twice, five = run("0.5x", 50, 50, 10), run("2x", 200, 90, 3000), run("5x", 500, 89, 3100)
+    swept_at = run("150%", 150, 10, 9000)
+    found = findings.overloaded([half, swept_at, knee, twice, five])
+    assert [each.run["scenario"] for each in found] == ["2x", "5x"]
+    assert [each.holds for each in found] == [True, False]
+    assert findings.overloaded([half, twice]) == []
+    told = sentences.overloaded([each._replace(run=run_("x")) for each in found])
+    assert "That does not hold" in told
+    assert "That holds" in sentences.overloaded([found[0]._replace(run=run_("x"))])
+
+
+def run_(label: str) -> Row:
+    return {"label": label}
+
+
 def test_where_the_time_of_a_worker_goes() -> None:
     run = {"workers": 2, "counted_seconds": 10.0, "counted_requests": 100_000}
     run |= {"waited_ms_account": 500.0, "waited_ms_log": 100.0, "waits_account": 250}
@@ -376,6 +418,29 @@ def test_rates_are_shares_of_the_reference(tmp_path: Path) -> None:
     assert {row["key"] for row in results.operations} == {run["key"] for run in results.runs}
     assert {row["key"] for row in results.seconds} == {run["key"] for run in results.runs}
     assert len(told) == 3
+
+
+@pytest.mark.usefixtures("signals")
+def test_rates_are_multiples_of_the_knee(tmp_path: Path) -> None:
+    """Of its own section. One that has no knee has no such runs."""
+    Runner(tmp_path, 0.4, lambda _: None).run_all(
+        [
+            Scenario(OVERLOAD, REFERENCE, "closed loop", SMALL),
+            Scenario(OVERLOAD, "1%", "1 %", SMALL, share=1),
+            Scenario(OVERLOAD, "2x", "twice", (*SMALL, "--apart"), times=2, regardless=True),
+            Scenario(KNEE, "2x", "twice", SMALL, times=2),
+        ]
+    )
+    data.write_machine(tmp_path, {})
+    closed, one, twice, none = Results.read(tmp_path).runs
+    assert one["rate"] == pytest.approx(closed["ok_per_s"] / 100, abs=0.1)
+    knee = findings.greatest_kept_up([one])
+    if knee is None:  # on a machine that was too busy
+        assert twice["verdict"] == FAILED
+    else:
+        assert twice["rate"] == pytest.approx(2 * one["rate"], abs=0.1)
+    assert none["verdict"] == FAILED
+    assert "knee" in none["problem"]
 
 
 @pytest.mark.usefixtures("signals")
