@@ -28,6 +28,7 @@ class Incoming:
         self._chat = chat
         self._is_out = False
         self._missed = 0  # messages that came while the connection was lost
+        self._behind: dict[int, int] | None = None  # room -> up to where what was missed goes
 
     async def follow(self) -> None:
         """Show what others do, until the client is down, which is raised."""
@@ -39,6 +40,7 @@ class Incoming:
                     await self._back()
                 case _:
                     await self._take(event)
+            self._say_back()
         raise ConnectionLost("the connection was closed")
 
     # -- the connection
@@ -46,23 +48,48 @@ class Incoming:
     def _lost(self) -> None:
         """The connection was lost; of several times in a row, the first is told."""
         self._chat.model.is_connected = False
+        self._behind = None
         if not self._is_out:
             self._is_out, self._missed = True, 0
             self._chat.face.remark("connection lost, reconnecting\u2026")
         self._chat.face.refresh()
 
     async def _back(self) -> None:
-        """There is a connection again, and what was missed is shown; but what has no number."""
-        chat, was_out = self._chat, self._is_out
+        """There is a connection again. What was missed is being fetched, room by room: where it
+        ends is asked for. What has no number is looked for here."""
+        chat = self._chat
         chat.model.is_connected = True
+        chat.face.refresh()
         self._missed += await chat.inbox.look_again()
-        self._is_out = False
-        if was_out:  # else the server asked for another connection, and nobody noticed
-            count = self._missed
-            plural = "" if count == 1 else "s"
-            fetched = f", {count} missed message{plural} fetched" if count else ""
-            chat.face.remark(f"connected again{fetched}")
         await self._look_for_money()
+        if self._is_out:  # else the server asked for another connection, and nobody noticed
+            self._behind = await self._ends()
+
+    async def _ends(self) -> dict[int, int]:
+        """The number of the last event of each joined room."""
+        found: dict[int, int] = {}
+        try:
+            for room in self._chat.model.rooms:
+                listed = await self._chat.client.rooms(room - 1)
+                if listed and listed[0].room_id == room:
+                    found[room] = listed[0].last_seq
+        except ClientError:
+            return {}  # then it is not waited for
+        return found
+
+    def _say_back(self) -> None:
+        """Say that there is a connection again, once what was missed is shown."""
+        chat = self._chat
+        if self._behind is None or any(
+            chat.model.room(room) and chat.seen.get(room, 0) < last
+            for room, last in self._behind.items()
+        ):
+            return
+        self._is_out, self._behind = False, None
+        count = self._missed
+        plural = "" if count == 1 else "s"
+        fetched = f", {count} missed message{plural} fetched" if count else ""
+        chat.face.remark(f"connected again{fetched}")
         chat.face.refresh()
 
     async def _look_for_money(self) -> None:
@@ -135,7 +162,7 @@ class Incoming:
         entry = entries.of_event(chat.model, event)
         if isinstance(event, ChatBroadcast):
             self._follow_members(event)
-            self._missed += self._is_out and entry.sort is Sort.SAID
+            self._missed += self._was_missed(event) and entry.sort is Sort.SAID
             if event.from_name in chat.model.ignored and entry.sort is Sort.SAID:
                 return
             chat.people.add(event.from_name)
@@ -143,6 +170,12 @@ class Incoming:
         chat.face.shown(buffer, entry)
         if entry.is_mention:
             chat.face.attract(buffer, entry)
+
+    def _was_missed(self, event: ChatBroadcast) -> bool:
+        behind = self._behind
+        return self._is_out and (
+            behind is None or event.room_seq <= behind.get(event.room_id, event.room_seq)
+        )
 
     def _follow_members(self, event: ChatBroadcast) -> None:
         model = self._chat.model

@@ -6,6 +6,7 @@ from contextlib import suppress
 from prompt_toolkit.application import Application
 from prompt_toolkit.history import History
 
+from client.chat.ends import SIGHUP, Terminated
 from client.chat.person import Chat
 from client.chat.screen import ChatScreen
 from client.chat.screen_face import ScreenFace
@@ -22,7 +23,10 @@ async def attend_screen(chat: Chat, face: ScreenFace, history: History) -> None:
     measuring = asyncio.create_task(screen.measure())
     working.add_done_callback(lambda _: _exit(screen.app))
     try:
-        await screen.app.run_async()
+        try:
+            await screen.app.run_async()
+        except (EOFError, OSError) as error:  # the terminal went away
+            raise Terminated(SIGHUP) from error
         if not working.done() and not chat.outage.is_out:
             draining = asyncio.ensure_future(worker.drained())
             await asyncio.wait(

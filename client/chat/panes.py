@@ -87,19 +87,23 @@ def title(buffer: Buffer) -> str:
 def status(model: Model, width: int, *, note: str = "", shows_rooms: bool = True) -> Line:
     """Who one is, the balance, the connection and its lag; on a narrow screen what is unread."""
     balance = "\u2026" if model.balance is None else format_amount(model.balance)
-    parts: list[Line] = [[model.own_name], [(Style.MONEY, f"balance {balance}")]]
+    who: Line = [model.own_name]
+    money: Line = [(Style.MONEY, f"balance {balance}")]
+    lag = "" if model.lag_ms is None else f", lag {model.lag_ms} ms"
+    connection: Line = [f"connected{lag}"]
     if not model.is_connected:
-        parts.append([(Style.WRONG, "reconnecting\u2026")])
-    else:
-        lag = "" if model.lag_ms is None else f", lag {model.lag_ms} ms"
-        parts.append([f"connected{lag}"])
-    if note:
-        parts.append([(Style.MENTION, note)])
-    if not shows_rooms:
-        for number, buffer in enumerate(model.buffers, 1):
-            if buffer.unread:
-                style = Style.MENTION if buffer.mentions else Style.PERSON
-                parts.append([(style, f"{number}:{buffer.title} {buffer.unread}")])
+        connection = [(Style.WRONG, "reconnecting\u2026")]
+    notes: list[Line] = [[(Style.MENTION, note)]] if note else []
+    parts = [who, money, connection, *notes]
+    if not shows_rooms:  # it is narrow: what does not fit is at the end
+        unread = [
+            _unread(number, buffer)
+            for number, buffer in enumerate(model.buffers, 1)
+            if buffer.unread
+        ]
+        parts = [*unread, *notes, connection, money, who]
+        if not model.is_connected:
+            parts = [connection, *unread, *notes, money, who]
     line: Line = [" "]
     used = 1
     for number, part in enumerate(parts):
@@ -110,6 +114,11 @@ def status(model: Model, width: int, *, note: str = "", shows_rooms: bool = True
         used += len(separator) + width_of(text)
         line += [separator, *part] if separator else part
     return line
+
+
+def _unread(number: int, buffer: Buffer) -> Line:
+    style = Style.MENTION if buffer.mentions else Style.PERSON
+    return [(style, f"{number}:{buffer.title} {buffer.unread}")]
 
 
 def help_rows(commands: Sequence[Command], width: int) -> list[Line]:

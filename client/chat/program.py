@@ -153,7 +153,9 @@ def _until_signal() -> Iterator[asyncio.Future[int]]:
 
 def _discard_input() -> None:
     """Drop what was typed and not read: it was meant for the chat, not for the shell."""
-    with suppress(ImportError, OSError, ValueError):
+    try:
         import termios  # not at the top: there is none on some systems
-
+    except ImportError:
+        return
+    with suppress(termios.error, OSError, ValueError):  # the terminal may be gone
         termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)

@@ -7,6 +7,7 @@ line is never touched by what arrives.
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from prompt_toolkit.application import Application
@@ -43,7 +44,9 @@ from client.chat.screen_face import ScreenFace
 from client.chat.worker import GIVEN_UP, NOT_SENT, Worker
 from client.errors import ClientError
 from client.terminal.advice import explain
+from client.terminal.display import text_of
 from client.terminal.style import Line, Style
+from client.terminal.text import width_of
 from client.terminal.wrap import wrap
 
 INPUT_ROWS: Final = 6
@@ -114,14 +117,21 @@ class Rows(UIControl):
         self.size = (80, 20)
 
     def create_content(self, width: int, height: int) -> UIContent:
-        self.size = width, height
-        lines = [fragments(line) for line in self._made(width, height)]
+        # The last column stays empty: prompt_toolkit drops what combines with a character there.
+        self.size = max(1, width - 1), height
+        lines = [self._filled(line, width) for line in self._made(*self.size)]
         return UIContent(
             lambda number: lines[number],
             line_count=len(lines),
             cursor_position=Point(0, max(0, len(lines) - 1)),
             show_cursor=False,
         )
+
+    @staticmethod
+    def _filled(line: Line, width: int) -> StyleAndTextTuples:
+        """The line, filled with blanks: prompt_toolkit gives a character without width that is the
+        last of a row a column of its own, unless something follows."""
+        return [*fragments(line), ("", " " * (width - width_of(text_of(line))))]
 
 
 class ChatScreen:
@@ -362,8 +372,10 @@ class ChatScreen:
             self.face.complain(explain(error))
 
     async def measure(self) -> None:
-        """Measure the lag, again and again."""
+        """Learn the balance; then measure the lag, again and again."""
         loop, model = asyncio.get_running_loop(), self.chat.model
+        with suppress(ClientError):  # then a reconnection or a payment tells it
+            model.balance = (await self.chat.client.balance()).balance
         while True:
             await self.chat.outage.over()
             began = loop.time()

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -69,7 +69,8 @@ def _hidden(terminal: int, prompt: str) -> Iterator[None]:
         termios.tcsetattr(terminal, termios.TCSADRAIN, quiet)
 
     def show() -> None:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, as_it_was)
+        with suppress(termios.error):  # it may be gone
+            termios.tcsetattr(terminal, termios.TCSADRAIN, as_it_was)
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
@@ -98,6 +99,7 @@ def _hidden(terminal: int, prompt: str) -> Iterator[None]:
         yield
     finally:
         show()
-        os.write(terminal, b"\r\n")
+        with suppress(OSError):
+            os.write(terminal, b"\r\n")
         for number, earlier in before.items():
             signal.signal(number, earlier or signal.SIG_DFL)

@@ -12,6 +12,8 @@ TAB = "    "
 NARROWEST = 8
 """Columns that are there for text at least, whatever is indented."""
 
+WIDE = 2
+
 _Cell = tuple[Style | None, str, int]  # a part that stays together, and its columns
 
 
@@ -55,7 +57,9 @@ def _broken(
         _, cluster, columns = cells[place]
         if used + columns > space and place > start:
             # A blank at the end of a row is not shown, wherever it would have stood.
-            end = place if cluster == " " else after_blank if after_blank > start else place
+            end = place
+            if cluster != " " and after_blank > start and _fits(cells, after_blank, width - indent):
+                end = after_blank
             yield _without_blanks(cells[start:end])
             start = place = end
             while place < len(cells) and cells[place][1] == " ":
@@ -64,9 +68,20 @@ def _broken(
             continue
         used += columns
         place += 1
-        if cluster == " ":
+        if cluster == " " or columns == WIDE:  # Chinese has no blanks: a row may end anywhere
             after_blank = place
     yield cells[start:]
+
+
+def _fits(cells: list[_Cell], start: int, space: int) -> bool:
+    """Whether the word that begins there has space in a row of its own."""
+    for _, cluster, columns in cells[start:]:
+        if cluster == " ":
+            break
+        space -= columns
+        if space < 0:
+            return False
+    return True
 
 
 def _without_blanks(row: list[_Cell]) -> list[_Cell]:

@@ -114,7 +114,10 @@ class OnScreen:
     @property
     def rows(self) -> list[str]:
         """The rows of the screen, blanks at their ends left out."""
-        return [row.rstrip() for row in self.model.display]
+        # pyte's own `display` fails where half of a wide character was overwritten.
+        columns = range(self.model.columns)
+        cells = (self.model.buffer[number] for number in range(self.model.lines))
+        return ["".join(row[column].data for column in columns).rstrip() for row in cells]
 
     @property
     def text(self) -> str:

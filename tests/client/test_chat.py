@@ -5,6 +5,7 @@ import os
 import select
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -715,13 +716,16 @@ def test_a_room_after_a_reconnection() -> None:
         wire.send(answer(wire.request(), ROOM, 0, 1, 2))
         wire.send(refuse(wire.request(), Status.ERR_NOT_FOUND, "no such room"))
         for seq, (text, flags) in enumerate((("hello", Flag.POSSIBLE_DUPLICATE), ("hello?", 0)), 1):
-            said = wire.request()
+            while (said := wire.request()).opcode == Opcode.ROOM_LIST:  # up to where it missed
+                wire.send(answer(said, []))
             assert (said.fields, said.flags) == ((ROOM, text), flags)
             wire.send(
                 push(Opcode.CHAT_BROADCAST, ROOM, seq, 0, 0, USER_ID, USERNAME, text),
                 answer(said, seq, 0),
             )
-        wire.wait_closed()
+        with suppress(EOFError):
+            while (asked := wire.request()).opcode == Opcode.ROOM_LIST:
+                wire.send(answer(asked, []))
 
     with serving(first, second) as port:
         chat = Piped(port, "--user", USERNAME, TRADECHAT_PASSWORD=PEER_PASSWORD)

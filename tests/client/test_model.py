@@ -279,6 +279,8 @@ def test_up_and_down_again(count: int, height: int, step: int) -> None:
         ("a\tb", 20, ["a    b"]),
         ("\x1b[2J", 20, ["\\x1b[2J"]),
         ("x" * 12 + " " * 9 + "y", 12, ["x" * 12, "    y"]),
+        ("bob: abcdefghijklm", 12, ["bob: abcdefg", "    hijklm"]),  # too long for any row
+        ("bob: \u4f60\u597d\u4f60\u597d", 12, ["bob: \u4f60\u597d\u4f60", "    \u597d"]),
     ],
 )
 def test_wrapping(text: str, width: int, found: list[str]) -> None:
@@ -374,7 +376,8 @@ def test_the_status_line() -> None:
     model.is_connected = False
     model.add(model.open_room(7), _said("x"))
     shown = text_of(panes.status(model, 80, note="wait", shows_rooms=False))
-    assert shown.endswith("reconnecting\u2026 \u00b7 wait \u00b7 2:room 7 1")
+    parts = ("reconnecting\u2026", "2:room 7 1", "wait", "balance 12.50", "alice")
+    assert shown == " " + " \u00b7 ".join(parts)
     for width in range(1, 60):
         assert width_of(text_of(panes.status(model, width, shows_rooms=False))) <= width
 

@@ -1,0 +1,476 @@
+"""The chat on a whole terminal: what a person sees there, by a model of the terminal."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client import Client
+from client.chat.settings import Settings
+from libproto.messages import Opcode
+from tests.client.conftest import register
+from tests.client.peer import PASSWORD as PEER_PASSWORD
+from tests.client.peer import USER_ID, USERNAME, Wire, answer, push, serving
+from tests.client.programs import PASSWORD
+from tests.client.screens import OnScreen
+from tests.client.test_model import HOSTILE
+from tests.helpers.server import RunningServer, StartServer
+
+F1, F2, F3 = "\x1bOP", "\x1bOQ", "\x1bOR"
+PAGE_UP, PAGE_DOWN = "\x1b[5~", "\x1b[6~"
+CTRL_HOME, CTRL_END = "\x1b[1;5H", "\x1b[1;5F"
+CTRL_C, CTRL_D, CTRL_N, CTRL_P = "\x03", "\x04", "\x0e", "\x10"
+
+
+@pytest.fixture
+def bob(shared: RunningServer) -> Iterator[Client]:
+    with Client(port=shared.port) as client:
+        client.login("bob", PASSWORD)
+        yield client
+
+
+def _on(server: RunningServer, room: int, *arguments: str, **changes: Any) -> OnScreen:
+    """alice in a room. changes: as OnScreen takes them."""
+    return OnScreen(server.port, "--user", "alice", "--room", str(room), *arguments, **changes)
+
+
+def _messages(screen: OnScreen) -> list[str]:
+    """The rows of the middle, without what is beside them."""
+    parts = [row.split("\u2502") for row in screen.rows[1:-2]]
+    return [each[1].rstrip() if len(each) > 1 else each[0] for each in parts]
+
+
+# ---- what is where
+
+
+def test_what_a_person_sees(shared: RunningServer, bob: Client) -> None:
+    bob.join(101)
+    with _on(shared, 101) as alice:
+        alice.expect_row(r"^ room 101 \u00b7 2 members$")
+        alice.expect_row(r"^2 room 101 .*\u2502.*\u2502\u25cf bob$")
+        alice.expect_row(r"^1 chat .*\u2502\u25cf alice$")
+        alice.expect_row(r"\u2500\u2500 \w+day \d+ \w+ 20\d\d \(UTC[+-]\d\d:\d\d\) \u2500")
+        bob.send(101, "hello alice, lunch?")
+        alice.expect_row(r"\u2502\d\d:\d\d bob: hello alice, lunch\?")
+        alice.say("yes")
+        alice.expect_row(r"\u2502\d\d:\d\d alice: yes")
+        alice.say("/deposit 12.50")
+        alice.expect_row(
+            r"\u2502\d\d:\d\d \u00a4 deposited 12.50, balance [0-9.]+, transaction \d+"
+        )
+        alice.expect_row(r"^ alice \u00b7 balance \d+\.50 \u00b7 connected, lag \d+ ms$")
+        bob.leave(101)
+        alice.expect_row(r"\u2502\u25cb bob$")
+        alice.expect_row(r"^\[room 101\]$")
+        alice.until(lambda: alice.model.cursor.y == 23, "the cursor is in the input line")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+        assert not alice.mode("alternate screen")
+
+
+def test_what_is_unread_and_where(shared: RunningServer, bob: Client) -> None:
+    """Counts at the left; looking at a room takes them away."""
+    bob.join(111)
+    with _on(shared, 111) as alice:
+        alice.expect("alice joined")
+        alice.say("/join 112")
+        alice.expect_row(r"^\[room 112\]")
+        for text in ("one", "two", "alice: three"):
+            bob.send(111, text)
+        alice.expect_row(r"^2 room 111 +3! *\u2502")
+        bob.direct(bob.lookup("alice").user_id, "psst")
+        alice.expect_row(r"^4 @bob +1! *\u2502")
+        alice.press("\x1ba")  # Alt-A: to what names this person
+        alice.expect_row(r"^\[@bob\]|^\[room 111\]")
+        alice.press("\x1b2")  # Alt-2
+        alice.expect_row(r"^\[room 111\]")
+        alice.expect_row(r"\u2502\d\d:\d\d bob: alice: three")
+        alice.expect_row(r"^2 room 111 +\u2502")
+        alice.press(CTRL_N)
+        alice.expect_row(r"^\[room 112\]")
+        alice.press(CTRL_P)
+        alice.expect_row(r"^\[room 111\]")
+        alice.say("/buffer bob")
+        alice.expect_row(r"^\[@bob\]")
+        alice.expect_row(r"\u2502\d\d:\d\d bob: psst")
+        alice.say("what is it?")
+        alice.expect_row(r"\u2502\d\d:\d\d alice: what is it\?")
+        push_ = bob.next_push(30)
+        while getattr(push_, "message", "") != "what is it?":
+            push_ = bob.next_push(30)
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+
+
+def test_a_narrow_terminal(shared: RunningServer, bob: Client) -> None:
+    """The sides fold away; what is unread is told by the status line; and they come back."""
+    bob.join(121)
+    with _on(shared, 121, columns=100) as alice:
+        alice.expect("alice joined")
+        alice.expect("\u25cf bob")
+        alice.resize(70, 20)
+        alice.expect_gone("\u25cf bob")
+        alice.expect_row(r"^2 room 121")
+        alice.resize(50, 12)
+        alice.until(lambda: "\u2502" not in alice.text, "the rooms are folded away")
+        alice.say("/join 122")
+        alice.expect_row(r"^\[room 122\]")
+        bob.send(121, "hello")
+        alice.expect("2:room 121 1")
+        for columns, lines in ((20, 5), (10, 3), (4, 2), (100, 30)):
+            alice.resize(columns, lines)
+            alice.press("x")
+        alice.expect_row(r"\u2502\u25cf alice$")
+        alice.expect_row(r"^\[room 122\] xxxx$")
+        alice.press(F2)
+        alice.until(lambda: not alice.rows[1].startswith("1 chat"), "rooms are folded")
+        alice.press(F3)
+        alice.expect_gone("\u2502")
+        alice.press(CTRL_C + CTRL_D)
+        assert alice.end() == 0
+
+
+def test_help(shared: RunningServer) -> None:
+    with _on(shared, 131) as alice:
+        alice.expect("alice joined")
+        alice.press(F1)
+        alice.expect("Alt-Enter begins another line")
+        alice.press(PAGE_DOWN)
+        alice.expect("/join ROOM")
+        alice.press(F1)
+        alice.expect("alice joined")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+
+
+# ---- typing
+
+
+def test_what_is_typed_is_not_touched_by_what_arrives(shared: RunningServer, bob: Client) -> None:
+    bob.join(141)
+    with _on(shared, 141) as alice:
+        alice.expect("alice joined")
+        typed = ""
+        for number, word in enumerate(["what", "I", "am", "typing", "stays", "你好", "é"]):
+            alice.press(f"{word} ")
+            typed += f"{word} "
+            bob.send(141, f"message {number} {'x' * 200}")
+            alice.expect(f"message {number} ")
+        alice.until(lambda: "stays" in alice.rows[-1], "it is all there")
+        alice.press("\r")
+        heard = bob.next_push(30)
+        while getattr(heard, "from_name", "") != "alice" or not getattr(heard, "message", ""):
+            heard = bob.next_push(30)
+        assert getattr(heard, "message", "") == typed
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+
+
+def test_drafts_stay_with_their_buffer(shared: RunningServer) -> None:
+    with _on(shared, 142) as alice:
+        alice.expect("alice joined")
+        alice.press("half a line")
+        alice.expect_row(r"^\[room 142\] half a line$")
+        alice.press("\x1b1")
+        alice.expect_row(r"^\[chat\]$")
+        alice.press("\x1b2")
+        alice.expect_row(r"^\[room 142\] half a line$")
+        alice.press(CTRL_C)
+        alice.expect_row(r"^\[room 142\]$")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+
+
+def test_completion_and_what_was_typed_before(
+    shared: RunningServer, bob: Client, tmp_path: Path
+) -> None:
+    bob.join(143)
+    state = {"XDG_STATE_HOME": str(tmp_path)}
+    with _on(shared, 143, **state) as alice:
+        alice.expect("\u25cf bob")
+        alice.press("/bal\t")
+        alice.expect_row(r"^\[room 143\] /balance$")
+        alice.press("\r")
+        alice.expect("\u00a4 balance ")
+        alice.press("/pay bo\t")
+        alice.expect_row(r"^\[room 143\] /pay bob$")
+        alice.press(CTRL_C)
+        alice.press("bo\t")
+        alice.expect_row(r"^\[room 143\] bob:$")
+        alice.press(CTRL_C + CTRL_D)
+        assert alice.end() == 0
+    [kept] = (tmp_path / "tradechat" / "clients").glob("*.typed")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    with _on(shared, 143, **state) as alice:
+        alice.expect("alice joined")
+        alice.press("\x1b[A")
+        alice.expect_row(r"^\[room 143\] /balance$")
+        alice.press(CTRL_C + CTRL_D)
+        assert alice.end() == 0
+
+
+# ---- what was said before
+
+
+def _scroll_up_to(screen: OnScreen, text: str) -> None:
+    """Press PageUp until it is shown; what is older comes when it has been fetched."""
+
+    def look() -> bool:
+        if text in screen.text:
+            return True
+        screen.press(PAGE_UP)
+        return False
+
+    screen.until(look, f"{text!r} is shown")
+
+
+def test_scrolling_back_fetches_what_is_older(shared: RunningServer, bob: Client) -> None:
+    bob.join(151)
+    for number in range(200):
+        bob.send(151, f"line {number}")
+    with _on(shared, 151) as alice:
+        alice.expect("bob: line 199")
+        _scroll_up_to(alice, "bob: line 0")
+        assert any("bob joined" in row for row in alice.rows)
+        before = _messages(alice)
+        bob.send(151, "something new")
+        alice.expect("1 more below")
+        assert _messages(alice) == before, "what arrives moves nothing"
+        alice.press(CTRL_END)
+        alice.expect("bob: something new")
+        alice.expect_gone("more below")
+        alice.say("/find line 42")
+        alice.expect("bob: line 42")
+        alice.press(CTRL_END)
+        alice.say("/find no such text")
+        alice.expect("'no such text' is not found here")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+
+
+def test_find_fetches_what_is_older(shared: RunningServer, bob: Client) -> None:
+    bob.join(152)
+    bob.send(152, "the needle")
+    for number in range(100):
+        bob.send(152, f"hay {number}")
+    with _on(shared, 152) as alice:
+        alice.expect("bob: hay 99")
+        alice.say("/find NEEDLE")
+        alice.expect("bob: the needle")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+
+
+# ---- the connection
+
+
+def test_a_connection_that_is_lost(start_server: StartServer) -> None:
+    """What was missed is shown in its place, and counted."""
+    server = start_server(workers=1)
+    register(server, "alice", "bob")
+    with _on(server, 7) as alice, Client(port=server.port, reconnect=True) as bob:
+        bob.login("bob", PASSWORD)
+        bob.join(7)
+        alice.expect("bob joined")
+        alice.signal(signal.SIGSTOP)
+        for pid in server.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        for text in ("one", "two", "three"):
+            bob.send(7, text)
+        alice.signal(signal.SIGCONT)
+        alice.expect("connected again, 3 missed messages fetched")
+        found = [row for row in _messages(alice) if " bob: " in row]
+        assert [row.partition("bob: ")[2] for row in found] == ["one", "two", "three"]
+        alice.expect_row(r"\u00b7 connected")
+        alice.say("here again")
+        alice.expect("alice: here again")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+
+
+def test_a_line_that_waits_is_shown_and_kept(start_server: StartServer) -> None:
+    server = start_server()
+    register(server, "alice")
+    with _on(server, 7, "--give-up-after", "15") as alice:
+        alice.expect("alice joined")
+        assert server.stop() == 0
+        alice.expect_row(r"^ alice .*reconnecting\u2026")
+        alice.say("message one")
+        alice.expect("\u2026   message one")
+        alice.press("and a draft")
+        alice.expect_row(r"^\[room 7\] and a draft$")
+        assert alice.end() == 4
+        written = alice.written.decode()
+        assert "not sent: message one" in written
+        assert "not sent: and a draft" in written
+        assert "did not come back within 15 s" in written
+
+
+def test_the_terminal_goes_away(shared: RunningServer) -> None:
+    """As when an SSH connection is lost: the program ends, and its session with it."""
+    with _on(shared, 161) as alice, Client(port=shared.port) as bob:
+        alice.expect("alice joined")
+        bob.login("bob", PASSWORD)
+        bob.join(161)
+        alice.expect("bob joined")
+        alice.hang_up()
+        assert alice.end() in (128 + signal.SIGHUP, -signal.SIGHUP)
+        heard = bob.next_push(60)
+        while getattr(heard, "kind", 0) != 2 or getattr(heard, "from_name", "") != "alice":
+            heard = bob.next_push(60)
+
+
+# ---- what others write
+
+
+def test_hostile_texts_break_nothing(tmp_path: Path) -> None:
+    """From a server that lets everything through: columns stay, nothing rings, titles or moves."""
+    texts = [text for text in HOSTILE if "\udcff" not in text]
+
+    def script(wire: Wire) -> None:
+        wire.log_in()
+        wire.send(answer(wire.request(), 7, 0, 1, 1))
+        requests = 0
+        while requests < 2:
+            request = wire.request()
+            if request.opcode == Opcode.ROOM_MEMBERS:
+                wire.send(answer(request, [(USER_ID, USERNAME)] if not requests else []))
+                requests += 1
+            elif request.opcode == Opcode.BALANCE or request.opcode == Opcode.HEARTBEAT:
+                wire.send(answer(request, 0, 0))
+        for seq, text in enumerate([*texts, "the end"], 1):
+            wire.send(push(Opcode.CHAT_BROADCAST, 7, seq, 0, 0, 3, "bob", text))
+        wire.wait_closed()
+
+    with (
+        serving(script) as port,
+        OnScreen(
+            port, "--user", USERNAME, "--room", "7", lines=70,
+            TRADECHAT_PASSWORD=PEER_PASSWORD, XDG_STATE_HOME=str(tmp_path),
+        ) as ann,
+    ):  # fmt: skip
+        ann.expect("bob: the end")
+        ann.press("still here")
+        ann.expect_row(r"^\[room 7\] still here$")
+        assert (ann.model.bells, ann.model.titles) == (0, [])
+        place = len("[room 7] still here"), 69
+        ann.until(lambda: (ann.model.cursor.x, ann.model.cursor.y) == place, "the cursor is there")
+        middle = ann.rows[1:-2]
+        for row in range(1, 68):
+            cells = ann.model.buffer[row]
+            assert cells[18].data == "\u2502", ann.text
+            assert cells[81].data == "\u2502", ann.text
+        assert "\u00a4" not in "".join(middle)
+        assert "owned" in ann.text, "it is shown, as the text that it is"
+        assert b"\x1b]" not in ann.written
+        assert b"\x07" not in ann.written
+        ann.press(CTRL_C + CTRL_D)
+        assert ann.end() == 0
+
+
+def test_wide_characters_emoji_and_combining_marks(shared: RunningServer, bob: Client) -> None:
+    bob.join(171)
+    with _on(shared, 171) as alice:
+        alice.expect("alice joined")
+        texts = (
+            "\u4f60\u597d" * 25,
+            "e\u0301" * 70,
+            "\U0001f469\u200d\U0001f680 a",
+            "\u0e01\u0e33",
+        )
+        for text in texts:
+            bob.send(171, text)
+        bob.send(171, "the end")
+        alice.expect("bob: the end")
+        for row in range(1, 22):
+            assert alice.model.buffer[row][81].data == "\u2502", alice.text
+        found = [row.partition("bob: ")[2] for row in _messages(alice)]
+        assert "\u4f60\u597d" * 12 + "\u4f60" in found, alice.text
+        assert "\u00e9" * 50 in found, alice.text
+        assert "      " + "\u00e9" * 20 in _messages(alice), alice.text
+        assert any(each.startswith("\U0001f469") for each in found)
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+
+
+# ---- settings
+
+
+def _configured(tmp_path: Path, text: str) -> dict[str, str | None]:
+    folder = tmp_path / "tradechat"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.toml").write_text(text)
+    return {"XDG_CONFIG_HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")}
+
+
+def test_a_bell_at_a_mention(shared: RunningServer, bob: Client, tmp_path: Path) -> None:
+    bob.join(181)
+    with _on(shared, 181, **_configured(tmp_path, 'notify = "bell"\n')) as alice:
+        alice.expect("alice joined")
+        bob.send(181, "nothing special")
+        alice.expect("nothing special")
+        assert alice.model.bells == 0
+        bob.send(181, "hey Alice!")
+        alice.until(lambda: alice.model.bells == 1, "it rings")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+
+
+def test_a_desktop_notice(shared: RunningServer, bob: Client, tmp_path: Path) -> None:
+    """The text of it is harmless, whatever the message holds."""
+    with _on(shared, 182, **_configured(tmp_path, 'notify = "desktop"\n')) as alice:
+        alice.expect("alice joined")
+        bob.direct(bob.lookup("alice").user_id, "psst\n\tgr\u00fc\u00df dich")
+        alice.until(
+            lambda: "\x1b]9;@bob: bob: psst\\n\\tgr\u00fc\u00df dich\x07".encode() in alice.written,
+            "the notice",
+        )
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+
+
+def test_settings_are_changed_and_kept(shared: RunningServer, bob: Client, tmp_path: Path) -> None:
+    before = '# mine\njoins = true  # all of them\nhighlight = ["beer"]\n'
+    variables = _configured(tmp_path, before)
+    bob.join(183)
+    with _on(shared, 183, **variables) as alice:
+        alice.expect("alice joined")
+        alice.say("/set joins off")
+        alice.expect_gone("alice joined")
+        alice.say("/set confirm_over 5.00")
+        alice.expect("= confirm_over 5.00")
+        alice.say("/set jions off")
+        alice.expect("there is no setting jions: did you mean joins?")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+    kept = (tmp_path / "tradechat" / "config.toml").read_text()
+    assert kept == '# mine\njoins = false\nhighlight = ["beer"]\nconfirm_over = "5.00"\n'
+    settings = Settings(tmp_path / "tradechat" / "config.toml")
+    assert settings.load() == []
+    assert (settings["joins"], settings["confirm_over"]) == (False, 500)
+
+
+@pytest.mark.parametrize(
+    ("changes", "coloured"),
+    [({"NO_COLOR": None}, True), ({"NO_COLOR": "1"}, False)],
+)
+def test_colours(
+    shared: RunningServer, bob: Client, changes: dict[str, str | None], coloured: bool
+) -> None:
+    """The 16 that every terminal has, or none."""
+    bob.join(184)
+    with _on(shared, 184, **changes) as alice:
+        alice.expect("alice joined")
+        bob.send(184, "alice!")
+        alice.expect("bob: alice!")
+        found = {cell.fg for row in alice.model.buffer.values() for cell in row.values()} - {
+            "default"
+        }
+        assert bool(found) == coloured
+        assert b"38;5;" not in alice.written
+        assert b"38;2;" not in alice.written
+        alice.press(CTRL_D)
+        assert alice.end() == 0
