@@ -24,6 +24,7 @@ from rich.text import Text
 from bench.lab import cli
 from bench.lab.cli import EXIT_GOOD, BenchFailed
 from bench.lab.terminal import Program, Stage, lines, plain
+from client import Client
 
 PROGRAM: Final = cli.Program(f"python -m {__spec__.name}")
 
@@ -31,6 +32,10 @@ PROGRAM: Final = cli.Program(f"python -m {__spec__.name}")
 SERVER_COLUMNS: Final = 122
 STRESS_COLUMNS: Final = 94
 METRICS_COLUMNS: Final = 50
+CHAT_COLUMNS: Final = 96
+CHAT_ROWS: Final = 19
+HOST: Final = "127.0.0.1"
+_PASSWORD: Final = "correct horse battery"  # noqa: S105 - of people who live as long as a run
 STRESS: Final = ("--duration", "5")
 _PORT: Final = 7878
 _OUT: Final = Path("docs/pictures")
@@ -86,8 +91,21 @@ def draw(name: str, program: Program) -> str:
 
     Raises PictureFailed where it would show a path of this machine.
     """
+    return _svg(name, program, plain(program.text), lines(program.text))
+
+
+def draw_screen(name: str, program: Program) -> str:
+    """An SVG of the screen of a program that moves about on it, as it is now.
+
+    Raises PictureFailed where it would show a path of this machine.
+    """
+    shown = program.picture
+    return _svg(name, program, "\n".join(line.plain for line in shown), shown)
+
+
+def _svg(name: str, program: Program, text: str, shown: Sequence[Text]) -> str:
     command = shlex.join(program.command)
-    refuse_paths(name, f"{command}\n{plain(program.text)}")
+    refuse_paths(name, f"{command}\n{text}")
     console = Console(
         record=True,
         file=io.StringIO(),
@@ -98,11 +116,56 @@ def draw(name: str, program: Program) -> str:
         legacy_windows=False,
     )
     console.print(Text.assemble(("$ ", "bold green"), command))
-    for line in lines(program.text):
+    for line in shown:
         console.print(line, overflow="fold")
     return console.export_svg(
         title=program.command[0], code_format=_SVG, unique_id=f"picture-{name}"
     )
+
+
+def draw_chat(stage: Stage, port: int) -> str:
+    """The chat of somebody with two others, who talk by the library."""
+    with Client(HOST, port) as bob, Client(HOST, port) as carol:
+        for client, name in ((bob, "bob"), (carol, "carol")):
+            client.register(name, _PASSWORD)
+            client.login(name, _PASSWORD)
+            client.deposit(100_00)
+            client.join(7)
+            client.join(12)
+        alice = stage.start(
+            *("tradechat-cli", "--user", "alice", "--register", "--room", "7"),
+            columns=CHAT_COLUMNS,
+            rows=CHAT_ROWS,
+            variables={"TRADECHAT_PORT": str(port), "TRADECHAT_PASSWORD": _PASSWORD},
+        )
+        stage.await_screen(alice, "alice joined")
+        me = bob.lookup("alice").user_id
+
+        def say(line: str, sees: str) -> None:
+            alice.press(f"{line}\r".encode())
+            stage.await_screen(alice, re.escape(sees))
+
+        bob.send(7, "hello alice, lunch at the new place? They say the soup is worth the walk.")
+        carol.send(7, "count me in")
+        stage.await_screen(alice, "carol: count me in")
+        say("with pleasure, at noon", "alice: with pleasure")
+        say("/deposit 100", "deposited 100.00")
+        say("/pay bob 12.50", "paid bob 12.50")
+        bob.transfer(me, 225)
+        stage.await_screen(alice, "bob paid you 2.25")
+        bob.send(7, "alice: your change, thank you!")
+        say("/join 12", "[room 12]")
+        carol.send(12, "is anybody here?")
+        carol.send(12, "alice?")
+        stage.await_screen(alice, re.escape("carol: alice?"))
+        alice.press(b"\x1b2")  # Alt-2
+        stage.await_screen(alice, r"(?m)^\[room 7\]")
+        carol.send(12, "hello?")
+        carol.direct(me, "psst")
+        stage.await_screen(alice, r"@carol +1!")
+        alice.press(b"see you th")
+        stage.await_screen(alice, "see you th")
+        return draw_screen("chat", alice)
 
 
 def make(directory: Path, port: int, stress: Sequence[str] = STRESS) -> dict[str, str]:
@@ -117,6 +180,12 @@ def make(directory: Path, port: int, stress: Sequence[str] = STRESS) -> dict[str
         stage.await_text(server, "serving")
         server.press(CTRL_C)
         stage.await_end(server)
+
+        # Of its own data: whoever chats is not to be among the users of the load.
+        talking = stage.start("tradechat-server", "--port", str(port), "--data", "./chat")
+        chat = draw_chat(stage, int(stage.await_text(talking, READY)[1]))
+        talking.press(CTRL_C)
+        stage.await_end(talking)
 
         # Again, for the load: the lines of totals that it logs meanwhile would hide the rest.
         loaded = stage.start(*serve)
@@ -135,14 +204,16 @@ def make(directory: Path, port: int, stress: Sequence[str] = STRESS) -> dict[str
         "server": draw("server", server),
         "stress": draw("stress", load),
         "metrics": draw("metrics", look),
+        "chat": chat,
     }
 
 
 def _parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=PROGRAM.name,
-        description="Draw the pictures of the README (server.svg, stress.svg, metrics.svg) from a "
-        "server, a stress run on it and a look into it, which are really run.",
+        description="Draw the pictures of the README (server.svg, stress.svg, metrics.svg, "
+        "chat.svg) from a server, a stress run on it, a look into it and a chat, which are really "
+        "run.",
         epilog="exit codes: 0 all pictures are written, 3 none is: a program failed, or a picture "
         "would show a path of this machine; 2 wrong usage, 130 interrupted, 143 terminated",
         allow_abbrev=False,

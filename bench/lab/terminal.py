@@ -15,11 +15,13 @@ import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import pyte
+from rich.style import Style
 from rich.text import Text
 
 from bench.lab.cli import BenchFailed
@@ -50,21 +52,24 @@ class Program:
         directory: Path,
         columns: int,
         variables: Mapping[str, str] | None = None,
+        rows: int = ROWS,
     ) -> None:
-        """directory: where it is started. columns: of the terminal. variables: of its
+        """directory: where it is started. columns, rows: of the terminal. variables: of its
         environment, beside ours."""
         self.command = tuple(command)
         self.columns = columns
         self.code: int | None = None
         """Its exit code, negative for a signal; None while it runs, as far as was looked."""
         self._shown = bytearray()
-        self._screen = pyte.Screen(columns, ROWS)
+        self._screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
         self._is_open = True
-        environment = {**_environment(), **(variables or {})}
+        # Nobody's own settings, and nothing that another run has kept.
+        own = {f"XDG_{kind.upper()}_HOME": str(directory / kind) for kind in ("config", "state")}
+        environment = {**_environment(), **own, **(variables or {})}
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            _become(self.command, directory, environment, columns)
+            _become(self.command, directory, environment, (rows, columns))
         self.pidfd = os.pidfd_open(self.pid)
 
     @property
@@ -76,6 +81,18 @@ class Program:
     def screen(self) -> list[str]:
         """The lines of the terminal's screen as they are now, down to the cursor's."""
         return [line.rstrip() for line in self._screen.display[: self._screen.cursor.y + 1]]
+
+    @property
+    def picture(self) -> list[Text]:
+        """All lines of the screen as they are now, with their colours."""
+        found = []
+        for number in range(self._screen.lines):
+            row, line = self._screen.buffer[number], Text()
+            cells = [row[column] for column in range(self._screen.columns)]
+            for style, alike in groupby(cells, _style_of):
+                line.append("".join(cell.data for cell in alike), style)
+            found.append(line)
+        return found
 
     def press(self, keys: bytes) -> None:
         os.write(self.fd, keys)
@@ -119,6 +136,24 @@ class Program:
         os.close(self.fd)
 
 
+def _style_of(cell: pyte.screens.Char) -> Style:
+    """A cell's looks as rich has them."""
+    return Style(
+        color=_colour_of(cell.fg),
+        bgcolor=_colour_of(cell.bg),
+        bold=cell.bold,
+        reverse=cell.reverse,
+        underline=cell.underscore,
+    )
+
+
+def _colour_of(name: str) -> str | None:
+    """pyte's name of one of the 16 colours as rich has it."""
+    if name == "default":
+        return None
+    return name.replace("bright", "bright_").replace("brown", "yellow")
+
+
 def _environment() -> dict[str, str]:
     """Ours, without what would change what is shown."""
     hidden = {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"}
@@ -139,11 +174,14 @@ def _environment() -> dict[str, str]:
 
 
 def _become(
-    command: Sequence[str], directory: Path, environment: Mapping[str, str], columns: int
+    command: Sequence[str],
+    directory: Path,
+    environment: Mapping[str, str],
+    size: tuple[int, int],
 ) -> None:
     """In the child of a fork: become the program. Does not come back."""
     try:
-        termios.tcsetwinsize(0, (ROWS, columns))
+        termios.tcsetwinsize(0, size)
         os.chdir(directory)
         os.execvpe(command[0], list(command), environment)  # noqa: S606 - no shell is needed
     except OSError as error:
@@ -172,10 +210,14 @@ class Stage:
         self._undo.close()
 
     def start(
-        self, *command: str, columns: int = COLUMNS, variables: Mapping[str, str] | None = None
+        self,
+        *command: str,
+        columns: int = COLUMNS,
+        variables: Mapping[str, str] | None = None,
+        rows: int = ROWS,
     ) -> Program:
         with signals_held():
-            program = Program(command, self._directory, columns, variables)
+            program = Program(command, self._directory, columns, variables, rows)
             self._undo.callback(program.close)
         self._programs.append(program)
         return program

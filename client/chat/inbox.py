@@ -14,6 +14,7 @@ from client.aio import AsyncClient
 from client.chat import entries
 from client.chat.face import Face
 from client.chat.model import Model
+from client.chat.room_log import RoomLog
 from client.core.gaps import FoundDirect, read_inbox
 from client.errors import CallTimeout, ConnectionLost, RequestFailed
 from client.terminal.advice import explain
@@ -35,6 +36,7 @@ class InboxView:
         people: set[str],
         position: InboxPosition,
         lasting: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]],
+        log: RoomLog,
     ) -> None:
         """people: names seen, which this adds to. lasting: makes a call over lost connections."""
         self._client = client
@@ -43,6 +45,7 @@ class InboxView:
         self._people = people
         self._position = position
         self._lasting = lasting
+        self._log = log
         self._turn = asyncio.Lock()  # what is shown is in order
 
     async def catch_up(self) -> None:
@@ -119,3 +122,4 @@ class InboxView:
         self._model.add(buffer, entry)
         self._face.shown(buffer, entry, dated=dated and isinstance(item, DirectMessage))
         self._face.attract(buffer, entry)
+        self._log.write(buffer, entry)

@@ -123,6 +123,7 @@ class Incoming:
                 chat.advance(push.room_id, push.last_seq)
                 if buffer := chat.model.room(push.room_id):
                     buffer.older = push.last_seq
+                    chat.epochs[push.room_id] = push.epoch
                     for entry in buffer.entries:
                         entry.seq = 0
                 face.complain(f"room {push.room_id} began anew: what was said before is gone")
@@ -168,6 +169,7 @@ class Incoming:
             chat.people.add(event.from_name)
         chat.model.add(buffer, entry)
         chat.face.shown(buffer, entry)
+        chat.log.write(buffer, entry)
         if entry.is_mention:
             chat.face.attract(buffer, entry)
 

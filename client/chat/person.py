@@ -19,6 +19,7 @@ from client.chat.face import Face
 from client.chat.inbox import InboxView
 from client.chat.model import Buffer, Entry, Kind, Model, Sort
 from client.chat.outage import Outage
+from client.chat.room_log import RoomLog
 from client.chat.settings import SETTINGS, Settings
 from client.core.calls import Receipt
 from client.core.gaps import Found, read_back, read_range
@@ -56,9 +57,12 @@ class Chat:
         self.outage = outage or Outage()
         self.people: set[str] = set()
         """Names seen, for completion."""
+        self.log = RoomLog(self.settings, self.face.complain)
         self.inbox = InboxView(
-            client, model, face, self.people, position or InboxPosition(), self.lasting
+            client, model, face, self.people, position or InboxPosition(), self.lasting, self.log
         )
+        self.epochs: dict[int, int] = {}
+        """Room -> what dates its numbers."""
         self.failed = False
         """Whether a line was not carried out."""
         self.ended = False
@@ -153,6 +157,7 @@ class Chat:
         entry = entries.of_sent_direct(self.client.username, user, text, sent.time)
         self.model.add(buffer, entry, is_read=True)
         self.face.shown(buffer, entry)
+        self.log.write(buffer, entry)
 
     # -- rooms
 
@@ -167,6 +172,7 @@ class Chat:
             raise
         self.model.switch(buffer)
         self.advance(room, joined.last_seq)
+        self.epochs[room] = joined.epoch
         count = joined.member_count
         self.face.remark(f"joined room {room}, {count} member{'' if count == 1 else 's'}")
         if is_new:

@@ -15,7 +15,8 @@ from client.chat.commands import execute
 from client.chat.ends import Interrupted, Terminated
 from client.chat.incoming import Incoming
 from client.chat.line_face import LineFace
-from client.chat.model import Model
+from client.chat.memory import Memory
+from client.chat.model import COUNTED, Model
 from client.chat.outage import Outage
 from client.chat.person import Chat
 from client.chat.screen_face import ScreenFace
@@ -23,6 +24,7 @@ from client.chat.script import attend_script
 from client.chat.settings import Settings
 from client.terminal.display import Screen
 from client.terminal.position import InboxPosition
+from client.terminal.style import Style
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -32,12 +34,13 @@ EXIT_INTERRUPTED = 130
 class Start:
     """How a chat is to begin. room: to be joined. plain: line after line at a terminal, too.
     stop_on_error: a script ends at the first line that fails. history: the file of what was typed
-    before; None: nothing of it is kept."""
+    before; None: nothing of it is kept. memory: what was kept the last time."""
 
     room: int | None = None
     plain: bool = False
     stop_on_error: bool = False
     history: Path | None = None
+    memory: Memory | None = None
 
 
 async def converse(
@@ -89,6 +92,8 @@ async def converse(
     finally:
         if is_person:
             _discard_input()
+        if chat.asks and start.memory is not None:
+            _keep(chat, start.memory)
         for line in chat.unsent:
             screen.complain(f"not sent: {line}")
 
@@ -119,10 +124,41 @@ async def _run(chat: Chat, start: Start, attend: Callable[[], Coroutine[Any, Any
         raise outage.reason or lost
 
 
+async def _rejoin(chat: Chat, memory: Memory) -> None:
+    """Join the rooms of the last time, and count what was said in them since."""
+    kept = dict(memory.rooms)
+    for room in kept:
+        await execute(chat, f"/join {room}")
+    for room, (epoch, seq) in kept.items():
+        buffer = chat.model.room(room)
+        if buffer is None or buffer is chat.model.active or chat.epochs.get(room) != epoch:
+            continue
+        new = [each for each in buffer.entries if each.seq > seq and each.sort in COUNTED]
+        buffer.unread = len(new)
+        buffer.mentions = sum(each.is_mention for each in new)
+    chat.face.refresh()
+
+
+def _keep(chat: Chat, memory: Memory) -> None:
+    """Keep for the next time what is known now."""
+    memory.rooms = {
+        room: (chat.epochs[room], chat.seen.get(room, 0))
+        for room in chat.model.rooms
+        if room in chat.epochs
+    }
+    memory.unsent = chat.unsent
+    memory.save()
+
+
 async def _attend(
     chat: Chat, start: Start, attend: Callable[[], Coroutine[Any, Any, None]]
 ) -> None:
     await chat.inbox.catch_up()
+    if chat.asks and start.memory is not None:
+        for line in start.memory.unsent:
+            chat.face.remark((Style.WRONG, f"not sent the last time: {line}"))
+        if chat.settings["rejoin"]:
+            await _rejoin(chat, start.memory)
     if start.room is not None:
         await execute(chat, f"/join {start.room}")
     await attend()

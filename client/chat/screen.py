@@ -382,10 +382,18 @@ class ChatScreen:
             try:
                 await self.chat.client.heartbeat()
                 model.lag_ms = round((loop.time() - began) * 1000)
+                await self._look_who_is_there()
             except ClientError:
                 model.lag_ms = None
             self.app.invalidate()
             await asyncio.sleep(HEARTBEAT_S)
+
+    async def _look_who_is_there(self) -> None:
+        """Whether the other one of a conversation is online."""
+        buffer = self.chat.model.active
+        if buffer.kind is Kind.DIRECT:
+            found = await self.chat.client.lookup(buffer.name)
+            buffer.members = {buffer.name: bool(found.online)}
 
     def close(self) -> None:
         if self._fetching is not None:

@@ -104,6 +104,8 @@ SETTINGS: Final = (
     ),
     Setting("paste_lines", 3, _number(1, 1000), "ask before so many lines are sent at once"),
     Setting("backlog", 20, _number(0, 1000), "messages of a room that are shown when it is joined"),
+    Setting("rejoin", True, _on_off, "join the rooms of the last time again", _show_on_off),
+    Setting("log", "", str, "a directory to write what is said to; empty: it is not written"),
     Setting("times", True, _on_off, "show the time of messages in the line mode", _show_on_off),
     Setting("input_history", True, _on_off, "keep what was typed for the next time", _show_on_off),
     Setting("theme", "dark", _choice("dark", "light", "none"), "colours for such a background"),
@@ -209,16 +211,22 @@ def _in_toml(value: Any, setting: Setting) -> str:
         case bool():
             return "true" if value else "false"
         case tuple():
-            return json.dumps(list(value))
+            return _quoted(list(value))
         case int() if setting.show is str:
             return str(value)
-    return json.dumps(setting.show(value))  # a JSON string is one of TOML
+    return _quoted(setting.show(value))
+
+
+def _quoted(value: str | list[str]) -> str:
+    """As TOML writes it: like JSON, but no surrogate pairs, and DEL not as it is."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _write(path: Path, name: str, value: str) -> None:
     """Put one key into the file, in the place of its line or before the first table."""
     before = read_file(path)
-    lines = path.read_text("utf-8").splitlines() if before or path.exists() else []
+    text = path.read_text("utf-8") if before or path.exists() else ""
+    lines = text.removesuffix("\n").split("\n") if text else []
     end = next((n for n, line in enumerate(lines) if line.lstrip().startswith("[")), len(lines))
     own = [n for n in range(end) if lines[n].partition("=")[0].strip() == name]
     if own:

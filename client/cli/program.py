@@ -178,6 +178,7 @@ async def _chat_as(
     options: argparse.Namespace, password: str, screen: Screen, numbering: Mapping[str, Any]
 ) -> int:
     # They take a while to load, and no command needs them.
+    from client.chat.memory import Memory
     from client.chat.outage import Outage
     from client.chat.program import Start, converse
     from client.chat.settings import Settings, config_file
@@ -196,12 +197,12 @@ async def _chat_as(
         **numbering,
     )
     outage.client = client
-    inbox, typed = (
+    inbox, typed, kept = (
         kept_file(os.environ, options.host, options.port, options.user, what)
-        for what in ("inbox", "typed")
+        for what in ("inbox", "typed", "chat")
     )
     history = typed if settings["input_history"] else None
-    start = Start(options.join, options.plain, options.stop_on_error, history)
+    start = Start(options.join, options.plain, options.stop_on_error, history, Memory(kept))
     async with client:
         if options.register:
             with hint(Unauthorized, REGISTER_HINT):

@@ -48,12 +48,15 @@ def test_a_server_a_stress_run_and_a_look_into_it(
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TRADECHAT_DURABILITY", "none")
     pictures = make(tmp_path, 0, SMALL)
-    assert pictures.keys() == {"server", "stress", "metrics"}
+    assert pictures.keys() == {"server", "stress", "metrics", "chat"}
     for svg in pictures.values():
         assert len(svg) < 60_000
         assert "url(http" not in svg  # nothing is fetched
         assert str(tmp_path) not in svg
     server, stress, metrics = (texts(pictures[name]) for name in ("server", "stress", "metrics"))
+    chat = texts(pictures["chat"])
+    for shown in ("room 7 \u00b7 3 members", "3 room 12", "\u00a4 bob paid you 2.25", "see you th"):
+        assert shown in chat
     assert re.search(r"^\$ tradechat-server --port 0 --data \./data$", server, re.MULTILINE)
     assert re.search(r"^ready host=127\.0\.0\.1 port=\d+ ", server, re.MULTILINE)
     assert "signal='SIGINT'" in server

@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -147,6 +148,8 @@ class Terminal:
     """tradechat-cli at a pseudo-terminal of its own."""
 
     def __init__(self, port: int, *arguments: str, **changes: str | None) -> None:
+        self._state = tempfile.TemporaryDirectory()  # nothing that another chat has kept
+        changes = {"XDG_STATE_HOME": self._state.name, **changes}
         self._child = pexpect.spawn(
             COMMAND[0],
             [*COMMAND[1:], *arguments],
@@ -198,3 +201,4 @@ class Terminal:
         trace: TracebackType | None,
     ) -> None:
         self._child.close(force=True)
+        self._state.cleanup()

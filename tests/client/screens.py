@@ -12,6 +12,7 @@ import select
 import shlex
 import signal
 import struct
+import tempfile
 import termios
 import time
 import unicodedata
@@ -76,7 +77,9 @@ class OnScreen:
         self.written = bytearray()
         self.code: int | None = None
         """Its exit code; None while it runs, as far as was looked."""
-        made = environment(port, TERM="xterm-256color", **changes)
+        self._state = tempfile.TemporaryDirectory()  # nothing that another chat has kept
+        own: dict[str, Any] = {"TERM": "xterm-256color", "XDG_STATE_HOME": self._state.name}
+        made = environment(port, **{**own, **changes})
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             try:
@@ -202,6 +205,7 @@ class OnScreen:
             self._reap()
         if self._fd >= 0:
             os.close(self._fd)
+        self._state.cleanup()
 
 
 ECHO_STATE = "stty -a | tr ' ' '\\n' | grep -x -e -echo -e echo | sed s/^/state=/"

@@ -474,3 +474,74 @@ def test_colours(
         assert b"38;2;" not in alice.written
         alice.press(CTRL_D)
         assert alice.end() == 0
+
+
+# ---- what is kept for the next time
+
+
+def test_the_rooms_of_the_last_time(shared: RunningServer, bob: Client, tmp_path: Path) -> None:
+    """They are joined again, and what was said in them meanwhile is unread."""
+    state = {"XDG_STATE_HOME": str(tmp_path)}
+    bob.join(191)
+    with _on(shared, 191, **state) as alice:
+        alice.expect("alice joined")
+        bob.send(191, "before")
+        alice.expect("bob: before")
+        alice.say("/join 192")
+        alice.expect_row(r"^\[room 192\]")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+    for text in ("one", "two", "alice: three"):
+        bob.send(191, text)
+    with OnScreen(shared.port, "--user", "alice", **_any(state)) as alice:
+        alice.expect_row(r"^2 room 191 +3! *\u2502")
+        alice.expect_row(r"^\[room 192\]")
+        alice.press("\x1b2")
+        alice.expect("bob: before")
+        alice.expect("bob: alice: three")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+
+
+def test_what_was_typed_survives_a_terminal_that_goes_away(
+    shared: RunningServer, tmp_path: Path
+) -> None:
+    state = {"XDG_STATE_HOME": str(tmp_path)}
+    with _on(shared, 193, **state) as alice:
+        alice.expect("alice joined")
+        alice.press("half a thought")
+        alice.expect_row(r"^\[room 193\] half a thought$")
+        alice.hang_up()
+        alice.end()
+    for mode in ("", "--plain"):
+        with OnScreen(shared.port, *mode.split(), "--user", "alice", **_any(state)) as alice:
+            if mode:
+                alice.expect("[room 193] >")
+                assert "half a thought" not in alice.text, "it was told by the run before"
+            else:
+                alice.press("\x1b1")
+                alice.expect("not sent the last time: half a thought")
+            alice.press(CTRL_D)
+            assert alice.end() == 0
+
+
+def test_a_log_of_rooms(shared: RunningServer, bob: Client, tmp_path: Path) -> None:
+    variables = _configured(tmp_path, f'log = "{tmp_path}/logs"\n')
+    bob.join(194)
+    with _on(shared, 194, **variables) as alice:
+        alice.expect("alice joined")
+        bob.send(194, "hello\nthere")
+        alice.expect("bob: hello")
+        bob.direct(bob.lookup("alice").user_id, "psst")
+        alice.expect_row(r"@bob +1!")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+    log = tmp_path / "logs" / "room-194.log"
+    assert log.stat().st_mode & 0o777 == 0o600
+    [line] = [line for line in log.read_text().splitlines() if "hello" in line]
+    assert line[10:].partition("[")[2] == "room 194] bob: hello\\nthere"
+    assert (tmp_path / "logs" / "user-bob.log").read_text().endswith("[bob -> you] psst\n")
+
+
+def _any(changes: dict[str, str]) -> dict[str, Any]:
+    return dict(changes)
