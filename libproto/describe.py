@@ -36,6 +36,8 @@ from libproto.messages import (
     Flag,
     Message,
     Opcode,
+    RoomAccess,
+    RoomRole,
     State,
     TxnKind,
 )
@@ -334,6 +336,8 @@ def _parts() -> dict[str, str]:
         "outcome_window": f"{OUTCOME_WINDOW}",
         "outcome_window_less_one": f"{OUTCOME_WINDOW - 1}",
         "event_kinds": ", ".join(f"{kind.value} {kind.name.lower()}" for kind in EventKind),
+        "room_accesses": ", ".join(f"{one.value} {one.name.lower()}" for one in RoomAccess),
+        "room_roles": ", ".join(f"{one.value} {one.name.lower()}" for one in RoomRole),
         "txn_kinds": ", ".join(f"{kind.value} {kind.name.lower()}" for kind in TxnKind),
         "numbered_requests": ", ".join(message.name for message in MESSAGES if message.numbered),
         "reserved_table": _rows(

@@ -66,7 +66,30 @@ class EventKind(IntEnum):
     JOINED = 1
     LEFT = 2
     SYSTEM = 3
+    OFFER_ADDED = 4
+    OFFER_REMOVED = 5
+    OFFER_TAKEN = 6
     PAYMENT = 7
+    ROOM_CHANGED = 9
+
+
+class RoomAccess(IntEnum):
+    """`access` of a room."""
+
+    PUBLIC = 0
+    INVITED = 1
+    CLOSED = 2
+
+
+class RoomRole(IntEnum):
+    """`role` of a user in a room."""
+
+    NONE = 0
+    MEMBER = 1
+    MODERATOR = 2
+    OWNER = 3
+    MUTED = 4
+    BANNED = 5
 
 
 class TxnKind(IntEnum):
@@ -99,6 +122,11 @@ class Opcode(IntEnum):
     USER_LOOKUP = 0x010B
     USER_NAME = 0x010C
     INBOX_HISTORY = 0x010D
+    ROOM_OPEN = 0x010E
+    ROOM_INFO = 0x010F
+    ROOM_SET = 0x0110
+    ROOM_ROLE = 0x0111
+    BLOCK = 0x0112
     DEPOSIT = 0x0201
     WITHDRAW = 0x0202
     TRANSFER = 0x0203
@@ -106,20 +134,15 @@ class Opcode(IntEnum):
     TXN_HISTORY = 0x0205
     TRANSFER_IN_ROOM = 0x0206
     PAYMENT = 0x0207
+    BOARD_ADD = 0x0301
+    BOARD_LIST = 0x0302
+    BOARD_REMOVE = 0x0303
+    BOARD_TAKE = 0x0304
 
 
 RESERVED: dict[int, str] = {
     0x0007: "PASSWORD",
-    0x010E: "ROOM_OPEN",
-    0x010F: "ROOM_INFO",
-    0x0110: "ROOM_SET",
-    0x0111: "ROOM_ROLE",
-    0x0112: "BLOCK",
     0x0113: "CHAT_DELETE",
-    0x0301: "BOARD_ADD",
-    0x0302: "BOARD_LIST",
-    0x0303: "BOARD_REMOVE",
-    0x0304: "BOARD_TAKE",
     0x0401: "FILE_BEGIN",
     0x0402: "FILE_PUT",
     0x0403: "FILE_END",
@@ -351,6 +374,57 @@ class InboxHistoryResponse(NamedTuple):
     messages: tuple[DirectMessage, ...]
 
 
+class RoomOpenRequest(NamedTuple):
+    name: Str
+
+
+class RoomOpenResponse(NamedTuple):
+    room_id: U32
+    created: U8
+
+
+class RoomInfoRequest(NamedTuple):
+    room_id: U32
+
+
+class RoomInfoResponse(NamedTuple):
+    name: Str
+    topic: Str
+    owner: U32
+    access: U8
+    role: U8
+
+
+class RoomSetRequest(NamedTuple):
+    room_id: U32
+    topic: Str
+    access: U8
+
+
+class RoomSetResponse(NamedTuple):
+    room_seq: U64
+
+
+class RoomRoleRequest(NamedTuple):
+    room_id: U32
+    user_id: U32
+    role: U8
+    seconds: U32
+
+
+class RoomRoleResponse(NamedTuple):
+    room_seq: U64
+
+
+class BlockRequest(NamedTuple):
+    user_id: U32
+    on: U8
+
+
+class BlockResponse(NamedTuple):
+    pass
+
+
 # --- Ledger -----------------------------------------------------------------------------------
 
 
@@ -434,6 +508,61 @@ class Payment(NamedTuple):
     balance: U64
 
 
+# --- Boards -----------------------------------------------------------------------------------
+
+
+class BoardAddRequest(NamedTuple):
+    room_id: U32
+    price: U64
+    text: Str
+
+
+class BoardAddResponse(NamedTuple):
+    entry_id: U64
+    room_seq: U64
+
+
+class BoardListRequest(NamedTuple):
+    room_id: U32
+    after_entry_id: U64
+    limit: U16
+    contains: Str
+
+
+class BoardEntry(NamedTuple):
+    entry_id: U64
+    time: U64
+    user_id: U32
+    username: Str
+    price: U64
+    text: Str
+
+
+class BoardListResponse(NamedTuple):
+    entries: tuple[BoardEntry, ...]
+
+
+class BoardRemoveRequest(NamedTuple):
+    room_id: U32
+    entry_id: U64
+
+
+class BoardRemoveResponse(NamedTuple):
+    room_seq: U64
+
+
+class BoardTakeRequest(NamedTuple):
+    room_id: U32
+    entry_id: U64
+    price: U64
+
+
+class BoardTakeResponse(NamedTuple):
+    txn_id: U64
+    balance: U64
+    room_seq: U64
+
+
 # --- The rows ---------------------------------------------------------------------------------
 
 Rules = tuple[Status, Status, Status]
@@ -497,6 +626,11 @@ MESSAGES: tuple[Message, ...] = (
     _pair(Opcode.USER_LOOKUP, UserLookupRequest, UserLookupResponse),
     _pair(Opcode.USER_NAME, UserNameRequest, UserNameResponse),
     _pair(Opcode.INBOX_HISTORY, InboxHistoryRequest, InboxHistoryResponse),
+    _pair(Opcode.ROOM_OPEN, RoomOpenRequest, RoomOpenResponse, numbered=True),
+    _pair(Opcode.ROOM_INFO, RoomInfoRequest, RoomInfoResponse),
+    _pair(Opcode.ROOM_SET, RoomSetRequest, RoomSetResponse, numbered=True),
+    _pair(Opcode.ROOM_ROLE, RoomRoleRequest, RoomRoleResponse, numbered=True),
+    _pair(Opcode.BLOCK, BlockRequest, BlockResponse),
     _pair(Opcode.DEPOSIT, DepositRequest, DepositResponse, numbered=True),
     _pair(Opcode.WITHDRAW, WithdrawRequest, WithdrawResponse, numbered=True),
     _pair(Opcode.TRANSFER, TransferRequest, TransferResponse, numbered=True),
@@ -504,6 +638,10 @@ MESSAGES: tuple[Message, ...] = (
     _pair(Opcode.TXN_HISTORY, TxnHistoryRequest, TxnHistoryResponse),
     _pair(Opcode.TRANSFER_IN_ROOM, TransferInRoomRequest, TransferInRoomResponse, numbered=True),
     _push(Opcode.PAYMENT, Payment),
+    _pair(Opcode.BOARD_ADD, BoardAddRequest, BoardAddResponse, numbered=True),
+    _pair(Opcode.BOARD_LIST, BoardListRequest, BoardListResponse),
+    _pair(Opcode.BOARD_REMOVE, BoardRemoveRequest, BoardRemoveResponse, numbered=True),
+    _pair(Opcode.BOARD_TAKE, BoardTakeRequest, BoardTakeResponse, numbered=True),
 )
 
 BY_OPCODE: dict[int, Message] = {int(message.opcode): message for message in MESSAGES}

@@ -88,6 +88,9 @@ class _Sweeper:
         self._process.communicate(b"\n")
 
 
+ROOMS_MAX: Final = 1 << 16
+
+
 class ServerFailed(BenchFailed):
     """The server did not start; the text is what it said."""
 
@@ -104,7 +107,8 @@ class Server:
             sys.executable, "-m", SERVER, "--port", "0",
             "--name", f"bench-{os.getpid()}-{next(_numbers)}",
             "--data", f"{self._directory.name}/data", "--log-file", str(self._log),
-            "--stats-interval", "0", "--admin-port", "0", *flags,
+            "--stats-interval", "0", "--admin-port", "0",
+            "--numbered-rooms", str(ROOMS_MAX), *flags,  # a load opens no rooms by name
         ]  # fmt: skip
         with ExitStack() as undo:
             undo.callback(self._directory.cleanup)

@@ -539,7 +539,11 @@ class Connection:
                 self._pause_for(fields[0], now)
             if opcode == Opcode.LOGIN and status == Status.ERR_UNAUTHORIZED:
                 self._host.recorder.failure(opcode, "auth", request.due, now)
-            self.lost(f"{opcode.name}: {Status(status).name}, {fields[1]}", now)
+            why = f"{opcode.name}: {Status(status).name}, {fields[1]}"
+            if opcode == Opcode.JOIN_ROOM and status == Status.ERR_NOT_FOUND:
+                room = request.fields[0]
+                why += f" {room}: its setting numbered_rooms is to be at least that of --rooms"
+            self.lost(why, now)
         elif opcode == Opcode.HELLO:
             assert self._greeting is not None  # it was sent
             answer = HelloResponse._make(fields)

@@ -17,13 +17,12 @@ from server.core import check
 from server.core.log import NO_JOURNAL
 from server.region.layout import OUTCOME_WORDS, RAISED
 from server.region.locks import unfree_locks
-from server.region.records import OFFSETS, RECORD_WORDS, SUPPLY, RecordKind
+from server.region.records import MONEY_KINDS, OFFSETS, RECORD_WORDS, SUPPLY, RecordKind
 from server.region.region import Region
 
 LOOKS: Final = 20
 LOOK_S: Final = 0.05
 _AT = OFFSETS[RecordKind.TRANSFER]
-MONEY = (RecordKind.DEPOSIT, RecordKind.WITHDRAW, RecordKind.TRANSFER)
 
 
 @dataclass(slots=True)
@@ -42,6 +41,8 @@ def audit(region: Region, pause: Callable[[float], None]) -> Audit:
     looks: tuple[tuple[str, int, Callable[[], Sequence[str]]], ...] = (
         ("locks", _locks(region), lambda: [f"{name} is not free" for name in unfree_locks(region)]),
         ("rooms", region.layout.capacities.rooms, lambda: list(check.events(region))),
+        ("boards", region.layout.capacities.offers, lambda: list(check.boards(region))),
+        ("named rooms", region.layout.capacities.rooms, lambda: list(check.named_rooms(region))),
         ("sessions", region.layout.capacities.sessions, lambda: list(check.people(region))),
         ("clients", region.layout.capacities.clients, lambda: list(_clients(region))),
         ("heads", 2, lambda: list(_heads(region))),
@@ -84,7 +85,7 @@ def _money(region: Region, done: Audit) -> None:
     at_top: dict[int, int] = {}
     supply = 0
     for txn, record in found.items():
-        if record[1] in MONEY:
+        if record[1] in MONEY_KINDS:
             _follow(record, last, at_top if txn <= top else {}, done)
             if txn > top:
                 _before(record, at_top)

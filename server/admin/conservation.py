@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import Final
 
-from server.admin.audit import MONEY, halves, records
-from server.region.records import SUPPLY
+from server.admin.audit import halves, records
+from server.region.records import MONEY_KINDS, SUPPLY
 from server.region.region import Region
 
 SHARE: Final = 0.002  # of a processor
@@ -79,7 +79,7 @@ def _sum_at(balances: list[int], newest: Mapping[int, list[int]]) -> int:
     after = {
         user: balance
         for record in newest.values()
-        if record[1] in MONEY
+        if record[1] in MONEY_KINDS
         for user, balance, _, _ in halves(record)
     }
     return total + sum(balance - balances[user] for user, balance in after.items())

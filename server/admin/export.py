@@ -16,7 +16,7 @@ from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError
 from server.journal.reader import Batch
 from server.journal.start import load_state
-from server.region.records import OFFSETS, RECORD_WORDS, RecordKind
+from server.region.records import MONEY_KINDS, OFFSETS, RECORD_WORDS, RecordKind
 
 ACCOUNT_COLUMNS: Final = ("user_id", "name", "registered", "balance", "last_txn")
 TXN_COLUMNS: Final = (
@@ -27,7 +27,7 @@ OPENING: Final = "OPENING_BALANCE"
 CLOSING: Final = "CLOSING_BALANCE"
 
 _TRIES: Final = 5
-_MONEY: Final = frozenset({RecordKind.DEPOSIT, RecordKind.WITHDRAW, RecordKind.TRANSFER})
+_MONEY: Final = frozenset(MONEY_KINDS)
 _AT: Final = OFFSETS[RecordKind.TRANSFER]
 _SHOWN: Final = tuple(
     _AT[name]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final, TypeAlias
 
+from libproto.messages import RoomAccess
 from server.core.events import SlotKind
 from server.core.log import NO_JOURNAL
 from server.region.layout import (
@@ -68,6 +69,9 @@ GUARDS: Final[dict[str, tuple[str, ...]]] = {
     "sessions": ("id",),
     "rooms": ("last_seq", "oldest_seq", "last_event"),
     "status": ("updated",),
+    "roles": ("key", "opened"),
+    "offers": ("word",),
+    "blocks": ("key",),
     "txn_ring": ("record",),
     "event_ring": ("word",),
 }
@@ -79,7 +83,10 @@ _USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clients": ("user",),
     "client_buckets": ("first",),
     "sessions": ("id",),
-    "rooms": ("last_seq", "members"),
+    "rooms": ("last_seq", "members", "opened"),
+    "roles": ("role",),
+    "offers": ("word",),
+    "blocks": ("on",),
     "presence": ("connections",),
     "served": ("requests", "sent"),
     "txn_ring": ("record",),
@@ -90,6 +97,7 @@ RINGS: Final = ("txn_ring", "event_ring")
 _NAMED: Final[dict[tuple[str, str], type[IntEnum]]] = {
     ("header", "state"): ServerState,
     ("event_ring", "kind"): SlotKind,
+    ("rooms", "access"): RoomAccess,
 }
 _SEMAPHORE_VALUE: Final = 2**32 - 1  # glibc: the low half of a sem_t's first word; then the waiters
 

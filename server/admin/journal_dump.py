@@ -28,7 +28,7 @@ from server.region.layout import WORD
 from server.region.records import OFFSETS, RECORD_SIZE, RECORD_WORDS, RecordKind
 
 _TRIES: Final = 5
-_USERS: Final = ("from_user", "to_user", "user_id")
+_USERS: Final = ("from_user", "to_user", "user_id", "user", "subject", "blocked")
 _NAME_WORDS: Final = 4
 Entry = dict[str, Value]
 """A transaction has a `txn_id`, an event an `event_number`, a start or stop a `batch`."""

@@ -41,12 +41,17 @@ from server.journal.position import PositionFile
 from server.journal.reader import Batch, End, Position, Reader, find_batch, number_of
 from server.journal.snapshot import txn_of, write
 from server.journal.writer import OVERHEAD, Writer
-from server.region.records import OFFSETS, RECORD_SIZE, RECORD_WORDS, RecordKind
+from server.region.records import (
+    MONEY_KINDS,
+    OFFSETS,
+    RECORD_SIZE,
+    RECORD_WORDS,
+    RecordKind,
+)
 
 _SEGMENT_SIZE: Final = SEGMENT.size + 2 * OVERHEAD
 """Bytes of the segment that a repair begins: a BEGIN and an END. A server begins another one."""
 _AT: Final = OFFSETS[RecordKind.TRANSFER]
-_MONEY: Final = (RecordKind.DEPOSIT, RecordKind.WITHDRAW, RecordKind.TRANSFER)
 _MESSAGES: Final = (SlotKind.MESSAGE, SlotKind.DIRECT)
 
 
@@ -330,7 +335,7 @@ def _count_txns(batch: _Found, after: int, names: dict[int, str], lost: Lost) ->
         if record[0] <= after:
             continue
         lost.txns += 1
-        if record[1] not in _MONEY:
+        if record[1] not in MONEY_KINDS:
             continue
         amount = record[_AT["amount"]]
         for user, change in ((record[_AT["from_user"]], -amount), (record[_AT["to_user"]], amount)):

@@ -132,7 +132,10 @@ def _seen(disk: Disk, path: Path, log_ids: Sequence[int]) -> Seen:
 def same_state(one: Books, other: Books) -> bool:
     """In all but what no record tells."""
     left, right = vars(one), vars(other)
-    return all(left[name] == right[name] for name in left if name != "last_seen")
+    apart = {"last_seen", "named"}
+    return one.named.is_as(other.named) and all(
+        left[name] == right[name] for name in left if name not in apart
+    )
 
 
 class _Surveyor:

@@ -92,4 +92,4 @@ def put_lines(pairs: Sequence[tuple[str, str]], indent: str = "") -> None:
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         for i, line in enumerate(value.split("\n")):
-            put(f"{indent}{'' if i else name:{width}}  {line}\n")
+            put(f"{indent}{'' if i else name:{width}}  {line}".rstrip() + "\n")

@@ -16,6 +16,7 @@ from server.journal.disk import Disk, read_file
 from server.journal.errors import MEDIUM, Damaged, OtherFormat, Unreadable
 from server.journal.format import (
     FORMAT_VERSION,
+    READ_FORMATS,
     ROOM_BATCH,
     ROOM_RECORD,
     ROOM_SEGMENT,
@@ -216,7 +217,7 @@ class Scan:
         head, number = segment_head(data), number_in(path.name, SUFFIX)
         if head is None:
             return None
-        if head.format != FORMAT_VERSION:
+        if head.format not in READ_FORMATS:
             raise OtherFormat(
                 f"{path} has format {head.format}, and this program reads {FORMAT_VERSION}"
             )

@@ -231,6 +231,56 @@ class Settings:
     rooms: int = setting(
         256, CAPACITY, "rooms, numbered from 1", unit="rooms", minimum=1, maximum=1 << 16
     )
+    numbered_rooms: int = setting(
+        64,
+        CAPACITY,
+        "rooms that are there without being opened; those above are opened by name",
+        unit="rooms",
+        minimum=1,
+        maximum=1 << 16,
+    )
+    room_retention: float = setting(
+        2_592_000.0,
+        CAPACITY,
+        "how long the number of a room that was closed is not used for another",
+        unit="s",
+        minimum=0.001,
+        maximum=315_360_000.0,
+    )
+    room_roles: int = setting(
+        8192,
+        CAPACITY,
+        "roles that users may have in rooms, in all: members by invitation, moderators, muted, "
+        "banned",
+        unit="roles",
+        minimum=16,
+        maximum=1 << 22,
+    )
+    offers: int = setting(
+        4096,
+        CAPACITY,
+        "entries on the boards of all rooms together",
+        unit="entries",
+        minimum=1,
+        maximum=1 << 20,
+    )
+    board_entries: int = setting(
+        256,
+        PEOPLE,
+        "entries on the board of one room",
+        unit="entries",
+        minimum=1,
+        maximum=1 << 16,
+        reload=True,
+    )
+    blocks: int = setting(
+        8192,
+        CAPACITY,
+        "users that others block, in all",
+        unit="blocks",
+        minimum=16,
+        maximum=1 << 22,
+    )
     txn_ring: int = setting(
         65536,
         CAPACITY,

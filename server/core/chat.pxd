@@ -26,6 +26,8 @@ cdef class Chat:
     cdef Events _events
     cdef Outcomes _outcomes
     cdef Guard _paying
+    cdef object _rooms, _blocks
+    cdef uint64_t _opened, _room_stride
 
     @cython.locals(
         events=Events, digest=uint64_t, guard=Guard, seq=uint64_t, user=uint64_t, name=str,

@@ -10,10 +10,12 @@ from libproto import wire, words
 from libproto.codec import PUSH
 from libproto.messages import EventKind, Opcode
 from server.core.audience import NOBODY, Audience, Touched
+from server.core.blocks import Blocks
 from server.core.errors import NoSuchUser, NotJoined, OtherRequest, Superseded
 from server.core.events import Events, SlotKind
 from server.core.outcomes import Outcomes
 from server.core.room_bits import RoomBits
+from server.core.rooms import Rooms
 from server.core.session import Session
 from server.core.users import Users
 from server.region import machine
@@ -55,7 +57,12 @@ class Chat:
         audience: Audience,
         events: Events,
         outcomes: Outcomes,
+        rooms: Rooms,
+        blocks: Blocks,
     ) -> None:
+        self._rooms, self._blocks = rooms, blocks
+        self._opened = region.layout["rooms"].at(0, "opened")
+        self._room_stride = region.layout["rooms"].stride
         self._view, self._locks = region.words, locks
         self._words = machine.words_of(region.words)
         self._users, self._bits = users, bits
@@ -69,7 +76,7 @@ class Chat:
         """A message to a room that the session has joined. flagged: POSSIBLE_DUPLICATE; it matters
         only in a session without a client. now: microseconds since the Unix epoch.
 
-        Superseded, OutcomeUnknown, OtherRequest, NotJoined, Busy.
+        Superseded, OutcomeUnknown, OtherRequest, NotJoined, NotAllowed, Busy.
         """
         return self.send_encoded(session, room, message.encode(), now, req_id, flagged)
 
@@ -89,6 +96,8 @@ class Chat:
                 return recorded
             if not self._bits.has(session.slot, room):
                 raise NotJoined
+            if self._words[self._opened + room * self._room_stride]:
+                self._rooms.check_speak(room, session.user)
             events.check_open()
             seq = events.next_seq(room)
             user, name = session.user, session.name
@@ -103,7 +112,8 @@ class Chat:
     def direct(
         self, session: Session, to_user: int, message: str, now: int, req_id: int, flagged: int
     ) -> Sent:
-        """A message to a user, for the inbox and all connections. flagged, now: as in `send`.
+        """A message to a user, for the inbox and all connections; to one who blocks the sender it
+        is not kept, and nobody is told. flagged, now: as in `send`.
 
         Superseded, OutcomeUnknown, OtherRequest, NoSuchUser, Busy.
         """
@@ -119,6 +129,8 @@ class Chat:
                 return recorded
             if not self._users.exists(to_user):
                 raise NoSuchUser
+            if self._blocks.blocks(to_user, session.user):
+                return Sent(0, now, events.head(), False, NOBODY)
             events.check_open()
             seq = events.direct_seq(to_user) + 1
             frame = _direct(0, 0, seq, now, session.user, session.name, message)
@@ -151,6 +163,8 @@ class Chat:
         workers to wake: none where it is missed, since events have no place to spare."""
         frame = _payment(0, 0, txn, now, session.user, session.name, amount, balance)
         with self._paying:
+            if self._blocks.blocks(payee, session.user):
+                return NOBODY
             if not self._events.has_place_for_payment():
                 return NOBODY
             event = self._events.payload(SlotKind.PAYMENT, 0, 0, payee, 0, frame, now)

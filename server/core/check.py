@@ -6,15 +6,16 @@ changed and no lock is taken.
 
 from collections.abc import Iterator, Sequence
 
-from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, Opcode
+from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, Opcode, RoomAccess
 from server.region.layout import OUTCOME_WORDS, RAISED, TARGET_KIND_SHIFT
 from server.region.locks import unfree_locks
-from server.region.records import OFFSETS, SUPPLY, RecordKind
+from server.region.records import OFFSETS, SUPPLY, TEXTS_MAX, RecordKind, may_tell
 from server.region.region import Region
 
 _MASK = 2**64 - 1
+_BEGUN = TEXTS_MAX + 1  # places that one who makes a change fills before any of them counts
 _NEWEST = 256  # the newest: what a worker died in is among them
-_MONEY = OFFSETS[RecordKind.TRANSFER]
+_MONEY, _CHANGE = OFFSETS[RecordKind.TRANSFER], OFFSETS[RecordKind.OFFER_REMOVED]
 
 
 def problems(region: Region) -> list[str]:
@@ -29,6 +30,8 @@ def problems(region: Region) -> list[str]:
         *_floors(region),
         *_outcomes(region),
         *_pairs(region),
+        *boards(region),
+        *named_rooms(region),
     ]
 
 
@@ -58,7 +61,7 @@ def _misplaced(found: list[int], head: int, first: int) -> Iterator[tuple[int, i
     """(number, what stands in its place) where a ring does not hold its latest numbers: those from
     `first` on that there is room for; what is older was never in it.
 
-    The place of the next number may be empty: somebody died as they began to fill it.
+    The places of the next numbers may be empty: somebody died as they began to fill them.
     """
     size = len(found)
     turn, last = head - head % size, head % size
@@ -69,8 +72,9 @@ def _misplaced(found: list[int], head: int, first: int) -> Iterator[tuple[int, i
     if first > head - size + 1:
         expected = [number if number >= first else 0 for number in expected]
     if found != expected:
+        begun = {(head + number) % size for number in range(1, _BEGUN + 1)}
         for place, (is_, should_be) in enumerate(zip(found, expected, strict=True)):
-            if is_ != should_be and place != (head + 1) % size:
+            if is_ != should_be and (is_ or place not in begun):
                 yield should_be, is_
 
 
@@ -174,7 +178,7 @@ def _pairs(region: Region) -> Iterator[str]:
     room_at, end, txn_at = _MONEY["room"], _MONEY["event"] + 1, ring.offsets["txn"]
     for txn in range(max(1, region.log.head - _NEWEST + 1), region.log.head + 1):
         at = log.at(txn % log.records)
-        if words[at : at + 2].tolist() != [txn, RecordKind.TRANSFER] or not words[at + room_at]:
+        if words[at] != txn or not may_tell(words[at + 1]) or not words[at + room_at]:
             continue
         room, seq, event = words[at + room_at : at + end].tolist()
         at = ring.at(event % ring.records)
@@ -190,6 +194,53 @@ def _pairs(region: Region) -> Iterator[str]:
         at = log.at(txn % log.records)
         if txn > region.log.head or (words[at] == txn and words[at + end - 1] != number):
             yield f"event {number} tells of transaction {txn}, which does not tell of it"
+
+
+def boards(region: Region) -> Iterator[str]:
+    """Offers, their number by room, and that none is there which was taken or removed."""
+    words, layout = region.words, region.layout
+    log, counts = layout["txn_ring"], [0] * layout["rooms"].records
+    entries, rooms = region.column("offers", "word"), region.column("offers", "room")
+    opened, now = region.column("offers", "opened"), region.column("rooms", "opened")
+    access = region.column("rooms", "access")
+    for entry, room, opening in zip(entries, rooms, opened, strict=True):
+        if not entry:
+            continue
+        if entry > region.log.head:
+            yield f"an offer has the number {entry}, the log ends in {region.log.head}"
+        if opening == now[room] and (not opening or access[room] != RoomAccess.CLOSED):
+            counts[room] += 1
+    for room, (count, there_are) in enumerate(
+        zip(region.column("rooms", "offers"), counts, strict=True)
+    ):
+        if count != there_are:
+            yield f"room {room} counts {count} offers and has {there_are}"
+    there = set(entries)
+    for txn in range(max(1, region.log.head - _NEWEST + 1), region.log.head + 1):
+        at = log.at(txn % log.records)
+        gone = {
+            RecordKind.OFFER_TAKEN: words[at + _MONEY["digest"]],
+            RecordKind.OFFER_REMOVED: words[at + _CHANGE["value"]],
+        }.get(RecordKind(words[at + 1]) if words[at] == txn else RecordKind.TEXT, 0)
+        if gone and gone in there:
+            yield f"offer {gone} is on its board, and transaction {txn} took it off"
+
+
+def named_rooms(region: Region) -> Iterator[str]:
+    """Names and owners of rooms that were opened."""
+    columns = ("opened", "access", "owner", "likeness")
+    users, names = region.registry.users, set[int]()
+    for room, (opened, access, owner, name) in enumerate(
+        zip(*(region.column("rooms", column) for column in columns), strict=True)
+    ):
+        is_open = bool(opened) and access != RoomAccess.CLOSED
+        if opened > region.log.head:
+            yield f"room {room} was opened by {opened}, the log ends in {region.log.head}"
+        if is_open != bool(name) or is_open != (0 < owner <= users):
+            yield f"room {room} has the owner {owner}, its access is {access}"
+        if name and name in names:
+            yield f"room {room} has the name of another room"
+        names.add(name)
 
 
 def _listed(following: Sequence[int], first: int) -> list[int]:

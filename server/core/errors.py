@@ -122,6 +122,47 @@ class NotJoined(StateRefusal):
         super().__init__("join the room first")
 
 
+class NoSuchRoom(StateRefusal):
+    """There is no room of that number."""
+
+    status = Status.ERR_NOT_FOUND
+    shows_more = True
+
+    def __init__(self) -> None:
+        super().__init__("no such room")
+
+
+class NoSuchOffer(StateRefusal):
+    """No offer of that entry_id is on the board."""
+
+    status = Status.ERR_NOT_FOUND
+    shows_more = True
+
+    def __init__(self) -> None:
+        super().__init__("no such offer is on the board")
+
+
+class NotAllowed(StateRefusal):
+    """The user may not do that in the room."""
+
+    status = Status.ERR_UNAUTHORIZED
+    shows_more = True
+
+
+class WrongChange(StateRefusal):
+    """What is asked for has no meaning for the user, the room or the offer."""
+
+    status = Status.ERR_BAD_PACKET
+    shows_more = True
+
+
+class LimitReached(StateRefusal):
+    """A limit would be passed."""
+
+    status = Status.ERR_LIMIT
+    shows_more = True
+
+
 class OutcomeUnknown(StateRefusal):
     """The request is too old to be told whether it was executed; it was not executed now."""
 

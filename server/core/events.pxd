@@ -21,7 +21,7 @@ cdef class Events:
     cdef public bint others_wait
 
     @cython.locals(words=Words)
-    cpdef check_open(self)
+    cpdef check_open(self, uint64_t more=*)
     cpdef uint64_t next_seq(self, uint64_t room) except? 0
     @cython.locals(
         words=Words, previous=uint64_t, sender=uint64_t, client_slot=uint64_t, client_id=uint64_t,

@@ -33,7 +33,11 @@ class SlotKind(IntEnum):
     JOINED = 1
     LEFT = 2
     SYSTEM = 3
+    OFFER_ADDED = 4
+    OFFER_REMOVED = 5
+    OFFER_TAKEN = 6
     TRANSFER = 7
+    ROOM_CHANGED = 9
     DIRECT = 16
     PAYMENT = 17
 
@@ -97,14 +101,14 @@ class Events:
 
     # ---- publishing, under the event lock
 
-    def check_open(self) -> None:
-        """Busy, unless one more event that is no leave may be made: there is a place for it, and
-        the archive keeps up with what it is to keep. A place is given again only when what is in it
-        is durable."""
+    def check_open(self, more: int = 0) -> None:
+        """Busy, unless one more event that is no leave may be made, and `more` after it: there is a
+        place for it, and the archive keeps up with what it is to keep. A place is given again only
+        when what is in it is durable."""
         words = self._words
         if words[self._closed]:
             raise HistoriesBehind
-        if words[self._head] >= words[self._limit]:
+        if words[self._head] + more >= words[self._limit]:
             if not words[self._limit]:
                 raise JournalFailed
             raise DiskFull if words[self._full] else EventsFull

@@ -25,6 +25,7 @@ _DEPOSIT, _TRANSFER = int(TxnKind.DEPOSIT), int(TxnKind.TRANSFER)
 _WINDOW, _OUTCOME_WORDS, _KIND_SHIFT = OUTCOME_WINDOW, OUTCOME_WORDS, TARGET_KIND_SHIFT
 _PAYLOAD_WORDS = MONEY_WORDS - 1
 IN_ROOM = int(Opcode.TRANSFER_IN_ROOM)  # a kind of outcomes only
+TAKE = int(Opcode.BOARD_TAKE)  # likewise
 
 assert (_PAYLOAD_WORDS, _OUTCOME_WORDS) == (17, 7), "stored word by word below"
 
@@ -200,7 +201,9 @@ class Ledger:
             req_id = record[_REQ_ID]
             balance = record[_TO_BALANCE if kind == _DEPOSIT else _FROM_BALANCE]
             target = kind << TARGET_KIND_SHIFT | (payee if kind == _TRANSFER else 0)
-            if record[_ROOM]:
+            if kind == _TAKEN:
+                target = TAKE << TARGET_KIND_SHIFT | record[_ROOM]
+            elif record[_ROOM]:
                 target = IN_ROOM << TARGET_KIND_SHIFT | payee
             self._recorded.store(
                 client, req_id, txn, balance, target,
@@ -245,6 +248,11 @@ def previous_of(record: Sequence[int], user: int) -> int:
     return record[_FROM_PREVIOUS] if record[_FROM] == user else record[_TO_PREVIOUS]
 
 
+def kind_of(record: Sequence[int]) -> int:
+    """The TxnKind of a record of money."""
+    return int(TxnKind.TRANSFER) if record[_KIND] == _TAKEN else record[_KIND]
+
+
 def follow(
     read: Callable[[int], tuple[int, ...] | None],
     user: int,
@@ -276,7 +284,7 @@ def follow(
             own = record[_FROM_BALANCE] if payer == user else record[_TO_BALANCE]
             mine = payer == user or not payer
             out.append(
-                (txn, record[_TIME], record[_KIND], payer, payee, record[_AMOUNT], own,
+                (txn, record[_TIME], kind_of(record), payer, payee, record[_AMOUNT], own,
                  record[_REQ_ID] if mine else 0)
             )  # fmt: skip
         txn = previous_of(record, user)
@@ -287,7 +295,8 @@ _AT = OFFSETS[RecordKind.TRANSFER]
 _TIME, _KIND, _FROM, _TO = _AT["time"], _AT["kind"], _AT["from_user"], _AT["to_user"]
 _CLIENT_SLOT = _AT["client_slot"]
 _AMOUNT, _REQ_ID = _AT["amount"], _AT["req_id"]
-_MONEY_KINDS = tuple(map(int, TxnKind))
+_TAKEN = int(RecordKind.OFFER_TAKEN)
+_MONEY_KINDS = (*map(int, TxnKind), _TAKEN)
 _FROM_BALANCE, _TO_BALANCE = _AT["from_balance"], _AT["to_balance"]
 _ROOM, _ROOM_SEQ, _DIGEST = _AT["room"], _AT["room_seq"], _AT["digest"]
 _FROM_PREVIOUS, _TO_PREVIOUS = _AT["from_previous"], _AT["to_previous"]

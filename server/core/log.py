@@ -4,6 +4,8 @@
 has written the payload of its intent, and applies the change afterwards.
 """
 
+from collections.abc import Sequence
+from struct import Struct
 from typing import Final
 
 from libproto.messages import MAX_BALANCE
@@ -11,7 +13,15 @@ from server.core.errors import Busy, DiskFull, JournalFailed, TableFull
 from server.region import machine
 from server.region.layout import WORD
 from server.region.locks import Lock, Locks
-from server.region.records import RECORD_WORDS, SUPPLY, TIME
+from server.region.records import (
+    OFFSETS,
+    RECORD_WORDS,
+    SUPPLY,
+    TEXT_BYTES,
+    TEXTS_MAX,
+    TIME,
+    RecordKind,
+)
 from server.region.region import Region
 
 NO_JOURNAL = 2**64 - 1  # durable, released and limit where nothing waits for durability
@@ -21,6 +31,8 @@ NO_JOURNAL = 2**64 - 1  # durable, released and limit where nothing waits for du
 _FULL, _AGAIN, _LIMIT = 0, -1, -2
 _MAX_BALANCE = MAX_BALANCE
 _TIME, _SUPPLY = TIME, SUPPLY
+TEXT_AT: Final = OFFSETS[RecordKind.TEXT]["text"]
+_TEXT: Final = Struct(f"=3Q{TEXT_BYTES}s")
 
 
 class TxnLog:
@@ -103,6 +115,43 @@ class TxnLog:
             self.lock.release()
             return _FULL
         return txn
+
+    def has_place_for(self, count: int) -> bool:
+        """Is there a place for so many more records? Under the log lock."""
+        words = self._words
+        return words[self._head] + count <= words[self._limit]
+
+    def write_text(self, texts: Sequence[bytes], now: int) -> int:
+        """The records of the text of a change, whose places there are, behind the head: they count
+        with the record that is committed after them, and without it never have. texts: each of
+        TEXT_BYTES at most. Answers the txn_id that comes next. Under the log lock."""
+        view, head = self._view, self._view[self._head]
+        supply = view[self._ring + (head & self._mask) * self._stride + SUPPLY]
+        for txn, text in enumerate(texts, head + 1):
+            slot = self._ring + (txn & self._mask) * self._stride
+            machine.retract(self._words, slot)
+            record = _TEXT.pack(RecordKind.TEXT, now, supply, text)
+            self._bytes[(slot + 1) * WORD : (slot + 1) * WORD + len(record)] = record
+            machine.publish(self._words, slot, txn)
+        return head + len(texts) + 1
+
+    def text_before(self, txn: int, size: int) -> bytes:
+        """The text, of so many bytes, in the records right before one that was committed."""
+        pieces, count = [], -(-size // TEXT_BYTES)
+        for number in range(txn - count, txn):
+            at = (self._ring + (number & self._mask) * self._stride + TEXT_AT) * WORD
+            pieces.append(bytes(self._bytes[at : at + TEXT_BYTES]))
+        return b"".join(pieces)[:size]
+
+    def drop_text(self) -> None:
+        """Clear the records behind the head, which belong to a change that was never committed: the
+        number of a later transaction may not be found in its place before it is. For a repair,
+        while all others are paused, when all intents are dealt with."""
+        head = self._view[self._head]
+        for txn in range(head + 1, head + 1 + TEXTS_MAX):
+            slot = self._ring + (txn & self._mask) * self._stride
+            if self._view[slot] == txn:
+                self._view[slot] = 0
 
     def time(self, now: int) -> int:
         """`now`, or the time of the newest record where that is above it. Under the log lock."""

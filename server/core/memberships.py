@@ -11,6 +11,7 @@ from server.core.audience import NOBODY, Audience, Touched
 from server.core.errors import Superseded
 from server.core.events import Events, SlotKind
 from server.core.room_bits import RoomBits
+from server.core.rooms import Rooms
 from server.core.session import Session, is_live
 from server.core.users import Users
 from server.region.locks import Locks
@@ -30,10 +31,12 @@ class Memberships:
         bits: RoomBits,
         audience: Audience,
         events: Events,
+        rooms: Rooms,
     ) -> None:
         layout = region.layout
         self._region, self._words = region, region.words
         self._users, self._bits, self._audience, self._events = users, bits, audience, events
+        self._named = rooms
         self._sessions, self._rooms = layout["sessions"], layout["rooms"]
         self._skipped = region.events.index("skipped")
         self._all_members = region.registry.index("members")
@@ -45,11 +48,13 @@ class Memberships:
 
     def join(self, session: Session, room: int, now: int) -> tuple[int, int, int, Touched]:
         """Join a room not joined yet. Answers last_seq (before the joiner's own event), the number
-        of members, the newest event then, and the workers to wake. Superseded, Busy."""
+        of members, the newest event then, and the workers to wake. Superseded, NoSuchRoom,
+        NotAllowed, Busy."""
         slot, touched = session.slot, NOBODY
         with self._joining:
             if not is_live(self._words, session):
                 raise Superseded
+            self._named.check_join(room, session.user)
             last = self._events.last_seq(room)
             if not self._bits.has(slot, room):
                 if self._elsewhere(slot, session.user, room):
@@ -155,7 +160,7 @@ class Memberships:
         for room in range(max(1, after + 1), rooms.records):
             at = room * rooms.stride
             members, last = all_words[at + self._members], all_words[at + self._last]
-            if members or last > skipped:
+            if (members or last > skipped) and self._named.is_there(room):
                 out.append((room, members, last))
                 if len(out) == limit:
                     break

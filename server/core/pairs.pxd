@@ -36,7 +36,8 @@ cdef class Pairs:
     cdef Audience _audience
     cdef Events _events
     cdef Outcomes _outcomes
-    cdef uint64_t _last_event, _intent_event
+    cdef object _rooms
+    cdef uint64_t _last_event, _intent_event, _opened, _room_stride
 
     @cython.locals(payee_at=uint64_t, request=_Transfer, held=tuple)
     cpdef transfer_encoded(
@@ -57,5 +58,6 @@ cdef class Pairs:
         now=uint64_t, seq=uint64_t, number=uint64_t, frame=bytes, event=bytes,
     )
     cdef uint64_t _publish(self, _Transfer request) except? 0
+    cpdef intend_event(self, bytes event, uint64_t number)
     @cython.locals(words=Words, session=Session, txn=uint64_t, account=uint64_t, payee_at=uint64_t)
     cdef _apply(self, _Transfer request)

@@ -32,11 +32,12 @@ from server.core.ledger import (
 from server.core.log import TxnLog
 from server.core.outcomes import Outcomes
 from server.core.room_bits import RoomBits
+from server.core.rooms import Rooms
 from server.core.session import Session
 from server.region import machine
 from server.region.layout import TARGET_KIND_SHIFT, WORD
 from server.region.locks import InsideLock, Lock, Locks, NothingChanged
-from server.region.records import MONEY_WORDS, OFFSETS, RecordKind
+from server.region.records import MONEY_WORDS, OFFSETS, RecordKind, may_tell
 from server.region.region import Region
 
 # What the hot path needs: where this is compiled they are numbers of the machine.
@@ -98,12 +99,16 @@ class Pairs:
         audience: Audience,
         events: Events,
         outcomes: Outcomes,
+        rooms: Rooms,
     ) -> None:
         self._view, self._bytes = region.words, region.bytes
         self._words = machine.words_of(region.words)
         self._locks, self._log, self._ledger = locks, log, ledger
         self._bits, self._audience, self._events = bits, audience, events
         self._outcomes = outcomes
+        self._rooms = rooms
+        self._opened = region.layout["rooms"].at(0, "opened")
+        self._room_stride = region.layout["rooms"].stride
         self._last_event = region.log.index("last_pair_event")
         self._intent_event = log.intent + (
             region.layout["workers"].offsets["intent_event"]
@@ -135,7 +140,7 @@ class Pairs:
         """The same, with a note in UTF-8."""
         payee_at = self._ledger.account_of(payee)
         request = _Transfer(session, room, payee, amount, note, req_id, flagged, now, payee_at)
-        held = _ascending(session.lock, self._locks.account(payee) if payee_at else None)
+        held = ascending(session.lock, self._locks.account(payee) if payee_at else None)
         while True:
             self._locks.hold_all(held)
             try:
@@ -194,6 +199,9 @@ class Pairs:
             return _RECORDED
         if not self._bits.has(session.slot, request.room):
             raise NotJoined
+        if words[self._opened + request.room * self._room_stride]:
+            self._rooms.check_there(request.room)
+            self._rooms.check_speak(request.room, session.user)
         payee_at, account = request.payee_at, session.account
         if not payee_at:
             return _NO_USER
@@ -219,8 +227,7 @@ class Pairs:
             _EVENT_KIND, room, seq, user, 0, frame, now, request=NO_REQUEST, txn=txn
         )
         request.seq = seq
-        machine.store_block(self._words, self._bytes, self._intent_event, event)
-        self._words[self._last_event] = number  # before the head: see above
+        self.intend_event(event, number)
         machine.store_17(
             self._words, self._bytes, log.intent + 1,
             _TRANSFER, now, 0, user, request.payee, request.amount,
@@ -231,6 +238,11 @@ class Pairs:
         log.commit_reserved(txn, _PAYLOAD_WORDS)
         events.publish(event)
         return number
+
+    def intend_event(self, event: bytes, number: int) -> None:
+        """The event that will be published with the next record: its payload, and its number."""
+        machine.store_block(self._words, self._bytes, self._intent_event, event)
+        self._words[self._last_event] = number  # before the log's head: see above
 
     def _apply(self, request: _Transfer) -> None:
         """The after-values: balances and outcome."""
@@ -247,9 +259,9 @@ class Pairs:
             )  # fmt: skip
 
     def redo(self, record: Sequence[int]) -> None:
-        """The event of a committed transaction, if it has one and that is not published yet. For
-        the repair of the worker that was in the middle of it."""
-        if not record[_AT["room"]]:
+        """The event of a committed record, if it has one and that is not published yet. For the
+        repair of the worker that was in the middle of it."""
+        if not may_tell(record[_AT["kind"]]) or not record[_AT["room"]]:
             return
         at = self._intent_event * WORD
         size = _HEAD.unpack(self._bytes[at : at + _HEAD.size])[6]
@@ -257,7 +269,7 @@ class Pairs:
         self._events.finish(record[_AT["event"]], bytes(self._bytes[at:end]))
 
 
-def _ascending(one: Lock, other: Lock | None) -> tuple[Lock, ...]:
+def ascending(one: Lock, other: Lock | None) -> tuple[Lock, ...]:
     """Two accounts' locks in their order; once, where they are the same."""
     if other is None or other is one:
         return (one,)

@@ -5,7 +5,8 @@ It may be killed at any store and started over: each step leaves the same bytes 
 again, and the order of the steps is such that what a step needs is still there.
 
 1. The intents of the dead: redone where committed, else forgotten. The locks that they held are
-   still not free, so nobody has touched these accounts since.
+   still not free, so nobody has touched these accounts since. What is left behind the log's head of
+   a change that was not committed is cleared.
 2. The event that stands committed beyond the ring's head is completed from its slot.
 3. If the registry's lock was held, somebody died in the middle of a change there: what is derived
    from the slots is built anew. The lock is still held after that, so a repair that dies here
@@ -37,6 +38,7 @@ def repair(states: Sequence[State], now: int) -> Counter[str]:
     for state in states:
         _finish_intent(state, done)
     first = states[0]
+    first.log.drop_text()
     done["completed"] += first.events.complete()
     if "registry[0].lock" in unfree_locks(region):
         first.users.rebuild()
@@ -63,10 +65,14 @@ def _finish_intent(state: State, done: Counter[str]) -> None:
             state.users.apply(payload)
         elif record[1] == RecordKind.NEW_CLIENT:
             state.clients.apply(payload)
+        elif record[1] == RecordKind.BLOCK:
+            state.blocks.apply(payload)
         elif record[1] == RecordKind.NEW_FLOOR:
             state.clients.apply_floor(payload)
         else:
-            state.ledger.redo(record)
+            if record[1] < RecordKind.REGISTER:
+                state.ledger.redo(record)
+            state.changes.redo(record)
             state.pairs.redo(record)
     state.log.done()
 

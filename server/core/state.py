@@ -1,9 +1,13 @@
 """All of the shared state that one worker holds, put together."""
 
 from collections.abc import Callable
+from typing import Final
 
 from libproto.messages import MAX_BALANCE
 from server.core.audience import Audience
+from server.core.blocks import Blocks
+from server.core.boards import Boards
+from server.core.changes import Changes
 from server.core.chat import Chat
 from server.core.clients import Clients
 from server.core.events import Events
@@ -13,10 +17,14 @@ from server.core.memberships import Memberships
 from server.core.outcomes import Outcomes
 from server.core.pairs import Pairs
 from server.core.room_bits import RoomBits
+from server.core.rooms import Rooms
 from server.core.sessions import Sessions
 from server.core.users import Users
 from server.region.locks import CheckedLocks, Locks, init_locks
 from server.region.region import Region
+
+ALL_ROOMS: Final = 1 << 32
+"""Numbered rooms, where no room is opened by name."""
 
 
 class State:
@@ -31,13 +39,14 @@ class State:
         retention_s: float,
         *,
         max_balance: int = MAX_BALANCE,
+        numbered_rooms: int = ALL_ROOMS,
         clock_us: Callable[[], int] | None = None,
         check_locks: bool = False,
     ) -> None:
         """worker: its slot. clock_ns: CLOCK_MONOTONIC in nanoseconds. pause: sleeps for seconds.
-        retention_s: see Clients. max_balance: see Ledger. clock_us: in microseconds, for lived
-        time, where that is to go by another clock. check_locks: insist on the ranks of the
-        locks."""
+        retention_s: see Clients. max_balance: see Ledger. numbered_rooms: see Rooms. clock_us: in
+        microseconds, for lived time, where that is to go by another clock. check_locks: insist on
+        the ranks of the locks."""
         self.region = region
         self.worker = worker
         kind = CheckedLocks if check_locks else Locks
@@ -48,17 +57,28 @@ class State:
         self.audience = Audience(region)
         outcomes = Outcomes(region)
         self.events = Events(region, bits, outcomes)
-        self.memberships = Memberships(
-            region, self.locks, self.users, bits, self.audience, self.events
-        )
-        self.chat = Chat(region, self.locks, self.users, bits, self.audience, self.events, outcomes)
         clock_us = clock_us or (lambda: clock_ns() // 1000)
         self.clients = Clients(region, self.log, retention_s, clock_us)
+        self.rooms = Rooms(region, self.clients.lived, numbered_rooms)
+        self.boards = Boards(region, self.rooms)
+        self.blocks = Blocks(region, self.locks, self.log, self.users)
+        self.memberships = Memberships(
+            region, self.locks, self.users, bits, self.audience, self.events, self.rooms
+        )
+        self.chat = Chat(
+            region, self.locks, self.users, bits, self.audience, self.events, outcomes, self.rooms,
+            self.blocks,
+        )  # fmt: skip
         self.sessions = Sessions(region, self.locks, self.clients, self.memberships, worker)
         self.ledger = Ledger(region, self.locks, self.log, outcomes, max_balance)
         self.pairs = Pairs(
-            region, self.locks, self.log, self.ledger, bits, self.audience, self.events, outcomes
-        )
+            region, self.locks, self.log, self.ledger, bits, self.audience, self.events, outcomes,
+            self.rooms,
+        )  # fmt: skip
+        self.changes = Changes(
+            region, self.locks, self.log, self.users, self.ledger, bits, self.audience,
+            self.events, outcomes, self.rooms, self.boards, self.pairs,
+        )  # fmt: skip
         self.counters = region.layout["counters"].at(worker)
 
 

@@ -131,6 +131,12 @@ EVENTS: Final = (
     Event("loader_crashed", "error", "a fault while the state on disk was read; the server cannot"
           " start"),
     Event("loading", "info", "how much of the state the start has read from disk"),
+    Event(
+        "data_directory_converted",
+        "warning",
+        "the data directory had the older format `from_format`: this version goes on with it, and "
+        "older versions cannot any more",
+    ),
     Event("loaded", "info", "the state on disk is in the region, as of `txn_id`"),
     Event("new_data_directory", "warning", "`path` was empty: a new bank begins in it"),
     Event("history_damaged", "warning", "the journal is damaged below a snapshot: nothing is lost"

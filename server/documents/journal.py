@@ -30,7 +30,12 @@ from server.journal.format import (
     ROOMS,
     SEGMENT,
     SNAPSHOT,
+    SNAPSHOT_3,
+    SNAPSHOT_BLOCK,
     SNAPSHOT_CLIENT,
+    SNAPSHOT_NAMED,
+    SNAPSHOT_OFFER,
+    SNAPSHOT_ROLE,
     SNAPSHOT_ROOM,
     SNAPSHOT_USER,
     SNAPSHOTS,
@@ -335,9 +340,14 @@ A good way through damage: copy the directory; `verify`; `repair`, and read what
 
 ## Other formats
 
-This version reads format {FORMAT_VERSION}. A directory of another format is refused in a sentence,
-as a whole, and not changed; a file of another format in it likewise. From format {FORMAT_VERSION}
-on every change of the format comes with a converter.
+This version writes format {FORMAT_VERSION}, and reads format 3 as well. A server that starts with a
+directory of format 3 makes it one of format {FORMAT_VERSION}: the file «{IDENTITY}» says so from
+then on, the files that are there stay as they are, and new ones have the new format; older versions
+read nothing of it any more. Format 4 added named rooms, boards and blocks: kinds of records in the
+journal, and what is kept of them in snapshots.
+
+A directory of another format is refused in a sentence, as a whole, and not changed; a file of
+another format in it likewise. From format 3 on every change of the format comes with a converter.
 
 Formats 1 and 2 were those of versions that were never published, and have no converter. To carry on
 with one, start the version that wrote it and stop it cleanly. Its `tradechat-admin journal dump
@@ -365,8 +375,9 @@ def document() -> str:
         _words(EVENT),
         _header(SPILL),
         "\n## Snapshots\n",
-        "A snapshot is a header, then the users, then the clients, then the rooms.",
+        "A snapshot is a header, then what it counts, in that order.",
         _header(SNAPSHOT),
+        _header(SNAPSHOT_3),
         "\n### A user in a snapshot\n",
         _records(SNAPSHOT_USER, 0),
         "\n### A client in a snapshot\n",
@@ -374,6 +385,14 @@ def document() -> str:
         _OUTCOMES,
         "\n### A room in a snapshot\n",
         _records(SNAPSHOT_ROOM, 0),
+        "\n### A room that was opened by name, in a snapshot\n",
+        _records(SNAPSHOT_NAMED, 0),
+        "\n### A role in a snapshot\n",
+        _records(SNAPSHOT_ROLE, 0),
+        "\n### An offer in a snapshot\n",
+        _records(SNAPSHOT_OFFER, 0),
+        "\n### A block in a snapshot\n",
+        _records(SNAPSHOT_BLOCK, 0),
         "\n## The position\n",
         "A header, twice, in a sector of 512 bytes each.",
         _header(POSITION),

@@ -56,8 +56,11 @@ WRITERS: Final = {
     "sessions": "the session's own worker, under the registry lock, or a repair after its death; a "
     "worker whose LOGIN supersedes it sets `mark`, under the user's account lock, and clears "
     "`rooms`; `next` and `previous` any worker, under the registry lock",
-    "rooms": "any worker, under the event lock; `members` under the registry lock as well; "
-    "`kept` the archive",
+    "rooms": "any worker, under the event lock; `members` under the registry lock as well, what "
+    "follows `kept` under the log lock as well; `kept` the archive",
+    "roles": "any worker, under the log and event locks",
+    "offers": "any worker, under the log and event locks",
+    "blocks": "any worker, under the registry lock",
     "presence": "each worker its own column, without a lock",
     "txn_ring": "any worker, under the log lock",
     "event_ring": "any worker, under the event lock",
@@ -80,12 +83,14 @@ _OUTCOME_MEANINGS: Final = {
     "req_id": "of the request; 0: none yet",
     "txn_id": "of its transaction; 0: it was a message",
     "balance": "the caller's after it, minor units; of a message when it was executed, "
-    "microseconds since the Unix epoch",
-    "target": "kind * 2^32 + payee, the kind as in the log; of a message its opcode * 2^32 + room "
-    "or recipient",
-    "amount": "minor units; 0 of a message",
+    "microseconds since the Unix epoch; of a ROOM_OPEN the room",
+    "target": "kind * 2^32 + payee, the kind as in the log; of a message, and of a change of a "
+    "room or board, its opcode * 2^32 + room or recipient",
+    "amount": "minor units; 0 of a message; of a ROOM_SET the access, of a ROOM_ROLE role * 2^32 + "
+    "user, of a BOARD_REMOVE the entry_id",
     "seq": "room_seq of the event, or number in the inbox; 0: there is none",
-    "digest": "of what was said, to tell one request from another",
+    "digest": "of what was said, to tell one request from another; of a ROOM_ROLE the seconds, of "
+    "a BOARD_TAKE the entry_id",
 }
 assert tuple(_OUTCOME_MEANINGS) == OUTCOME_FIELDS
 

@@ -12,16 +12,39 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from libproto.messages import OUTCOME_WINDOW, USERNAME_PATTERN, Opcode
+from server.core.changes import outcome_of
 from server.journal.errors import Inconsistent
 from server.journal.format import EVENT_HEAD, EventHead, event_size
 from server.journal.money import BEFORE, ROW_WORDS, Money, fold_money
+from server.journal.rooms import NamedRooms
 from server.region.layout import MARKED, OUTCOME_WORDS, RAISED, TARGET_KIND_SHIFT, WORD
-from server.region.records import INBOX, OFFSETS, RECORD_SIZE, RecordKind
+from server.region.records import (
+    CHANGE_WORDS,
+    FIRST_CHANGE,
+    INBOX,
+    OFFSETS,
+    RECORD_SIZE,
+    RecordKind,
+)
 
-_REGISTER, _NEW_CLIENT, _NEW_FLOOR, _EVENTS_LOST = map(int, list(RecordKind)[3:])
+_REGISTER, _NEW_CLIENT, _NEW_FLOOR, _EVENTS_LOST, _TEXT, _BLOCK = map(
+    int,
+    (
+        RecordKind.REGISTER,
+        RecordKind.NEW_CLIENT,
+        RecordKind.NEW_FLOOR,
+        RecordKind.EVENTS_LOST,
+        RecordKind.TEXT,
+        RecordKind.BLOCK,
+    ),
+)
+_KINDS: Final = (_REGISTER, _NEW_CLIENT, _NEW_FLOOR, _EVENTS_LOST, _TEXT, _BLOCK)
 _NO_OUTCOMES: Final = array("Q", bytes(ROW_WORDS * WORD))
 
 _OPENING: Final = Struct("<8Q")  # of a record that is not of money: what tells anything but names
+_unpack_change: Final = Struct(f"<{CHANGE_WORDS}Q").unpack_from
+_TEXT_AT: Final = OFFSETS[RecordKind.TEXT]["text"] * WORD
+_CHANGE: Final = OFFSETS[RecordKind.ROOM_OPENED]
 _pack_outcome = Struct(f"<{OUTCOME_WORDS}Q").pack_into
 _PROFILE: Final = OFFSETS[RecordKind.REGISTER]["iterations"] * WORD
 _NAME: Final = slice(WORD, WORD + 32)  # of a profile
@@ -63,6 +86,12 @@ class Books(Money):
         # by client slot
         self.marks: list[int] = []  # bits: see the layout of the region
         self.slots: dict[tuple[int, int], int] = {}  # by user and client_id
+        self.named = NamedRooms()
+        self.blocks: set[tuple[int, int]] = set()  # user ids: who blocks whom
+
+    def take(self, txn: int, room: int, entry: int, owner: int, price: int) -> None:
+        """See Money."""
+        self.named.take(txn, room, entry, owner, price)
 
     def apply(self, records: bytes | memoryview) -> None:
         """Fold whole records in the order of their txn_id, those at or below `txn` left out.
@@ -74,11 +103,14 @@ class Books(Money):
         assert not end % RECORD_SIZE, "whole records"
         while at < end and int.from_bytes(records[at : at + WORD], "little") <= self.txn:
             at += RECORD_SIZE
-        while (at := fold_money(self, records, at)) < end:
-            record = _OPENING.unpack_from(records, at)
+        while (then := fold_money(self, records, at)) < end:
+            record = _OPENING.unpack_from(records, then)
             txn, kind, time, supply = record[:4]
-            if kind not in (_REGISTER, _NEW_CLIENT, _NEW_FLOOR, _EVENTS_LOST):
+            if kind not in _KINDS and kind < FIRST_CHANGE:
                 raise Inconsistent(txn, f"there is no kind {kind}")
+            if self.named.awaits_change and (then > at or (kind != _TEXT and kind < FIRST_CHANGE)):
+                raise Inconsistent(txn, "the change whose text was before it is missing")
+            at = then
             if time < self.time:
                 raise Inconsistent(txn, BEFORE)
             self.time = time
@@ -90,10 +122,18 @@ class Books(Money):
                 self.new_client(txn, *record[4:8])
             elif kind == _NEW_FLOOR:
                 self._new_floor(txn, *record[4:8])
+            elif kind == _TEXT:
+                self.named.add_text(txn, records[at + _TEXT_AT : at + RECORD_SIZE])
+            elif kind >= FIRST_CHANGE:
+                self._change(_unpack_change(records, at))
+            elif kind == _BLOCK:
+                self._block(txn, *record[4:7])
             else:
                 self._settle(txn, *record[4:8])
                 settled.add(record[4])
             at += RECORD_SIZE
+        if self.named.awaits_change:
+            raise Inconsistent(self.txn, "the change whose text it is is missing")
         for first_event in settled:
             self.lost.pop(first_event, None)
 
@@ -105,6 +145,7 @@ class Books(Money):
             self.rooms.clear()
             self.direct_seqs = [0] * len(self.direct_seqs)
             self.skips = 0
+            self.named.begin_anew()
         self.ring, self.epoch = ring, epoch
         self.skips += skip
 
@@ -200,6 +241,40 @@ class Books(Money):
             opcode << TARGET_KIND_SHIFT | to, 0, event.seq, event.digest,
         )  # fmt: skip
         self.newest[slot] = max(self.newest[slot], event.req_id)
+
+    def _block(self, txn: int, user: int, blocked: int, on: int) -> None:
+        if not (0 < user <= self.users and 0 < blocked <= self.users and user != blocked):
+            raise Inconsistent(txn, f"user {user} cannot block user {blocked}")
+        if on:
+            self.blocks.add((user, blocked))
+        else:
+            self.blocks.discard((user, blocked))
+
+    def _change(self, record: tuple[int, ...]) -> None:
+        """A change of a room or a board. Inconsistent."""
+        txn, client, user = record[0], record[_CHANGE["client_slot"]], record[_CHANGE["user"]]
+        if not (
+            record[_CHANGE["room"]] and record[_CHANGE["room_seq"]] and record[_CHANGE["event"]]
+        ):
+            raise Inconsistent(txn, "it has no event")
+        self.named.apply(record, self.users)
+        if not client:
+            return
+        slot, client_id = client - 1, record[_CHANGE["client_id"]]
+        if self.slots.get((user, client_id)) != slot:
+            raise Inconsistent(txn, f"client {client_id} of user {user} is not in slot {slot}")
+        if record[_CHANGE["again"]]:
+            return
+        found = outcome_of(record)
+        at = slot * ROW_WORDS + found.req_id % OUTCOME_WINDOW * OUTCOME_WORDS
+        if self.outcomes[at] == found.req_id:
+            raise Inconsistent(txn, f"request {found.req_id} was executed before")
+        if found.req_id < self.floors[slot]:
+            why = f"request {found.req_id} is older than its client's record ({self.floors[slot]})"
+            raise Inconsistent(txn, why)
+        if found.req_id + OUTCOME_WINDOW > self.newest[slot] and self.outcomes[at] < found.req_id:
+            _pack_outcome(self.outcomes, at * WORD, *found)
+            self.newest[slot] = max(self.newest[slot], found.req_id)
 
     # ---- users and clients
 

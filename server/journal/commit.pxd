@@ -5,7 +5,7 @@ from server.journal.writer cimport Writer
 from server.region cimport histogram, machine
 from server.region.machine cimport Words
 
-cdef uint64_t _KIND, _EVENT, _TRANSFER, _PAYMENT, _WORD, _RECORD_SIZE, _RECORD_WORDS, _NO_JOURNAL
+cdef uint64_t _KIND, _EVENT, _TRANSFER, _TAKEN, _TEXT, _FIRST_CHANGE, _PAYMENT, _WORD, _RECORD_SIZE, _RECORD_WORDS, _NO_JOURNAL
 cdef uint64_t _SIZES_FIRST, _TIMES_FIRST
 cdef int64_t _LEAVE_BYTES, _TXN_BYTES
 
@@ -39,7 +39,9 @@ cdef class Committer:
         took=uint64_t,
     )
     cpdef uint64_t commit(self) except? 0
-    @cython.locals(words=Words, place=uint64_t, slot=uint64_t)
+    @cython.locals(
+        words=Words, place=uint64_t, slot=uint64_t, kind=uint64_t, before=uint64_t, tells=bint,
+    )
     cdef uint64_t _before_pair(self, uint64_t count, uint64_t head) noexcept
     @cython.locals(place=uint64_t, first=uint64_t)
     cdef list _slots(self, uint64_t count)

@@ -27,12 +27,19 @@ from server.journal.writer import OVERHEAD, Writer
 from server.region import histogram, machine
 from server.region.histogram import SIZES_FIRST, TIMES_FIRST
 from server.region.layout import WORD, Capacities, frame_words, leave_words
-from server.region.records import OFFSETS, RECORD_SIZE, RECORD_WORDS, RecordKind
+from server.region.records import (
+    FIRST_CHANGE,
+    OFFSETS,
+    RECORD_SIZE,
+    RECORD_WORDS,
+    RecordKind,
+)
 from server.region.region import Region
 
 # What a batch needs: where this is compiled they are numbers of the machine.
 _KIND, _EVENT = OFFSETS[RecordKind.TRANSFER]["kind"], OFFSETS[RecordKind.TRANSFER]["event"]
-_TRANSFER, _PAYMENT = int(RecordKind.TRANSFER), int(SlotKind.PAYMENT)
+_TRANSFER, _TAKEN = int(RecordKind.TRANSFER), int(RecordKind.OFFER_TAKEN)
+_TEXT, _FIRST_CHANGE, _PAYMENT = int(RecordKind.TEXT), FIRST_CHANGE, int(SlotKind.PAYMENT)
 _WORD, _RECORD_SIZE, _RECORD_WORDS = WORD, RECORD_SIZE, RECORD_WORDS
 _NO_JOURNAL = NO_JOURNAL
 _SIZES_FIRST, _TIMES_FIRST = SIZES_FIRST, TIMES_FIRST
@@ -211,12 +218,17 @@ class Committer:
 
     def _before_pair(self, count: int, head: int) -> int:
         """How many transactions come before one whose event comes after event `head`: that one
-        waits for the next batch, with its event."""
-        words = self._words
+        waits for the next batch, with its text and its event."""
+        words, before = self._words, 0  # before: a text that what comes now may be of
         for place in range(count):
             slot = self._ring + (self._txn + 1 + place & self._mask) * _RECORD_WORDS
-            if words[slot + _KIND] == _TRANSFER and words[slot + _EVENT] > head:
-                return place
+            kind = words[slot + _KIND]
+            if kind == _TEXT:
+                continue
+            tells = kind in (_TRANSFER, _TAKEN) or kind >= _FIRST_CHANGE
+            if tells and words[slot + _EVENT] > head:
+                return before
+            before = place + 1
         return count
 
     def _slots(self, count: int) -> list[memoryview]:

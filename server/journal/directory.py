@@ -10,11 +10,13 @@ from typing import Final, NamedTuple
 from server.journal.disk import Disk, read_file
 from server.journal.errors import JournalError, OtherFormat
 from server.journal.format import (
+    FIRST_READ,
     FORMAT_VERSION,
     IDENTITY,
     IDLE_FILE,
     JOURNAL,
     POSITION_FILE,
+    READ_FORMATS,
     ROOMS,
     SNAPSHOTS,
     TEMPORARY,
@@ -27,6 +29,7 @@ _FORMAT: Final = re.compile(_FIRST + r"\d{1,9}")
 _SUM: Final = b"crc %016x\n"
 _SUM_SIZE: Final = len(_SUM % 0)
 _DAMAGED: Final = "{} is damaged: take it from a backup of the directory"
+_READ: Final = tuple(f"{_FIRST}{each}" for each in READ_FORMATS)
 _NEW_IDENTITY: Final = IDENTITY + TEMPORARY
 _NO_DATA: Final = re.compile(r"lost\+found|\..*|.*\.log")
 """What may stand in a directory that is new."""
@@ -117,8 +120,6 @@ class DataDirectory:
             for each in (self.path, *self._directories):
                 disk.make_directory(each)
                 _check_writable(disk, each)
-            if not _has_sum(read_file(disk, self.identity_file)):
-                self.change_identity(disk, kept)  # written before there was a checksum
             return kept
         self._clear(disk)
         for each in self._directories:
@@ -179,6 +180,16 @@ class DataDirectory:
                     "backup"
                 )
 
+    def convert(self, disk: Disk) -> int:
+        """Make a directory of an older format one of this, durably: what older versions have
+        written is read as it is, and they read nothing of it any more. Answers the format that it
+        had; 0: this one. OtherFormat, OSError."""
+        first = read_file(disk, self.identity_file).decode("ascii", "replace").split("\n")[0]
+        if first == f"{_FIRST}{FORMAT_VERSION}":
+            return 0
+        self.change_identity(disk, self.identity(disk))
+        return int(first.removeprefix(_FIRST))
+
     def check_repaired(self, disk: Disk) -> None:
         """DirectoryUnusable: a repair was interrupted."""
         if self.begun_repair(disk):
@@ -202,7 +213,7 @@ class DataDirectory:
         if _has_sum(data) and data != _with_sum(data[:-_SUM_SIZE]):
             raise OtherFormat(_DAMAGED.format(path))
         first, *rest = data.decode("ascii", "replace").split("\n")
-        if _FORMAT.fullmatch(first) and first != f"{_FIRST}{FORMAT_VERSION}":
+        if _FORMAT.fullmatch(first) and first not in _READ:
             raise OtherFormat(
                 f"{path} says {first!r}, and this version of tradechat reads format "
                 f"{FORMAT_VERSION}: start the version that wrote it; docs/JOURNAL.md says under "
@@ -214,7 +225,8 @@ class DataDirectory:
             becoming = int("".join(rest[2:]) or "0", 16)
         except (ValueError, IndexError):
             secret, log_id, becoming = b"", 0, 0
-        if not _FORMAT.fullmatch(first) or len(secret) != _SECRET_SIZE or not log_id:
+        has_sum = _has_sum(data) or first == f"{_FIRST}{FIRST_READ}"  # from the next format on
+        if not has_sum or not _FORMAT.fullmatch(first) or len(secret) != _SECRET_SIZE or not log_id:
             raise OtherFormat(_DAMAGED.format(path))
         return Identity(secret, log_id), becoming
 

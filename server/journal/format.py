@@ -27,15 +27,20 @@ from libproto.messages import OUTCOME_WINDOW
 from server.region.layout import (
     EVENT_FIELDS,
     MARKED,
+    NAME_MAX,
     OUTCOME_FIELDS,
     OUTCOME_WORDS,
     RAISED,
     WORD,
 )
-from server.region.records import RECORD_SIZE, RecordField
+from server.region.records import RECORD_SIZE, TEXT_MAX, RecordField
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 """Of the data directory, all its files together."""
+FIRST_READ: Final = 3
+READ_FORMATS: Final = (FIRST_READ, FORMAT_VERSION)
+"""Formats of files that are read. A server makes a directory of an older one its own at the start
+(`DataDirectory.convert`): format 4 added records to the log, and what they change to snapshots."""
 
 crc64 = mkPredefinedCrcFun("crc-64-we")
 """crc64(data, crc=0) -> int: CRC-64/WE of bytes or a memoryview, going on from `crc`."""
@@ -295,10 +300,19 @@ ROOM_RECORD: Final = (
 """The words before the body of a CHAT_BROADCAST or DIRECT_MESSAGE, which zeros fill up to whole
 words."""
 
+_OF_ROOMS: Final = (
+    HeaderField("named", "rooms that were opened by name: how many"),
+    HeaderField("roles", "how many"),
+    HeaderField("offers", "how many"),
+    HeaderField("blocks", "how many"),
+    HeaderField("lived", "microseconds that servers have lived, as far as their batches tell"),
+    HeaderField("batch_time", "time of the last batch, as it has it"),
+)
 SNAPSHOT: Final = Header(
     "snapshot header",
     "A snapshot: the state at the end of a batch. Its users follow, from user id 1 on, then its "
-    "clients, from slot 0 on, then its rooms, from room 1 on.",
+    "clients, from slot 0 on, then its rooms, from room 1 on, then those that were opened by name, "
+    "the roles in them, the offers of all boards, ascending, and who blocks whom.",
     magic("trdsnaps"),
     (
         _MAGIC,
@@ -318,9 +332,16 @@ SNAPSHOT: Final = Header(
         HeaderField("users", "how many"),
         HeaderField("clients", "how many"),
         HeaderField("rooms", "how many"),
-        HeaderField("length", "bytes of the users, clients and rooms together"),
+        *_OF_ROOMS,
+        HeaderField("length", "bytes of all that follows the header"),
         _CRC,
     ),
+)
+SNAPSHOT_3: Final = Header(
+    "snapshot header of format 3",
+    "What a snapshot of format 3 opens with; it has no rooms with names, and no blocks.",
+    SNAPSHOT.magic,
+    tuple(each for each in SNAPSHOT.fields if each not in _OF_ROOMS),
 )
 SNAPSHOT_USER: Final = (
     RecordField("registered", "microseconds since the Unix epoch"),
@@ -353,6 +374,35 @@ SNAPSHOT_CLIENT: Final = (
 )
 
 SNAPSHOT_ROOM: Final = (RecordField("last_seq", "room_seq of the newest event"),)
+SNAPSHOT_NAMED: Final = (
+    RecordField("room", "room id"),
+    RecordField("opened", "txn_id by which it was opened the last time"),
+    RecordField("first_seq", "room_seq of its first event since; 0: its numbers began anew since"),
+    RecordField("owner", "user id; 0: it is closed"),
+    RecordField("access", "0 public, 1 by invitation, 2 closed"),
+    RecordField("closed", "when, microseconds since the Unix epoch"),
+    RecordField("name", "zero-padded", NAME_MAX // WORD, "text"),
+    RecordField("topic", "zero-padded", TEXT_MAX // WORD, "text"),
+)
+SNAPSHOT_ROLE: Final = (
+    RecordField("room", "room id"),
+    RecordField("user", "user id"),
+    RecordField("role", "RoomRole"),
+    RecordField("below", "of who is muted or banned, the role that is back afterwards"),
+    RecordField("until", "when a mute or ban ends, by `lived`; 0: never"),
+)
+SNAPSHOT_OFFER: Final = (
+    RecordField("entry_id", "txn_id that added it"),
+    RecordField("room", "room id"),
+    RecordField("time", "when it was added, microseconds since the Unix epoch"),
+    RecordField("user", "its owner"),
+    RecordField("price", "minor units; 0: a note"),
+    RecordField("text", "zero-padded", TEXT_MAX // WORD, "text"),
+)
+SNAPSHOT_BLOCK: Final = (
+    RecordField("user", "user id of who blocks"),
+    RecordField("blocked", "user id of who is blocked"),
+)
 
 POSITION: Final = Header(
     "position",

@@ -12,7 +12,7 @@ from struct import Struct
 from typing import Final
 
 from server.journal.disk import Disk, read_file
-from server.journal.format import FORMAT_VERSION, IDLE, IDLE_CLIENT, TEMPORARY, crc64
+from server.journal.format import FORMAT_VERSION, IDLE, IDLE_CLIENT, READ_FORMATS, TEMPORARY, crc64
 from server.region.layout import WORD
 from server.region.region import Region
 
@@ -85,7 +85,7 @@ def _fault(data: memoryview, txn: int) -> str:
     body = data[IDLE.size :]
     if magic != IDLE.magic or crc64(body, crc64(data[: IDLE.size - WORD])) != crc:
         return "it is damaged"
-    if version != FORMAT_VERSION:
+    if version not in READ_FORMATS:
         return f"it has format {version}, and this program reads {FORMAT_VERSION}"
     if of_txn != txn:
         return f"it is of transaction {of_txn}, and the state of {txn}"

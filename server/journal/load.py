@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from server.core.rooms import likeness
 from server.core.state import State
 from server.journal.books import Books
 from server.journal.disk import Disk
@@ -28,6 +29,7 @@ from server.region.records import (
     SUPPLY,
     TIME,
     RecordKind,
+    may_tell,
 )
 from server.region.region import Region
 
@@ -157,6 +159,7 @@ def make_snapshot(
 def fold(books: Books, batch: Batch) -> None:
     """Apply a batch's records. Damaged."""
     head = batch.head
+    books.named.pass_time(head.kind, head.time)
     try:
         if head.kind == BatchKind.BEGIN:
             books.begin(head.ring, head.skip, head.epoch)
@@ -191,7 +194,7 @@ def _told(batch: Batch) -> dict[int, tuple[int, int, int]]:
     if tell_of_events(words):
         for place in range(batch.count):
             first = place * RECORD_WORDS
-            if words[first + at["kind"]] == RecordKind.TRANSFER and words[first + at["event"]]:
+            if may_tell(words[first + at["kind"]]) and words[first + at["event"]]:
                 room, seq, number = (words[first + at[n]] for n in ("room", "room_seq", "event"))
                 said[batch.first + place] = room, seq, number
     return said
@@ -247,7 +250,10 @@ def check_room(region: Region, books: Books) -> None:
     for setting, there_are, room in (
         ("accounts", books.users, capacities.accounts),
         ("clients", books.clients, capacities.clients),
-        ("rooms", max(books.rooms, default=0), capacities.rooms),
+        ("rooms", max(books.rooms.keys() | books.named.rooms, default=0), capacities.rooms),
+        ("offers", len(books.named.offers), capacities.offers),
+        ("blocks", len(books.blocks), capacities.blocks),
+        ("room_roles", len(books.named.roles), capacities.roles),
     ):
         if there_are > room:
             raise JournalError(
@@ -271,6 +277,7 @@ def fill(region: Region, loaded: Loaded, now: int, idleness: Idleness) -> Damage
     _fill_clients(state, books, now, idleness)
     damaged = _fill_log(region, loaded)
     _fill_rooms(region, books)
+    _fill_named(state, books)
     return damaged
 
 
@@ -339,6 +346,33 @@ def _fill_ring(region: Region, reader: Reader, start: Position | None) -> None:
             at, record = ring.at(txn % ring.records) * WORD, (txn - batch.first) * RECORD_SIZE
             region.bytes[at : at + RECORD_SIZE] = batch.records[record : record + RECORD_SIZE]
     region.log.first = max(oldest, head + 1 - ring.records)
+
+
+def _fill_named(state: State, books: Books) -> None:
+    """Rooms that were opened by name, the roles in them, and the boards."""
+    region, rooms, named = state.region, state.region.layout["rooms"], books.named
+    for number, room in named.rooms.items():
+        values = {
+            "opened": room.opened,
+            "first_seq": room.first_seq,
+            "access": room.access,
+            "owner": room.owner,
+            "closed": room.closed,
+            "likeness": likeness(room.name.decode()) if room.is_open else 0,
+        }
+        for field, value in values.items():
+            region.words[rooms.at(number, field)] = value
+        for field, text in (("name", room.name), ("topic", room.topic)):
+            at = rooms.at(number, field) * WORD
+            region.bytes[at : at + len(text)] = text
+    lived = state.clients.lived()
+    for (number, user), (role, below, until) in named.roles.items():
+        ends = max(1, lived + until - named.lived) if until else 0
+        state.rooms.set_role(number, user, role, below, ends, anywhere=True)
+    for block in books.blocks:
+        state.blocks.store(*block, 1)
+    for offer in named.offers.values():
+        state.boards.put(offer, is_new=True)
 
 
 def _fill_rooms(region: Region, books: Books) -> None:

@@ -4,7 +4,7 @@ from libc.stdint cimport uint64_t
 from server.region cimport machine
 from server.region.machine cimport Words
 
-cdef uint64_t _DEPOSIT, _WITHDRAW, _TRANSFER, _IN_ROOM
+cdef uint64_t _DEPOSIT, _WITHDRAW, _TRANSFER, _TAKEN, _IN_ROOM, _TAKE
 cdef uint64_t _MAX_BALANCE, _WORD, _RECORD_SIZE, _ROW_WORDS, _WINDOW, _OUTCOME_WORDS, _KIND_SHIFT
 
 cdef uint64_t _RECORD_WORDS, _EVENT

@@ -19,13 +19,14 @@ ROW_WORDS: Final = OUTCOME_WINDOW * OUTCOME_WORDS
 """Words of a client's outcomes, laid out as in the region."""
 BEFORE: Final = "its time is before that of the transaction before it"
 
-_DEPOSIT, _WITHDRAW, _TRANSFER = map(
-    int, (RecordKind.DEPOSIT, RecordKind.WITHDRAW, RecordKind.TRANSFER)
+_DEPOSIT, _WITHDRAW, _TRANSFER, _TAKEN = map(
+    int,
+    (RecordKind.DEPOSIT, RecordKind.WITHDRAW, RecordKind.TRANSFER, RecordKind.OFFER_TAKEN),
 )
 _MAX_BALANCE, _WORD, _RECORD_SIZE, _ROW_WORDS = MAX_BALANCE, WORD, RECORD_SIZE, ROW_WORDS
 _WINDOW, _OUTCOME_WORDS, _KIND_SHIFT = OUTCOME_WINDOW, OUTCOME_WORDS, TARGET_KIND_SHIFT
 _RECORD_WORDS, _EVENT = RECORD_WORDS, OFFSETS[RecordKind.TRANSFER]["event"]
-_IN_ROOM = int(Opcode.TRANSFER_IN_ROOM)
+_IN_ROOM, _TAKE = int(Opcode.TRANSFER_IN_ROOM), int(Opcode.BOARD_TAKE)
 
 _unpack: Final = Struct(f"<{MONEY_WORDS}Q").unpack_from
 assert list(OFFSETS[RecordKind.TRANSFER]) == [
@@ -59,6 +60,10 @@ class Money:
         self.newest = array("Q")
         self.floors = array("Q")
         self.outcomes = array("Q")  # ROW_WORDS each
+
+    def take(self, txn: int, room: int, entry: int, owner: int, price: int) -> None:
+        """An offer leaves its board, as it is paid for. Inconsistent."""
+        raise NotImplementedError  # boards are for the subclass to know
 
     @property
     def users(self) -> int:
@@ -106,7 +111,7 @@ def fold_money(of: Money, records: bytes, at: int) -> int:
         if number <= txn or number - txn != 1:
             raise _misplaced(txn, number)
         txn, before = number, supply
-        if kind == _TRANSFER:
+        if kind in (_TRANSFER, _TAKEN):
             wrong = not payer or not payee or payer == payee
         elif kind == _DEPOSIT:
             wrong = payer != 0 or not payee or amount > _MAX_BALANCE
@@ -122,6 +127,8 @@ def fold_money(of: Money, records: bytes, at: int) -> int:
         newest_time = time
         if wrong or supply_after != supply or not amount or payer > users or payee > users:
             raise _wrong(records, at, before)
+        if kind == _TAKEN:
+            of.take(txn, room, digest, payee, amount)
         if room or room_seq or event or digest:
             _check_event(records, at)
         if last_txn[payer] != payer_previous or last_txn[payee] != payee_previous:
@@ -164,9 +171,11 @@ def fold_money(of: Money, records: bytes, at: int) -> int:
             latest = newest[slot]
             # Otherwise an event that was executed after it stands before it.
             if (latest < _WINDOW or req_id > latest - _WINDOW) and outcomes[outcome] < req_id:
-                if room:
-                    kind = _IN_ROOM
                 target, balance = payee, payer_after
+                if kind == _TAKEN:
+                    kind, target = _TAKE, room
+                elif room:
+                    kind = _IN_ROOM
                 if not payer:
                     target, balance = 0, payee_after
                 machine.pack_7(
@@ -190,7 +199,7 @@ def _check_event(records: bytes, at: int) -> None:
     """A transaction that is told in a room names the event that tells it. Inconsistent."""
     record = _unpack(records, at)
     room, room_seq, event = record[14:17]
-    if record[1] != _TRANSFER or not (room and room_seq and event):
+    if record[1] not in (_TRANSFER, _TAKEN) or not (room and room_seq and event):
         raise Inconsistent(record[0], f"it has half an event, {event}, of room {room}")
 
 
@@ -199,7 +208,7 @@ def _wrong(records: bytes, at: int, before: int) -> Inconsistent:
     txn, kind, _, supply_after, payer, payee, amount, *_ = _unpack(records, at)
     supply = before + {_DEPOSIT: amount, _WITHDRAW: -amount}.get(kind, 0)
     why = f"there is no user {max(payer, payee)}" if amount else "an amount of 0"
-    if kind == _TRANSFER and (not payer or not payee or payer == payee):
+    if kind in (_TRANSFER, _TAKEN) and (not payer or not payee or payer == payee):
         why = f"a transfer from user {payer} to user {payee}"
     elif kind == _DEPOSIT and (payer or not payee):
         why = f"a deposit from user {payer} to user {payee}"

@@ -20,6 +20,7 @@ from server.journal.format import (
     BATCH,
     BATCH_END,
     FORMAT_VERSION,
+    READ_FORMATS,
     SEGMENT,
     BatchHead,
     BatchKind,
@@ -236,7 +237,7 @@ class Reader:
         """The header of a segment. Damaged, OtherFormat."""
         if head is None:
             raise Damaged(path, 0, _BAD_HEADER)
-        if head.format != FORMAT_VERSION:
+        if head.format not in READ_FORMATS:
             raise OtherFormat(
                 f"{path} has format {head.format}, and this program reads {FORMAT_VERSION}"
             )

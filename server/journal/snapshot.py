@@ -13,24 +13,36 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from libproto.messages import MAX_BALANCE
+from server.core.boards import Offer
+from server.core.rooms import plain
 from server.journal.books import Books
 from server.journal.disk import Disk, read_file
 from server.journal.errors import Damaged, Foreign, Inconsistent, OtherFormat
 from server.journal.format import (
+    FIRST_READ,
     FORMAT_VERSION,
     MARKS_SHIFT,
+    READ_FORMATS,
     SNAPSHOT,
+    SNAPSHOT_3,
+    SNAPSHOT_BLOCK,
     SNAPSHOT_CLIENT,
+    SNAPSHOT_NAMED,
+    SNAPSHOT_OFFER,
+    SNAPSHOT_ROLE,
     SNAPSHOT_ROOM,
     SNAPSHOT_USER,
     TEMPORARY,
+    Header,
     crc64,
     numbers_in,
     twice_numbered,
 )
 from server.journal.money import ROW_WORDS
 from server.journal.reader import Position
-from server.region.layout import OUTCOME_WORDS, RAISED, WORD
+from server.journal.rooms import NamedRoom, NamedRooms
+from server.region.layout import NAME_MAX, OUTCOME_WORDS, RAISED, WORD
+from server.region.records import TEXT_MAX
 
 SUFFIX: Final = "snapshot"
 KEEP: Final = 2
@@ -39,11 +51,17 @@ KEEP: Final = 2
 _PROFILE_WORDS: Final = sum(f.words for f in SNAPSHOT_USER) - 5
 _USER: Final = Struct(f"<5Q{_PROFILE_WORDS * WORD}s")
 _ROOM: Final = Struct(f"<{len(SNAPSHOT_ROOM)}Q")
+_NAMED: Final = Struct(f"<6Q{NAME_MAX}s{TEXT_MAX}s")
+_ROLE: Final = Struct(f"<{len(SNAPSHOT_ROLE)}Q")
+_OFFER: Final = Struct(f"<5Q{TEXT_MAX}s")
+_BLOCK: Final = Struct(f"<{len(SNAPSHOT_BLOCK)}Q")
 _CLIENT: Final = Struct(f"<4Q{ROW_WORDS * WORD}s")
 assert [f.name for f in SNAPSHOT_USER[:6]] == [
     "registered", "last_seen", "balance", "last_txn", "direct_seq", "iterations",
 ]  # fmt: skip
 assert sum(f.words for f in SNAPSHOT_CLIENT) * WORD == _CLIENT.size
+assert sum(f.words for f in SNAPSHOT_NAMED) * WORD == _NAMED.size
+assert sum(f.words for f in SNAPSHOT_OFFER) * WORD == _OFFER.size
 
 
 class SnapshotHead(NamedTuple):
@@ -65,6 +83,12 @@ class SnapshotHead(NamedTuple):
     users: int
     clients: int
     rooms: int
+    named: int
+    roles: int
+    offers: int
+    blocks: int
+    lived: int
+    batch_time: int
     length: int
     crc: int
 
@@ -170,14 +194,30 @@ def pack(log_id: int, books: Books, position: Position, now: int) -> tuple[bytes
                 )
             ),
             *(_ROOM.pack(books.rooms.get(room, 0)) for room in range(1, rooms + 1)),
+            *_pack_named(books.named),
+            *(_BLOCK.pack(*block) for block in sorted(books.blocks)),
         ]
     )
+    named = books.named
     header = SNAPSHOT.pack(
         FORMAT_VERSION, log_id, books.txn, books.event, books.time, position.segment,
         position.offset, position.chain, books.supply, now, books.epoch, books.ring, books.skips,
-        books.users, books.clients, rooms, len(body), rest=(body,),
+        books.users, books.clients, rooms, len(named.rooms), len(named.roles), len(named.offers),
+        len(books.blocks), named.lived, named.batch_time, len(body), rest=(body,),
     )  # fmt: skip
     return header, body
+
+
+def _pack_named(named: NamedRooms) -> Iterator[bytes]:
+    for number, room in sorted(named.rooms.items()):
+        yield _NAMED.pack(
+            number, room.opened, room.first_seq, room.owner, room.access, room.closed, room.name,
+            room.topic,
+        )  # fmt: skip
+    for key, role in sorted(named.roles.items()):
+        yield _ROLE.pack(*key, *role)
+    for offer in named.offers.values():
+        yield _OFFER.pack(*offer)
 
 
 # ---- reading
@@ -200,10 +240,24 @@ def newest_head(disk: Disk, directory: Path) -> SnapshotHead | None:
     OSError."""
     for path in paths(disk, directory):
         with suppress(OSError):
-            data = read_file(disk, path, SNAPSHOT.size)
-            if len(data) == SNAPSHOT.size:
-                return SnapshotHead._make(SNAPSHOT.words.unpack(data)[1:])
+            head = _head(read_file(disk, path, SNAPSHOT.size))
+            if head is not None:
+                return head[1]
     return None
+
+
+def _head(data: bytes | memoryview) -> tuple[Header, SnapshotHead] | None:
+    """The header that a snapshot opens with, unchecked, and what kind it is; None where there is no
+    whole one."""
+    is_old = len(data) >= 2 * WORD and int.from_bytes(data[WORD : 2 * WORD], "little") == FIRST_READ
+    header = SNAPSHOT_3 if is_old else SNAPSHOT
+    if len(data) < header.size:
+        return None
+    values = header.words.unpack_from(data)
+    fields = dict.fromkeys(SnapshotHead._fields, 0) | {
+        field.name: value for field, value in zip(header.fields[1:], values[1:], strict=True)
+    }
+    return header, SnapshotHead(**fields)
 
 
 def read(disk: Disk, path: Path, log_id: int) -> Snapshot:
@@ -213,26 +267,28 @@ def read(disk: Disk, path: Path, log_id: int) -> Snapshot:
         data = memoryview(read_file(disk, path))
     except OSError as error:
         raise Damaged(path, 0, f"it cannot be read: {error.strerror}") from error
-    if len(data) < SNAPSHOT.size:
+    found = _head(data)
+    if found is None:
         raise Damaged(path, 0, "the snapshot has no whole header")
-    magic, *rest = SNAPSHOT.words.unpack_from(data)
-    head, body = SnapshotHead(*rest), data[SNAPSHOT.size :]
-    if magic != SNAPSHOT.magic or crc64(body, crc64(data[: SNAPSHOT.size - WORD])) != head.crc:
+    header, head = found
+    body, opening = data[header.size :], data[: header.size - WORD]
+    if int.from_bytes(data[:WORD], "little") != header.magic or (
+        crc64(body, crc64(opening)) != head.crc
+    ):
         raise Damaged(path, 0, "the snapshot is damaged")
-    if head.format != FORMAT_VERSION:
+    if head.format not in READ_FORMATS:
         raise OtherFormat(
             f"{path} has format {head.format}, and this program reads {FORMAT_VERSION}"
         )
     if head.log_id != log_id:
         raise Foreign(path, 0, "the snapshot is of another log")
-    users = head.users * _USER.size
-    clients = users + head.clients * _CLIENT.size
-    if not len(body) == head.length == clients + head.rooms * _ROOM.size:
+    parts, needed = _parts(head, body)
+    if not len(body) == head.length == needed:
         raise Damaged(path, 0, "the snapshot's length is not what its counts make")
     if path != path_of(path.parent, head.txn_id, head.event):
         raise Damaged(path, 0, f"it is of transaction {head.txn_id} and event {head.event}")
     try:
-        books = _unpack(head, body[:users], body[users:clients], body[clients:])
+        books = _unpack(head, *parts)
     except Inconsistent as error:
         raise Damaged(path, 0, error.why) from error
     for what in _problems(books):
@@ -240,7 +296,22 @@ def read(disk: Disk, path: Path, log_id: int) -> Snapshot:
     return Snapshot(path, head, books)
 
 
-def _unpack(head: SnapshotHead, users: memoryview, clients: memoryview, rooms: memoryview) -> Books:
+def _parts(head: SnapshotHead, body: memoryview) -> tuple[list[memoryview], int]:
+    """Of the body, what there is of each kind, as far as it is there, and the bytes of all."""
+    at, parts = 0, []
+    for count, row in (
+        (head.users, _USER), (head.clients, _CLIENT), (head.rooms, _ROOM), (head.named, _NAMED),
+        (head.roles, _ROLE), (head.offers, _OFFER), (head.blocks, _BLOCK),
+    ):  # fmt: skip
+        parts.append(body[at : at + count * row.size])
+        at += count * row.size
+    return parts, at
+
+
+def _unpack(
+    head: SnapshotHead, users: memoryview, clients: memoryview, rooms: memoryview,
+    named: memoryview, roles: memoryview, offers: memoryview, blocks: memoryview,
+) -> Books:  # fmt: skip
     """Inconsistent."""
     books = Books()
     books.txn, books.supply, books.event = head.txn_id, head.supply, head.event
@@ -262,7 +333,23 @@ def _unpack(head: SnapshotHead, users: memoryview, clients: memoryview, rooms: m
         books.newest[-1], books.marks[-1] = newest, marks
         outcomes.frombytes(row)
     books.outcomes = outcomes
+    books.blocks = set(_BLOCK.iter_unpack(blocks))
+    books.named.lived, books.named.batch_time = head.lived, head.batch_time
+    _unpack_named(books.named, named, roles, offers)
     return books
+
+
+def _unpack_named(to: NamedRooms, named: memoryview, roles: memoryview, offers: memoryview) -> None:
+    for number, opened, first_seq, owner, access, closed, name, topic in _NAMED.iter_unpack(named):
+        room = NamedRoom(
+            opened, first_seq, owner, access, closed, name.rstrip(b"\0"), topic.rstrip(b"\0")
+        )
+        to.rooms[number] = room
+        if room.is_open:
+            to.names[plain(room.name.decode())] = number
+    to.roles = {(room, user): (role, *rest) for room, user, role, *rest in _ROLE.iter_unpack(roles)}
+    for entry, room_id, time, user, price, text in _OFFER.iter_unpack(offers):
+        to.offers[entry] = Offer(entry, room_id, time, user, price, text.rstrip(b"\0"))
 
 
 def _problems(books: Books) -> Iterator[str]:

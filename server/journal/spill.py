@@ -16,6 +16,7 @@ from server.journal.errors import Damaged, OtherFormat
 from server.journal.format import (
     BATCH,
     FORMAT_VERSION,
+    READ_FORMATS,
     SPILL,
     TEMPORARY,
     BatchHead,
@@ -164,7 +165,7 @@ def read(disk: Disk, path: Path) -> Spill:
     head, body = head_of(disk, path), data[SPILL.size :]
     if head is None or crc64(body, crc64(data[: SPILL.size - WORD])) != head.crc:
         raise _damaged(path)
-    if head.format != FORMAT_VERSION:
+    if head.format not in READ_FORMATS:
         raise OtherFormat(
             f"{path} has format {head.format}, and this program reads {FORMAT_VERSION}"
         )

@@ -14,6 +14,7 @@ from server.journal.commit import segment_bytes
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import JournalError
+from server.journal.format import FORMAT_VERSION
 from server.journal.life import now_us
 from server.journal.load import Idleness, Loaded, check_room, fill, load
 from server.journal.position import PositionFile
@@ -60,6 +61,7 @@ def restore(
         step = "region"
         check_room(region, loaded.books)
         times, why = idle.take(disk, data.idle, loaded.books.txn)
+        converted = 0 if is_new else data.convert(disk)
         found = note_start(disk, data, loaded, region, segment_size, recall)
         if is_new:
             data.settle(disk)
@@ -88,6 +90,14 @@ def restore(
         )
     if why:
         log.warning("idle_times_unknown", file=str(data.idle), reason=why)
+    if converted:
+        log.warning(
+            "data_directory_converted",
+            path=str(data.given),
+            from_format=converted,
+            to_format=FORMAT_VERSION,
+            advice="older versions of tradechat cannot read it any more",
+        )
     if is_new:
         log.warning("new_data_directory", path=str(data.given))
     log.info(

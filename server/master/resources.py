@@ -105,6 +105,9 @@ def capacities(settings: Settings) -> Capacities:
         event_ring=settings.event_ring,
         max_message=settings.max_message,
         account_locks=settings.account_locks or settings.accounts,
+        offers=settings.offers,
+        roles=settings.room_roles,
+        blocks=settings.blocks,
     )
 
 

@@ -16,7 +16,7 @@ from enum import IntEnum, StrEnum
 from libproto.messages import OUTCOME_WINDOW
 from server.region.counters import COUNTERS, REPAIRS, ROWS, SERVED, STATUS
 from server.region.histogram import BUCKETS
-from server.region.records import BY_KIND, COMMON, RECORD_WORDS
+from server.region.records import BY_KIND, COMMON, RECORD_WORDS, TEXT_MAX
 
 MAGIC = int.from_bytes(b"trdchat\x01", "little")
 LAYOUT_VERSION = 2
@@ -69,6 +69,9 @@ class Capacities:
     event_ring: int  # events, a power of two
     max_message: int  # bytes of UTF-8
     account_locks: int
+    offers: int  # on all boards together
+    roles: int  # that users have in rooms, places for
+    blocks: int  # of users by others, places for
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -105,6 +108,7 @@ class Segment:
 
 
 NOTE_MAX = 256  # bytes of a note
+NAME_MAX = 64  # bytes of a room's name
 PAYMENT_TEXT = 20 + 1 + 10 + 1 + 20 + 1 + NOTE_MAX  # txn_id, user, amount, note, parted by blanks
 LOCK = Field("lock", "the semaphore", Kind.SEMAPHORE, LINE_WORDS)
 FRAME_OVERHEAD = (
@@ -428,6 +432,56 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("last_event", "number of the newest event in the ring; event lock"),
             Field("members", "users joined; derived; registry lock"),
             Field("kept", "oldest room_seq in the archive; 0: none; archive"),
+            # What follows changes under the log and event locks, and is read under either.
+            Field("opened", "txn_id by which it was opened by name the last time; 0: never"),
+            Field("first_seq", "room_seq of its first event since it was opened"),
+            Field("access", "0 public, 1 by invitation, 2 closed"),
+            Field("owner", "user id; 0: nobody"),
+            Field("closed", "when it was closed", Kind.TIME),
+            Field("offers", "on its board; derived"),
+            Field("likeness", "a hash of the name as names are compared; 0: no name"),
+            Field("name", "zero-padded", Kind.TEXT, NAME_MAX // WORD),
+            Field("topic", "zero-padded", Kind.TEXT, TEXT_MAX // WORD),
+        ),
+        aligned=False,
+    ),
+    Segment(
+        "roles",
+        "Open addressing by a hash of room and user: what a user is in a room. A place whose "
+        "`opened` is not that of its room counts as free, and so does one of role 0. Log and event "
+        "locks.",
+        lambda c: c.roles,
+        (
+            Field("key", "room * 2^32 + user id; 0: never used"),
+            Field("opened", "that of the room: stored last"),
+            Field("role", "the role; and 256 times the one before it, of who is muted or banned"),
+            Field("until", "lived time at which a mute or ban ends, microseconds; 0: never"),
+        ),
+        aligned=False,
+    ),
+    Segment(
+        "offers",
+        "Of all boards. One of a room that was closed or opened since is free. Log and event "
+        "locks.",
+        lambda c: c.offers,
+        (
+            Field("word", "commit word: the entry_id, the txn_id that added it; 0: free"),
+            Field("room", "room id"),
+            Field("opened", "that of the room"),
+            Field("time", "when it was added", Kind.TIME),
+            Field("user", "its owner"),
+            Field("price", "minor units; 0: a note"),
+            Field("text", "zero-padded", Kind.TEXT, TEXT_MAX // WORD),
+        ),
+        aligned=False,
+    ),
+    Segment(
+        "blocks",
+        "Open addressing by a hash of both users: who blocks whom. Registry lock.",
+        lambda c: c.blocks,
+        (
+            Field("key", "user id of who blocks * 2^32 + that of who is blocked; 0: never used"),
+            Field("on", "1: is blocked; 0: free"),
         ),
         aligned=False,
     ),
@@ -537,6 +591,9 @@ DEFAULT_CAPACITIES = Capacities(
     event_ring=2048,
     max_message=4096,
     account_locks=4096,
+    offers=4096,
+    roles=8192,
+    blocks=8192,
 )
 
 # Relations that the rest relies on, asserted where they are declared.

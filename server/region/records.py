@@ -15,15 +15,25 @@ INBOX = 1 << 32
 
 
 class RecordKind(IntEnum):
-    """The first three are the wire's TxnKind."""
+    """The first three are the wire's TxnKind. From ROOM_OPENED on they are changes of rooms and
+    boards, each published with an event of its room."""
 
     DEPOSIT = 1
     WITHDRAW = 2
     TRANSFER = 3
+    OFFER_TAKEN = 4  # a transfer to the owner of an offer, which leaves its board with it
     REGISTER = 16
     NEW_CLIENT = 17
     NEW_FLOOR = 18  # of a client that may lack outcomes: by its first LOGIN after that was found
     EVENTS_LOST = 19  # a start has found the events of a batch damaged
+    TEXT = 20  # a part of the text of the change that follows it
+    BLOCK = 21
+    ROOM_OPENED = 32
+    ROOM_TOPIC = 33
+    ROOM_ACCESS = 34
+    ROOM_ROLE = 35
+    OFFER_ADDED = 36
+    OFFER_REMOVED = 37
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +64,39 @@ _MONEY = (
     RecordField("room", "where it is told, in an event that is published with it; 0: nowhere"),
     RecordField("room_seq", "of that event"),
     RecordField("event", "its number"),
-    RecordField("digest", "of the room and the note, to tell one request from another"),
+    RecordField(
+        "digest",
+        "of the room and the note, to tell one request from another; of an OFFER_TAKEN, the "
+        "entry_id of the offer",
+    ),
+)
+TEXT_WORDS = RECORD_WORDS - len(COMMON)
+TEXT_BYTES = TEXT_WORDS * 8
+"""Of a text, in one record; the rest of it is in the next."""
+TEXT_MAX = 256
+"""Bytes of the text of a change: a name of a room, its topic, an offer."""
+TEXTS_MAX = -(-TEXT_MAX // TEXT_BYTES)
+"""Records of TEXT before a change, at most."""
+_TEXT = (RecordField("text", "a part of it, zero-padded", TEXT_WORDS, "text"),)
+_CHANGE = (
+    RecordField("user", "who asked for it"),
+    RecordField("subject", "the user whose role it is; 0: none"),
+    RecordField(
+        "value",
+        "of a ROOM_ACCESS the access, of a ROOM_ROLE the role, of an OFFER_ADDED the price, of an "
+        "OFFER_REMOVED the entry_id",
+    ),
+    RecordField("seconds", "how long a mute or a ban lasts; 0: for good"),
+    RecordField("text_size", "bytes of the text in the records of TEXT right before it"),
+    RecordField("again", "1: the outcome of its request is with a change that follows"),
+    RecordField("until", "lived time at which it ends, as the server had it then; 0: never"),
+    RecordField("client_id", "of the client that asked for it; 0: none"),
+    RecordField("req_id", "of the request"),
+    RecordField("client_slot", "slot + 1 of the client; 0: none"),
+    RecordField("room", "which is changed"),
+    RecordField("room_seq", "of the event that is published with it"),
+    RecordField("event", "its number"),
+    RecordField("digest", "of the request, to tell one from another"),
 )
 _REGISTER = (
     RecordField("user_id", "the new user"),
@@ -80,15 +122,44 @@ _EVENTS_LOST = (
     ),
     RecordField("seq", "the newest number of that room in it"),
 )
+_BLOCK = (
+    RecordField("user_id", "who blocks, or does so no more"),
+    RecordField("blocked", "user id of who is blocked"),
+    RecordField("on", "1: from now on; 0: no more"),
+)
 BY_KIND: dict[RecordKind, tuple[RecordField, ...]] = {
     RecordKind.DEPOSIT: _MONEY,
     RecordKind.WITHDRAW: _MONEY,
     RecordKind.TRANSFER: _MONEY,
+    RecordKind.OFFER_TAKEN: _MONEY,
     RecordKind.REGISTER: _REGISTER,
     RecordKind.NEW_CLIENT: _NEW_CLIENT,
     RecordKind.NEW_FLOOR: _NEW_CLIENT,
     RecordKind.EVENTS_LOST: _EVENTS_LOST,
+    RecordKind.TEXT: _TEXT,
+    RecordKind.BLOCK: _BLOCK,
+    RecordKind.ROOM_OPENED: _CHANGE,
+    RecordKind.ROOM_TOPIC: _CHANGE,
+    RecordKind.ROOM_ACCESS: _CHANGE,
+    RecordKind.ROOM_ROLE: _CHANGE,
+    RecordKind.OFFER_ADDED: _CHANGE,
+    RecordKind.OFFER_REMOVED: _CHANGE,
 }
+MONEY_KINDS = (
+    RecordKind.DEPOSIT,
+    RecordKind.WITHDRAW,
+    RecordKind.TRANSFER,
+    RecordKind.OFFER_TAKEN,
+)
+"""Kinds of records that move money: all of the same fields."""
+FIRST_CHANGE = int(RecordKind.ROOM_OPENED)
+"""From this kind on a record is of a change of a room."""
+
+
+def may_tell(kind: int) -> bool:
+    """May a record of this kind be published with an event? Then its words of room, room_seq and
+    event are where those of a transfer are."""
+    return kind in (RecordKind.TRANSFER, RecordKind.OFFER_TAKEN) or kind >= FIRST_CHANGE
 
 
 def _offsets(kind: RecordKind) -> dict[str, int]:
@@ -107,11 +178,15 @@ TIME = OFFSETS[RecordKind.TRANSFER]["time"]
 SUPPLY = OFFSETS[RecordKind.TRANSFER]["supply"]
 FROM_USER = OFFSETS[RecordKind.TRANSFER]["from_user"]
 MONEY_WORDS = len(COMMON) + sum(field.words for field in _MONEY)
+CHANGE_WORDS = len(COMMON) + sum(field.words for field in _CHANGE)
+for _name in ("client_id", "req_id", "client_slot", "room", "room_seq", "event", "digest"):
+    assert OFFSETS[RecordKind.ROOM_OPENED][_name] == OFFSETS[RecordKind.TRANSFER][_name], _name
 
 # All but the first word, which is stored last. Native byte order: words of the region. Records of
 # money are stored word by word.
 NEW_CLIENT = struct.Struct(f"={len(COMMON) + len(_NEW_CLIENT) - 1}Q")
 """Of a NEW_FLOOR, too."""
+BLOCK = struct.Struct(f"={len(COMMON) + len(_BLOCK) - 1}Q")
 EVENTS_LOST = struct.Struct(f"={len(COMMON) + len(_EVENTS_LOST) - 1}Q")
 REGISTER = struct.Struct("=3Q 2Q 32s 16s 32s 32s")
 assert REGISTER.size == sum(field.words for field in COMMON + _REGISTER) * 8 - 8

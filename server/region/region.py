@@ -234,7 +234,8 @@ class Region:
         os.close(self.fd)
 
 
-_ANY = Capacities(1, 1, 1, 1, 1, 2, 2, 1, 1)  # the header's place does not depend on the capacities
+# The place of the header does not depend on the capacities.
+_ANY = Capacities(1, 1, 1, 1, 1, 2, 2, 1, 1, 1, 1, 1)
 
 
 def _open(name: str) -> int | None:

@@ -51,6 +51,7 @@ _OF_LEDGER: Final = {
     Opcode.WITHDRAW,
     Opcode.TRANSFER,
     Opcode.TRANSFER_IN_ROOM,
+    Opcode.BOARD_TAKE,
     Opcode.BALANCE,
     Opcode.TXN_HISTORY,
 }

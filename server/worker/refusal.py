@@ -1,7 +1,7 @@
 """A handler's refusal of a request, as an exception."""
 
 from libproto.errors import Status
-from server.worker.services import Services
+from libproto.texts import may_be_shown
 
 RETRY_UNREADABLE_MS = 5000
 RETRY_READ_MS = 10
@@ -36,7 +36,12 @@ def history_unreadable() -> Refused:
     )
 
 
-def check_room(services: Services, room: int) -> None:
-    """Refused, unless there is such a room."""
-    if not 0 < room <= services.settings.rooms:
-        raise Refused(Status.ERR_NOT_FOUND, "no such room")
+def check_text(what: str, text: str, least: int, most: int) -> None:
+    """Refused, unless a text that others are shown in one line has so many bytes of UTF-8."""
+    if not least <= len(text.encode()) <= most:
+        raise Refused(Status.ERR_BAD_PACKET, f"the {what} has {least} to {most} bytes")
+    if not may_be_shown(text):
+        raise Refused(
+            Status.ERR_BAD_PACKET,
+            f"the {what} has no control characters, and closes what turns the direction of writing",
+        )

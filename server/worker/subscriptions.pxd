@@ -10,7 +10,7 @@ from server.region cimport histogram, machine
 from server.region.machine cimport Words
 from server.worker.durable cimport Durable
 
-cdef uint64_t _SLICE, _TIMES_FIRST
+cdef uint64_t _SLICE, _TIMES_FIRST, _ROOM_CHANGED
 
 
 cdef class _Subscription:
@@ -23,6 +23,7 @@ cdef class _Subscription:
 
 cdef class _LocalRoom:
     cdef public uint64_t delivered
+    cdef readonly uint64_t opened
     cdef readonly dict members
 
 
@@ -33,7 +34,8 @@ cdef class Subscriptions:
     cdef Events _events
     cdef Audience _audience
     cdef uint64_t _worker, _cursor, _cut_at, _cut, _pushes_at, _delay_at, _now, _gaps
-    cdef dict _of, _rooms, _users, _touched
+    cdef object _named
+    cdef dict _of, _rooms, _users, _touched, _leaving
     cdef list _frames
     cdef uint64_t _frames_room, _frames_first
     cdef object _lap

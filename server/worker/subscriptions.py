@@ -16,7 +16,8 @@ from libnet import kernel
 from libnet.wakeup import Wakeup
 from libproto.codec import PUSH
 from libproto.messages import Opcode
-from server.core.audience import Touched
+from server.core.audience import NOBODY, Touched
+from server.core.errors import LeavesFull, StateRefusal
 from server.core.events import Event, SlotKind
 from server.core.session import Session
 from server.core.state import State
@@ -30,6 +31,7 @@ _gap = PUSH[Opcode.ROOM_GAP].frame
 
 SLICE: Final = 64  # events, between two writes to a member: they bound what its output may grow by
 _SLICE, _TIMES_FIRST = SLICE, TIMES_FIRST
+_ROOM_CHANGED = int(SlotKind.ROOM_CHANGED)
 DIRECT: Final = 0  # the "room" of direct messages, where gaps are kept
 
 
@@ -77,10 +79,11 @@ class _Subscription:
 class _LocalRoom:
     """A room that this worker has members in."""
 
-    __slots__ = ("delivered", "members")
+    __slots__ = ("delivered", "members", "opened")
 
-    def __init__(self, delivered: int) -> None:
+    def __init__(self, delivered: int, opened: int) -> None:
         self.delivered = delivered  # room_seq up to which every member was served
+        self.opened = opened  # txn_id by which the room was opened when it was joined; 0: never
         self.members: dict[Subscriber, int] = {}  # with the room_seq that its join answered
 
 
@@ -114,6 +117,9 @@ class Subscriptions:
         self._events: Final = state.events
         self._memberships: Final = state.memberships
         self._audience: Final = state.audience
+        self._named: Final = state.rooms
+        # Sessions that were put out of a room, and whose leave has not been published yet.
+        self._leaving: dict[tuple[Subscriber, int], Session] = {}
         self._cursor = state.events.head()
         self._of: dict[Subscriber, _Subscription] = {}
         self._rooms: dict[int, _LocalRoom] = {}
@@ -151,6 +157,9 @@ class Subscriptions:
         subscription = self._of.pop(subscriber)
         for room in subscription.rooms:
             self._forget(subscriber, room)
+        for leaving in tuple(self._leaving):  # it goes with its session
+            if leaving[0] is subscriber:
+                del self._leaving[leaving]
         session = subscription.session
         others = self._users[session.user]
         del others[subscriber]
@@ -171,7 +180,7 @@ class Subscriptions:
     def join(self, subscriber: Subscriber, room: int, now: int) -> tuple[int, int, int]:
         """Join a room: the events after the room_seq that this answers are pushed; answers the
         number of members, too, and the newest event that its answer shows. The same again in a
-        room that is joined. Superseded, Busy."""
+        room that is joined. Superseded, NoSuchRoom, NotAllowed, Busy."""
         subscription = self._of[subscriber]
         if room in subscription.rooms:
             position = self._position(subscriber, room)
@@ -186,7 +195,8 @@ class Subscriptions:
             raise
         local = self._rooms.get(room)
         if local is None:
-            local = self._rooms[room] = _LocalRoom(last)
+            local = self._rooms[room] = _LocalRoom(last, self._named.opened(room))
+        self._leaving.pop((subscriber, room), None)
         local.members[subscriber] = last
         subscription.rooms.add(room)
         self.wake(touched)
@@ -312,6 +322,38 @@ class Subscriptions:
         self._frames.append(event.frame)
         local.delivered = seq
         self._count(event.time, len(local.members))
+        if event.kind == _ROOM_CHANGED and local.opened:
+            self._push_frames()
+            self._put_out(event.room, local)
+
+    def _put_out(self, room: int, local: _LocalRoom) -> None:
+        """Who may not be in the room any more, is so no longer: who is banned, and everybody where
+        it is closed. What was pushed up to here is their last of it."""
+        for subscriber in tuple(local.members):
+            subscription = self._of[subscriber]
+            session = subscription.session
+            if self._named.may_stay(room, session.user, local.opened):
+                continue
+            subscription.rooms.remove(room)
+            first = subscription.gaps.pop(room, 0)
+            if first:
+                self._push(subscriber, _gap(0, 0, room, first, local.delivered))
+            self._forget(subscriber, room)
+            self._leaving[subscriber, room] = session
+        if self._leaving:
+            self._loop.call_soon(self._publish_leaves)
+
+    def _publish_leaves(self) -> None:
+        """Of who was put out. Those that have no place yet are tried again."""
+        for (subscriber, room), session in tuple(self._leaving.items()):
+            try:
+                touched = self._memberships.leave(session, room, kernel.now_us())
+            except LeavesFull:
+                return
+            except StateRefusal:  # its session has ended, or nothing can be written any more
+                touched = NOBODY
+            del self._leaving[subscriber, room]
+            self.wake(touched)
 
     def _push_frames(self) -> None:
         """Push the room's frames that have been read. Joined once, not for each member."""
@@ -388,6 +430,9 @@ class Subscriptions:
         self._lap = None
         for room, last in lap.rooms.items():
             local = self._rooms.get(room)
+            if local is not None and local.opened:
+                self._put_out(room, local)
+                local = self._rooms.get(room)
             if local is not None and last > local.delivered:
                 self._missed(room, local, last)
         for user, last in lap.users.items():
@@ -411,3 +456,5 @@ class Subscriptions:
     def finish_ended(self, now: int) -> None:
         """Go on with sessions that have ended and are still in rooms, whoever's they were."""
         self.wake(self._state.sessions.finish_ended(now))
+        if self._leaving:
+            self._publish_leaves()

@@ -49,6 +49,9 @@ _SMALL = Capacities(
     event_ring=16,
     max_message=16,
     account_locks=6,
+    offers=3,
+    roles=4,
+    blocks=4,
 )
 _MONEY = OFFSETS[RecordKind.TRANSFER]
 _NEW = OFFSETS[RecordKind.NEW_CLIENT]

@@ -23,7 +23,7 @@ from libproto.messages import MAX_BALANCE, Capability
 from libproto.scram import Verifier
 from server.core.chat import Sent
 from server.core.session import Session
-from server.core.state import State, initialise
+from server.core.state import ALL_ROOMS, State, initialise
 from server.region.layout import WORD, Capacities
 from server.region.locks import TICK_NS, Lock
 from server.region.region import Region
@@ -42,6 +42,9 @@ SMALL = Capacities(
     event_ring=16,
     max_message=64,
     account_locks=9,
+    offers=4,
+    roles=8,
+    blocks=8,
 )
 STARTED_US = 1_700_000_000_000_000
 RETENTION_S = 100
@@ -81,6 +84,7 @@ def state_of(
     clock_us: Callable[[], int] = monotonic_us,
     *,
     max_balance: int = MAX_BALANCE,
+    numbered_rooms: int = ALL_ROOMS,
 ) -> State:
     """The region as this worker sees it, insisting on the ranks of the locks."""
     return State(
@@ -90,6 +94,7 @@ def state_of(
         pause,
         RETENTION_S,
         max_balance=max_balance,
+        numbered_rooms=numbered_rooms,
         clock_us=clock_us,
         check_locks=True,
     )

@@ -1,10 +1,11 @@
 """Data directories that a version left, kept for the versions after it: tests/data/format-N.tar.gz.
 
-    python -m tests.helpers.stored tests/data/format-3.tar.gz
+    python -m tests.helpers.stored tests/data/format-4.tar.gz
 
-makes one with the code that is here: two users, with money and messages; a server that was stopped,
-and one after it that was killed. Whoever changes the format keeps the archive of the format before,
-makes one of the new format, and has a test convert the old one.
+makes one with the code that is here: two users, with money and messages, and a room of their own
+with an offer on its board; a server that was stopped, and one after it that was killed. Whoever
+changes the format keeps the archive of the format before, makes one of the new format, and has a
+test convert the old one.
 """
 
 import os
@@ -15,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from libproto.messages import Opcode
+from libproto.messages import Opcode, RoomAccess, RoomRole
 from tests.helpers.server import RunningServer
 from tests.helpers.wire import Lobby
 
@@ -26,6 +27,8 @@ SMALL: Final = ("--event-ring", "64", "--txn-ring", "64", "--max-message", "256"
 """So that segments are small."""
 BALANCES: Final = {"alice": 1000 - 2 * 70, "bob": 2 * 70}
 """Of both, in the directory."""
+NAMED: Final = "gold"
+"""A room of alice's, from format 4 on."""
 MESSAGES: Final = ("hello from run 0", "hello from run 1")
 """In the room."""
 
@@ -52,6 +55,13 @@ def work(data: Path) -> None:
             alice.ok(Opcode.TRANSFER, 2, 70)
             for wire in (alice, bob):
                 wire.ok(Opcode.JOIN_ROOM, ROOM)
+            named = alice.ok(Opcode.ROOM_OPEN, NAMED).room_id
+            bob.ok(Opcode.JOIN_ROOM, named)
+            bob.ok(Opcode.BOARD_ADD, named, 5 + run, f"offer of run {run}")
+            if not run:
+                alice.ok(Opcode.ROOM_SET, named, "for members", RoomAccess.INVITED)
+                alice.ok(Opcode.ROOM_ROLE, named, 2, RoomRole.MODERATOR, 0)
+                bob.ok(Opcode.BLOCK, 1, 1)
             alice.ok(Opcode.CHAT_SEND, ROOM, f"hello from run {run}")
             bob.ok(Opcode.DIRECT_SEND, 1, f"for alice, run {run}")
             if run:

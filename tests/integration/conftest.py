@@ -10,7 +10,9 @@ from tests.helpers.wire import Lobby
 
 @pytest.fixture(scope="module")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with RunningServer(tmp_path_factory.mktemp("shared") / "data", workers=4) as server:
+    data = tmp_path_factory.mktemp("shared") / "data"
+    rooms = ("--numbered-rooms", "256", "--rooms", "512")
+    with RunningServer(data, *rooms, workers=4) as server:
         yield server
     assert server.process.returncode == 0, server.log_text()
 

@@ -327,7 +327,7 @@ def test_room_list(lobby: Lobby) -> None:
 
 
 def test_room_list_pages(start_server: StartServer) -> None:
-    with Lobby(start_server("--rooms", "600")) as lobby:
+    with Lobby(start_server("--rooms", "600", "--numbered-rooms", "600")) as lobby:
         wire = lobby.enter()
         joined = list(range(1, 601, 2))
         for room in joined:

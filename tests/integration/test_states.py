@@ -39,6 +39,15 @@ TABLE = {
             Opcode.WITHDRAW,
             Opcode.TRANSFER,
             Opcode.TRANSFER_IN_ROOM,
+            Opcode.ROOM_OPEN,
+            Opcode.ROOM_INFO,
+            Opcode.ROOM_SET,
+            Opcode.ROOM_ROLE,
+            Opcode.BLOCK,
+            Opcode.BOARD_ADD,
+            Opcode.BOARD_LIST,
+            Opcode.BOARD_REMOVE,
+            Opcode.BOARD_TAKE,
             Opcode.BALANCE,
             Opcode.TXN_HISTORY,
         ),
@@ -85,6 +94,11 @@ def bring(lobby: Lobby, username: str, state: State) -> Wire:
 def test_every_request_in_every_state(lobby: Lobby, opcode: Opcode, state: State) -> None:
     username, other = lobby.new_user(), lobby.enter()
     wire = bring(lobby, username, state)
+    named = mine = theirs = ROOM
+    if state == State.AUTHENTICATED:
+        named = wire.ok(Opcode.ROOM_OPEN, f"room of {username}").room_id
+        other.ok(Opcode.JOIN_ROOM, ROOM)
+        mine, theirs = (w.ok(Opcode.BOARD_ADD, ROOM, 5, "a ring").entry_id for w in (wire, other))
     fields: dict[Opcode, Callable[[], tuple[object, ...]]] = {
         Opcode.HELLO: lambda: (0, "tests", username, bytes(16), b""),
         Opcode.REGISTER: lambda: registration(lobby.name(), ITERATIONS),
@@ -110,6 +124,15 @@ def test_every_request_in_every_state(lobby: Lobby, opcode: Opcode, state: State
         Opcode.TRANSFER: lambda: (other.user, 1),
         Opcode.TRANSFER_IN_ROOM: lambda: (ROOM, other.user, 1, "for you"),
         Opcode.TXN_HISTORY: lambda: (0, 10),
+        Opcode.ROOM_OPEN: lambda: (f"another of {username}",),
+        Opcode.ROOM_INFO: lambda: (named,),
+        Opcode.ROOM_SET: lambda: (named, "topic", 1),
+        Opcode.ROOM_ROLE: lambda: (named, other.user, 1, 0),
+        Opcode.BLOCK: lambda: (other.user, 1),
+        Opcode.BOARD_ADD: lambda: (ROOM, 5, "a stone"),
+        Opcode.BOARD_LIST: lambda: (ROOM, 0, 10, ""),
+        Opcode.BOARD_REMOVE: lambda: (ROOM, mine),
+        Opcode.BOARD_TAKE: lambda: (ROOM, theirs, 5),
     }
     before = lobby.counters()[f"errors_{opcode.name}"]
     expected = TABLE[opcode][state]

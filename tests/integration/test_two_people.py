@@ -34,7 +34,7 @@ def _worker_of(server: RunningServer, username: str) -> int:
 
 def _enter(server: RunningServer, username: str) -> Terminal:
     """Somebody who is registered logs in, with the password typed."""
-    terminal = Terminal(server.port, "--user", username, TRADECHAT_PASSWORD=None)
+    terminal = Terminal(server.port, "--plain", "--user", username, TRADECHAT_PASSWORD=None)
     terminal.expect(f"Password for {username}: ")
     terminal.say(PASSWORD)
     terminal.expect(f"logged in as {username}")
@@ -50,7 +50,7 @@ def _quit(*terminals: Terminal) -> None:
 
 def _register(server: RunningServer, username: str) -> None:
     with Terminal(
-        server.port, "--user", username, "--register", TRADECHAT_PASSWORD=None
+        server.port, "--plain", "--user", username, "--register", TRADECHAT_PASSWORD=None
     ) as terminal:
         terminal.expect(f"Password for {username}: ")
         terminal.say(PASSWORD)

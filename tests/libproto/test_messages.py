@@ -52,10 +52,16 @@ def test_the_numbered_requests() -> None:
     assert [message.name for message in MESSAGES if message.numbered] == [
         "CHAT_SEND",
         "DIRECT_SEND",
+        "ROOM_OPEN",
+        "ROOM_SET",
+        "ROOM_ROLE",
         "DEPOSIT",
         "WITHDRAW",
         "TRANSFER",
         "TRANSFER_IN_ROOM",
+        "BOARD_ADD",
+        "BOARD_REMOVE",
+        "BOARD_TAKE",
     ]
 
 

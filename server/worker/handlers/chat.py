@@ -12,7 +12,7 @@ from libproto.texts import may_be_shown
 from server.archive.protocol import INBOX, Kind, unpack_events
 from server.core.errors import NotJoined
 from server.worker.connection import MAX_BODY_LEN, Connection
-from server.worker.refusal import RETRY_READ_MS, Refused, check_room
+from server.worker.refusal import RETRY_READ_MS, Refused
 from server.worker.requests import Decode, Handler, Hot, Request
 from server.worker.services import Services
 
@@ -58,10 +58,10 @@ def join_room(
     services: Services, connection: Connection, req_id: int, flags: int, room: int
 ) -> bytes | None:
     del flags
-    check_room(services, room)
     connection.live_session()
+    services.state.rooms.check_known(room)
     last, members, shown = services.subscriptions.join(connection, room, connection.now)
-    answer = _join_response(req_id, 0, room, last, members, services.rooms_epoch)
+    answer = _join_response(req_id, 0, room, last, members, services.state.rooms.epoch(room))
     return services.durable.when_shown(connection, shown, answer)
 
 
@@ -71,7 +71,7 @@ def leave_room(
     del flags
     connection.live_session()
     if not services.subscriptions.is_member(connection, room):
-        check_room(services, room)
+        services.state.rooms.check_there(room)
         raise Refused(Status.ERR_NOT_FOUND, "the room is not joined")
     services.subscriptions.leave(connection, room, connection.now)
     return _when_shown(services, connection, _leave_response(req_id, 0, room))
@@ -117,7 +117,7 @@ class ChatSend(Request):
         try:
             sent = self._chat.send_encoded(session, room, encoded, connection.now, req_id, flags)
         except NotJoined:
-            check_room(self._services, room)
+            self._services.state.rooms.check_known(room)
             raise
         seq, time, event, recorded, touched = sent
         self._subscriptions.wake(touched)
@@ -136,12 +136,17 @@ def room_history(
     limit: int,
 ) -> bytes | None:
     del flags
-    connection.live_session()
-    check_room(services, room)
+    session, state = connection.live_session(), services.state
+    if not services.subscriptions.is_member(connection, room):
+        state.changes.check_reader(room, session.user)
     limit, space = min(limit, LIST_MAX), MAX_BODY_LEN - _HISTORY.size
-    events, epoch, reached = services.state.events, services.rooms_epoch, services.reached()
+    events, reached = state.events, services.reached()
+    epoch, first = state.rooms.epoch(room), state.rooms.first_seq(room)
+    # What was said before it was opened under its name is of another room.
+    after_seq = max(after_seq, first - 1)
 
     def answer(oldest: int, bodies: list[bytes]) -> bytes | None:
+        oldest = max(oldest, first)
         body = _HISTORY.pack(room, epoch, oldest, len(bodies)) + b"".join(bodies)
         frame = assemble(Opcode.ROOM_HISTORY, req_id, _RESPONSE, Status.OK, body)
         return _when_shown(services, connection, frame, room)
@@ -188,8 +193,8 @@ def room_members(
 ) -> bytes | None:
     del flags
     connection.live_session()
-    check_room(services, room)
     state = services.state
+    state.rooms.check_there(room)
     users = state.memberships.member_ids(room, after_user)[:LIST_MAX]
     names = [(user, state.users.name(user)) for user in users]
     return _when_shown(services, connection, _members_response(req_id, 0, names), room)

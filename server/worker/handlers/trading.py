@@ -16,7 +16,7 @@ from server.core.session import Session
 from server.region.layout import NOTE_MAX
 from server.region.records import OFFSETS, RecordKind
 from server.worker.connection import Connection
-from server.worker.refusal import RETRY_READ_MS, Refused, check_room
+from server.worker.refusal import RETRY_READ_MS, Refused
 from server.worker.requests import Decode, Handler, Hot, Request
 from server.worker.services import Services
 
@@ -39,7 +39,7 @@ _REFUSALS = {
 }
 
 
-def _refuse(services: Services, what: int, balance: int, amount: int) -> NoReturn:
+def refuse(services: Services, what: int, balance: int, amount: int) -> NoReturn:
     log = services.state.log
     if what == ledger.SUPERSEDED:
         raise Superseded
@@ -89,7 +89,7 @@ class _WithTheWorld(_Money):
         done = self._ledger.execute(session, self._kind, 0, amount, req_id, flags, connection.now)
         what, txn, balance = done
         if what > _RECORDED:
-            _refuse(self._services, what, balance, amount)
+            refuse(self._services, what, balance, amount)
         flag = _FLAGGED if what else 0
         answer = words.pair(self._opcode, req_id, flag, txn, balance)
         return self._durable.when_durable(connection, txn, answer)
@@ -135,9 +135,9 @@ class Transfer(_Money):
         what, txn, balance = done
         if not what:
             if self._audience.watched(to_user):
-                _tell_payee(self._services, session, to_user, txn, amount, connection.now)
+                tell_payee(self._services, session, to_user, txn, amount, connection.now)
         elif what > _RECORDED:
-            _refuse(self._services, what, balance, amount)
+            refuse(self._services, what, balance, amount)
         flag = _FLAGGED if what else 0
         answer = words.pair(_TRANSFER_OPCODE, req_id, flag, txn, balance)
         return self._durable.when_durable(connection, txn, answer)
@@ -189,15 +189,15 @@ class TransferInRoom(_Money):
                 session, room, to_user, amount, encoded, req_id, flags, now
             )
         except NotJoined:
-            check_room(self._services, room)
+            self._services.state.rooms.check_there(room)
             raise
         what, txn, balance, seq, event, touched = done
         if not what:
             self._subscriptions.wake(touched)
             if self._audience.watched(to_user):
-                _tell_payee(self._services, session, to_user, txn, amount, now)
+                tell_payee(self._services, session, to_user, txn, amount, now)
         elif what > _RECORDED:
-            _refuse(self._services, what, balance, amount)
+            refuse(self._services, what, balance, amount)
         flag = _FLAGGED if what else 0
         answer = words.transferred_in_room(req_id, flag, txn, balance, seq)
         return self._durable.when_shown(connection, event, answer, txn)
@@ -224,7 +224,7 @@ class Balance(_Money):
         return self._durable.when_durable(connection, last, answer)
 
 
-def _tell_payee(
+def tell_payee(
     services: Services, session: Session, payee: int, txn: int, amount: int, now: int
 ) -> None:
     """Push a PAYMENT to the payee's connections, once it is durable; it may be missed. Apart from

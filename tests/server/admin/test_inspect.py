@@ -138,6 +138,9 @@ def test_what_is_in_use() -> None:
             "clients": [0],
             "sessions": [0, 1],
             "rooms": [1, 64, 70],
+            "roles": [],
+            "offers": [],
+            "blocks": [],
             "presence": [64],
             "txn_ring": [5, 4, 3, 2, 1],
             "event_ring": [4, 3, 2, 1],
@@ -225,6 +228,15 @@ def test_rooms_and_events() -> None:
             "last_event": 4,
             "members": 1,
             "kept": 0,
+            "opened": 0,
+            "first_seq": 0,
+            "access": "PUBLIC",
+            "owner": 0,
+            "closed": None,
+            "offers": 0,
+            "likeness": 0,
+            "name": "",
+            "topic": "",
         }
         assert values(region, "presence", 64) == {"connections": [0, 0, 1]}
         assert values(region, "event_ring", 2)["kind"] == "JOINED"
@@ -310,7 +322,7 @@ def test_an_intent_that_stands_is_shown() -> None:
 
 def test_words_with_a_meaning_of_their_own() -> None:
     with busy_region() as (region, state, _):
-        for code, name in ((0, "STARTING"), (1, "SERVING"), (2, "DRAINING"), (3, 3)):
+        for code, name in ((0, "STARTING"), (1, "SERVING"), (2, "DRAINING"), (4, 4)):
             set_word(state.region, "header", 0, "state", code)
             assert values(region, "header")["state"] == name
         assert values(region, "log")["durable"] is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import server as server_package
-from libproto.messages import Opcode
+from libproto.messages import Opcode, RoomRole
 from server.admin.cli import main
 from server.admin.journal_verify import HISTORIES_ANEW, verify
 from server.exits import Exit
@@ -20,10 +20,11 @@ from server.journal.format import FORMAT_VERSION
 from server.journal.start import load_state
 from tests.helpers import leaks
 from tests.helpers.server import ROOT, RunningServer
-from tests.helpers.stored import BALANCES, DATA, MESSAGES, NAMES, ROOM, extract
+from tests.helpers.stored import BALANCES, DATA, MESSAGES, NAMED, NAMES, ROOM, extract
 from tests.helpers.wire import Lobby
 
 THIS = f"format-{FORMAT_VERSION}.tar.gz"
+CONVERTED = ["format-3.tar.gz"]
 REFUSED = ["format-2.tar.gz"]
 TIMEOUT_S = 60
 
@@ -34,11 +35,12 @@ def content(path: Path) -> dict[Path, bytes]:
 
 def test_every_format_has_its_directory() -> None:
     """One that was changed without a number of its own, or without one kept, is noticed."""
-    assert {path.name for path in DATA.glob("format-*.tar.gz")} == {THIS, *REFUSED}
+    assert {path.name for path in DATA.glob("format-*.tar.gz")} == {THIS, *CONVERTED, *REFUSED}
 
 
-def test_this_format_is_read(tmp_path: Path) -> None:
-    data = DataDirectory(extract(THIS, tmp_path))
+@pytest.mark.parametrize("name", [THIS, *CONVERTED])
+def test_this_format_is_read(name: str, tmp_path: Path) -> None:
+    data = DataDirectory(extract(name, tmp_path))
     report = verify(Disk(), data)
     assert (report.is_good, report.refusal) == (True, "")
     log_id = data.identity(Disk()).log_id
@@ -47,20 +49,42 @@ def test_this_format_is_read(tmp_path: Path) -> None:
     assert {name: books.balances[user] for name, user in users.items()} == BALANCES
     assert books.skips == 0
     assert books.ring > 0
-    assert books.rooms == {ROOM: 8}
+    assert books.rooms[ROOM] == 8
+    if name == THIS:
+        [(room, named)] = books.named.rooms.items()
+        assert (named.name.decode(), named.owner, named.topic) == (NAMED, 1, b"for members")
+        offers = [(offer.room, offer.price, offer.text) for offer in books.named.offers.values()]
+        assert offers == [(room, 5, b"offer of run 0"), (room, 6, b"offer of run 1")]
+        assert books.named.roles == {(room, 2): (RoomRole.MODERATOR, 0, 0)}
+        assert books.blocks == {(2, 1)}
 
 
-def test_a_server_goes_on_with_it(tmp_path: Path) -> None:
-    """With passwords, money and messages; the numbers of rooms rise, since it was killed."""
-    with RunningServer(extract(THIS, tmp_path)) as server, Lobby(server) as lobby:
-        for name in NAMES:
-            wire = lobby.enter(name)
-            assert wire.ok(Opcode.BALANCE).balance == BALANCES[name]
+@pytest.mark.parametrize("name", [THIS, *CONVERTED])
+def test_a_server_goes_on_with_it(name: str, tmp_path: Path) -> None:
+    """With passwords, money and messages; the numbers of rooms rise, since it was killed. A
+    directory of an older format is one of this then."""
+    data = extract(name, tmp_path)
+    with RunningServer(data) as server, Lobby(server) as lobby:
+        for user in NAMES:
+            wire = lobby.enter(user)
+            assert wire.ok(Opcode.BALANCE).balance == BALANCES[user]
         history = wire.ok(Opcode.ROOM_HISTORY, ROOM, 0, 100)
         said = [event.message for event in history.events if event.message]
         assert said == list(MESSAGES)
         joined = wire.ok(Opcode.JOIN_ROOM, ROOM)
         assert joined.last_seq == 8 + 64, "its ring is left out"
+        room, created = wire.ok(Opcode.ROOM_OPEN, NAMED)
+        assert created == (name != THIS)
+        wire.ok(Opcode.JOIN_ROOM, room)
+        offers = [entry.text for entry in wire.ok(Opcode.BOARD_LIST, room, 0, 9, "").entries]
+        assert offers == (["offer of run 0", "offer of run 1"] if name == THIS else [])
+        assert server.stop() == 0
+    assert f"format {FORMAT_VERSION}\n" in (data / "identity").read_text()
+    converted = "data_directory_converted" in server.log_text()
+    assert converted == (name != THIS)
+    assert verify(Disk(), DataDirectory(data)).is_good
+    with RunningServer(data) as server, Lobby(server) as lobby:
+        assert lobby.enter(NAMES[0]).ok(Opcode.ROOM_OPEN, NAMED) == (room, 0)
         assert server.stop() == 0
 
 

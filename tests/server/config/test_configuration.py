@@ -56,6 +56,7 @@ def test_which_settings_change() -> None:
         "registration",
         "scram_iterations",
         "max_balance",
+        "board_entries",
         "heartbeat",
         "idle_timeout",
         "handshake_timeout",

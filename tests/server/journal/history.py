@@ -68,6 +68,14 @@ MONEY_KINDS: Final = (
 CHAT_KINDS: Final = ("join", "join", "leave", *("say",) * 3, *("whisper",) * 2, *("pay",) * 2)
 
 
+ROOM_KINDS: Final = (
+    *("open",) * 2, *("topic",) * 2, "access", *("role",) * 3, *("offer",) * 3, "drop",
+    *("take",) * 3, "block", *("join",) * 3,
+)  # fmt: skip
+NUMBERED: Final = 67
+"""Rooms that are there without being opened; three more can be."""
+
+
 def _steps(kinds: tuple[str, ...]) -> st.SearchStrategy[list[Step]]:
     return st.lists(
         st.builds(
@@ -85,8 +93,11 @@ def _steps(kinds: tuple[str, ...]) -> st.SearchStrategy[list[Step]]:
 
 
 STEPS: Final = _steps(MONEY_KINDS + CHAT_KINDS)
+ROOM_STEPS: Final = _steps((*MONEY_KINDS, *CHAT_KINDS, *ROOM_KINDS))
 MONEY_STEPS: Final = _steps(MONEY_KINDS)
 KINDS = {"deposit": TxnKind.DEPOSIT, "withdraw": TxnKind.WITHDRAW, "transfer": TxnKind.TRANSFER}
+ROOMY: Final = {"roles": 64, "offers": 32, "blocks": 32}
+"""Places that are never taken up."""
 CLIENT_IDS = (0, 7, 8, 2**64 - 1)
 
 
@@ -95,7 +106,10 @@ class History:
 
     def __init__(self, region: Region) -> None:
         self.region = region
-        self.states = [state_of(region, worker, clock_us=lambda: self.now) for worker in range(3)]
+        self.states = [
+            state_of(region, worker, clock_us=lambda: self.now, numbered_rooms=NUMBERED)
+            for worker in range(3)
+        ]
         self.sessions: list[tuple[State, Session]] = []
         self.now = STARTED_US
         self.truths = [truth(region)]  # by txn_id, the last of each
@@ -178,8 +192,9 @@ class History:
 
     def _look(self) -> None:
         """Note what has become of a step."""
-        assert self.head - len(self.truths) in (-1, 0), "one transaction a step"
         now = truth(self.region)
+        # One transaction a step, but for changes of rooms: of one of these the last counts.
+        self.truths += [now] * (self.head - len(self.truths))
         self.truths[self.head :] = [now]
         if self.moment != self.moments[-1]:
             ring, first = self.region.layout["event_ring"], self.moments[-1][1] + 1
@@ -198,6 +213,11 @@ class History:
         )
         req_id, room = max(FLOOR, newest + step.ahead), 1 + step.other % 3
         text = f"{step.amount} from {step.who}"
+        if step.what in ROOM_KINDS and step.what != "join":
+            self.change(state, session, step, req_id)
+            return
+        if step.amount % 2 and state.rooms.opened(room + NUMBERED):
+            room += NUMBERED
         if step.what == "join":
             state.memberships.join(session, room, now)
         elif step.what == "leave":
@@ -214,11 +234,42 @@ class History:
             other = step.other if step.what == "transfer" else 0
             state.ledger.execute(session, KINDS[step.what], other, step.amount, req_id, False, now)
 
+    def change(self, state: State, session: Session, step: Step, req_id: int) -> None:
+        """Of a room, or of a board. StateRefusal."""
+        now, changes, who = self.now, state.changes, 1 + step.other % 5
+        room = NUMBERED + 1 + step.amount // 7 % 3
+        places = room if step.amount % 3 else 1
+        offers = list(state.boards.offers(places, 0))
+        if step.what == "open":
+            changes.open_room(session, "abcXYZ"[step.other % 6], req_id, 0, now, 5)
+        elif step.what == "topic":
+            topic = "what it is about " * (step.amount % 16)
+            changes.set_room(session, room, topic, state.rooms.access(room), req_id, 0, now)
+        elif step.what == "access":
+            changes.set_room(session, room, state.rooms.topic(room), step.other % 3, req_id, 0, now)
+        elif step.what == "role":
+            role, seconds = step.amount % 6, step.amount % 2 * 1000
+            if who != session.user:
+                changes.set_role(session, room, who, role, seconds, req_id, 0, now)
+        elif step.what == "offer":
+            price, text = step.amount % 50, "for sale: " + "x" * (step.amount * 40 % 247)
+            changes.add_offer(session, places, price, text, 3, req_id, 0, now)
+        elif step.what == "block":
+            if who != session.user:
+                state.blocks.set(session, who, bool(step.amount % 3), now)
+        elif offers:
+            offer = offers[step.who % len(offers)]
+            if step.what == "drop":
+                changes.remove_offer(session, places, offer.entry, req_id, 0, now)
+            elif offer.price:
+                changes.take_offer(session, places, offer.entry, offer.price, req_id, 0, now)
+
 
 @contextmanager
 def history(*steps: Step, **capacities: int) -> Iterator[History]:
     """One that has begun, and has done these steps."""
-    with small_region(**({"txn_ring": 128, "clients": 4, "accounts": 5} | capacities)) as region:
+    sizes = {"txn_ring": 512, "clients": 4, "accounts": 5} | ROOMY | capacities
+    with small_region(**sizes) as region:
         worked = History(region)
         worked.begin()
         for step in steps:
@@ -266,6 +317,34 @@ CHATTY: Final = tuple(
 )
 
 
+# Rooms with names, roles and boards: opened, changed, given away, closed, opened again; offers that
+# are taken and removed, by who may and who may not.
+BOARDED: Final = (
+    Step("register"),
+    Step("open", 0, 0),
+    Step("block", 1, 2, 1),
+    *(Step("join", who, 0, amount) for who in range(2) for amount in (1, 2)),
+    Step("topic", 0, 0, 5),
+    Step("offer", 0, 0, 4),
+    Step("offer", 1, 0, 6),
+    Step("role", 0, 1, 1),
+    Step("role", 0, 1, 4),
+    Step("take", 1, 0, 1),
+    Step("drop", 1, 0, 6),
+    Step("offer", 0, 0, 5),
+    Step("access", 0, 1),
+    Step("role", 0, 2, 5),
+    Step("access", 0, 2),
+    Step("block", 1, 0, 3),
+    Step("leave", 0, 0, 1),
+    Step("leave", 1, 0, 1),
+    *(Step("deposit", 1) for _ in range(6)),  # until its number is free
+    Step("open", 1, 0),
+    Step("topic", 1, 0, 3),
+    Step("role", 1, 0, 3),
+)
+
+
 # ---- what is compared
 
 
@@ -295,6 +374,34 @@ def truth(region: Region) -> Truth:
     found["log", 0] = [head, words[ring.at(head % ring.records) + SUPPLY]]
     found["registry", 0] = [words[registry.at(0, field)] for field in ("users", "clients")]
     found["events", 0] = [words[layout["events"].at(0, "head")]]
+    return found | _named_truth(region)
+
+
+def _named_truth(region: Region) -> Truth:
+    """Rooms with names, roles, offers and blocks: where they stand does not matter."""
+    found: Truth = {}
+    state = State(region, 0, int, lambda _: None, 0, clock_us=lambda: 0)
+    opened = region.column("rooms", "opened")
+    for room, opening in enumerate(opened):
+        if opening:
+            record = region.record("rooms", room)
+            fields = opening, record.first_seq, record.access, record.owner, record.closed
+            # The name of a room that is closed counts no more.
+            name = state.rooms.info(room, 0).name.encode() if state.rooms.is_open(room) else b""
+            texts = name + b"\0" + state.rooms.topic(room).encode()
+            found["named", room] = [*fields, *texts]
+    for slot in range(region.layout.capacities.roles):
+        role = region.record("roles", slot)
+        room = role.key >> 32
+        if role.role and role.opened == opened[room] and state.rooms.is_open(room):
+            found["role", role.key] = [role.role, bool(role.until)]
+    for room in range(1, len(opened)):
+        for offer in state.boards.offers(room, 0):
+            found["offer", offer.entry] = [*offer[1:5], *offer.text]
+    for slot in range(region.layout.capacities.blocks):
+        block = region.record("blocks", slot)
+        if block.on:
+            found["block", block.key] = [1]
     return found
 
 
@@ -321,6 +428,17 @@ def truth_of(books: Books) -> Truth:
     found["events", 0] = [books.event]
     for room in books.rooms:
         found["rooms.last_seq", room] = [books.last_seq(room)]
+    named = books.named
+    for number, its in named.rooms.items():
+        fields = its.opened, its.first_seq, its.access, its.owner, its.closed
+        texts = (its.name if its.is_open else b"") + b"\0" + its.topic
+        found["named", number] = [*fields, *texts]
+    for (room, user), (role, below, until) in named.roles.items():
+        found["role", room << 32 | user] = [below << 8 | role, bool(until)]
+    for entry, offer in named.offers.items():
+        found["offer", entry] = [*offer[1:5], *offer.text]
+    for user, blocked in books.blocks:
+        found["block", user << 32 | blocked] = [1]
     return found
 
 
@@ -421,7 +539,7 @@ def batches(disk: Disk) -> list[Batch]:
 @contextmanager
 def filled(loaded: Loaded, **capacities: int) -> Iterator[Region]:
     """A region with what was loaded, in which all holds."""
-    room = {"txn_ring": 128, "clients": 4, "accounts": 5} | capacities
+    room = {"txn_ring": 512, "clients": 4, "accounts": 5} | ROOMY | capacities
     with small_region(**room) as region:
         fill(region, loaded, NOW, Idleness({}, 0, 0, NOW))
         assert problems(region) == []

@@ -46,15 +46,18 @@ def test_every_bit_flipped_is_noticed(becoming: int) -> None:
 
 
 @pytest.mark.parametrize("becoming", [b"", b"0000000000000007\n"], ids=["", "in a repair"])
-def test_one_without_a_checksum_gets_it(becoming: bytes) -> None:
-    """It was written before there was one. Where a repair has begun, nothing is changed."""
+def test_one_of_format_3_has_no_checksum_and_gets_it(becoming: bytes) -> None:
+    """With the format of this version. One of a later format without its last line is damaged."""
     disk, data = opened()
     lines = read_file(disk, data.identity_file).splitlines(keepends=True)
-    old = b"".join(lines[:3]) + becoming
-    replace(disk, data, old)
+    without = b"".join(lines[1:3]) + becoming
+    replace(disk, data, b"tradechat data, format 3\n" + without)
     assert data.identity(disk) == KEPT
     assert data.begun_repair(disk) == (7 if becoming else 0)
     if not becoming:
-        data.check_directories = lambda: None  # type: ignore[method-assign] # of the real disk
-        assert data.open(disk, OTHER) == KEPT
+        assert data.convert(disk) == 3
         assert read_file(disk, data.identity_file) == b"".join(lines)
+        assert data.convert(disk) == 0
+    replace(disk, data, lines[0] + without)
+    with pytest.raises(OtherFormat, match="identity is damaged: take it from a backup"):
+        data.identity(disk)

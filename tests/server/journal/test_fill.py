@@ -33,8 +33,8 @@ from tests.server.journal.history import (
     LOG_ID,
     MONEY_STEPS,
     NOW,
+    ROOM_STEPS,
     SNAPSHOTS,
-    STEPS,
     VARIED,
     History,
     Step,
@@ -60,7 +60,7 @@ from tests.server.journal.history import (
 
 
 @settings(max_examples=25, deadline=None)
-@given(STEPS, st.integers(1, 9), st.data())
+@given(ROOM_STEPS, st.integers(1, 9), st.data())
 def test_any_history_is_loaded_as_it_was(
     steps: list[Step], batch: int, data: st.DataObject
 ) -> None:

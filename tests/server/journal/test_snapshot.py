@@ -356,7 +356,7 @@ def test_another_format_is_told_and_not_passed_over(small: Books) -> None:
     _put(disk, path, SNAPSHOT.pack(*values, rest=(body,)), body)
     with pytest.raises(OtherFormat) as caught:
         newest(disk, SNAPSHOTS, LOG_ID)
-    assert str(caught.value) == f"{path} has format 4, and this program reads 3"
+    assert str(caught.value) == f"{path} has format 5, and this program reads 4"
 
 
 # ---- crashes and errors

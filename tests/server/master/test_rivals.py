@@ -18,7 +18,7 @@ from tests.helpers.server import ROOT, StartServer, lasting_port, wait_until
 from tests.helpers.wire import Lobby
 
 END_S = 60.0
-SMALL = Capacities(1, 4, 2, 4, 4, 4, 4, 16, 4)
+SMALL = Capacities(1, 4, 2, 4, 4, 4, 4, 16, 4, 2, 2, 2)
 
 
 @pytest.mark.parametrize("rivals", range(4))

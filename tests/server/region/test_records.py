@@ -6,9 +6,12 @@ import pytest
 
 from libproto.messages import TxnKind
 from server.region.records import (
+    BLOCK,
     BY_KIND,
+    CHANGE_WORDS,
     COMMON,
     EVENTS_LOST,
+    FIRST_CHANGE,
     FROM_USER,
     MONEY_WORDS,
     NEW_CLIENT,
@@ -17,11 +20,18 @@ from server.region.records import (
     RECORD_WORDS,
     REGISTER,
     SUPPLY,
+    TEXT_BYTES,
     RecordKind,
+    may_tell,
 )
 
 MONEY_KINDS = (RecordKind.DEPOSIT, RecordKind.WITHDRAW, RecordKind.TRANSFER)
-PACKED = dict.fromkeys(MONEY_KINDS, struct.Struct(f"={MONEY_WORDS - 1}Q")) | {
+CHANGES = [kind for kind in RecordKind if kind >= FIRST_CHANGE]
+PACKED = {
+    **dict.fromkeys((*MONEY_KINDS, RecordKind.OFFER_TAKEN), struct.Struct(f"={MONEY_WORDS - 1}Q")),
+    **dict.fromkeys(CHANGES, struct.Struct(f"={CHANGE_WORDS - 1}Q")),
+    RecordKind.TEXT: struct.Struct(f"=3Q{TEXT_BYTES}s"),
+    RecordKind.BLOCK: BLOCK,
     RecordKind.REGISTER: REGISTER,
     RecordKind.NEW_CLIENT: NEW_CLIENT,
     RecordKind.NEW_FLOOR: NEW_CLIENT,
@@ -68,6 +78,13 @@ def test_what_a_struct_packs_stands_where_the_table_says(kind: RecordKind) -> No
         at = OFFSETS[kind][field.name] * 8
         found = record[at : at + field.words * 8]
         assert found == (value if isinstance(value, bytes) else struct.pack("=Q", value))
+
+
+def test_what_may_tell_of_an_event_says_so_in_one_place() -> None:
+    for kind in RecordKind:
+        told = [OFFSETS[kind].get(name) for name in ("room", "room_seq", "event")]
+        of_transfer = [OFFSETS[RecordKind.TRANSFER][name] for name in ("room", "room_seq", "event")]
+        assert (told == of_transfer) == (may_tell(kind) or kind in MONEY_KINDS)
 
 
 def test_what_is_read_by_place() -> None:
