@@ -13,7 +13,16 @@ from client.amounts import (
     parse_amount,
 )
 from client.blocking import Client
-from client.core.calls import DirectSent, Receipt, RoomReceipt, Sent
+from client.core.calls import (
+    BoardAdded,
+    DirectSent,
+    Receipt,
+    RoomChange,
+    RoomInfo,
+    RoomOpened,
+    RoomReceipt,
+    Sent,
+)
 from client.core.numbers import Outcome, Unanswered
 from client.core.pushes import (
     Disconnected,
@@ -27,6 +36,19 @@ from client.core.pushes import (
     RoomRestarted,
 )
 from client.core.retry import RetryPolicy
+from client.core.room_events import (
+    AccessChanged,
+    FileShared,
+    MessageDeleted,
+    OfferAdded,
+    OfferRemoved,
+    OfferTaken,
+    RoleChanged,
+    RoomEvent,
+    RoomPayment,
+    TopicChanged,
+    read_event,
+)
 from client.errors import (
     AlreadyExists,
     BadArgument,
@@ -58,6 +80,7 @@ from client.protocol import AnyClient
 from libproto.errors import Status
 from libproto.messages import (
     BalanceResponse,
+    BoardEntry,
     ChatBroadcast,
     DirectMessage,
     EventKind,
@@ -68,9 +91,11 @@ from libproto.messages import (
     Member,
     Opcode,
     Payment,
+    RoomAccess,
     RoomEntry,
     RoomGap,
     RoomHistoryResponse,
+    RoomRole,
     State,
     Transaction,
     TxnHistoryResponse,
@@ -82,6 +107,7 @@ from libproto.messages import (
 __all__ = [
     "AMOUNT_MAX",
     "DECIMALS",
+    "AccessChanged",
     "AlreadyExists",
     "AmountError",
     "AnyClient",
@@ -91,6 +117,8 @@ __all__ = [
     "BadPacket",
     "BadUrl",
     "BalanceResponse",
+    "BoardAdded",
+    "BoardEntry",
     "CallTimeout",
     "ChatBroadcast",
     "ChecksumFailed",
@@ -104,6 +132,7 @@ __all__ = [
     "Event",
     "EventKind",
     "Events",
+    "FileShared",
     "HeartbeatResponse",
     "InboxHistoryResponse",
     "InsufficientFunds",
@@ -113,9 +142,13 @@ __all__ = [
     "LogReplaced",
     "LoginResponse",
     "Member",
+    "MessageDeleted",
     "MisuseError",
     "NotFound",
     "NotLoggedIn",
+    "OfferAdded",
+    "OfferRemoved",
+    "OfferTaken",
     "Opcode",
     "Outcome",
     "OutcomeUnknown",
@@ -130,17 +163,26 @@ __all__ = [
     "ReqIdTaken",
     "RequestFailed",
     "RetryPolicy",
+    "RoleChanged",
+    "RoomAccess",
+    "RoomChange",
     "RoomEntry",
+    "RoomEvent",
     "RoomGap",
     "RoomHistoryResponse",
+    "RoomInfo",
+    "RoomOpened",
+    "RoomPayment",
     "RoomReceipt",
     "RoomRefused",
     "RoomRestarted",
+    "RoomRole",
     "Sent",
     "ServerBusy",
     "State",
     "Status",
     "Superseded",
+    "TopicChanged",
     "Transaction",
     "TxnHistoryResponse",
     "TxnKind",
@@ -151,4 +193,5 @@ __all__ = [
     "WrongPlace",
     "format_amount",
     "parse_amount",
+    "read_event",
 ]

@@ -7,13 +7,23 @@ from collections.abc import AsyncGenerator
 
 from client.base import now_us
 from client.core import calls, login, numbers, paging
-from client.core.calls import DirectSent, Receipt, RoomReceipt, Sent
+from client.core.calls import (
+    BoardAdded,
+    DirectSent,
+    Receipt,
+    RoomChange,
+    RoomInfo,
+    RoomOpened,
+    RoomReceipt,
+    Sent,
+)
 from client.core.numbers import Outcome
 from client.core.pushes import RoomRestarted
 from client.io.aio import AsyncBase
 from libproto.messages import (
     LIST_MAX,
     BalanceResponse,
+    BoardEntry,
     ChatBroadcast,
     DirectMessage,
     HeartbeatResponse,
@@ -21,9 +31,11 @@ from libproto.messages import (
     JoinRoomResponse,
     LoginResponse,
     Member,
+    RoomAccess,
     RoomEntry,
     RoomGap,
     RoomHistoryResponse,
+    RoomRole,
     Transaction,
     TxnHistoryResponse,
     UserLookupResponse,
@@ -163,6 +175,230 @@ class AsyncClient(AsyncBase):
         """Find a user by id; NotFound."""
         return await self._call(calls.user_name(user_id), timeout_s)
 
+    # ---- rooms with a name, and who may do what in them
+
+    async def open_room(
+        self,
+        name: str,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> RoomOpened:
+        """Find the room of a name, or make it, as its owner: `created` tells which. It is not
+        joined by that. name: text of 1 to 64 bytes; "Gold" and "gold" are the same.
+
+        LimitReached: nobody owns more than 8 rooms. `req_id` and `possible_duplicate` as with
+        `deposit`: two calls with one req_id make one room.
+        """
+        return await self._call(calls.open_room(name), timeout_s, req_id, possible_duplicate)
+
+    async def room_info(self, room_id: int, *, timeout_s: float | None = None) -> RoomInfo:
+        """Name, topic, owner and access of a room, and what the caller is in it. NotFound: no
+        such room, or it is closed.
+        """
+        return await self._call(calls.room_info(room_id), timeout_s)
+
+    async def set_room(
+        self,
+        room_id: int,
+        topic: str,
+        access: RoomAccess,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> RoomChange:
+        """Set the topic of a named room, text of at most 256 bytes, and who may join it; what
+        is to stay is said again, `room_info` tells it.
+
+        Moderators set the topic, the owner both. RoomAccess.CLOSED closes the room: its members
+        leave, its name is free, and its roles and its board are gone; there is no way back.
+        Unauthorized without the right, and in a numbered room. `req_id` and
+        `possible_duplicate` as with `deposit`.
+        """
+        call = calls.set_room(room_id, topic, access)
+        return await self._call(call, timeout_s, req_id, possible_duplicate)
+
+    async def set_role(
+        self,
+        room_id: int,
+        user_id: int,
+        role: RoomRole,
+        seconds: int = 0,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> RoomChange:
+        """Set what another user is in a named room. seconds: how long a mute or a ban lasts, 0:
+        for good; then the role before it is back.
+
+        Moderators set NONE, MEMBER, MUTED and BANNED of those below them; the owner sets all,
+        and gives the room away with OWNER. Unauthorized without the right, and in a numbered
+        room; NotFound: no such user; LimitReached: a new owner has 8 rooms. `req_id` and
+        `possible_duplicate` as with `deposit`.
+        """
+        call = calls.set_role(room_id, user_id, role, seconds)
+        return await self._call(call, timeout_s, req_id, possible_duplicate)
+
+    async def invite(
+        self,
+        room_id: int,
+        user_id: int,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> RoomChange:
+        """Let a user join a room that is by invitation: as `set_role` with MEMBER."""
+        call = calls.invite(room_id, user_id)
+        return await self._call(call, timeout_s, req_id, possible_duplicate)
+
+    async def kick(
+        self,
+        room_id: int,
+        user_id: int,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> RoomChange:
+        """Put a user out of a room; after a second they may join again. As `set_role` with
+        BANNED.
+        """
+        return await self._call(calls.kick(room_id, user_id), timeout_s, req_id, possible_duplicate)
+
+    async def ban(
+        self,
+        room_id: int,
+        user_id: int,
+        seconds: int = 0,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> RoomChange:
+        """Put a user out of a room, and keep them out for some seconds, 0: for good. As
+        `set_role` with BANNED.
+        """
+        call = calls.ban(room_id, user_id, seconds)
+        return await self._call(call, timeout_s, req_id, possible_duplicate)
+
+    async def mute(
+        self,
+        room_id: int,
+        user_id: int,
+        seconds: int = 0,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> RoomChange:
+        """Let a user read but not write in a room, for some seconds, 0: for good. As `set_role`
+        with MUTED.
+        """
+        call = calls.mute(room_id, user_id, seconds)
+        return await self._call(call, timeout_s, req_id, possible_duplicate)
+
+    async def pardon(
+        self,
+        room_id: int,
+        user_id: int,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> RoomChange:
+        """End a ban or a mute now. As `set_role` with NONE: what the user was before is over,
+        too; who shall be a member of a room by invitation is invited again.
+        """
+        call = calls.pardon(room_id, user_id)
+        return await self._call(call, timeout_s, req_id, possible_duplicate)
+
+    async def block(self, user_id: int, *, timeout_s: float | None = None) -> None:
+        """Get no direct messages and no Payment pushes from a user any more, who is not told.
+        It lasts until `unblock`. NotFound: no such user; LimitReached: nobody blocks more than
+        256.
+        """
+        await self._call(calls.block(user_id), timeout_s)
+
+    async def unblock(self, user_id: int, *, timeout_s: float | None = None) -> None:
+        """Undo `block`; nothing happens to one who is not blocked."""
+        await self._call(calls.unblock(user_id), timeout_s)
+
+    # ---- boards: offers in a room that others can take; prices are in minor units (cents)
+
+    async def board_add(
+        self,
+        room_id: int,
+        price: int,
+        text: str,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> BoardAdded:
+        """Put an offer on the board of a joined room. price: minor units, what somebody pays to
+        take it; 0: a note, which nobody can take. text: 1 to 256 bytes.
+
+        Unauthorized if the room is not joined; LimitReached if the board is full. `req_id` and
+        `possible_duplicate` as with `deposit`.
+        """
+        call = calls.board_add(room_id, price, text)
+        return await self._call(call, timeout_s, req_id, possible_duplicate)
+
+    async def board(
+        self,
+        room_id: int,
+        after_entry_id: int = 0,
+        limit: int = LIST_MAX,
+        contains: str = "",
+        *,
+        timeout_s: float | None = None,
+    ) -> tuple[BoardEntry, ...]:
+        """The entries of the board of a joined room whose text contains `contains`, in whatever
+        case, by ascending entry_id, at most 256; none is the end. Unauthorized if the room is
+        not joined.
+        """
+        return await self._call(calls.board(room_id, after_entry_id, limit, contains), timeout_s)
+
+    async def board_remove(
+        self,
+        room_id: int,
+        entry_id: int,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> RoomChange:
+        """Take an entry off the board of a joined room: one's own, or any as moderator or owner
+        of the room. NotFound: it is not there any more. `req_id` and `possible_duplicate` as
+        with `deposit`.
+        """
+        call = calls.board_remove(room_id, entry_id)
+        return await self._call(call, timeout_s, req_id, possible_duplicate)
+
+    async def board_take(
+        self,
+        room_id: int,
+        entry: BoardEntry | int,
+        price: int | None = None,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> RoomReceipt:
+        """Pay the price of an offer to its owner and take it off the board, in one step: of two
+        who take it, one gets it and the other NotFound.
+
+        entry: what `board` lists, or its entry_id with the price that is expected; BadPacket if
+        the offer has another price, or is one's own. As `transfer`; Unauthorized if the room is
+        not joined.
+        """
+        call = calls.board_take(room_id, entry, price)
+        return await self._call(call, timeout_s, req_id, possible_duplicate)
+
     # ---- lists, read to their end in as many requests as it takes
 
     def iter_rooms(
@@ -202,6 +438,19 @@ class AsyncClient(AsyncBase):
         RoomGap, RoomRestarted and `epoch` are as those of `iter_history`; the room is 0.
         """
         return self._turn_pages(paging.iter_inbox(after_seq, epoch), timeout_s)
+
+    def iter_board(
+        self,
+        room_id: int,
+        contains: str = "",
+        after_entry_id: int = 0,
+        *,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[BoardEntry, None]:
+        """Every entry of the board of a joined room whose text contains `contains`, in whatever
+        case, by ascending entry_id, as `board` gives them in parts.
+        """
+        return self._turn_pages(paging.iter_board(room_id, contains, after_entry_id), timeout_s)
 
     def iter_transactions(
         self, before_txn_id: int = 0, *, timeout_s: float | None = None

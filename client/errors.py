@@ -9,8 +9,8 @@
     ├── RequestFailed                   the server refused it, one subclass for each status
     │   ├── BadPacket                   an argument that the server does not allow
     │   ├── ChecksumFailed              damaged on its way
-    │   ├── Unauthorized                not logged in, wrong password, not a member
-    │   ├── NotFound                    no such room or user
+    │   ├── Unauthorized                not logged in, wrong password, no right to it in a room
+    │   ├── NotFound                    no such room, user or entry of a board
     │   ├── InsufficientFunds           the balance is below the amount
     │   ├── ServerBusy                  overload or a rate limit: `retry_after_ms`
     │   ├── OutcomeUnknown              nobody can tell any more whether it was executed
@@ -127,11 +127,12 @@ class ChecksumFailed(RequestFailed, status=Status.ERR_CHECKSUM_FAIL):
 
 
 class Unauthorized(RequestFailed, status=Status.ERR_UNAUTHORIZED):
-    """Not logged in, wrong username or password, not a member, or the session was superseded."""
+    """Not logged in, wrong username or password, the session was superseded; or no right to it: in
+    a room that is not joined, or as one who is muted or banned."""
 
 
 class NotFound(RequestFailed, status=Status.ERR_NOT_FOUND):
-    """No such room or user, or a room that is not joined."""
+    """No such room, user or entry of a board, or a room that is not joined."""
 
 
 class InsufficientFunds(RequestFailed, status=Status.ERR_INSUFFICIENT_FUNDS):

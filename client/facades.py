@@ -16,7 +16,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from client.core import calls, login, numbers, paging
 from libproto import messages
@@ -44,12 +44,33 @@ SECTIONS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
         ),
     ),
     (
+        "rooms with a name, and who may do what in them",
+        (
+            calls.open_room,
+            calls.room_info,
+            calls.set_room,
+            calls.set_role,
+            calls.invite,
+            calls.kick,
+            calls.ban,
+            calls.mute,
+            calls.pardon,
+            calls.block,
+            calls.unblock,
+        ),
+    ),
+    (
+        "boards: offers in a room that others can take; prices are in minor units (cents)",
+        (calls.board_add, calls.board, calls.board_remove, calls.board_take),
+    ),
+    (
         "lists, read to their end in as many requests as it takes",
         (
             paging.iter_rooms,
             paging.iter_members,
             paging.iter_history,
             paging.iter_inbox,
+            paging.iter_board,
             paging.iter_transactions,
         ),
     ),
@@ -68,10 +89,10 @@ SECTIONS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
 )
 """The methods, in their order."""
 
-NUMBERED = frozenset({"send", "direct", "deposit", "withdraw", "transfer", "transfer_in_room"})
-"""Those whose requests may be repeated under their req_id."""
-OUTCOMES = frozenset({"Receipt", "RoomReceipt", "Sent", "DirectSent"})
-"""What they give."""
+OUTCOMES = frozenset(each.__name__ for each in get_args(numbers.Outcome))
+"""What those calls give whose requests may be repeated under their req_id."""
+RESULTS = OUTCOMES | {"RoomInfo"}
+"""What calls give that is described beside them."""
 
 FILLED = {"core": "self._core", "numbers": "self._core.numbers", "client_time": "now_us()"}
 """Arguments of a description that no caller gives."""
@@ -201,7 +222,7 @@ def write(facade: Facade) -> str:
                 names |= {node.id for node in ast.walk(part) if isinstance(node, ast.Name)}
             body.append(_method(facade, source, function.__module__.rpartition(".")[2]))
     imported = sorted((name for name in names if hasattr(messages, name)), key=_import_order)
-    assert names - set(imported) <= {"Outcome", "RoomRestarted", *OUTCOMES, *vars(builtins)}
+    assert names - set(imported) <= {"Outcome", "RoomRestarted", *RESULTS, *vars(builtins)}
     head = [
         f'"""The calls of `{facade.name}`, written by `{PROGRAM}`.',
         "",
@@ -222,13 +243,20 @@ def write(facade: Facade) -> str:
     return "\n".join([*head, facade.beside + "\n\n".join(body), ""])
 
 
+_RESULTS_IMPORT = (
+    f"from {PACKAGE}.core.calls import (",
+    *(f"    {name}," for name in sorted(RESULTS)),
+    ")",
+)
+
+
 def _client_imports(facade: Facade) -> tuple[str, ...]:
     return (
         f"from collections.abc import {facade.iterator.partition('[')[0]}",
         "",
         f"from {PACKAGE}.base import now_us",
         f"from {PACKAGE}.core import calls, login, numbers, paging",
-        f"from {PACKAGE}.core.calls import {', '.join(sorted(OUTCOMES))}",
+        *_RESULTS_IMPORT,
         f"from {PACKAGE}.core.numbers import Outcome",
         f"from {PACKAGE}.core.pushes import RoomRestarted",
     )
@@ -238,7 +266,7 @@ _PROTOCOL_IMPORTS = (
     "from collections.abc import Awaitable",
     "from typing import Protocol",
     "",
-    f"from {PACKAGE}.core.calls import {', '.join(sorted(OUTCOMES))}",
+    *_RESULTS_IMPORT,
     f"from {PACKAGE}.core.numbers import Outcome, Unanswered",
     f"from {PACKAGE}.core.paging import Items",
     f"from {PACKAGE}.core.pushes import RoomRestarted",
@@ -270,10 +298,10 @@ def _method(facade: Facade, source: ast.FunctionDef, module: str) -> str:
             arguments.append(written + (f" = {_value(default)}" if default else ""))
     arguments.append("*")
     also = "timeout_s"
-    if source.name in NUMBERED:
+    if ast.unparse(_result(source)) in OUTCOMES:
         arguments += ["req_id: int | None = None", "possible_duplicate: bool = False"]
         also = "timeout_s, req_id, possible_duplicate"
-    elif source.name == "retry":
+    elif source.name == "retry":  # whose outcome is any of them
         also = "timeout_s, req_id, True"
     arguments.append("timeout_s: float | None = None")
     result = ast.unparse(_result(source))

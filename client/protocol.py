@@ -6,13 +6,23 @@ Change them where they are described: `client.core.calls`, `.login` and `.paging
 from collections.abc import Awaitable
 from typing import Protocol
 
-from client.core.calls import DirectSent, Receipt, RoomReceipt, Sent
+from client.core.calls import (
+    BoardAdded,
+    DirectSent,
+    Receipt,
+    RoomChange,
+    RoomInfo,
+    RoomOpened,
+    RoomReceipt,
+    Sent,
+)
 from client.core.numbers import Outcome, Unanswered
 from client.core.paging import Items
 from client.core.pushes import RoomRestarted
 from libproto.messages import (
     LIST_MAX,
     BalanceResponse,
+    BoardEntry,
     ChatBroadcast,
     DirectMessage,
     HeartbeatResponse,
@@ -20,9 +30,11 @@ from libproto.messages import (
     JoinRoomResponse,
     LoginResponse,
     Member,
+    RoomAccess,
     RoomEntry,
     RoomGap,
     RoomHistoryResponse,
+    RoomRole,
     Transaction,
     TxnHistoryResponse,
     UserLookupResponse,
@@ -180,6 +192,208 @@ class AnyClient(Protocol):
     ) -> Awaitable[UserNameResponse] | UserNameResponse:
         """Find a user by id; NotFound."""
 
+    # ---- rooms with a name, and who may do what in them
+
+    def open_room(
+        self,
+        name: str,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[RoomOpened] | RoomOpened:
+        """Find the room of a name, or make it, as its owner: `created` tells which. It is not
+        joined by that. name: text of 1 to 64 bytes; "Gold" and "gold" are the same.
+
+        LimitReached: nobody owns more than 8 rooms. `req_id` and `possible_duplicate` as with
+        `deposit`: two calls with one req_id make one room.
+        """
+
+    def room_info(
+        self, room_id: int, *, timeout_s: float | None = None
+    ) -> Awaitable[RoomInfo] | RoomInfo:
+        """Name, topic, owner and access of a room, and what the caller is in it. NotFound: no
+        such room, or it is closed.
+        """
+
+    def set_room(
+        self,
+        room_id: int,
+        topic: str,
+        access: RoomAccess,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[RoomChange] | RoomChange:
+        """Set the topic of a named room, text of at most 256 bytes, and who may join it; what
+        is to stay is said again, `room_info` tells it.
+
+        Moderators set the topic, the owner both. RoomAccess.CLOSED closes the room: its members
+        leave, its name is free, and its roles and its board are gone; there is no way back.
+        Unauthorized without the right, and in a numbered room. `req_id` and
+        `possible_duplicate` as with `deposit`.
+        """
+
+    def set_role(
+        self,
+        room_id: int,
+        user_id: int,
+        role: RoomRole,
+        seconds: int = 0,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[RoomChange] | RoomChange:
+        """Set what another user is in a named room. seconds: how long a mute or a ban lasts, 0:
+        for good; then the role before it is back.
+
+        Moderators set NONE, MEMBER, MUTED and BANNED of those below them; the owner sets all,
+        and gives the room away with OWNER. Unauthorized without the right, and in a numbered
+        room; NotFound: no such user; LimitReached: a new owner has 8 rooms. `req_id` and
+        `possible_duplicate` as with `deposit`.
+        """
+
+    def invite(
+        self,
+        room_id: int,
+        user_id: int,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[RoomChange] | RoomChange:
+        """Let a user join a room that is by invitation: as `set_role` with MEMBER."""
+
+    def kick(
+        self,
+        room_id: int,
+        user_id: int,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[RoomChange] | RoomChange:
+        """Put a user out of a room; after a second they may join again. As `set_role` with
+        BANNED.
+        """
+
+    def ban(
+        self,
+        room_id: int,
+        user_id: int,
+        seconds: int = 0,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[RoomChange] | RoomChange:
+        """Put a user out of a room, and keep them out for some seconds, 0: for good. As
+        `set_role` with BANNED.
+        """
+
+    def mute(
+        self,
+        room_id: int,
+        user_id: int,
+        seconds: int = 0,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[RoomChange] | RoomChange:
+        """Let a user read but not write in a room, for some seconds, 0: for good. As `set_role`
+        with MUTED.
+        """
+
+    def pardon(
+        self,
+        room_id: int,
+        user_id: int,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[RoomChange] | RoomChange:
+        """End a ban or a mute now. As `set_role` with NONE: what the user was before is over,
+        too; who shall be a member of a room by invitation is invited again.
+        """
+
+    def block(self, user_id: int, *, timeout_s: float | None = None) -> Awaitable[None] | None:
+        """Get no direct messages and no Payment pushes from a user any more, who is not told.
+        It lasts until `unblock`. NotFound: no such user; LimitReached: nobody blocks more than
+        256.
+        """
+
+    def unblock(self, user_id: int, *, timeout_s: float | None = None) -> Awaitable[None] | None:
+        """Undo `block`; nothing happens to one who is not blocked."""
+
+    # ---- boards: offers in a room that others can take; prices are in minor units (cents)
+
+    def board_add(
+        self,
+        room_id: int,
+        price: int,
+        text: str,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[BoardAdded] | BoardAdded:
+        """Put an offer on the board of a joined room. price: minor units, what somebody pays to
+        take it; 0: a note, which nobody can take. text: 1 to 256 bytes.
+
+        Unauthorized if the room is not joined; LimitReached if the board is full. `req_id` and
+        `possible_duplicate` as with `deposit`.
+        """
+
+    def board(
+        self,
+        room_id: int,
+        after_entry_id: int = 0,
+        limit: int = LIST_MAX,
+        contains: str = "",
+        *,
+        timeout_s: float | None = None,
+    ) -> Awaitable[tuple[BoardEntry, ...]] | tuple[BoardEntry, ...]:
+        """The entries of the board of a joined room whose text contains `contains`, in whatever
+        case, by ascending entry_id, at most 256; none is the end. Unauthorized if the room is
+        not joined.
+        """
+
+    def board_remove(
+        self,
+        room_id: int,
+        entry_id: int,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[RoomChange] | RoomChange:
+        """Take an entry off the board of a joined room: one's own, or any as moderator or owner
+        of the room. NotFound: it is not there any more. `req_id` and `possible_duplicate` as
+        with `deposit`.
+        """
+
+    def board_take(
+        self,
+        room_id: int,
+        entry: BoardEntry | int,
+        price: int | None = None,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Awaitable[RoomReceipt] | RoomReceipt:
+        """Pay the price of an offer to its owner and take it off the board, in one step: of two
+        who take it, one gets it and the other NotFound.
+
+        entry: what `board` lists, or its entry_id with the price that is expected; BadPacket if
+        the offer has another price, or is one's own. As `transfer`; Unauthorized if the room is
+        not joined.
+        """
+
     # ---- lists, read to their end in as many requests as it takes
 
     def iter_rooms(
@@ -214,6 +428,18 @@ class AnyClient(Protocol):
         """Direct messages to oneself after `after_seq`, ascending, to the newest one there is.
 
         RoomGap, RoomRestarted and `epoch` are as those of `iter_history`; the room is 0.
+        """
+
+    def iter_board(
+        self,
+        room_id: int,
+        contains: str = "",
+        after_entry_id: int = 0,
+        *,
+        timeout_s: float | None = None,
+    ) -> Items[BoardEntry]:
+        """Every entry of the board of a joined room whose text contains `contains`, in whatever
+        case, by ascending entry_id, as `board` gives them in parts.
         """
 
     def iter_transactions(

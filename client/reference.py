@@ -56,17 +56,23 @@ def _reference() -> Iterator[str]:
     yield ""
     for event in Event.__args__:
         yield from _tuple(event)
+    yield from ("## What an event of a room says", "")
+    yield from _function("read_event", client.read_event)
+    yield from ("`RoomEvent` is any of these.", "")
+    for said in client.RoomEvent.__args__:
+        yield from _tuple(said)
     yield from ("## What calls answer", "")
-    answers = ("Receipt", "RoomReceipt", "Sent", "DirectSent", "Unanswered")
+    outcomes = [each.__name__ for each in Outcome.__args__]
+    answers = (*outcomes, "Unanswered", "RoomInfo")
     wire = sorted(
         name for name in client.__all__ if name.endswith("Response") or name in _WIRE_ITEMS
     )
-    yield "`Outcome` is any of the first four."
+    yield f"`Outcome` is any of the first {len(outcomes)}."
     yield ""
     for name in (*answers, *wire):
         yield from _tuple(getattr(client, name))
     yield from ("## Names of numbers", "")
-    for name in ("EventKind", "TxnKind", "State", "Status", "Opcode"):
+    for name in ("EventKind", "RoomAccess", "RoomRole", "TxnKind", "State", "Status", "Opcode"):
         values = ", ".join(f"`{each.name}` {int(each)}" for each in getattr(client, name))
         yield from (f"- `{name}`: {values}", "")
     yield from ("## Amounts", "")
@@ -79,7 +85,7 @@ def _reference() -> Iterator[str]:
         yield from _class(error, "### ")
 
 
-_WIRE_ITEMS: Final = frozenset({"Member", "RoomEntry", "Transaction"})
+_WIRE_ITEMS: Final = frozenset({"BoardEntry", "Member", "RoomEntry", "Transaction"})
 
 
 def _raised() -> list[type]:

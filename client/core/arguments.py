@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from client.errors import BadArgument
-from libproto.messages import USERNAME_PATTERN
+from libproto.messages import USERNAME_PATTERN, RoomAccess, RoomRole
 
+E = TypeVar("E", RoomAccess, RoomRole)
 F = TypeVar("F", bound=Callable[..., object] | None)
 
 U16_MAX = 2**16 - 1
@@ -28,9 +29,26 @@ def whole(name: str, value: Any, low: int, high: int, unit: str) -> int:
     return value
 
 
-def amount(value: Any) -> int:
+def amount(value: Any, name: str = "amount") -> int:
     """Of money. 0 is for the server to refuse, as what is over a limit of its own."""
-    return whole("amount", value, 0, U64_MAX, "minor units (cents)")
+    return whole(name, value, 0, U64_MAX, "minor units (cents)")
+
+
+def access(value: Any) -> RoomAccess:
+    """Who may join a room."""
+    return _one_of(RoomAccess, "access", value)
+
+
+def role(value: Any) -> RoomRole:
+    """What somebody is in a room."""
+    return _one_of(RoomRole, "role", value)
+
+
+def _one_of(kind: type[E], name: str, value: Any) -> E:
+    if not isinstance(value, bool) and value in tuple(kind):
+        return kind(value)
+    names = ", ".join(each.name for each in kind)
+    raise BadArgument(name, value, f"a {kind.__name__}: {names}")
 
 
 def room(value: Any, name: str = "room_id") -> int:

@@ -11,16 +11,20 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from client.core import arguments as check
+from client.errors import ProtocolViolation
 from libproto.messages import (
     LIST_MAX,
     BalanceResponse,
+    BoardEntry,
     HeartbeatResponse,
     InboxHistoryResponse,
     JoinRoomResponse,
     Member,
     Opcode,
+    RoomAccess,
     RoomEntry,
     RoomHistoryResponse,
+    RoomRole,
     TxnHistoryResponse,
     UserLookupResponse,
     UserNameResponse,
@@ -60,8 +64,8 @@ class Receipt(NamedTuple):
 
 
 class RoomReceipt(NamedTuple):
-    """The outcome of a transfer in a room: as a `Receipt`, and `room_seq`, the number of its event
-    in the room."""
+    """The outcome of a transfer in a room, or of taking an offer: as a `Receipt`, and `room_seq`,
+    the number of its event in the room."""
 
     txn_id: int
     balance: int
@@ -89,6 +93,59 @@ class DirectSent(NamedTuple):
     time: int
     req_id: int
     recorded: bool
+
+
+class RoomOpened(NamedTuple):
+    """The outcome of opening a room: its number, and whether it was made by that, or was there.
+    req_id and recorded: as in a `Receipt`."""
+
+    room_id: int
+    created: bool
+    req_id: int
+    recorded: bool
+
+
+class RoomInfo(NamedTuple):
+    """What a room is. name and topic: empty in a numbered room. owner: user_id, 0 for nobody.
+    role: what the caller is in it."""
+
+    name: str
+    topic: str
+    owner: int
+    access: RoomAccess
+    role: RoomRole
+
+
+class RoomChange(NamedTuple):
+    """The outcome of a change of a room or of its board: `room_seq`, the number of its event.
+    req_id and recorded: as in a `Receipt`."""
+
+    room_seq: int
+    req_id: int
+    recorded: bool
+
+
+class BoardAdded(NamedTuple):
+    """The outcome of putting an entry on a board: its number, which no other gets, and that of its
+    event. req_id and recorded: as in a `Receipt`."""
+
+    entry_id: int
+    room_seq: int
+    req_id: int
+    recorded: bool
+
+
+def _opened(fields: tuple[Any, ...]) -> RoomOpened:
+    room_id, created, req_id, recorded = fields
+    return RoomOpened(room_id, bool(created), req_id, recorded)
+
+
+def _info(fields: tuple[Any, ...]) -> RoomInfo:
+    name, topic, owner, access, role = fields
+    try:
+        return RoomInfo(name, topic, owner, RoomAccess(access), RoomRole(role))
+    except ValueError as error:
+        raise ProtocolViolation(f"the server sent a room that there is not: {error}") from error
 
 
 def _nothing(_: tuple[Any, ...]) -> None:
@@ -179,6 +236,155 @@ def lookup(username: str) -> Call[UserLookupResponse]:
 def user_name(user_id: int) -> Call[UserNameResponse]:
     """Find a user by id; NotFound."""
     return Call(Opcode.USER_NAME, (check.user(user_id, "user_id"),), UserNameResponse._make)
+
+
+# ---- rooms
+
+
+def open_room(name: str) -> Call[RoomOpened]:
+    """Find the room of a name, or make it, as its owner: `created` tells which. It is not
+    joined by that. name: text of 1 to 64 bytes; "Gold" and "gold" are the same.
+
+    LimitReached: nobody owns more than 8 rooms. `req_id` and `possible_duplicate` as with
+    `deposit`: two calls with one req_id make one room.
+    """
+    return Call(Opcode.ROOM_OPEN, (check.text("name", name),), _opened)
+
+
+def room_info(room_id: int) -> Call[RoomInfo]:
+    """Name, topic, owner and access of a room, and what the caller is in it. NotFound: no
+    such room, or it is closed."""
+    return Call(Opcode.ROOM_INFO, (check.room(room_id),), _info)
+
+
+def set_room(room_id: int, topic: str, access: RoomAccess) -> Call[RoomChange]:
+    """Set the topic of a named room, text of at most 256 bytes, and who may join it; what
+    is to stay is said again, `room_info` tells it.
+
+    Moderators set the topic, the owner both. RoomAccess.CLOSED closes the room: its members
+    leave, its name is free, and its roles and its board are gone; there is no way back.
+    Unauthorized without the right, and in a numbered room. `req_id` and
+    `possible_duplicate` as with `deposit`.
+    """
+    fields = (check.room(room_id), check.text("topic", topic), check.access(access))
+    return Call(Opcode.ROOM_SET, fields, RoomChange._make)
+
+
+def set_role(room_id: int, user_id: int, role: RoomRole, seconds: int = 0) -> Call[RoomChange]:
+    """Set what another user is in a named room. seconds: how long a mute or a ban lasts, 0:
+    for good; then the role before it is back.
+
+    Moderators set NONE, MEMBER, MUTED and BANNED of those below them; the owner sets all,
+    and gives the room away with OWNER. Unauthorized without the right, and in a numbered
+    room; NotFound: no such user; LimitReached: a new owner has 8 rooms. `req_id` and
+    `possible_duplicate` as with `deposit`.
+    """
+    fields = (
+        check.room(room_id),
+        check.user(user_id, "user_id"),
+        check.role(role),
+        check.whole("seconds", seconds, 0, check.U32_MAX, "seconds"),
+    )
+    return Call(Opcode.ROOM_ROLE, fields, RoomChange._make)
+
+
+def invite(room_id: int, user_id: int) -> Call[RoomChange]:
+    """Let a user join a room that is by invitation: as `set_role` with MEMBER."""
+    return set_role(room_id, user_id, RoomRole.MEMBER)
+
+
+def kick(room_id: int, user_id: int) -> Call[RoomChange]:
+    """Put a user out of a room; after a second they may join again. As `set_role` with
+    BANNED."""
+    return set_role(room_id, user_id, RoomRole.BANNED, 1)
+
+
+def ban(room_id: int, user_id: int, seconds: int = 0) -> Call[RoomChange]:
+    """Put a user out of a room, and keep them out for some seconds, 0: for good. As
+    `set_role` with BANNED."""
+    return set_role(room_id, user_id, RoomRole.BANNED, seconds)
+
+
+def mute(room_id: int, user_id: int, seconds: int = 0) -> Call[RoomChange]:
+    """Let a user read but not write in a room, for some seconds, 0: for good. As `set_role`
+    with MUTED."""
+    return set_role(room_id, user_id, RoomRole.MUTED, seconds)
+
+
+def pardon(room_id: int, user_id: int) -> Call[RoomChange]:
+    """End a ban or a mute now. As `set_role` with NONE: what the user was before is over,
+    too; who shall be a member of a room by invitation is invited again."""
+    return set_role(room_id, user_id, RoomRole.NONE)
+
+
+def block(user_id: int) -> Call[None]:
+    """Get no direct messages and no Payment pushes from a user any more, who is not told.
+    It lasts until `unblock`. NotFound: no such user; LimitReached: nobody blocks more than
+    256."""
+    return Call(Opcode.BLOCK, (check.user(user_id, "user_id"), 1), _nothing)
+
+
+def unblock(user_id: int) -> Call[None]:
+    """Undo `block`; nothing happens to one who is not blocked."""
+    return Call(Opcode.BLOCK, (check.user(user_id, "user_id"), 0), _nothing)
+
+
+# ---- boards
+
+
+def board_add(room_id: int, price: int, text: str) -> Call[BoardAdded]:
+    """Put an offer on the board of a joined room. price: minor units, what somebody pays to
+    take it; 0: a note, which nobody can take. text: 1 to 256 bytes.
+
+    Unauthorized if the room is not joined; LimitReached if the board is full. `req_id` and
+    `possible_duplicate` as with `deposit`.
+    """
+    fields = (check.room(room_id), check.amount(price, "price"), check.text("text", text))
+    return Call(Opcode.BOARD_ADD, fields, BoardAdded._make)
+
+
+def board(
+    room_id: int, after_entry_id: int = 0, limit: int = LIST_MAX, contains: str = ""
+) -> Call[tuple[BoardEntry, ...]]:
+    """The entries of the board of a joined room whose text contains `contains`, in whatever
+    case, by ascending entry_id, at most 256; none is the end. Unauthorized if the room is
+    not joined."""
+    fields = (
+        check.room(room_id),
+        check.position(after_entry_id, "after_entry_id"),
+        check.limit(limit),
+        check.text("contains", contains),
+    )
+    return Call(Opcode.BOARD_LIST, fields, _first)
+
+
+def board_remove(room_id: int, entry_id: int) -> Call[RoomChange]:
+    """Take an entry off the board of a joined room: one's own, or any as moderator or owner
+    of the room. NotFound: it is not there any more. `req_id` and `possible_duplicate` as
+    with `deposit`."""
+    fields = (check.room(room_id), check.position(entry_id, "entry_id"))
+    return Call(Opcode.BOARD_REMOVE, fields, RoomChange._make)
+
+
+def board_take(
+    room_id: int, entry: BoardEntry | int, price: int | None = None
+) -> Call[RoomReceipt]:
+    """Pay the price of an offer to its owner and take it off the board, in one step: of two
+    who take it, one gets it and the other NotFound.
+
+    entry: what `board` lists, or its entry_id with the price that is expected; BadPacket if
+    the offer has another price, or is one's own. As `transfer`; Unauthorized if the room is
+    not joined.
+    """
+    if isinstance(entry, BoardEntry):
+        price = entry.price if price is None else price
+        entry = entry.entry_id
+    fields = (
+        check.room(room_id),
+        check.position(entry, "entry"),
+        check.amount(price, "price"),
+    )
+    return Call(Opcode.BOARD_TAKE, fields, RoomReceipt._make)
 
 
 # ---- ledger: amounts are in minor units

@@ -1,11 +1,11 @@
 """Who a client is to the server, and the numbers of those requests that are executed once.
 
 A client is known by its user and a `client_id`, and each numbered request (`NUMBERED`: what moves
-money or says something) by a req_id that is used for no other. So a request may be sent again: the
-server executes it once, and tells the recorded outcome after that. This holds as long as no two
-programs share a client_id, and no number is drawn twice under one. So the client_id is drawn at the
-first login, in the process that logs in; and where the server refuses a login because it knows of
-numbers that this client did not draw, the client_id is given up.
+money, says something or changes a room) by a req_id that is used for no other. So a request may be
+sent again: the server executes it once, and tells the recorded outcome after that. This holds as
+long as no two programs share a client_id, and no number is drawn twice under one. So the client_id
+is drawn at the first login, in the process that logs in; and where the server refuses a login
+because it knows of numbers that this client did not draw, the client_id is given up.
 
 The numbers go on when the client_id changes. Those below `floor` were drawn under an earlier one:
 what became of requests under them can be learned no more, and they are never sent again.
@@ -18,7 +18,16 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from client.core.calls import Call, DirectSent, Receipt, RoomReceipt, Sent
+from client.core.calls import (
+    BoardAdded,
+    Call,
+    DirectSent,
+    Receipt,
+    RoomChange,
+    RoomOpened,
+    RoomReceipt,
+    Sent,
+)
 from client.errors import BadArgument, MisuseError, OutcomeUnknown
 from libproto.codec import REQUEST
 from libproto.fields import fields_of
@@ -29,14 +38,16 @@ NUMBERED = frozenset(opcode for opcode, message in BY_OPCODE.items() if message.
 REQ_ID_MAX = (1 << 63) - 1
 """Greatest req_id of a numbered request."""
 
-Outcome = Receipt | RoomReceipt | Sent | DirectSent
+Outcome = Receipt | RoomReceipt | Sent | DirectSent | RoomOpened | RoomChange | BoardAdded
 """What became of a numbered request."""
 
 
 class Unanswered(NamedTuple):
     """A numbered request that was sent and whose answer the program was not given; `retry(req_id)`
-    tells what became of it. Of the rest, what the request has not is 0 or empty: `amount` in minor
-    units, `to_user`, `room_id`, and `text`, the message or the note."""
+    tells what became of it. Of the rest, what the request has not is 0 or empty: `amount`, or the
+    price, in minor units; `to_user`, the payee, or whose role it is; `room_id`; `text`, the
+    message, note, entry, topic, or name of a room; `entry_id` of a board; and `access`, `role` and
+    `seconds` as they are to be."""
 
     req_id: int
     opcode: Opcode
@@ -44,6 +55,10 @@ class Unanswered(NamedTuple):
     to_user: int = 0
     room_id: int = 0
     text: str = ""
+    entry_id: int = 0
+    access: int = 0
+    role: int = 0
+    seconds: int = 0
 
 
 class Numbers:
@@ -189,7 +204,14 @@ class Numbers:
         return tuple(_unanswered(req_id, call) for req_id, call in calls)
 
 
-_SHOWN_AS = {"message": "text", "note": "text"}
+_SHOWN_AS = {
+    "message": "text",
+    "note": "text",
+    "topic": "text",
+    "name": "text",
+    "price": "amount",
+    "user_id": "to_user",
+}
 
 
 def _unanswered(req_id: int, call: Call[Any]) -> Unanswered:

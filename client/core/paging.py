@@ -15,6 +15,7 @@ from client.core.calls import Call
 from client.core.pushes import RoomRestarted
 from client.errors import ProtocolViolation
 from libproto.messages import (
+    BoardEntry,
     ChatBroadcast,
     DirectMessage,
     InboxHistoryResponse,
@@ -58,6 +59,23 @@ def _members(room_id: int, after: int) -> Pages[Member]:
         _check_order(after, *(member.user_id for member in members))
         yield members
         after = members[-1].user_id
+
+
+def iter_board(room_id: int, contains: str = "", after_entry_id: int = 0) -> Pages[BoardEntry]:
+    """Every entry of the board of a joined room whose text contains `contains`, in whatever
+    case, by ascending entry_id, as `board` gives them in parts."""
+    return _board(
+        check.room(room_id),
+        check.text("contains", contains),
+        check.position(after_entry_id, "after_entry_id"),
+    )
+
+
+def _board(room_id: int, contains: str, after: int) -> Pages[BoardEntry]:
+    while entries := (yield calls.board(room_id, after, contains=contains)):
+        _check_order(after, *(entry.entry_id for entry in entries))
+        yield entries
+        after = entries[-1].entry_id
 
 
 def iter_history(

@@ -19,8 +19,9 @@ class RoomRestarted(NamedTuple):
 
 
 class RoomRefused(NamedTuple):
-    """After a reconnection: the server did not let this client join the room again. It is not
-    joined any more; `status` and `detail` say why."""
+    """The room is not joined any more, and is not joined again by itself: it was closed, this user
+    was banned, or the server did not let this client join it again after a reconnection. `status`
+    and `detail` say why. Said once; the event of the closing or the ban comes before it."""
 
     room_id: int
     status: Status

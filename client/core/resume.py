@@ -36,11 +36,16 @@ between are read from the inbox, too; for that its end is looked for before, if 
 it. Payments are not made up for. Nothing was lost, so nobody is told. Until the LOGIN is sent,
 nothing has changed: what fails before is tried again.
 
+A room that was closed, or that this user was banned from, is left with the event that says so: a
+RoomRefused follows it, and nobody tries to join it again.
+
 **Superseded.** Where the same client_id logs in elsewhere, this session's requests are answered
 ERR_UNAUTHORIZED, and its connection is closed after a while. A client that took this for a lost
 connection would supersede the other one, and so on for ever. So the sign of life is a request that
 tells, it is sent often enough to be answered before the server closes, and the first such answer
-ends the client with `Superseded`.
+ends the client with `Superseded`. What may be refused so for want of a right, too
+(`REFUSED_BY_RIGHT`), tells nothing: a request that tells is sent behind it, and until that is
+answered the refusal is kept.
 """
 
 import copy
@@ -54,6 +59,7 @@ from client.core.backoff import Backoff
 from client.core.calls import Call
 from client.core.numbers import NUMBERED, Numbers
 from client.core.pushes import Push, RoomRefused
+from client.core.repeats import NOT_REPEATED, OF_MEMBERS, REFUSED_BY_RIGHT, SPOKEN
 from client.core.retry import RetryPolicy
 from client.core.rooms import Rooms
 from client.core.session import (
@@ -95,12 +101,6 @@ PROBE_S = 5
 """Longest time between two signs of life: half of the time a server leaves a superseded session."""
 AGAIN_S = 0.1
 """How long what the server refused for the moment waits, if the server does not ask for more."""
-
-SPOKEN = frozenset({Opcode.CHAT_SEND, Opcode.DIRECT_SEND, Opcode.TRANSFER_IN_ROOM})
-"""Numbered requests whose order others see, and which may need a room."""
-_NOT_REPEATED = frozenset({Opcode.HELLO, Opcode.REGISTER, Opcode.LOGIN})
-_OF_MEMBERS = frozenset({Opcode.CHAT_SEND, Opcode.TRANSFER_IN_ROOM})
-"""Requests in a room, the first of their fields, that are ERR_UNAUTHORIZED if it is not joined."""
 
 Step = Callable[[Any, RequestFailed | None], None]
 """What is done with the answer to one of the core's own requests: its result, or its error."""
@@ -195,7 +195,7 @@ class ResumingCore(ClientCore):
     def _may_repeat(self, request: Request) -> bool:
         if request.call.opcode in NUMBERED:
             return self.client_id != 0
-        return request.call.opcode not in _NOT_REPEATED
+        return request.call.opcode not in NOT_REPEATED
 
     # ---- moving
 
@@ -340,9 +340,15 @@ class ResumingCore(ClientCore):
         result: Any,
         error: RequestFailed | ReqIdTaken | None,
     ) -> bool:
-        if isinstance(error, Unauthorized) and self._is_superseded(request.call):
-            raise Superseded(f"another login took the place of this session: {error.detail}")
-        if step := self._own.pop(req_id, None):
+        if isinstance(error, Unauthorized) and self._may_be_superseded(request.call):
+            if request.call.opcode not in REFUSED_BY_RIGHT:
+                raise Superseded(f"another login took the place of this session: {error.detail}")
+            if not late:
+                self._make_sure(partial(self._refused, req_id, request, error))
+                return True
+            if step := self._own.pop(req_id, None):
+                self._make_sure(partial(step, result, error))
+        elif step := self._own.pop(req_id, None):
             assert not isinstance(error, ReqIdTaken), "the core's own requests are not numbered"
             step(result, error)
         elif error is None:
@@ -362,16 +368,32 @@ class ResumingCore(ClientCore):
         it is for the program to see, and it may have been executed before."""
         return error.status in REFUSED_BEFORE_THE_RECORD and not isinstance(error, Unauthorized)
 
-    def _is_superseded(self, call: Call[Any]) -> bool:
+    def _may_be_superseded(self, call: Call[Any]) -> bool:
+        """Whether a request is not authorized perhaps because the session is over."""
         if self.state != State.AUTHENTICATED or not self._reconnects:
             return False
-        return call.opcode not in _OF_MEMBERS or call.fields[0] in self.rooms
+        return call.opcode not in OF_MEMBERS or call.fields[0] in self.rooms
+
+    def _make_sure(self, proceed: Callable[[], None]) -> None:
+        """Ask whether the session is over, and proceed if it is not."""
+        self._ask(calls.user_name(self.user_id), lambda *_: proceed())
+
+    def _refused(self, req_id: int, request: Request, error: RequestFailed) -> None:
+        """The session is there: the refusal is one of the request."""
+        if self._pending.get(req_id) is request:
+            self._repeated.discard(req_id)
+            self._fail(req_id, error)
+        elif request in (late := self._abandoned.get(req_id, [])):
+            late.remove(request)
+            if not late:
+                del self._abandoned[req_id]
 
     def _follow(self, call: Call[Any], result: Any) -> None:
         """What the program's own requests change."""
         match call.opcode:
             case Opcode.LOGIN:
                 self._keys = self._offered
+                self.rooms.user_id = self.user_id
             case Opcode.LOGOUT:
                 self._keys = None
                 self.rooms.clear()

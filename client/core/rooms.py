@@ -5,15 +5,23 @@ where the program was given their events, and what it is still to be given.
 from collections.abc import Iterable, Sequence
 
 from client.core import gaps
-from client.core.pushes import Push, RoomRestarted
+from client.core.pushes import Push, RoomRefused, RoomRestarted
+from client.core.room_events import AccessChanged, RoleChanged, read_event
+from libproto.errors import Status
 from libproto.messages import (
     ChatBroadcast,
     DirectMessage,
+    EventKind,
     InboxHistoryResponse,
     JoinRoomResponse,
+    RoomAccess,
     RoomGap,
     RoomHistoryResponse,
+    RoomRole,
 )
+
+CLOSED = "the room was closed"
+BANNED = "you were banned from the room"
 
 
 class _Room:
@@ -34,6 +42,8 @@ class Rooms:
 
     def __init__(self) -> None:
         self._rooms: dict[int, _Room] = {}
+        self.user_id = 0
+        """Whose they are: who is banned leaves a room."""
         self.direct_seen: int | None = None
         """Number of the latest direct message; None: not known."""
         self._direct_held: list[DirectMessage | RoomGap] | None = None  # while the inbox is read
@@ -54,8 +64,11 @@ class Rooms:
         return any(room.target is not None for room in self._rooms.values())
 
     def joined(self, room_id: int, answer: JoinRoomResponse) -> None:
-        """The program has joined a room; a second time changes nothing."""
-        self._rooms.setdefault(room_id, _Room(answer.epoch, answer.last_seq))
+        """The program has joined a room; a second time changes nothing, where it is the same one:
+        one that was opened anew begins anew."""
+        room = self._rooms.get(room_id)
+        if room is None or room.epoch != answer.epoch:
+            self._rooms[room_id] = _Room(answer.epoch, answer.last_seq)
 
     def left(self, room_id: int) -> None:
         self._rooms.pop(room_id, None)
@@ -84,7 +97,7 @@ class Rooms:
                 if room.target is not None:
                     room.held.append(push)
                     return ()
-                return self._new(room, push)
+                return self._given(room, push)
             case DirectMessage() | RoomGap(room_id=0):
                 if self._direct_held is not None:
                     self._direct_held.append(push)
@@ -98,6 +111,25 @@ class Rooms:
         seen = first - 1 if self.direct_seen is None else self.direct_seen
         self.direct_seen = push.seq if isinstance(push, DirectMessage) else push.last_seq
         return (RoomGap(0, seen + 1, first - 1), push) if seen + 1 < first else (push,)
+
+    def _given(self, room: _Room, push: ChatBroadcast | RoomGap) -> Sequence[Push]:
+        """What the program is given by what was pushed; if this user is out of the room by it, that
+        the room is not joined any more."""
+        given = self._new(room, push)
+        if given and isinstance(push, ChatBroadcast) and (why := self._why_out(push)):
+            self.left(push.room_id)
+            return [*given, RoomRefused(push.room_id, Status.ERR_UNAUTHORIZED, why)]
+        return given
+
+    def _why_out(self, event: ChatBroadcast) -> str:
+        """Why this user is out of the room by an event; empty if they are not."""
+        if event.kind == EventKind.ROOM_CHANGED:
+            match read_event(event):
+                case AccessChanged(RoomAccess.CLOSED):
+                    return CLOSED
+                case RoleChanged(self.user_id, RoomRole.BANNED):
+                    return BANNED
+        return ""
 
     @staticmethod
     def _new(room: _Room, push: ChatBroadcast | RoomGap) -> Sequence[ChatBroadcast | RoomGap]:
@@ -152,8 +184,10 @@ class Rooms:
 
     def wanted(self, room_id: int) -> gaps.Ask | None:
         """What to ask the room's history for; None where nothing is missing."""
-        room = self._rooms[room_id]
-        return None if room.target is None else gaps.ask(room.seen, room.target)
+        room = self._rooms.get(room_id)
+        if room is None or room.target is None:
+            return None
+        return gaps.ask(room.seen, room.target)
 
     def answered(self, room_id: int, answer: RoomHistoryResponse) -> Sequence[Push]:
         """What was `wanted` has come: what the program is given by that."""
@@ -174,4 +208,4 @@ class Rooms:
         if seen != room.target:
             return []
         held, room.held, room.target = room.held, [], None
-        return [event for push in held for event in self._new(room, push)]
+        return [event for push in held for event in self._given(room, push)]

@@ -266,6 +266,7 @@ class Connection:
         if self._core.going_away is not None:
             self._mover.go()
             self._mover.note_change()
+        if self._core.outbox and self._link is not None:
             self._send_own()
 
     def _answer(self, answered: Answered) -> None:

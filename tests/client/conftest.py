@@ -98,7 +98,9 @@ def bob(server: RunningServer) -> Iterator[Client]:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server for all tests of a module, on which alice, bob and carol are registered."""
-    with RunningServer(tmp_path_factory.mktemp("shared") / "data") as made:
+    data = tmp_path_factory.mktemp("shared") / "data"
+    # Each test has rooms of its own, by their numbers; others are opened by name.
+    with RunningServer(data, "--rooms", "512", "--numbered-rooms", "256") as made:
         register(made, "alice", "bob", "carol")
         yield made
     assert made.process.returncode == 0, made.log_text()

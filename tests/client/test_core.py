@@ -12,11 +12,21 @@ from hypothesis import strategies as st
 from client import errors
 from client.base import ClientBase
 from client.core import auth, calls
-from client.core.calls import Call, DirectSent, Receipt, RoomReceipt, Sent
+from client.core.calls import (
+    BoardAdded,
+    Call,
+    DirectSent,
+    Receipt,
+    RoomChange,
+    RoomOpened,
+    RoomReceipt,
+    Sent,
+)
 from client.core.numbers import Numbers
 from client.core.pushes import MAKERS, Push
 from client.core.session import OTHER_REQ_IDS, Answered, ClientCore
 from client.errors import (
+    BadArgument,
     CallTimeout,
     ClientError,
     ConnectionLost,
@@ -33,10 +43,13 @@ from libproto.messages import (
     BY_OPCODE,
     MIN_ITERATIONS,
     OUTCOME_WINDOW,
+    BoardEntry,
     ChatBroadcast,
     Flag,
     Opcode,
+    RoomAccess,
     RoomGap,
+    RoomRole,
     State,
 )
 from tests.client.peer import (
@@ -60,11 +73,27 @@ ROWS: dict[str, Callable[..., Call[Any]]] = {
 }
 
 
+OUTCOMES: dict[Opcode, type] = {
+    Opcode.CHAT_SEND: Sent,
+    Opcode.DIRECT_SEND: DirectSent,
+    Opcode.ROOM_OPEN: RoomOpened,
+    Opcode.ROOM_SET: RoomChange,
+    Opcode.ROOM_ROLE: RoomChange,
+    Opcode.DEPOSIT: Receipt,
+    Opcode.WITHDRAW: Receipt,
+    Opcode.TRANSFER: Receipt,
+    Opcode.TRANSFER_IN_ROOM: RoomReceipt,
+    Opcode.BOARD_ADD: BoardAdded,
+    Opcode.BOARD_REMOVE: RoomChange,
+    Opcode.BOARD_TAKE: RoomReceipt,
+}
+
+
 def any_call(name: str) -> Call[Any]:
     """A call of this row, with arguments that are valid."""
-    values = {int: 1, str: "x"}
+    values: dict[Any, Any] = {str: "x", RoomAccess: RoomAccess.INVITED, RoomRole: RoomRole.MEMBER}
     parameters = inspect.signature(ROWS[name]).parameters.values()
-    return ROWS[name](*(values[parameter.annotation] for parameter in parameters))
+    return ROWS[name](*(values.get(parameter.annotation, 1) for parameter in parameters))
 
 
 def opcode_of(name: str) -> Opcode:
@@ -76,6 +105,15 @@ def call_of(name: str, data: st.DataObject) -> Call[Any]:
     call = any_call(name)
     call.fields = data.draw(values(REQUEST[call.opcode].body))
     return call
+
+
+def answer_fields(opcode: int, data: st.DataObject) -> tuple[Any, ...]:
+    """Any fields of an answer that the protocol has."""
+    fields: tuple[Any, ...] = data.draw(values(RESPONSE[opcode].body))
+    if opcode == Opcode.ROOM_INFO:
+        enums = st.sampled_from(RoomAccess), st.sampled_from(RoomRole)
+        fields = (*fields[:3], *map(data.draw, enums))
+    return fields
 
 
 class Pair:
@@ -178,6 +216,44 @@ def test_builtin_handlers_catch_what_they_should() -> None:
     assert not issubclass(errors.OutcomeUnknown, TimeoutError)
 
 
+@pytest.mark.parametrize("fields", [("gold", "", 1, 9, 0), ("gold", "", 1, 0, 9)], ids=str)
+def test_a_room_that_there_is_not_is_a_violation(fields: tuple[Any, ...]) -> None:
+    pair = Pair()
+    request = pair.request(calls.room_info(65))
+    with pytest.raises(ProtocolViolation, match="a room that there is not"):
+        pair.one(answer(request, *fields))
+
+
+def test_an_offer_is_taken_for_the_price_that_was_seen() -> None:
+    entry = BoardEntry(7, 0, 3, "bob", 250, "a lamp")
+    taken = [calls.board_take(65, entry), calls.board_take(65, 7, 250)]
+    assert [call.fields for call in taken] == [(65, 7, 250)] * 2
+    assert calls.board_take(65, entry, 200).fields == (65, 7, 200)
+    with pytest.raises(BadArgument, match="price=None"):
+        calls.board_take(65, 7)
+
+
+def test_helpers_say_which_role_they_set() -> None:
+    made = [
+        calls.invite(65, 3),
+        calls.kick(65, 3),
+        calls.ban(65, 3, 60),
+        calls.mute(65, 3),
+        calls.pardon(65, 3),
+    ]
+    assert [call.fields for call in made] == [
+        (65, 3, RoomRole.MEMBER, 0),
+        (65, 3, RoomRole.BANNED, 1),
+        (65, 3, RoomRole.BANNED, 60),
+        (65, 3, RoomRole.MUTED, 0),
+        (65, 3, RoomRole.NONE, 0),
+    ]
+    with pytest.raises(BadArgument, match="NONE, MEMBER, MODERATOR, OWNER, MUTED, BANNED"):
+        calls.set_role(65, 3, 6)  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(BadArgument, match="PUBLIC, INVITED, CLOSED"):
+        calls.set_room(65, "", True)  # type: ignore[arg-type]  # what is refused
+
+
 # --- answers ----------------------------------------------------------------------------------
 
 
@@ -187,17 +263,21 @@ def test_every_call_gets_its_answer(name: str, data: st.DataObject) -> None:
     opcode = opcode_of(name)
     pair = Pair()
     request = pair.request(call_of(name, data))
-    fields = data.draw(values(RESPONSE[opcode].body))
+    fields = answer_fields(opcode, data)
     got = pair.answered(answer(request, *fields))
     assert (got.req_id, got.error) == (request.req_id, None)
-    if name in {"logout", "leave"}:
+    if name in {"logout", "leave", "block", "unblock"}:
         assert got.result is None
-    elif name in {"rooms", "members"}:
+    elif name in {"rooms", "members", "board"}:
         assert got.result == fields[0]
     elif BY_OPCODE[opcode].numbered:
+        if name == "open_room":
+            fields = (fields[0], bool(fields[1]))
         assert got.result == (*fields, request.req_id, False)
-        kinds = {"send": Sent, "direct": DirectSent, "transfer_in_room": RoomReceipt}
-        assert type(got.result) is kinds.get(name, Receipt)
+        assert type(got.result) is OUTCOMES[opcode]
+    elif name == "room_info":
+        assert got.result == fields
+        assert [type(each) for each in got.result[3:]] == [RoomAccess, RoomRole]
     else:
         assert got.result == fields
         assert type(got.result) is RESPONSE[opcode].body
@@ -247,7 +327,7 @@ def test_answers_in_any_allowed_order_and_any_cut(data: st.DataObject) -> None:
         if status:
             stream.append(refuse(request, status))
         else:
-            stream.append(answer(request, *data.draw(values(RESPONSE[request.opcode].body))))
+            stream.append(answer(request, *answer_fields(request.opcode, data)))
         if request.req_id not in given_up:
             expected.append((request.req_id, status))
     whole = b"".join(stream)

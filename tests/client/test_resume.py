@@ -376,7 +376,7 @@ def test_a_refusal_that_tells_is_told(status: Status) -> None:
 
 @pytest.mark.parametrize(
     "call",
-    [calls.balance(), calls.deposit(1), calls.join(1), calls.leave(2), calls.send(2, "hi")],
+    [calls.balance(), calls.leave(2), calls.transfer(3, 1), calls.direct(3, "hi")],
     ids=lambda call: call.opcode.name,
 )
 def test_a_superseded_session_stays_down(call: Call[Any]) -> None:
