@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,7 +16,7 @@ import pytest
 from client import ChatBroadcast, Client
 from tests.client.peer import PASSWORD
 from tests.client.relay import Relay
-from tests.helpers.server import RunningServer
+from tests.helpers.server import RunningServer, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -124,6 +124,82 @@ def test_the_echo_bot_answers_once_over_a_lost_connection(shared: RunningServer)
                 # Else it would end while the way to the server is closed already.
                 alice.send(32, "!echo last")
                 assert heard(events, 1) == ["last"]
+
+
+# --- the market maker
+
+
+@contextmanager
+def maker(port: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The market maker, as the user carol, once it trades. It ends in order."""
+    with subprocess.Popen(
+        command("market_maker", *arguments),
+        cwd=ROOT,
+        env=environment("carol", port),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+            process.send_signal(signal.SIGTERM)
+            out, error = process.communicate(timeout=DEADLINE_S)
+            assert (process.returncode, out, error) == (0, "stopped\n", "")
+        finally:
+            process.kill()
+
+
+def test_the_market_maker(shared: RunningServer) -> None:
+    """It buys low and sells high, over a lost connection too, and each thing once."""
+    with ExitStack() as stack:
+        alice, bob, carol = (
+            stack.enter_context(Client(environment(name, shared.port)["TRADECHAT_URL"]))
+            for name in ("alice", "bob", "carol")
+        )
+        room = alice.open_room("lamps").room_id
+        for each in (alice, bob):
+            each.join(room)
+            each.deposit(1000)
+        carol.deposit(100)
+        dear, note = alice.board_add(room, 50, "lamp"), alice.board_add(room, 0, "lamp")
+        cheap = alice.board_add(room, 30, "lamp").entry_id
+        alice.board_add(room, 5, "lampshade")
+        relay = stack.enter_context(Relay(shared.port))
+        process = stack.enter_context(maker(relay.port, "lamps", "lamp", "0.30", "0.40", "0"))
+        assert process.stdout is not None
+
+        def said() -> str:
+            return process.stdout.readline().rstrip("\n") if process.stdout else ""
+
+        def own() -> list[tuple[int, int]]:
+            entries = bob.board(room)
+            return [(e.entry_id, e.price) for e in entries if e.user_id == carol.user_id]
+
+        assert said() == f"bought #{cheap} for 0.30, stock 1"
+        assert said() == f"trading in room {room}"
+        [(first, price)] = own()
+        assert price == 40
+        second = alice.board_add(room, 20, "lamp").entry_id
+        assert said() == f"bought #{second} for 0.20, stock 2"
+        wait_until(lambda: len(own()) == 2, "it offers both")
+        bob.board_take(room, first, 40)
+        assert said() == f"sold #{first} for 0.40, stock 1"
+        port = relay.port
+        relay.close()
+        wait_until(
+            lambda: carol.user_id not in [m.user_id for m in bob.iter_members(room)], "it is away"
+        )
+        [(last, _)] = own()
+        bob.board_take(room, last, 40)
+        third = alice.board_add(room, 25, "lamp").entry_id
+        stack.enter_context(Relay(shared.port, port=port))
+        assert said() == f"sold #{last} for 0.40, stock 0"
+        assert said() == f"bought #{third} for 0.25, stock 1"
+        wait_until(lambda: len(own()) == 1, "it offers what it has")
+        kept = [e.entry_id for e in bob.board(room, contains="lamp") if e.user_id == alice.user_id]
+        assert kept[:2] == [dear.entry_id, note.entry_id]
+        assert len(kept) == 3
+        assert carol.balance().balance == 100 - 30 - 20 - 25 + 40 + 40
 
 
 # --- the statement
