@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def text(plain: str) -> str:
@@ -56,11 +57,20 @@ def page(
     if below:
         lines.append(".SH COMMANDS")
     for each in below:
-        for name, command in each.choices.items():
-            lines += [f".SS {text(name)}", text(command.description or ""), *options(command)]
+        lines += _commands(each, "")
     lines += [".SH NOTES", ".nf", *map(text, (parser.epilog or "").strip("\n").splitlines()), ".fi"]
     lines += [".SH SEE ALSO", ", ".join(f"{text(other)}(1)" for other in others)]
     return "\n".join(lines) + "\n"
+
+
+def _commands(commands: "argparse._SubParsersAction[Any]", above: str) -> Iterator[str]:
+    """Commands, each with its options, and those below it."""
+    for name, command in commands.choices.items():
+        yield from (f".SS {text(above + name)}", text(command.description or ""))
+        yield from options(command)
+        for action in command._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                yield from _commands(action, f"{above}{name} ")
 
 
 def _paragraphs(plain: str) -> Iterator[str]:

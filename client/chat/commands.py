@@ -4,6 +4,7 @@ and on the screen."""
 from typing import Any
 
 from client.amounts import parse_amount
+from client.chat import trading
 from client.chat.command import Command, Parameter, UsageError
 from client.chat.person import Chat
 from client.chat.settings import SettingError
@@ -12,11 +13,16 @@ from client.terminal.advice import explain
 from client.terminal.arguments import (
     HISTORY_COUNT,
     TXNS_COUNT,
+    choice,
     read_count,
+    read_entries,
+    read_entry,
+    read_place,
     read_room,
     read_text,
     read_user,
 )
+from client.terminal.room_lines import ACCESSES, ROLES
 from libproto.errors import MisuseError
 
 
@@ -34,24 +40,37 @@ async def show_help(chat: Chat, name: str | None) -> None:
     chat.face.result([f"{found.usage}: {found.about}"])
 
 
-_ROOM = Parameter("ROOM", read_room, "room")
+_PLACE = Parameter("ROOM", read_place, "room", rest=True)
 _ANY_ROOM = Parameter("ROOM", read_room, "room", optional=True)
 _USER = Parameter("USER", read_user, "user")
 _AMOUNT = Parameter("AMOUNT", parse_amount)
 _COUNT = Parameter("N", read_count, optional=True)
 _TEXT = Parameter("TEXT", read_text, rest=True)
+_TOPIC = Parameter("TEXT", str, optional=True, rest=True)
+_NOTE = Parameter("NOTE", read_text, optional=True, rest=True)
+_ACCESS = Parameter("ACCESS", choice(*ACCESSES))
+_ROLE = Parameter("ROLE", choice(*ROLES))
+_SECONDS = Parameter("SECONDS", read_count, optional=True)
+_PRICE = Parameter("PRICE", parse_amount)
+_ENTRY = Parameter("ID", read_entry)
+_ENTRIES = Parameter("ID|mine", read_entries)
+_ACTION = Parameter("find|show|stats|clear", choice(*trading.BOARD_ACTIONS), optional=True)
 _COMMAND = Parameter("CMD", str, "command", optional=True)
 _BUFFER = Parameter("NAME", str, "buffer", optional=True)
 _SETTING = Parameter("NAME", str, "setting", optional=True)
 _VALUE = Parameter("VALUE", str, optional=True, rest=True)
 
 COMMANDS: tuple[Command, ...] = (
-    Command("join", (_ROOM,), "join a room and make it the current one", Chat.join),
+    Command(
+        "join", (_PLACE,), "join a room by its number, or by its name, which opens it", Chat.join
+    ),
     Command(
         "leave", (_ANY_ROOM,), "leave a room, or the current one; close a conversation", Chat.leave
     ),
-    Command("rooms", (), "list the rooms that have members or events", Chat.list_rooms),
-    Command("who", (_ANY_ROOM,), "list the members of a room, or of the current one", Chat.who),
+    Command("rooms", (), "list the rooms: names, members, topics", trading.list_rooms),
+    Command(
+        "who", (_ANY_ROOM,), "list who is in a room, when last heard, what they offer", trading.who
+    ),
     Command("msg", (_USER, _TEXT), "send a message to one person", Chat.message),
     Command(
         "inbox", (_COUNT,), f"show the last N ({HISTORY_COUNT}) messages to you", Chat.show_inbox
@@ -69,10 +88,31 @@ COMMANDS: tuple[Command, ...] = (
         "go to a buffer: its place, a room like #7, or a user; list them",
         Chat.buffer,
     ),
+    Command("topic", (_TOPIC,), "show the topic of the room, or set it", trading.topic),
+    Command("access", (_ACCESS,), "say who may join: public, or private", trading.access),
+    Command("invite", (_USER,), "let somebody join a private room", trading.invite),
+    Command("kick", (_USER,), "put somebody out, who may join again", trading.kick),
+    Command("ban", (_USER, _SECONDS), "put somebody out and keep them out", trading.ban),
+    Command("mute", (_USER, _SECONDS), "let somebody read, but not write", trading.mute),
+    Command("pardon", (_USER,), "end a ban or a mute, and any other role", trading.pardon),
+    Command("role", (_USER, _ROLE), "none, member, moderator, owner", trading.role),
+    Command("close", (), "close the room for good; asks", trading.close),
+    Command(
+        "board",
+        (_ACTION, _TOPIC),
+        "list the board of the room; find TEXT, show ID, stats, clear (asks)",
+        trading.board,
+    ),
+    Command("offer", (_PRICE, _TEXT), "put up an offer for all in the room", trading.offer),
+    Command("note", (_TEXT,), "put up a note, which has no price", trading.note),
+    Command("take", (_ENTRY,), "pay for an offer and take it; asks", trading.take),
+    Command("drop", (_ENTRIES,), "take an entry off the board, or all of yours", trading.drop),
+    Command("block", (_USER,), "hear no more of somebody", trading.block),
+    Command("unblock", (_USER,), "undo /block", trading.unblock),
     Command("balance", (), "show your balance", Chat.balance),
     Command("deposit", (_AMOUNT,), "put money in, like 12.50", Chat.deposit),
     Command("withdraw", (_AMOUNT,), "take money out", Chat.withdraw),
-    Command("pay", (_USER, _AMOUNT), "pay somebody", Chat.pay),
+    Command("pay", (_USER, _AMOUNT, _NOTE), "pay somebody; in a room, shown there", Chat.pay),
     Command("txns", (_COUNT,), f"show your last N transactions ({TXNS_COUNT})", Chat.transactions),
     Command("set", (_SETTING, _VALUE), "list the settings, show one, or change it", Chat.set),
     Command("help", (_COMMAND,), "list the commands, or explain one", show_help),

@@ -3,7 +3,7 @@
 import time
 
 from client.chat.model import Entry, Model, Sort
-from client.terminal import display
+from client.terminal import display, room_lines
 from client.terminal.style import Line, Style
 from libproto.messages import ChatBroadcast, DirectMessage, EventKind, Payment, RoomGap
 
@@ -18,7 +18,7 @@ def of_event(model: Model, event: ChatBroadcast | RoomGap) -> Entry:
     if isinstance(event, RoomGap):
         line = display.gap_line(event)
         return Entry(Sort.WRONG, now_us(), line, line[-1:], seq=event.last_seq)
-    line = display.event_line(event)
+    line = display.event_line(event, names=model.names)
     body: Line = [event.message]
     match event.kind:
         case EventKind.MESSAGE:
@@ -31,6 +31,9 @@ def of_event(model: Model, event: ChatBroadcast | RoomGap) -> Entry:
             word = "joined" if event.kind == EventKind.JOINED else "left"
             body = [(Style.QUIET, f"{event.from_name} {word}")]
             return Entry(Sort.PRESENCE, event.time, line, body, event.from_name, event.room_seq)
+        case EventKind.SYSTEM:
+            return Entry(Sort.SYSTEM, event.time, line, body, event.from_name, event.room_seq)
+    body = room_lines.said_line(event, model.names)
     return Entry(Sort.SYSTEM, event.time, line, body, event.from_name, event.room_seq)
 
 

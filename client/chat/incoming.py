@@ -112,6 +112,7 @@ class Incoming:
         chat, face = self._chat, self._chat.face
         match push:
             case ChatBroadcast():
+                await chat.learn_names([push])
                 self._show(push)
                 chat.advance(push.room_id, push.room_seq)
             case RoomGap(room_id=0):
@@ -130,7 +131,7 @@ class Incoming:
             case RoomRefused():
                 if buffer := chat.model.room(push.room_id):
                     chat.model.close(buffer)
-                face.complain(f"room {push.room_id} could not be joined again: {push.detail}")
+                face.complain(f"room {push.room_id} is not joined any more: {push.detail}")
             case DirectMessage():
                 self._missed += self._is_out
                 await chat.inbox.pushed(push)
@@ -159,6 +160,8 @@ class Incoming:
         chat = self._chat
         buffer = chat.model.room(event.room_id)
         if buffer is None:  # it was left, and this came before that
+            return
+        if not chat.is_shown(event):
             return
         entry = entries.of_event(chat.model, event)
         if isinstance(event, ChatBroadcast):
@@ -204,6 +207,7 @@ class Incoming:
             found = await self._chat.read_gap(gap)
         except (RequestFailed, CallTimeout) as error:
             self._chat.face.complain(explain(error))
+        await self._chat.learn_names(found)
         for event in found:
             self._show(event)
         self._chat.advance(gap.room_id, gap.last_seq)

@@ -102,6 +102,8 @@ class Model:
         self.own_name = own_name
         self.buffers: list[Buffer] = [Buffer(Kind.PROGRAM, "chat")]
         self._recent: list[Buffer] = [*self.buffers]  # the last is the active one
+        self.names: dict[int, str] = {0: ""}
+        """Of users who are known by their ids."""
         self.highlights: tuple[str, ...] = ()
         """Words that are a mention, beside one's own name."""
         self.ignored: frozenset[str] = frozenset()

@@ -8,6 +8,7 @@ order of its lines.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar, cast
 
@@ -21,13 +22,14 @@ from client.chat.model import Buffer, Entry, Kind, Model, Sort
 from client.chat.outage import Outage
 from client.chat.room_log import RoomLog
 from client.chat.settings import SETTINGS, Settings
-from client.core.calls import Receipt
+from client.core.calls import Receipt, RoomReceipt
 from client.core.gaps import Found, read_back, read_range
-from client.errors import CallTimeout, ServerBusy, name_req_id
+from client.errors import CallTimeout, ClientError, ServerBusy, name_req_id
 from client.terminal import display
 from client.terminal.advice import at_stake, is_unknown
 from client.terminal.arguments import HISTORY_COUNT, TXNS_COUNT
 from client.terminal.position import InboxPosition
+from client.terminal.room_lines import users_of
 from client.terminal.style import Line, Style
 from libproto.messages import LIST_MAX, ChatBroadcast, Member, RoomGap, Transaction
 
@@ -78,7 +80,8 @@ class Chat:
         self.on_rooms: Callable[[], object] = lambda: None
         """Called when rooms were joined or left."""
         self._moved = asyncio.Event()  # set whenever `seen` has grown
-        self._names = {0: "", client.user_id: client.username}
+        self._names = model.names
+        self._names[client.user_id] = client.username
         self._found: tuple[str, Entry] | None = None  # what /find has found last
 
     @property
@@ -161,7 +164,18 @@ class Chat:
 
     # -- rooms
 
-    async def join(self, room: int) -> None:
+    async def join(self, place: int | str) -> None:
+        """Join a room by its number, or by its name, which opens one that is not there."""
+        room, called = place, ""
+        if isinstance(room, str):
+            with at_stake("opening of the room", "/rooms", self.face):
+                opened = await self.lasting(lambda: self.client.open_room(str(place)))
+            room, called = opened.room_id, f" {place}"
+            if opened.created:
+                self.face.remark(f"opened room {room}{called}")
+        await self._join(room, called)
+
+    async def _join(self, room: int, called: str) -> None:
         is_new = self.model.room(room) is None
         buffer = self.model.open_room(room)  # the first event may come before the answer is seen
         try:
@@ -174,7 +188,7 @@ class Chat:
         self.advance(room, joined.last_seq)
         self.epochs[room] = joined.epoch
         count = joined.member_count
-        self.face.remark(f"joined room {room}, {count} member{'' if count == 1 else 's'}")
+        self.face.remark(f"joined room {room}{called}, {count} member{'' if count == 1 else 's'}")
         if is_new:
             buffer.older = joined.last_seq
             await self._show_backlog(buffer)
@@ -191,6 +205,8 @@ class Chat:
     async def fetch_older(self, buffer: Buffer, count: int) -> int:
         """Put older lines of a room before those that are there; how many."""
         found, older = await self._read_back(buffer.room, buffer.older, count)
+        await self.learn_names(found)
+        found = list(filter(self.is_shown, found))
         known = {entry.seq for entry in buffer.entries if entry.seq}
         made = [entries.of_event(self.model, event) for event in found]
         made = [entry for entry in made if entry.seq not in known and not self._ignores(entry.who)]
@@ -230,16 +246,19 @@ class Chat:
         self.face.remark(f"left room {number}")
         self.on_rooms()
 
-    async def list_rooms(self) -> None:
-        after = 0
-        while page := await self.lasting(partial(self.client.rooms, after)):
-            for room in page:
-                self.face.result(display.room_line(room))
-            after = page[-1].room_id
+    @staticmethod
+    def is_shown(event: ChatBroadcast | RoomGap) -> bool:
+        """False for what is not known here."""
+        return isinstance(event, RoomGap) or display.is_shown(event)
 
-    async def who(self, room: int | None) -> None:
-        for member in await self.meet(room or self.room):
-            self.face.result([(Style.PERSON, member.username)])
+    async def learn_names(self, found: Iterable[ChatBroadcast | RoomGap]) -> None:
+        """Look up who events are about; where that cannot be now, they are shown by the number."""
+        for event in found:
+            users = users_of(event) if isinstance(event, ChatBroadcast) else ()
+            for user in users:
+                if user not in self._names:
+                    with suppress(ClientError):
+                        self._names[user] = (await self.client.user_name(user)).username
 
     async def history(self, count: int | None) -> None:
         room, wanted = self.room, count or HISTORY_COUNT
@@ -249,7 +268,8 @@ class Chat:
                 self.face.remark("there is nothing older")
             return
         found, _ = await self._read_back(room, self.seen[room], wanted)
-        for event in found:
+        await self.learn_names(found)
+        for event in filter(self.is_shown, found):
             self.face.shown(buffer, entries.of_event(self.model, event), dated=True)
 
     async def _read_back(self, room: int, last: int, count: int) -> tuple[Found, int]:
@@ -284,37 +304,53 @@ class Chat:
     async def deposit(self, amount: int) -> None:
         with at_stake("deposit", "/txns", self.face):
             done = await self.lasting(lambda: self.client.deposit(amount))
-        self._show_receipt("deposited", amount, done)
+        self.show_receipt("deposited", amount, done.balance, done.txn_id)
 
     async def withdraw(self, amount: int) -> None:
         if not await self._is_meant(amount, f"withdraw {format_amount(amount)}?"):
             return
         with at_stake("withdrawal", "/txns", self.face):
             done = await self.lasting(lambda: self.client.withdraw(amount))
-        self._show_receipt("withdrew", amount, done)
+        self.show_receipt("withdrew", amount, done.balance, done.txn_id)
 
-    async def pay(self, user: str, amount: int) -> None:
+    async def pay(self, user: str, amount: int, note: str | None) -> None:
+        """Pay somebody; in a room, where it is shown, with the note. UsageError."""
+        room = self.model.active.room
+        if note is not None and not room:
+            raise UsageError("a note is shown in a room, and this is none")
         found = await self.lasting(lambda: self.client.lookup(user))
         if not await self._is_meant(amount, f"pay {user} {format_amount(amount)}?"):
             return
         with at_stake("payment", "/txns", self.face):
-            done = await self.lasting(lambda: self.client.transfer(found.user_id, amount))
+            done: Receipt | RoomReceipt
+            if room:
+                done = await self.lasting(
+                    lambda: self.client.transfer_in_room(room, found.user_id, amount, note or "")
+                )
+            else:
+                done = await self.lasting(lambda: self.client.transfer(found.user_id, amount))
         self.people.add(user)
-        self._show_receipt(f"paid {user}", amount, done)
+        self._names[found.user_id] = user
+        self.show_receipt(f"paid {user}", amount, done.balance, done.txn_id)
 
     async def _is_meant(self, amount: int, question: str) -> bool:
-        if not self.asks or amount <= self.settings["confirm_over"]:
+        return amount <= self.settings["confirm_over"] or await self.agrees(question)
+
+    async def agrees(self, question: str) -> bool:
+        """Whether who is there to be asked says yes; where nobody is, that is what was meant."""
+        if not self.asks:
             return True
         answer = await self.face.ask(f"{question} [y/N] ")
         if answer.strip().lower() in ("y", "yes"):
             return True
-        self.face.remark("nothing was moved")
+        self.face.remark("nothing was done")
         return False
 
-    def _show_receipt(self, what: str, amount: int, done: Receipt) -> None:
-        self.model.balance = done.balance
-        line = display.receipt_line(what, amount, done.balance)
-        self.face.money([*line, (Style.QUIET, f", transaction {done.txn_id}")])
+    def show_receipt(self, what: str, amount: int, balance: int, txn_id: int) -> None:
+        """Show what became of one's own money."""
+        self.model.balance = balance
+        line = display.receipt_line(what, amount, balance)
+        self.face.money([*line, (Style.QUIET, f", transaction {txn_id}")])
 
     async def transactions(self, count: int | None) -> None:
         wanted, before = count or TXNS_COUNT, 0

@@ -36,7 +36,7 @@ class Start:
     stop_on_error: a script ends at the first line that fails. history: the file of what was typed
     before; None: nothing of it is kept. memory: what was kept the last time."""
 
-    room: int | None = None
+    room: int | str | None = None
     plain: bool = False
     stop_on_error: bool = False
     history: Path | None = None

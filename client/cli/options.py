@@ -8,11 +8,13 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from client.cli.commands import COMMANDS, typed
+from client.cli.command import typed
+from client.cli.commands import COMMANDS
+from client.cli.room_commands import GROUPS
 from client.core.address import HOST, PORT, URL_VARIABLE, Address, read_url
 from client.errors import BadUrl
 from client.terminal import password
-from client.terminal.arguments import read_room, read_seconds, read_user
+from client.terminal.arguments import read_place, read_seconds, read_user
 from libcli import output
 from libcli.arguments import EXIT_USAGE, Parser
 from libcli.environment import sift
@@ -130,7 +132,11 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=version_of(PROGRAM))
     parser.add_argument(
-        "--room", dest="join", type=typed(read_room), metavar="N", help="join a room (chat)"
+        "--room",
+        dest="join",
+        type=typed(read_place),
+        metavar="ROOM",
+        help="join a room, by its number, or by its name, which opens it (chat)",
     )
     parser.add_argument(
         "--plain", action="store_true", help="line by line, also at a terminal (chat)"
@@ -141,15 +147,34 @@ def make_parser() -> Parser:
         help="end at the first line that fails (chat through pipes)",
     )
     _add_options(parser, again=False)
-    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
-    for command in COMMANDS:
-        made = commands.add_parser(
-            command.name, help=command.about, description=command.about, allow_abbrev=False
-        )
-        for argument in command.arguments:
-            argument.add_to(made)
-        _add_options(made, again=True)
+    _add_commands(parser)
     return parser
+
+
+def _add_commands(parser: argparse.ArgumentParser) -> None:
+    """The commands, and those below some of them, with the options that may stand behind."""
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    made: dict[str, argparse.ArgumentParser] = {}
+    below: dict[str, Any] = {}
+
+    def add(to: Any, name: str, about: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = to.add_parser(
+            name, help=about, description=about, allow_abbrev=False
+        )
+        return parser
+
+    for command in COMMANDS:
+        group, _, name = command.name.rpartition(" ")
+        if group and group not in below:
+            if group not in made:
+                made[group] = add(commands, group, GROUPS[group])
+            below[group] = made[group].add_subparsers(
+                title="commands", dest="action", metavar="COMMAND", required=group in GROUPS
+            )
+        parser = made[command.name] = add(below.get(group, commands), name, command.about)
+        for argument in command.arguments:
+            argument.add_to(parser)
+        _add_options(parser, again=True)
 
 
 def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> argparse.Namespace:
@@ -159,6 +184,8 @@ def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) ->
     """
     parser = make_parser()
     options = parser.parse_args(arguments)
+    if getattr(options, "action", None):
+        options.command += f" {options.action}"
     environ, passed_over = sift(environ, VARIABLES, cutoff=LIKE_A_MISSPELLING)
     for variable in passed_over:
         if variable.variable != PASSWORD_VARIABLE:  # an empty one is refused where it is read

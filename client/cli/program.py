@@ -14,7 +14,8 @@ from typing import Any
 
 from client.aio import AsyncClient
 from client.blocking import Client
-from client.cli.commands import BY_NAME, KEYED_REQ_ID, Command
+from client.cli.command import KEYED_REQ_ID, Command
+from client.cli.commands import BY_NAME
 from client.cli.identity import Identity, Key, identity, kept_file, state_directory
 from client.cli.options import (
     EXIT_OK,

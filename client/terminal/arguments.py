@@ -2,6 +2,8 @@
 share it. Each function raises ValueError with a sentence for them.
 """
 
+from collections.abc import Callable
+
 from libproto.messages import USERNAME_PATTERN
 
 HISTORY_COUNT = 20
@@ -10,6 +12,8 @@ TXNS_COUNT = 10
 """Transactions that are shown where nobody says how many."""
 SECONDS_MAX = 86400 * 365
 KEY_MAX = 200
+ROOM_NAME_MAX = 64
+"""Bytes of the name of a room."""
 _DIGITS_MAX = 18  # of a whole number that is surely no typing error, and fits into a u64
 
 
@@ -29,6 +33,45 @@ def read_room(text: str) -> int:
     if not 0 < room < 2**32:
         raise ValueError(f"{_quoted(text)} is no room: rooms are numbered from 1")
     return room
+
+
+def read_place(text: str) -> int | str:
+    """A room, by its number or its name."""
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return read_room(text)
+    return read_room_name(text)
+
+
+def read_room_name(text: str) -> str:
+    """The name of a room; what else is one is for the server to say."""
+    if not text.strip() or text.isdigit() or len(text.encode()) > ROOM_NAME_MAX:
+        raise ValueError(
+            f"{_quoted(text)} is not a valid name of a room: 1 to {ROOM_NAME_MAX} bytes, and "
+            "not a number"
+        )
+    return text
+
+
+def read_entry(text: str) -> int:
+    """The number of an entry of a board, as 17 or #17."""
+    return read_count(text.removeprefix("#"))
+
+
+def read_entries(text: str) -> str:
+    """The same, or `mine`."""
+    return text if text == "mine" else str(read_entry(text))
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """One of these words."""
+
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{_quoted(text)} is not one of: {', '.join(words)}")
+        return text
+
+    return read
 
 
 def read_user(text: str) -> str:

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from client.amounts import format_amount
+from client.core.room_events import read_event
+from client.terminal import room_lines
 from client.terminal.style import Line, Part, Style
 from client.terminal.text import MONEY, escape, isolate
 from client.terminal.wrap import wrap
@@ -22,7 +24,6 @@ from libproto.messages import (
     DirectMessage,
     EventKind,
     Payment,
-    RoomEntry,
     RoomGap,
     Transaction,
     TxnKind,
@@ -149,9 +150,23 @@ def _place(room_id: int) -> Part:
     return (Style.PLACE, f"[room {room_id}]")
 
 
-def event_line(event: ChatBroadcast, *, dated: bool = False) -> Line:
-    """A room's event: `[room 7] alice: hello`, `[room 7] alice joined`; `dated` puts its time
-    before it."""
+NOBODY: Mapping[int, str] = {}
+
+
+def is_shown(event: ChatBroadcast) -> bool:
+    """False for an event of a kind that is not known here, or not as its kind is: such a one is
+    shown as nothing."""
+    return event.kind in _SAID_AS_THEY_ARE or read_event(event) is not None
+
+
+_SAID_AS_THEY_ARE = (EventKind.MESSAGE, EventKind.JOINED, EventKind.LEFT, EventKind.SYSTEM)
+
+
+def event_line(
+    event: ChatBroadcast, *, dated: bool = False, names: Mapping[int, str] = NOBODY
+) -> Line:
+    """A room's event that is to be shown: `[room 7] alice: hello`, `[room 7] alice joined`; `dated`
+    puts its time before it. names: of users that it is about."""
     line: Line = [(Style.QUIET, moment(event.time)), " "] if dated else []
     line += [_place(event.room_id), " "]
     match event.kind:
@@ -161,7 +176,9 @@ def event_line(event: ChatBroadcast, *, dated: bool = False) -> Line:
             return [*line, (Style.QUIET, f"{event.from_name} joined")]
         case EventKind.LEFT:
             return [*line, (Style.QUIET, f"{event.from_name} left")]
-    return [*line, (Style.QUIET, f"* {event.message}")]
+        case EventKind.SYSTEM:
+            return [*line, (Style.QUIET, f"* {event.message}")]
+    return [*line, (Style.QUIET, "* "), *room_lines.said_line(event, names)]
 
 
 def gap_line(gap: RoomGap) -> Line:
@@ -228,19 +245,16 @@ def transaction_line(entry: Transaction, own_id: int, names: Mapping[int, str]) 
 OLDER_ARE_GONE = "there were older transactions, which the server does not keep any more"
 
 
-def room_line(room: RoomEntry) -> Line:
-    members = f"{room.member_count} member{'' if room.member_count == 1 else 's'}"
-    return [_place(room.room_id), f" {members}, last event {room.last_seq}"]
-
-
 # ---- fields, for JSON. Names are the wire's; amounts are minor units, times microseconds.
 
 
 def event_fields(event: ChatBroadcast | RoomGap) -> dict[str, Any]:
-    """An event, or a gap of events that are gone; `event` says which, by name."""
+    """An event, or a gap of events that are gone; `event` says which, by name. What is not known
+    here is a number."""
     if isinstance(event, RoomGap):
         return {"event": "gap", **event._asdict()}
     fields = event._asdict()
+    fields |= room_lines.said_fields(event)
     return {"event": _name(EventKind, fields.pop("kind")), **fields}
 
 

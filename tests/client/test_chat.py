@@ -85,7 +85,17 @@ def _pay_in(server: RunningServer, name: str, amount: int) -> None:
         ("/inbox", "inbox", [None]),
         ("/deposit 12.50", "deposit", [1250]),
         ("/withdraw 1", "withdraw", [100]),
-        ("/pay bob 0.05", "pay", ["bob", 5]),
+        ("/pay bob 0.05", "pay", ["bob", 5, None]),
+        ("/pay bob 1 for lunch", "pay", ["bob", 100, "for lunch"]),
+        ("/join all things gold", "join", ["all things gold"]),
+        ("/take #17", "take", [17]),
+        ("/drop 17", "drop", ["17"]),
+        ("/drop mine", "drop", ["mine"]),
+        ("/board", "board", [None, None]),
+        ("/board find a lamp", "board", ["find", "a lamp"]),
+        ("/offer 2.50 a lamp", "offer", [250, "a lamp"]),
+        ("/ban bob 60", "ban", ["bob", 60]),
+        ("/topic", "topic", [None]),
         ("/txns", "txns", [None]),
         ("/help pay", "help", ["pay"]),
         ("/find lunch at 12", "find", ["lunch at 12"]),
@@ -108,8 +118,12 @@ def test_commands_are_read(line: str, name: str, arguments: list[Any]) -> None:
         ("/nope 1", "there is no command /nope"),
         ("/Join 7", "there is no command /Join"),
         ("/join", "ROOM is missing: /join ROOM"),
-        ("/join lobby", "'lobby' is no room"),
-        ("/join 7 8", "'8' is too much: /join ROOM"),
+        ("/join " + 65 * "x", "is not a valid name of a room: 1 to 64 bytes"),
+        ("/leave 7 8", "'8' is too much: /leave [ROOM]"),
+        ("/take x", "'x' is no whole number"),
+        ("/drop all", "'all' is no whole number"),
+        ("/board look", "'look' is not one of: find, show, stats, clear"),
+        ("/access closed", "'closed' is not one of: public, private"),
         ("/rooms 7", "'7' is too much: /rooms"),
         ("/msg bob", "TEXT is missing: /msg USER TEXT"),
         ("/pay bob", "AMOUNT is missing: /pay USER AMOUNT"),
@@ -126,7 +140,7 @@ def test_what_is_no_command(line: str, said: str) -> None:
 
 
 def test_usage_is_made_from_the_table() -> None:
-    assert {command.usage for command in COMMANDS} >= {"/leave [ROOM]", "/pay USER AMOUNT"}
+    assert {command.usage for command in COMMANDS} >= {"/leave [ROOM]", "/pay USER AMOUNT [NOTE]"}
 
 
 @pytest.fixture
@@ -147,7 +161,7 @@ def completer() -> CommandCompleter:
         ("/leave 1", ["12"]),
         ("/pay b", ["bert", "bob"]),
         ("/msg ", ["bert", "bob", "carol"]),
-        ("/help t", ["txns"]),
+        ("/help t", ["topic", "take", "txns"]),
         ("/buffer ", ["chat", "#7", "#12"]),
         ("/set n", ["notify"]),
         ("/pay bob ", []),
@@ -245,7 +259,7 @@ def test_a_script(shared: RunningServer) -> None:
         "/balance\n/who\n/rooms\n/leave\n/rooms\n/help pay\n",
     )  # fmt: skip
     first = int(done.lines[4].split()[-1])
-    assert done.lines == [
+    assert [line.partition(", last heard ")[0] for line in done.lines] == [
         "[room 3] carol joined",
         "[room 3] carol: hello",
         "[room 3] carol: /not a command",
@@ -256,7 +270,7 @@ def test_a_script(shared: RunningServer) -> None:
         "carol",
         "[room 3] 1 member, last event 3",
         "[room 3] 0 members, last event 4",
-        "/pay USER AMOUNT: pay somebody",
+        "/pay USER AMOUNT [NOTE]: pay somebody; in a room, shown there",
     ]
     assert done.err.splitlines() == [
         "logged in as carol to tradechat/0.1.0; /help lists the commands",
@@ -735,7 +749,7 @@ def test_a_room_after_a_reconnection() -> None:
             chat.expect("connection lost, reconnecting\u2026\n")
             chat.expect_all(
                 f"room {ROOM} began anew: what was said before is gone\n",
-                f"room {ROOM + 1} could not be joined again: no such room\n",
+                f"room {ROOM + 1} is not joined any more: no such room\n",
                 f"[room {ROOM}] {USERNAME}: hello\n",
                 f"[room {ROOM}] {USERNAME}: hello?\n",
                 "connected again",
@@ -1012,7 +1026,7 @@ def test_a_payment_asks_over_a_set_amount(shared: RunningServer, mode: str) -> N
         alice.say("/pay bob 100.01")
         alice.expect("pay bob 100.01? [y/N]")
         alice.press("n\r")
-        alice.expect("nothing was moved")
+        alice.expect("nothing was done")
         alice.expect_gone("[y/N]")
         alice.say("/pay bob 100.02")
         alice.expect("pay bob 100.02? [y/N]")
