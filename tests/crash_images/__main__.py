@@ -26,13 +26,13 @@ def _say(line: str) -> None:
 def _row(report: Report, seconds: float) -> str:
     states = "+".join(map(str, report.states))
     return (
-        f"{report.name:<20}{report.instructions:>13,}{report.images:>8}{report.repaired:>10}"
+        f"{report.name:<24}{report.instructions:>13,}{report.images:>8}{report.repaired:>10}"
         f"  {states:<16}{report.torn_in_blocks:>6}{seconds:>7.1f}"
     )
 
 
 def _values(operation: Operation) -> Values:
-    with crash.small_region() as region:
+    with crash.small_region(**operation.capacities) as region:
         return stored_here(operation, World(region, operation))
 
 
@@ -57,14 +57,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     _say(f"{FORM.name}:")
     _say(
-        f"{'operation':<20}{'instructions':>13}{'images':>8}{'repaired':>10}"
+        f"{'operation':<24}{'instructions':>13}{'images':>8}{'repaired':>10}"
         f"  {'by state':<16}{'blobs':>6}{'s':>7}"
     )
     reports = []
     for operation in [BY_NAME[name] for name in names] or OPERATIONS:
         if FORM.name == COMPILED and operation.counts_stores:
             _say(
-                f"{operation.name:<20} of the interpreted form only: its preparation counts stores"
+                f"{operation.name:<24} of the interpreted form only: its preparation counts stores"
             )
             continue
         began = time.monotonic()

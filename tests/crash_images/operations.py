@@ -4,16 +4,17 @@ first of them does next."""
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
-from libproto.messages import Capability, TxnKind
+from libproto.messages import Capability, RoomRole, TxnKind
 from libproto.scram import Verifier
 from server.core import recovery
 from server.core.session import Session
 from server.core.state import State
 from server.region.region import Region
 from tests.helpers import crash
+from tests.helpers import crash_rooms as rooms
 from tests.helpers.crash import Answer, Died, Money, Pays, Request, Says, Stepper, Trades
 from tests.helpers.region import next_req_id, say, to_draw
 
@@ -33,8 +34,9 @@ def no_pause(_seconds: float) -> None:
 def worker(region: Region, slot: int, clock_ns: Callable[[], int] = crash.never) -> State:
     """The region as a worker of the server sees it."""
     return State(
-        region, slot, clock_ns, no_pause, crash.RETENTION_S, clock_us=lambda: crash.LIVED_US
-    )
+        region, slot, clock_ns, no_pause, crash.RETENTION_S,
+        numbered_rooms=crash.NUMBERED, clock_us=lambda: crash.LIVED_US,
+    )  # fmt: skip
 
 
 class World:
@@ -116,6 +118,9 @@ class Operation:
     events: int = 0
     prepare: Callable[[World], object] = nothing
     doomed: Callable[[Region], State] = lambda region: worker(region, 0)
+    # Which room the client joins before it repeats the request.
+    joins: int = 1
+    capacities: dict[str, int] = field(default_factory=dict)
     # Called in the tracer when an image is new.
     meanwhile: Callable[[World], object] = nothing
 
@@ -209,9 +214,10 @@ def _die(act: Callable[[World], object], there: Callable[[World], bool]) -> Call
 
 
 def _is_committed(world: World) -> bool:
-    """The record of a transaction stands beyond the head."""
-    ring, txn = world.region.layout["txn_ring"], world.doomed.log.head() + 1
-    return world.region.words[ring.at(txn % ring.records)] == txn
+    """The record of a transaction stands beyond the head; before it may be its text."""
+    words, log = world.region.words, world.doomed.log
+    ring, txn = world.region.layout["txn_ring"], words[log.intent]
+    return txn > log.head() and words[ring.at(txn % ring.records)] == txn
 
 
 def _is_published(world: World) -> bool:
@@ -224,8 +230,64 @@ def _repair(world: World) -> None:
     recovery.repair([worker(world.region, 0)], LATER_US)
 
 
+def _after(
+    ready: Callable[[World], object], die: Callable[[World], None]
+) -> Callable[[World], None]:
+    def prepare(world: World) -> None:
+        ready(world)
+        die(world)
+
+    return prepare
+
+
 def _asked(request: Request) -> Callable[[World], object]:
     return lambda world: world.ask(world.doomed, world.ann, request)
+
+
+# ---- named rooms, boards, blocks: what is prepared and done is that of the crash points
+
+
+def in_rooms(
+    name: str,
+    act: rooms.Act,
+    transactions: int,
+    events: int = 0,
+    prepare: Callable[[World], object] = rooms.anns,
+    parts: int = 1,
+    **capacities: int,
+) -> Operation:
+    """Ann's client asks for it. parts: changes that it is made of."""
+    made = asks(name, rooms.Alters(act, (parts, parts)), {}, transactions, events)
+    return replace(made, prepare=prepare, states=parts + 1, capacities={"txn_ring": 8} | capacities)
+
+
+def _offer(entry: rooms.Entry, of: Callable[[World], Session]) -> Callable[[World], object]:
+    """One in room 1."""
+
+    def prepare(world: World) -> None:
+        changes = (world.other if of(world) is world.bob else world.doomed).changes
+        session = of(world)
+        req_id = next_req_id(session, world.region)
+        entry.number = changes.add_offer(
+            session, 1, AMOUNT, rooms.LONG, rooms.MOST, req_id, 0, NOW_US
+        ).txn
+
+    return prepare
+
+
+TAKEN, REMOVED = rooms.Entry(), rooms.Entry()
+TAKES = rooms.Takes(1, AMOUNT, TAKEN)
+ADDS = rooms.adds(1, rooms.LONG)
+SETS = rooms.sets(rooms.TOPIC, rooms.INVITED)
+
+
+def _block(name: str, prepare: Callable[[World], object], *, on: bool) -> Operation:
+    return Operation(
+        name,
+        lambda w: w.doomed.blocks.set(w.ann, BOB, on, NOW_US),
+        transactions=1,
+        prepare=prepare,
+    )
 
 
 TO_BOB = Trades(TRANSFER, BOB, AMOUNT)
@@ -272,6 +334,27 @@ OPERATIONS = (
         states=6,
         events=1,
     ),
+    in_rooms("room-open", rooms.opens("den"), 2, prepare=nothing),
+    in_rooms("room-open-again", rooms.opens("den"), 2, prepare=rooms.used_before, rooms=crash.DEN),
+    in_rooms("room-set", SETS, 4, parts=2),
+    in_rooms("room-close", rooms.sets("", rooms.CLOSED), 1),
+    in_rooms("room-mute", rooms.gives(RoomRole.MUTED, 60), 1),
+    in_rooms("room-give-away", rooms.gives(RoomRole.OWNER), 1),
+    in_rooms("board-add", ADDS, 3, 1, nothing),
+    in_rooms("board-remove", rooms.removes(1, REMOVED), 1, 1, _offer(REMOVED, lambda w: w.ann)),
+    replace(
+        asks("board-take", TAKES, PAID, transactions=1, events=1),
+        prepare=_offer(TAKEN, lambda w: w.bob),
+        capacities={"txn_ring": 8},
+    ),
+    Operation(
+        "room-open-without-client",
+        lambda w: rooms.opens("den")(w.doomed.changes, w.cyd, 1, 0, NOW_US),
+        transactions=2,
+        capacities={"txn_ring": 8},
+    ),
+    _block("block", nothing, on=True),
+    _block("unblock", rooms.blocked, on=False),
     # The leave, the end.
     Operation("logout", lambda w: w.doomed.sessions.end(w.ann, NOW_US), states=3),
     Operation(
@@ -301,6 +384,24 @@ OPERATIONS = (
             ("send", SPOKEN, {}, 0, 2, _is_published),
             ("direct", WHISPERED, {}, 0, 1, _is_published),
             ("transfer-in-room", PAYS, PAID, 1, 2, _is_committed),
+        )
+    ),
+    *(
+        Operation(
+            f"repair-of-{name}",
+            _repair,
+            states=1,
+            request=request,
+            gains=gains,
+            transactions=transactions,
+            events=2,  # ann leaves
+            doomed=_stepped,
+            prepare=_after(ready, _die(_asked(request), _is_committed)),
+            capacities={"txn_ring": 8},
+        )
+        for name, request, gains, transactions, ready in (
+            ("board-add", rooms.Alters(ADDS), {}, 3, nothing),
+            ("board-take", TAKES, PAID, 1, _offer(TAKEN, lambda w: w.bob)),
         )
     ),
     Operation(

@@ -61,7 +61,7 @@ class Finding(Exception):
 def examine(operation: Operation) -> Report:
     """Step through it, and repair every image. NotPermitted, TraceError."""
     report = Report(operation.name)
-    with crash.small_region() as region:
+    with crash.small_region(**operation.capacities) as region:
         blank = bytes(region.bytes)
         world = World(region, operation)
         before = bytes(region.bytes)
@@ -249,7 +249,7 @@ class _Judge:
         counted = dict(world.req_ids)
         ann = world.login(other, ANN, ANNS)
         if request is not None:
-            other.memberships.join(ann, 1, LATER_US)
+            other.memberships.join(ann, self._operation.joins, LATER_US)
             self._ask_again(ann, balances)
         if not other.sessions.is_live(world.bob):  # superseded by one who died of it
             if world.ask(other, world.bob, (DEPOSIT, 0, 1))[0] != SUPERSEDED:

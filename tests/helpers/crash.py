@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 import pytest
 
-from libproto.messages import OUTCOME_WINDOW, Capability, TxnKind
+from libproto.messages import OUTCOME_WINDOW, Capability, RoomAccess, TxnKind
 from libproto.scram import Verifier
 from server.core import check, recovery
 from server.core import state as state_module
@@ -31,7 +31,7 @@ from server.core.session import Session
 from server.core.state import State, initialise
 from server.region.layout import MARKED, OUTCOME_WORDS, WORD, Capacities
 from server.region.locks import CheckedLock, CheckedLocks, Lock, fresh_semaphore, unfree_locks
-from server.region.records import OFFSETS, RECORD_WORDS, RecordKind
+from server.region.records import OFFSETS, RECORD_WORDS, TEXTS_MAX, RecordKind, may_tell
 from server.region.region import Region
 from tests.helpers import leaks
 from tests.helpers.form import stores_are_seen
@@ -42,7 +42,7 @@ LIVED_US = 10**9
 _SMALL = Capacities(
     workers=3,
     accounts=5,
-    rooms=3,
+    rooms=5,
     clients=4,
     sessions=7,
     txn_ring=4,
@@ -174,6 +174,12 @@ def never() -> int:
     raise AssertionError("waits, though nobody holds a lock")
 
 
+NUMBERED = 3
+"""Rooms that are there without being opened by name."""
+DEN = NUMBERED + 1
+"""The first that is opened."""
+
+
 def stepped_state(
     region: Region,
     worker: int,
@@ -187,7 +193,10 @@ def stepped_state(
     # State picks the class of its locks, and what it is made of keeps their bound methods.
     with patch.object(state_module, "Locks", SteppedLocks):
         stepped = SteppedRegion(region, stepper)
-        return State(stepped, worker, clock_ns, pause, RETENTION_S, clock_us=clock_us)
+        return State(
+            stepped, worker, clock_ns, pause, RETENTION_S,
+            numbered_rooms=NUMBERED, clock_us=clock_us,
+        )  # fmt: skip
 
 
 def _init_lock(region: Region, address: int) -> None:
@@ -254,15 +263,36 @@ def form(region: Region) -> tuple[object, ...]:
             if not used or fields[used][0]:
                 kept = {k: tuple(v) for k, v in fields.items() if k not in _LISTS | _EARLY}
                 out.append((segment, record, *kept.items()))
+    out += sorted(named_of(region))
     out += [("record", *record) for record in log_of(region)]
     out += [("event", *event) for event in events_of(region)]
     return tuple(out)
 
 
+def named_of(region: Region) -> Iterator[tuple[object, ...]]:
+    """The offers that are on a board, the roles that somebody has, and who blocks whom."""
+    opened, access = region.column("rooms", "opened"), region.column("rooms", "access")
+    for _, offer in records(region, "offers"):
+        room, opening = offer["room"][0], offer["opened"][0]
+        is_open = not opening or access[room] != RoomAccess.CLOSED
+        if offer["word"][0] and opening == opened[room] and is_open:
+            yield "offer", *(tuple(words) for words in offer.values())
+    for _, role in records(region, "roles"):
+        room = role["key"][0] >> 32
+        if role["role"][0] and role["opened"][0] == opened[room] != 0:
+            yield "role", *(tuple(words) for words in role.values())
+    for _, block in records(region, "blocks"):
+        if block["on"][0]:
+            yield "block", *block["key"]
+
+
 def log_of(region: Region) -> list[list[int]]:
-    """The records of the log that no transaction which was not committed has begun to replace."""
+    """The records of the log that no transaction which was not committed has begun to replace: a
+    change has its text before it."""
     ring, head = region.layout["txn_ring"], region.words[region.layout["log"].at(0, "head")]
-    ats = [ring.at(txn % ring.records) for txn in range(max(1, head - ring.records + 2), head + 1)]
+    begun = min(TEXTS_MAX + 1, ring.records // 2)
+    first = max(1, head - ring.records + 1 + begun)
+    ats = [ring.at(txn % ring.records) for txn in range(first, head + 1)]
     return [region.words[at : at + RECORD_WORDS].tolist() for at in ats]
 
 
@@ -517,8 +547,8 @@ def traces(region: Region, client_id: int, req_id: int) -> tuple[int, int]:
     made = {
         record[0]
         for record in log_of(region)
-        if record[1] in _MONEY_KINDS
-        and (record[_MONEY["client_id"]], record[_MONEY["req_id"]]) == (client_id, req_id)
+        if may_tell(record[1]) or record[1] in _MONEY_KINDS
+        if (record[_MONEY["client_id"]], record[_MONEY["req_id"]]) == (client_id, req_id)
     }
     fields = region.layout["event_ring"].offsets
     told = [
@@ -640,6 +670,9 @@ class Change:
     prepare: Callable[[World], object] = lambda _: None
     effect: tuple[int, int, int, int] = (0, 0, 0, 0)  # on the balances
     request: Request | None = None
+    # It is of a named room or a board; which room the client joins before it repeats the request.
+    named: bool = False
+    joins: int = 1
     # What the repair may make of it: the state before and the state after, which are the same where
     # the repair ends the session. A login does more than one thing, each of them whole: a new
     # client, a mark, leaves, the session.

@@ -26,7 +26,6 @@ from tests.helpers.crash import (
     BOB,
     BOBS,
     BY_NAME,
-    CHANGES,
     CYD,
     DEPOSIT,
     LATER_US,
@@ -45,8 +44,10 @@ from tests.helpers.crash import (
     steps_of,
     world_of,
 )
+from tests.helpers.crash_rooms import ROOM_CHANGES, Alters, go_on_in_rooms
 from tests.helpers.region import say, whisper
 
+CHANGES = (*crash.CHANGES, *ROOM_CHANGES)
 ALL = os.environ.get("TRADECHAT_CRASH_POINTS") == "all"
 SPREAD = 3  # steps of a repair that `make test` lets it die before, for each death
 
@@ -92,13 +93,13 @@ def repeated_once(
     session = world.login(successor, ANN, ANNS)
     request = change.request
     if request is not None:
-        successor.memberships.join(session, 1, LATER_US)
+        successor.memberships.join(session, change.joins, LATER_US)
         newest = request.newest(successor)
         what, number, told = world.repeat(successor, session, request)
         assert what == (DONE if number > newest else RECORDED)
         if isinstance(request, Says):
             assert told == (LATER_US if what == DONE else NOW_US), "when it was executed"
-        else:
+        elif not isinstance(request, Alters):
             balance = told[0] if isinstance(told, tuple) else told
             expected = after[ANN] if what == DONE else before[ANN] + effect[ANN]
             assert balance == expected, "what it was when it was executed"
@@ -142,6 +143,8 @@ def go_on(world: World, change: Change, before: list[int]) -> None:
         assert successor.users.name(user) == name
         other.sessions.end(world.login(other, user), LATER_US)
     whisper(successor, ann, BOB, "there?", LATER_US)
+    if change.named:
+        go_on_in_rooms(world, successor, ann, bob)
     successor.sessions.end(ann, LATER_US)
     assert crash.problems(world.region) == []
     world.req_ids = req_ids
