@@ -276,7 +276,8 @@ class Changes:
                 if self._rooms.owned(user) >= OWNED_MAX:
                     raise LimitReached(f"the user owns {OWNED_MAX} rooms, and nobody owns more")
                 self._rooms.has_place_for(room, session.user)
-            self._rooms.has_place_for(room, user)
+            elif role != RoomRole.NONE:
+                self._rooms.has_place_for(room, user)
             change = _Change(
                 RecordKind.ROOM_ROLE, room, EventKind.ROOM_CHANGED, user, role, seconds,
                 digest=seconds,

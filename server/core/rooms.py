@@ -22,7 +22,6 @@ from server.region.region import Region
 OWNED_MAX: Final = 8
 """Rooms that a user may own."""
 
-_PROBES: Final = 64  # places that a role may stand in
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 _MASK: Final = 2**64 - 1
 _AT: Final = OFFSETS[RecordKind.ROOM_OPENED]
@@ -243,7 +242,7 @@ class Rooms:
         opened = self.opened(room)
         if not opened:
             return 0
-        place = self._first_place(key)
+        place = self.first_place(room, user)
         for _ in range(roles.records):
             at = roles.base + place * roles.stride
             if not words[at]:
@@ -253,29 +252,27 @@ class Rooms:
             place = (place + 1) % roles.records
         return 0
 
-    def _first_place(self, key: int) -> int:
-        return (key * _GOLDEN & _MASK) % self._roles.records
+    def first_place(self, room: int, user: int) -> int:
+        """Where a role of a user is looked for first."""
+        return ((room << 32 | user) * _GOLDEN & _MASK) % self._roles.records
 
     def _is_free(self, at: int) -> bool:
         """May the place of a role be used for another?"""
         words = self._words
         return not words[at + 2] or words[at + 1] != self.opened(words[at] >> 32)
 
-    def has_place_for(self, room: int, user: int, *, anywhere: bool = False) -> int:
-        """The word of the place where a role of a user stands or may stand. TableFull. anywhere:
-        for who fills a new region."""
+    def has_place_for(self, room: int, user: int) -> int:
+        """The word of the place where a role of a user stands or may stand. TableFull."""
         words, roles, key = self._words, self._roles, room << 32 | user
-        place, found = self._first_place(key), 0
-        for probe in range(roles.records):
+        place, found = self.first_place(room, user), 0
+        for _ in range(roles.records):
             at = roles.base + place * roles.stride
-            if words[at] == key:
+            if words[at] == key:  # one that is nearer may have come free since
                 return at
             if not words[at]:
                 return found or at
             if not found and self._is_free(at):
                 found = at
-            if found and probe >= _PROBES and not anywhere:
-                return found
             place = (place + 1) % roles.records
         if not found:
             raise TableFull("room_roles")
@@ -317,13 +314,13 @@ class Rooms:
         else:
             self.set_role(room, user, role, 0, 0)
 
-    def set_role(
-        self, room: int, user: int, role: int, below: int, until: int, *, anywhere: bool = False
-    ) -> None:
-        """Store a role. below: of a mute or a ban, what is back when it ends. until: lived time,
-        microseconds; 0: never. anywhere: see has_place_for."""
+    def set_role(self, room: int, user: int, role: int, below: int, until: int) -> None:
+        """Store a role; NONE needs no place. below: of a mute or a ban, what is back when it ends.
+        until: lived time, microseconds; 0: never."""
         words = self._words
-        at = self.has_place_for(room, user, anywhere=anywhere)
+        if role == RoomRole.NONE and not self._role_at(room, user):
+            return
+        at = self.has_place_for(room, user)
         if words[at] != room << 32 | user:
             words[at + 2] = 0
             words[at] = room << 32 | user

@@ -368,7 +368,7 @@ def _fill_named(state: State, books: Books) -> None:
     lived = state.clients.lived()
     for (number, user), (role, below, until) in named.roles.items():
         ends = max(1, lived + until - named.lived) if until else 0
-        state.rooms.set_role(number, user, role, below, ends, anywhere=True)
+        state.rooms.set_role(number, user, role, below, ends)
     for block in books.blocks:
         state.blocks.store(*block, 1)
     for offer in named.offers.values():

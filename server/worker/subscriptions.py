@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 from libnet import kernel
 from libnet.wakeup import Wakeup
 from libproto.codec import PUSH
-from libproto.messages import Opcode
+from libproto.messages import HEADER_LEN, Opcode, RoomAccess, RoomRole
 from server.core.audience import NOBODY, Touched
 from server.core.errors import LeavesFull, StateRefusal
 from server.core.events import Event, SlotKind
@@ -28,6 +28,7 @@ from server.worker.counters import Counters
 from server.worker.durable import Durable
 
 _gap = PUSH[Opcode.ROOM_GAP].frame
+_decode = PUSH[Opcode.CHAT_BROADCAST].decode
 
 SLICE: Final = 64  # events, between two writes to a member: they bound what its output may grow by
 _SLICE, _TIMES_FIRST = SLICE, TIMES_FIRST
@@ -85,6 +86,18 @@ class _LocalRoom:
         self.delivered = delivered  # room_seq up to which every member was served
         self.opened = opened  # txn_id by which the room was opened when it was joined; 0: never
         self.members: dict[Subscriber, int] = {}  # with the room_seq that its join answered
+
+
+def _put_out_by(frame: bytes) -> int | None:
+    """The user whom the event of a change of a room puts out, 0: all who are in it; None: nobody.
+    It is the last that they get, so that those before it are pushed to them, though the room is
+    closed already."""
+    word, *numbers = _decode(frame, HEADER_LEN, len(frame))[-1].split(" ")
+    if word == "access" and int(numbers[0]) == RoomAccess.CLOSED:
+        return 0
+    if word == "role" and int(numbers[1]) == RoomRole.BANNED:
+        return int(numbers[0])
+    return None
 
 
 class _Lap(NamedTuple):
@@ -323,15 +336,19 @@ class Subscriptions:
         local.delivered = seq
         self._count(event.time, len(local.members))
         if event.kind == _ROOM_CHANGED and local.opened:
-            self._push_frames()
-            self._put_out(event.room, local)
+            whom = _put_out_by(event.frame)
+            if whom is not None:
+                self._push_frames()
+                self._put_out(event.room, local, whom)
 
-    def _put_out(self, room: int, local: _LocalRoom) -> None:
+    def _put_out(self, room: int, local: _LocalRoom, whom: int = 0) -> None:
         """Who may not be in the room any more, is so no longer: who is banned, and everybody where
-        it is closed. What was pushed up to here is their last of it."""
+        it is closed. What was pushed up to here is their last of it. whom: the user; 0: all."""
         for subscriber in tuple(local.members):
             subscription = self._of[subscriber]
             session = subscription.session
+            if whom and session.user != whom:
+                continue
             if self._named.may_stay(room, session.user, local.opened):
                 continue
             subscription.rooms.remove(room)

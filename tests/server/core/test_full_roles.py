@@ -1,0 +1,107 @@
+"""The table of roles is full, or has one place: what needs no place is done, what needs one is
+refused, and nothing has changed then.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from libproto.messages import RoomRole
+from server.core.check import problems
+from server.core.errors import TableFull
+from server.core.session import Session
+from server.core.state import State
+from server.region.region import Region
+from tests.helpers.region import (
+    STARTED_US,
+    check_quiet,
+    image,
+    login,
+    next_req_id,
+    register,
+    small_region,
+    state_of,
+)
+
+NUMBERED, ROOM = 60, 61
+OWNER, OTHER, THIRD = 1, 2, 3
+
+
+@pytest.fixture
+def region() -> Iterator[Region]:
+    with small_region(roles=1) as made:
+        yield made
+
+
+@pytest.fixture
+def state(region: Region) -> State:
+    made = state_of(region, numbered_rooms=NUMBERED)
+    register(made, "ann", "bob", "cyd")
+    return made
+
+
+@pytest.fixture
+def owner(state: State) -> Session:
+    session = login(state, OWNER, 7)
+    opened = state.changes.open_room(session, "den", 1, 0, STARTED_US, 0)
+    assert opened.room == ROOM
+    return session
+
+
+def _give(state: State, session: Session, user: int, role: RoomRole) -> None:
+    req_id = next_req_id(session, state.region)
+    state.changes.set_role(session, ROOM, user, role, 0, req_id, 0, STARTED_US)
+
+
+def _roles(state: State) -> list[int]:
+    return [state.rooms.standing(ROOM, user).role for user in (OWNER, OTHER, THIRD)]
+
+
+def test_a_room_is_given_away_with_one_place(state: State, owner: Session) -> None:
+    """It is for the moderator that the owner becomes; the new owner needs none."""
+    _give(state, owner, OTHER, RoomRole.OWNER)
+    assert _roles(state) == [RoomRole.MODERATOR, RoomRole.OWNER, RoomRole.NONE]
+    assert problems(state.region) == []
+    check_quiet(state.region)
+
+
+def test_a_room_is_not_given_away_without_a_place(state: State, owner: Session) -> None:
+    _give(state, owner, THIRD, RoomRole.MEMBER)
+    before = image(state.region)
+    with pytest.raises(TableFull):
+        _give(state, owner, OTHER, RoomRole.OWNER)
+    with pytest.raises(TableFull):
+        _give(state, owner, OTHER, RoomRole.BANNED)
+    assert image(state.region) == before
+    check_quiet(state.region)
+
+
+def test_who_has_no_role_needs_no_place_for_none(state: State, owner: Session) -> None:
+    _give(state, owner, THIRD, RoomRole.MEMBER)
+    _give(state, owner, OTHER, RoomRole.NONE)
+    assert _roles(state) == [RoomRole.OWNER, RoomRole.NONE, RoomRole.MEMBER]
+    _give(state, owner, THIRD, RoomRole.NONE)
+    _give(state, owner, OTHER, RoomRole.MUTED)
+    assert _roles(state) == [RoomRole.OWNER, RoomRole.MUTED, RoomRole.NONE]
+    assert problems(state.region) == []
+
+
+def test_a_role_far_from_its_first_place_is_found_again() -> None:
+    """Its user gets another one, and then none, while a place has come free that is nearer."""
+    with small_region(roles=100) as region:
+        state = state_of(region, numbered_rooms=NUMBERED)
+        register(state, "ann")
+        owner = login(state, OWNER, 7)
+        state.changes.open_room(owner, "den", 1, 0, STARTED_US, 0)
+        rooms = state.rooms
+        # All of one first place, so that each stands farther from it than the one before.
+        users = [u for u in range(2, 20_000) if not rooms.first_place(ROOM, u)][:100]
+        for user in users:
+            rooms.set_role(ROOM, user, RoomRole.MEMBER, 0, 0)
+        near, far = users[3], users[90]
+        rooms.set_role(ROOM, near, RoomRole.NONE, 0, 0)
+        for role in (RoomRole.MODERATOR, RoomRole.NONE):
+            rooms.set_role(ROOM, far, role, 0, 0)
+        rooms.set_role(ROOM, near, RoomRole.MEMBER, 0, 0)
+        found = [rooms.standing(ROOM, user).role for user in users]
+        assert found == [RoomRole.NONE if user == far else RoomRole.MEMBER for user in users]
