@@ -354,6 +354,10 @@ class Lobby:
 
     # ---- the shared region
 
+    def members(self, room: int) -> int:
+        """How many users are in a room."""
+        return self._region.words[self._region.layout["rooms"].at(room, "members")]
+
     def _heartbeats(self) -> list[int]:
         """The HEARTBEATs that each worker has had."""
         return self._region.column("served", "requests")[ROWS.index("HEARTBEAT") :: len(ROWS)]

@@ -1,9 +1,10 @@
-"""Who is put out of a room, banned, or with all others as it is closed: what their last of it is."""
+"""Who is put out of a room, banned or with all others as it is closed: what their last of it is."""
 
 import pytest
 
 from libproto.errors import Status
 from libproto.messages import ChatBroadcast, EventKind, Opcode, RoomAccess, RoomRole
+from tests.helpers.server import wait_until
 from tests.helpers.wire import Lobby, Wire
 
 LAST = "the last word"
@@ -63,3 +64,21 @@ def test_who_is_banned_gets_all_up_to_the_ban(lobby: Lobby, worker: int) -> None
     for member in members:
         assert member.status(Opcode.CHAT_SEND, room, "let me in") == Status.ERR_UNAUTHORIZED
         assert not member.pushes
+
+
+@pytest.mark.parametrize("worker", [0, 1], ids=["here", "elsewhere"])
+def test_who_is_banned_has_left(lobby: Lobby, worker: int) -> None:
+    room, owner, (member,) = _room(lobby, f"left {worker}", [worker])
+    owner.ok(Opcode.ROOM_ROLE, room, member.user, int(RoomRole.BANNED), 0)
+    while (event := owner.push().body).kind != EventKind.LEFT:
+        pass
+    assert event.from_user == member.user
+    members = owner.ok(Opcode.ROOM_MEMBERS, room, 0).members
+    assert [each.user_id for each in members] == [owner.user]
+
+
+@pytest.mark.parametrize("worker", [0, 1], ids=["here", "elsewhere"])
+def test_all_have_left_a_room_that_is_closed(lobby: Lobby, worker: int) -> None:
+    room, owner, _ = _room(lobby, f"emptied {worker}", [worker])
+    owner.ok(Opcode.ROOM_SET, room, "", int(RoomAccess.CLOSED))
+    wait_until(lambda: lobby.members(room) == 0, "all have left")

@@ -35,7 +35,7 @@ from server.journal.position import read as read_position
 from server.journal.reader import Reader, find_end
 from server.journal.snapshot import prune
 from server.journal.writer import OVERHEAD, Writer
-from server.region.records import RECORD_SIZE
+from server.region.records import RECORD_SIZE, TEXT_MAX, TEXTS_MAX
 from server.region.region import Region
 from tests.helpers.disk import ADVERSARIES, PowerCut, SimulatedDisk
 from tests.helpers.region import (
@@ -444,6 +444,37 @@ def test_a_pair_is_in_one_batch_whenever_the_heads_are_read() -> None:
             [made.txn],
         )
         loaded_from(disk)
+
+
+def test_a_change_is_in_one_batch_with_its_text_and_its_event() -> None:
+    """Whenever the heads are read: what comes before it is written, and it waits, text and all."""
+    disk = new_disk()
+    with small_region() as region:
+        committer = committer_with(region, disk)
+        state = state_of(region)
+        register(state, "ann")
+        session = login(state, 1, 7)
+        state.memberships.join(session, 1, 0)
+        state.ledger.execute(session, TxnKind.DEPOSIT, 0, 9, next_req_id(session, region), 0, 0)
+        before = region.log.head
+        req_id = next_req_id(session, region)
+        made = state.changes.add_offer(session, 1, 3, "x" * TEXT_MAX, 9, req_id, 0, 0)
+        assert made.txn == before + TEXTS_MAX + 1
+        event = region.events.head
+        region.events.head = event - 1  # as it is before it is stored
+        committer.commit()
+        assert region.log.durable == before
+        assert loaded_from(disk).books.named.offers == {}
+        region.events.head = event
+        committer.commit()
+        assert (region.log.durable, region.events.durable) == (made.txn, event)
+        last = list(Reader(disk, JOURNAL, LOG_ID).batches())[-1]
+        assert (last.first, [each.txn for each, _ in events_in(last.events)]) == (
+            before + 1,
+            [made.txn],
+        )
+        (offer,) = loaded_from(disk).books.named.offers.values()
+        assert (offer.entry, offer.text) == (made.txn, b"x" * TEXT_MAX)
 
 
 def test_the_log_is_released_before_the_events() -> None:

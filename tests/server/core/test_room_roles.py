@@ -1,12 +1,12 @@
-"""The table of roles is full, or has one place: what needs no place is done, what needs one is
-refused, and nothing has changed then.
+"""Roles in rooms: of which opening they are, and where they stand. Where the table has one place or
+none, what needs no place is done, what needs one is refused, and nothing has changed then.
 """
 
 from collections.abc import Iterator
 
 import pytest
 
-from libproto.messages import RoomRole
+from libproto.messages import RoomAccess, RoomRole
 from server.core.check import problems
 from server.core.errors import TableFull
 from server.core.session import Session
@@ -105,3 +105,22 @@ def test_a_role_far_from_its_first_place_is_found_again() -> None:
         rooms.set_role(ROOM, near, RoomRole.MEMBER, 0, 0)
         found = [rooms.standing(ROOM, user).role for user in users]
         assert found == [RoomRole.NONE if user == far else RoomRole.MEMBER for user in users]
+
+
+def test_a_role_is_of_one_opening_of_the_room() -> None:
+    """Its number is used again: who was a moderator is none, and who is banned now is so."""
+    with small_region(rooms=ROOM) as region:
+        state = state_of(region, numbered_rooms=NUMBERED)
+        register(state, "ann", "bob")
+        owner = login(state, OWNER, 7)
+        for role in (RoomRole.MODERATOR, RoomRole.BANNED):
+            opened = state.changes.open_room(
+                owner, "den", next_req_id(owner, region), 0, STARTED_US, 0
+            )
+            assert (opened.room, opened.created) == (ROOM, True)
+            assert state.rooms.standing(ROOM, OTHER).role == RoomRole.NONE
+            _give(state, owner, OTHER, role)
+            assert state.rooms.standing(ROOM, OTHER).role == role
+            req_id = next_req_id(owner, region)
+            state.changes.set_room(owner, ROOM, "", RoomAccess.CLOSED, req_id, 0, STARTED_US)
+        assert problems(region) == []
