@@ -194,6 +194,56 @@ BOARD_PLANTED = [
 ]
 
 
+@of("change")
+def text_and_others(m, **more):
+    return m.change([[m.Change(1, (2,))], [m.Plain(2)]], **more)
+
+
+@of("change")
+def topic_and_access(m, **more):
+    """Two changes, the first of which has a text; its client comes back to the worker that takes the place."""
+    return m.change([[m.Change(1, (1, 0))], [m.Change(2, (1,))]], **more)
+
+
+@of("change")
+def blocks(m, **more):
+    return m.change([[m.Block(1)], [m.Direct(2), m.Direct(3)]], **more)
+
+
+CHANGE_HOLD = [
+    (text_and_others, dict(kills=2)),
+    (topic_and_access, dict(kills=1, child_kills=1)),
+    (topic_and_access, dict(order="tso")),
+    (blocks, dict(kills=1, child_kills=1)),
+]
+CUT_TEXT, REDONE = "                return before, event\n", "                    yield from apply(record, txn)\n"
+BEHIND = "                yield write((\"slot\", head + behind, \"word\"), 0)\n"
+TEXT_IS_THERE = '            yield write(("slot", txn, "word"), txn)\n        text, txn'
+CHANGE_PLANTED = [
+    ("planted: the repair leaves a text behind the head", text_and_others, dict(kills=2), {
+        BEHIND: "                pass\n"}),
+    ("planted: the head reaches each text", text_and_others, {}, {
+        TEXT_IS_THERE: TEXT_IS_THERE.replace("txn)\n", 'txn)\n            yield write("head", txn)\n', 1)}),
+    ("planted: the outcome comes with the first of two changes", topic_and_access, dict(kills=1), {
+        "todo[0], texts[q.number][todo[0]], len(todo) == 1)": "todo[0], texts[q.number][todo[0]], True)"}),
+    ("planted: the repair publishes the event and does not make the change", topic_and_access, dict(kills=1), {
+        REDONE: ""}),
+    ("planted: the repair makes the change and does not publish its event", topic_and_access, dict(kills=1), {
+        "if record.event > told:": "if False:"}),
+    ("planted: a batch is cut between a text and its change", topic_and_access, {}, {
+        CUT_TEXT: "                return txn - 1, event\n"}),
+    ("planted: a batch is cut between a change and its event", topic_and_access, {}, {
+        "if record.event > event:": "if False:"}),
+    ("planted: the journal reads the head of the log before that of the events", topic_and_access, {}, {
+        'event = yield read("event head")  # before the head of the log\n            head = yield read("head")':
+            'head = yield read("head")\n            event = yield read("event head")'}),
+    ("planted: who is blocked is looked at before the lock", blocks, {}, {
+        'while not (yield from r.take(w, (), REGISTRY)):\n            pass\n        blocked = yield read("blocked")\n':
+            'blocked = yield read("blocked")\n        while not (yield from r.take(w, (), REGISTRY)):\n            pass\n'}),
+    ("planted: a block is in the log, and the repair does not make it", blocks, dict(kills=1), {REDONE: ""}),
+]
+
+
 @of("room_ends")
 def banned(m, **more):
     return m.room_ends(["say", "say", "ban", "leave", "say"], **more)
@@ -209,7 +259,21 @@ def opened_again(m, **more):
     return m.room_ends(["say", "close", "leave", "open", "say", "say", "say"], **more)
 
 
-ROOM_HOLD = [(banned, {}), (banned, dict(capacity=1)), (superseded, {}), (opened_again, {}), (opened_again, dict(capacity=1))]
+@of("room_ends")
+def closed_with_a_topic(m, **more):
+    return m.room_ends(["say", "last topic", "open", "say"], leaver=True, **more)
+
+
+@of("room_ends")
+def banned_and_closed(m, **more):
+    return m.room_ends(["say", "ban", "say", "close", "open", "say"], leaver=True, **more)
+
+
+ROOM_HOLD = [
+    (banned, {}), (banned, dict(capacity=1)), (superseded, {}), (opened_again, {}), (opened_again, dict(capacity=1)),
+    (closed_with_a_topic, dict(capacity=8)), (closed_with_a_topic, {}), (banned_and_closed, dict(capacity=8)),
+    (banned_and_closed, dict(capacity=1)),
+]
 LOOKS_FOR_WORK = 'yield locked("look for work", lambda'
 ITS_SESSION = 'cursor, session = event.number, (yield read("session"))  # after the head'
 ROOM_LOOKS = """                last = yield read("last")
@@ -242,6 +306,10 @@ ROOM_PLANTED = [
     ("planted: the event of a ban does not end the pushes", banned, {}, {'("banned", "closed")': '("closed",)'}),
     ("planted: the event of a closing does not end the pushes",
      opened_again, {}, {'("banned", "closed")': '("banned",)'}),
+    ("planted: who may not stay is put out at the first change of the room", closed_with_a_topic, dict(capacity=8), {
+        '("banned", "closed")': '("banned", "closed", "topic")'}),
+    ("planted: a number is used again while its last member's leave is to come", closed_with_a_topic, {}, {
+        ' * (not m["inside"])': ""}),
 ]
 
 
@@ -252,6 +320,8 @@ DEEP = [
     (newcomers, dict(allocated=5, joins=("red", "red", "blue"), kills=1)),
     (two_workers, dict(journal_kills=1)),
     (two_takers, dict(kills=2, child_kills=1)),
+    (text_and_others, dict(kills=2, child_kills=1)),
+    (topic_and_access, dict(kills=2)),
 ]
-HOLD = [*READ_HOLD, *LEAVE_HOLD, *PLACE_HOLD, *BOARD_HOLD, *ROOM_HOLD]
-PLANTED = [*READ_PLANTED, *LEAVE_PLANTED, *PLACE_PLANTED, *BOARD_PLANTED, *ROOM_PLANTED]
+HOLD = [*READ_HOLD, *LEAVE_HOLD, *PLACE_HOLD, *BOARD_HOLD, *CHANGE_HOLD, *ROOM_HOLD]
+PLANTED = [*READ_PLANTED, *LEAVE_PLANTED, *PLACE_PLANTED, *BOARD_PLANTED, *CHANGE_PLANTED, *ROOM_PLANTED]

@@ -3,7 +3,8 @@ again under its id.
 
 One room and one member, whose worker reads the ring by the head (in `sync`, which shows less, by the durable event).
 Others change its session, its role or the room, each by one record that is complete at once, and speak. The ring tells
-the member's worker of a ban or a closing in the order of events; a worker that is lapped has to look for itself.
+the member's worker of a ban or a closing in the order of events, and that event is the last that the member gets; a
+worker that is lapped has to look for itself. Who was put out is in the room until a leave is published for it.
 """
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ class Event(NamedTuple):
     number: int
     epoch: int
     seq: int
-    kind: str  # "said", "left"; after "banned" and "closed" the member is told nothing
+    kind: str  # "said", "topic", "left"; after "banned" and "closed" the member is told nothing
 
 
 class Room(NamedTuple):
@@ -23,13 +24,14 @@ class Room(NamedTuple):
     banned: bool = False  # the member
 
 
-def room_ends(script, capacity=2):
+def room_ends(script, capacity=2, leaver=False):
     """script: what others do, one after the other: "say", "supersede" (the member's session), "ban" (the member),
-    "close", "leave" (the member's leave, by whichever worker publishes it), "open" (the id again: it waits until no
-    session is in the room)."""
+    "close", "last topic" (and closed, in one request), "leave" (the member's leave, by whichever worker publishes it),
+    "open" (the id again: it waits until no session is in the room). leaver: the leave of a member that is put out comes
+    when there is a place for it, at any moment."""
     memory = {"head": 0, "last": (1, 0), "room": Room(), "session": "live", "inside": 1, "done": 0, "cursor": 0}
-    memory |= {("slot", i): None for i in range(capacity)} | {("status", w): "run" for w in ("others", "reader")}
-    memory |= {"told": 0, "final": None, "superseded at": None}  # known to the model only
+    memory |= {("slot", i): None for i in range(capacity)} | {("status", w): "run" for w in ("others", "reader", "leaver")}
+    memory |= {"told": 0, "final": None, "superseded at": None, "lapped": 0}  # known to the model only
 
     def others():
         done = 0
@@ -50,15 +52,31 @@ def room_ends(script, capacity=2):
         if what == "open":
             return [(None, {"room": Room(room.epoch + 1), "last": (room.epoch + 1, 0)})] * (not m["inside"])
         if what == "ban":
-            change = {"room": room._replace(banned=True), "final": last + 1}
+            change = {"room": room._replace(banned=True), "final": m["final"] or last + 1}
         elif what == "close":
-            change = {"room": room._replace(open=False), "final": last + 1}
+            change = {"room": room._replace(open=False), "final": m["final"] or last + 1}
+        elif what == "last topic":
+            change = {"room": room._replace(open=False), "final": m["final"] or last + 2}
         elif what == "leave":
+            if epoch != 1:
+                raise Broken("a room that was opened again is told of a leave of who has never been in it")
             change = {"inside": 0}
-        kind = {"say": "said", "ban": "banned", "close": "closed", "leave": "left"}[what]
-        event = Event(m["head"] + 1, epoch, last + 1, kind)
-        return [(None, change | {
-            ("slot", event.number % capacity): event, "head": event.number, "last": (epoch, event.seq)})]
+        for kind in {"say": ("said",), "ban": ("banned",), "close": ("closed",), "last topic": ("topic", "closed"),
+                     "leave": ("left",)}[what]:
+            last += 1
+            head = change.get("head", m["head"]) + 1
+            event = Event(head, epoch, last, kind)
+            change |= {("slot", head % capacity): event, "head": head, "last": (epoch, last)}
+        return [(None, change)]
+
+    def leave():
+        if leaver:
+            yield locked("the member's leave", lambda m: act(m, "leave") * out(m))
+        yield locked("content", lambda m: [])
+
+    def out(m):
+        """Has the member been put out, and is still in the room?"""
+        return bool(m["inside"] and (m["room"].banned or m["room"] != Room(banned=m["room"].banned)))
 
     def reader():
         cursor, joined = 0, 1  # the epoch in which the member joined; 0: it is out
@@ -86,7 +104,8 @@ def room_ends(script, capacity=2):
     def copy(number):
         def outcomes(m):
             event = m["slot", number % capacity]
-            return [(event if event and event.number == number else None, {})]
+            there = event and event.number == number
+            return [(event if there else None, {} if there else {"lapped": 1})]
         return locked(f"copy {number}", outcomes)
 
     def push(event):
@@ -110,6 +129,12 @@ def room_ends(script, capacity=2):
             return [(None, {"told": max(m["told"], last[1])})]
         return locked(f"GAP to {last}", outcomes)
 
-    programs = {"others": others, "reader": reader}
-    return Space(memory, programs, lambda m: [], lambda m: m["done"] == len(script) and m["cursor"] == m["head"],
-                 lambda m: None, lambda *_: {})
+    def check(m):
+        if m["final"] and not m["lapped"] and m["told"] < m["final"]:
+            raise Broken(f"the member was told up to {m['told']}, the last that it was to get is {m['final']}")
+
+    def goal(m):
+        return m["done"] == len(script) and m["cursor"] == m["head"] and not (leaver and out(m))
+
+    programs = {"others": others, "reader": reader, "leaver": leave}
+    return Space(memory, programs, lambda m: [], goal, check, lambda *_: {})
