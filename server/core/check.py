@@ -65,8 +65,8 @@ def _misplaced(found: list[int], head: int, first: int) -> Iterator[tuple[int, i
     """
     size = len(found)
     turn, last = head - head % size, head % size
-    if head < size:  # it has not gone round yet
-        found, expected = found[: head + 1], list(range(head + 1))
+    if head < size:  # it has not gone round yet: there is nothing behind its head
+        expected = [*range(head + 1), *[0] * (size - head - 1)]
     else:
         expected = [*range(turn, head + 1), *range(turn - size + last + 1, turn)]
     if first > head - size + 1:
