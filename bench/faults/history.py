@@ -55,6 +55,31 @@ class Message:
 
 
 @dataclass(slots=True)
+class Take(Request):
+    """A BOARD_TAKE, over all its repetitions: a transfer to the owner of the offer."""
+
+    room: int = 0
+    entry: int = 0
+    room_seq: int = 0
+
+
+@dataclass(slots=True)
+class Posting:
+    """A BOARD_ADD or BOARD_REMOVE, over all its repetitions. No two add the same text."""
+
+    user: int
+    room: int
+    price: int
+    text: str  # "": it is removed
+    req_id: int
+    entry: int = 0  # 0: not known yet
+    repeats: int = 0
+    status: Status | None = None  # None: the outcome is unknown
+    recorded: bool = False
+    room_seq: int = 0
+
+
+@dataclass(slots=True)
 class Membership:
     """One JOIN_ROOM of one connection, and what was pushed after it, as it came."""
 
@@ -89,6 +114,7 @@ class History:
     requests: list[Request] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
+    postings: list[Posting] = field(default_factory=list)
     memberships: list[Membership] = field(default_factory=list)
     missed: list[Missed] = field(default_factory=list)
     log: dict[int, list[Transaction]] = field(default_factory=dict)
@@ -99,6 +125,8 @@ class History:
     """Of each room at the end, when nobody spoke any more."""
     kept: dict[int, Missed] = field(default_factory=dict)
     """What ROOM_HISTORY has of each room at the end, from its first number on."""
+    boards: dict[int, list[tuple[int, int, int, str]]] = field(default_factory=dict)
+    """BOARD_LIST of each room at the end: entry_id, owner, price and text, ascending."""
     complete: bool = False
     """The run has come to its end in order: log, balances and last_seqs are there."""
     unexpected: list[str] = field(default_factory=list)

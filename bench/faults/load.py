@@ -61,13 +61,16 @@ class Load(Seen):
             raise RunFailed(f"the users cannot be registered: {error!r}") from error
         for name, user in zip(names, self.history.users, strict=True):
             self.history.log[user] = []
-            self.users.append(User(self, name, user, self._random.getrandbits(64)))
+            self.users.append(self._user(name, user, self._random.getrandbits(64)))
         for each in self.users:
             self.spawn(each.live())
         if left := await self._until(lambda: self._first(User.unsettled)):
             raise RunFailed(f"not every user can log in and join: {left}")
         for each in self.users:
             self.spawn(each.play(self._pause_s))
+
+    def _user(self, name: str, user: int, seed: int) -> User:
+        return User(self, name, user, seed)
 
     def _first(self, question: Callable[[User], str]) -> str:
         return next((f"{user.name} {text}" for user in self.users if (text := question(user))), "")

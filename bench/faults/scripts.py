@@ -20,6 +20,7 @@ from bench.faults.load import Load, RunFailed
 from bench.faults.probe import Fault, Probe, Sample, pauses
 from bench.faults.report import Report
 from bench.faults.taking_over import TakeOvers
+from bench.faults.trader import Trading
 from bench.faults.verdict import judge
 from bench.lab.process import (
     ARCHIVE_TITLE,
@@ -137,6 +138,9 @@ class Script(NamedTuple):
     needs_own: bool = False  # it starts the server again: not one that is named
     figure: str = ""  # what counts its faults
     flags: tuple[str, ...] = ()  # of a server of the script's own
+    load: Callable[[str, int, int, float, int], Load] = Load
+    # Of one that starts the server again: the part of its kills that are of all processes.
+    whole: float = 1.0
 
     def setting(self, options: Options) -> str:
         every = self.every_s if options.every is None else options.every
@@ -226,6 +230,17 @@ SCRIPTS: Final = (
         None,
         needs_own=True,
         flags=("--room-history=20000",),
+    ),
+    Script(
+        "board",
+        "many takers of few offers: SIGKILL a worker, the journal, the archive, or all at once",
+        0.4,
+        "a kill about every",
+        None,
+        needs_own=True,
+        flags=("--room-history=20000",),
+        load=Trading,
+        whole=0.2,
     ),
     Script("interrupt", "SIGINT to the server under load", 3.0, "a SIGINT after", None),
 )
@@ -342,20 +357,23 @@ class _Rounds:
 
     crashes: int = 0  # servers killed
     early: int = 0  # of them, before they were ready
+    workers: int = 0  # killed alone
+    keepers: int = 0  # journal and archive processes killed alone
     starts_s: list[float] = field(default_factory=list)  # each from the kill to the line `ready`
 
 
 def _crash(script: Script, options: Options) -> Report:
     rounds = _Rounds()
     with _own(script, options, f"--port={steady_port()}") as own:
-        load = Load("127.0.0.1", own.port, options.connections, options.rate, options.seed)
-        every = script.every_s if options.every is None else options.every
-        uvloop.run(_play_crashes(load, own, options, every, rounds))
+        load = script.load("127.0.0.1", own.port, options.connections, options.rate, options.seed)
+        uvloop.run(_play_crashes(load, own, options, script, rounds))
         verdict = judge(load.history)
         errors = own.errors()
     figures: dict[str, float] = dict(verdict.figures)
     figures["crashes"] = rounds.crashes
     figures["early_crashes"] = rounds.early
+    if script.whole < 1:
+        figures["kills"], figures["keeper_kills"] = rounds.workers, rounds.keepers
     figures["given_up"] = load.impatient
     reconnects = [each for user in load.users for each in user.reconnects]
     figures["reconnects"] = len(reconnects)
@@ -377,8 +395,9 @@ def _crash(script: Script, options: Options) -> Report:
 
 
 async def _play_crashes(
-    load: Load, own: OwnServer, options: Options, every: float, rounds: _Rounds
+    load: Load, own: OwnServer, options: Options, script: Script, rounds: _Rounds
 ) -> None:
+    every = script.every_s if options.every is None else options.every
     rng = random.Random(options.seed)  # noqa: S311 - a run that can be repeated
     unfinished = load.history.unfinished
     try:
@@ -392,6 +411,9 @@ async def _play_crashes(
                 return
             load.press(rng)
             await asyncio.sleep(rng.uniform(*KEEPER_KILL_S))
+            if rng.random() >= script.whole:
+                _kill_one(own, rng, rounds)
+                continue
             began = time.monotonic()
             load.up_since = math.inf
             own.crash()
@@ -444,6 +466,18 @@ def _take_over(script: Script, options: Options) -> Report:
     if not report.good:
         report.errors = errors
     return report
+
+
+def _kill_one(own: OwnServer, rng: random.Random, rounds: _Rounds) -> None:
+    """A worker; every fourth time the journal or the archive."""
+    title = rng.choice((None, None, None, None, None, None, JOURNAL_TITLE, ARCHIVE_TITLE))
+    victims = Victims(own.pid, rng)
+    victim = victims.any() if title is None else victims.any(title)
+    if victim is not None and victims.kill(victim):
+        if title is None:
+            rounds.workers += 1
+        else:
+            rounds.keepers += 1
 
 
 # ---- SIGINT

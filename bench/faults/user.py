@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from bench.faults.history import Membership, Message, Missed, Read, Request
+from bench.faults.history import Membership, Message, Missed, Posting, Read, Request
 from bench.faults.seen import Seen
 from bench.lab.wire import Answer, Lost, Refused, Wire
 from client.core.gaps import read_range
@@ -54,7 +54,7 @@ class User:
         self.name = name
         self.id = user
         self.wire: Wire | None = None  # while it is logged in
-        self.unanswered: dict[int, Request | Message] = {}
+        self.unanswered: dict[int, Request | Message | Posting] = {}
         self.reconnects: list[float] = []  # seconds from each loss to being logged in again
         self.moves: list[float] = []  # the same from when all was answered on one that went away
         self._load = load
@@ -110,7 +110,7 @@ class User:
     def _begin(self, wire: Wire) -> None:
         self.wire = wire
         for request in self.unanswered.values():
-            if isinstance(request, Request):
+            if isinstance(request, Request) and not self._room_of(request):
                 self._repeat(request)
         for number, room in self._rooms.items():
             if room.leaving:  # and then the connection was lost: out of it in any case
@@ -196,7 +196,11 @@ class User:
         is_open = self._next_req_id - oldest < OUTCOME_WINDOW
         return self._usable and is_open and len(self.unanswered) < IN_FLIGHT_MAX
 
-    def _number(self, request: Request | Message) -> None:
+    def _room_of(self, request: Request | Message | Posting) -> int:
+        """The room that it is of, which must be joined before it is repeated; 0: none."""
+        return request.room if isinstance(request, Message) else 0
+
+    def _number(self, request: Request | Message | Posting) -> None:
         """Give it its req_id, which is there already."""
         self._next_req_id += 1
         self.unanswered[request.req_id] = request
@@ -300,9 +304,14 @@ class User:
         self._history.messages.append(message)
         self._send_message(wire, message)
 
-    def _messages_to(self, room: int) -> list[Message]:
-        """Those that are unanswered."""
-        return [m for m in self.unanswered.values() if isinstance(m, Message) and m.room == room]
+    def _asked_in(self, room: int) -> list[Request | Message | Posting]:
+        """What is unanswered there."""
+        return [each for each in self.unanswered.values() if self._room_of(each) == room]
+
+    def _ask_again(self, wire: Wire, request: Request | Message | Posting) -> None:
+        assert isinstance(request, Message)
+        request.repeats += 1
+        self._send_message(wire, request)
 
     def _send_message(self, wire: Wire, message: Message) -> None:
         def settle(answer: Answer) -> None:
@@ -348,9 +357,8 @@ class User:
             room.joined = Membership(self.id, number, last, joined.epoch, before)
             self._history.memberships.append(room.joined)
             room.position = last
-            for message in self._messages_to(number):  # of the connection before
-                message.repeats += 1
-                self._send_message(wire, message)
+            for request in self._asked_in(number):  # on the connection before
+                self._ask_again(wire, request)
             if before is not None and before < last:
                 self._owe(number, before + 1, last)
             self._fetch()
@@ -360,7 +368,7 @@ class User:
     def _leave(self, wire: Wire) -> None:
         """Out of a room, and in again as somebody new to it."""
         number, room = self._random.choice(tuple(self._rooms.items()))
-        if room.joined is None or room.leaving or self._owed or self._messages_to(number):
+        if room.joined is None or room.leaving or self._owed or self._asked_in(number):
             return
         room.leaving = True
 

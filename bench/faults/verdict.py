@@ -11,7 +11,8 @@ answer.
 as an event or inside a ROOM_GAP, up to the room's last one at the end. One number is one event,
 whoever tells of it. What a gap names, or what came while there was no connection, is in
 ROOM_HISTORY, where that still reaches so far; no crash takes what was acknowledged or shown to
-anybody. A message is there once, under the number that its sender was told.
+anybody. A message is there once, under the number that its sender was told. What happened to the
+boards of the rooms is judged in boards.py.
 """
 
 from bisect import bisect_left, bisect_right
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
+from bench.faults import boards
 from bench.faults.history import History, Membership, Message, Missed, Read, Request
 from bench.lab.verdict import CHECKS, Problem
 from libproto.errors import Status
@@ -68,6 +70,8 @@ def judge(history: History) -> Verdict:
     problems += _fetched(history, events)
     problems += _messages(history, events)
     problems += _alternation(events)
+    problems += boards.problems(history, events, ledger.views)
+    figures |= boards.figures_of(history)
     figures["events"] = len(events)
     figures["deliveries"] = sum(
         isinstance(push, ChatBroadcast) for each in history.memberships for push in each.pushes
@@ -84,7 +88,7 @@ def _request_figures(history: History) -> dict[str, int]:
     return {
         "requests": len(requests),
         "acknowledged": sum(r.status == Status.OK for r in requests),
-        "refused": sum(r.status is not None and r.status != Status.OK for r in requests),
+        "refused": sum(r.status not in (None, Status.OK, Status.ERR_NOT_FOUND) for r in requests),
         "repeated": sum(r.repeats > 0 for r in requests),
         "settled_recorded": sum(r.recorded for r in requests),
         "settled_anew": sum(
@@ -119,13 +123,13 @@ class _Ledger:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._views: dict[int, dict[int, Transaction]] = defaultdict(dict)  # by txn_id, by user
+        self.views: dict[int, dict[int, Transaction]] = defaultdict(dict)  # by txn_id, by user
         for user, transactions in history.log.items():
             for transaction in transactions:
-                self._views[transaction.txn_id][user] = transaction
+                self.views[transaction.txn_id][user] = transaction
         self._by_request: dict[tuple[int, int], list[Transaction]] = defaultdict(list)
-        for txn in sorted(self._views):
-            for user, view in self._views[txn].items():
+        for txn in sorted(self.views):
+            for user, view in self.views[txn].items():
                 if view.req_id:
                     self._by_request[user, view.req_id].append(view)
         # Each user's states: txn_ids, ascending, and the balance after each; 0 and 0 before all.
@@ -139,7 +143,7 @@ class _Ledger:
     def differences(self) -> Iterator[Problem]:
         """Both users of a transfer have it, and tell the same of it."""
         users = set(self._history.users)
-        for txn, views in self._views.items():
+        for txn, views in self.views.items():
             facts = {view[:6] for view in views.values()}
             view = next(iter(views.values()))
             concerned = {view.from_user, view.to_user} & users
@@ -184,8 +188,8 @@ class _Ledger:
         """From empty accounts, in the order of txn_id; at the end, the balances and their sum."""
         balances = dict.fromkeys(self._history.users, 0)
         outside = 0  # deposits - withdrawals
-        for txn in sorted(self._views):
-            views = self._views[txn]
+        for txn in sorted(self.views):
+            views = self.views[txn]
             any_view = next(iter(views.values()))
             outside += (not any_view.from_user) * any_view.amount
             outside -= (not any_view.to_user) * any_view.amount

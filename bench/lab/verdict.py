@@ -11,6 +11,7 @@ CHECKS: Final = {
     "negative": "negative balances",
     "serial": "balances not those of a serial replay",
     "real_time": "answers against the order of real time",
+    "boards": "offers lost, taken twice, or left there",
     "messages_lost": "acknowledged chat messages lost",
     "events_missing": "room events missing without ROOM_GAP",
     "events_twice": "room events twice or out of order",

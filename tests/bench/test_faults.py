@@ -102,9 +102,13 @@ def test_a_short_run(script: str) -> None:
         "journal": "journal_kills",
         "crash": "crashes",
         "take-over": "take_overs",
+        "board": "takes_done",
         "interrupt": "interrupts",
     }
     assert report["figures"][done[script]] >= 1
+    if script == "board":
+        assert sum(report["figures"][killed] for killed in ("kills", "keeper_kills", "crashes")) > 1
+        assert report["figures"]["takes_late"] > 0
     if script == "crash":
         assert report["waits_ms"]["from the kill to `ready`"]["max"] > 0
     if script != "interrupt":
