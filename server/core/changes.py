@@ -174,11 +174,22 @@ class Changes:
             self._rooms.check_there(room)
             return self._rooms.info(room, user)
 
-    def check_reader(self, room: int, user: int) -> None:
-        """Whether a user may read the history of a room that is not joined. NoSuchRoom,
-        NotAllowed."""
+    def check_reader(self, room: int, user: int, *, joined: bool) -> None:
+        """Whether a user may read the history of a room. NoSuchRoom, NotAllowed."""
+        if joined and not self._rooms.opened(room):
+            return
         with self._reading:
-            self._rooms.check_join(room, user)
+            if joined:
+                self._rooms.check_inside(room, user)
+            else:
+                self._rooms.check_join(room, user)
+
+    def may_stay(self, room: int, user: int, opened: int) -> bool:
+        """May a user who has joined the room, as it was opened then, still be in it? Who has seen
+        the event of a change finds the change here, and not always without the lock: the event is
+        published first."""
+        with self._reading:
+            return self._rooms.may_stay(room, user, opened)
 
     # ---- rooms
 
@@ -406,6 +417,7 @@ class Changes:
         self._rooms.check_there(room)
         if not self._bits.has(session.slot, room):
             raise NotJoined
+        self._rooms.check_inside(room, session.user)
 
     def _offer(self, room: int, entry: int) -> Offer:
         offer = self._boards.offer(entry)

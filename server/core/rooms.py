@@ -216,17 +216,21 @@ class Rooms:
         if access == RoomAccess.INVITED and below == RoomRole.NONE:
             raise NotAllowed("the room is joined by invitation only")
 
-    def check_speak(self, room: int, user: int) -> None:
-        """Whether a user who has joined a room may write in it. NotAllowed."""
+    def check_inside(self, room: int, user: int) -> None:
+        """Whether a user who has joined a room is still in it: a ban, and a closing, are complete
+        with their record, though the leave comes later. NotAllowed."""
         if not self._words[self._at(room) + self._opened]:
             return
         if not self.is_open(room):
             raise NotAllowed("the room is closed")
-        role = self.standing(room, user).role
-        if role == RoomRole.MUTED:
-            raise NotAllowed("you are muted in the room")
-        if role == RoomRole.BANNED:
+        if self.standing(room, user).role == RoomRole.BANNED:
             raise NotAllowed("you are banned from the room")
+
+    def check_speak(self, room: int, user: int) -> None:
+        """Whether a user who has joined a room may write in it. NotAllowed."""
+        self.check_inside(room, user)
+        if self.standing(room, user).role == RoomRole.MUTED:
+            raise NotAllowed("you are muted in the room")
 
     def may_stay(self, room: int, user: int, opened: int) -> bool:
         """May a user who has joined the room, as it was opened then, still be in it?"""

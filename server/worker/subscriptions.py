@@ -196,6 +196,7 @@ class Subscriptions:
         room that is joined. Superseded, NoSuchRoom, NotAllowed, Busy."""
         subscription = self._of[subscriber]
         if room in subscription.rooms:
+            self._state.changes.check_reader(room, subscription.session.user, joined=True)
             position = self._position(subscriber, room)
             members = self._memberships.member_count(room)
             return position, members, self._events.head()
@@ -341,24 +342,31 @@ class Subscriptions:
                 self._push_frames()
                 self._put_out(event.room, local, whom)
 
-    def _put_out(self, room: int, local: _LocalRoom, whom: int = 0) -> None:
-        """Who may not be in the room any more, is so no longer: who is banned, and everybody where
-        it is closed. What was pushed up to here is their last of it. whom: the user; 0: all."""
+    def _put_out(self, room: int, local: _LocalRoom, whom: int) -> None:
+        """The event that was just pushed is the last of the room that they get: this user, or, with
+        0, all members. Those who have joined since are not meant."""
+        for subscriber, told in tuple(local.members.items()):
+            user = self._of[subscriber].session.user
+            if told < local.delivered and whom in (0, user):
+                self._take_out(subscriber, room, local)
+
+    def _put_out_unseen(self, room: int, local: _LocalRoom) -> None:
+        """The same, where the event may be among those that were missed."""
         for subscriber in tuple(local.members):
-            subscription = self._of[subscriber]
-            session = subscription.session
-            if whom and session.user != whom:
-                continue
-            if self._named.may_stay(room, session.user, local.opened):
-                continue
-            subscription.rooms.remove(room)
-            first = subscription.gaps.pop(room, 0)
-            if first:
-                self._push(subscriber, _gap(0, 0, room, first, local.delivered))
-            self._forget(subscriber, room)
-            self._leaving[subscriber, room] = session
-        if self._leaving:
+            user = self._of[subscriber].session.user
+            if not self._state.changes.may_stay(room, user, local.opened):
+                self._take_out(subscriber, room, local)
+
+    def _take_out(self, subscriber: Subscriber, room: int, local: _LocalRoom) -> None:
+        subscription = self._of[subscriber]
+        subscription.rooms.remove(room)
+        first = subscription.gaps.pop(room, 0)
+        if first:
+            self._push(subscriber, _gap(0, 0, room, first, local.delivered))
+        self._forget(subscriber, room)
+        if not self._leaving:
             self._loop.call_soon(self._publish_leaves)
+        self._leaving[subscriber, room] = subscription.session
 
     def _publish_leaves(self) -> None:
         """Of who was put out. Those that have no place yet are tried again."""
@@ -448,7 +456,7 @@ class Subscriptions:
         for room, last in lap.rooms.items():
             local = self._rooms.get(room)
             if local is not None and local.opened:
-                self._put_out(room, local)
+                self._put_out_unseen(room, local)
                 local = self._rooms.get(room)
             if local is not None and last > local.delivered:
                 self._missed(room, local, last)

@@ -44,11 +44,11 @@ def board_list(
     limit: int, contains: str,
 ) -> bytes | None:  # fmt: skip
     del flags
-    connection.live_session()
-    state = services.state
+    session, state = connection.live_session(), services.state
     state.rooms.check_there(room)
     if not services.subscriptions.is_member(connection, room):
         raise NotJoined
+    state.changes.check_reader(room, session.user, joined=True)
     limit, space, wanted = min(limit, LIST_MAX), MAX_BODY_LEN - _COUNT, contains.casefold()
     found: list[tuple[int, int, int, str, int, str]] = []
     for offer in state.boards.offers(room, after):

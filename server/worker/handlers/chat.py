@@ -137,8 +137,8 @@ def room_history(
 ) -> bytes | None:
     del flags
     session, state = connection.live_session(), services.state
-    if not services.subscriptions.is_member(connection, room):
-        state.changes.check_reader(room, session.user)
+    joined = services.subscriptions.is_member(connection, room)
+    state.changes.check_reader(room, session.user, joined=joined)
     limit, space = min(limit, LIST_MAX), MAX_BODY_LEN - _HISTORY.size
     events, reached = state.events, services.reached()
     epoch, first = state.rooms.epoch(room), state.rooms.first_seq(room)
