@@ -9,8 +9,9 @@ from libproto cimport calls
 from libproto.framing cimport Decoder
 
 cdef int _IN, _OUT
-cdef uint8_t _READ
+cdef uint8_t _READ, _ADDED, _TAKEN, _TRANSFERS
 cdef uint16_t _BROADCAST, _GAP, _GOING_AWAY, _TRANSFER, _BALANCE, _CHAT_SEND, _SERVER_BUSY
+cdef uint16_t _TAKE, _LIST, _FIRST_BOARD, _LAST_BOARD
 cdef uint32_t _RESPONSE, _DUPLICATE
 
 
@@ -29,6 +30,7 @@ cdef class Host:
     cdef public Recorder recorder
     cdef public Trail trail
     cdef readonly Rooms rooms
+    cdef readonly object market
     cdef readonly object poll, address
     cdef readonly double timeout_s
     cdef readonly bint ignores_busy

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from bench.lab.login import MAX_BODY_LEN, OTHER_REQ_IDS, Greeting, greet
-from bench.stress import notes
+from bench.stress import boards, notes
 from bench.stress.mix import OPERATIONS
 from bench.stress.record import (
     KIND_OF,
@@ -39,7 +39,7 @@ from libproto import calls
 from libproto.codec import ERROR, PUSH, RESPONSE
 from libproto.errors import PeerError, Status
 from libproto.framing import Decoder
-from libproto.messages import Flag, HelloResponse, Opcode
+from libproto.messages import Flag, HelloResponse, Opcode, TxnKind
 from libproto.words import PAIRS
 
 LOGIN_S: Final = 5.0
@@ -55,10 +55,16 @@ _GOING_AWAY = int(Opcode.GOING_AWAY)
 _TRANSFER = int(Opcode.TRANSFER)
 _BALANCE = int(Opcode.BALANCE)
 _CHAT_SEND = int(Opcode.CHAT_SEND)
+_TAKE, _LIST = int(Opcode.BOARD_TAKE), int(Opcode.BOARD_LIST)
+_FIRST_BOARD, _LAST_BOARD = int(min(boards.OPCODES)), int(max(boards.OPCODES))
+_ADDED, _TAKEN = int(min(boards.KINDS)), int(max(boards.KINDS))
+_TRANSFERS = int(TxnKind.TRANSFER)
 _RESPONSE = int(Flag.RESPONSE)
 _DUPLICATE = int(Flag.POSSIBLE_DUPLICATE)
 _READ, _SERVER_BUSY = READ, int(Status.ERR_SERVER_BUSY)
-assert set(OPERATIONS) <= set(PAIRS)
+assert set(OPERATIONS) - set(boards.OPCODES) <= set(PAIRS)
+assert set(range(_ADDED, _TAKEN + 1)) == set(boards.KINDS), "compared as a range"
+assert set(range(_FIRST_BOARD, _LAST_BOARD + 1)) == set(boards.OPCODES), "likewise"
 
 
 class Member(NamedTuple):
@@ -103,7 +109,7 @@ class Host:
     ) -> None:
         """address: family and address of the server. The others: of the options."""
         self.recorder = Recorder(Span(float("inf"), float("inf")), is_open)
-        self.trail, self.rooms = Trail(), Rooms()
+        self.trail, self.rooms, self.market = Trail(), Rooms(), boards.Market()
         self.poll = select.epoll()
         self.address = address
         self.timeout_s = timeout_s
@@ -395,7 +401,9 @@ class Connection:
             if self.leaving:
                 self._move_at_rest(now)
             return
-        if not status:
+        if not status and _FIRST_BOARD <= opcode <= _LAST_BOARD:
+            self._of_a_board(request, RESPONSE[opcode].decode(buf, start, end), now)
+        elif not status:
             first, second = calls.pair(opcode, buf, start, end)
             self._succeeded(request, first, second, now)
         else:
@@ -424,6 +432,22 @@ class Connection:
         if not request.failed:
             host.recorder.success(opcode, request.due, request.sent, now)
 
+    def _of_a_board(self, request: Request, told: tuple[Any, ...], now: float) -> None:
+        """One was answered OK."""
+        self._busy = 0
+        host, opcode, fields = self._host, request.opcode, request.fields
+        host.market.answered(opcode, self.user, fields, told[0])
+        if opcode == _TAKE:
+            owner, (txn, balance, _) = self._owner_of(fields[1]), told
+            answers, sent = host.trail.answers, request.sent
+            notes.answer(answers, txn, _TRANSFERS, self.user, owner, fields[2], balance, sent, now)
+        if not request.failed:
+            host.recorder.success(opcode, request.due, request.sent, now)
+
+    def _owner_of(self, entry: int) -> int:
+        offer = self._host.market.known[entry]  # or it would not have been asked for
+        return int(offer.owner)
+
     def _refused(
         self,
         req_id: int,
@@ -435,6 +459,12 @@ class Connection:
         now: float,
     ) -> None:
         host, opcode = self._host, request.opcode
+        if status == Status.ERR_NOT_FOUND and opcode in boards.OPCODES:
+            # Others were faster: an answer as good as another. It was not executed before, either.
+            host.market.refused(request.fields)
+            if not request.failed:
+                host.recorder.success(opcode, request.due, request.sent, now)
+            return
         kind = error_kind(status)
         if kind == "busy":
             self._pause_for(retry_after_ms, now)
@@ -447,12 +477,16 @@ class Connection:
             host.recorder.failure(opcode, kind, request.due, now)
         if opcode not in NUMBERED or kind == "funds":
             return
+        if status == Status.ERR_LIMIT and opcode in boards.OPCODES:
+            return  # the board is full; whether it was executed before was looked at first
         if request.repeated and kind == "busy":
             self._once_more(req_id, request, self.blocked_until)
         elif request.repeated or status == Status.ERR_TIMEOUT:
-            if opcode in KIND_OF:
+            if opcode in boards.OPCODES:
+                host.market.not_told(opcode, request.fields)
+            if opcode in KIND_OF or opcode == _TAKE:
                 host.trail.unknown.append(self._as_unknown(req_id, request))
-            else:
+            elif opcode == _CHAT_SEND:
                 host.rooms.not_told(request.fields[0])
 
     def _once_more(self, req_id: int, request: Request, at: float) -> None:
@@ -471,6 +505,9 @@ class Connection:
         self.blocked_until = now + max(pause, asked)
 
     def _as_unknown(self, req_id: int, request: Request) -> Unknown:
+        if request.opcode == _TAKE:
+            kind, payee, amount = _TRANSFERS, self._owner_of(request.fields[1]), request.fields[2]
+            return Unknown(self.user, req_id, kind, payee, amount, request.sent)
         payee, amount = request.fields if len(request.fields) == 2 else (0, *request.fields)
         kind = KIND_OF[request.opcode]
         return Unknown(self.user, req_id, kind, payee, amount, request.sent)
@@ -478,7 +515,20 @@ class Connection:
     def unanswered(self) -> list[Unknown]:
         """The ledger requests whose outcome it waits for."""
         found = self._repeat | self.pending
-        return [self._as_unknown(i, each) for i, each in found.items() if each.opcode in KIND_OF]
+        return [
+            self._as_unknown(i, each)
+            for i, each in found.items()
+            if each.opcode in KIND_OF or each.opcode == _TAKE
+        ]
+
+    def unanswered_boards(self) -> list[tuple[int, tuple[Any, ...]]]:
+        """Opcode and fields of each request of a board whose outcome it waits for."""
+        found = [*self._repeat.values(), *self.pending.values()]
+        return [
+            (each.opcode, each.fields)
+            for each in found
+            if each.opcode in boards.OPCODES and each.opcode != _LIST
+        ]
 
     def unanswered_rooms(self) -> list[int]:
         """The room of each message whose outcome it waits for."""
@@ -498,6 +548,9 @@ class Connection:
             stream = self._stream(room, opcode, buf, start, end)
             if stream is not None:
                 stream.event(seq, kind, buf, start, at, end, now)
+            if _ADDED <= kind <= _TAKEN:
+                *_, user, _, message = PUSH[opcode].decode(buf, start, end)
+                self._host.market.event(room, kind, user, message)
         else:
             room, first, last = PUSH[opcode].decode(buf, start, end)
             stream = self._stream(room, opcode, buf, start, end)

@@ -28,6 +28,7 @@ SCHEMA: Final = 1
 _SERVICE: Final = tuple(f"service_{name}" for name in LATENCY_COLUMNS)
 _DELIVERY: Final = tuple(f"delivery_{name}" for name in LATENCY_COLUMNS)
 _ERRORS: Final = tuple(f"error_{kind}" for kind in ERRORS)
+_BOARDS: Final = ("offers_added", "offers_taken", "offers_removed")
 _LEDGER: Final = ("transactions", "reads", "log_entries", "log_entries_gone")
 SECOND_COLUMNS: Final = (
     "run", "second", "operation", "ok", "failed", *LATENCY_COLUMNS, *_SERVICE, "late", "dropped",
@@ -44,6 +45,7 @@ RUN_COLUMNS: Final = (
     "events", "gaps", "missed_in_gaps", "missed_unconnected", "client_cpu_us", "server_cpu_us",
     "kills", "reconnects", "transactions", "reads", "log_entries", "log_entries_gone",
     "violations", "verdict", *counted.COLUMNS, "paused_s", "restart_every", "restarts", "moves",
+    "offers_added", "offers_taken", "offers_removed",
 )  # fmt: skip
 
 
@@ -64,7 +66,7 @@ def run_as_object(options: Options, run: Run) -> Row:
         **line_as_object(figures, figures.all),
         "dropped": figures.all.dropped if figures.is_open else None,
         **delivery_as_object(figures),
-        **dict.fromkeys(_LEDGER),  # of a server that has ended, not known
+        **dict.fromkeys(_LEDGER + _BOARDS),  # of a server that has ended, not known
         **run.checked,
         "client_cpu_us": each_us(run.client_cpu),
         "server_cpu_us": each_us(run.server_cpu),

@@ -8,7 +8,7 @@ from bench.stress.mix cimport Choice, Payees
 cdef int _OUT
 cdef double _LATE_S
 cdef int64_t _AMOUNT_MAX
-cdef uint16_t _CHAT_SEND, _TRANSFER, _BALANCE, _HEARTBEAT
+cdef uint16_t _CHAT_SEND, _TRANSFER, _BALANCE, _HEARTBEAT, _FIRST_BOARD, _LAST_BOARD
 
 
 cdef class Load(Host):

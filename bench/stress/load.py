@@ -19,7 +19,7 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
 
-from bench.stress import notes
+from bench.stress import boards, notes
 from bench.stress.connection import Connection, Host, Member
 from bench.stress.mix import Choice, Payees
 from bench.stress.options import Options
@@ -39,6 +39,7 @@ _OUT = select.EPOLLOUT
 _LATE_S, _AMOUNT_MAX = LATE_S, AMOUNT_MAX
 _CHAT_SEND, _TRANSFER = int(Opcode.CHAT_SEND), int(Opcode.TRANSFER)
 _BALANCE, _HEARTBEAT = int(Opcode.BALANCE), int(Opcode.HEARTBEAT)
+_FIRST_BOARD, _LAST_BOARD = int(min(boards.OPCODES)), int(max(boards.OPCODES))
 
 
 class Begin(NamedTuple):
@@ -112,7 +113,8 @@ class Load(Host):
         for each in self.everybody:
             if not each.live:
                 return f"{each.name} is not logged in: {each.failure or 'it tries to'}"
-            if each.in_flight or each.unanswered() or each.unanswered_rooms():
+            waits = each.unanswered() or each.unanswered_rooms() or each.unanswered_boards()
+            if each.in_flight or waits:
                 return f"{each.name} waits for an answer"
         return ""
 
@@ -204,6 +206,7 @@ class Load(Host):
     def _begin(self, told: Begin) -> None:
         self.recorder = Recorder(told.span, self._options.is_open)
         self.rooms.begin(told.first_seqs)
+        self.market.begin()
         for each in self.everybody:
             each.pause(each.slow)
             each.reconnects = each.moves = 0
@@ -308,6 +311,11 @@ class Load(Host):
             fields = ()
         elif opcode == _HEARTBEAT:
             fields = (int(at * 1e6),)
+        elif _FIRST_BOARD <= opcode <= _LAST_BOARD:
+            self._serial += 1
+            price, text = 1 + int(rng.random() * _AMOUNT_MAX), f"{self._place}.{self._serial}"
+            rooms, user = connection.rooms, connection.user
+            opcode, fields = self.market.request(opcode, rooms, user, rng, price, text)
         else:
             fields = (1 + int(rng.random() * _AMOUNT_MAX),)
         if at - due > _LATE_S:

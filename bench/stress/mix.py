@@ -18,12 +18,24 @@ OPERATIONS: Final = (
     Opcode.WITHDRAW,
     Opcode.DEPOSIT,
     Opcode.BALANCE,
+    Opcode.BOARD_ADD,
+    Opcode.BOARD_TAKE,
+    Opcode.BOARD_REMOVE,
+    Opcode.BOARD_LIST,
 )
 """What a mix may consist of."""
 TRADES: Final = (Opcode.TRANSFER, Opcode.WITHDRAW, Opcode.DEPOSIT, Opcode.BALANCE)
 """The order of a ratio."""
 RATIO: Final = "70:10:10:10"
-NAMES: Final = ("chat-heavy", "trade-heavy", "mixed")
+NAMES: Final = ("chat-heavy", "trade-heavy", "mixed", "board")
+_BOARD: Final = {
+    Opcode.BOARD_TAKE: 0.5,
+    Opcode.BOARD_ADD: 0.3,
+    Opcode.BOARD_LIST: 0.1,
+    Opcode.BOARD_REMOVE: 0.05,
+    Opcode.DEPOSIT: 0.05,
+}
+"""More take than add: of those who take an offer one gets it."""
 
 Mix = dict[Opcode, float]
 """The share of each operation, above 0, 1 in all."""
@@ -55,6 +67,8 @@ def mix_of(name: str, ratio: str) -> Mix:
         return chatting
     if name == "trade-heavy":
         return trading
+    if name == "board":
+        return dict(_BOARD)
     if name == "mixed":
         return {opcode: share / 2 for opcode, share in (chatting | trading).items()}
     try:

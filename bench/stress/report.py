@@ -148,6 +148,12 @@ def _verdict(run: Run) -> list[str]:
         *_row("BALANCE answers checked", checked.get("reads", 0)),
         *_row("room events checked", checked["events"]),
         *_row("entries of TXN_HISTORY compared", checked.get("log_entries", 0)),
+        *(
+            line
+            for what in ("added", "taken", "removed")
+            if f"offers_{what}" in checked
+            for line in _row(f"offers {what}", checked[f"offers_{what}"])
+        ),
     ]
     if gone := checked.get("log_entries_gone"):
         lines += _row("  not compared, the server keeps them no more", gone)

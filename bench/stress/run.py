@@ -1,5 +1,6 @@
 """The leader: a server, users, load processes, and one run after the other with its verdict."""
 
+import json
 import os
 import random
 import signal
@@ -16,7 +17,7 @@ from typing import Final
 from bench.lab.caller import Caller, CallFailed
 from bench.lab.process import CpuTime, Victims, cpu_of_server
 from bench.lab.target import OwnServer, Target
-from bench.stress import counted
+from bench.stress import boards, counted
 from bench.stress.fleet import Fleet, Stop
 from bench.stress.ledger import Accounts, Findings, Holding, Replay, Told, answers_of, views_of
 from bench.stress.lines import Told as Said
@@ -170,6 +171,7 @@ class Stress:
             self.options = options
             self.target = Target(options.host, options.port, options.pid, name, own)
             self._names = name_of(options.seed)
+            self._offers: dict[int, boards.Offer] = {}  # on the boards, before a run
             held, slow = self._users()
             users = list(held)
             self._accounts = Accounts.of(held)
@@ -204,10 +206,19 @@ class Stress:
                 found |= {room: last for room, _, last in page if room in found}
                 after = page[-1].room_id
 
+    def _boards(self) -> dict[int, boards.Offer]:
+        """What is on the boards, where the load is of boards."""
+        if not self.options.shares.keys() & set(boards.OPCODES):
+            return {}
+        with closing(Caller(self.options.host, self.options.port)) as caller:
+            caller.login(f"{self._names}0", 0)
+            return boards.read(caller, range(1, self.options.rooms + 1))
+
     # ---- a run
 
     def run(self, number: int) -> Run:
         """One run, with its verdict."""
+        self._offers = self._boards()
         first_seqs = {room: last + 1 for room, last in self._last_seqs().items()}
         start = time.monotonic() + START_S + self.options.warmup
         moment = _Moment(self, start, start + self.options.duration, number)
@@ -252,7 +263,9 @@ class Stress:
         accounts = self._accounts
         base = accounts.base
         last_seqs: dict[int, int] = {}
+        left: dict[int, boards.Offer] = {}
         try:
+            left = self._boards()
             last_seqs = self._last_seqs()
         except (CallFailed, OSError) as error:
             findings.add("unfinished", f"the server cannot be asked at the end: {error}")
@@ -280,6 +293,7 @@ class Stress:
                 findings.add("messages_lost", text)
             for text in seen.repeated():
                 findings.add("events_twice", f"room {room}: {text}")
+        checked |= self._judge_boards(told, spool, left, findings)
         finals = {user: Holding(*held) for each in told for user, *held in each["finals"]}
         if finals:
             replay = Replay(accounts, self._told(told, spool, finals, base), findings)
@@ -293,6 +307,23 @@ class Stress:
         reconnects = sum(each["reconnects"] for each in told)
         moves = sum(each["moves"] for each in told)
         return Run(number, figures, findings, checked, reconnects=reconnects, moves=moves)
+
+    def _judge_boards(
+        self,
+        told: list[Said],
+        spool: Path,
+        left: dict[int, boards.Offer],
+        findings: Findings,
+    ) -> dict[str, int]:
+        if not any(each["boards"] for each in told):
+            return {}
+        paths = [spool / f"boards-{place}" for place in range(len(told))]
+        parts = [part for path in paths for part in json.loads(path.read_text())]
+        run = boards.Told(self._offers, parts)
+        for text in run.problems(left):
+            findings.add("boards", text)
+        removed = len(run.gone) - run.taken
+        return {"offers_added": run.added, "offers_taken": run.taken, "offers_removed": removed}
 
     def _told(self, told: list[Said], spool: Path, finals: dict[int, Holding], base: int) -> Told:
         places = range(len(told))

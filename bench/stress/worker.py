@@ -4,6 +4,7 @@ It is told in lines of JSON on standard input, and answers in lines of JSON on s
 is large goes through files of a directory that the leader names. It ends at the end of its input.
 """
 
+import json
 import os
 import resource
 import signal
@@ -171,6 +172,8 @@ class Process:
             for each in load.everybody:
                 for room in each.unanswered_rooms():
                     load.rooms.not_told(room)
+                for opcode, fields in each.unanswered_boards():
+                    load.market.not_told(opcode, fields)
         rooms = [load.rooms for load in self.loads]
         problems = [problem for room in rooms for problem in room.problems]
         trails = [load.trail for load in self.loads]
@@ -191,6 +194,7 @@ class Process:
             "missed_unconnected": sum(each.missed_unconnected for each in rooms),
             "reconnects": sum(each.reconnects for load in self.loads for each in load.everybody),
             "moves": sum(each.moves for load in self.loads for each in load.everybody),
+            "boards": self._write_boards(spool / f"boards-{self._place}"),
             "rooms": self._write_rooms(rooms, spool / f"rooms-{self._place}"),
             **self._write_figures(spool / f"figures-{self._place}"),
         }
@@ -222,6 +226,12 @@ class Process:
                         break
                 caller.call(Opcode.LOGOUT)
         return views, finals, oldest
+
+    def _write_boards(self, path: Path) -> bool:
+        """What was told of boards. False: there was none."""
+        told = [load.market.as_object() for load in self.loads]
+        path.write_text(json.dumps(told))
+        return any(any(each.values()) for each in told)
 
     @staticmethod
     def _write_rooms(rooms: list[Rooms], path: Path) -> list[list[int]]:

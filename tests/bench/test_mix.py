@@ -35,6 +35,17 @@ DRAWS = 20_000
                 "BALANCE": 0.05,
             },
         ),
+        (
+            "board",
+            RATIO,
+            {
+                "BOARD_TAKE": 0.5,
+                "BOARD_ADD": 0.3,
+                "BOARD_LIST": 0.1,
+                "BOARD_REMOVE": 0.05,
+                "DEPOSIT": 0.05,
+            },
+        ),
     ],
 )
 def test_a_named_mix(name: str, ratio: str, shares: dict[str, float]) -> None:

@@ -305,9 +305,9 @@ def test_columns_are_only_ever_added_at_the_end() -> None:
         "transactions,reads,log_entries,log_entries_gone,violations,verdict,counted_seconds,"
         "counted_requests,waits_registry,waits_account,waits_log,waits_event,waited_ms_registry,"
         "waited_ms_account,waited_ms_log,waited_ms_event,pushes,laps,batches,records,sync_ms,"
-        "paused_s,restart_every,restarts,moves"
+        "paused_s,restart_every,restarts,moves,offers_added,offers_taken,offers_removed"
     )
-    assert ",".join(COUNTED_COLUMNS) == "run,second," + ",".join(RUN_COLUMNS[-19:-4])
+    assert ",".join(COUNTED_COLUMNS) == "run,second," + ",".join(RUN_COLUMNS[-22:-7])
 
 
 def test_histograms_are_written_for_other_tools(tmp_path: Path) -> None:

@@ -100,6 +100,16 @@ def test_a_run_with_a_server_of_its_own(tmp_path: Path) -> None:
         assert sum(int(each["ok"]) for each in whole) == int(rows[int(number) - 1]["ok"])
 
 
+def test_boards_while_workers_are_killed() -> None:
+    """Each offer goes once, is paid for once, and what is left is what nobody was told of."""
+    words = ("--mix=board", "--pipeline=4", "--kill-every=0.3", "--accounts=40")
+    found = good(bench("--json", "--max-failed=100", *words, SECOND))
+    assert found["kills"] > 0
+    assert found["offers_added"] > found["offers_taken"] > 100
+    assert found["offers_removed"] > 0
+    assert found["transactions"] >= found["offers_taken"]
+
+
 def test_one_hot_account(tmp_path: Path) -> None:
     words = ("--ratio=1:0:0:0", "--pipeline=16", "--hot-accounts=1", f"--hgrm={tmp_path}/x")
     found = good(bench("--json", "--mix=trade-heavy", *words))
