@@ -126,7 +126,7 @@ def test_history(full: RunningServer, collect: Collect) -> None:
     seqs = [each.room_seq for each in found]
     assert seqs == list(range(1, len(seqs) + 1))
     assert collect(full.port, "iter_history", 1, 500) == found[500:]
-    assert collect(full.port, "iter_history", 200) == []
+    assert collect(full.port, "iter_history", 60) == []
 
 
 def test_inbox(full: RunningServer, collect: Collect) -> None:
