@@ -551,9 +551,19 @@ def test_everything_is_there_after_kill_9(start_server: StartServer, make_lastin
             each.close()
 
 
-def test_each_offer_is_paid_once_while_workers_are_killed(start_server: StartServer) -> None:
+def both_workers(server: RunningServer) -> list[int]:
+    """Their process ids, once both are there."""
+    wait_until(lambda: len(server.worker_pids()) == 2, "both workers are there")
+    return server.worker_pids()
+
+
+@pytest.mark.parametrize(("what", "kills"), [("a worker", 6), ("everything", 2)])
+def test_each_offer_is_paid_once_while_there_are_kills(
+    start_server: StartServer, what: str, kills: int
+) -> None:
     """Everybody sells and buys; what the events of the room say is what the accounts say."""
-    server, kills = start_server(), 6
+    port = lasting_port()
+    server = start_server("--port", str(port))
     with ExitStack() as stack:
         people = People(server, stack)
         traders = [people.enter(name, reconnect=True, timeout_s=WAIT_S) for name in NAMES]
@@ -589,8 +599,12 @@ def test_each_offer_is_paid_once_while_workers_are_killed(start_server: StartSer
                         lambda start=start: all(map(operator.ge, rounds, start)),  # type: ignore[misc]  # its default is a list
                         "everybody trades",
                     )
-                    wait_until(lambda: len(server.worker_pids()) == 2, "both workers are there")
-                    os.kill(server.worker_pids()[victim % 2], signal.SIGKILL)
+                    if what == "a worker":
+                        os.kill(both_workers(server)[victim % 2], signal.SIGKILL)
+                    else:
+                        server.crash()
+                        server = RunningServer(server.data, "--port", str(port))
+                        stack.callback(server.stop)
             finally:
                 over.set()
             added = sum(future.result()[0] for future in futures)
