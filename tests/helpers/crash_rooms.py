@@ -6,7 +6,8 @@ from typing import Final, Protocol
 
 from libproto.messages import RoomAccess, RoomRole
 from server.core.changes import Changed, Changes, Opened
-from server.core.ledger import DONE, RECORDED
+from server.core.errors import Superseded
+from server.core.ledger import DONE, RECORDED, SUPERSEDED
 from server.core.session import Session
 from server.core.state import State
 from server.region.records import TEXT_MAX
@@ -44,7 +45,10 @@ class Alters:
     leaves: tuple[int, int] = (1, 1)
 
     def ask(self, state: State, session: Session, req_id: int, now: int, *, again: bool) -> Answer:
-        done = self.act(state.changes, session, req_id, int(again), now)
+        try:
+            done = self.act(state.changes, session, req_id, int(again), now)
+        except Superseded:
+            return SUPERSEDED, 0, 0
         told = done.room if isinstance(done, Opened) else done.seq
         return RECORDED if done.recorded else DONE, done.txn, told
 
@@ -69,9 +73,12 @@ class Takes:
     leaves: tuple[int, int] = (1, 1)
 
     def ask(self, state: State, session: Session, req_id: int, now: int, *, again: bool) -> Answer:
-        done = state.changes.take_offer(
-            session, self.room, self.entry.number, self.price, req_id, int(again), now
-        )
+        try:
+            done = state.changes.take_offer(
+                session, self.room, self.entry.number, self.price, req_id, int(again), now
+            )
+        except Superseded:
+            return SUPERSEDED, 0, (0, 0)
         return done.what, done.txn, (done.balance, done.seq)
 
     def newest(self, state: State) -> int:

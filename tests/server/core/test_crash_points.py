@@ -25,7 +25,6 @@ from tests.helpers.crash import (
     ANNS,
     BOB,
     BOBS,
-    BY_NAME,
     CYD,
     DEPOSIT,
     LATER_US,
@@ -48,6 +47,7 @@ from tests.helpers.crash_rooms import ROOM_CHANGES, Alters, go_on_in_rooms
 from tests.helpers.region import say, whisper
 
 CHANGES = (*crash.CHANGES, *ROOM_CHANGES)
+BY_NAME = {change.name: change for change in CHANGES}
 ALL = os.environ.get("TRADECHAT_CRASH_POINTS") == "all"
 SPREAD = 3  # steps of a repair that `make test` lets it die before, for each death
 
@@ -261,7 +261,21 @@ def test_a_process_that_is_killed_leaves_the_same(change: Change) -> None:
             assert bytes(world.region.bytes) == half, m
 
 
-@pytest.mark.parametrize("name", ["deposit", "transfer", "send", "direct", "transfer in a room"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deposit",
+        "transfer",
+        "send",
+        "direct",
+        "transfer in a room",
+        "a room is opened",
+        "topic and access are set",
+        "an offer of two records is added",
+        "an offer in a named room is removed",
+        "an offer in a named room is taken",
+    ],
+)
 def test_a_request_and_its_repetition_elsewhere_are_one(name: str) -> None:
     """Its client has given up on worker 0, logs in at worker 1 and repeats it: at any moment at
     which it finds the locks free."""
@@ -276,7 +290,7 @@ def test_a_request_and_its_repetition_elsewhere_are_one(name: str) -> None:
         def repeat() -> None:
             if crash.free(world.region, *needed, other.locks.log, other.locks.event):
                 session = world.login(other, ANN, ANNS)
-                other.memberships.join(session, 1, LATER_US)
+                other.memberships.join(session, change.joins, LATER_US)
                 assert change.request is not None
                 came.add(world.repeat(other, session, change.request)[0])
 
@@ -290,3 +304,30 @@ def test_a_request_and_its_repetition_elsewhere_are_one(name: str) -> None:
             if n == 1:
                 assert came == {DONE}
         assert crash.problems(world.region) == []
+
+
+def test_the_next_death_finds_no_text_of_the_one_before() -> None:
+    """A worker has died with the text of a change behind the log's head. The next one dies at any
+    step of a transaction that gets the number of one of these records."""
+    change = BY_NAME["an offer of two records is added"]
+    with world_of(change) as world:
+        region, doomed = world.region, world.doomed
+        ring, head = region.layout["txn_ring"], region.log.head
+        behind = [head + 1, head + 2]
+        left = b""
+        for _ in deaths(world, change):
+            words = [region.words[ring.at(txn % ring.records)] for txn in (*behind, head + 3)]
+            if words[:2] == behind and words[2] != head + 3:
+                left = bytes(region.bytes)
+        world.restore(left)
+        world.repair()
+        ann = world.login(doomed, ANN, ANNS)
+        deposit = Change("deposit", lambda w: w.ask(w.doomed, ann, (DEPOSIT, 0, 9)))
+        before, happened = world.balances()[ANN], []
+        for n in deaths(world, deposit):
+            world.repair()
+            assert crash.problems(region) == [], n
+            assert world.balances()[ANN] - before == 9 * (region.log.head - head), n
+            happened.append(region.log.head - head)
+        assert {*happened} == {0, 1}
+        assert happened == sorted(happened)
