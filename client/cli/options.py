@@ -46,6 +46,8 @@ examples:
   {PROGRAM} --user alice txns --limit 3 --json  one JSON object a line, amounts in cents
   {PROGRAM} --url tradechat://alice@example.org balance
   {PROGRAM} --user alice listen 7 | grep bob
+  {PROGRAM} --user alice board list gold        what is offered in the room of that name
+  {PROGRAM} --user alice board take gold 17     paid, and taken off the board, in one step
   printf '/join 7\\nhello\\n' | {PROGRAM} --user alice --password-file FILE
 
 exit codes: {EXIT_OK} done; {EXIT_REFUSED} the server refused it, or a line of a script failed;
