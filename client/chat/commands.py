@@ -1,6 +1,7 @@
 """The commands of the chat: one table makes their parsing, /help and completion, in the line mode
 and on the screen."""
 
+import asyncio
 from typing import Any
 
 from client.amounts import parse_amount
@@ -9,7 +10,7 @@ from client.chat.command import Command, Parameter, UsageError
 from client.chat.person import Chat
 from client.chat.settings import SettingError
 from client.errors import CallTimeout, ConnectionLost, RequestFailed
-from client.terminal.advice import explain
+from client.terminal.advice import explain, is_unknown
 from client.terminal.arguments import (
     HISTORY_COUNT,
     TXNS_COUNT,
@@ -138,18 +139,25 @@ def parse(line: str) -> tuple[Command, list[Any]]:
 async def execute(chat: Chat, line: str) -> str:
     """Do what a line says. What the server refuses is said and noted; a connection that is lost for
     good is raised. Answers why it was not carried out, or nothing."""
+    chat.in_doubt = ""
     try:
         if line.startswith("/") and not line.startswith("//"):
             command, arguments = parse(line)
             await command.run(chat, *arguments)
         elif line.strip():
             await chat.say(line.removeprefix("/"))
+    except asyncio.CancelledError as error:
+        if getattr(error, "req_id", 0):
+            chat.in_doubt = line
+        raise
     except (UsageError, SettingError, MisuseError) as error:
         return chat.fail(str(error))
     except (RequestFailed, CallTimeout) as error:
         return chat.fail(explain(error))
     except ConnectionLost as error:
         if not (chat.client.connected or chat.client.reconnecting):
+            if is_unknown(error):
+                chat.in_doubt = line
             raise
         unknown = getattr(error, "__notes__", ("whether this was said is unknown",))
         return chat.fail(f"the connection was lost: {'; '.join(unknown)}")

@@ -200,7 +200,7 @@ async def attend_person(chat: Chat, face: LineFace, history: History) -> None:
             working.cancel()
             with suppress(asyncio.CancelledError):
                 await working
-            chat.unsent = worker.waiting
+            chat.unsent = worker.unsent
 
 
 async def _read(lines: TerminalLines, worker: Worker, working: asyncio.Task[None]) -> None:

@@ -44,7 +44,7 @@ async def attend_screen(chat: Chat, face: ScreenFace, history: History) -> None:
             with suppress(asyncio.CancelledError):
                 await task
         drafts = [screen.input.text, *(each.draft for each in chat.model.buffers)]
-        chat.unsent = [*worker.waiting, *filter(str.strip, drafts)]
+        chat.unsent = [*worker.unsent, *filter(str.strip, drafts)]
 
 
 def _exit(app: Application[None]) -> None:

@@ -69,6 +69,8 @@ class Chat:
         """Whether a line was not carried out."""
         self.ended = False
         """Whether /quit was said."""
+        self.in_doubt = ""
+        """The line that ended with the chat, if it was sent: it is perhaps carried out."""
         self.unsent: list[str] = []
         """What was typed and not sent when the chat ended."""
         self.place = ""

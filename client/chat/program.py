@@ -94,6 +94,8 @@ async def converse(
             _discard_input()
         if chat.asks and start.memory is not None:
             _keep(chat, start.memory)
+        if chat.in_doubt:
+            screen.complain(f"it is not known whether this was carried out: {chat.in_doubt}")
         for line in chat.unsent:
             screen.complain(f"not sent: {line}")
 

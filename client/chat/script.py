@@ -10,6 +10,7 @@ import sys
 from client.chat.command import UsageError
 from client.chat.commands import execute
 from client.chat.person import Chat
+from client.errors import ConnectionLost
 
 LINE_MAX = 1 << 20  # bytes; far more than any message may have
 _READ_SIZE = 65536
@@ -75,7 +76,11 @@ async def attend_script(chat: Chat, stop_on_error: bool, is_person: bool) -> Non
         if line is None:
             return
         chat.place = "" if is_person else f"line {number}, {line[:_SHOWN_MAX]!r}: "
-        await execute(chat, line)
+        try:
+            await execute(chat, line)
+        except (asyncio.CancelledError, ConnectionLost):
+            chat.unsent = [] if chat.in_doubt else [line]
+            raise
         if stop_on_error and chat.failed:
             chat.face.remark(f"stopped at line {number}")
             return

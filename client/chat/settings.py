@@ -114,11 +114,13 @@ SETTINGS: Final = (
 BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
 
-def config_file(environ: Mapping[str, str]) -> Path:
-    """Where the file is, if there is one (XDG Base Directory)."""
+def config_file(environ: Mapping[str, str]) -> Path | None:
+    """Where the file is, if there is one (XDG Base Directory); None where there is no home."""
     given = environ.get("XDG_CONFIG_HOME", "")
-    home = Path(given) if os.path.isabs(given) else Path.home() / ".config"
-    return home / "tradechat" / "config.toml"
+    if os.path.isabs(given):
+        return Path(given) / "tradechat" / "config.toml"
+    home = environ.get("HOME") or environ.get("USERPROFILE")
+    return Path(home) / ".config" / "tradechat" / "config.toml" if home else None
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -37,6 +37,11 @@ class Worker:
         self._lines.put_nowait(text)
 
     @property
+    def unsent(self) -> list[str]:
+        """What was not sent, once this has ended: but what is in doubt, which was told."""
+        return self.waiting[1:] if self._chat.in_doubt else self.waiting
+
+    @property
     def is_busy(self) -> bool:
         return bool(self.waiting)
 
@@ -97,7 +102,7 @@ class Worker:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            why = GIVEN_UP
+            why, self._chat.in_doubt = GIVEN_UP, ""  # which was told
             self._chat.face.remark((Style.QUIET, f"given up: {line}"))
         self.on_done(line, why)
 

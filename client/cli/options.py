@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from client.chat.settings import CONNECTION, SettingError, config_file, read_file
 from client.cli.command import typed
 from client.cli.commands import COMMANDS
 from client.cli.room_commands import GROUPS
@@ -22,6 +23,7 @@ from libcli.output import EXIT_INTERRUPTED, EXIT_PIPE
 from libproto import version_of
 
 PROGRAM = "tradechat-cli"
+CONFIG = "config.toml"
 EXIT_OK = 0
 EXIT_REFUSED = 1
 EXIT_UNKNOWN = 3
@@ -180,7 +182,7 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
 
 
 def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> argparse.Namespace:
-    """Return what flags and environment say. SystemExit comes from argparse.
+    """Return what flags, environment and the file of settings say. SystemExit comes from argparse.
 
     Variables that were not meant for this program are passed over, and said on standard error.
     """
@@ -188,6 +190,7 @@ def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) ->
     options = parser.parse_args(arguments)
     if getattr(options, "action", None):
         options.command += f" {options.action}"
+    kept = _kept(parser, environ)
     environ, passed_over = sift(environ, VARIABLES, cutoff=LIKE_A_MISSPELLING)
     for variable in passed_over:
         if variable.variable != PASSWORD_VARIABLE:  # an empty one is refused where it is read
@@ -197,12 +200,15 @@ def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) ->
         given = getattr(options, name)
         if given is not None:
             return given
-        if variable not in environ:
+        where, text = variable, environ.get(variable)
+        if text is None and name in kept:
+            where, text = f"{name} in {CONFIG}", str(kept[name])
+        if text is None:
             return default
         try:
-            return read(environ[variable])
+            return read(text)
         except ValueError as error:
-            parser.error(f"{variable}: {error}")
+            parser.error(f"{where}: {error}")
 
     address = _read_address(parser, options, environ)
     if address is None:
@@ -227,6 +233,18 @@ def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) ->
         parser.error("--plain and --stop-on-error go with the chat")
     options.register |= options.command == "register"
     return options
+
+
+def _kept(parser: Parser, environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the file of settings says of the server, and who one is."""
+    path = config_file(environ)
+    if path is None:
+        return {}
+    try:
+        table = read_file(path)
+    except SettingError as error:
+        parser.error(str(error))
+    return {name: table[name] for name in CONNECTION if name in table}
 
 
 def _read_address(

@@ -437,7 +437,9 @@ def test_no_message_steers_the_terminal(shared: RunningServer, bob: Client) -> N
         alice.expect("[bob -> you] \\n[alice -> you]\n")
         alice.close_input()
         assert alice.wait() == 0
-        assert {each for each in alice.written if not each.isascii()} == {*"\u2068\u200f\u2069"}
+        assert {each for each in alice.written if not each.isascii()} <= {
+            *"\u2068\u200f\u2069\u00a4"
+        }
         assert not {"\x1b", "\t", "\r"} & {*alice.written}
         assert "owned" not in alice.written
 
@@ -883,6 +885,94 @@ def test_a_line_that_waits_is_not_lost(start_server: StartServer) -> None:
         shell.expect("\nnext\nbash")
         assert "typed-by-bash" not in shell.text
         shell.leave()
+
+
+def test_what_was_not_read_is_not_for_the_shell(start_server: StartServer) -> None:
+    """On a terminal where lines are read one after the other."""
+    server = start_server()
+    register(server, "alice")
+    with ShellOnScreen(server.port, TERM="dumb") as shell:
+        shell.say("$CLI --user alice --room 7 --give-up-after 5; echo ended=$?")
+        shell.expect("alice joined")
+        shell.press("hello\r")
+        shell.expect("alice: hello")
+        assert server.stop() == 0
+        shell.expect("connection lost, reconnecting")
+        shell.press("message one\r")
+        shell.press("echo typed-by-$0\r")
+        shell.expect("\nended=4")
+        assert "not sent: message one\n" in shell.text, shell.text
+        shell.say("echo next; echo $0")
+        shell.expect("\nnext\nbash")
+        assert "typed-by-bash" not in shell.text
+        shell.leave()
+
+
+def test_money_over_an_outage_that_is_longer_than_a_call() -> None:
+    """It is moved once, under the number that it had, and its receipt is shown."""
+    numbers = []
+
+    def first(wire: Wire) -> None:
+        wire.log_in()
+        numbers.append(wire.request().req_id)
+
+    def second(wire: Wire) -> None:
+        wire.wait_closed()  # no answer, until the client tries again
+
+    def third(wire: Wire) -> None:
+        wire.log_in(Handshake(login={"resumed": 1}))
+        again = wire.request()
+        assert (again.opcode, again.fields) == (Opcode.DEPOSIT, (500,))
+        assert (again.req_id, again.flags) == (numbers[0], Flag.POSSIBLE_DUPLICATE)
+        wire.send(answer(again, 9, 500))
+        wire.wait_closed()
+
+    with (
+        serving(first, second, third) as port,
+        Piped(port, "--user", USERNAME, "--timeout", "1", TRADECHAT_PASSWORD=PEER_PASSWORD) as ann,
+    ):
+        ann.say("/deposit 5")
+        ann.expect("deposited 5.00, balance 5.00, transaction 9\n")
+        ann.close_input()
+        assert ann.wait() == 0
+
+
+@pytest.mark.parametrize("mode", ["--plain", ""])
+def test_a_line_in_doubt_is_not_called_unsent(shared: RunningServer, mode: str) -> None:
+    with (
+        Relay(shared.port, Opcode.DEPOSIT, cut=True) as relay,
+        OnScreen(relay.port, *mode.split(), "--user", "alice", "--give-up-after", "3") as alice,
+    ):
+        alice.expect("logged in")
+        alice.press("/deposit 5\r")
+        assert alice.end() == 4
+        written = alice.written.decode()
+        assert "it is not known whether this was carried out: /deposit 5" in written
+        assert "not sent" not in written
+
+
+@pytest.mark.parametrize("mode", ["--plain", ""])
+def test_a_question_does_not_take_what_is_being_typed(shared: RunningServer, mode: str) -> None:
+    _pay_in(shared, "alice", 100_000)
+    with (
+        Relay(shared.port, pause_at=Opcode.USER_LOOKUP) as relay,
+        OnScreen(relay.port, *mode.split(), "--user", "alice", "--timeout", "600") as alice,
+    ):
+        alice.expect("logged in")
+        alice.until(lambda: alice.mode("bracketed paste"), "the keys are the program's")
+        alice.say("/pay bob 500")
+        alice.press("half a li")
+        alice.expect_row(r"^(> |\[chat\] )half a li$")
+        wait_until(lambda: relay.passed[Opcode.USER_LOOKUP] == 1, "the question is asked")
+        relay.resume()
+        alice.expect_row(r"^pay bob 500.00\? \[y/N\]$")
+        alice.press("n\r")
+        alice.expect("nothing was moved")
+        alice.expect_row(r"^(> |\[chat\] )half a li$")
+        alice.press("\x03")
+        alice.expect_gone("half a li")
+        alice.press("\x04")
+        assert alice.end() == 0
 
 
 def test_a_line_that_waits_is_sent_after_a_restart(tmp_path: Path) -> None:

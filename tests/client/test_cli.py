@@ -552,6 +552,31 @@ def test_flags_win_over_the_environment(
     assert other.user == "bob"
 
 
+def test_the_file_says_what_flags_and_environment_do_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "tradechat" / "config.toml"
+    file.parent.mkdir()
+    file.write_text('host = "h"\nport = 9\nuser = "eve"\nbacklog = 5\n')
+    environ = {"XDG_CONFIG_HOME": str(tmp_path)}
+
+    def read(*flags: str, **variables: str) -> tuple[str, int, str]:
+        options = read_options([*flags, "balance"], {**environ, **variables})
+        return options.host, options.port, options.user
+
+    assert read() == ("h", 9, "eve")
+    assert read(TRADECHAT_PORT="10", TRADECHAT_USER="bob") == ("h", 10, "bob")
+    assert read("--host", "g", "--user", "ann", TRADECHAT_HOST="x") == ("g", 9, "ann")
+    file.write_text("port = 0\n")
+    with pytest.raises(SystemExit):
+        read("--user", "ann")
+    assert "port in config.toml: '0' is " in capsys.readouterr().err
+    file.write_text("port = \n")
+    with pytest.raises(SystemExit):
+        read("--user", "ann")
+    assert "is not valid TOML" in capsys.readouterr().err
+
+
 SECRET_URL = "tradechat://alice:s3cret@h:9"  # noqa: S105 - of a user that there is in tests alone
 
 

@@ -25,6 +25,15 @@ CTRL_HOME, CTRL_END = "\x1b[1;5H", "\x1b[1;5F"
 CTRL_C, CTRL_D, CTRL_N, CTRL_P = "\x03", "\x04", "\x0e", "\x10"
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server for all tests here, with rooms enough that each has one of its own."""
+    data = tmp_path_factory.mktemp("screen") / "data"
+    with RunningServer(data, "--numbered-rooms", "256") as made:
+        register(made, "alice", "bob")
+        yield made
+
+
 @pytest.fixture
 def bob(shared: RunningServer) -> Iterator[Client]:
     with Client(port=shared.port) as client:

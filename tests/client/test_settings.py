@@ -107,11 +107,12 @@ def test_any_text_is_kept(text: str) -> None:
         assert tomllib.loads(path.read_text("utf-8")) == {"log": text}
 
 
-def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert config_file({}) == tmp_path / ".config" / "tradechat" / "config.toml"
-    assert config_file({"XDG_CONFIG_HOME": "/x"}) == Path("/x/tradechat/config.toml")
-    assert config_file({"XDG_CONFIG_HOME": "relative"}).is_relative_to(tmp_path)
+def test_where_the_file_is() -> None:
+    assert config_file({"HOME": "/h"}) == Path("/h/.config/tradechat/config.toml")
+    assert config_file({"HOME": "/h", "XDG_CONFIG_HOME": "/x"}) == Path("/x/tradechat/config.toml")
+    relative = {"HOME": "/h", "XDG_CONFIG_HOME": "x"}
+    assert config_file(relative) == Path("/h/.config/tradechat/config.toml")
+    assert config_file({}) is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"rooms": 5}', '{"rooms": {"x": [1, 2]}}', "\0"])
