@@ -70,6 +70,7 @@ class EventKind(IntEnum):
     OFFER_REMOVED = 5
     OFFER_TAKEN = 6
     PAYMENT = 7
+    FILE = 8
     ROOM_CHANGED = 9
 
 
@@ -127,6 +128,7 @@ class Opcode(IntEnum):
     ROOM_SET = 0x0110
     ROOM_ROLE = 0x0111
     BLOCK = 0x0112
+    CHAT_DELETE = 0x0113
     DEPOSIT = 0x0201
     WITHDRAW = 0x0202
     TRANSFER = 0x0203
@@ -142,7 +144,6 @@ class Opcode(IntEnum):
 
 RESERVED: dict[int, str] = {
     0x0007: "PASSWORD",
-    0x0113: "CHAT_DELETE",
     0x0401: "FILE_BEGIN",
     0x0402: "FILE_PUT",
     0x0403: "FILE_END",
@@ -425,6 +426,15 @@ class BlockResponse(NamedTuple):
     pass
 
 
+class ChatDeleteRequest(NamedTuple):
+    room_id: U32
+    room_seq: U64
+
+
+class ChatDeleteResponse(NamedTuple):
+    room_seq: U64
+
+
 # --- Ledger -----------------------------------------------------------------------------------
 
 
@@ -631,6 +641,7 @@ MESSAGES: tuple[Message, ...] = (
     _pair(Opcode.ROOM_SET, RoomSetRequest, RoomSetResponse, numbered=True),
     _pair(Opcode.ROOM_ROLE, RoomRoleRequest, RoomRoleResponse, numbered=True),
     _pair(Opcode.BLOCK, BlockRequest, BlockResponse),
+    _pair(Opcode.CHAT_DELETE, ChatDeleteRequest, ChatDeleteResponse),
     _pair(Opcode.DEPOSIT, DepositRequest, DepositResponse, numbered=True),
     _pair(Opcode.WITHDRAW, WithdrawRequest, WithdrawResponse, numbered=True),
     _pair(Opcode.TRANSFER, TransferRequest, TransferResponse, numbered=True),

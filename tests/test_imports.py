@@ -95,6 +95,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "server.core.outcomes": REGION | {"server.core.errors", "server.core.session"},
     "server.core.events": EVENTS,
     "server.core.rooms": REGION | {"server.core.errors"},
+    "server.core.deletions": REGION | {"server.core.errors"},
     "server.core.boards": REGION | {"server.core.errors", "server.core.rooms"},
     "server.core.blocks": REGION
     | {"server.core.errors", "server.core.log", "server.core.session", "server.core.users"},

@@ -72,6 +72,7 @@ GUARDS: Final[dict[str, tuple[str, ...]]] = {
     "roles": ("key", "opened"),
     "offers": ("word",),
     "blocks": ("key",),
+    "deletions": ("event",),
     "txn_ring": ("record",),
     "event_ring": ("word",),
 }
@@ -87,6 +88,7 @@ _USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "roles": ("role",),
     "offers": ("word",),
     "blocks": ("on",),
+    "deletions": ("event",),
     "presence": ("connections",),
     "served": ("requests", "sent"),
     "txn_ring": ("record",),

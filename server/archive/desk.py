@@ -65,6 +65,9 @@ class Answers:
         store = self._keeper.store
         if store is None:
             return pack_failure(asked.token)
+        if self._keeper.reached + 1 < self._state.region.events.first:
+            # What was said before this server's start may have been deleted before it, too.
+            return b""
         bodies = store.read(number, after, limit, size)
         if not bodies and limit and not self._meets():
             return b""

@@ -13,6 +13,7 @@ from typing import Final
 
 from server.archive.protocol import INBOX
 from server.archive.segments import RECORD, record_size
+from server.core.deletions import deleted_by
 from server.region.layout import WORD
 
 UNWRITTEN: Final = 0
@@ -34,7 +35,9 @@ def segment_and_offset(place: int) -> tuple[int, int]:
 class Room:
     """What is known of a room or an inbox. The arrays are by event, ascending."""
 
-    __slots__ = ("events", "floor", "keep", "lengths", "places", "senders", "seqs", "share")
+    __slots__ = (
+        "deleted", "events", "floor", "keep", "lengths", "places", "senders", "seqs", "share",
+    )  # fmt: skip
 
     def __init__(self, keep: int, share: int) -> None:
         """keep: how many it has at most. share: how many of one sender; 0: any number."""
@@ -45,6 +48,7 @@ class Room:
         self.lengths = array("I")  # of the bodies, bytes
         self.senders = array("Q")
         self.floor = 0  # nothing below it is kept
+        self.deleted: dict[int, int] = {}  # events whose text is not shown, and who deleted it
 
     def find(self, seq: int) -> int:
         """The index of an event; -1: it is not there."""
@@ -117,6 +121,8 @@ class Index:
             number, seq, its_event, sender, floor, length = unpack(records, at)
             room = self.room(number)
             room.floor = max(room.floor, floor)
+            if number < INBOX:
+                self.note_deletion(room, its_event, bytes(records[at + RECORD.size :][:length]))
             values = seq, its_event, place + at // WORD, length, sender
             if not room.seqs or seq > room.seqs[-1]:
                 room.append(*values)
@@ -130,9 +136,17 @@ class Index:
             at += record_size(length)
         assert at == end, "whole records"
 
+    @staticmethod
+    def note_deletion(room: Room, event: int, body: bytes) -> None:
+        """Of an event of a room: if it deletes the text of another, that is not shown any more."""
+        seq = deleted_by(body)
+        if seq:
+            room.deleted[seq] = event
+
     def cut(self, event: int) -> None:
         """Of events above this one nothing is kept."""
         for room in self.rooms.values():
+            room.deleted = {seq: by for seq, by in room.deleted.items() if by <= event}
             room.remove(0, bisect_left(room.seqs, room.floor))
             first = bisect_right(room.events, event)
             self.uncount(room, first, len(room.seqs))
@@ -144,6 +158,7 @@ class Index:
         """All is loaded, and all segments are there: keep what is kept, count what is live."""
         for room in self.rooms.values():
             room.remove(0, bisect_left(room.seqs, room.floor))
+            self._forget_deletions(room)
             if room.share:
                 self._trim_senders(room)
         for room in self.rooms.values():
@@ -161,6 +176,11 @@ class Index:
                 room.remove(at, at + 1)
 
     # ---- keeping it
+
+    @staticmethod
+    def _forget_deletions(room: Room) -> None:
+        """Of events that are not kept any more."""
+        room.deleted = {seq: by for seq, by in room.deleted.items() if seq >= room.floor}
 
     def count(self, place: int, size: int) -> None:
         """So many bytes at a place are live (below 0: no longer)."""
@@ -184,6 +204,8 @@ class Index:
                 at = room.senders.index(sender)
                 self.uncount(room, at, at + 1)
                 room.remove(at, at + 1)
+        if len(room.deleted) > 2 * room.keep:
+            self._forget_deletions(room)
         excess = len(room.seqs) - room.keep
         if excess == 1:  # for each event of a room that is full
             self.count(room.places[0], -record_size(room.lengths[0]))

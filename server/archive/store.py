@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from server.archive.index import UNWRITTEN, Index, Room, Segment, place_of, segment_and_offset
+from server.archive.protocol import INBOX
 from server.archive.segments import RECORD, SUFFIX, BatchHead, Scan, Torn, read_batch, record_size
+from server.core.deletions import without_text
 from server.journal.disk import Disk, Piece
 from server.journal.errors import MEDIUM, Damaged, Unreadable
 from server.journal.format import FORMAT_VERSION, ROOM_BATCH, ROOM_SEGMENT, numbered
@@ -258,7 +260,8 @@ class Store:
             words = RECORD.unpack_from(record) if len(record) == RECORD.size + length else ()
             if words[:2] + words[5:] != (room, known.seqs[at], length):
                 raise Damaged(self._segments[number].path, offset, "another record stands there")
-            bodies.append(record[RECORD.size :])
+            body = record[RECORD.size :]
+            bodies.append(without_text(body) if known.seqs[at] in known.deleted else body)
         return bodies
 
     def _file(self, number: int) -> int:
@@ -287,6 +290,8 @@ class Store:
                 f"{known.events[-1]}"
             )
         self._index.add(known, seq, event, sender, len(body))
+        if room < INBOX:
+            self._index.note_deletion(known, event, body)
         self._events.append(_Event(room, seq, event, sender, body))
         self._events_size += record_size(len(body))
 

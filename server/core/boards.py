@@ -151,6 +151,13 @@ class Boards:
         self._words[at] = 0
         self._words[self._rooms_at(room)] -= 1
 
+    def drop_text(self, entry: int) -> None:
+        """An offer that is still on its board has no text any more; 0: of none."""
+        slot = self._slot_of(entry)
+        if slot >= 0:
+            first = self._offers.at(slot, "text") * WORD
+            self._bytes[first : first + TEXT_MAX] = bytes(TEXT_MAX)
+
     def recount(self) -> None:
         """How many offers each room has, anew. For a repair, and for a new region."""
         counts = [0] * self._region.layout["rooms"].records

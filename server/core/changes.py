@@ -18,9 +18,11 @@ from libproto.messages import EventKind, Opcode, RoomRole
 from server.core.audience import NOBODY, Audience, Touched
 from server.core.boards import Boards, Offer
 from server.core.chat import digest_of
+from server.core.deletions import Deletions
 from server.core.errors import (
     LimitReached,
     NoSuchOffer,
+    NoSuchText,
     NoSuchUser,
     NotAllowed,
     NotJoined,
@@ -56,7 +58,7 @@ _CHANGE: Final = Struct(f"={CHANGE_WORDS - 1}Q")
 _TAKEN: Final = Struct(f"={MONEY_WORDS - 1}Q")
 _US: Final = 1_000_000
 assert list(_AT)[4:] == [
-    "user", "subject", "value", "seconds", "text_size", "again", "until", "client_id", "req_id",
+    "user", "subject", "value", "detail", "text_size", "again", "until", "client_id", "req_id",
     "client_slot", "room", "room_seq", "event", "digest",
 ], "written by place"  # fmt: skip
 
@@ -103,7 +105,7 @@ class _Change(NamedTuple):
     event: EventKind
     subject: int = 0
     value: int = 0
-    seconds: int = 0
+    detail: int = 0
     text: bytes = b""
     digest: int = 0
     again: bool = False  # the outcome of the request is with a change that follows
@@ -158,11 +160,13 @@ class Changes:
         rooms: Rooms,
         boards: Boards,
         pairs: Pairs,
+        deletions: Deletions,
     ) -> None:
         self._words, self._bytes = region.words, region.bytes
         self._locks, self._log, self._users, self._ledger = locks, log, users, ledger
         self._bits, self._audience, self._events = bits, audience, events
         self._outcomes, self._rooms, self._boards, self._pairs = outcomes, rooms, boards, pairs
+        self._deletions = deletions
         self._clients = region.layout["clients"]
         self._reading = locks.guard("room", locks.event)
 
@@ -301,6 +305,35 @@ class Changes:
         if not self._rooms.is_open(room):
             raise NotAllowed("a room without a name cannot be changed")
         return self._rooms.standing(room, user).role
+
+    def delete_text(
+        self, session: Session, room: int, seq: int, author: int, entry: int, req_id: int, now: int
+    ) -> Changed:
+        """The text of an event, which is there, is shown to nobody any more. author: who has sent
+        it. entry: the entry_id, if it is that of an offer.
+
+        Superseded, NoSuchRoom, NotAllowed, NoSuchText, Busy."""
+        with self._locks.guard("delete text", session.lock, self._locks.log, self._locks.event):
+            if not is_live(self._words, session):
+                raise Superseded
+            self._rooms.check_there(room)
+            if self._bits.has(session.slot, room):
+                self._rooms.check_inside(room, session.user)
+            else:
+                self._rooms.check_join(room, session.user)
+            if self._deletions.is_hidden(room, seq):
+                raise NoSuchText
+            if author != session.user:
+                role = self._rooms.standing(room, session.user).role
+                if role not in (RoomRole.OWNER, RoomRole.MODERATOR):
+                    raise NotAllowed("only its author and moderators delete a text")
+            self._deletions.check_place()
+            # Nothing keeps a request's outcome: to ask for it twice does no harm.
+            change = _Change(
+                RecordKind.TEXT_DELETED, room, EventKind.ROOM_CHANGED, value=seq, detail=entry,
+                again=True,
+            )  # fmt: skip
+            return self._make(session, [change], req_id, now)
 
     # ---- boards
 
@@ -457,14 +490,16 @@ class Changes:
             time = log.time(now)
             txn = log.write_text(texts_of(change.text), time)
             seq, number = events.next_seq(change.room), events.head() + 1
-            until = self._rooms.lived() + change.seconds * _US if change.seconds else 0
+            lasts = change.kind == RecordKind.ROOM_ROLE and change.detail
+            until = self._rooms.lived() + change.detail * _US if lasts else 0
             payload = _CHANGE.pack(
-                change.kind, time, 0, session.user, change.subject, change.value, change.seconds,
+                change.kind, time, 0, session.user, change.subject, change.value, change.detail,
                 len(change.text), change.again, until, session.client_id, req_id,
                 session.client_slot, change.room, seq, number, change.digest,
             )  # fmt: skip
             text = _event_text(change, txn, session.user)
-            self._commit(session, txn, payload, change.event, change.room, seq, time, text)
+            hides = change.value if change.kind == RecordKind.TEXT_DELETED else 0
+            self._commit(session, txn, payload, change.event, change.room, seq, time, text, hides)
             self._apply((txn, *_CHANGE.unpack(payload)), change.text)
             log.done()
         touched = self._audience.listeners(changes[0].room)
@@ -472,9 +507,10 @@ class Changes:
 
     def _commit(
         self, session: Session, txn: int, payload: bytes, kind: EventKind, room: int, seq: int,
-        now: int, text: bytes,
+        now: int, text: bytes, hides: int = 0,
     ) -> None:  # fmt: skip
-        """Both records; the intent stands afterwards."""
+        """Both records; the intent stands afterwards. hides: room_seq of the event whose text is
+        deleted by this one: whoever sees that this one is there does not see the text."""
         events, log = self._events, self._log
         user, name = session.user, session.name
         frame = words.broadcast(room, seq, now, kind, user, name, text)
@@ -483,12 +519,18 @@ class Changes:
         at = (log.intent + 1) * WORD
         self._bytes[at : at + len(payload)] = payload
         log.commit_reserved(txn, len(payload) // WORD)
+        if hides:
+            self._deletions.add(room, hides, events.head() + 1)
         events.publish(event)
 
     def _apply(self, record: Sequence[int], text: bytes) -> None:
         """What a committed change does to rooms, boards and the outcome. Again without harm."""
         kind = record[_AT["kind"]]
-        if kind == RecordKind.OFFER_ADDED:
+        if kind == RecordKind.TEXT_DELETED:
+            event, value = record[_AT["event"]], record[_AT["value"]]
+            self._deletions.add(record[_AT["room"]], value, event)
+            self._boards.drop_text(record[_AT["detail"]])
+        elif kind == RecordKind.OFFER_ADDED:
             self._boards.add(record, text)
         elif kind == RecordKind.OFFER_REMOVED:
             self._boards.remove(record[_AT["value"]])
@@ -529,5 +571,7 @@ def _event_text(change: _Change, txn: int, user: int) -> bytes:
             return b"role %d %d" % (change.subject, change.value)
         case RecordKind.OFFER_ADDED:
             return b"%d %d %b" % (txn, change.value, change.text)
+        case RecordKind.TEXT_DELETED:
+            return b"deleted %d" % change.value
         case _:
             return b"%d" % change.value

@@ -142,6 +142,16 @@ class NoSuchOffer(StateRefusal):
         super().__init__("no such offer is on the board")
 
 
+class NoSuchText(StateRefusal):
+    """No event of that number has a text that can be deleted, or it was deleted before."""
+
+    status = Status.ERR_NOT_FOUND
+    shows_more = True
+
+    def __init__(self) -> None:
+        super().__init__("there is no such text, or it was deleted before")
+
+
 class NotAllowed(StateRefusal):
     """The user may not do that in the room."""
 

@@ -10,6 +10,7 @@ from server.core.boards import Boards
 from server.core.changes import Changes
 from server.core.chat import Chat
 from server.core.clients import Clients
+from server.core.deletions import Deletions
 from server.core.events import Events
 from server.core.ledger import Ledger
 from server.core.log import NO_JOURNAL, TxnLog
@@ -61,6 +62,7 @@ class State:
         self.clients = Clients(region, self.log, retention_s, clock_us)
         self.rooms = Rooms(region, self.clients.lived, numbered_rooms)
         self.boards = Boards(region, self.rooms)
+        self.deletions = Deletions(region)
         self.blocks = Blocks(region, self.locks, self.log, self.users)
         self.memberships = Memberships(
             region, self.locks, self.users, bits, self.audience, self.events, self.rooms
@@ -77,7 +79,7 @@ class State:
         )  # fmt: skip
         self.changes = Changes(
             region, self.locks, self.log, self.users, self.ledger, bits, self.audience,
-            self.events, outcomes, self.rooms, self.boards, self.pairs,
+            self.events, outcomes, self.rooms, self.boards, self.pairs, self.deletions,
         )  # fmt: skip
         self.counters = region.layout["counters"].at(worker)
 

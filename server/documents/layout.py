@@ -60,6 +60,7 @@ WRITERS: Final = {
     "follows `kept` under the log lock as well; `kept` the archive",
     "roles": "any worker, under the log and event locks",
     "offers": "any worker, under the log and event locks",
+    "deletions": "any worker, under the event lock",
     "blocks": "any worker, under the registry lock",
     "presence": "each worker its own column, without a lock",
     "txn_ring": "any worker, under the log lock",

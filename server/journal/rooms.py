@@ -14,7 +14,7 @@ from server.region.records import OFFSETS, TEXT_MAX, TEXTS_MAX, RecordKind
 
 _AT: Final = OFFSETS[RecordKind.ROOM_OPENED]
 _TXN, _KIND, _TIME, _USER = (_AT[name] for name in ("txn_id", "kind", "time", "user"))
-_SUBJECT, _VALUE, _SECONDS = (_AT[name] for name in ("subject", "value", "seconds"))
+_SUBJECT, _VALUE, _DETAIL = (_AT[name] for name in ("subject", "value", "detail"))
 _SIZE, _ROOM, _ROOM_SEQ = (_AT[name] for name in ("text_size", "room", "room_seq"))
 _US: Final = 1_000_000
 
@@ -113,7 +113,11 @@ class NamedRooms:
         elif kind == RecordKind.ROOM_ACCESS:
             self._set_access(txn, room, record[_VALUE], record[_TIME])
         elif kind == RecordKind.ROOM_ROLE:
-            self._set_role(txn, room, by, record[_SUBJECT], record[_VALUE], record[_SECONDS])
+            self._set_role(txn, room, by, record[_SUBJECT], record[_VALUE], record[_DETAIL])
+        elif kind == RecordKind.TEXT_DELETED:
+            offer = self.offers.get(record[_DETAIL])
+            if offer is not None:
+                self.offers[offer.entry] = offer._replace(text=b"")
         else:
             raise Inconsistent(txn, f"there is no kind {kind}")
 

@@ -108,6 +108,7 @@ class Segment:
 
 
 NOTE_MAX = 256  # bytes of a note
+DELETIONS = 1024  # that are kept until the archive, and the ring, have gone past them
 NAME_MAX = 64  # bytes of a room's name
 PAYMENT_TEXT = 20 + 1 + 10 + 1 + 20 + 1 + NOTE_MAX  # txn_id, user, amount, note, parted by blanks
 LOCK = Field("lock", "the semaphore", Kind.SEMAPHORE, LINE_WORDS)
@@ -228,6 +229,7 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("released", "newest event that may be shown; journal"),
             Field("limit", "newest event that has a place, if it is no leave; journal"),
             Field("leave_limit", "newest leave that has a place; journal"),
+            Field("deletions", "texts that were deleted, counted; event lock"),
         ),
     ),
     Segment(
@@ -472,6 +474,18 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("user", "its owner"),
             Field("price", "minor units; 0: a note"),
             Field("text", "zero-padded", Kind.TEXT, TEXT_MAX // WORD),
+        ),
+        aligned=False,
+    ),
+    Segment(
+        "deletions",
+        "Deletion n stands in slot n modulo their number: texts that nobody is shown any more. "
+        "Event lock.",
+        DELETIONS,
+        (
+            Field("event", "commit word: the number of the event that deletes the text"),
+            Field("room", "room id"),
+            Field("seq", "room_seq of the event that had the text"),
         ),
         aligned=False,
     ),

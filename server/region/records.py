@@ -34,6 +34,7 @@ class RecordKind(IntEnum):
     ROOM_ROLE = 35
     OFFER_ADDED = 36
     OFFER_REMOVED = 37
+    TEXT_DELETED = 38
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,13 @@ _CHANGE = (
     RecordField(
         "value",
         "of a ROOM_ACCESS the access, of a ROOM_ROLE the role, of an OFFER_ADDED the price, of an "
-        "OFFER_REMOVED the entry_id",
+        "OFFER_REMOVED the entry_id, of a TEXT_DELETED the room_seq of the event that had the text",
     ),
-    RecordField("seconds", "how long a mute or a ban lasts; 0: for good"),
+    RecordField(
+        "detail",
+        "of a ROOM_ROLE how long a mute or a ban lasts, seconds; 0: for good. Of a TEXT_DELETED "
+        "the entry_id, if the text was that of an offer",
+    ),
     RecordField("text_size", "bytes of the text in the records of TEXT right before it"),
     RecordField("again", "1: the outcome of its request is with a change that follows"),
     RecordField("until", "lived time at which it ends, as the server had it then; 0: never"),
@@ -144,6 +149,7 @@ BY_KIND: dict[RecordKind, tuple[RecordField, ...]] = {
     RecordKind.ROOM_ROLE: _CHANGE,
     RecordKind.OFFER_ADDED: _CHANGE,
     RecordKind.OFFER_REMOVED: _CHANGE,
+    RecordKind.TEXT_DELETED: _CHANGE,
 }
 MONEY_KINDS = (
     RecordKind.DEPOSIT,

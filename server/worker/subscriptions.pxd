@@ -34,7 +34,8 @@ cdef class Subscriptions:
     cdef Events _events
     cdef Audience _audience
     cdef uint64_t _worker, _cursor, _cut_at, _cut, _pushes_at, _delay_at, _now, _gaps
-    cdef object _named
+    cdef object _named, _deletions
+    cdef uint64_t _deletions_at
     cdef dict _of, _rooms, _users, _touched, _leaving
     cdef list _frames
     cdef uint64_t _frames_room, _frames_first

@@ -131,6 +131,8 @@ class Subscriptions:
         self._memberships: Final = state.memberships
         self._audience: Final = state.audience
         self._named: Final = state.rooms
+        self._deletions: Final = state.deletions
+        self._deletions_at: Final = state.deletions.count_at
         # Sessions that were put out of a room, and whose leave has not been published yet.
         self._leaving: dict[tuple[Subscriber, int], Session] = {}
         self._cursor = state.events.head()
@@ -331,6 +333,10 @@ class Subscriptions:
         if seq != local.delivered + 1:  # numbers that were never used for an event
             self._push_frames()
             self._missed(event.room, local, seq - 1)
+        if self._words[self._deletions_at] and self._deletions.is_hidden(event.room, seq):
+            self._push_frames()
+            self._missed(event.room, local, seq)  # its text was deleted before it was pushed
+            return
         if not self._frames:
             self._frames_first = seq
         self._frames.append(event.frame)

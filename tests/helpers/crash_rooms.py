@@ -244,6 +244,18 @@ def _block(name: str, prepare: Callable[[World], None], *, on: bool) -> Change:
     return Change(name, act, SIZES, prepare, named=True)
 
 
+def _deletes() -> Change:
+    """The text of an offer that is on the board."""
+    entry = Entry()
+
+    def act(world: World) -> None:
+        seq, req_id = world.doomed.events.last_seq(DEN) - 1, next_req_id(world.ann, world.region)
+        world.doomed.changes.delete_text(world.ann, DEN, seq, ANN, entry.number, req_id, NOW_US)
+
+    prepare = offered(entry, lambda w: w.ann, DEN, anns)
+    return Change("a text is deleted", act, SIZES, prepare, named=True)
+
+
 def blocked(world: Worked, *, on: bool = True) -> None:
     for other in (CYD, BOB):
         world.doomed.blocks.set(world.ann, other, True, NOW_US)
@@ -330,6 +342,7 @@ ROOM_CHANGES: Final = (
     _alone("an offer is added", adds(DEN, LONG)),
     _cydremoves(),
     _cyd_takes(),
+    _deletes(),
     _block("a user is blocked", nothing, on=True),
     _block("a user is blocked again", lambda w: blocked(w, on=False), on=True),
     _block("a user is blocked no longer", blocked, on=False),

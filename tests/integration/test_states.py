@@ -44,6 +44,7 @@ TABLE = {
             Opcode.ROOM_SET,
             Opcode.ROOM_ROLE,
             Opcode.BLOCK,
+            Opcode.CHAT_DELETE,
             Opcode.BOARD_ADD,
             Opcode.BOARD_LIST,
             Opcode.BOARD_REMOVE,
@@ -94,10 +95,11 @@ def bring(lobby: Lobby, username: str, state: State) -> Wire:
 def test_every_request_in_every_state(lobby: Lobby, opcode: Opcode, state: State) -> None:
     username, other = lobby.new_user(), lobby.enter()
     wire = bring(lobby, username, state)
-    named = mine = theirs = ROOM
+    named = mine = theirs = said = ROOM
     if state == State.AUTHENTICATED:
         named = wire.ok(Opcode.ROOM_OPEN, f"room of {username}").room_id
         other.ok(Opcode.JOIN_ROOM, ROOM)
+        said = wire.ok(Opcode.CHAT_SEND, ROOM, "to be deleted").room_seq
         mine, theirs = (w.ok(Opcode.BOARD_ADD, ROOM, 5, "a ring").entry_id for w in (wire, other))
     fields: dict[Opcode, Callable[[], tuple[object, ...]]] = {
         Opcode.HELLO: lambda: (0, "tests", username, bytes(16), b""),
@@ -128,6 +130,7 @@ def test_every_request_in_every_state(lobby: Lobby, opcode: Opcode, state: State
         Opcode.ROOM_INFO: lambda: (named,),
         Opcode.ROOM_SET: lambda: (named, "topic", 1),
         Opcode.ROOM_ROLE: lambda: (named, other.user, 1, 0),
+        Opcode.CHAT_DELETE: lambda: (ROOM, said),
         Opcode.BLOCK: lambda: (other.user, 1),
         Opcode.BOARD_ADD: lambda: (ROOM, 5, "a stone"),
         Opcode.BOARD_LIST: lambda: (ROOM, 0, 10, ""),

@@ -10,7 +10,8 @@ from libproto.framing import Decoder, assemble
 from libproto.messages import LIST_MAX, USERNAME_PATTERN, Flag, Opcode
 from libproto.texts import may_be_shown
 from server.archive.protocol import INBOX, Kind, unpack_events
-from server.core.errors import NotJoined
+from server.core.deletions import entry_of, sender_of, seq_of, without_text
+from server.core.errors import NoSuchText, NotJoined
 from server.worker.connection import MAX_BODY_LEN, Connection
 from server.worker.refusal import RETRY_READ_MS, Refused
 from server.worker.requests import Decode, Handler, Hot, Request
@@ -21,6 +22,7 @@ _leave_response = RESPONSE[Opcode.LEAVE_ROOM].frame
 _list_response = RESPONSE[Opcode.ROOM_LIST].frame
 _members_response = RESPONSE[Opcode.ROOM_MEMBERS].frame
 _direct_response = RESPONSE[Opcode.DIRECT_SEND].frame
+_delete_response = RESPONSE[Opcode.CHAT_DELETE].frame
 _lookup_response = RESPONSE[Opcode.USER_LOOKUP].frame
 _name_response = RESPONSE[Opcode.USER_NAME].frame
 
@@ -146,7 +148,7 @@ def room_history(
     after_seq = max(after_seq, first - 1)
 
     def answer(oldest: int, bodies: list[bytes]) -> bytes | None:
-        oldest = max(oldest, first)
+        oldest, bodies = max(oldest, first), state.deletions.shown(room, bodies)
         body = _HISTORY.pack(room, epoch, oldest, len(bodies)) + b"".join(bodies)
         frame = assemble(Opcode.ROOM_HISTORY, req_id, _RESPONSE, Status.OK, body)
         return _when_shown(services, connection, frame, room)
@@ -169,6 +171,42 @@ def room_history(
             Kind.EVENTS, fields, Opcode.ROOM_HISTORY, req_id, answer_older
         )
     return answer(min(kept, oldest) if kept else oldest, bodies)
+
+
+def chat_delete(
+    services: Services, connection: Connection, req_id: int, flags: int, room: int, seq: int
+) -> bytes | None:
+    del flags
+    session, state = connection.live_session(), services.state
+    joined = services.subscriptions.is_member(connection, room)
+    state.changes.check_reader(room, session.user, joined=joined)
+    state.rooms.check_there(room)
+    if not max(1, state.rooms.first_seq(room)) <= seq <= state.events.last_seq(room):
+        raise NoSuchText
+
+    def delete(bodies: list[bytes]) -> bytes | None:
+        body = bodies[0] if bodies else b""
+        if not body or seq_of(body) != seq or without_text(body) == body:
+            raise NoSuchText
+        live = connection.live_session()
+        done = state.changes.delete_text(
+            live, room, seq, sender_of(body), entry_of(body), req_id, connection.now
+        )
+        services.subscriptions.wake(done.touched)
+        answer = _delete_response(req_id, 0, done.seq)
+        return services.durable.when_shown(connection, done.event, answer, done.txn)
+
+    def delete_older(data: bytes) -> bytes | None:
+        return delete(unpack_events(data)[1])
+
+    space = MAX_BODY_LEN
+    _, bodies = state.events.history(room, seq - 1, 1, space)
+    if services.archive is None or (bodies and seq_of(bodies[0]) == seq):
+        return delete(bodies)
+    fields = (room, seq - 1, 1, space)
+    return connection.resume_when_answered(
+        Kind.EVENTS, fields, Opcode.CHAT_DELETE, req_id, delete_older
+    )
 
 
 def _check_no_hole(services: Services, reached: int) -> None:
@@ -271,6 +309,7 @@ HANDLERS: dict[Opcode, Handler] = {
     Opcode.JOIN_ROOM: join_room,
     Opcode.LEAVE_ROOM: leave_room,
     Opcode.ROOM_HISTORY: room_history,
+    Opcode.CHAT_DELETE: chat_delete,
     Opcode.ROOM_LIST: room_list,
     Opcode.ROOM_MEMBERS: room_members,
     Opcode.DIRECT_SEND: direct_send,

@@ -140,6 +140,7 @@ def test_what_is_in_use() -> None:
             "rooms": [1, 64, 70],
             "roles": [],
             "offers": [],
+            "deletions": [],
             "blocks": [],
             "presence": [64],
             "txn_ring": [5, 4, 3, 2, 1],

@@ -70,7 +70,7 @@ CHAT_KINDS: Final = ("join", "join", "leave", *("say",) * 3, *("whisper",) * 2, 
 
 ROOM_KINDS: Final = (
     *("open",) * 2, *("topic",) * 2, "access", *("role",) * 3, *("offer",) * 3, "drop",
-    *("take",) * 3, "block", *("join",) * 3,
+    *("take",) * 3, "block", "delete", *("join",) * 3,
 )  # fmt: skip
 NUMBERED: Final = 67
 """Rooms that are there without being opened; three more can be."""
@@ -254,6 +254,9 @@ class History:
         elif step.what == "offer":
             price, text = step.amount % 50, "for sale: " + "x" * (step.amount * 40 % 247)
             changes.add_offer(session, places, price, text, 3, req_id, 0, now)
+        elif step.what == "delete":
+            last, entry = state.events.last_seq(places), offers[0].entry if offers else 0
+            changes.delete_text(session, places, last, session.user, entry, req_id, now)
         elif step.what == "block":
             if who != session.user:
                 state.blocks.set(session, who, bool(step.amount % 3), now)
@@ -332,6 +335,7 @@ BOARDED: Final = (
     Step("take", 1, 0, 1),
     Step("drop", 1, 0, 6),
     Step("offer", 0, 0, 5),
+    Step("delete", 0, 0, 5),
     Step("access", 0, 1),
     Step("role", 0, 2, 5),
     Step("access", 0, 2),

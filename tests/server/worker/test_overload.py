@@ -64,7 +64,7 @@ def test_each_request_has_its_class() -> None:
         Opcode.CHAT_SEND, Opcode.DIRECT_SEND, Opcode.JOIN_ROOM, Opcode.ROOM_HISTORY,
         Opcode.INBOX_HISTORY, Opcode.ROOM_LIST, Opcode.ROOM_MEMBERS, Opcode.USER_LOOKUP,
         Opcode.USER_NAME, Opcode.ROOM_OPEN, Opcode.ROOM_INFO, Opcode.ROOM_SET, Opcode.ROOM_ROLE,
-        Opcode.BLOCK, Opcode.BOARD_ADD, Opcode.BOARD_LIST, Opcode.BOARD_REMOVE,
+        Opcode.BLOCK, Opcode.CHAT_DELETE, Opcode.BOARD_ADD, Opcode.BOARD_LIST, Opcode.BOARD_REMOVE,
     }  # fmt: skip
     logins = {opcode for opcode, each in found.items() if each is Class.LOGINS}
     assert logins == {Opcode.HELLO, Opcode.REGISTER, Opcode.LOGIN}
