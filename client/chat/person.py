@@ -336,16 +336,19 @@ class Chat:
         self.show_receipt(f"paid {user}", amount, done.balance, done.txn_id)
 
     async def _is_meant(self, amount: int, question: str) -> bool:
-        return amount <= self.settings["confirm_over"] or await self.agrees(question)
+        return amount <= self.settings["confirm_over"] or await self.agrees(
+            question, "nothing was moved"
+        )
 
-    async def agrees(self, question: str) -> bool:
-        """Whether who is there to be asked says yes; where nobody is, that is what was meant."""
+    async def agrees(self, question: str, otherwise: str = "nothing was done") -> bool:
+        """Whether who is there to be asked says yes, else `otherwise` is said; where nobody is,
+        that is what was meant."""
         if not self.asks:
             return True
         answer = await self.face.ask(f"{question} [y/N] ")
         if answer.strip().lower() in ("y", "yes"):
             return True
-        self.face.remark("nothing was done")
+        self.face.remark(otherwise)
         return False
 
     def show_receipt(self, what: str, amount: int, balance: int, txn_id: int) -> None:

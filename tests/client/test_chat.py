@@ -1116,7 +1116,7 @@ def test_a_payment_asks_over_a_set_amount(shared: RunningServer, mode: str) -> N
         alice.say("/pay bob 100.01")
         alice.expect("pay bob 100.01? [y/N]")
         alice.press("n\r")
-        alice.expect("nothing was done")
+        alice.expect("nothing was moved")
         alice.expect_gone("[y/N]")
         alice.say("/pay bob 100.02")
         alice.expect("pay bob 100.02? [y/N]")
