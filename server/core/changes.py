@@ -277,8 +277,6 @@ class Changes:
             if found is not None:
                 return self._again(found)
             own = self._check_named(room, session.user)
-            if not self._users.exists(user):
-                raise NoSuchUser
             if own not in (RoomRole.OWNER, RoomRole.MODERATOR):
                 raise NotAllowed("only its owner and moderators give roles in a room")
             if own == RoomRole.MODERATOR:
@@ -287,6 +285,8 @@ class Changes:
                     raise NotAllowed("a moderator has no say over its owner and moderators")
                 if role in (RoomRole.MODERATOR, RoomRole.OWNER):
                     raise NotAllowed("only its owner makes moderators, or gives the room away")
+            if not self._users.exists(user):
+                raise NoSuchUser
             if role == RoomRole.OWNER:
                 if self._rooms.owned(user) >= OWNED_MAX:
                     raise LimitReached(f"the user owns {OWNED_MAX} rooms, and nobody owns more")
@@ -317,12 +317,12 @@ class Changes:
             if not is_live(self._words, session):
                 raise Superseded
             self._rooms.check_there(room)
+            if self._deletions.is_hidden(room, seq):
+                raise NoSuchText
             if self._bits.has(session.slot, room):
                 self._rooms.check_inside(room, session.user)
             else:
                 self._rooms.check_join(room, session.user)
-            if self._deletions.is_hidden(room, seq):
-                raise NoSuchText
             if author != session.user:
                 role = self._rooms.standing(room, session.user).role
                 if role not in (RoomRole.OWNER, RoomRole.MODERATOR):

@@ -110,6 +110,7 @@ def test_who_is_no_member_may_delete_their_own(lobby: Lobby) -> None:
     bob.ok(Opcode.CHAT_DELETE, room, first)
     ann.ok(Opcode.ROOM_ROLE, room, bob.user, RoomRole.BANNED, 0)
     assert bob.status(Opcode.CHAT_DELETE, room, second) == DENIED
+    assert bob.status(Opcode.CHAT_DELETE, room, second + 9) == NOT_FOUND, "that comes first"
     assert events(ann, room)[second].message == "two"
 
 

@@ -175,6 +175,7 @@ def test_who_may_give_which_role(lobby: Lobby) -> None:
     assert ann.status(Opcode.ROOM_ROLE, room, bob.user, 6, 0) == BAD
     assert ann.status(Opcode.ROOM_ROLE, room, 2**32 - 1, 1, 0) == NOT_FOUND
     assert bob.status(Opcode.ROOM_ROLE, room, cyd.user, 1, 0) == DENIED
+    assert bob.status(Opcode.ROOM_ROLE, room, 2**32 - 1, 1, 0) == DENIED, "that comes first"
     for user in (bob.user, cyd.user):
         ann.ok(Opcode.ROOM_ROLE, room, user, RoomRole.MODERATOR, 0)
     for role in (RoomRole.NONE, RoomRole.MEMBER, RoomRole.MUTED, RoomRole.BANNED):
