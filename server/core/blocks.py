@@ -26,11 +26,20 @@ class Blocks:
         self._region, self._words = region, region.words
         self._locks, self._log, self._users = locks, log, users
         self._blocks = region.layout["blocks"]
+        self._probes: Final = region.registry.index("block_probes")
 
     def blocks(self, user: int, other: int) -> bool:
         """Does a user block another? Under the registry lock."""
-        at = self._place(user << 32 | other)
-        return bool(at) and self._words[at] == user << 32 | other and bool(self._words[at + 1])
+        words, blocks, key = self._words, self._blocks, user << 32 | other
+        place = self._first_place(key)
+        for _ in range(words[self._probes]):
+            at = blocks.base + place * blocks.stride
+            if words[at] == key:
+                return bool(words[at + 1])
+            if not words[at]:
+                return False
+            place = (place + 1) % blocks.records
+        return False
 
     def of(self, user: int) -> int:
         """How many a user blocks."""
@@ -41,8 +50,8 @@ class Blocks:
     def _place(self, key: int) -> int:
         """The word of a key, or of the place where it may stand; 0: none is free."""
         words, blocks, free = self._words, self._blocks, 0
-        place = (key * _GOLDEN & 2**64 - 1) % blocks.records
-        for _ in range(blocks.records):
+        place = self._first_place(key)
+        for probe in range(blocks.records):
             at = blocks.base + place * blocks.stride
             if words[at] == key:
                 return at
@@ -50,8 +59,14 @@ class Blocks:
                 return free or at
             if not words[at + 1]:
                 free = free or at
+            if free and probe >= words[self._probes]:  # it stands no farther on
+                return free
             place = (place + 1) % blocks.records
         return free
+
+    def _first_place(self, key: int) -> int:
+        # By the high bits: the low ones of the product are those of who is blocked alone.
+        return (key * _GOLDEN & 2**64 - 1) * self._blocks.records >> 64
 
     def set(self, session: Session, other: int, on: bool, now: int) -> int:
         """Block a user, or do so no more; answers the txn_id, 0 where that is so already. now:
@@ -104,5 +119,10 @@ class Blocks:
         """Store that a user blocks another, or no more."""
         words, at = self._words, self._place(user << 32 | other)
         if words[at] != user << 32 | other:
+            place = (at - self._blocks.base) // self._blocks.stride
+            first = self._first_place(user << 32 | other)
+            probes = (place - first) % self._blocks.records + 1
+            if probes > words[self._probes]:  # first, or it would not be found there
+                words[self._probes] = probes
             words[at] = user << 32 | other
         words[at + 1] = on

@@ -79,6 +79,7 @@ class Rooms:
         self._rooms, self._roles = layout["rooms"], layout["roles"]
         self._epoch: Final = region.header.index("epoch")
         self._durable: Final = region.events.index("durable")
+        self._probes: Final = region.log.index("role_probes")
         offsets = self._rooms.offsets
         self._opened, self._access = offsets["opened"], offsets["access"]
         self._owner = offsets["owner"]
@@ -247,7 +248,7 @@ class Rooms:
         if not opened:
             return 0
         place = self.first_place(room, user)
-        for _ in range(roles.records):
+        for _ in range(words[self._probes]):
             at = roles.base + place * roles.stride
             if not words[at]:
                 return 0
@@ -258,7 +259,8 @@ class Rooms:
 
     def first_place(self, room: int, user: int) -> int:
         """Where a role of a user is looked for first."""
-        return ((room << 32 | user) * _GOLDEN & _MASK) % self._roles.records
+        # By the high bits: the low ones of the product are those of the user alone.
+        return ((room << 32 | user) * _GOLDEN & _MASK) * self._roles.records >> 64
 
     def _is_free(self, at: int) -> bool:
         """May the place of a role be used for another?"""
@@ -269,7 +271,7 @@ class Rooms:
         """The word of the place where a role of a user stands or may stand. TableFull."""
         words, roles, key = self._words, self._roles, room << 32 | user
         place, found = self.first_place(room, user), 0
-        for _ in range(roles.records):
+        for probe in range(roles.records):
             at = roles.base + place * roles.stride
             if words[at] == key:  # one that is nearer may have come free since
                 return at
@@ -277,6 +279,8 @@ class Rooms:
                 return found or at
             if not found and self._is_free(at):
                 found = at
+            if found and probe >= words[self._probes]:  # none stands farther on
+                return found
             place = (place + 1) % roles.records
         if not found:
             raise TableFull("room_roles")
@@ -326,6 +330,10 @@ class Rooms:
             return
         at = self.has_place_for(room, user)
         if words[at] != room << 32 | user:
+            place = (at - self._roles.base) // self._roles.stride
+            probes = (place - self.first_place(room, user)) % self._roles.records + 1
+            if probes > words[self._probes]:  # first, or it would not be found there
+                words[self._probes] = probes
             words[at + 2] = 0
             words[at] = room << 32 | user
         words[at + 3] = until

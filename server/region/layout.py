@@ -200,6 +200,7 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("ending_sessions", "sessions that have ended; derived; registry lock"),
             Field("members", "the rooms' members, added up; derived; registry lock"),
             Field("clients", "client slots in use; registry lock"),
+            Field("block_probes", "places that are looked at for a block, at most; registry lock"),
         ),
     ),
     Segment(
@@ -214,6 +215,7 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("durable", "newest txn_id that is durable; 2^64-1 without a journal; journal"),
             Field("released", "newest txn_id whose answers may leave; journal"),
             Field("limit", "newest txn_id that has a place; 0: the journal has failed; journal"),
+            Field("role_probes", "places that are looked at for a role, at most; log, event locks"),
         ),
     ),
     Segment(

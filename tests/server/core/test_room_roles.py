@@ -21,6 +21,7 @@ from tests.helpers.region import (
     register,
     small_region,
     state_of,
+    watched,
 )
 
 NUMBERED, ROOM = 60, 61
@@ -124,3 +125,46 @@ def test_a_role_is_of_one_opening_of_the_room() -> None:
             req_id = next_req_id(owner, region)
             state.changes.set_room(owner, ROOM, "", RoomAccess.CLOSED, req_id, 0, STARTED_US)
         assert problems(region) == []
+
+
+def test_tables_that_were_used_up_are_not_searched_to_their_end() -> None:
+    """Many users had a role, or were blocked, and are not any more: their places are passed over
+    only as far as others ever stood from where they are looked for first."""
+    loads = 0
+
+    def loaded() -> None:
+        nonlocal loads
+        loads += 1
+
+    places = 256
+    with small_region(roles=places, blocks=places) as region:
+        state = state_of(region, numbered_rooms=NUMBERED)
+        register(state, "ann", "bob")
+        owner = login(state, OWNER, 7)
+        state.changes.open_room(owner, "den", 1, 0, STARTED_US, 0)
+        for user in range(3, 3 + 9 * places):
+            for role in (RoomRole.MUTED, RoomRole.NONE):
+                state.rooms.set_role(ROOM, user, role, 0, 0)
+            for on in (1, 0):
+                state.blocks.store(user, OTHER, on)
+        for table in ("roles", "blocks"):
+            assert all(region.column(table, "key")), "every place has been used"
+        state.rooms.set_role(ROOM, THIRD, RoomRole.MUTED, 0, 0)
+        state.blocks.store(OWNER, THIRD, 1)
+        seen = state_of(watched(region, loaded=loaded))
+        assert seen.rooms.standing(ROOM, OTHER).role == RoomRole.NONE
+        assert seen.rooms.standing(ROOM, THIRD).role == RoomRole.MUTED
+        assert not seen.blocks.blocks(OWNER, OTHER)
+        assert seen.blocks.blocks(OWNER, THIRD)
+        assert loads < places
+
+
+def test_what_many_have_in_common_is_spread() -> None:
+    """One user with a role in many rooms, or who is blocked by many."""
+    with small_region(roles=1024, blocks=1024) as region:
+        state = state_of(region)
+        rooms = {state.rooms.first_place(room, OTHER) for room in range(512)}
+        assert len(rooms) > 400
+        for user in range(512):
+            state.blocks.store(user + THIRD, OTHER, 1)
+        assert region.registry.block_probes < 16
