@@ -116,6 +116,16 @@ class Client(BlockingBase):
         """
         return self._call(calls.send(room_id, message), timeout_s, req_id, possible_duplicate)
 
+    def delete(self, room_id: int, room_seq: int, *, timeout_s: float | None = None) -> int:
+        """Delete the text of an event of a room: of a message, a note, an offer or a file;
+        gives the number of the event that says so. One's own, or any as moderator or owner of
+        the room.
+
+        From then on it is shown without its text. NotFound: no such event, or it was deleted
+        before; Unauthorized without the right. Repeating it is harmless.
+        """
+        return self._call(calls.delete(room_id, room_seq), timeout_s)
+
     def history(
         self,
         room_id: int,

@@ -34,6 +34,7 @@ SECTIONS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
             calls.join,
             calls.leave,
             calls.send,
+            calls.delete,
             calls.history,
             calls.rooms,
             calls.members,

@@ -138,6 +138,17 @@ class AnyClient(Protocol):
         It is said once, whatever happens: `req_id` and `possible_duplicate` as with `deposit`.
         """
 
+    def delete(
+        self, room_id: int, room_seq: int, *, timeout_s: float | None = None
+    ) -> Awaitable[int] | int:
+        """Delete the text of an event of a room: of a message, a note, an offer or a file;
+        gives the number of the event that says so. One's own, or any as moderator or owner of
+        the room.
+
+        From then on it is shown without its text. NotFound: no such event, or it was deleted
+        before; Unauthorized without the right. Repeating it is harmless.
+        """
+
     def history(
         self,
         room_id: int,

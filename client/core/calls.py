@@ -191,6 +191,18 @@ def send(room_id: int, message: str) -> Call[Sent]:
     return Call(Opcode.CHAT_SEND, fields, Sent._make)
 
 
+def delete(room_id: int, room_seq: int) -> Call[int]:
+    """Delete the text of an event of a room: of a message, a note, an offer or a file;
+    gives the number of the event that says so. One's own, or any as moderator or owner of
+    the room.
+
+    From then on it is shown without its text. NotFound: no such event, or it was deleted
+    before; Unauthorized without the right. Repeating it is harmless.
+    """
+    fields = (check.room(room_id), check.position(room_seq, "room_seq"))
+    return Call(Opcode.CHAT_DELETE, fields, _first)
+
+
 def history(room_id: int, after_seq: int = 0, limit: int = LIST_MAX) -> Call[RoomHistoryResponse]:
     """Events of a room after `after_seq`, ascending, at most 256; none is the end."""
     fields = (check.room(room_id), check.position(after_seq, "after_seq"), check.limit(limit))

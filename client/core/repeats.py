@@ -24,6 +24,7 @@ OF_MEMBERS = frozenset(
 REFUSED_BY_RIGHT = OF_MEMBERS | {
     Opcode.JOIN_ROOM,
     Opcode.ROOM_HISTORY,
+    Opcode.CHAT_DELETE,
     Opcode.ROOM_SET,
     Opcode.ROOM_ROLE,
     Opcode.DEPOSIT,

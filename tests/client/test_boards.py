@@ -23,6 +23,7 @@ from client import (
     Client,
     DirectMessage,
     InsufficientFunds,
+    MessageDeleted,
     NotFound,
     OfferAdded,
     OfferRemoved,
@@ -626,3 +627,21 @@ def test_each_offer_is_paid_once_while_there_are_kills(
         assert sum(balances) == 100_000 * len(traders)
         for each in traders:
             each.close()
+
+
+def test_a_text_is_deleted_by_its_author_or_a_moderator(make_lasting: Make, people: People) -> None:
+    ann, bob = people.enter("ann"), people.enter("bob", make_lasting)
+    room = ann.open_room(name_of_a_room()).room_id
+    for each in (ann, bob):
+        each.join(room)
+    first, second = ann.send(room, "mine"), bob.send(room, "his")
+    with pytest.raises(Unauthorized):
+        bob.delete(room, first.room_seq)
+    assert bob.connected
+    done = ann.delete(room, second.room_seq)
+    assert next_event(bob, MessageDeleted) == MessageDeleted(second.room_seq)
+    with pytest.raises(NotFound):
+        bob.delete(room, second.room_seq)
+    texts = {event.room_seq: event.message for event in bob.history(room).events}
+    assert (texts[first.room_seq], texts[second.room_seq]) == ("mine", "")
+    assert texts[done] == f"deleted {second.room_seq}"

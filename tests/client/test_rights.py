@@ -55,6 +55,7 @@ RIGHTS = [
     calls.transfer_in_room(2, 3, 1),
     calls.set_room(2, "", RoomAccess.PUBLIC),
     calls.mute(2, 3),
+    calls.delete(2, 1),
     calls.board_add(2, 5, "a lamp"),
     calls.board(2),
     calls.board_remove(2, 1),
