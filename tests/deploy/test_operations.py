@@ -19,7 +19,7 @@ def test_what_each_one_more_takes_of_the_region() -> None:
     assert {"accounts", "rooms", "clients", "sessions"} < set(rows)
     default = Layout(DEFAULT_CAPACITIES).size
     for flag, text in rows.items():
-        name = flag.replace("-", "_")
+        name = flag.replace("-", "_").removeprefix("room_")
         count = getattr(DEFAULT_CAPACITIES, name)
         twice = Layout(replace(DEFAULT_CAPACITIES, **{name: 2 * count})).size
         assert int(text.replace(",", "")) == round((twice - default) / count), flag
