@@ -41,7 +41,7 @@ async def show_help(chat: Chat, name: str | None) -> None:
     chat.face.result([f"{found.usage}: {found.about}"])
 
 
-_PLACE = Parameter("ROOM", read_place, "room", rest=True)
+_PLACE = Parameter("ROOM", read_place, "place", rest=True)
 _ANY_ROOM = Parameter("ROOM", read_room, "room", optional=True)
 _USER = Parameter("USER", read_user, "user")
 _AMOUNT = Parameter("AMOUNT", parse_amount)

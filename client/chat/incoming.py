@@ -127,6 +127,7 @@ class Incoming:
                     chat.epochs[push.room_id] = push.epoch
                     for entry in buffer.entries:
                         entry.seq = 0
+                    await chat.look_at(buffer)
                 face.complain(f"room {push.room_id} began anew: what was said before is gone")
             case RoomRefused():
                 if buffer := chat.model.room(push.room_id):
@@ -166,6 +167,7 @@ class Incoming:
         entry = entries.of_event(chat.model, event)
         if isinstance(event, ChatBroadcast):
             self._follow_members(event)
+            chat.model.changed(event, chat.client.user_id)
             self._missed += self._was_missed(event) and entry.sort is Sort.SAID
             if event.from_name in chat.model.ignored and entry.sort is Sort.SAID:
                 return
@@ -211,3 +213,6 @@ class Incoming:
         for event in found:
             self._show(event)
         self._chat.advance(gap.room_id, gap.last_seq)
+        buffer = self._chat.model.room(gap.room_id)
+        if buffer is not None and any(isinstance(event, RoomGap) for event in found):
+            await self._chat.look_at(buffer)

@@ -23,9 +23,11 @@ from client.chat.completing import CommandCompleter
 from client.chat.ends import Interrupted
 from client.chat.line_face import LineFace
 from client.chat.model import Kind
+from client.chat.panes import PLACE_MAX
 from client.chat.person import Chat
 from client.chat.worker import GIVEN_UP, NOT_SENT, Worker
 from client.terminal.style import Style
+from client.terminal.text import fitted
 
 
 class TerminalLines:
@@ -92,7 +94,7 @@ class TerminalLines:
         if self._question:
             return self._question
         active = self._chat.model.active
-        place = "" if active.kind is Kind.PROGRAM else f"[{active.title}] "
+        place = "" if active.kind is Kind.PROGRAM else f"[{fitted(active.title, PLACE_MAX)}] "
         waits = "(waiting) " if self._worker.is_busy and self._chat.outage.is_out else ""
         return f"{waits}{place}> "
 

@@ -15,6 +15,8 @@ class Memory:
         self._path: Final = path
         self.rooms: dict[int, tuple[int, int]] = {}
         """Joined rooms, the last one looked at: epoch, and the number up to which it was shown."""
+        self.names: dict[int, str] = {}
+        """Of the rooms that have a name."""
         self.unsent: list[str] = []
         """What was typed and not sent."""
         if path is not None:
@@ -25,12 +27,13 @@ class Memory:
                 for room, (epoch, seq) in kept["rooms"].items():
                     self.rooms[int(room)] = int(epoch), int(seq)
                 self.unsent = [str(line) for line in kept["unsent"]]
+                self.names = {int(room): str(name) for room, name in kept.get("names", {}).items()}
 
     def save(self) -> None:
         """Write it."""
         if self._path is None:
             return
-        text = json.dumps({"rooms": self.rooms, "unsent": self.unsent})
+        text = json.dumps({"rooms": self.rooms, "names": self.names, "unsent": self.unsent})
         scratch = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         with suppress(OSError):
             descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

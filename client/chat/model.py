@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from client.core.room_events import AccessChanged, RoleChanged, TopicChanged, read_event
+from client.terminal.room_lines import plain_name
 from client.terminal.style import Line, Style
+from libproto.messages import ChatBroadcast, RoomAccess, RoomRole
 
 ENTRIES_MAX: Final = 10_000
 """Lines that a buffer keeps; older ones of a room can be fetched again."""
@@ -64,6 +67,14 @@ class Buffer:
     name: str
     """How a person names it: a room's number, a username, or `chat`."""
     room: int = 0
+    called: str = ""
+    """The name of a room that has one, as its owner wrote it."""
+    topic: str = ""
+    access: RoomAccess = RoomAccess.PUBLIC
+    role: RoomRole = RoomRole.NONE
+    """What this person is in the room."""
+    changes: int = 0
+    """Events that changed the room, of those that came."""
     entries: list[Entry] = field(default_factory=list)
     unread: int = 0
     mentions: int = 0
@@ -79,9 +90,10 @@ class Buffer:
 
     @property
     def title(self) -> str:
+        """What it is called, in the words of others too: to be made harmless where it is shown."""
         match self.kind:
             case Kind.ROOM:
-                return f"room {self.name}"
+                return f"#{self.called}" if self.called else f"room {self.name}"
             case Kind.DIRECT:
                 return f"@{self.name}"
         return self.name
@@ -175,15 +187,22 @@ class Model:
         buffer.unread = buffer.mentions = 0
 
     def named(self, name: str) -> Buffer | None:
-        """The buffer of a name: its place from 1, a room's number like `#7`, a title, a user."""
+        """The buffer of a name: its place from 1, a room's number like `#7`, a title, a user, the
+        name of a room. What somebody has called a room is looked at last."""
         if name.isascii() and name.isdigit() and 0 < int(name) <= len(self.buffers):
             return self.buffers[int(name) - 1]
         wanted = name.lower()
         for buffer in self.buffers:
-            names = {buffer.title.lower(), buffer.name.lower(), f"#{buffer.name}"}
-            if wanted in names and not (wanted.isdigit() and buffer.room):
+            names = {buffer.name.lower()}
+            if buffer.kind is Kind.ROOM:
+                names = {f"room {buffer.name}", f"#{buffer.name}"}
+            elif buffer.kind is Kind.DIRECT:
+                names.add(buffer.title.lower())
+            if wanted in names:
                 return buffer
-        return None
+        wanted = "" if name.startswith("@") else plain_name(name.removeprefix("#"))
+        called = [each for each in self.buffers if each.called]
+        return next((each for each in called if plain_name(each.called) == wanted), None)
 
     def beside(self, step: int) -> Buffer:
         """The buffer so many places further than the active one, round about."""
@@ -256,6 +275,27 @@ class Model:
             if entry.sort in COUNTED | {Sort.PRESENCE} and wanted in searched(entry).casefold():
                 return place
         return None
+
+    # ---- what a room is
+
+    def changed(self, event: ChatBroadcast, own_id: int) -> None:
+        """Follow an event that changes the room, as it came."""
+        buffer = self.room(event.room_id)
+        if buffer is None:
+            return
+        match read_event(event):
+            case TopicChanged(topic):
+                buffer.topic = topic
+            case AccessChanged(access):
+                buffer.access = access
+            case RoleChanged(user_id, role):
+                if user_id == own_id:
+                    buffer.role = role
+                elif role == RoomRole.OWNER and buffer.role == RoomRole.OWNER:
+                    buffer.role = RoomRole.MODERATOR  # who gives a room away becomes that
+            case _:
+                return
+        buffer.changes += 1
 
     # ---- who is there
 

@@ -9,15 +9,19 @@ from typing import Final
 from client.amounts import format_amount
 from client.chat.command import Command
 from client.chat.model import Buffer, Kind, Model
+from client.terminal.room_lines import access_word
 from client.terminal.style import Line, Style
-from client.terminal.text import width_of
+from client.terminal.text import fitted, width_of
 from client.terminal.wrap import wrap
+from libproto.messages import RoomAccess, RoomRole
 
 ROOMS_WIDTH: Final = 18
 MEMBERS_WIDTH: Final = 18
 ROOMS_FROM: Final = 60
 """Columns from which on the rooms are shown; below, they are folded away."""
 MEMBERS_FROM: Final = 80
+PLACE_MAX: Final = 40
+"""Columns of the name that stands before the input line."""
 
 KEYS: Final = (
     ("Enter", "send; Alt-Enter begins another line of the same message"),
@@ -36,9 +40,7 @@ KEYS: Final = (
 )
 
 
-def _cut(text: str, width: int) -> str:
-    """At most so many columns of a name, which is ASCII; an ellipsis shows that it is cut."""
-    return text if width_of(text) <= width else f"{text[: max(0, width - 1)]}\u2026"
+_DOT: Final = " \u00b7 "
 
 
 def rooms(model: Model, width: int = ROOMS_WIDTH) -> list[Line]:
@@ -48,7 +50,8 @@ def rooms(model: Model, width: int = ROOMS_WIDTH) -> list[Line]:
         unread = f" {buffer.unread}" if buffer.unread else ""
         mark = "!" if buffer.mentions else ""
         space = width - len(f"{number} ") - len(unread) - len(mark)
-        name = _cut(buffer.title, space).ljust(space)
+        name = fitted(buffer.title, space)
+        name += " " * (space - width_of(name))
         style = Style.QUIET
         if buffer is model.active:
             style = Style.ACTIVE
@@ -66,22 +69,34 @@ def members(buffer: Buffer, width: int = MEMBERS_WIDTH) -> list[Line]:
     for name in buffer.present():
         is_there = buffer.members[name]
         sign = (Style.MONEY, "\u25cf ") if is_there else (Style.QUIET, "\u25cb ")
-        text = _cut(name, width - 2)
+        text = fitted(name, width - 2)
         found.append([sign, text if is_there else (Style.QUIET, text)])
     return found
 
 
-def title(buffer: Buffer) -> str:
-    """What is looked at, and whether there is more below."""
-    parts = [buffer.title]
+def title(buffer: Buffer, width: int) -> str:
+    """What is looked at, whether there is more below, and of a room the topic: one row, with
+    blanks at its end."""
+    parts = [fitted(buffer.title, width)]
     there = sum(buffer.members.values())
     if buffer.kind is Kind.ROOM:
         parts.append(f"{there} member{'' if there == 1 else 's'}")
+        if buffer.access != RoomAccess.PUBLIC:
+            parts.append(access_word(buffer.access))
+        if buffer.role != RoomRole.NONE:
+            parts.append(f"you are {buffer.role.name.lower()}")
     elif buffer.kind is Kind.DIRECT and buffer.name in buffer.members:
         parts.append("online" if buffer.members[buffer.name] else "offline")
     if buffer.bottom is not None:
         parts.append(f"\u2193 {buffer.unread} more below" if buffer.unread else "\u2193 more below")
-    return " \u00b7 ".join(parts)
+    text = parts[0]
+    for part in parts[1:]:
+        if width_of(text) + len(_DOT) + len(part) <= width:
+            text += f"{_DOT}{part}"
+    left = width - width_of(text) - len(_DOT)
+    if buffer.topic and left > 0:
+        text += f"{_DOT}{fitted(buffer.topic, left)}"
+    return text + " " * (width - width_of(text))  # what has no width needs something behind it
 
 
 def status(model: Model, width: int, *, note: str = "", shows_rooms: bool = True) -> Line:
@@ -118,7 +133,7 @@ def status(model: Model, width: int, *, note: str = "", shows_rooms: bool = True
 
 def _unread(number: int, buffer: Buffer) -> Line:
     style = Style.MENTION if buffer.mentions else Style.PERSON
-    return [(style, f"{number}:{buffer.title} {buffer.unread}")]
+    return [(style, f"{number}:{fitted(buffer.title, ROOMS_WIDTH)} {buffer.unread}")]
 
 
 def help_rows(commands: Sequence[Command], width: int) -> list[Line]:

@@ -24,7 +24,7 @@ from client.chat.room_log import RoomLog
 from client.chat.settings import SETTINGS, Settings
 from client.core.calls import Receipt, RoomReceipt
 from client.core.gaps import Found, read_back, read_range
-from client.errors import CallTimeout, ClientError, ServerBusy, name_req_id
+from client.errors import CallTimeout, ClientError, NotFound, ServerBusy, name_req_id
 from client.terminal import display
 from client.terminal.advice import at_stake, is_unknown
 from client.terminal.arguments import HISTORY_COUNT, TXNS_COUNT
@@ -59,6 +59,8 @@ class Chat:
         self.outage = outage or Outage()
         self.people: set[str] = set()
         """Names seen, for completion."""
+        self.room_names: dict[int, str] = {}
+        """Names of rooms, as far as they are known, for completion."""
         self.log = RoomLog(self.settings, self.face.complain)
         self.inbox = InboxView(
             client, model, face, self.people, position or InboxPosition(), self.lasting, self.log
@@ -189,6 +191,7 @@ class Chat:
         self.model.switch(buffer)
         self.advance(room, joined.last_seq)
         self.epochs[room] = joined.epoch
+        await self.look_at(buffer)
         count = joined.member_count
         self.face.remark(f"joined room {room}{called}, {count} member{'' if count == 1 else 's'}")
         if is_new:
@@ -196,6 +199,37 @@ class Chat:
             await self._show_backlog(buffer)
         await self.meet(room)
         self.on_rooms()
+
+    async def look_at(self, buffer: Buffer) -> None:
+        """Learn what a room is called, and what it is about, where a person is shown it. Where that
+        cannot be now, it stays as it is."""
+        if not self.asks:
+            return
+        with suppress(ClientError):
+            while True:
+                before = buffer.changes
+                info = await self.client.room_info(buffer.room)
+                if before == buffer.changes:  # else what came is perhaps newer than this
+                    break
+            buffer.called, buffer.topic = info.name, info.topic
+            buffer.access, buffer.role = info.access, info.role
+            self.named_room(buffer.room, info.name)
+            self.face.refresh()
+
+    def named_room(self, room: int, name: str) -> None:
+        """The name of a room, which completes from now on; empty: it has none."""
+        self.room_names.pop(room, None)
+        if name:
+            self.room_names[room] = name
+
+    async def learn_rooms(self) -> None:
+        """Learn the names of all rooms. Raises what the calls do."""
+        after = 0
+        while page := await self.client.rooms(after):
+            for room in page:
+                with suppress(NotFound):  # it was closed meanwhile
+                    self.named_room(room.room_id, (await self.client.room_info(room.room_id)).name)
+            after = page[-1].room_id
 
     async def _show_backlog(self, buffer: Buffer) -> None:
         if self.asks and self.settings["backlog"]:
@@ -387,7 +421,7 @@ class Chat:
             for number, buffer in enumerate(self.model.buffers, 1):
                 self.face.result(_buffer_line(number, buffer, buffer is self.model.active))
             return
-        found = self.model.named(name.removeprefix("@"))
+        found = self.model.named(name)
         if found is None:
             user = await self.lasting(lambda: self.client.lookup(name.removeprefix("@")))
             found = self.model.open_direct(user.username)

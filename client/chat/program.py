@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from client.chat.person import Chat
 from client.chat.screen_face import ScreenFace
 from client.chat.script import attend_script
 from client.chat.settings import Settings
+from client.errors import NotFound
 from client.terminal.display import Screen
 from client.terminal.position import InboxPosition
+from client.terminal.room_lines import plain_name
 from client.terminal.style import Style
 
 EXIT_FAILED = 1
@@ -128,9 +131,15 @@ async def _run(chat: Chat, start: Start, attend: Callable[[], Coroutine[Any, Any
 
 async def _rejoin(chat: Chat, memory: Memory) -> None:
     """Join the rooms of the last time, and count what was said in them since."""
-    kept = dict(memory.rooms)
-    for room in kept:
-        await execute(chat, f"/join {room}")
+    kept = {}
+    for room, newest in memory.rooms.items():
+        name = memory.names.get(room, "")
+        number = await _find(chat, room, name) if name else room
+        if number:
+            kept[number] = newest
+            await execute(chat, f"/join {number}")
+        else:
+            chat.face.complain(f"room {name} is not there any more: /join {name} opens it anew")
     for room, (epoch, seq) in kept.items():
         buffer = chat.model.room(room)
         if buffer is None or buffer is chat.model.active or chat.epochs.get(room) != epoch:
@@ -141,6 +150,28 @@ async def _rejoin(chat: Chat, memory: Memory) -> None:
     chat.face.refresh()
 
 
+async def _find(chat: Chat, room: int, name: str) -> int:
+    """The number that the room of a name has now: its number may be another room's, and the name
+    that of another number. 0: there is none."""
+
+    async def is_it(number: int) -> bool:
+        try:
+            info = await chat.lasting(lambda: chat.client.room_info(number))
+        except NotFound:
+            return False
+        return plain_name(info.name) == plain_name(name)
+
+    if await is_it(room):
+        return room
+    after = 0
+    while page := await chat.lasting(partial(chat.client.rooms, after)):
+        for each in page:
+            if await is_it(each.room_id):
+                return each.room_id
+        after = page[-1].room_id
+    return 0
+
+
 def _keep(chat: Chat, memory: Memory) -> None:
     """Keep for the next time what is known now."""
     memory.rooms = {
@@ -148,6 +179,8 @@ def _keep(chat: Chat, memory: Memory) -> None:
         for room in chat.model.rooms
         if room in chat.epochs
     }
+    known = ((room, chat.model.room(room)) for room in memory.rooms)
+    memory.names = {room: buffer.called for room, buffer in known if buffer and buffer.called}
     memory.unsent = chat.unsent
     memory.save()
 

@@ -46,7 +46,7 @@ from client.errors import ClientError
 from client.terminal.advice import explain
 from client.terminal.display import text_of
 from client.terminal.style import Line, Style
-from client.terminal.text import width_of
+from client.terminal.text import fitted, width_of
 from client.terminal.wrap import wrap
 
 INPUT_ROWS: Final = 6
@@ -224,10 +224,9 @@ class ChatScreen:
         )
 
     def _title(self) -> StyleAndTextTuples:
-        text = (
-            "help: F1 goes back" if self.help is not None else panes.title(self.chat.model.active)
-        )
-        return [("", f" {text}"[: self.columns])]
+        if self.help is not None:
+            return [("", " help: F1 goes back"[: self.columns])]
+        return [("", f" {panes.title(self.chat.model.active, max(1, self.columns - 3))} ")]
 
     def _status(self) -> StyleAndTextTuples:
         note = ""
@@ -241,9 +240,10 @@ class ChatScreen:
         )
 
     def _prefix(self, line: int, wrapped: int) -> StyleAndTextTuples:
-        text = self.face.question or f"[{self.chat.model.active.title}] "
+        place = fitted(self.chat.model.active.title, min(panes.PLACE_MAX, self.columns // 2))
+        text = self.face.question or f"[{place}] "
         if line or wrapped:
-            return [("", " " * min(4, len(text)))]
+            return [("", " " * min(4, width_of(text)))]
         return [("class:mention" if self.face.question else "class:place", text)]
 
     def _message_rows(self, width: int, height: int) -> list[Line]:

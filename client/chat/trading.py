@@ -35,6 +35,7 @@ async def list_rooms(chat: Chat) -> None:
                 info = await _info(chat, room.room_id)
             except NotFound:  # it was closed meanwhile
                 continue
+            chat.named_room(room.room_id, info.name)
             chat.face.result(room_lines.room_line(room, info))
         after = page[-1].room_id
 

@@ -24,6 +24,7 @@ FIRST_STRONG_ISOLATE: Final = "\u2068"
 POP_ISOLATE: Final = "\u2069"
 MONEY: Final = "\u00a4"
 """What lines about money begin with, and no text of others can have."""
+ELLIPSIS: Final = "\u2026"
 _COMBINING_MAX: Final = 8  # on one character; more would be drawn over the lines around
 _VARIATIONS: Final = frozenset("\ufe0e\ufe0f")
 _FLAG_LETTERS: Final = range(0x1F1E6, 0x1F200)
@@ -75,6 +76,20 @@ def clusters(text: str) -> Iterator[str]:
         part, marks = char, 0
     if part:
         yield part
+
+
+def fitted(text: str, width: int) -> str:
+    """Return text of others, made harmless, in at most so many columns of one row; an ellipsis
+    shows that it is cut."""
+    parts, used = [*clusters(escape(text))], 0
+    columns = [width_of(part) for part in parts]
+    if sum(columns) <= width:
+        return isolate("".join(parts))
+    count = 0
+    while count < len(parts) and used + columns[count] < width:
+        used += columns[count]
+        count += 1
+    return isolate("".join(parts[:count])) + ELLIPSIS[: max(0, width)]
 
 
 def settled(text: str) -> str:

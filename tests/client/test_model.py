@@ -15,9 +15,9 @@ from client.chat.commands import COMMANDS
 from client.chat.model import ENTRIES_MAX, Buffer, Entry, Kind, Model, Sort
 from client.terminal.display import text_of
 from client.terminal.style import Line, Style
-from client.terminal.text import clusters, escape, settled, width_of
+from client.terminal.text import clusters, escape, fitted, settled, width_of
 from client.terminal.wrap import NARROWEST, wrap
-from libproto.messages import ChatBroadcast, EventKind, RoomGap
+from libproto.messages import ChatBroadcast, EventKind, RoomGap, RoomRole
 
 NOON_US = 1_700_049_600_000_000  # 15 November 2023, 12:00 UTC
 DAY_US = 86_400_000_000
@@ -365,6 +365,61 @@ def test_rooms_with_what_is_unread() -> None:
         "3 room 9          ",
         "4 @a-name-that-is\u2026",
     ]
+
+
+def test_a_room_with_a_name() -> None:
+    """It is called by that, made harmless; another's name for a room shadows nothing."""
+    model = Model("alice")
+    room = model.open_room(65)
+    other = model.open_room(7)
+    direct = model.open_direct("bob")
+    for wanted, name in ((None, "#gold"), (other, "#7"), (direct, "bob"), (direct, "@bob")):
+        assert model.named(name) is wanted
+    for called in ("room 7", "chat", "bob", "@bob", "@zoe"):
+        room.called = called
+        assert model.named(f"#{called}") is room
+    assert model.named("room 7") is other
+    assert model.named("chat") is model.program
+    assert model.named("@zoe") is None, "that is a person"
+    room.called = "\u4f60\u597d \x1b[2J\u05d0 of all that is"
+    for width in range(6, 30):
+        shown = panes.rooms(model, width)[2]
+        assert width_of(text_of(shown)) == width
+        assert escape(text_of(shown)).count("\\u") <= 2, "but for what isolates it"
+        assert "\x1b" not in text_of(shown)
+    for width in range(1, 90):
+        assert width_of(panes.title(room, width)) == width
+    room.topic = "x" * 99
+    assert panes.title(room, 70).rstrip().endswith("xx\u2026")
+
+
+def test_what_changes_a_room() -> None:
+    model = Model("alice")
+    room = model.open_room(65)
+
+    def changed(text: str, kind: int = EventKind.ROOM_CHANGED, number: int = 65) -> None:
+        model.changed(ChatBroadcast(number, 4, NOON_US, kind, 2, "bob", text), 1)
+
+    changed("topic all \x07 gold")
+    changed("access 1")
+    changed("role 1 2")
+    assert (room.topic, room.access, room.role, room.changes) == ("all \x07 gold", 1, 2, 3)
+    for text in ("role 9 5", "topic", "access 9", "deleted 4"):
+        changed(text)
+    changed("topic no", EventKind.MESSAGE)
+    changed("topic no", number=66)
+    assert (room.topic, room.access, room.role) == ("all \x07 gold", 1, 2)
+    changed("role 1 3")
+    changed("role 9 3")
+    assert room.role == RoomRole.MODERATOR, "it was given away"
+
+
+@given(st.text(max_size=30), st.integers(1, 20))
+def test_what_is_fitted_fits(text: str, width: int) -> None:
+    shown = fitted(text, width)
+    assert width_of(shown) <= width
+    plain = shown.strip("\u2068\u2069").replace("\u2069", "")
+    assert escape(plain) == plain
 
 
 def test_the_status_line() -> None:

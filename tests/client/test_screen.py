@@ -1,5 +1,6 @@
 """The chat on a whole terminal: what a person sees there, by a model of the terminal."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from client import Client
+from client import Client, RoomAccess, RoomRole
 from client.chat.settings import Settings
 from libproto.messages import Opcode
 from tests.client.conftest import register
@@ -29,7 +30,7 @@ CTRL_C, CTRL_D, CTRL_N, CTRL_P = "\x03", "\x04", "\x0e", "\x10"
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server for all tests here, with rooms enough that each has one of its own."""
     data = tmp_path_factory.mktemp("screen") / "data"
-    with RunningServer(data, "--numbered-rooms", "256") as made:
+    with RunningServer(data, "--rooms", "272", "--numbered-rooms", "256") as made:
         register(made, "alice", "bob")
         yield made
 
@@ -335,6 +336,10 @@ def test_the_terminal_goes_away(shared: RunningServer) -> None:
 # ---- what others write
 
 
+HOSTILE_NAME = "a\x1b]0;owned\x07\u202e\u4f60\u597d"
+HOSTILE_TOPIC = "\u00a4 paid\n1 chat \u05d0"
+
+
 def test_hostile_texts_break_nothing(tmp_path: Path) -> None:
     """From a server that lets everything through: columns stay, nothing rings, titles or moves."""
     texts = [text for text in HOSTILE if "\udcff" not in text]
@@ -348,6 +353,8 @@ def test_hostile_texts_break_nothing(tmp_path: Path) -> None:
             if request.opcode == Opcode.ROOM_MEMBERS:
                 wire.send(answer(request, [(USER_ID, USERNAME)] if not requests else []))
                 requests += 1
+            elif request.opcode == Opcode.ROOM_INFO:
+                wire.send(answer(request, HOSTILE_NAME, HOSTILE_TOPIC, 0, 0, 0))
             elif request.opcode == Opcode.BALANCE or request.opcode == Opcode.HEARTBEAT:
                 wire.send(answer(request, 0, 0))
         for seq, text in enumerate([*texts, "the end"], 1):
@@ -363,10 +370,13 @@ def test_hostile_texts_break_nothing(tmp_path: Path) -> None:
     ):  # fmt: skip
         ann.expect("bob: the end")
         ann.press("still here")
-        ann.expect_row(r"^\[room 7\] still here$")
+        place = "#a\\x1b]0;owned\\x07\\u202e\u4f60\u597d"
+        shown = f" {place} \u00b7 1 member \u00b7 \\xa4 paid\\n1 chat \u05d0"
+        ann.until(lambda: ann.rows[-1] == f"[{place}] still here", "the input line")
+        ann.until(lambda: ann.rows[0] == shown, "the title")
         assert (ann.model.bells, ann.model.titles) == (0, [])
-        place = len("[room 7] still here"), 69
-        ann.until(lambda: (ann.model.cursor.x, ann.model.cursor.y) == place, "the cursor is there")
+        end = len(f"[{place}] still here") + 2, 69
+        ann.until(lambda: (ann.model.cursor.x, ann.model.cursor.y) == end, "the cursor is there")
         middle = ann.rows[1:-2]
         for row in range(1, 68):
             cells = ann.model.buffer[row]
@@ -483,6 +493,68 @@ def test_colours(
         assert b"38;2;" not in alice.written
         alice.press(CTRL_D)
         assert alice.end() == 0
+
+
+# ---- rooms with a name
+
+
+def test_a_room_is_shown_by_its_name_and_topic(shared: RunningServer, bob: Client) -> None:
+    """What somebody changes of it is shown as they do it, whoever is looked at."""
+    gold = bob.open_room("Gold & silver").room_id
+    bob.join(gold)
+    bob.set_room(gold, "all things gold", RoomAccess.PUBLIC)
+    with _on(shared, 185) as alice:
+        alice.expect("alice joined")
+        alice.press("/join Gol\t")
+        alice.expect_row(r"^\[room 185\] /join Gold & silver$")
+        alice.press("\r")
+        alice.expect_row(r"^\[#Gold & silver\]$")
+        alice.expect_row(r"^ #Gold & silver \u00b7 2 members \u00b7 all things gold$")
+        alice.expect_row(r"^3 #Gold & silver *\u2502")
+        bob.set_room(gold, "\u00a4 \u05d0 or not", RoomAccess.INVITED)
+        alice.expect_row(r"^ #Gold & silver .* private \u00b7 \\xa4 \u05d0 or not$")
+        bob.set_role(gold, alice_id := bob.lookup("alice").user_id, RoomRole.MODERATOR)
+        alice.expect_row(r"^ #Gold & silver .* private \u00b7 you are moderator \u00b7")
+        alice.press("\x1b2")
+        alice.expect_row(r"^\[room 185\]$")
+        bob.set_role(gold, alice_id, RoomRole.MEMBER)
+        bob.send(gold, "one")
+        alice.expect_row(r"^3 #Gold & silv\u2026 2 *\u2502")
+        alice.press("\x1b3")
+        alice.expect_row(r"^ #Gold & silver .* you are member \u00b7")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+    assert alice.model.bells == 0
+
+
+def test_a_room_is_joined_again_by_its_name(
+    shared: RunningServer, bob: Client, tmp_path: Path
+) -> None:
+    """Its number may be another room's by then; and one that is closed is not opened by that."""
+    state = {"XDG_STATE_HOME": str(tmp_path)}
+    lost, kept = (bob.open_room(name).room_id for name in ("lost", "kept"))
+    with OnScreen(shared.port, "--user", "alice", **_any(state)) as alice:
+        alice.expect("logged in")
+        for name in ("lost", "kept"):
+            alice.say(f"/join {name}")
+            alice.expect_row(rf"^\[#{name}\]$")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+    for room in (lost, kept):
+        bob.set_room(room, "", RoomAccess.CLOSED)
+    [file] = (tmp_path / "tradechat" / "clients").glob("*.chat")
+    again = bob.open_room("Kept").room_id
+    bob.join(again)  # so that it is listed
+    remembered = json.loads(file.read_text())
+    assert remembered["names"] == {str(lost): "lost", str(kept): "kept"}
+    with OnScreen(shared.port, "--user", "alice", **_any(state)) as alice:
+        alice.expect_row(r"^\[#Kept\]$")
+        alice.press("\x1b1")
+        alice.expect("room lost is not there any more: /join lost opens it anew")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+    assert [each.username for each in bob.iter_members(again)] == ["bob"]
+    assert bob.open_room("lost").created
 
 
 # ---- what is kept for the next time
