@@ -2,6 +2,7 @@
 and on the screen."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from client.amounts import parse_amount
@@ -136,12 +137,17 @@ def parse(line: str) -> tuple[Command, list[Any]]:
     return command, command.arguments(rest)
 
 
-async def execute(chat: Chat, line: str) -> str:
-    """Do what a line says. What the server refuses is said and noted; a connection that is lost for
-    good is raised. Answers why it was not carried out, or nothing."""
+async def execute(
+    chat: Chat, line: str, action: Callable[[], Awaitable[None]] | None = None
+) -> str:
+    """Do what a line says; action: what it stands for, where it was not typed. What the server
+    refuses is said and noted; a connection that is lost for good is raised. Answers why it was not
+    carried out, or nothing."""
     chat.in_doubt = ""
     try:
-        if line.startswith("/") and not line.startswith("//"):
+        if action is not None:
+            await action()
+        elif line.startswith("/") and not line.startswith("//"):
             command, arguments = parse(line)
             await command.run(chat, *arguments)
         elif line.strip():

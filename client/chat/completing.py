@@ -31,7 +31,9 @@ class CommandCompleter(Completer):
             "place": self._places,
             "user": self._users,
             "command": lambda: BY_NAME,
-            "buffer": lambda: map(_buffer_name, chat.model.buffers),
+            "buffer": lambda: (
+                _buffer_name(each) for each in chat.model.buffers if each.board is None
+            ),
             "setting": lambda: SETTINGS,
         }
 
@@ -92,6 +94,6 @@ class CommandCompleter(Completer):
 def _buffer_name(buffer: Buffer) -> str:
     """What /buffer takes: of a room the name, where it is one word that is shown as it is."""
     if buffer.kind is not Kind.ROOM:
-        return buffer.title
+        return f"@{buffer.name}" if buffer.kind is Kind.DIRECT else buffer.name
     is_word = buffer.called and escape(buffer.called) == "".join(buffer.called.split())
     return f"#{buffer.called}" if is_word else f"#{buffer.name}"

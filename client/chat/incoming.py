@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from client.chat import entries
+from client.chat import board_view, entries
 from client.chat.model import Sort
 from client.chat.person import Chat
 from client.core.gaps import Found
@@ -115,6 +115,7 @@ class Incoming:
                 await chat.learn_names([push])
                 self._show(push)
                 chat.advance(push.room_id, push.room_seq)
+                await board_view.follow(chat, push)
             case RoomGap(room_id=0):
                 await chat.inbox.missed(push)
             case RoomGap():
@@ -128,6 +129,7 @@ class Incoming:
                     for entry in buffer.entries:
                         entry.seq = 0
                     await chat.look_at(buffer)
+                    await board_view.read_again(chat, push.room_id, is_new=True)
                 face.complain(f"room {push.room_id} began anew: what was said before is gone")
             case RoomRefused():
                 if buffer := chat.model.room(push.room_id):
@@ -212,7 +214,10 @@ class Incoming:
         await self._chat.learn_names(found)
         for event in found:
             self._show(event)
+            if isinstance(event, ChatBroadcast):
+                await board_view.follow(self._chat, event)
         self._chat.advance(gap.room_id, gap.last_seq)
         buffer = self._chat.model.room(gap.room_id)
         if buffer is not None and any(isinstance(event, RoomGap) for event in found):
             await self._chat.look_at(buffer)
+            await board_view.read_again(self._chat, gap.room_id)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from client.chat.board import Board
 from client.core.room_events import AccessChanged, RoleChanged, TopicChanged, read_event
 from client.terminal.room_lines import plain_name
 from client.terminal.style import Line, Style
@@ -25,6 +26,7 @@ class Kind(Enum):
 
     PROGRAM = "program"
     ROOM = "room"
+    BOARD = "board"
     DIRECT = "direct"
 
 
@@ -75,6 +77,8 @@ class Buffer:
     """What this person is in the room."""
     changes: int = 0
     """Events that changed the room, of those that came."""
+    board: Board | None = None
+    """What is looked at in a buffer of that kind."""
     entries: list[Entry] = field(default_factory=list)
     unread: int = 0
     mentions: int = 0
@@ -94,6 +98,8 @@ class Buffer:
         match self.kind:
             case Kind.ROOM:
                 return f"#{self.called}" if self.called else f"room {self.name}"
+            case Kind.BOARD:
+                return f"board of {f'#{self.called}' if self.called else f'room {self.name}'}"
             case Kind.DIRECT:
                 return f"@{self.name}"
         return self.name
@@ -142,7 +148,14 @@ class Model:
         return [buffer.room for buffer in self._recent if buffer.kind is Kind.ROOM]
 
     def room(self, room: int) -> Buffer | None:
-        return next((each for each in self.buffers if each.room == room and room), None)
+        return next(
+            (each for each in self.buffers if each.room == room and each.kind is Kind.ROOM), None
+        )
+
+    def board(self, room: int) -> Buffer | None:
+        return next(
+            (each for each in self.buffers if each.room == room and each.kind is Kind.BOARD), None
+        )
 
     def direct(self, name: str) -> Buffer | None:
         return next(
@@ -154,6 +167,14 @@ class Model:
         found = self.room(room)
         return self._put(Buffer(Kind.ROOM, str(room), room)) if found is None else found
 
+    def open_board(self, room: int) -> Buffer:
+        """The buffer of the board of a joined room, made if there is none; it stands behind it."""
+        if (found := self.board(room)) is not None:
+            return found
+        of = self.room(room)
+        called = "" if of is None else of.called
+        return self._put(Buffer(Kind.BOARD, str(room), room, called=called, board=Board()))
+
     def open_direct(self, name: str) -> Buffer:
         """The buffer of a conversation, made if there is none."""
         found = self.direct(name)
@@ -162,8 +183,15 @@ class Model:
     def _put(self, buffer: Buffer) -> Buffer:
         order = [*Kind]
 
-        def place(each: Buffer) -> tuple[int, int, str]:
-            return order.index(each.kind), each.room, each.name
+        def place(each: Buffer) -> tuple[bool, bool, int, int, str]:
+            kind = each.kind
+            return (
+                kind is not Kind.PROGRAM,
+                kind is Kind.DIRECT,
+                each.room,
+                order.index(kind),
+                each.name,
+            )
 
         self.buffers.append(buffer)
         self.buffers.sort(key=place)
@@ -174,6 +202,9 @@ class Model:
         """Take a buffer away; the one that was active before it is active then."""
         if buffer is self.program:
             return
+        board = self.board(buffer.room) if buffer.kind is Kind.ROOM else None
+        if board is not None:
+            self.close(board)
         was_active = buffer is self.active
         self.buffers.remove(buffer)
         self._recent.remove(buffer)
@@ -196,12 +227,14 @@ class Model:
             names = {buffer.name.lower()}
             if buffer.kind is Kind.ROOM:
                 names = {f"room {buffer.name}", f"#{buffer.name}"}
+            elif buffer.kind is Kind.BOARD:
+                names = {f"board of room {buffer.name}"}
             elif buffer.kind is Kind.DIRECT:
                 names.add(buffer.title.lower())
             if wanted in names:
                 return buffer
         wanted = "" if name.startswith("@") else plain_name(name.removeprefix("#"))
-        called = [each for each in self.buffers if each.called]
+        called = [each for each in self.buffers if each.called and each.kind is Kind.ROOM]
         return next((each for each in called if plain_name(each.called) == wanted), None)
 
     def beside(self, step: int) -> Buffer:

@@ -31,6 +31,10 @@ KEYS: Final = (
     ("Ctrl-Home, Ctrl-End", "the oldest that is here; the newest"),
     ("Alt-1 \u2026 Alt-9", "go to a buffer; Ctrl-N and Ctrl-P the next and the one before"),
     ("Alt-A", "go to the buffer with something unread, mentions first"),
+    ("On a board", "Up, Down, PageUp, PageDown move the cursor; / finds a text, alone all again"),
+    ("  t", "pay for the offer under the cursor and take it; asks, and y or n answers"),
+    ("  d", "take an entry of your own off; asks"),
+    ("  q, Esc", "leave the board"),
     ("F1", "this help, and back"),
     ("F2, F3", "fold the rooms, the members away or show them"),
     ("Ctrl-L", "draw the screen anew"),
@@ -79,7 +83,9 @@ def title(buffer: Buffer, width: int) -> str:
     blanks at its end."""
     parts = [fitted(buffer.title, width)]
     there = sum(buffer.members.values())
-    if buffer.kind is Kind.ROOM:
+    if buffer.kind is Kind.BOARD:
+        parts.append("t takes, d drops, / finds, q leaves")
+    elif buffer.kind is Kind.ROOM:
         parts.append(f"{there} member{'' if there == 1 else 's'}")
         if buffer.access != RoomAccess.PUBLIC:
             parts.append(access_word(buffer.access))

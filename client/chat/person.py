@@ -92,10 +92,17 @@ class Chat:
     def room(self) -> int:
         """The room that is looked at. UsageError where none is."""
         buffer = self.model.active
-        if buffer.kind is not Kind.ROOM:
+        if buffer.kind not in (Kind.ROOM, Kind.BOARD):
             raise UsageError("no room is joined: /join ROOM" if not self.model.rooms else
                              "this is not a room: /buffer ROOM goes to one")  # fmt: skip
         return buffer.room
+
+    @property
+    def _room_of_messages(self) -> int:
+        """The same, of messages that are looked at. UsageError."""
+        if self.model.active.kind is Kind.BOARD:
+            raise UsageError("this is a board: q goes to its room")
+        return self.room
 
     # -- lines
 
@@ -144,7 +151,7 @@ class Chat:
         if buffer.kind is Kind.DIRECT:
             await self.message(buffer.name, text)
             return
-        room = self.room
+        room = self._room_of_messages
         with at_stake("message", "/history", self.face):
             sent = await self.lasting(lambda: self.client.send(room, text))
         try:
@@ -271,7 +278,7 @@ class Chat:
 
     async def leave(self, room: int | None) -> None:
         active = self.model.active
-        if room is None and active.kind is Kind.DIRECT:
+        if room is None and active.kind in (Kind.DIRECT, Kind.BOARD):
             self.model.close(active)
             self.face.refresh()
             return
@@ -297,7 +304,7 @@ class Chat:
                         self._names[user] = (await self.client.user_name(user)).username
 
     async def history(self, count: int | None) -> None:
-        room, wanted = self.room, count or HISTORY_COUNT
+        room, wanted = self._room_of_messages, count or HISTORY_COUNT
         buffer = self.model.active
         if self.face.keeps_lines:
             if not await self.fetch_older(buffer, wanted):

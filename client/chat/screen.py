@@ -36,6 +36,7 @@ from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.styles import Style as Look
 
 from client.chat import panes, rows
+from client.chat.board_keys import BoardKeys
 from client.chat.commands import COMMANDS
 from client.chat.completing import CommandCompleter
 from client.chat.model import Buffer, Kind
@@ -156,6 +157,7 @@ class ChatScreen:
             enable_history_search=False,
         )
         self._messages = Rows(self._message_rows)
+        self.board_keys = BoardKeys(chat, face, worker)
         self.app: Application[None] = Application(
             Layout(self._layout(), focused_element=self.input),
             full_screen=True,
@@ -165,7 +167,7 @@ class ChatScreen:
         )
         chat.settings.watch(self._restyle)
         self._looked_at = chat.model.active
-        face.redraw = self._follow
+        face.redraw = self.board_keys.redraw = self._follow
         face.size = lambda: self._messages.size
         face.ring = self._ring
         face.notify = self._notify
@@ -242,6 +244,8 @@ class ChatScreen:
     def _prefix(self, line: int, wrapped: int) -> StyleAndTextTuples:
         place = fitted(self.chat.model.active.title, min(panes.PLACE_MAX, self.columns // 2))
         text = self.face.question or f"[{place}] "
+        if self.board_keys.is_asking:
+            text = "[y/n] " if self.board_keys.is_armed else "\u2026 "
         if line or wrapped:
             return [("", " " * min(4, width_of(text)))]
         return [("class:mention" if self.face.question else "class:place", text)]
@@ -252,6 +256,8 @@ class ChatScreen:
             self.help = max(0, min(self.help, len(found) - height))
             return found[self.help : self.help + height]
         buffer, joins = self.chat.model.active, self.chat.settings["joins"]
+        if buffer.kind is Kind.BOARD:
+            return self.board_keys.rows(width, height)
         waiting = self._waiting_rows(width) if buffer.bottom is None else []
         waiting = waiting[-max(0, height - 1) :]
         found = rows.page(buffer, width, height - len(waiting), joins=joins)
@@ -302,6 +308,7 @@ class ChatScreen:
         if self.face.question:
             self._kept = self.input.document
             self.input.reset()
+            self.board_keys.asked()
         elif self._kept is not None:
             self.input.set_document(self._kept, bypass_readonly=True)
             self._kept = None
@@ -348,6 +355,10 @@ class ChatScreen:
             self.app.invalidate()
             return
         buffer, joins = self.chat.model.active, self.chat.settings["joins"]
+        if buffer.board is not None:
+            buffer.board.move(-step)
+            self.app.invalidate()
+            return
         width, height = self._messages.size
         if rows.scroll(buffer, width, height, step, joins=joins):
             self._fetch(buffer)
@@ -396,5 +407,6 @@ class ChatScreen:
             buffer.members = {buffer.name: bool(found.online)}
 
     def close(self) -> None:
+        self.board_keys.close()
         if self._fetching is not None:
             self._fetching.cancel()

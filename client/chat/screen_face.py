@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from client.chat import entries, rows
 from client.chat.entries import now_us
-from client.chat.model import Buffer, Entry, Model, Sort, remark, wrong
+from client.chat.model import Buffer, Entry, Kind, Model, Sort, remark, wrong
 from client.chat.settings import Settings
 from client.terminal.display import text_of
 from client.terminal.style import Line, Part
@@ -47,7 +47,10 @@ class ScreenFace:
         self._add(Entry(Sort.RESULT, now_us(), line, line))
 
     def money(self, line: Line) -> None:
-        self._add(entries.of_receipt(line))
+        active, entry = self._model.active, entries.of_receipt(line)
+        if active.kind is Kind.BOARD and (room := self._model.room(active.room)):
+            self._model.add(room, entry, is_read=True)  # it stays there
+        self._add(entry)
 
     def remark(self, *line: Part) -> None:
         self._add(remark(now_us(), [*line]))

@@ -19,6 +19,7 @@ def bindings(screen: ChatScreen) -> KeyBindings:
     _add_editing(keys, screen)
     _add_looking(keys, screen)
     _add_ending(keys, screen)
+    _add_board(keys, screen)
     return keys
 
 
@@ -73,6 +74,45 @@ def _add_looking(keys: KeyBindings, screen: ChatScreen) -> None:
         actions["escape", str(digit)] = partial(_go_to, screen, digit - 1)
     for names, action in actions.items():
         keys.add(*names)(partial(_do, action))
+
+
+def _add_board(keys: KeyBindings, screen: ChatScreen) -> None:
+    """While a board is looked at and nothing is typed, keys are not text; while it asks, they are
+    an answer or nothing."""
+    board = screen.board_keys
+    is_list = Condition(lambda: board.is_list and screen.help is None and not screen.input.text)
+    is_asking = Condition(lambda: board.is_asking)
+
+    @keys.add(Keys.Any, filter=is_asking)
+    @keys.add("enter", filter=is_asking)
+    @keys.add("escape", filter=is_asking)
+    @keys.add("up", filter=is_asking)
+    @keys.add("down", filter=is_asking)
+    @keys.add(Keys.BracketedPaste, filter=is_asking)
+    def answer(event: KeyPressEvent) -> None:
+        key = event.key_sequence[0].key
+        board.answer(key.value if isinstance(key, Keys) else key)
+
+    @keys.add(Keys.Any, filter=is_list)
+    @keys.add("enter", filter=is_list)
+    @keys.add(Keys.BracketedPaste, filter=is_list)
+    def nothing(_: KeyPressEvent) -> None:
+        """It is no text here."""
+
+    @keys.add("/", filter=is_list)
+    def find(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("/board find ")
+
+    actions: dict[str, Callable[[], object]] = {
+        "up": lambda: screen.scroll(1),
+        "down": lambda: screen.scroll(-1),
+        "t": board.take,
+        "d": board.drop,
+        "q": board.leave,
+        "escape": board.leave,
+    }
+    for name, action in actions.items():
+        keys.add(name, filter=is_list)(partial(_do, action))
 
 
 def _do(action: Callable[[], object], _: KeyPressEvent) -> None:

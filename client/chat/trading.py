@@ -6,8 +6,9 @@ from functools import partial
 from typing import TypeVar
 
 from client.amounts import format_amount
+from client.chat import board_view
 from client.chat.command import UsageError
-from client.chat.model import Buffer
+from client.chat.model import Buffer, Kind
 from client.chat.person import Chat
 from client.core.calls import RoomInfo
 from client.errors import NotFound
@@ -139,6 +140,10 @@ async def _change(chat: Chat, ask: Callable[[], Awaitable[T]]) -> T:
 async def board(chat: Chat, action: str | None, text: str | None) -> None:
     """Show the board, or do something with it. UsageError."""
     match action, text:
+        case None, _ if chat.face.keeps_lines:
+            await board_view.show(chat)
+        case "find", _ if chat.model.active.kind is Kind.BOARD:
+            await board_view.show(chat, text or "")
         case None, _:
             await _list(chat, "")
         case "find", str():

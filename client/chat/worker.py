@@ -4,7 +4,7 @@ A line waits until those before it are done; it is never lost: what was not sent
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from client.chat.commands import execute
 from client.chat.person import Chat
@@ -16,13 +16,15 @@ NOT_SENT = "not sent"
 PATIENCE_S = 1.0
 """After so long without an answer it is shown that a line waits."""
 
+Action = Callable[[], Awaitable[None]]
+
 
 class Worker:
     """Carries out lines, one after the other."""
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
-        self._lines: asyncio.Queue[str] = asyncio.Queue()
+        self._lines: asyncio.Queue[tuple[str, Action | None]] = asyncio.Queue()
         self._current: asyncio.Task[str] | None = None
         self.waiting: list[str] = []
         """The lines that are not done; the first is being carried out."""
@@ -31,10 +33,11 @@ class Worker:
         self.on_done: Callable[[str, str], object] = lambda _, __: None
         """Called with a line that is done, and why it was not carried out, if so."""
 
-    def put(self, text: str) -> None:
-        """Carry this out after the others."""
+    def put(self, text: str, action: Action | None = None) -> None:
+        """Carry this out after the others. action: what the text stands for, if it is one line
+        that was not typed."""
         self.waiting.append(text)
-        self._lines.put_nowait(text)
+        self._lines.put_nowait((text, action))
 
     @property
     def unsent(self) -> list[str]:
@@ -59,9 +62,9 @@ class Worker:
     async def run(self) -> None:
         """Carry out what is put in, until the chat has ended; what execute raises is raised."""
         while not self._chat.ended:
-            text = await self._lines.get()
+            text, action = await self._lines.get()
             for line in await self._split(text):
-                await self._execute(line)
+                await self._execute(line, action)
             if self.waiting:
                 del self.waiting[0]
             self._lines.task_done()
@@ -87,8 +90,8 @@ class Worker:
         self.on_done(text, NOT_SENT)
         return []
 
-    async def _execute(self, line: str) -> None:
-        self._current = asyncio.ensure_future(execute(self._chat, line))
+    async def _execute(self, line: str, action: Action | None) -> None:
+        self._current = asyncio.ensure_future(execute(self._chat, line, action))
         try:
             done, _ = await asyncio.wait({self._current}, timeout=PATIENCE_S)
             if not done:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from client import Client, RoomAccess, RoomRole
+from client.amounts import format_amount
 from client.chat.settings import Settings
 from libproto.messages import Opcode
 from tests.client.conftest import register
@@ -555,6 +556,142 @@ def test_a_room_is_joined_again_by_its_name(
         assert alice.end() == 0
     assert [each.username for each in bob.iter_members(again)] == ["bob"]
     assert bob.open_room("lost").created
+
+
+# ---- boards
+
+UP, DOWN, ESCAPE = "\x1b[A", "\x1b[B", "\x1b"
+
+
+def _balance(client: Client) -> int:
+    return client.balance().balance
+
+
+def test_a_board_is_looked_at_and_an_offer_taken(shared: RunningServer, bob: Client) -> None:
+    """It follows what others do; money is moved by a yes alone; the receipt is shown."""
+    with Client(port=shared.port) as alice_:
+        alice_.login("alice", PASSWORD)
+        alice_.deposit(10_000)
+        before = _balance(alice_)
+    bob.join(186)
+    lamp = bob.board_add(186, 250, "a lamp").entry_id
+    with _on(shared, 186) as alice:
+        alice.expect("alice joined")
+        alice.say("/board")
+        alice.expect_row(rf"\u2502> #{lamp} +2\.50 bob +now a lamp")
+        alice.expect_row(r"^ board of room 186 \u00b7 t takes")
+        chair = bob.board_add(186, 1000, "a Chair \u05d0\u05d1").entry_id
+        note = bob.board_add(186, 0, "at noon").entry_id
+        alice.expect_row(rf"  #{note} +note bob +now at noon")
+        alice.press(DOWN)
+        alice.expect_row(rf"> #{chair} +10\.00 bob")
+        alice.press(DOWN + DOWN + "t")
+        alice.expect(f"#{note} is a note, which has no price")
+        alice.press(UP + "t")
+        alice.expect(f"pay bob 10.00 and take #{chair}?")
+        alice.expect_row(r"^\[y/n\]$")
+        alice.press("n")
+        alice.expect("nothing was")
+        alice.press("t")
+        alice.expect_row(r"^\[y/n\]$")
+        alice.press("y")
+        alice.expect(f"took #{chair} for 10.00, balance {format_amount(before - 1000)}")
+        alice.expect_gone("a Chair")
+        alice.press("/CHA\r")
+        alice.expect("0 of 2 entries with CHA")
+        alice.press("/LAM\r")
+        alice.expect("1 of 2 entries with LAM")
+        alice.expect_row(rf"> #{lamp} ")
+        alice.press("/\r")
+        alice.expect_row(r"\u25022 entries")
+        bob.board_remove(186, lamp)
+        alice.expect_row(rf"bob took #{lamp} off the board")
+        alice.expect_row(rf"> #{note} ")
+        alice.press("/\x15")
+        alice.press("/")
+        alice.expect_row(r"\] /board find$")
+        alice.press("\x7f" * 11 + "offer 1.25 mine\r")
+        own = alice.expect_row(r"  #\d+ +1\.25 alice +now mine")
+        assert own
+        alice.press(DOWN + "d")
+        alice.expect("off the board? mine")
+        alice.expect_row(r"^\[y/n\]$")
+        alice.press("y")
+        alice.expect_row(r"\u25021 entry$")
+        alice.press(ESCAPE)
+        alice.expect_row(r"^\[room 186\]$")
+        alice.expect(f"took #{chair} for 10.00, balance")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+    assert [entry.entry_id for entry in bob.iter_board(186)] == [note]
+
+
+def test_an_offer_that_somebody_else_takes_meanwhile(shared: RunningServer, bob: Client) -> None:
+    with Client(port=shared.port) as cid:
+        cid.register("cid", PASSWORD)
+        cid.login("cid", PASSWORD)
+        cid.deposit(500)
+        cid.join(187)
+        bob.join(187)
+        lamp = bob.board_add(187, 250, "a lamp").entry_id
+        with _on(shared, 187) as alice:
+            alice.expect("alice joined")
+            alice.say("/board")
+            alice.expect_row(rf"> #{lamp} ")
+            alice.press("t")
+            alice.expect_row(r"^\[y/n\]$")
+            cid.board_take(187, lamp, 250)
+            alice.expect(f"cid took #{lamp} of bob for 2.50")
+            alice.press("y")
+            alice.expect(f"cid has taken #{lamp} meanwhile: nothing was done")
+            alice.press("q")
+            alice.expect_row(r"^\[room 187\]$")
+            alice.press(CTRL_D)
+            assert alice.end() == 0
+        assert _balance(cid) == 250
+
+
+@pytest.mark.parametrize("is_bracketed", [False, True])
+def test_nothing_that_is_pasted_moves_money(
+    shared: RunningServer, bob: Client, is_bracketed: bool
+) -> None:
+    """Whether the terminal says that it is pasted, or its keys come one after the other."""
+    room = 188 + is_bracketed
+    bob.join(room)
+    with Client(port=shared.port) as rich:
+        rich.login("alice", PASSWORD)
+        rich.deposit(10_000)
+        before = _balance(rich)
+    lamp = bob.board_add(room, 250, "a lamp").entry_id
+    with _on(shared, room) as alice:
+        alice.expect("alice joined")
+        alice.say("/board")
+        alice.expect_row(rf"> #{lamp} ")
+        for text in ("ty", "tyyyyy\ry\r", "/take 1\ry\r", f"t\x15/take {lamp}\ry\ry"):
+            alice.press(f"\x1b[200~{text}\x1b[201~" if is_bracketed else text)
+        asked = f"pay bob 2.50 and take #{lamp}?"
+
+        def look() -> bool:
+            if asked not in alice.text:
+                alice.press("t")  # what was pasted may be under way, and then it is nothing
+            return asked in alice.text
+
+        alice.until(look, "it is asked")
+        alice.press("yyyy")
+        alice.press("\x1b[200~y\x1b[201~")
+        alice.expect_row(r"^\[y/n\]$")
+        alice.press("\x1b[200~y\x1b[201~")
+        alice.expect_row(r"^\u2026$")
+        alice.expect_row(r"^\[y/n\]$")
+        bob.send(room, "all this time")
+        assert [entry.entry_id for entry in bob.iter_board(room)] == [lamp]
+        alice.press("n")
+        alice.expect("nothing was")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+    with Client(port=shared.port) as rich:
+        rich.login("alice", PASSWORD)
+        assert _balance(rich) == before
 
 
 # ---- what is kept for the next time
