@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from libproto.messages import MESSAGES, Flag, Opcode
 from server.core.stats import served, totals
 from server.region.counters import INDEX, ROWS
 from server.region.region import Region
-from tests.helpers.server import RunningServer
+from tests.helpers.server import RunningServer, wait_until
 
 DEADLINE_S = 60.0
 PASSWORD = "correct horse"  # noqa: S105 - of users that live as long as a test
@@ -253,11 +254,18 @@ def registration(
     return username, SALT, iterations, stored, scram.server_key(salted)
 
 
+def stop(pid: int) -> None:
+    """Stop a process, and wait until it does nothing any more: the signal may take a moment."""
+    assert pid > 0, "0 would be this process and all of its group"
+    os.kill(pid, signal.SIGSTOP)
+    stat = Path(f"/proc/{pid}/stat")
+    wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] in "TZ", "it is stopped")
+
+
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
     """Stop a process for a while, as a busy machine may. Only an idle one: it holds no lock."""
-    assert pid > 0, "0 would be this process and all of its group"
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     try:
         yield
     finally:

@@ -23,7 +23,7 @@ from server.admin.web.server import STUCK_S, AdminServer
 from server.exits import Exit
 from tests.helpers import leaks
 from tests.helpers.server import RunningServer, StartServer, lasting_port, wait_until
-from tests.helpers.wire import Lobby, frozen
+from tests.helpers.wire import Lobby, frozen, stop
 
 WAIT_S = 30.0
 
@@ -139,7 +139,7 @@ def test_one_that_hangs_is_replaced(start_server: StartServer) -> None:
     pid, later = admin.pid(), time.monotonic() + timeout_s + 2
     wait_until(lambda: time.monotonic() > later, "it might have been taken for one that hangs")
     assert admin.pid() == pid, admin.server.log_text()
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     assert admin.get("/health").status in (200, 503)
     assert admin.pid() != pid
     lines = map(json.loads, admin.server.log_text().splitlines())
