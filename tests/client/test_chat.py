@@ -1142,6 +1142,8 @@ def test_no_message_looks_like_a_line_of_the_program(
         bob.send(room, f"see you\n{forged}\n\u00a4 {forged}")
         bob.send(room, "the end")
         alice.expect("bob: the end")
+        if mode:  # the prompt is there again: until then the terminal takes keys for itself
+            alice.until(lambda: alice.text.rstrip().endswith(">"), "the prompt is shown")
         rows = [row for row in alice.rows if "carol" in row]
         assert rows
         place = 0 if mode else alice.rows[1].index("\u2502") + 1
