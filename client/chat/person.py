@@ -198,9 +198,9 @@ class Chat:
         self.model.switch(buffer)
         self.advance(room, joined.last_seq)
         self.epochs[room] = joined.epoch
-        await self.look_at(buffer)
         count = joined.member_count
         self.face.remark(f"joined room {room}{called}, {count} member{'' if count == 1 else 's'}")
+        await self.look_at(buffer)  # after it: what happens in the room meanwhile is shown below
         if is_new:
             buffer.older = joined.last_seq
             await self._show_backlog(buffer)

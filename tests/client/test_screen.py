@@ -676,10 +676,13 @@ def test_nothing_that_is_pasted_moves_money(
                 alice.press("t")  # what was pasted may be under way, and then it is nothing
             return asked in alice.text
 
+        def waits() -> bool:
+            return look() and "[y/n]" in alice.rows
+
         alice.until(look, "it is asked")
         alice.press("yyyy")
         alice.press("\x1b[200~y\x1b[201~")
-        alice.expect_row(r"^\[y/n\]$")
+        alice.until(waits, "a yes would count")
         alice.press("\x1b[200~y\x1b[201~")
         alice.expect_row(r"^\u2026$")
         alice.expect_row(r"^\[y/n\]$")
