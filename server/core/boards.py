@@ -83,9 +83,9 @@ class Boards:
 
     def _read(self, slot: int, entry: int) -> Offer | None:
         words, at = self._words, self._offers.at(slot)
-        room, opened, time, user, price = words[at + 1 : at + 6].tolist()
+        room, opened, time, user, price, size = words[at + 1 : at + 7].tolist()
         first = self._offers.at(slot, "text") * WORD
-        text = bytes(self._bytes[first : first + TEXT_MAX]).rstrip(b"\0")
+        text = bytes(self._bytes[first : first + min(size, TEXT_MAX)])
         if words[at] != entry or not self._counts(room, opened):
             return None
         return Offer(entry, room, time, user, price, text)
@@ -134,7 +134,8 @@ class Boards:
         at, first = self._offers.at(slot), self._offers.at(slot, "text") * WORD
         words[at] = 0
         opened = self._rooms.opened(offer.room)
-        for place, value in enumerate((offer.room, opened, offer.time, offer.user, offer.price), 1):
+        values = offer.room, opened, offer.time, offer.user, offer.price, len(offer.text)
+        for place, value in enumerate(values, 1):
             words[at + place] = value
         self._bytes[first : first + TEXT_MAX] = offer.text.ljust(TEXT_MAX, b"\0")
         words[at] = offer.entry  # the commit word
@@ -155,8 +156,8 @@ class Boards:
         """An offer that is still on its board has no text any more; 0: of none."""
         slot = self._slot_of(entry)
         if slot >= 0:
-            first = self._offers.at(slot, "text") * WORD
-            self._bytes[first : first + TEXT_MAX] = bytes(TEXT_MAX)
+            # One word: who reads without a lock finds all of the text, or none.
+            self._words[self._offers.at(slot, "text_size")] = 0
 
     def recount(self) -> None:
         """How many offers each room has, anew. For a repair, and for a new region."""

@@ -57,6 +57,8 @@ _MONEY: Final = OFFSETS[RecordKind.OFFER_TAKEN]
 _CHANGE: Final = Struct(f"={CHANGE_WORDS - 1}Q")
 _TAKEN: Final = Struct(f"={MONEY_WORDS - 1}Q")
 _US: Final = 1_000_000
+_RULE: Final = (RoomRole.OWNER, RoomRole.MODERATOR)
+"""Roles that have a say over others, and over what they have written."""
 assert list(_AT)[4:] == [
     "user", "subject", "value", "detail", "text_size", "again", "until", "client_id", "req_id",
     "client_slot", "room", "room_seq", "event", "digest",
@@ -242,7 +244,7 @@ class Changes:
                 return self._again(found)
             role = self._check_named(room, session.user)
             now_access = self._rooms.access(room)
-            if role not in (RoomRole.OWNER, RoomRole.MODERATOR):
+            if role not in _RULE:
                 raise NotAllowed("only its owner and moderators change a room")
             if access != now_access and role != RoomRole.OWNER:
                 raise NotAllowed("only its owner changes the access of a room")
@@ -277,11 +279,11 @@ class Changes:
             if found is not None:
                 return self._again(found)
             own = self._check_named(room, session.user)
-            if own not in (RoomRole.OWNER, RoomRole.MODERATOR):
+            if own not in _RULE:
                 raise NotAllowed("only its owner and moderators give roles in a room")
             if own == RoomRole.MODERATOR:
                 below = self._rooms.standing(room, user).below
-                if below in (RoomRole.OWNER, RoomRole.MODERATOR):
+                if below in _RULE:
                     raise NotAllowed("a moderator has no say over its owner and moderators")
                 if role in (RoomRole.MODERATOR, RoomRole.OWNER):
                     raise NotAllowed("only its owner makes moderators, or gives the room away")
@@ -290,9 +292,9 @@ class Changes:
             if role == RoomRole.OWNER:
                 if self._rooms.owned(user) >= OWNED_MAX:
                     raise LimitReached(f"the user owns {OWNED_MAX} rooms, and nobody owns more")
-                self._rooms.has_place_for(room, session.user)
+                self._rooms.check_place_for(room, session.user)
             elif role != RoomRole.NONE:
-                self._rooms.has_place_for(room, user)
+                self._rooms.check_place_for(room, user)
             change = _Change(
                 RecordKind.ROOM_ROLE, room, EventKind.ROOM_CHANGED, user, role, seconds,
                 digest=seconds,
@@ -325,7 +327,7 @@ class Changes:
                 self._rooms.check_join(room, session.user)
             if author != session.user:
                 role = self._rooms.standing(room, session.user).role
-                if role not in (RoomRole.OWNER, RoomRole.MODERATOR):
+                if role not in _RULE:
                     raise NotAllowed("only its author and moderators delete a text")
             self._deletions.check_place()
             # Nothing keeps a request's outcome: to ask for it twice does no harm.
@@ -378,7 +380,7 @@ class Changes:
             offer = self._offer(room, entry)
             if offer.user != session.user:
                 role = self._rooms.standing(room, session.user).role
-                if role not in (RoomRole.OWNER, RoomRole.MODERATOR):
+                if role not in _RULE:
                     raise NotAllowed("only its owner and moderators remove an entry")
             change = _Change(RecordKind.OFFER_REMOVED, room, EventKind.OFFER_REMOVED, value=entry)
             return self._make(session, [change], req_id, now)

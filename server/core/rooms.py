@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from libproto.messages import RoomAccess, RoomRole
 from server.core.errors import NoSuchRoom, NotAllowed, TableFull
+from server.core.table import Table
 from server.region.layout import NAME_MAX, WORD
 from server.region.records import OFFSETS, TEXT_MAX, RecordKind
 from server.region.region import Region
@@ -79,7 +80,9 @@ class Rooms:
         self._rooms, self._roles = layout["rooms"], layout["roles"]
         self._epoch: Final = region.header.index("epoch")
         self._durable: Final = region.events.index("durable")
-        self._probes: Final = region.log.index("role_probes")
+        self._table: Final = Table(
+            region, self._roles, region.log.index("role_probes"), self._is_free
+        )
         offsets = self._rooms.offsets
         self._opened, self._access = offsets["opened"], offsets["access"]
         self._owner = offsets["owner"]
@@ -220,12 +223,17 @@ class Rooms:
     def check_inside(self, room: int, user: int) -> None:
         """Whether a user who has joined a room is still in it: a ban, and a closing, are complete
         with their record, though the leave comes later. NotAllowed."""
-        if not self._words[self._at(room) + self._opened]:
-            return
-        if not self.is_open(room):
-            raise NotAllowed("the room is closed")
-        if self.standing(room, user).role == RoomRole.BANNED:
-            raise NotAllowed("you are banned from the room")
+        if why := self._why_outside(room, user):
+            raise NotAllowed(why)
+
+    def _why_outside(self, room: int, user: int) -> str:
+        """Why a user who has joined a room is not in it any more; empty: it is."""
+        if self.opened(room):
+            if not self.is_open(room):
+                return "the room is closed"
+            if self.standing(room, user).role == RoomRole.BANNED:
+                return "you are banned from the room"
+        return ""
 
     def check_speak(self, room: int, user: int) -> None:
         """Whether a user who has joined a room may write in it. NotAllowed."""
@@ -235,56 +243,27 @@ class Rooms:
 
     def may_stay(self, room: int, user: int, opened: int) -> bool:
         """May a user who has joined the room, as it was opened then, still be in it?"""
-        if self.opened(room) != opened:
-            return False
-        return not opened or (
-            self.is_open(room) and self.standing(room, user).role != RoomRole.BANNED
-        )
+        return self.opened(room) == opened and not self._why_outside(room, user)
 
     def _role_at(self, room: int, user: int) -> int:
         """The word of what is known of a user's role; 0: nothing."""
-        words, roles, key = self._words, self._roles, room << 32 | user
         opened = self.opened(room)
-        if not opened:
-            return 0
-        place = self.first_place(room, user)
-        for _ in range(words[self._probes]):
-            at = roles.base + place * roles.stride
-            if not words[at]:
-                return 0
-            if words[at] == key:
-                return at if words[at + 1] == opened else 0
-            place = (place + 1) % roles.records
-        return 0
+        at = self._table.find(room << 32 | user) if opened else 0
+        return at if at and self._words[at + 1] == opened else 0
 
     def first_place(self, room: int, user: int) -> int:
         """Where a role of a user is looked for first."""
-        # By the high bits: the low ones of the product are those of the user alone.
-        return ((room << 32 | user) * _GOLDEN & _MASK) * self._roles.records >> 64
+        return self._table.first_place(room << 32 | user)
 
     def _is_free(self, at: int) -> bool:
         """May the place of a role be used for another?"""
         words = self._words
         return not words[at + 2] or words[at + 1] != self.opened(words[at] >> 32)
 
-    def has_place_for(self, room: int, user: int) -> int:
-        """The word of the place where a role of a user stands or may stand. TableFull."""
-        words, roles, key = self._words, self._roles, room << 32 | user
-        place, found = self.first_place(room, user), 0
-        for probe in range(roles.records):
-            at = roles.base + place * roles.stride
-            if words[at] == key:  # one that is nearer may have come free since
-                return at
-            if not words[at]:
-                return found or at
-            if not found and self._is_free(at):
-                found = at
-            if found and probe >= words[self._probes]:  # none stands farther on
-                return found
-            place = (place + 1) % roles.records
-        if not found:
+    def check_place_for(self, room: int, user: int) -> None:
+        """TableFull, unless a role of a user stands somewhere, or may."""
+        if not self._table.place_for(room << 32 | user):
             raise TableFull("room_roles")
-        return found
 
     # ---- changes, under the log and event locks
 
@@ -328,14 +307,7 @@ class Rooms:
         words = self._words
         if role == RoomRole.NONE and not self._role_at(room, user):
             return
-        at = self.has_place_for(room, user)
-        if words[at] != room << 32 | user:
-            place = (at - self._roles.base) // self._roles.stride
-            probes = (place - self.first_place(room, user)) % self._roles.records + 1
-            if probes > words[self._probes]:  # first, or it would not be found there
-                words[self._probes] = probes
-            words[at + 2] = 0
-            words[at] = room << 32 | user
+        at = self._table.claim(room << 32 | user, 2)
         words[at + 3] = until
         words[at + 2] = below << 8 | role
         words[at + 1] = self.opened(room)

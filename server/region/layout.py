@@ -475,6 +475,7 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("time", "when it was added", Kind.TIME),
             Field("user", "its owner"),
             Field("price", "minor units; 0: a note"),
+            Field("text_size", "bytes; 0: it was deleted"),
             Field("text", "zero-padded", Kind.TEXT, TEXT_MAX // WORD),
         ),
         aligned=False,

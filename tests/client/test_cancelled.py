@@ -26,6 +26,7 @@ from client import AsyncClient, CallTimeout, ChatBroadcast, Client, Receipt, Use
 from client.core.gaps import Found
 from tests.client.conftest import LoopFactory, register
 from tests.client.peer import PASSWORD
+from tests.client.turns import turn
 from tests.helpers.server import RunningServer
 
 NAMES = ("alice", "bob", "carol")
@@ -145,7 +146,7 @@ class Cancelling(RuleBasedStateMachine):
 
     async def _turn(self, turns: int) -> None:
         for _ in range(turns):
-            await asyncio.sleep(0)
+            await turn()
 
     @precondition(lambda self: self.pending)
     @rule(which=st.integers(0, PENDING_MAX), turns=st.integers(0, 3))

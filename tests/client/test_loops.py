@@ -295,10 +295,9 @@ def test_the_end_at_every_turn_of_reconnecting(new_loop: NewLoop, how: str) -> N
             await client.connect()
             await client.login(USERNAME, PASSWORD)
             task = asyncio.create_task(client.balance())
-            while not client.reconnecting:
-                await asyncio.sleep(0)
+            await until(lambda: client.reconnecting)
             for _ in range(turns):
-                await asyncio.sleep(0)
+                await turn()
             if how == "cancel":
                 for each in asyncio.all_tasks() - {asyncio.current_task()}:
                     each.cancel()
@@ -318,8 +317,7 @@ def test_a_reconnection_that_was_cancelled_is_told(new_loop: NewLoop) -> None:
         await client.connect()
         await client.login(USERNAME, PASSWORD)
         going.set()
-        while not client.reconnecting:
-            await asyncio.sleep(0)
+        await until(lambda: client.reconnecting)
         for each in asyncio.all_tasks() - {asyncio.current_task()}:
             each.cancel()
         with pytest.raises(ConnectionLost, match="reconnecting was cancelled"):
@@ -349,7 +347,7 @@ def test_close_ends_a_connect_under_way(new_loop: NewLoop) -> None:
     async def main(port: int) -> None:
         client = AsyncClient("no-such-host.invalid", port)
         task = asyncio.create_task(client.connect(timeout_s=WAIT_S))
-        await asyncio.sleep(0)
+        await turn()
         with pytest.raises(MisuseError, match="being connected"):
             await client.connect()
         await client.close()
@@ -398,13 +396,13 @@ def test_a_call_that_is_cancelled_before_it_is_sent_is_not_sent(new_loop: NewLoo
         connection: Any = client._session.connection
         while not connection._link.full:
             asked.append(asyncio.create_task(client.lookup("x" * 60_000)))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            await turn()
+            await turn()
         deposits = [asyncio.create_task(client.deposit(1)) for _ in range(3)]
-        await asyncio.sleep(0)
+        await turn()
         for task in deposits[:2]:
             task.cancel()
-        await asyncio.sleep(0)
+        await turn()
         read_on.set()
         await asyncio.gather(*asked, deposits[2])
         assert opcodes.count(Opcode.DEPOSIT) == 1
