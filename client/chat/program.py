@@ -217,7 +217,7 @@ def _until_signal() -> Iterator[asyncio.Future[int]]:
         yield signalled
     finally:
         signalled.cancel()
-        with suppress(NotImplementedError):
+        with suppress(NotImplementedError):  # likewise
             for number in numbers:
                 loop.remove_signal_handler(number)
 
