@@ -11,7 +11,7 @@ from struct import Struct
 from typing import Final
 
 from libproto.messages import EventKind
-from server.core.errors import TableFull
+from server.core.errors import EventsFull
 from server.region import machine
 from server.region.layout import DELETIONS
 from server.region.region import Region
@@ -86,7 +86,6 @@ class Deletions:
         self.count_at: Final = region.events.index("deletions")
         """The word that counts them: where it has changed, there are more."""
         self._head = region.events.index("head")
-        self._durable = region.events.index("durable")
         self._ring = region.layout.capacities.event_ring
         self._reached = region.archive.index("reached")
         self._archive_pid = region.archive.index("pid")
@@ -123,15 +122,15 @@ class Deletions:
     # ---- under the event lock
 
     def check_place(self) -> None:
-        """TableFull, unless there is a place for one more: the one that stands there is needed no
-        longer when the ring has gone past it, and the archive knows of it."""
+        """EventsFull, unless there is a place for one more: the one that stands there is needed no
+        longer when the ring has moved past its event, and the archive has come to it."""
         words = self._view
         event = words[self._table.at(words[self.count_at] % DELETIONS)]
         if not event:
             return
         reached = words[self._reached] if words[self._archive_pid] else event
         if event + self._ring > words[self._head] or event > reached:
-            raise TableFull("event_ring", retry_after_ms=1000)
+            raise EventsFull
 
     def add(self, room: int, seq: int, event: int) -> None:
         """Note it. event: the one that deletes it. Again without harm, before another is noted."""

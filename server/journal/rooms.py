@@ -10,7 +10,7 @@ from server.core.rooms import plain
 from server.journal.errors import Inconsistent
 from server.journal.format import BatchKind
 from server.region.layout import NAME_MAX
-from server.region.records import OFFSETS, TEXT_MAX, TEXTS_MAX, RecordKind
+from server.region.records import OFFSETS, TEXT_BYTES, TEXT_MAX, TEXTS_MAX, RecordKind
 
 _AT: Final = OFFSETS[RecordKind.ROOM_OPENED]
 _TXN, _KIND, _TIME, _USER = (_AT[name] for name in ("txn_id", "kind", "time", "user"))
@@ -131,7 +131,7 @@ class NamedRooms:
     def _take_text(self, txn: int, size: int) -> bytes:
         text = b"".join(self._text)
         self._text = []
-        if size > TEXT_MAX or len(text) - size not in range(128) or any(text[size:]):
+        if size > TEXT_MAX or len(text) - size not in range(TEXT_BYTES) or any(text[size:]):
             raise Inconsistent(txn, f"a text of {size} bytes is not there")
         return text[:size]
 
