@@ -17,11 +17,15 @@ from libproto.fields import Body, fields_of
 from libproto.framing import KNOWN_FLAGS, PREFIX, Decoder, Fault, Frame, checksum
 from libproto.messages import (
     BY_OPCODE,
+    CHUNK_MAX,
+    FILE_NAME_MAX,
+    FILES_WAITING_MAX,
     HEADER_LEN,
     KEY_LEN,
     LIST_MAX,
     MAGIC,
     MAX_BALANCE,
+    MEDIA_TYPE_MAX,
     MESSAGES,
     MIN_ITERATIONS,
     NONCE_LEN,
@@ -29,6 +33,8 @@ from libproto.messages import (
     PUBLIC_KEY_LEN,
     RESERVED,
     SALT_LEN,
+    SHA256_LEN,
+    URL_MAX,
     USERNAME_PATTERN,
     VERSION,
     Capability,
@@ -248,7 +254,8 @@ _STATUS_MEANINGS = {
     Status.ERR_CHECKSUM_FAIL: "the checksum does not match; the frame was dropped",
     Status.ERR_UNAUTHORIZED: "not logged in, wrong proof, not a member of the room, "
     "or the session was superseded",
-    Status.ERR_NOT_FOUND: "no such room or user; LEAVE_ROOM of a room that was not joined",
+    Status.ERR_NOT_FOUND: "no such room, user, offer, text or file; "
+    "LEAVE_ROOM of a room that was not joined",
     Status.ERR_INSUFFICIENT_FUNDS: "the balance is below the amount",
     Status.ERR_SERVER_BUSY: "overload, rate limit, or shutting down; `retry_after_ms` says when "
     "to try again",
@@ -333,6 +340,12 @@ def _parts() -> dict[str, str]:
         "max_balance": f"{MAX_BALANCE}",
         "client_name_max": f"{CLIENT_NAME_MAX}",
         "reserved_names": ", ".join(f"`{name}`" for name in RESERVED_NAMES),
+        "chunk_max": f"{CHUNK_MAX}",
+        "sha256_len": f"{SHA256_LEN}",
+        "file_name_max": f"{FILE_NAME_MAX}",
+        "media_type_max": f"{MEDIA_TYPE_MAX}",
+        "url_max": f"{URL_MAX}",
+        "files_waiting_max": f"{FILES_WAITING_MAX}",
         "outcome_window": f"{OUTCOME_WINDOW}",
         "outcome_window_less_one": f"{OUTCOME_WINDOW - 1}",
         "event_kinds": ", ".join(f"{kind.value} {kind.name.lower()}" for kind in EventKind),

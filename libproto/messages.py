@@ -32,6 +32,15 @@ KEY_LEN = 32
 SALT_LEN = 16
 MIN_ITERATIONS = 4096
 PUBLIC_KEY_LEN = 32
+CHUNK_MAX = 60 * 1024
+"""Bytes of a file in one FILE_PUT or one answer to FILE_GET."""
+SHA256_LEN = 32
+FILE_NAME_MAX = 128
+"""Bytes of UTF-8 of the name of a file."""
+MEDIA_TYPE_MAX = 64
+URL_MAX = 2048
+FILES_WAITING_MAX = 16
+"""Requests of one connection for files and for older histories that wait; one more is refused."""
 
 
 class Flag(IntFlag):
@@ -140,15 +149,15 @@ class Opcode(IntEnum):
     BOARD_LIST = 0x0302
     BOARD_REMOVE = 0x0303
     BOARD_TAKE = 0x0304
+    FILE_BEGIN = 0x0401
+    FILE_PUT = 0x0402
+    FILE_END = 0x0403
+    FILE_GET = 0x0404
+    LINK_FETCH = 0x0405
 
 
 RESERVED: dict[int, str] = {
     0x0007: "PASSWORD",
-    0x0401: "FILE_BEGIN",
-    0x0402: "FILE_PUT",
-    0x0403: "FILE_END",
-    0x0404: "FILE_GET",
-    0x0405: "LINK_FETCH",
 }
 """Opcodes that are kept for messages to come, by number: no other message may have them."""
 
@@ -573,6 +582,63 @@ class BoardTakeResponse(NamedTuple):
     room_seq: U64
 
 
+# --- Files ------------------------------------------------------------------------------------
+
+
+class FileBeginRequest(NamedTuple):
+    room_id: U32
+    size: U64
+    sha256: Bytes
+    media_type: Str
+    name: Str
+
+
+class FileBeginResponse(NamedTuple):
+    file_id: U64
+    received: U64
+
+
+class FilePutRequest(NamedTuple):
+    file_id: U64
+    offset: U64
+    data: Bytes
+
+
+class FilePutResponse(NamedTuple):
+    received: U64
+
+
+class FileEndRequest(NamedTuple):
+    file_id: U64
+
+
+class FileEndResponse(NamedTuple):
+    room_seq: U64
+
+
+class FileGetRequest(NamedTuple):
+    file_id: U64
+    offset: U64
+    length: U32
+
+
+class FileGetResponse(NamedTuple):
+    size: U64
+    offset: U64
+    data: Bytes
+
+
+class LinkFetchRequest(NamedTuple):
+    room_id: U32
+    url: Str
+
+
+class LinkFetchResponse(NamedTuple):
+    file_id: U64
+    size: U64
+    room_seq: U64
+
+
 # --- The rows ---------------------------------------------------------------------------------
 
 Rules = tuple[Status, Status, Status]
@@ -653,6 +719,11 @@ MESSAGES: tuple[Message, ...] = (
     _pair(Opcode.BOARD_LIST, BoardListRequest, BoardListResponse),
     _pair(Opcode.BOARD_REMOVE, BoardRemoveRequest, BoardRemoveResponse, numbered=True),
     _pair(Opcode.BOARD_TAKE, BoardTakeRequest, BoardTakeResponse, numbered=True),
+    _pair(Opcode.FILE_BEGIN, FileBeginRequest, FileBeginResponse),
+    _pair(Opcode.FILE_PUT, FilePutRequest, FilePutResponse),
+    _pair(Opcode.FILE_END, FileEndRequest, FileEndResponse, numbered=True),
+    _pair(Opcode.FILE_GET, FileGetRequest, FileGetResponse),
+    _pair(Opcode.LINK_FETCH, LinkFetchRequest, LinkFetchResponse, numbered=True),
 )
 
 BY_OPCODE: dict[int, Message] = {int(message.opcode): message for message in MESSAGES}

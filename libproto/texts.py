@@ -8,7 +8,7 @@ writing and stays open past its line. A username must not be taken for another o
 import re
 from typing import Final
 
-from libproto.messages import USERNAME_PATTERN
+from libproto.messages import FILE_NAME_MAX, MEDIA_TYPE_MAX, USERNAME_PATTERN
 
 CLIENT_NAME_MAX: Final = 64
 """Bytes of UTF-8 of `client_name` in HELLO."""
@@ -57,6 +57,26 @@ def _turns_are_closed(text: str) -> bool:
         elif not expected or expected.pop() != turn:
             return False
     return not expected
+
+
+_WORD = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_MEDIA_TYPE = re.compile(rf"{_WORD}/{_WORD}\Z")
+
+
+def may_name_a_file(name: str) -> bool:
+    """Whether a file may have that name. It is shown to others, and is never a path: a program
+    that stores the file under it stays in its directory."""
+    return (
+        0 < len(name.encode()) <= FILE_NAME_MAX
+        and not name.startswith(".")
+        and "/" not in name
+        and may_be_shown(name)
+    )
+
+
+def is_media_type(text: str) -> bool:
+    """Whether a text is `token/token`, of the tokens of RFC 9110."""
+    return len(text) <= MEDIA_TYPE_MAX and _MEDIA_TYPE.match(text) is not None
 
 
 def skeleton(username: str) -> str:

@@ -54,6 +54,17 @@ TABLE = {
         ),
         (NO, NO, OK),
     ),
+    # Nothing serves files yet.
+    **dict.fromkeys(
+        (
+            Opcode.FILE_BEGIN,
+            Opcode.FILE_PUT,
+            Opcode.FILE_END,
+            Opcode.FILE_GET,
+            Opcode.LINK_FETCH,
+        ),
+        (NO, NO, Status.ERR_SERVER_BUSY),
+    ),
 }
 # state: where a request leads that is answered OK
 LEADS_TO = {
@@ -136,13 +147,18 @@ def test_every_request_in_every_state(lobby: Lobby, opcode: Opcode, state: State
         Opcode.BOARD_LIST: lambda: (ROOM, 0, 10, ""),
         Opcode.BOARD_REMOVE: lambda: (ROOM, mine),
         Opcode.BOARD_TAKE: lambda: (ROOM, theirs, 5),
+        Opcode.FILE_BEGIN: lambda: (ROOM, 1, bytes(32), "text/plain", "a.txt"),
+        Opcode.FILE_PUT: lambda: (1, 0, b"a"),
+        Opcode.FILE_END: lambda: (1,),
+        Opcode.FILE_GET: lambda: (1, 0, 1),
+        Opcode.LINK_FETCH: lambda: (ROOM, "http://127.0.0.1/"),
     }
     before = lobby.counters()[f"errors_{opcode.name}"]
     expected = TABLE[opcode][state]
     answer = wire.call(opcode, *fields.get(opcode, tuple)())
     assert answer.status == expected, answer.body
     if expected:
-        assert answer.body.retry_after_ms == 0
+        assert bool(answer.body.retry_after_ms) == (expected == Status.ERR_SERVER_BUSY)
         assert lobby.counters()[f"errors_{opcode.name}"] == before + 1
     after = LEADS_TO.get(opcode, state) if expected == OK else state
     assert state_of(wire) == after

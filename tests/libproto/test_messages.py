@@ -62,6 +62,8 @@ def test_the_numbered_requests() -> None:
         "BOARD_ADD",
         "BOARD_REMOVE",
         "BOARD_TAKE",
+        "FILE_END",
+        "LINK_FETCH",
     ]
 
 

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from libproto.texts import may_be_registered, may_be_shown, skeleton
+from libproto.texts import (
+    is_media_type,
+    may_be_registered,
+    may_be_shown,
+    may_name_a_file,
+    skeleton,
+)
 
 LRE, RLE, PDF, LRO, RLO = map(chr, range(0x202A, 0x202F))
 LRI, RLI, FSI, PDI = map(chr, range(0x2066, 0x206A))
@@ -151,3 +157,46 @@ def test_names_that_nobody_registers(name: str) -> None:
 @pytest.mark.parametrize("name", ["a", "a-", "_", "a.b", "administrator", "system1", "x" * 32, "9"])
 def test_names_that_somebody_may_register(name: str) -> None:
     assert may_be_registered(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "a.txt", "é" * 64, "x" * 128, "no..thing", "a b", "-rf", "~"]
+)
+def test_names_of_files(name: str) -> None:
+    assert may_name_a_file(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        ".profile",
+        "a/b",
+        "/",
+        "../x",
+        "a\n",
+        "a\tb",
+        "a\0",
+        "é" * 65,
+        "x" * 129,
+        RLO + "x",
+    ],
+)
+def test_what_names_no_file(name: str) -> None:
+    assert not may_name_a_file(name)
+
+
+@pytest.mark.parametrize("text", ["text/plain", "a/b", "image/svg+xml", "x" * 32 + "/" + "y" * 31])
+def test_media_types(text: str) -> None:
+    assert is_media_type(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "/", "text", "text/", "/plain", "text/plain ", "text/plain\n", "text /plain", "a/b/c",
+     "é/b", "text/plain; charset=utf-8", "x" * 32 + "/" + "y" * 32, "a/\0"],
+)  # fmt: skip
+def test_what_is_no_media_type(text: str) -> None:
+    assert not is_media_type(text)

@@ -7,10 +7,15 @@ makes that a frame.
 """
 
 from libproto.messages import Opcode
-from server.worker.handlers import boards, chat, connection, rooms, trading
+from server.worker.handlers import boards, chat, connection, files, rooms, trading
 from server.worker.requests import Handler, Hot
 
 HANDLERS: dict[Opcode, Handler] = (
-    connection.HANDLERS | chat.HANDLERS | rooms.HANDLERS | trading.HANDLERS | boards.HANDLERS
+    connection.HANDLERS
+    | chat.HANDLERS
+    | rooms.HANDLERS
+    | trading.HANDLERS
+    | boards.HANDLERS
+    | files.HANDLERS
 )
 HOT: dict[Opcode, Hot] = connection.HOT | chat.HOT | trading.HOT
