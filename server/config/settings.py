@@ -334,6 +334,24 @@ class Settings:
         maximum=MAX_BALANCE,
         reload=True,
     )
+    min_transfer: int = setting(
+        1,
+        PEOPLE,
+        "least that a payment to another user may be",
+        unit="minor units",
+        minimum=1,
+        maximum=MAX_BALANCE,
+        reload=True,
+    )
+    max_transfer: int = setting(
+        MAX_BALANCE,
+        PEOPLE,
+        "most that a payment to another user may be; not less than min_transfer",
+        unit="minor units",
+        minimum=1,
+        maximum=MAX_BALANCE,
+        reload=True,
+    )
     max_message: int = setting(
         4096, PEOPLE, "longest chat message", unit="bytes", minimum=1, maximum=32768
     )
@@ -514,6 +532,11 @@ RULES = (
         ("account_locks", "accounts"),
         lambda s: s.account_locks <= s.accounts,
         "account_locks must not be more than accounts: the rest would never be used",
+    ),
+    Rule(
+        ("min_transfer", "max_transfer"),
+        lambda s: s.min_transfer <= s.max_transfer,
+        "min_transfer must not be more than max_transfer: no payment could be made",
     ),
 )
 

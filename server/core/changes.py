@@ -32,7 +32,7 @@ from server.core.errors import (
     WrongChange,
 )
 from server.core.events import NO_REQUEST, Events
-from server.core.ledger import DONE, FUNDS, LIMIT, RECORDED, Ledger
+from server.core.ledger import AMOUNT, DONE, FUNDS, LIMIT, RECORDED, Ledger
 from server.core.log import TxnLog
 from server.core.outcomes import Outcome, Outcomes
 from server.core.pairs import Pairs, ascending
@@ -87,8 +87,8 @@ class Opened(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What became of a BOARD_TAKE. `what` is an outcome of the ledger: DONE, RECORDED, FUNDS, or
-    LIMIT; all but DONE changed nothing."""
+    """What became of a BOARD_TAKE. `what` is an outcome of the ledger: DONE, RECORDED, FUNDS,
+    AMOUNT, or LIMIT; all but DONE changed nothing."""
 
     what: int
     txn: int
@@ -356,6 +356,12 @@ class Changes:
                 return self._again(found)
             self._check_joined(session, room)
             self._rooms.check_speak(room, session.user)
+            ledger = self._ledger
+            if price and not ledger.min_transfer <= price <= ledger.max_transfer:
+                raise LimitReached(
+                    f"nobody can pay that price: a payment is {ledger.min_transfer} to "
+                    f"{ledger.max_transfer}"
+                )
             if self._boards.count(room) >= most:
                 raise LimitReached(f"the board has {most} entries, and no board has more")
             self._boards.check_place()
@@ -425,6 +431,8 @@ class Changes:
         balance, owned = words[payer], words[payee]
         if balance < price:
             return Taken(FUNDS, 0, balance, 0, events.head(), NOBODY)
+        if not ledger.min_transfer <= price <= ledger.max_transfer:
+            return Taken(AMOUNT, 0, 0, 0, events.head(), NOBODY)
         if price > ledger.max_balance or owned > ledger.max_balance - price:
             return Taken(LIMIT, 0, 0, 0, events.head(), NOBODY)
         if not log.has_place_for(1):

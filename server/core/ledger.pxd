@@ -13,7 +13,7 @@ cdef uint64_t _DEPOSIT, _TRANSFER, _WINDOW, _OUTCOME_WORDS, _KIND_SHIFT, _PAYLOA
 
 
 cdef class Ledger:
-    cdef readonly uint64_t max_balance
+    cdef readonly uint64_t max_balance, min_transfer, max_transfer
     cdef object _view, _bytes
     cdef Words _words
     cdef Locks _locks

@@ -18,7 +18,9 @@ from server.region.records import MONEY_WORDS, OFFSETS, RecordKind
 from server.region.region import Region
 
 # What became of a request. Not wire statuses: several of these share one.
-DONE, RECORDED, SUPERSEDED, MISMATCH, TOO_OLD, NO_USER, FUNDS, LIMIT, FULL = range(9)
+(
+    DONE, RECORDED, SUPERSEDED, MISMATCH, TOO_OLD, NO_USER, FUNDS, AMOUNT, LIMIT, SUPPLY, FULL,
+) = range(11)  # fmt: skip
 
 _AGAIN = -1  # a recovery came between, and the locks have been released
 _DEPOSIT, _TRANSFER = int(TxnKind.DEPOSIT), int(TxnKind.TRANSFER)
@@ -42,11 +44,15 @@ class Ledger:
         log: TxnLog,
         outcomes: Outcomes,
         max_balance: int = MAX_BALANCE,
+        transfers: tuple[int, int] = (1, MAX_BALANCE),
     ) -> None:
-        """max_balance: the most that an account may have, minor units; at most MAX_BALANCE."""
+        """max_balance: the most that an account may have, minor units; at most MAX_BALANCE.
+        transfers: the least and the most that a payment to another user may be."""
         layout = region.layout
         self.max_balance: Final = max_balance
         """The most that an account may have."""
+        self.min_transfer: Final = transfers[0]
+        self.max_transfer: Final = transfers[1]
         self._view, self._bytes = region.words, region.bytes
         self._words = machine.words_of(region.words)
         self._locks, self._log = locks, log
@@ -146,6 +152,8 @@ class Ledger:
                 return FUNDS, 0, balance
             payer_after = balance - amount
             if payee:
+                if amount < self.min_transfer or amount > self.max_transfer:
+                    return AMOUNT, 0, balance
                 payee_after, payee_last = words[payee], words[payee + 1]
             else:
                 supply_change = -amount
@@ -169,7 +177,7 @@ class Ledger:
                 return _AGAIN, 0, balance
         txn = log.commit_intended(_PAYLOAD_WORDS, supply_change)
         if txn <= 0:
-            return LIMIT if txn else FULL, 0, balance
+            return SUPPLY if txn else FULL, 0, balance
         # 5. the after-values
         if payer:
             words[account] = payer_after

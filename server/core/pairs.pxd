@@ -15,7 +15,7 @@ from server.region.locks cimport Lock, Locks
 from server.region.machine cimport Words
 
 cdef uint64_t _EVENT_KIND, _TRANSFER, _IN_ROOM, _KIND_SHIFT, _PAYLOAD_WORDS
-cdef int _DONE, _RECORDED, _SUPERSEDED, _NO_USER, _FUNDS, _LIMIT
+cdef int _DONE, _RECORDED, _SUPERSEDED, _NO_USER, _FUNDS, _AMOUNT, _LIMIT
 cdef int64_t _AGAIN, _FULL
 
 

@@ -21,6 +21,7 @@ from server.core.chat import digest_of
 from server.core.errors import NotJoined, OtherRequest
 from server.core.events import NO_REQUEST, Events
 from server.core.ledger import (
+    AMOUNT,
     DONE,
     FUNDS,
     LIMIT,
@@ -43,8 +44,8 @@ from server.region.region import Region
 # What the hot path needs: where this is compiled they are numbers of the machine.
 _EVENT_KIND, _TRANSFER = int(EventKind.PAYMENT), int(TxnKind.TRANSFER)
 _IN_ROOM, _KIND_SHIFT = int(Opcode.TRANSFER_IN_ROOM), TARGET_KIND_SHIFT
-_DONE, _RECORDED, _SUPERSEDED, _NO_USER, _FUNDS, _LIMIT = (
-    DONE, RECORDED, SUPERSEDED, NO_USER, FUNDS, LIMIT,
+_DONE, _RECORDED, _SUPERSEDED, _NO_USER, _FUNDS, _AMOUNT, _LIMIT = (
+    DONE, RECORDED, SUPERSEDED, NO_USER, FUNDS, AMOUNT, LIMIT,
 )  # fmt: skip
 _AGAIN, _FULL, _PAYLOAD_WORDS = TxnLog.AGAIN, TxnLog.FULL, MONEY_WORDS - 1
 _AT: Final = OFFSETS[RecordKind.TRANSFER]
@@ -209,6 +210,8 @@ class Pairs:
         if balance < amount:
             request.balance = balance
             return _FUNDS
+        if amount < self._ledger.min_transfer or amount > self._ledger.max_transfer:
+            return _AMOUNT
         if amount > most or words[payee_at] > most - amount:
             return _LIMIT
         request.balance, request.last = balance - amount, words[account + 1]

@@ -40,14 +40,15 @@ class State:
         retention_s: float,
         *,
         max_balance: int = MAX_BALANCE,
+        transfers: tuple[int, int] = (1, MAX_BALANCE),
         numbered_rooms: int = ALL_ROOMS,
         clock_us: Callable[[], int] | None = None,
         check_locks: bool = False,
     ) -> None:
         """worker: its slot. clock_ns: CLOCK_MONOTONIC in nanoseconds. pause: sleeps for seconds.
-        retention_s: see Clients. max_balance: see Ledger. numbered_rooms: see Rooms. clock_us: in
-        microseconds, for lived time, where that is to go by another clock. check_locks: insist on
-        the ranks of the locks."""
+        retention_s: see Clients. max_balance, transfers: see Ledger. numbered_rooms: see Rooms.
+        clock_us: in microseconds, for lived time, where that is to go by another clock.
+        check_locks: insist on the ranks of the locks."""
         self.region = region
         self.worker = worker
         kind = CheckedLocks if check_locks else Locks
@@ -72,7 +73,7 @@ class State:
             self.blocks,
         )  # fmt: skip
         self.sessions = Sessions(region, self.locks, self.clients, self.memberships, worker)
-        self.ledger = Ledger(region, self.locks, self.log, outcomes, max_balance)
+        self.ledger = Ledger(region, self.locks, self.log, outcomes, max_balance, transfers)
         self.pairs = Pairs(
             region, self.locks, self.log, self.ledger, bits, self.audience, self.events, outcomes,
             self.rooms,

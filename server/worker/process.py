@@ -77,6 +77,7 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         time.sleep,
         settings.client_retention,
         max_balance=settings.max_balance,
+        transfers=(settings.min_transfer, settings.max_transfer),
         numbered_rooms=settings.numbered_rooms,
         check_locks=bool(os.environ.get(_CHECK_LOCKS)),
     )

@@ -84,6 +84,7 @@ def state_of(
     clock_us: Callable[[], int] = monotonic_us,
     *,
     max_balance: int = MAX_BALANCE,
+    transfers: tuple[int, int] = (1, MAX_BALANCE),
     numbered_rooms: int = ALL_ROOMS,
 ) -> State:
     """The region as this worker sees it, insisting on the ranks of the locks."""
@@ -94,6 +95,7 @@ def state_of(
         pause,
         RETENTION_S,
         max_balance=max_balance,
+        transfers=transfers,
         numbered_rooms=numbered_rooms,
         clock_us=clock_us,
         check_locks=True,

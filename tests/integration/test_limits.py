@@ -263,8 +263,33 @@ def test_no_account_holds_more_than_it_may(start_server: StartServer) -> None:
         assert bob.status(Opcode.DEPOSIT, 2) == Status.ERR_LIMIT
         bob.ok(Opcode.DEPOSIT, 1)
         assert bob.status(Opcode.DEPOSIT, 1) == Status.ERR_LIMIT
+        # Whom somebody has made so rich can be paid all that there is beside.
         assert ann.ok(Opcode.TRANSFER, bob.user, 2**63 - 2).balance == 0
         assert bob.ok(Opcode.WITHDRAW, 2**63 - 1).balance == 0
+
+
+def test_a_payment_is_neither_smaller_nor_larger_than_it_may_be(start_server: StartServer) -> None:
+    """In a room and on a board, too."""
+    room = 7
+    with Lobby(start_server("--min-transfer", "3", "--max-transfer", "20")) as lobby:
+        ann, bob = lobby.enter(), lobby.enter()
+        ann.ok(Opcode.DEPOSIT, 1000)
+        for wire in (ann, bob):
+            wire.ok(Opcode.JOIN_ROOM, room)
+        for amount in (2, 21, 2**63):
+            status = Status.ERR_LIMIT if amount < 1000 else Status.ERR_INSUFFICIENT_FUNDS
+            answer = ann.call(Opcode.TRANSFER, bob.user, amount)
+            assert answer.status == status
+            if status == Status.ERR_LIMIT:
+                assert answer.body.detail == f"a payment is 3 to 20, not {amount}"
+            answer = ann.call(Opcode.TRANSFER_IN_ROOM, room, bob.user, amount, "")
+            assert answer.status == status
+            assert bob.status(Opcode.BOARD_ADD, room, amount, "an offer") == Status.ERR_LIMIT
+        assert ann.ok(Opcode.BALANCE).balance == 1000
+        assert ann.ok(Opcode.TRANSFER, bob.user, 3).balance == 997
+        assert ann.ok(Opcode.TRANSFER_IN_ROOM, room, bob.user, 20, "").balance == 977
+        entry = bob.ok(Opcode.BOARD_ADD, room, 20, "an offer").entry_id
+        assert ann.ok(Opcode.BOARD_TAKE, room, entry, 20).balance == 957
 
 
 IDLE_S = 2

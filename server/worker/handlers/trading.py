@@ -35,7 +35,9 @@ _REFUSALS = {
     ledger.TOO_OLD: (Status.ERR_TIMEOUT, "outcome unknown"),
     ledger.NO_USER: (Status.ERR_NOT_FOUND, "no such user"),
     ledger.FUNDS: (Status.ERR_INSUFFICIENT_FUNDS, "the balance is too low"),
-    ledger.LIMIT: (Status.ERR_LIMIT, "the balance would pass its limit"),
+    ledger.AMOUNT: (Status.ERR_LIMIT, "the amount is not one that may be paid here"),
+    ledger.LIMIT: (Status.ERR_LIMIT, "the balance of who gets it would pass its limit"),
+    ledger.SUPPLY: (Status.ERR_LIMIT, "the money of all would pass its limit"),
 }
 
 
@@ -48,6 +50,9 @@ def refuse(services: Services, what: int, balance: int, amount: int) -> NoReturn
     status, detail = _REFUSALS[what]
     if what == ledger.FUNDS:
         detail = f"balance {balance} is below {amount}"
+    elif what == ledger.AMOUNT:
+        settings = services.settings
+        detail = f"a payment is {settings.min_transfer} to {settings.max_transfer}, not {amount}"
     raise Refused(status, detail, after_txn=log.head())  # whatever it shows is not above the head
 
 

@@ -56,6 +56,8 @@ def test_which_settings_change() -> None:
         "registration",
         "scram_iterations",
         "max_balance",
+        "min_transfer",
+        "max_transfer",
         "board_entries",
         "heartbeat",
         "idle_timeout",

@@ -127,6 +127,8 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "txn_ring": 65536,
         "event_ring": 2048,
         "max_balance": MAX_BALANCE,
+        "min_transfer": 1,
+        "max_transfer": MAX_BALANCE,
         "max_message": 4096,
         "account_locks": 0,
         "scram_iterations": 4096,
@@ -311,7 +313,9 @@ def test_bounds_themselves_are_allowed(row: Setting, source: str, tmp_path: Path
             for name in rule.names:
                 if row.name in rule.names and name != row.name:
                     other = BY_NAME[name].spec
-                    wants_low = name in ("heartbeat", "max_connections", "workers", "account_locks")
+                    wants_low = name in (
+                        "heartbeat", "max_connections", "workers", "account_locks", "min_transfer",
+                    )  # fmt: skip
                     limit = int(other.minimum if wants_low else other.maximum)
                     given.argv.append(f"{BY_NAME[name].flag}={limit}")
         if (row.name, value) in {("heartbeat", 65535), ("idle_timeout", 1)}:
@@ -648,6 +652,7 @@ def valid_settings(draw: st.DrawFn) -> Settings:
     values["idle_timeout"] = max(values["idle_timeout"], values["heartbeat"] + 1)
     values["sessions"] = max(values["sessions"], values["max_connections"])
     values["account_locks"] = min(values["account_locks"], values["accounts"])
+    values["max_transfer"] = max(values["max_transfer"], values["min_transfer"])
     values["workers"] = min(values["workers"], values["max_workers"] or WORKERS_MAX)
     return Settings(**values)
 

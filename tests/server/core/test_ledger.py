@@ -4,6 +4,7 @@ of it.
     a  is ann/7                   a logs in as ann with client_id 7: a new session
     a  deposit 100  #1  DONE 100  req_id 1; its balance afterwards
     a  pay bob 30   #2? RECORDED 70   with POSSIBLE_DUPLICATE
+    payments 3 to 20              the least and the most of one; the first line
     log full | log drained        the journal does not, or does, keep up
     = ann 70, bob 30              the balances
 
@@ -19,6 +20,7 @@ import pytest
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, TxnKind
 from server.core.errors import ClientTaken
 from server.core.ledger import (
+    AMOUNT,
     DONE,
     FULL,
     FUNDS,
@@ -27,6 +29,7 @@ from server.core.ledger import (
     NO_USER,
     RECORDED,
     SUPERSEDED,
+    SUPPLY,
     TOO_OLD,
     Ledger,
 )
@@ -65,7 +68,7 @@ AMOUNTS = {
     "huge": 2**64 - 1,
 }
 KINDS = {"deposit": TxnKind.DEPOSIT, "withdraw": TxnKind.WITHDRAW, "pay": TxnKind.TRANSFER}
-SUPPLY = OFFSETS[RecordKind.DEPOSIT]["supply"]
+SUPPLY_AT = OFFSETS[RecordKind.DEPOSIT]["supply"]
 
 TABLES = {
     "money comes in, moves and goes out": """
@@ -120,21 +123,60 @@ TABLES = {
         c  is cyd/7
         a  deposit max          #1   DONE max
         b  deposit max          #1   DONE max
-        c  deposit 2            #1   LIMIT
+        c  deposit 2            #1   SUPPLY
         c  deposit 1            #1   DONE 1
-        c  deposit 1            #2   LIMIT
+        c  deposit 1            #2   SUPPLY
         c  deposit 1            #1   RECORDED 1
         c  pay ann 1            #2   LIMIT
         a  withdraw max         #2   DONE 0
         c  deposit max-1        #2   DONE max
         c  deposit 1            #3   LIMIT
         a  deposit 1            #3   DONE 1
-        a  deposit 1            #4   LIMIT
+        a  deposit 1            #4   SUPPLY
         log full
-        a  deposit 1            #4   LIMIT
+        a  deposit 1            #4   SUPPLY
         log drained
         c  pay ann max-1        #3   DONE 1
         = ann max, bob max, cyd 1
+    """,
+    "a payment has limits, which deposits have not": """
+        payments 3 to 20
+        a  is ann/7
+        b  is bob/7
+        a  deposit 100          #1   DONE 100
+        a  deposit 1            #2   DONE 101
+        a  pay bob 2            #3   AMOUNT
+        a  pay bob 21           #3   AMOUNT
+        a  pay bob 3            #3   DONE 98
+        a  pay bob 20           #4   DONE 78
+        a  withdraw 78          #5   DONE 0
+        b  withdraw 1           #1   DONE 22
+        b  deposit max-1        #2   LIMIT
+        = ann 0, bob 22
+    """,
+    "the recorded outcome, the unknown user and funds before the limits of a payment": """
+        payments 3 to 20
+        a  is ann/7
+        b  is bob/7
+        a  deposit 20           #1   DONE 20
+        a  pay bob 20           #2   DONE 0
+        a  pay nobody 2         #3   NO_USER
+        a  pay bob 2            #3   FUNDS 0
+        a  pay bob 2            #2   MISMATCH
+        b  deposit max          #1   LIMIT
+        b  pay ann 2            #1   AMOUNT
+        = ann 0, bob 20
+    """,
+    "the limits of a payment before the receiver's": """
+        payments 3 to 20
+        a  is ann/7
+        b  is bob/7
+        a  deposit max          #1   DONE max
+        b  deposit 30           #1   DONE 30
+        b  pay ann 2            #2   AMOUNT
+        b  pay ann 21           #2   AMOUNT
+        b  pay ann 20           #2   LIMIT
+        = ann max, bob 30
     """,
     "only users are paid": """
         a  is ann/7
@@ -428,7 +470,9 @@ NAMES = {
     TOO_OLD: "TOO_OLD",
     NO_USER: "NO_USER",
     FUNDS: "FUNDS",
+    AMOUNT: "AMOUNT",
     LIMIT: "LIMIT",
+    SUPPLY: "SUPPLY",
     FULL: "FULL",
 }
 
@@ -448,13 +492,21 @@ class Table:
 
     def __init__(self, region: Region) -> None:
         self.region = region
-        self.states = [state_of(region, worker, max_balance=FULL_ACCOUNT) for worker in range(3)]
+        self.states = self.workers()
         self.sessions: dict[str, tuple[State, Session]] = {}
         self.recorded: dict[tuple[int, int, int], tuple[int, int]] = {}
         register(self.states[0], "ann", "bob", "cyd")
 
+    def workers(self, least: int = 1, most: int = MAX_BALANCE) -> list[State]:
+        return [
+            state_of(self.region, worker, max_balance=FULL_ACCOUNT, transfers=(least, most))
+            for worker in range(3)
+        ]
+
     def run(self, line: str) -> None:
         match line.split():
+            case ["payments", least, "to", most]:
+                self.states = self.workers(int(least), int(most))
             case ["log", what]:
                 head = self.states[0].log.head()
                 limit = head if what == "full" else NO_JOURNAL
@@ -510,7 +562,7 @@ class Table:
         everything = sum(word(self.region, "accounts", user, "balance") for user in range(9))
         record = self.states[0].log.read(self.states[0].log.head())
         assert record is not None
-        assert record[SUPPLY] == everything
+        assert record[SUPPLY_AT] == everything
         check_quiet(self.region)
 
 

@@ -32,6 +32,7 @@ from server.core.ledger import (
     NO_USER,
     RECORDED,
     SUPERSEDED,
+    SUPPLY,
     TOO_OLD,
 )
 from server.core.session import Session
@@ -197,7 +198,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if payee and self.balances[payee] + amount > FULL_ACCOUNT:
             return LIMIT, 0, 0
         if not payer and self.supply + amount > MAX_BALANCE:
-            return LIMIT, 0, 0
+            return SUPPLY, 0, 0
         if self._full():
             return FULL, 0, 0
         return DONE, self.head + 1, self.balances[login.user] + (amount if not payer else -amount)

@@ -5,7 +5,7 @@ import pytest
 
 from libproto.messages import TxnKind
 from server.core.errors import Busy, NotJoined, OtherRequest, OutcomeUnknown
-from server.core.ledger import DONE, FUNDS, LIMIT, NO_USER, RECORDED, SUPERSEDED
+from server.core.ledger import AMOUNT, DONE, FUNDS, LIMIT, NO_USER, RECORDED, SUPERSEDED
 from server.core.pairs import Transferred
 from server.core.session import Session
 from server.core.state import State
@@ -60,13 +60,14 @@ def test_it_is_paid_and_told() -> None:
 
 def test_what_is_refused_changes_nothing() -> None:
     with small_region(txn_ring=8) as region:
-        state = state_of(region, max_balance=100)
+        state = state_of(region, max_balance=100, transfers=(1, 70))
         ann, free = ready(state), login(state, 2)
         state.ledger.execute(free, TxnKind.DEPOSIT, 0, 60, 1, False, 1)
         before = image(region)
         assert pay(state, ann, 101, 2)[:3] == (FUNDS, 0, 100)
         assert pay(state, ann, 1, 2, to=3).what == NO_USER
         assert pay(state, ann, 41, 2).what == LIMIT
+        assert pay(state, ann, 71, 2).what == AMOUNT
         with pytest.raises(OutcomeUnknown):
             pay(state, free, 1, 2, to=1, flagged=True)
         with pytest.raises(NotJoined):
