@@ -12,7 +12,7 @@ SECONDS ?=
 # shares servers.
 TEST_PROCESSES := --numprocesses=$(shell echo $$(($$(nproc) + 1))) --dist=worksteal
 # Tests of modules that are compiled, too: they run once more, against the compiled form.
-IN_BOTH_FORMS := tests/libproto/test_framing.py tests/libnet tests/server/region tests/server/core \
+IN_BOTH_FORMS := tests/libproto/test_framing.py tests/libproto/test_wrapping.py tests/libnet tests/server/region tests/server/core \
     tests/server/worker tests/crash_images/test_main.py \
     tests/libproto/test_form.py::test_the_modules_of_these_tests_have_the_form_that_was_asked_for \
     $(addprefix tests/server/journal/test_,books.py commit.py fill.py load.py money.py writer.py) \

@@ -31,8 +31,12 @@ class Fault(IntEnum):
     HEADER = 1
     """Magic, version, header_len, or body_len over the maximum. Nothing after it is a frame."""
     CHECKSUM = 2
-    RESERVED = 3
+    SEALING = 3
+    """In the clear where encryption is agreed, or it does not open; see `libproto.wrapping`."""
+    RESERVED = 4
     """A reserved flag or a reserved byte is not 0."""
+    INFLATION = 5
+    """COMPRESSED, and not exactly one complete zlib stream; see `libproto.wrapping`."""
 
 
 def checksum(frame: bytes) -> int:
@@ -159,7 +163,7 @@ class Decoder:
         if wire.checksum(data, pos, end) != crc:
             self.fault = 2
         elif high or low or flags > 0x0F:
-            self.fault = 3
+            self.fault = 4
         else:
             self.fault = 0
         return True
@@ -183,4 +187,4 @@ class Decoder:
 # the numbers that stand above in place of names, which would be looked up for every frame
 assert (PREFIX, KNOWN_FLAGS) == (0x4E530100, 0x0F)
 assert (HEADER_LEN, CHECKSUM_AT, RESERVED_AT, HEADER.size) == (32, 22, 26, 32)
-assert tuple(Fault) == (0, 1, 2, 3)
+assert tuple(Fault) == (0, 1, 2, 3, 4, 5)

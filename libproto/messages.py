@@ -41,6 +41,10 @@ MEDIA_TYPE_MAX = 64
 URL_MAX = 2048
 FILES_WAITING_MAX = 16
 """Requests of one connection for files and for older histories that wait; one more is refused."""
+IDENTITY_LEN = 32
+SIGNATURE_LEN = 64
+SEAL_LEN = 16
+"""Bytes that a sealed body is longer than what it holds: the tag of AES-GCM."""
 
 
 class Flag(IntFlag):

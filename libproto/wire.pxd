@@ -139,5 +139,16 @@ cdef inline bytes frame(uint32_t word, uint16_t opcode, uint16_t status, uint64_
     wire_seal(at, word, <uint32_t>size, opcode, status, req_id)
     return made
 
+cdef inline bytes head(uint32_t word, uint32_t body_len, uint16_t opcode, uint16_t status, uint64_t req_id):
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, 22)
+    cdef char *at = PyBytes_AS_STRING(made)
+    wire_write32(at, word)
+    wire_write16(at + 4, 32)
+    wire_write32(at + 6, body_len)
+    wire_write16(at + 10, opcode)
+    wire_write16(at + 12, status)
+    wire_write64(at + 14, req_id)
+    return made
+
 cdef inline uint64_t crc(bytes data, uint32_t before) noexcept:
     return wire_crc(before, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))

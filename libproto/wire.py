@@ -11,6 +11,8 @@ from zlib import crc32
 # magic, version and flags as one u32; header_len; body_len; opcode; status; req_id; and then the
 # checksum and the reserved bytes (a u16 and a u32)
 HEADER: Final = Struct(">IHIHHQIHI")
+SEALED: Final = Struct(">IHIHHQ")
+"""The header bytes that are sealed with an encrypted body: those before the checksum."""
 COVERED: Final = Struct(">IHIHHQ6x")
 """The header bytes that the checksum covers: all but the checksum itself."""
 CHECKSUM_AT: Final = 22
@@ -41,6 +43,11 @@ def frame(word: int, opcode: int, status: int, req_id: int, body: bytes) -> byte
     return HEADER.pack(word, 32, size, opcode, status, req_id, crc, 0, 0) + body
 
 
+def head(word: int, body_len: int, opcode: int, status: int, req_id: int) -> bytes:
+    """The first 22 bytes of a header, those before the checksum; as `frame` otherwise."""
+    return SEALED.pack(word, 32, body_len, opcode, status, req_id)
+
+
 def crc(data: bytes, before: int) -> int:
     """CRC-32/ISO-HDLC of these bytes, behind those whose checksum is `before`; 0: of them alone."""
     return crc32(data, before)
@@ -48,3 +55,4 @@ def crc(data: bytes, before: int) -> int:
 
 # the numbers that stand above in place of names, which would be looked up for every frame
 assert (HEADER.size, COVERED.size, CHECKSUM_AT, RESERVED_AT) == (32, 28, 22, 26)
+assert SEALED.size == CHECKSUM_AT

@@ -22,6 +22,9 @@ from tests.helpers.twins import in_c
 GIVEN_ON = """
 from libproto import calls, wire, words
 
+def head(word, body_len, opcode, status, req_id):
+    return wire.head(word, body_len, opcode, status, req_id)
+
 def crc(before, data, size):
     return wire.wire_crc(before, data, size)
 
@@ -114,6 +117,9 @@ def test_a_frame_is_made(
 ) -> None:
     given = (PREFIX | flags, opcode, status, req_id, body)
     assert twin.frame(*given) == wire.frame(*given)
+    word, opcode, status, req_id, body = given
+    head = word, len(body), opcode, status, req_id
+    assert twin.head(*head) == wire.head(*head) == wire.frame(*given)[:22]
 
 
 @pytest.mark.parametrize("wrong", [-1, 2**64, "1", None])

@@ -20,6 +20,7 @@ EVERY_VALID: list[dict[str, Any]] = _VECTORS["valid"]
 VALID: list[dict[str, Any]] = [v for v in EVERY_VALID if v["opcode"] in BY_OPCODE]
 INVALID: list[dict[str, Any]] = _VECTORS["invalid"]
 SCRAM: dict[str, Any] = _VECTORS["scram"]
+ENCRYPTION: dict[str, Any] = _VECTORS["encryption"]
 
 
 def name_of(vector: dict[str, Any]) -> str:
