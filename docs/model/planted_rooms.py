@@ -313,7 +313,51 @@ ROOM_PLANTED = [
 ]
 
 
+@of("deleting")
+def deletes_two(m, **more):
+    """The place of the first in the table is wanted for the second."""
+    return m.deleting((m.Delete(1), m.Say(), m.Say(), m.Delete(2)), 2, **more)
+
+
+@of("deleting")
+def deletes_one(m, **more):
+    return m.deleting((m.Delete(1), m.Say()), 1, **more)
+
+
+@of("deleting")
+def deletes_two_at_once(m, **more):
+    """Both texts are in the ring, and stay there."""
+    return m.deleting((m.Delete(1), m.Delete(2)), 2, ring=4, refuses=True, **more)
+
+
+DELETE_HOLD = [
+    (deletes_two_at_once, {}),
+    (deletes_two, dict(anew=1)),
+    (deletes_two, dict(kills=1)),
+    (deletes_one, dict(kills=1, child_kills=1)),
+    (deletes_one, dict(reads=2, order="tso")),
+]
+NOTED = "        yield from note(what.text, head + 1)\n"
+TOLD = "        yield from publish(head + 1, what)\n"
+DELETE_PLANTED = [
+    ("planted: a deletion is noted after its event", deletes_one, {}, {NOTED: "", TOLD: TOLD + NOTED}),
+    ("planted: the repair publishes the event and does not note the deletion", deletes_one, dict(kills=1), {
+        "                yield from note(text, event)\n": ""}),
+    ("planted: the table is looked at before the ring is read", deletes_one, {}, {
+        "            seen, hidden = yield from look(seen, hidden)\n            shown = shown and": "            shown = shown and"}),
+    ("planted: a place is used again that the archive has not come to", deletes_two, {}, {
+        ' and event <= m["reached"]': ""}),
+    ("planted: a place is used again whose text the ring has", deletes_two_at_once, {}, {"event + ring <= m[\"head\"] and ": ""}),
+    ("planted: what the table said when the archive was asked is forgotten", deletes_two, {}, {
+        "1 not in (before, hidden)": "hidden != 1"}),
+    ("planted: an archive that has begun anew answers at once", deletes_two, dict(anew=1), {
+        'if len(there) < m["reached"]:': "if False:"}),
+    ("planted: an archive that begins anew says so", deletes_two, dict(anew=1), {"if len(taken) > reached:": "if True:"}),
+]
+
+
 DEEP = [
+    (deletes_two, dict(anew=1, kills=1, reads=2)),
     (reads, dict(said=("red", "red", "red", "red"), own=False, looks=1)),
     (reads, dict(rooms=("red", "blue"), said=("red", "blue", "red", "blue"), order="tso")),
     (two_users, dict(kills=2, journal_kills=1, logins=("u",), joins=("blue",))),
@@ -323,5 +367,5 @@ DEEP = [
     (text_and_others, dict(kills=2, child_kills=1)),
     (topic_and_access, dict(kills=2)),
 ]
-HOLD = [*READ_HOLD, *LEAVE_HOLD, *PLACE_HOLD, *BOARD_HOLD, *CHANGE_HOLD, *ROOM_HOLD]
-PLANTED = [*READ_PLANTED, *LEAVE_PLANTED, *PLACE_PLANTED, *BOARD_PLANTED, *CHANGE_PLANTED, *ROOM_PLANTED]
+HOLD = [*READ_HOLD, *LEAVE_HOLD, *PLACE_HOLD, *BOARD_HOLD, *CHANGE_HOLD, *ROOM_HOLD, *DELETE_HOLD]
+PLANTED = [*READ_PLANTED, *LEAVE_PLANTED, *PLACE_PLANTED, *BOARD_PLANTED, *CHANGE_PLANTED, *ROOM_PLANTED, *DELETE_PLANTED]

@@ -43,6 +43,7 @@ def audit(region: Region, pause: Callable[[float], None]) -> Audit:
         ("rooms", region.layout.capacities.rooms, lambda: list(check.events(region))),
         ("boards", region.layout.capacities.offers, lambda: list(check.boards(region))),
         ("named rooms", region.layout.capacities.rooms, lambda: list(check.named_rooms(region))),
+        ("deletions", region.layout["deletions"].records, lambda: list(check.deletions(region))),
         ("sessions", region.layout.capacities.sessions, lambda: list(check.people(region))),
         ("clients", region.layout.capacities.clients, lambda: list(_clients(region))),
         ("heads", 2, lambda: list(_heads(region))),

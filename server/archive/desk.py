@@ -65,8 +65,10 @@ class Answers:
         store = self._keeper.store
         if store is None:
             return pack_failure(asked.token)
-        if self._keeper.reached + 1 < self._state.region.events.first:
-            # What was said before this server's start may have been deleted before it, too.
+        region = self._state.region
+        if self._keeper.reached < max(region.events.first - 1, region.archive.reached):
+            # It lacks events of before this server's start, or is making the histories anew: among
+            # them may be one that deletes a text, which the region's table has no longer.
             return b""
         bodies = store.read(number, after, limit, size)
         if not bodies and limit and not self._meets():

@@ -332,7 +332,8 @@ class Keeper:
             self._words[self._kept_at] += self._count
             self._count = 0
             self._publish_rooms()
-        self.reached = follower.position.event if more else follower.reached
+        reached = follower.position.event if more else follower.reached
+        self.reached = max(self.reached, reached)
         if failure is not None:
             raise failure
         return more
@@ -452,7 +453,8 @@ class Keeper:
         """The words of the archive."""
         archive, late = self._region.archive, self._late
         if self.store is not None and not self._problem:
-            archive.reached = self.reached
+            # Never back: what it has freed in the table of deleted texts is not there any more.
+            archive.reached = max(archive.reached, self.reached)
         lag = self._lag() if more or self._problem else 0
         self._late = lag > self._limits.lag_max
         if self._late and not late:

@@ -7,7 +7,7 @@ changed and no lock is taken.
 from collections.abc import Iterator, Sequence
 
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, Opcode, RoomAccess
-from server.region.layout import OUTCOME_WORDS, RAISED, TARGET_KIND_SHIFT
+from server.region.layout import DELETIONS, OUTCOME_WORDS, RAISED, TARGET_KIND_SHIFT
 from server.region.locks import unfree_locks
 from server.region.records import OFFSETS, SUPPLY, TEXTS_MAX, RecordKind, may_tell
 from server.region.region import Region
@@ -32,6 +32,7 @@ def problems(region: Region) -> list[str]:
         *_pairs(region),
         *boards(region),
         *named_rooms(region),
+        *deletions(region),
     ]
 
 
@@ -241,6 +242,30 @@ def named_rooms(region: Region) -> Iterator[str]:
         if name and name in names:
             yield f"room {room} has the name of another room"
         names.add(name)
+
+
+def deletions(region: Region) -> Iterator[str]:
+    """The newest transactions that delete a text, and that the table says so."""
+    words, log, noted = region.words, region.layout["txn_ring"], region.events.deletions
+    columns = (region.column("deletions", column) for column in ("event", "room", "seq"))
+    there = list(zip(*columns, strict=True))
+    found = 0
+    for txn in range(region.log.head, max(0, region.log.head - _NEWEST), -1):
+        at = log.at(txn % log.records)
+        if words[at] != txn or words[at + 1] != RecordKind.TEXT_DELETED:
+            continue
+        event, room, seq = (words[at + _CHANGE[name]] for name in ("event", "room", "value"))
+        if event < region.events.first:
+            break  # of an earlier run: the archive knows of it
+        found += 1
+        if (event, room, seq) not in there and found <= min(noted, DELETIONS):
+            yield f"transaction {txn} deletes text {seq} of room {room}, and it is not noted"
+    for event, room, seq in there:
+        if event > region.events.head:
+            yield f"text {seq} of room {room} is deleted by event {event}, beyond the last"
+    are_noted = sum(1 for event, _, _ in there if event)
+    if are_noted != min(noted, DELETIONS):
+        yield f"{noted} deleted texts are counted, {are_noted} are noted"
 
 
 def _listed(following: Sequence[int], first: int) -> list[int]:

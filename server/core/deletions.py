@@ -112,9 +112,14 @@ class Deletions:
         """Is the text of an event not to be shown?"""
         return seq in self.current().get(room, ())
 
-    def shown(self, room: int, bodies: list[bytes]) -> list[bytes]:
-        """Bodies of CHAT_BROADCAST of a room as they may be shown."""
-        hidden = self.current().get(room)
+    def hidden(self, room: int) -> Set[int]:
+        """The room_seqs of a room whose text is not to be shown."""
+        return self.current().get(room, frozenset())
+
+    def shown(self, room: int, bodies: list[bytes], before: Set[int]) -> list[bytes]:
+        """Bodies of CHAT_BROADCAST of a room as they may be shown. before: what was `hidden` when
+        the archive was asked for them: the table may have let go of it by now."""
+        hidden = self.hidden(room) | before
         if not hidden:
             return bodies
         return [without_text(body) if seq_of(body) in hidden else body for body in bodies]

@@ -275,7 +275,7 @@ def _offer(entry: rooms.Entry, of: Callable[[World], Session]) -> Callable[[Worl
     return prepare
 
 
-TAKEN, REMOVED = rooms.Entry(), rooms.Entry()
+TAKEN, REMOVED, DELETED = rooms.Entry(), rooms.Entry(), rooms.Entry()
 TAKES = rooms.Takes(1, AMOUNT, TAKEN)
 ADDS = rooms.adds(1, rooms.LONG)
 SETS = rooms.sets(rooms.TOPIC, rooms.INVITED)
@@ -288,6 +288,13 @@ def _block(name: str, prepare: Callable[[World], object], *, on: bool) -> Operat
         transactions=1,
         prepare=prepare,
     )
+
+
+def _delete(world: World) -> None:
+    """The text of an offer that is on the board: the newest event of room 1."""
+    state, seq = world.doomed, world.doomed.events.last_seq(1)
+    req_id = next_req_id(world.ann, world.region)
+    state.changes.delete_text(world.ann, 1, seq, ANN, DELETED.number, req_id, NOW_US)
 
 
 TO_BOB = Trades(TRANSFER, BOB, AMOUNT)
@@ -355,6 +362,14 @@ OPERATIONS = (
     ),
     _block("block", nothing, on=True),
     _block("unblock", rooms.blocked, on=False),
+    Operation(
+        "chat-delete",
+        _delete,
+        transactions=1,
+        events=1,
+        prepare=_offer(DELETED, lambda w: w.ann),
+        capacities={"txn_ring": 8},
+    ),
     # The leave, the end.
     Operation("logout", lambda w: w.doomed.sessions.end(w.ann, NOW_US), states=3),
     Operation(
@@ -403,6 +418,16 @@ OPERATIONS = (
             ("board-add", rooms.Alters(ADDS), {}, 3, nothing),
             ("board-take", TAKES, PAID, 1, _offer(TAKEN, lambda w: w.bob)),
         )
+    ),
+    Operation(
+        "repair-of-chat-delete",
+        _repair,
+        states=1,
+        transactions=1,
+        events=2,  # ann leaves
+        doomed=_stepped,
+        prepare=_after(_offer(DELETED, lambda w: w.ann), _die(_delete, _is_committed)),
+        capacities={"txn_ring": 8},
     ),
     Operation(
         "repair-of-join",

@@ -61,6 +61,7 @@ OPERATIONS = (
     "board-add",
     "board-take",
     "room-set",
+    "chat-delete",
     "withdraw",
     "waiting-deposit",
     "direct",

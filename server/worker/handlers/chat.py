@@ -144,11 +144,12 @@ def room_history(
     limit, space = min(limit, LIST_MAX), MAX_BODY_LEN - _HISTORY.size
     events, reached = state.events, services.reached()
     epoch, first = state.rooms.epoch(room), state.rooms.first_seq(room)
+    hidden = state.deletions.hidden(room)
     # What was said before it was opened under its name is of another room.
     after_seq = max(after_seq, first - 1)
 
     def answer(oldest: int, bodies: list[bytes]) -> bytes | None:
-        oldest, bodies = max(oldest, first), state.deletions.shown(room, bodies)
+        oldest, bodies = max(oldest, first), state.deletions.shown(room, bodies, hidden)
         body = _HISTORY.pack(room, epoch, oldest, len(bodies)) + b"".join(bodies)
         frame = assemble(Opcode.ROOM_HISTORY, req_id, _RESPONSE, Status.OK, body)
         return _when_shown(services, connection, frame, room)

@@ -1,15 +1,17 @@
 """Questions to the archive, and its answers: what keeps one waiting, and what must not."""
 
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 from libnet.wakeup import Wakeup
+from server.archive import keeper
 from server.archive.desk import ASKED_MAX, Answers, Desk
 from server.archive.history import History
 from server.archive.protocol import (
@@ -62,9 +64,13 @@ class Office:
         self.server.turn()
         journal = self.server.data.journal
         history = History(disk, journal, lambda: self.server.journal.durable)
-        answers = Answers(state_of(region), self.server.keeper, history)
         self._wakeup = Wakeup()
-        self._begin = partial(Desk, self._ends, answers, thread, self._wakeup)
+
+        def begin() -> Desk:
+            answers = Answers(state_of(region), self.server.keeper, history)
+            return Desk(self._ends, answers, thread, self._wakeup)
+
+        self._begin = begin
         self.desk = self._begin()
 
     def bodies(self, room: int) -> list[bytes]:
@@ -240,3 +246,25 @@ def test_histories_that_cannot_be_opened_are_answered_at_once(tmp_path: Path) ->
             made.turn()
             answers += made.answers(0)
         assert [head_of(answer) for answer in answers] == [(1, False)]
+
+
+def test_histories_made_anew_are_told_when_they_have_what_they_had(tmp_path: Path) -> None:
+    """Until then they may lack the event that deletes a text; that the archive once had it let the
+    region's table forget it."""
+    with office(tmp_path) as made, patch.object(keeper, "TURN_BATCHES", 1):
+        server = made.server
+        before = server.word("reached")
+        server.keeper.close()
+        shutil.rmtree(server.data.rooms)
+        server.data.rooms.mkdir()
+        server.restart()
+        made.begin()
+        made.ask(0, 1, Kind.EVENTS)
+        told: list[bool] = []
+        while not told or not told[-1]:
+            server.turn()
+            assert server.word("reached") == before
+            made.turn()
+            told.append(bool(made.answers(0)))
+            assert told[-1] == (server.keeper.reached >= before)
+        assert len(told) > 1
