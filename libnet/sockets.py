@@ -46,6 +46,25 @@ def reason(error: Exception) -> str:
     return error.strerror or str(error)
 
 
+def peer_of(sock: socket.socket) -> str:
+    """The address at the other end of a connection, without its port: "192.0.2.7", "2001:db8::7".
+    An IPv4 address is written as one, also where it came to an IPv6 socket. Empty where the peer
+    has gone already."""
+    try:
+        host = str(sock.getpeername()[0])
+    except OSError:
+        return ""
+    return host.removeprefix("::ffff:") if "." in host else host.partition("%")[0]
+
+
+def network_of(host: str) -> str:
+    """What one peer can choose an address from, as whoever counts by address must: of IPv6 the
+    first 64 bits, which are a single customer's (RFC 6177), of IPv4 the whole address."""
+    if ":" not in host:
+        return host
+    return socket.inet_pton(socket.AF_INET6, host)[:8].hex()
+
+
 _Address = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
 

@@ -91,6 +91,8 @@ _USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "deletions": ("event",),
     "presence": ("connections",),
     "served": ("requests", "sent"),
+    "crowd": ("open", "outside"),
+    "allowances": ("due",),
     "txn_ring": ("record",),
     "event_ring": ("word",),
 }

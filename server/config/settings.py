@@ -43,6 +43,14 @@ TIMES = "Times and limits"
 LOG = "Log"
 
 
+_BEYOND_LOOPBACK: dict[str, int] = {"address_connections": 256}
+"""Limits that are on where others than the people of this machine can connect."""
+
+
+def _unlimited_here(name: str) -> str:
+    return f"no limit where host is a loopback address, else {_BEYOND_LOOPBACK[name]}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Every setting of the server, checked: an object of this class never holds a wrong value.
@@ -308,6 +316,29 @@ class Settings:
         maximum=1 << 20,
         zero="one for each account",
     )
+    address_connections: int = setting(
+        0,
+        LISTENING,
+        "connections at a time of one address, of IPv6 of one /64; one more is answered"
+        " ERR_SERVER_BUSY",
+        unit="connections",
+        minimum=1,
+        maximum=1 << 20,
+        zero="no limit",
+        default_text=_unlimited_here("address_connections"),
+        reload=True,
+    )
+    outside_connections: int = setting(
+        0,
+        LISTENING,
+        "connections at a time that are not logged in; where there are more, or no place for a"
+        " new one, the oldest of the address with most of them is closed",
+        unit="connections",
+        minimum=1,
+        maximum=1 << 20,
+        zero="half of max_connections",
+        reload=True,
+    )
     registration: str = setting(
         "",
         PEOPLE,
@@ -477,9 +508,18 @@ class Settings:
         if not self.registration and (sources is None or sources["registration"] == DEFAULT):
             chosen = "open" if is_loopback(self.host) else "closed"
             object.__setattr__(self, "registration", chosen)
+        if sources is not None and not is_loopback(self.host):
+            for name, limit in _BEYOND_LOOPBACK.items():
+                if sources[name] == DEFAULT:
+                    object.__setattr__(self, name, limit)
         problems = list(_problems(self, sources))
         if problems:
             raise ConfigError("\n".join(problems))
+
+    @property
+    def outside_limit(self) -> int:
+        """How many connections there may be that are not logged in."""
+        return self.outside_connections or max(1, self.max_connections // 2)
 
     @property
     def seats(self) -> int:

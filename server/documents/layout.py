@@ -44,6 +44,8 @@ WRITERS: Final = {
     "served": "the worker of the record, alone",
     "deliveries": "the worker of the slot, alone",
     "status": "the worker of the slot; `state` and `updated` the master, after its death",
+    "crowd": "the worker of the records, alone",
+    "allowances": "any worker, without a lock: of two stores at the same moment one may be lost",
     "users": "any worker: a registration under the registry lock, before the commit word; after it "
     "`last_seen`, `first_session` and `watchers` under the registry lock, `direct_seq` under the "
     "event lock",

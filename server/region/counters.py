@@ -23,9 +23,12 @@ LOCK_KINDS = ("registry", "account", "log", "event")
 
 COUNTERS: tuple[Counter, ...] = (
     Counter("connections", "open connections", gauge=True),
+    Counter("outside", "open connections that are not logged in", gauge=True),
     Counter("sessions", "logged-in connections", gauge=True),
     Counter("accepted", "connections accepted"),
-    Counter("refused", "connections over the limit"),
+    Counter("refused", "connections over a limit"),
+    Counter("refused_address", "of these, over that of their address"),
+    Counter("made_way", "connections closed before they logged in, as others had no place"),
     Counter("bad_header", "frames with a wrong magic, version, header_len or body_len"),
     Counter("bad_checksum", "frames with a wrong checksum"),
     Counter("bad_sealing", "frames encrypted or clear against what was agreed"),

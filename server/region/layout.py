@@ -109,6 +109,9 @@ class Segment:
 
 NOTE_MAX = 256  # bytes of a note
 DELETIONS = 1024  # that are kept until the archive, and the ring, have gone past them
+TALLY_ROWS = 3  # that each key is counted in; see tallies.py
+CROWD_BUCKETS = 1024  # of each of these, in a worker's record
+DUE_BUCKETS = 4096
 NAME_MAX = 64  # bytes of a room's name
 PAYMENT_TEXT = 20 + 1 + 10 + 1 + 20 + 1 + NOTE_MAX  # txn_id, user, amount, note, parted by blanks
 LOCK = Field("lock", "the semaphore", Kind.SEMAPHORE, LINE_WORDS)
@@ -328,6 +331,25 @@ SEGMENTS: tuple[Segment, ...] = (
         "How each worker is, as it has last said itself; see status.py.",
         lambda c: c.workers,
         tuple(Field(name, about) for name, about in STATUS),
+    ),
+    Segment(
+        "crowd",
+        "Connections by a hash of their address, in rows of buckets for each worker, written by "
+        "that worker alone; readers sum. See tallies.py.",
+        lambda c: c.workers * TALLY_ROWS * CROWD_BUCKETS,
+        (
+            Field("open", "open connections"),
+            Field("outside", "those that are not logged in"),
+        ),
+        aligned=False,
+    ),
+    Segment(
+        "allowances",
+        "How much of what has a rate was taken, by a hash of whose it is, in rows of buckets; see "
+        "tallies.py. Any worker, without a lock.",
+        TALLY_ROWS * DUE_BUCKETS,
+        (Field("due", "when all that was taken is paid for, microseconds of CLOCK_MONOTONIC"),),
+        aligned=False,
     ),
     Segment(
         "users",

@@ -18,6 +18,7 @@ cdef uint64_t _HEADER_LEN
 
 cdef class Connection(FrameProtocol):
     cdef readonly object services
+    cdef readonly str peer
     cdef object _table, _view
     cdef Words _words
     cdef object _connections

@@ -61,10 +61,12 @@ class Greeting(NamedTuple):
 class Connection(FrameProtocol):
     """A connection of this worker."""
 
-    def __init__(self, services: Services, table: Table) -> None:
-        """table: the requests that are allowed, by state; see dispatch.py."""
+    def __init__(self, services: Services, table: Table, peer: str) -> None:
+        """table: the requests that are allowed, by state; see dispatch.py. peer: the address at
+        the other end."""
         FrameProtocol.__init__(self, services.loop, MAX_BODY_LEN)
         self.services: Final = services
+        self.peer: Final = peer
         self._table = table
         self._view = services.state.region.words
         self._words = machine.words_of(self._view)
@@ -85,9 +87,20 @@ class Connection(FrameProtocol):
     # ---- FrameProtocol
 
     def opened(self) -> None:
-        if not self._connections.add(self):
-            status, detail = Status.ERR_SERVER_BUSY, "too many connections"
-            self.push(error_frame(Opcode.HELLO, 0, status, detail, RETRY_CONNECT_MS))
+        refusal = self._connections.add(self)
+        if refusal:
+            self._turn_away(refusal)
+
+    def make_way(self) -> None:
+        """It has not logged in, and another one gets its place."""
+        self._turn_away("not logged in, while more connect than there is room for")
+
+    def _turn_away(self, detail: str) -> None:
+        self.push(error_frame(Opcode.HELLO, 0, Status.ERR_SERVER_BUSY, detail, RETRY_CONNECT_MS))
+        if self._connections.crowded:
+            self.flush()
+            self.abort()
+        else:
             self.finish()
 
     def lost(self) -> None:
@@ -354,6 +367,7 @@ class Connection(FrameProtocol):
         self.session = session
         self.enter(State.AUTHENTICATED)
         services.subscriptions.add(self, session, bool(self.capabilities & Capability.PAYMENTS))
+        self._connections.is_inside(self)
         services.counters.count("sessions")
         services.log.debug("login", session=session.id, user=session.user, username=session.name)
 
@@ -367,6 +381,7 @@ class Connection(FrameProtocol):
         self.enter(State.CONNECTED)
         self.greeting = None
         self._outside_since = services.loop.time()
+        self._connections.is_outside(self)
         services.log.debug("session_ended", session=session.id, user=session.user)
         services.subscriptions.wake(services.state.sessions.end(session, services.now()))
         services.counters.count("sessions", -1)

@@ -4,15 +4,19 @@ Of a connection it knows no more than `OpenConnection` says.
 """
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from libnet.sockets import network_of
 from libproto.codec import PUSH
 from libproto.messages import Opcode
 from server.child import DRAIN_SHARE
 from server.config import Settings
 from server.region.counters import index_of
 from server.region.region import Region
+from server.region.tallies import Crowd
 from server.worker.counters import Counters
 
 DRAIN_S: Final = 0.001  # at a stop: between looks whether all is answered
@@ -21,6 +25,10 @@ ANSWERED_S: Final = 0.5
 """Where another server takes the place: how long one is waited for that always has more to ask, or
 is to log in."""
 END_S: Final = 0.01  # at a stop: between looks whether all connections are closed
+GRACE_S: Final = 0.25
+"""How long one that is not logged in has before it gives way to another of its own address."""
+REFUSED_MAX: Final = 256
+"""Connections that are refused and take their time to close: each has its descriptor."""
 STALLED_S: Final = 1.0  # at a stop: a client that takes nothing for so long is waited for no more
 
 
@@ -29,6 +37,14 @@ _going_away = PUSH[Opcode.GOING_AWAY].frame
 
 class OpenConnection(Protocol):
     """What is known here of a connection."""
+
+    @property
+    def peer(self) -> str:
+        """The address at the other end."""
+
+    @property
+    def pending(self) -> int:
+        """Answers that it waits for."""
 
     @property
     def busy(self) -> bool:
@@ -65,20 +81,52 @@ class OpenConnection(Protocol):
     def finish(self) -> None:
         """Send what waits, then close."""
 
+    def make_way(self) -> None:
+        """Tell the client that its time was up, and close."""
+
     def abort(self) -> None:
         """Close at once."""
 
 
-class Connections:
-    """The open connections of one worker."""
+class _Gauge:
+    """A gauge of this worker, and its sum over all."""
 
-    def __init__(self, region: Region, slot: int, settings: Settings, counters: Counters) -> None:
-        self._settings, self._counters = settings, counters
+    def __init__(self, region: Region, slot: int, name: str) -> None:
         self._words: Final = region.words
-        gauges, at = region.layout["counters"], index_of("connections")
-        self._gauges = [gauges.at(worker) + at for worker in range(gauges.records)]
+        gauges, at = region.layout["counters"], index_of(name)
+        self._all = [gauges.at(worker) + at for worker in range(gauges.records)]
         self._mine = gauges.at(slot) + at
+
+    def add(self, by: int) -> None:
+        self._words[self._mine] += by
+
+    def sum(self) -> int:
+        return sum(self._words[at] for at in self._all)
+
+
+class Connections:
+    """The open connections of one worker.
+
+    How many there may be is limited in three ways: in all, of one address, and of those that are
+    not logged in. The first two refuse a new one. Where there are too many that are not logged in,
+    or a new one would be refused for their sake, one of them gives way: the oldest of the address
+    that has most of them here, after a moment to log in where that is the new one's own. So who
+    opens connections and leaves them keeps nobody else out: an honest client is logged in before
+    its turn to give way comes.
+    """
+
+    def __init__(
+        self, region: Region, slot: int, settings: Settings, counters: Counters, secret: bytes
+    ) -> None:
+        """secret: of the server, for what is counted by address."""
+        self._settings, self._counters = settings, counters
+        self._all: Final = _Gauge(region, slot, "connections")
+        self._all_outside: Final = _Gauge(region, slot, "outside")
+        self._of_address: Final = Crowd(region, slot, "open", secret)
         self._open: dict[OpenConnection, bool] = {}  # is it counted?
+        self._refused = 0  # of these, those that are not
+        self._outside: dict[str, dict[OpenConnection, float]] = {}
+        """Those that are counted and not logged in, and since when: by address, oldest first."""
         self.draining = False
         """The server stops: no further request is executed."""
         self.guarded = settings.rate_limit > 0
@@ -87,24 +135,86 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, connection: OpenConnection) -> bool:
-        """Count a new one; False where there are more now than may be, in all workers. One that is
-        refused, and takes its time to close, is in nobody's way."""
+    def add(self, connection: OpenConnection) -> str:
+        """Count a new one. Where it is one too many it is not counted, and the answer says of
+        what; else the answer is empty. One that is refused, and takes its time to close, is in
+        nobody's way."""
+        settings, counters = self._settings, self._counters
+        counters.count("accepted")
         self._open[connection] = True
-        words = self._words
-        words[self._mine] += 1
-        self._counters.count("accepted")
-        if sum(words[at] for at in self._gauges) <= self._settings.max_connections:
-            return True
-        self._open[connection] = False
-        words[self._mine] -= 1
-        self._counters.count("refused")
+        self._all.add(1)
+        where = self._of_address.places(network_of(connection.peer).encode())
+        self._of_address.add(where, 1)
+        self.is_outside(connection)
+        limit = settings.address_connections
+        refusal = ""
+        if limit and self._of_address.count(where) > limit:
+            refusal = "too many connections from one address"
+            counters.count("refused_address")
+        elif self._all.sum() > settings.max_connections and not self._make_way(connection):
+            refusal = "too many connections"
+        elif self._all_outside.sum() > settings.outside_limit and not self._make_way(connection):
+            refusal = "too many connections that are not logged in"
+        if refusal:
+            counters.count("refused")
+            self._leave_out(connection)
+        return refusal
+
+    def _make_way(self, newcomer: OpenConnection) -> bool:
+        """Close one that is not logged in and has had its time, in the place of a new one. False
+        where there is none."""
+        by_age = max(self._outside.values(), key=len)  # the newcomer is among them
+        own = self._outside[newcomer.peer]
+        until = math.inf if len(by_age) > len(own) else time.monotonic() - GRACE_S
+        for oldest, since in by_age.items():
+            if oldest is newcomer or since > until:
+                break
+            if not oldest.pending:  # one that waits for its answer to LOGIN is all but in
+                self._counters.count("made_way")
+                self._leave_out(oldest)
+                oldest.make_way()
+                return True
         return False
+
+    def _leave_out(self, connection: OpenConnection) -> None:
+        """Count it no more, though it is still there."""
+        self._uncount(connection)
+        self._open[connection] = False
+        self._refused += 1
+
+    def _uncount(self, connection: OpenConnection) -> None:
+        self._all.add(-1)
+        self._of_address.add(self._of_address.places(network_of(connection.peer).encode()), -1)
+        self.is_inside(connection)
+
+    @property
+    def crowded(self) -> bool:
+        """So many refused ones take their time to close that the next is closed at once."""
+        return self._refused > REFUSED_MAX
+
+    def is_outside(self, connection: OpenConnection) -> None:
+        """It is not logged in, or not any more."""
+        if self._open.get(connection):
+            self._outside.setdefault(connection.peer, {})[connection] = time.monotonic()
+            self._all_outside.add(1)
+
+    def is_inside(self, connection: OpenConnection) -> None:
+        """It is logged in, or gone. Nothing where it was before."""
+        mine = self._outside.get(connection.peer)
+        if mine is not None and connection in mine:
+            del mine[connection]
+            self._all_outside.add(-1)
+            if not mine:
+                del self._outside[connection.peer]
 
     def remove(self, connection: OpenConnection) -> None:
         """It is closed. Nothing where it was never added."""
-        if self._open.pop(connection, False):
-            self._words[self._mine] -= 1
+        counted = self._open.get(connection)
+        if counted:
+            self._uncount(connection)
+        elif counted is not None:
+            self._refused -= 1
+        self._open.pop(connection, None)
 
     def waiting(self) -> int:
         """Frames that have arrived and are not answered yet, of all of them."""

@@ -5,7 +5,7 @@ from typing import Final
 from server.region.counters import index_of
 from server.region.region import Region
 
-GAUGES: Final = ("connections", "sessions", "overloaded")
+GAUGES: Final = ("connections", "outside", "sessions", "overloaded")
 
 
 class Counters:

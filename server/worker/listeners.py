@@ -13,6 +13,7 @@ from typing import Final
 
 import liblog
 from libnet.pump import Pump
+from libnet.sockets import peer_of
 from libnet.transport import FrameProtocol
 from server import handover
 from server.region.region import Region
@@ -37,10 +38,10 @@ class Listeners:
         queue: socket.socket,
         siblings: Siblings,
         pump: Pump,
-        connection: Callable[[], FrameProtocol],
+        connection: Callable[[str], FrameProtocol],
     ) -> None:
         """sockets: all there are. queue: of what siblings have accepted for this worker.
-        connection: makes one for each that is served here."""
+        connection: makes one, given the peer's address, for each that is served here."""
         self._words: Final = region.words
         self._slot, self._sockets, self._pump = slot, sockets, pump
         self._loop: Final = pump.loop
@@ -88,7 +89,7 @@ class Listeners:
 
     def _serve(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        self._pump.add(sock, self._connection())
+        self._pump.add(sock, self._connection(peer_of(sock)))
 
     def _take(self) -> None:
         """What siblings give: served here, or where this worker ends by yet another one."""

@@ -97,7 +97,7 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         durable=durable,
         places=Places(region, loop, state.events),
         subscriptions=Subscriptions(state, counters, inherited.wakeups, durable, loop),
-        connections=Connections(region, slot, settings, counters),
+        connections=Connections(region, slot, settings, counters, state.users.salt_secret()),
         counters=counters,
         served=Served(region, slot),
         overload=overload,
@@ -148,7 +148,7 @@ class Worker:
             inherited.queues[slot][0],
             Siblings(region, slot, [sending for _, sending in inherited.queues]),
             pump,
-            lambda: Connection(self._services, table),
+            lambda peer: Connection(self._services, table, peer),
         )
         self._workers: Final = region.layout["workers"]
         self._recovery = region.header.index("recovery")

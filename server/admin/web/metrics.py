@@ -155,13 +155,31 @@ METRICS: Final[tuple[Metric, ...]] = (
         _one(lambda s: bool(s.first["header"]["recovery"])),
     ),
     Metric("connections", _G, "open connections", _counter("connections")),
+    Metric(
+        "outside_connections",
+        _G,
+        "open connections that are not logged in",
+        _counter("outside"),
+    ),
     Metric("sessions", _G, "logged-in connections", _counter("sessions")),
     Metric("accepted_connections_total", _C, "connections accepted", _counter("accepted")),
     Metric(
         "refused_connections_total",
         _C,
-        "connections refused, as there were max_connections",
+        "connections refused, as there were too many: in all, of the address, or not logged in",
         _counter("refused"),
+    ),
+    Metric(
+        "refused_connections_of_address_total",
+        _C,
+        "connections refused, as there were address_connections of their address",
+        _counter("refused_address"),
+    ),
+    Metric(
+        "made_way_connections_total",
+        _C,
+        "connections closed before they logged in, as others had no place",
+        _counter("made_way"),
     ),
     Metric(
         "timed_out_connections_total",

@@ -143,6 +143,8 @@ def test_what_is_in_use() -> None:
             "deletions": [],
             "blocks": [],
             "presence": [64],
+            "crowd": [],
+            "allowances": [],
             "txn_ring": [5, 4, 3, 2, 1],
             "event_ring": [4, 3, 2, 1],
         }

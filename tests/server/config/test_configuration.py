@@ -53,6 +53,8 @@ def test_which_settings_change() -> None:
     """Those that workers and the master alone look at, and only after the start."""
     assert {row.name for row in SETTINGS if row.spec.reload} == {
         "workers",
+        "address_connections",
+        "outside_connections",
         "registration",
         "scram_iterations",
         "max_balance",

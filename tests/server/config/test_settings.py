@@ -117,6 +117,8 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "board_entries": 256,
         "blocks": 8192,
         "max_connections": 4096,
+        "address_connections": 0,
+        "outside_connections": 0,
         "registration": "open",
         "clients": 4096,
         "client_retention": 86400.0,

@@ -75,7 +75,12 @@ def test_the_kinds_of_locks_are_in_the_order_of_their_ranks() -> None:
 
 
 def test_gauges_are_what_goes_down_again() -> None:
-    assert [c.name for c in COUNTERS if c.gauge] == ["connections", "sessions", "overloaded"]
+    assert [c.name for c in COUNTERS if c.gauge] == [
+        "connections",
+        "outside",
+        "sessions",
+        "overloaded",
+    ]
 
 
 def test_readers_sum_over_the_workers() -> None:

@@ -1,0 +1,94 @@
+"""How much there is by address, by user, by whatever else a limit counts: over all workers.
+
+There are more addresses than any table has places, and whoever floods a server makes them up. So
+each key is counted in several rows of buckets, at a place of each row that a keyed hash gives, and
+the least of these counts is taken: never too low, and too high only for a key all of whose places
+are shared with busy ones (a count-min sketch, Cormode and Muthukrishnan 2005). The key of the hash
+is a secret of the server: nobody can look for addresses that share a victim's places.
+
+No lock is taken. A `Crowd` has records for each worker, which that worker alone writes, and which
+its successor zeroes: what a killed worker had counted is gone with it. The words of `Allowances`
+are written by all: where two workers store at the same moment one of the two may count for nothing,
+which lets one request more through, and that is all.
+"""
+
+import hashlib
+import struct
+from typing import Final
+
+from server.region.layout import CROWD_BUCKETS, DUE_BUCKETS, TALLY_ROWS
+from server.region.region import Region
+
+_ROWS: Final = struct.Struct(f"<{TALLY_ROWS}Q")
+
+Places = tuple[int, ...]
+"""One record of each row; the first row begins with 0."""
+
+
+def places(secret: bytes, key: bytes, buckets: int) -> Places:
+    """The records where a key is counted, of one in each row. secret: 1 to 64 bytes."""
+    digest = hashlib.blake2b(key, digest_size=_ROWS.size, key=secret).digest()
+    return tuple(
+        row * buckets + number % buckets for row, number in enumerate(_ROWS.unpack(digest))
+    )
+
+
+class Crowd:
+    """How many there are now of each key: a field of the segment `crowd`."""
+
+    def __init__(self, region: Region, worker: int, field: str, secret: bytes) -> None:
+        """worker: the slot whose records are written; it begins with nothing."""
+        self._words: Final = region.words
+        self._secret: Final = secret
+        crowd, each = region.layout["crowd"], TALLY_ROWS * CROWD_BUCKETS
+        self._bases = [crowd.at(first, field) for first in range(0, crowd.records, each)]
+        self._mine, self._stride = self._bases[worker], crowd.stride
+        for place in range(each):
+            self._words[self._mine + place * self._stride] = 0
+
+    def places(self, key: bytes) -> Places:
+        """Where a key is counted; for the other methods."""
+        return places(self._secret, key, CROWD_BUCKETS)
+
+    def add(self, where: Places, by: int) -> None:
+        """Some more, or fewer, in this worker."""
+        words, mine = self._words, self._mine
+        for place in where:
+            words[mine + place * self._stride] += by
+
+    def count(self, where: Places) -> int:
+        """How many there are in all workers; never fewer than there are."""
+        words, bases, stride = self._words, self._bases, self._stride
+        return min(sum(words[base + place * stride] for base in bases) for place in where)
+
+
+class Allowances:
+    """How soon each key may have the next one, where it may have so many in so much time.
+
+    The generic cell rate algorithm (ITU-T I.371): a word is the time at which all is paid for that
+    was taken. It may lie ahead of now by a burst.
+    """
+
+    def __init__(self, region: Region, secret: bytes) -> None:
+        self._words: Final = region.words
+        self._secret: Final = secret
+        self._base = region.layout["allowances"].at(0, "due")
+        assert region.layout["allowances"].stride == 1
+
+    def take(self, key: bytes, now_us: int, interval_us: int, burst: int) -> int:
+        """Take one; 0, or for how many microseconds longer there is none to be had.
+
+        now_us: of CLOCK_MONOTONIC. interval_us: between two, in the long run. burst: how many there
+        may be at once, after a rest.
+        """
+        words, base = self._words, self._base
+        where = [base + place for place in places(self._secret, key, DUE_BUCKETS)]
+        due = max(now_us, min(words[at] for at in where))
+        wait = due + interval_us - now_us - burst * interval_us
+        if wait > 0:
+            return wait
+        due += interval_us
+        for at in where:
+            if words[at] < due:
+                words[at] = due
+        return 0
