@@ -63,6 +63,7 @@ def test_each_request_has_its_class() -> None:
     assert chat == {
         Opcode.CHAT_SEND, Opcode.DIRECT_SEND, Opcode.JOIN_ROOM, Opcode.ROOM_HISTORY,
         Opcode.INBOX_HISTORY, Opcode.ROOM_LIST, Opcode.ROOM_MEMBERS, Opcode.USER_LOOKUP,
+        Opcode.FILE_BEGIN, Opcode.FILE_PUT, Opcode.FILE_END, Opcode.FILE_GET, Opcode.LINK_FETCH,
         Opcode.USER_NAME, Opcode.ROOM_OPEN, Opcode.ROOM_INFO, Opcode.ROOM_SET, Opcode.ROOM_ROLE,
         Opcode.BLOCK, Opcode.CHAT_DELETE, Opcode.BOARD_ADD, Opcode.BOARD_LIST, Opcode.BOARD_REMOVE,
     }  # fmt: skip
