@@ -3,6 +3,7 @@ from libc.stdint cimport uint64_t
 
 from libnet cimport kernel
 from libproto.framing cimport Decoder
+from libproto.wrapping cimport Wrapper
 
 cdef int _FAIR_FRAMES
 cdef Py_ssize_t _HIGH_MARK
@@ -11,6 +12,7 @@ cdef Py_ssize_t _HIGH_MARK
 cdef class FrameProtocol:
     cdef readonly object loop
     cdef readonly Decoder decoder
+    cdef readonly Wrapper wrapper
     cdef public object transport
     cdef readonly list out
     cdef public uint64_t now

@@ -11,6 +11,10 @@ An answer may come later than its turn. `pending` counts those: the connection d
 before they are sent. Where an answer must not be overtaken, or too many are owed, the frames after
 it wait: `pause(ANSWER_FIRST)`.
 
+Frames are plain on this side of the transport: where something else was agreed (`agree`), those
+that leave go through a wrapper as they are written, in that order, and those that come through a
+decoder that undoes the same.
+
 Subclasses say what to do with a frame; this module knows nothing of opcodes.
 """
 
@@ -20,6 +24,7 @@ from typing import Final, Protocol
 
 from libnet import kernel
 from libproto.framing import Decoder
+from libproto.wrapping import Wrapper
 
 FAIR_FRAMES: Final = 64  # of one connection and turn
 HIGH_MARK: Final = 256 * 1024  # bytes of output that wait for the peer
@@ -68,7 +73,8 @@ class FrameProtocol:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, max_body_len: int) -> None:
         self.loop: Final = loop
-        self.decoder: Final = Decoder(max_body_len)
+        self.decoder = Decoder(max_body_len)
+        self.wrapper: Wrapper | None = None  # of what leaves
         self.transport: Transport | None = None
         self.out: Final[list[bytes]] = []
         self.now = 0  # wall clock of this turn, microseconds since the Unix epoch: one look for all
@@ -203,9 +209,20 @@ class FrameProtocol:
         transport = self.transport
         if self.out and transport is not None and not self.closing:
             data = self.out[0] if len(self.out) == 1 else b"".join(self.out)
-            self.sends(self.out)
+            if self.wrapper is None:
+                self.sends(self.out)
+            else:
+                data = self.wrapper.wrap(data)
+                self.sends([data])
             self.out.clear()
             transport.write(data)
+
+    def agree(self, wrapper: Wrapper | None, decoder: Decoder) -> None:
+        """Frames in both directions are wrapped from now on, but for those that were flushed, and
+        the one that is being handled. decoder: it goes on where this one's stands; this one itself
+        where nothing comes wrapped."""
+        self.wrapper, self.decoder = wrapper, decoder
+        self._again()  # a turn has its decoder in hand
 
     def pause_writing(self) -> None:
         self.pause(OUTPUT_FULL)

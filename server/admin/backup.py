@@ -9,6 +9,8 @@ What the server removes meanwhile, as no longer needed, is still there for who h
 files are opened before the first one is read. What stands behind the journal's last good batch was
 being written when it was read, and is left out.
 
+The server's key is copied, too, so that who restores it elsewhere has the same server.
+
 The copy gets its `identity` last. One that was interrupted has none, and no server starts with it.
 """
 
@@ -24,7 +26,7 @@ from server.admin.journal_verify import Report, verify
 from server.journal.directory import DataDirectory, DirectoryUnusable, lock_data
 from server.journal.disk import Disk
 from server.journal.errors import Damaged
-from server.journal.format import TEMPORARY, number_in
+from server.journal.format import SERVER_KEY, TEMPORARY, number_in
 from server.journal.position import read as read_position
 from server.journal.reader import SUFFIX, Reader, number_of
 
@@ -85,7 +87,7 @@ class _Copy:
         """Copy everything but the identity. False: a segment of the journal was made and removed
         before it could be opened, so that the copy has a hole."""
         source = self._source
-        self.open(source.path, source.position.name, source.idle.name)
+        self.open(source.path, source.position.name, source.idle.name, SERVER_KEY)
         for directory in (source.snapshots, source.rooms, source.journal):
             self.open(directory)
         for directory in (source.path, source.snapshots, source.rooms):

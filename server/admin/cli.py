@@ -18,6 +18,7 @@ from server.admin import (
     backup_cli,
     control_cli,
     export_cli,
+    identity_cli,
     inspect_cli,
     journal_cli,
     status_cli,
@@ -44,6 +45,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     backup_cli.BACKUP,
     backup_cli.RESTORE,
     export_cli.COMMAND,
+    identity_cli.COMMAND,
 )
 
 

@@ -347,6 +347,15 @@ class Settings:
         default_text="open where host is a loopback address, else closed",
         reload=True,
     )
+    require_encryption: str = setting(
+        "",
+        PEOPLE,
+        "whether only encrypted connections are served; REGISTER is for them and for connections"
+        " from this machine alone in any case",
+        choices=("on", "off"),
+        default_text="off",
+        reload=True,
+    )
     scram_iterations: int = setting(
         MIN_ITERATIONS,
         PEOPLE,
@@ -512,6 +521,10 @@ class Settings:
             for name, limit in _BEYOND_LOOPBACK.items():
                 if sources[name] == DEFAULT:
                     object.__setattr__(self, name, limit)
+        if not self.require_encryption and (
+            sources is None or sources["require_encryption"] == DEFAULT
+        ):
+            object.__setattr__(self, "require_encryption", "off")
         problems = list(_problems(self, sources))
         if problems:
             raise ConfigError("\n".join(problems))

@@ -30,8 +30,10 @@ EVENTS: Final = (
     Event("not_compiled", "warning", "the server runs interpreted, though nobody asked for it: a"
           " request takes several times the CPU time"),
     Event("cannot_start", "error", "the server cannot start, and ends"),
-    Event("serving", "info", "the server serves: where, with what settings, and in what `form`,"
-          " compiled or interpreted"),
+    Event("serving", "info", "the server serves: where, with what settings, with what `fingerprint`"
+          " of its key, and in what `form`, compiled or interpreted"),
+    Event("identity_made", "info", "the server had no key that says who it is, and has made one:"
+          " its `fingerprint` is what clients show"),
     Event("ready_line_unwritable", "warning", "the line that says `ready` cannot be written to"
           " standard output; the server serves"),
     Event("stats", "info", "numbers of the last `--stats-interval`, unless they are the same as in"

@@ -29,6 +29,7 @@ from server.journal.format import (
     ROOM_SEGMENT,
     ROOMS,
     SEGMENT,
+    SERVER_KEY,
     SNAPSHOT,
     SNAPSHOT_3,
     SNAPSHOT_BLOCK,
@@ -100,6 +101,10 @@ _PLACES: Final = (
             "hex; while a repair runs, the identity that it gives the log; and `crc` with the "
             "CRC-64/WE of the lines before it, in hex"
         ),
+    ),
+    (
+        f"`{SERVER_KEY}`",
+        "the private key of Ed25519 that says who the server is, in PEM; made by the first start",
     ),
     (f"`{JOURNAL}/{_NUMBER}.{JOURNAL_SUFFIX}`", "a segment of the journal; N: its number, from 1"),
     (

@@ -530,6 +530,7 @@ def batch_head(data: bytes | memoryview, offset: int) -> BatchHead | None:
 # ---- names in the data directory
 
 IDENTITY: Final = "identity"
+SERVER_KEY: Final = "server.key"
 JOURNAL: Final = "journal"
 SNAPSHOTS: Final = "snapshots"
 POSITION_FILE: Final = "position"

@@ -73,6 +73,7 @@ def _run_worker(birth: Birth) -> NoReturn:
         birth.report,
         shared.journal_wakeup,
         shared.questions[birth.slot] if shared.questions else None,
+        shared.key,
     )
     worker.run(inherited, birth.slot, birth.master)
 

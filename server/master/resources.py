@@ -17,12 +17,15 @@ from typing import Final, Protocol, TypeVar
 import liblog
 from libnet.sockets import USER_TIMEOUT_MS, steer, tune
 from libnet.wakeup import Wakeup
+from libproto.sealing import ServerKey, fingerprint
 from server import handover
 from server.config import Settings
 from server.core.state import initialise
 from server.journal.directory import DataDirectory, DirectoryInUse, Identity, lock_data
 from server.journal.disk import Disk
 from server.journal.errors import JournalError
+from server.journal.format import SERVER_KEY
+from server.journal.server_key import keep_key
 from server.master import listening
 from server.master.acquire import step
 from server.master.desk import Desk
@@ -173,6 +176,7 @@ class Resources:
         if settings.durability != "none":
             with step(f"use the data directory {settings.data}"):
                 self.data = _opened(self.region, DataDirectory(settings.data))
+        self.key = self._key()
         self.desk: Desk | None = None
         if self.data is not None:
             with step(f"listen in the data directory {settings.data}"):
@@ -202,6 +206,20 @@ class Resources:
             reading, writing = _message_pair()
             self.reports = keep(Part.SUPERVISION, reading)
             self.reports_to = keep(Part.REPORTS, writing)
+
+    def _key(self) -> ServerKey:
+        """Who this server is. CannotStart."""
+        if self.data is None:
+            return ServerKey.generate()  # nothing is kept
+        with step(f"read the server's key in {self.settings.data}"):
+            key, made = keep_key(Disk(), self.data.path)
+        if made:
+            log.info(
+                "identity_made",
+                fingerprint=fingerprint(key.identity),
+                path=str(self.data.path / SERVER_KEY),
+            )
+        return key
 
     def keep_only(self, parts: Collection[Part]) -> None:
         """In a child: close all but these and what every child has."""

@@ -16,6 +16,7 @@ from typing import Final
 
 import liblog
 from libproto.form import FORM
+from libproto.sealing import fingerprint
 from server.child import REOPEN_LOG, WORKERS_SHARE, fork_failure, reopen_log
 from server.config import Configuration, Settings
 from server.control import Answer, Peer
@@ -285,6 +286,8 @@ class Supervisor:
             region=region.name,
             region_mib=round(region.layout.size / 2**20, 1),
             registration=settings.registration,
+            encryption="required" if settings.require_encryption == "on" else "offered",
+            fingerprint=fingerprint(self._resources.key.identity),
             durability=settings.durability,
             form=FORM.name,
         )

@@ -29,6 +29,8 @@ cdef class Connection(FrameProtocol):
     cdef public Session session
     cdef public object greeting
     cdef public object capabilities
+    cdef readonly bint sealed
+    cdef Decoder _stream
     cdef int _failed_logins, _bad_checksums
     cdef bint _active
     cdef double _quiet_since, _outside_since, _tokens

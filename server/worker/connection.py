@@ -2,9 +2,10 @@
 
 The checks come in the order that the protocol gives: the frame (framing has done the first ones),
 encryption as agreed, flags and reserved bits, opcode, state, body. Here, and nowhere else, an
-error becomes a frame.
+error becomes a frame. A frame that was opened and inflated comes here as if it had been sent so.
 """
 
+import ipaddress
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -13,8 +14,10 @@ from libproto import wire
 from libproto.codec import REQUEST, error_frame
 from libproto.errors import PeerError, Status
 from libproto.framing import PREFIX, Decoder, Fault
-from libproto.messages import BY_OPCODE, HEADER_LEN, Capability, Flag, Opcode, State
+from libproto.messages import BY_OPCODE, HEADER_LEN, SEAL_LEN, Capability, Flag, Opcode, State
+from libproto.sealing import Keys, Opener, Sealer
 from libproto.session import verdict
+from libproto.wrapping import Unwrapper, Wrapper
 from server.archive.protocol import Kind
 from server.core.errors import EventsFull, LeavesFull, StateRefusal, Superseded
 from server.core.session import Session
@@ -26,6 +29,8 @@ from server.worker.requests import Request, Table
 from server.worker.services import Services
 
 MAX_BODY_LEN: Final = 65536  # bytes
+ANSWER_LEN: Final = MAX_BODY_LEN - SEAL_LEN
+"""Bytes of the longest answer: it may have to be sealed."""
 FAILED_LOGINS_MAX: Final = 3
 BAD_CHECKSUMS_MAX: Final = 3
 RETRY_ASK_MS: Final = 100
@@ -36,7 +41,8 @@ _HEADER_LEN = HEADER_LEN
 _FLAGGED: Final = int(Flag.POSSIBLE_DUPLICATE)
 _ENCRYPTED: Final = int(Flag.ENCRYPTED)
 _LOGIN: Final = int(Opcode.LOGIN)
-_RESPONSE_HEAD: Final = PREFIX | int(Flag.RESPONSE)
+_RESPONSE: Final = int(Flag.RESPONSE)
+_RESPONSE_HEAD: Final = PREFIX | _RESPONSE
 _BUSY: Final = int(Status.ERR_SERVER_BUSY)
 
 _STATE_DETAIL: Final = {
@@ -77,6 +83,9 @@ class Connection(FrameProtocol):
         self.session: Session | None = None
         self.greeting: Greeting | None = None
         self.capabilities = 0
+        self.sealed = False
+        """It is encrypted: it has had its one HELLO, and ends with its one session."""
+        self._stream = self.decoder
         self._failed_logins = 0
         self._bad_checksums = 0
         self._active = True  # a valid frame has come since the last look at the deadlines
@@ -106,6 +115,9 @@ class Connection(FrameProtocol):
     def lost(self) -> None:
         self.end_session()
         self._connections.remove(self)
+        if self.sealed:
+            self.services.counters.count("encrypted", -1)
+            self.forget_keys()
 
     def sends(self, frames: list[bytes]) -> None:
         self._served.sent(frames, self)
@@ -149,7 +161,7 @@ class Connection(FrameProtocol):
         self._active = True
         if opcode == _LOGIN:
             self.greeting = None
-            self.enter(State.CONNECTED)
+            self._back_outside()
         answer = wire.frame(_RESPONSE_HEAD, opcode, _BUSY, req_id, share.body)
         return self._durable.when_durable(self, 0, answer)
 
@@ -302,7 +314,7 @@ class Connection(FrameProtocol):
 
     def _error_response(self, opcode: int, req_id: int, error: _Error) -> bytes | None:
         if opcode == _LOGIN and self.state == State.GREETED and self.greeting is None:
-            self.enter(State.CONNECTED)  # the nonce is spent
+            self._back_outside()  # the nonce is spent
         if not isinstance(error, PeerError) and not (
             isinstance(error, Refused) and error.bad_input
         ):
@@ -335,15 +347,63 @@ class Connection(FrameProtocol):
             self._bad_checksums += 1
             if self._bad_checksums == BAD_CHECKSUMS_MAX:
                 self.last()
-        elif flags & _ENCRYPTED:
+        elif fault == Fault.SEALING and flags & _ENCRYPTED:
+            counters.count("unopened")
+            detail = "it does not open: altered, repeated, or not in its turn"
+            self.last()
+        elif fault == Fault.SEALING or flags & _ENCRYPTED:
             counters.count("bad_sealing")
-            detail = "encryption was not agreed"
+            detail = f"encryption was {'' if fault == Fault.SEALING else 'not '}agreed"
             self.last()
         else:
             counters.count("bad_frame")
-            if flags & Flag.COMPRESSED:
+            if fault == Fault.INFLATION:
+                detail = "it is not exactly one complete zlib stream, of at most max_body_len"
+            elif flags & Flag.COMPRESSED:
                 detail = "compression was not granted"
         return error_frame(opcode, req_id, status, detail)
+
+    # ---- encryption and compression
+
+    @property
+    def is_private(self) -> bool:
+        """Nobody between the two ends can read it, or it does not leave this machine."""
+        if self.sealed:
+            return True
+        try:
+            address = ipaddress.ip_address(self.peer.partition("%")[0])
+        except ValueError:  # it is not known
+            return False
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+    def greet(self, answer: bytes, keys: Keys | None, *, compressed: bool) -> None:
+        """Send the answer to HELLO, and go on as it has agreed. keys: overwritten here."""
+        self.push(answer)
+        self.flush()
+        if keys is None and not compressed:
+            if self.wrapper is not None:  # an earlier HELLO has agreed on more
+                self.agree(None, self._stream)
+            return
+        sealer = opener = None
+        if keys is not None:
+            opener, sealer = Opener(keys.client_to_server), Sealer(keys.server_to_client)
+            self.sealed = True
+            self.services.counters.count("encrypted")
+        wrapper = Wrapper(sealer, _RESPONSE if compressed else None)
+        self.agree(wrapper, Unwrapper(self._stream, opener, compressed))
+
+    def forget_keys(self) -> None:
+        """Nothing is sealed or opened any more."""
+        if self.wrapper is not None:
+            self.wrapper.close()
+        if isinstance(self.decoder, Unwrapper):
+            self.decoder.close()
+
+    def _back_outside(self) -> None:
+        """In CONNECTED, where an encrypted connection has nothing left to do."""
+        self.enter(State.CONNECTED)
+        if self.sealed:
+            self.last()
 
     # ---- the session
 

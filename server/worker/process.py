@@ -17,6 +17,7 @@ from libnet.pump import Pump
 from libnet.wakeup import Wakeup
 from libproto.messages import KEY_LEN
 from libproto.scram import Verifier
+from libproto.sealing import ServerKey
 from server import handover
 from server.archive.client import ArchiveClient
 from server.child import BEAT_S, LEAVE, Report, enter, limit_of
@@ -65,6 +66,7 @@ class Inherited:
     ready: int  # for its Report
     journal: Wakeup  # of the journal process
     archive: socket.socket | None  # to the archive process; None: there is none
+    key: ServerKey
 
 
 def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -> Services:
@@ -107,6 +109,7 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         oldest={},
         rooms_epoch=region.header.epoch,
         log_id=state.users.log_id(),
+        key=inherited.key,
         nobody=Verifier(b"", 0, os.urandom(KEY_LEN), os.urandom(KEY_LEN)),
         log=log.bind(),
     )

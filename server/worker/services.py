@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from libproto.scram import Verifier
+from libproto.sealing import ServerKey
 from server.archive.client import ArchiveClient
 from server.config import Settings
 from server.core.state import State
@@ -39,6 +40,7 @@ class Services:
     oldest: dict[int, tuple[int, int]]  # by user: what the archive last told of TXN_HISTORY's end
     rooms_epoch: int
     log_id: int
+    key: ServerKey
     nobody: Verifier  # who is not registered is checked against it: same work, and no proof fits
     log: Any  # bound once, after `configure`: a call below the level then costs next to nothing
 

@@ -21,7 +21,9 @@ from libproto import scram
 from libproto.codec import ERROR, PUSH, REQUEST, RESPONSE
 from libproto.errors import Status
 from libproto.framing import Decoder, Fault
-from libproto.messages import MESSAGES, Flag, Opcode
+from libproto.messages import MESSAGES, SIGNATURE_LEN, Capability, Flag, Opcode
+from libproto.sealing import KeyPair, Keys, Opener, Sealer, is_signed
+from libproto.wrapping import Unwrapper, Wrapper
 from server.core.stats import served, totals
 from server.region.counters import INDEX, ROWS
 from server.region.region import Region
@@ -85,6 +87,9 @@ class Wire:
         self.user = 0
         self.log_id = 0
         self._decoder = Decoder(1 << 20)
+        self.wrapper: Wrapper | None = None  # of what is sent
+        self.sealer: Sealer | None = None  # the same one's
+        self.identity = b""  # of the server
         self._last_req_id = 0
         self._hello = b""  # the bodies of the latest HELLO and its response
         self._readable = select.poll()
@@ -109,13 +114,17 @@ class Wire:
     def send_raw(self, data: bytes) -> None:
         self.sock.sendall(data)
 
+    def wrapped(self, data: bytes) -> bytes:
+        """Whole frames as they go over this connection: sealed, where that was agreed."""
+        return data if self.wrapper is None else self.wrapper.wrap(data)
+
     def send(self, opcode: int, *fields: object, flags: int = 0, req_id: int = 0) -> int:
         """Send a request; answers its req_id, the next one if none is given."""
         self._last_req_id = req_id or self._last_req_id + 1
         if opcode in LEDGER:
             drawn = self._drawn.get(self._client, 0)
             self._drawn[self._client] = max(drawn, self._last_req_id)
-        self.send_raw(request(opcode, self._last_req_id, *fields, flags=flags))
+        self.send_raw(self.wrapped(request(opcode, self._last_req_id, *fields, flags=flags)))
         return self._last_req_id
 
     def receive(self, timeout_s: float = DEADLINE_S) -> Received | None:
@@ -190,12 +199,32 @@ class Wire:
         nonce: bytes = NONCE,
         key: bytes = b"",
     ) -> Received:
-        fields = (capabilities, "tests", username, nonce, key)
+        """key: drawn where none is given and encryption is asked for; with one that is given, it is
+        agreed and nothing can be read."""
+        pair = KeyPair() if capabilities & Capability.ENCRYPTION and not key else None
+        fields = (capabilities, "tests", username, nonce, key or (pair.public if pair else b""))
         answer = self.call(Opcode.HELLO, *fields)
         if answer.status == Status.OK:
-            self._hello = REQUEST[Opcode.HELLO].encode(*fields) + answer.raw
+            asked = REQUEST[Opcode.HELLO].encode(*fields)
+            self._hello = asked + answer.raw
             self._salt, self._iterations = answer.body.salt, answer.body.iterations
+            keys = None
+            if pair is not None:
+                body = answer.body
+                unsigned = answer.raw[: -SIGNATURE_LEN - 2]
+                assert is_signed(body.identity, asked, unsigned, body.signature)
+                self.identity = body.identity
+                keys = pair.agree(body.public_key, nonce, body.server_nonce)
+            self.agree(keys, bool(answer.body.capabilities & Capability.COMPRESSION))
         return answer
+
+    def agree(self, keys: Keys | None, compresses: bool) -> None:
+        """What HELLO has agreed on holds from here on."""
+        if keys is not None or compresses:
+            self.sealer = Sealer(keys.client_to_server) if keys else None
+            opener = Opener(keys.server_to_client) if keys else None
+            self.wrapper = Wrapper(self.sealer, 0 if compresses else None)
+            self._decoder = Unwrapper(self._decoder, opener, compresses)
 
     def register(self, username: str, iterations: int = 0, password: str = PASSWORD) -> Received:
         """iterations: as HELLO answered, if none are given."""
@@ -275,8 +304,10 @@ def frozen(pid: int) -> Iterator[None]:
 class Lobby:
     """Connections to one server, closed together, and a view of its shared region."""
 
-    def __init__(self, server: RunningServer) -> None:
+    def __init__(self, server: RunningServer, capabilities: int = 0) -> None:
+        """capabilities: that every connection asks for."""
         self.server = server
+        self._capabilities = capabilities
         self._region = Region.attach(server.name)
         self._wires: list[Wire] = []
         self._drawn: dict[Client, int] = {}
@@ -316,7 +347,7 @@ class Lobby:
         """The name of a user who has just registered."""
         username = self.name()
         with Wire(self.server.connect(DEADLINE_S)) as wire:
-            wire.hello(username)
+            wire.hello(username, capabilities=self._capabilities)
             assert wire.register(username).status == Status.OK
         return username
 
@@ -333,7 +364,7 @@ class Lobby:
         the worker it must be on, if that matters."""
         username = username or self.new_user()
         wire = self.open() if worker is None else self.open_on(worker)
-        wire.hello(username, capabilities=capabilities)
+        wire.hello(username, capabilities=capabilities | self._capabilities)
         answer = wire.login(username, client_id=client_id, next_req_id=next_req_id)
         assert answer.status == Status.OK, answer.body
         return wire

@@ -25,6 +25,7 @@ _REASONS: Final = (
     "bad_header",
     "bad_checksum",
     "bad_sealing",
+    "unopened",
     "bad_frame",
     "unknown_opcode",
     "rate_limited",
@@ -162,6 +163,13 @@ METRICS: Final[tuple[Metric, ...]] = (
         _counter("outside"),
     ),
     Metric("sessions", _G, "logged-in connections", _counter("sessions")),
+    Metric("encrypted_connections", _G, "encrypted connections", _counter("encrypted")),
+    Metric(
+        "refused_clear_total",
+        _C,
+        "HELLO and REGISTER refused, as they were not encrypted",
+        _counter("refused_clear"),
+    ),
     Metric("accepted_connections_total", _C, "connections accepted", _counter("accepted")),
     Metric(
         "refused_connections_total",

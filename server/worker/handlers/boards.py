@@ -8,7 +8,7 @@ from libproto.messages import LIST_MAX, MAX_BALANCE, Flag, Opcode
 from server.core.errors import NotJoined
 from server.core.ledger import RECORDED
 from server.region.records import TEXT_MAX
-from server.worker.connection import MAX_BODY_LEN, Connection
+from server.worker.connection import ANSWER_LEN, Connection
 from server.worker.handlers.trading import refuse, tell_payee
 from server.worker.refusal import Refused, check_text
 from server.worker.requests import Handler
@@ -49,7 +49,7 @@ def board_list(
     if not services.subscriptions.is_member(connection, room):
         raise NotJoined
     state.changes.check_reader(room, session.user, joined=True)
-    limit, space, wanted = min(limit, LIST_MAX), MAX_BODY_LEN - _COUNT, contains.casefold()
+    limit, space, wanted = min(limit, LIST_MAX), ANSWER_LEN - _COUNT, contains.casefold()
     found: list[tuple[int, int, int, str, int, str]] = []
     for offer in state.boards.offers(room, after):
         if len(found) == limit:

@@ -12,7 +12,7 @@ from libproto.texts import may_be_shown
 from server.archive.protocol import INBOX, Kind, unpack_events
 from server.core.deletions import entry_of, sender_of, seq_of, without_text
 from server.core.errors import NoSuchText, NotJoined
-from server.worker.connection import MAX_BODY_LEN, Connection
+from server.worker.connection import ANSWER_LEN, Connection
 from server.worker.refusal import RETRY_READ_MS, Refused
 from server.worker.requests import Decode, Handler, Hot, Request
 from server.worker.services import Services
@@ -141,7 +141,7 @@ def room_history(
     session, state = connection.live_session(), services.state
     joined = services.subscriptions.is_member(connection, room)
     state.changes.check_reader(room, session.user, joined=joined)
-    limit, space = min(limit, LIST_MAX), MAX_BODY_LEN - _HISTORY.size
+    limit, space = min(limit, LIST_MAX), ANSWER_LEN - _HISTORY.size
     events, reached = state.events, services.reached()
     epoch, first = state.rooms.epoch(room), state.rooms.first_seq(room)
     hidden = state.deletions.hidden(room)
@@ -199,7 +199,7 @@ def chat_delete(
     def delete_older(data: bytes) -> bytes | None:
         return delete(unpack_events(data)[1])
 
-    space = MAX_BODY_LEN
+    space = ANSWER_LEN
     _, bodies = state.events.history(room, seq - 1, 1, space)
     if services.archive is None or (bodies and seq_of(bodies[0]) == seq):
         return delete(bodies)
@@ -254,7 +254,7 @@ def inbox_history(
 ) -> bytes | None:
     del flags
     user = connection.live_session().user
-    limit, space = min(limit, LIST_MAX), MAX_BODY_LEN - _INBOX.size
+    limit, space = min(limit, LIST_MAX), ANSWER_LEN - _INBOX.size
     events, reached = services.state.events, services.reached()
 
     def answer(oldest: int, bodies: list[bytes]) -> bytes | None:

@@ -19,6 +19,7 @@ from libproto.messages import (
     Opcode,
     State,
 )
+from libproto.sealing import KeyPair, WeakKey
 from libproto.texts import CLIENT_NAME_MAX, may_be_registered, may_be_shown
 from server import __version__
 from server.core.errors import ClientTaken, GivenAway, NameTaken
@@ -33,15 +34,28 @@ _register_response = RESPONSE[Opcode.REGISTER].frame
 _login_response = RESPONSE[Opcode.LOGIN].frame
 _logout_response = RESPONSE[Opcode.LOGOUT].frame
 
-CAPABILITIES = int(Capability.PAYMENTS)  # that are granted
+_ENCRYPTION, _COMPRESSION = int(Capability.ENCRYPTION), int(Capability.COMPRESSION)
+CAPABILITIES = _ENCRYPTION | _COMPRESSION | int(Capability.PAYMENTS)  # that are granted
 SERVER_NAME = f"tradechat/{__version__}"
 _NONCE_SIZE = 32
+_EMPTY_LEN = 2  # bytes of a field of bytes that is empty
 _RESPONSE = int(Flag.RESPONSE)
 _HEARTBEAT = int(Opcode.HEARTBEAT)
 
 
+CLEAR_REFUSED = (
+    "this server takes encrypted connections only: ask for encryption in HELLO (tradechat-cli "
+    "--encrypt require)"
+)
+
+
 def _bad(detail: str) -> Refused:
     return Refused(Status.ERR_BAD_PACKET, detail, bad_input=True)
+
+
+def _refused_clear(services: Services, detail: str) -> Refused:
+    services.counters.count("refused_clear")
+    return Refused(Status.ERR_UNAUTHORIZED, detail)
 
 
 def hello(
@@ -54,17 +68,30 @@ def hello(
     username: str,
     client_nonce: bytes,
     public_key: bytes,
-) -> bytes:
+) -> None:
     del flags
+    if connection.sealed:
+        raise Refused(Status.ERR_BAD_PACKET, "an encrypted connection has one HELLO: connect anew")
     if username and not USERNAME_PATTERN.match(username):
         raise _bad("the username is not valid")
     if len(client_nonce) not in NONCE_LEN:
         raise _bad("the nonce is not of 16 to 64 bytes")
-    if len(public_key) != (PUBLIC_KEY_LEN if capabilities & Capability.ENCRYPTION else 0):
+    encrypts = bool(capabilities & _ENCRYPTION)
+    if len(public_key) != (PUBLIC_KEY_LEN if encrypts else 0):
         raise _bad("the public key has the wrong length")
     if len(client_name.encode()) > CLIENT_NAME_MAX or not may_be_shown(client_name):
         raise _bad("the client_name is too long, or not a text to be shown")
     settings, users = services.settings, services.state.users
+    if not encrypts and settings.require_encryption == "on":
+        raise _refused_clear(services, CLEAR_REFUSED)
+    nonce, ours, keys = os.urandom(_NONCE_SIZE), b"", None
+    if encrypts:
+        pair = KeyPair()
+        ours = pair.public
+        try:
+            keys = pair.agree(public_key, client_nonce, nonce)
+        except WeakKey as error:
+            raise _bad("the public key is of low order") from error
     user = users.find(username) if username else 0
     if user:
         verifier = users.verifier(user)
@@ -73,24 +100,29 @@ def hello(
         salt = hmac.digest(users.salt_secret(), username.encode(), "sha256")[:SALT_LEN]
         iterations = settings.scram_iterations
     granted = capabilities & CAPABILITIES
-    body = _hello_response(
+    identity = services.key.identity if encrypts else b""
+    fields = (
         granted,
         SERVER_NAME,
         MAX_BODY_LEN,
         settings.heartbeat,
         settings.idle_timeout,
-        os.urandom(_NONCE_SIZE),
+        nonce,
         salt,
         iterations,
-        b"",
-        b"",
-        b"",
+        ours,
+        identity,
     )
     request = _hello_request(capabilities, client_name, username, client_nonce, public_key)
+    body = _hello_response(*fields, b"")
+    if encrypts:
+        signature = services.key.sign(request, body[:-_EMPTY_LEN])
+        body = _hello_response(*fields, signature)
     connection.greeting = Greeting(username, request + body)
     connection.capabilities = granted
     connection.enter(State.GREETED)
-    return assemble(Opcode.HELLO, req_id, _RESPONSE, Status.OK, body)
+    answer = assemble(Opcode.HELLO, req_id, _RESPONSE, Status.OK, body)
+    connection.greet(answer, keys, compressed=bool(granted & _COMPRESSION))
 
 
 def register(
@@ -105,6 +137,12 @@ def register(
     server_key: bytes,
 ) -> bytes | None:
     del flags
+    if not connection.is_private:
+        raise _refused_clear(
+            services,
+            "REGISTER needs an encrypted connection where it comes from another machine: who "
+            "listens in could log in with what it holds",
+        )
     if not may_be_registered(username):
         raise Refused(Status.ERR_BAD_PACKET, "the username is not valid, or reserved")
     if len(salt) != SALT_LEN or len(stored_key) != KEY_LEN or len(server_key) != KEY_LEN:
@@ -193,6 +231,8 @@ def logout(services: Services, connection: Connection, req_id: int, flags: int) 
     del services, flags
     connection.live_session()
     connection.end_session()
+    if connection.sealed:
+        connection.last()
     return _logout_response(req_id, 0)
 
 

@@ -56,6 +56,7 @@ def test_which_settings_change() -> None:
         "address_connections",
         "outside_connections",
         "registration",
+        "require_encryption",
         "scram_iterations",
         "max_balance",
         "min_transfer",

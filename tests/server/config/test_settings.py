@@ -120,6 +120,7 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "address_connections": 0,
         "outside_connections": 0,
         "registration": "open",
+        "require_encryption": "off",
         "clients": 4096,
         "client_retention": 86400.0,
         "client_grace": 600.0,
@@ -488,6 +489,10 @@ def test_registration_is_open_by_default_on_loopback_only(host: str, loopback: b
     loaded = load(["--host", host], {})
     assert loaded.settings.registration == ("open" if loopback else "closed")
     assert loaded.sources["registration"].kind == "default"
+    assert loaded.settings.require_encryption == "off"
+    for chosen in ("on", "off"):
+        given = load(["--host", host, "--require-encryption", chosen], {}).settings
+        assert given.require_encryption == chosen
     for chosen in ("open", "closed"):
         assert load(["--host", host, "--registration", chosen], {}).settings.registration == chosen
 

@@ -79,6 +79,7 @@ def test_gauges_are_what_goes_down_again() -> None:
         "connections",
         "outside",
         "sessions",
+        "encrypted",
         "overloaded",
     ]
 
