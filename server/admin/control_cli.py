@@ -26,11 +26,6 @@ LOOK_S: Final = 0.2  # between looks whether it has ended
 _START: Final = "start one with `tradechat-server --data {}`"
 
 
-def _add_where(parser: argparse.ArgumentParser) -> None:
-    server = add_server(parser)
-    server.add_argument("--data", type=Path, help="the server's data directory")
-
-
 def _drain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "worker",
@@ -46,7 +41,7 @@ def _drain_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how long to wait until it has ended (default {WAIT_S:g})",
     )
     parser.add_argument("--no-wait", action="store_true", help="do not wait until it has ended")
-    _add_where(parser)
+    add_server(parser)
 
 
 def _seconds(text: str) -> float:
@@ -160,7 +155,7 @@ RESTART: Final = Command(
     "replace all workers of a running server, one by one, without losing a client",
     "The server reads its settings again, and replaces its workers one by one, as SIGHUP has it"
     " do. This does not wait for that: `inspect` shows it.",
-    _add_where,
+    add_server,
     _restart,
     examples="examples:\n  tradechat-admin restart --data data\n",
 )

@@ -1,9 +1,10 @@
-"""What a command is about: a running server, by --name or --port, or a data directory."""
+"""What a command is about: a running server, by --name, --port or --data, or a data directory."""
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -11,13 +12,13 @@ from server.admin.command import EXIT_DAMAGED, NotDone, UsageError
 from server.config import SETTINGS
 from server.journal.directory import DirectoryUnusable
 from server.journal.errors import Damaged, JournalError
-from server.region.region import Region, RegionError
+from server.region.region import SHM, Region, RegionError
 
 _NAME_PATTERN: Final = next(row.spec.pattern for row in SETTINGS if row.name == "name")
 
 
-def add_server(parser: argparse.ArgumentParser) -> "argparse._MutuallyExclusiveGroup":
-    """Add --name and --port; the group of what names a server."""
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """Add --name, --port and --data: what names a running server."""
     server = parser.add_mutually_exclusive_group()
     server.add_argument(
         "--name", type=_region_name, help="the server's --name, which names its region"
@@ -28,7 +29,9 @@ def add_server(parser: argparse.ArgumentParser) -> "argparse._MutuallyExclusiveG
         default=7878,
         help="the port of a server without --name (default: 7878)",
     )
-    return server
+    server.add_argument(
+        "--data", type=Path, metavar="DIR", help="the data directory that a server runs on"
+    )
 
 
 @contextmanager
@@ -38,16 +41,41 @@ def attached(options: argparse.Namespace) -> Iterator[Region]:
     It is not unmapped after an interrupt or an output that failed: a copy that was being made may
     still hold a view, and the program ends anyway.
     """
-    try:
-        region = Region.attach(options.name or f"tradechat-{options.port}")
-    except RegionError as error:
-        raise NotDone(str(error)) from error
+    if options.data:
+        region = _on_directory(options.data)
+    else:
+        try:
+            region = Region.attach(options.name or f"tradechat-{options.port}")
+        except RegionError as error:
+            raise NotDone(str(error)) from error
     try:
         yield region
     except (UsageError, NotDone):
         region.close()
         raise
     region.close()
+
+
+def _on_directory(data: Path) -> Region:
+    """That of the server which runs on it: of all that can be attached, the one whose master has
+    the directory open. NotDone."""
+    try:
+        wanted = data.stat()
+    except OSError as error:
+        raise NotDone(f"the data directory {data} cannot be opened: {error.strerror}") from error
+    for name in sorted(os.listdir(SHM)):
+        with suppress(RegionError):
+            region = Region.attach(name)
+            with suppress(OSError):  # it has ended, or is of another user
+                for fd in Path(f"/proc/{region.header.master_pid}/fd").iterdir():
+                    with suppress(FileNotFoundError):  # it was closed just now
+                        if os.path.samestat(fd.stat(), wanted):
+                            return region
+            region.close()
+    raise NotDone(
+        f"no server runs on {data} that this user may look at: start one with `tradechat-server "
+        f"--data {data}`, or run this as the server's own user"
+    )
 
 
 @contextmanager

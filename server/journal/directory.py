@@ -117,6 +117,10 @@ class DataDirectory:
             kept = self.identity(disk)
             self.check_repaired(disk)
             self.check_directories()
+            if JOURNAL not in disk.names(
+                self.path
+            ):  # nor is it made: whoever has moved it moves it back
+                raise DirectoryUnusable(self.journal_gone)
             for each in (self.path, *self._directories):
                 disk.make_directory(each)
                 _check_writable(disk, each)
@@ -147,6 +151,15 @@ class DataDirectory:
                     disk.remove(directory / name)
         if POSITION_FILE in disk.names(self.path):
             disk.remove(self.position)
+
+    @property
+    def journal_gone(self) -> str:
+        """What there is to say where it has an identity and no journal."""
+        return (
+            f"the data directory {self.path} has had a journal, and it is gone: nothing is begun "
+            "anew in its place. Restore the directory from a backup, or choose another with "
+            "--data; an empty directory begins an empty bank"
+        )
 
     @property
     def _directories(self) -> tuple[Path, ...]:

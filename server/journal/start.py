@@ -115,11 +115,7 @@ def load_state(
     JournalError: no server starts, and why; OSError."""
     is_new = data.is_new(disk)
     if not is_new and not segments(disk, data.journal):
-        raise JournalError(
-            f"the data directory {data.path} has had a journal, and it is gone: nothing is begun "
-            "anew in its place. Restore the directory from a backup, or choose another with "
-            "--data; an empty directory begins an empty bank"
-        )
+        raise JournalError(data.journal_gone)
     noted = read_position(disk, data.position, log_id)
     if not is_new and noted is None:
         raise JournalError(

@@ -28,7 +28,7 @@ from server.master.listening import Listening
 from server.master.resources import capacities
 from server.master.signals import SignalQueue
 from server.region.layout import Layout
-from server.region.region import SHM
+from server.region.region import free_bytes, no_room
 
 ANSWER_S: Final = 5.0  # that the running server may take for its answer
 
@@ -191,10 +191,6 @@ def _prepared(settings: Settings, offer: Offer, given: Listening) -> tuple[Liste
 
 def _check_memory(settings: Settings, offer: Offer) -> None:
     """CannotStart: there will be no room for the shared region."""
-    needed, there = Layout(capacities(settings)).size, os.statvfs(SHM)
-    free = there.f_bavail * there.f_frsize + offer.region
+    needed, free = Layout(capacities(settings)).size, free_bytes() + offer.region
     if needed > free:
-        raise CannotStart(
-            f"the shared region needs {needed / 2**20:.1f} MiB in {SHM}, and {free / 2**20:.1f} MiB"
-            f" will be free: make {SHM} larger or lower the capacities"
-        )
+        raise CannotStart(no_room(needed, free))

@@ -46,6 +46,20 @@ def check_processor() -> None:
         )
 
 
+def free_bytes() -> int:
+    """So much is free for regions."""
+    there = os.statvfs(SHM)
+    return there.f_bavail * there.f_frsize
+
+
+def no_room(needed: int, free: int) -> str:
+    """What there is to say where a region of `needed` bytes has no room in `free`."""
+    return (
+        f"the shared region needs {needed / 2**20:.1f} MiB in {SHM}, which has {free / 2**20:.1f} "
+        f"MiB for it: make {SHM} larger (of a container: --shm-size) or lower the capacities"
+    )
+
+
 class Region:
     """A mapped region. `words` and `bytes` are views of the same memory.
 
@@ -88,8 +102,7 @@ class Region:
                 raise
             code = getattr(error, "errno", None) or errno.ENOMEM
             raise RegionError(
-                f"the shared region needs {layout.size / 2**20:.1f} MiB in {SHM}: "
-                f"{os.strerror(code)}; make {SHM} larger or lower the capacities"
+                f"{no_room(layout.size, free_bytes())} ({os.strerror(code)})"
             ) from error
         header = region.header
         header.layout_version = LAYOUT_VERSION

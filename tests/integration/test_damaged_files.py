@@ -302,6 +302,17 @@ def test_what_is_missing_is_refused_and_nothing_begun_anew(stopped: Path, what: 
     assert sorted(path for path in stopped.rglob("*") if path.is_file()) == before
 
 
+def test_a_journal_that_was_moved_away_can_be_moved_back(stopped: Path, tmp_path: Path) -> None:
+    """The start that is refused meanwhile makes no directory of its name, for it to end up in."""
+    journal, away = stopped / "journal", tmp_path / "away"
+    journal.rename(away)
+    assert "has had a journal, and it is gone" in refused(stopped)
+    assert not journal.exists()
+    away.rename(journal)
+    with serving(stopped, *SMALL) as server:
+        assert server.stop() == 0
+
+
 def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

@@ -56,6 +56,30 @@ def serving_region(*ages_s: float) -> Iterator[Region]:
 # ---- status
 
 
+def test_a_server_is_found_by_its_data_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own, of two; while it hangs, too; and not when it has ended."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    with RunningServer(mine) as server, RunningServer(other) as beside:
+        for data, found in ((mine, server), (other, beside)):
+            assert f"server    {found.name}, SERVING" in shown(
+                capsys, "status", "--data", str(data)
+            )[0]  # fmt: skip
+            assert shown(capsys, "inspect", "sessions", "--data", str(data))
+        server.signal(signal.SIGSTOP)
+        try:
+            assert server.name in shown(capsys, "top", "--once", "--data", str(mine))[0]
+        finally:
+            server.signal(signal.SIGCONT)
+        assert beside.stop() == 0
+        _, said = shown(capsys, "status", "--data", str(other), code=3)
+        assert f"no server runs on {other}" in said
+        assert "tradechat-server --data" in said
+    _, said = shown(capsys, "status", "--data", str(tmp_path / "none"), code=3)
+    assert "cannot be opened: No such file" in said
+
+
 def test_a_server_that_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with RunningServer(tmp_path / "data") as server, Lobby(server) as lobby:
         wire = lobby.enter()

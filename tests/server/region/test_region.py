@@ -172,7 +172,7 @@ def test_a_region_lives_while_a_child_of_its_creator_does(name: str) -> None:
 
 def test_a_full_shm_is_an_error_that_says_what_to_do(name: str) -> None:
     large = replace(SMALL, event_ring=1 << 30, max_message=1 << 16)  # more than any machine has
-    with pytest.raises(RegionError, match=r"needs \d+\.\d MiB in /dev/shm: .*; make /dev/shm larg"):
+    with pytest.raises(RegionError, match=r"needs \d+\.\d MiB in /dev/shm, .* --shm-size"):
         Region.create(name, large, STARTED_US)
     assert name not in entries()
     region = Region.create(name, SMALL, STARTED_US)  # and the name is free
