@@ -111,6 +111,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "server.core": REGION,
     "server.journal": CORE | SETTINGS,
     "server.archive": ARCHIVE,
+    "server.files": ARCHIVE,
     # Of the archive, workers take the questions and the client that asks them.
     "server.worker": CORE
     | SETTINGS
