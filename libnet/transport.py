@@ -49,6 +49,7 @@ class Phase(IntEnum):
 OUTPUT_FULL: Final = 1  # the peer does not read: output is over its high mark
 ANSWER_FIRST: Final = 2  # an answer must come before the next frame
 OTHERS_FIRST: Final = 4  # a further turn is due, after those of the other connections
+TOO_FAST: Final = 8  # the peer sends more than its share
 
 
 class Transport(Protocol):

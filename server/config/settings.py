@@ -17,6 +17,7 @@ from typing import NamedTuple, get_args, get_type_hints
 import liblog
 from libproto.messages import MAX_BALANCE, MIN_ITERATIONS
 from server.config.cores import cores_available
+from server.config.limits import BEYOND_LOOPBACK, LIMITS, Limits
 from server.config.spec import DEFAULT, ConfigError, Setting, Source, Spec, setting
 
 WORKERS_MAX = 64
@@ -39,20 +40,14 @@ SERVER = "Server"
 DURABILITY = "Durability"
 CAPACITY = "Capacity of the shared region"
 PEOPLE = "People and chat"
-TIMES = "Times and limits"
+TIMES = "Times and overload"
 LOG = "Log"
-
-
-_BEYOND_LOOPBACK: dict[str, int] = {"address_connections": 256}
-"""Limits that are on where others than the people of this machine can connect."""
-
-
-def _unlimited_here(name: str) -> str:
-    return f"no limit where host is a loopback address, else {_BEYOND_LOOPBACK[name]}"
+GROUPS = (LISTENING, SERVER, DURABILITY, CAPACITY, PEOPLE, LIMITS, TIMES, LOG)
+"""In the order in which they are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Limits):
     """Every setting of the server, checked: an object of this class never holds a wrong value.
 
     Making one raises ConfigError. `sources` says, for its message, where the values came from.
@@ -316,29 +311,6 @@ class Settings:
         maximum=1 << 20,
         zero="one for each account",
     )
-    address_connections: int = setting(
-        0,
-        LISTENING,
-        "connections at a time of one address, of IPv6 of one /64; one more is answered"
-        " ERR_SERVER_BUSY",
-        unit="connections",
-        minimum=1,
-        maximum=1 << 20,
-        zero="no limit",
-        default_text=_unlimited_here("address_connections"),
-        reload=True,
-    )
-    outside_connections: int = setting(
-        0,
-        LISTENING,
-        "connections at a time that are not logged in; where there are more, or no place for a"
-        " new one, the oldest of the address with most of them is closed",
-        unit="connections",
-        minimum=1,
-        maximum=1 << 20,
-        zero="half of max_connections",
-        reload=True,
-    )
     registration: str = setting(
         "",
         PEOPLE,
@@ -449,16 +421,6 @@ class Settings:
         maximum=3600.0,
         reload=True,
     )
-    rate_limit: int = setting(
-        0,
-        TIMES,
-        "most requests of one session; further ones are answered ERR_SERVER_BUSY",
-        unit="requests per second",
-        minimum=1,
-        maximum=1_000_000,
-        zero="no limit",
-        reload=True,
-    )
     lag_limit: float = setting(
         0.05,
         TIMES,
@@ -518,7 +480,7 @@ class Settings:
             chosen = "open" if is_loopback(self.host) else "closed"
             object.__setattr__(self, "registration", chosen)
         if sources is not None and not is_loopback(self.host):
-            for name, limit in _BEYOND_LOOPBACK.items():
+            for name, limit in BEYOND_LOOPBACK.items():
                 if sources[name] == DEFAULT:
                     object.__setattr__(self, name, limit)
         if not self.require_encryption and (
@@ -546,7 +508,8 @@ class Settings:
 
 def _rows() -> Iterator[Setting]:
     hints = get_type_hints(Settings)
-    for each in fields(Settings):
+    by_group = sorted(fields(Settings), key=lambda each: GROUPS.index(each.metadata["spec"].group))
+    for each in by_group:
         hint = hints[each.name]
         kind, *none = get_args(hint) or (hint,)
         spec: Spec = each.metadata["spec"]

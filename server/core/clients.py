@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from libproto.messages import OUTCOME_WINDOW
-from server.core.errors import RETRY_MS, ClientTaken, TableFull
+from server.core.errors import RETRY_MS, ClientTaken, TableFull, TooManyClients
 from server.core.log import TxnLog
 from server.region.layout import MARKED, OUTCOME_WORDS, RAISED
 from server.region.locks import Lock
@@ -34,17 +34,25 @@ class Clients:
     """The clients as one worker sees them. All under the registry lock."""
 
     def __init__(
-        self, region: Region, log: TxnLog, retention_s: float, clock_us: Callable[[], int]
+        self,
+        region: Region,
+        log: TxnLog,
+        retention_s: float,
+        clock_us: Callable[[], int],
+        user_clients: int = 0,
     ) -> None:
         """retention_s: how long a client that is idle keeps its record once others want it.
-        clock_us: CLOCK_MONOTONIC in microseconds."""
+        clock_us: CLOCK_MONOTONIC in microseconds. user_clients: the most of one user; 0: no limit.
+        """
         layout = region.layout
         self._region, self._words, self._log = region, region.words, log
         self._retention_us = int(retention_s * _US)
         self._clock_us = clock_us
         self._lived = region.header.index("lived")
         self._count = region.registry.index("clients")
+        self._user_clients = user_clients
         self._clients, self._buckets = layout["clients"], layout["client_buckets"]
+        self._users = layout["users"]
         offsets = self._clients.offsets
         assert (offsets["user"], offsets["client_id"]) == (0, 1), "read by place below"
 
@@ -85,9 +93,13 @@ class Clients:
     ) -> int:
         """Slot + 1 of a client that has no record; 0: a recovery came between. Busy.
         next_req_id: of its LOGIN. now: microseconds since the Unix epoch."""
-        slot = self._words[self._count]
-        if slot >= self._clients.records:
+        words, mine = self._words, self._users.at(user, "clients")
+        slot, most = words[self._count], self._user_clients
+        if most and words[mine] >= most and self._recount(user) >= most:
+            slot = self._own(user)
+        elif slot >= self._clients.records:
             slot = self._given_away(user)
+        loser = words[self.at(slot + 1)]
         payload = NEW_CLIENT.pack(
             RecordKind.NEW_CLIENT, now, 0, user, client_id, slot + 1, next_req_id
         )
@@ -98,7 +110,17 @@ class Clients:
             raise self._log.refusal()
         self.apply(payload)
         self._log.done()
+        words[mine] += 1
+        if loser:
+            words[self._users.at(loser, "clients")] -= 1
         return slot + 1
+
+    def _recount(self, user: int) -> int:
+        """The client records of a user, counted: the word of it may be wrong by those that were
+        made while a worker died."""
+        there = self._region.column("clients", "user").count(user)
+        self._words[self._users.at(user, "clients")] = there
+        return there
 
     def is_marked(self, client: int) -> bool:
         """Outcomes may be missing in its record: its next LOGIN is to set the floor."""
@@ -194,6 +216,12 @@ class Clients:
         region.set_column("clients", "next", following)
         region.set_column("clients", "session", sessions)
         self._words[self._count] = used
+        records = Counter(users)
+        region.set_column(
+            "users",
+            "clients",
+            [records[user] if user else 0 for user in range(self._users.records)],
+        )
 
     # ---- records that are given away
 
@@ -213,6 +241,24 @@ class Clients:
         if slot is not None:
             return slot
         raise TableFull("clients", -(-(ready - lived) // 1000) if ready else RETRY_MS)
+
+    def _own(self, user: int) -> int:
+        """The slot of this user's own client whose record its new one gets. TooManyClients, with
+        the time after which there is one."""
+        column, lived = self._region.column, self.lived()
+        owners, sessions = column("clients", "user"), column("clients", "session")
+        slot, ready = given_away(
+            user,
+            owners,
+            [live or owner != user for owner, live in zip(owners, sessions, strict=True)],
+            column("clients", "idle_since"),
+            column("clients", "kept_until"),
+            lived,
+            self._retention_us,
+        )
+        if slot is not None:
+            return slot
+        raise TooManyClients(-(-(ready - lived) // 1000) if ready else RETRY_MS)
 
 
 def given_away(

@@ -60,6 +60,21 @@ class TableFull(Busy):
         self.retry_after_ms = retry_after_ms
 
 
+class TooManySessions(Busy):
+    """The user has as many sessions as one user may have."""
+
+    def __init__(self) -> None:
+        super().__init__("too many sessions of this user: end some")
+
+
+class TooManyClients(Busy):
+    """The user has as many client records as one user may have, and none can be given away now."""
+
+    def __init__(self, retry_after_ms: int = RETRY_MS) -> None:
+        super().__init__("too many clients of this user, all in use until just now")
+        self.retry_after_ms = retry_after_ms
+
+
 class JournalFailed(Busy):
     """Nothing can be made durable any more."""
 

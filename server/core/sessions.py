@@ -14,7 +14,7 @@ from typing import Final
 from libproto.messages import Capability
 from server.core.audience import NOBODY, Touched
 from server.core.clients import Clients
-from server.core.errors import Busy, ClientTaken, GivenAway, TableFull
+from server.core.errors import Busy, ClientTaken, GivenAway, TableFull, TooManySessions
 from server.core.memberships import Memberships
 from server.core.session import Session, is_live
 from server.region.locks import InsideLock, Locks
@@ -34,11 +34,14 @@ class Sessions:
         clients: Clients,
         memberships: Memberships,
         worker: int,
+        user_sessions: int,
     ) -> None:
+        """user_sessions: the most that one user may have; 0: no limit."""
         layout = region.layout
         self._region, self._words = region, region.words
         self._locks, self._clients, self._memberships = locks, clients, memberships
         self._worker = worker
+        self._user_sessions = user_sessions
         self._most = layout.capacities.sessions
         self._ending = locks.guard("end of session", locks.registry, locks.event)
         registry = layout["registry"]
@@ -79,11 +82,24 @@ class Sessions:
                 return new
 
     def _check_place(self, user: int, client_id: int) -> None:
-        """TableFull where there is no place for one more session of that client."""
+        """TableFull, TooManySessions where there is no place for one more session of that
+        client."""
         words, client = self._words, self._clients.find(user, client_id) if client_id else 0
         supersedes = client and self._clients.session(client)
         if not words[self._free] or (words[self._live] >= self._most and not supersedes):
             raise TableFull("sessions")
+        if self._user_sessions and not supersedes and self._has_all(user):
+            raise TooManySessions
+
+    def _has_all(self, user: int) -> bool:
+        """Whether a user has as many live sessions as one user may have."""
+        words, sessions, left = self._words, self._sessions, self._user_sessions
+        slot = words[self._user_base + user * self._user_stride + self._first]
+        while slot and left:
+            at = sessions.at(slot - 1)
+            left -= not words[at + 1]  # the mark: it has ended
+            slot = words[sessions.at(slot - 1, "next")]
+        return not left
 
     def _client(self, user: int, client_id: int, next_req_id: int, now: int) -> tuple[int, bool]:
         """Slot + 1 of the client's record, which this LOGIN may go on with, and whether it is a

@@ -42,11 +42,14 @@ class State:
         max_balance: int = MAX_BALANCE,
         transfers: tuple[int, int] = (1, MAX_BALANCE),
         numbered_rooms: int = ALL_ROOMS,
+        user_sessions: int = 0,
+        user_clients: int = 0,
         clock_us: Callable[[], int] | None = None,
         check_locks: bool = False,
     ) -> None:
         """worker: its slot. clock_ns: CLOCK_MONOTONIC in nanoseconds. pause: sleeps for seconds.
         retention_s: see Clients. max_balance, transfers: see Ledger. numbered_rooms: see Rooms.
+        user_sessions, user_clients: the most of one user; 0: no limit.
         clock_us: in microseconds, for lived time, where that is to go by another clock.
         check_locks: insist on the ranks of the locks."""
         self.region = region
@@ -60,7 +63,7 @@ class State:
         outcomes = Outcomes(region)
         self.events = Events(region, bits, outcomes)
         clock_us = clock_us or (lambda: clock_ns() // 1000)
-        self.clients = Clients(region, self.log, retention_s, clock_us)
+        self.clients = Clients(region, self.log, retention_s, clock_us, user_clients)
         self.rooms = Rooms(region, self.clients.lived, numbered_rooms)
         self.boards = Boards(region, self.rooms)
         self.deletions = Deletions(region)
@@ -72,7 +75,9 @@ class State:
             region, self.locks, self.users, bits, self.audience, self.events, outcomes, self.rooms,
             self.blocks,
         )  # fmt: skip
-        self.sessions = Sessions(region, self.locks, self.clients, self.memberships, worker)
+        self.sessions = Sessions(
+            region, self.locks, self.clients, self.memberships, worker, user_sessions
+        )
         self.ledger = Ledger(region, self.locks, self.log, outcomes, max_balance, transfers)
         self.pairs = Pairs(
             region, self.locks, self.log, self.ledger, bits, self.audience, self.events, outcomes,

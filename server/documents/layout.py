@@ -47,8 +47,8 @@ WRITERS: Final = {
     "crowd": "the worker of the records, alone",
     "allowances": "any worker, without a lock: of two stores at the same moment one may be lost",
     "users": "any worker: a registration under the registry lock, before the commit word; after it "
-    "`last_seen`, `first_session` and `watchers` under the registry lock, `direct_seq` under the "
-    "event lock",
+    "`last_seen`, `first_session`, `watchers` and `clients` under the registry lock, `direct_seq` "
+    "under the event lock",
     "name_index": "any worker, under the registry lock",
     "accounts": "any worker, under the account's lock",
     "account_locks": "the semaphore calls of the C library",

@@ -353,7 +353,7 @@ SEGMENTS: tuple[Segment, ...] = (
     ),
     Segment(
         "users",
-        "By user id (record 0 is unused). All but the last four is fixed once the word stands.",
+        "By user id (record 0 is unused). All but the last five is fixed once the word stands.",
         lambda c: c.accounts + 1,
         (
             Field("word", "commit word: the user id"),
@@ -366,6 +366,7 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("direct_seq", "number of the latest direct message; event lock"),
             Field("first_session", "session slot + 1, head of the user's list; derived"),
             Field("watchers", "sessions that asked for PAYMENT pushes; derived; registry lock"),
+            Field("clients", "client records, about; derived; registry lock"),
         ),
         aligned=False,
     ),

@@ -75,20 +75,23 @@ class Allowances:
         self._base = region.layout["allowances"].at(0, "due")
         assert region.layout["allowances"].stride == 1
 
-    def take(self, key: bytes, now_us: int, interval_us: int, burst: int) -> int:
-        """Take one; 0, or for how many microseconds longer there is none to be had.
+    def take(
+        self, key: bytes, now_us: int, interval_us: int, burst: int, patience_us: int = 0
+    ) -> int:
+        """Take one; 0, or how many microseconds later it would have been due.
 
-        now_us: of CLOCK_MONOTONIC. interval_us: between two, in the long run. burst: how many there
-        may be at once, after a rest.
+        It is taken all the same where that is not more than patience_us, and the caller lets that
+        time pass before the next. now_us: of CLOCK_MONOTONIC. interval_us: between two, in the long
+        run. burst: how many there may be at once, after a rest.
         """
         words, base = self._words, self._base
         where = [base + place for place in places(self._secret, key, DUE_BUCKETS)]
         due = max(now_us, min(words[at] for at in where))
         wait = due + interval_us - now_us - burst * interval_us
-        if wait > 0:
+        if wait > patience_us:
             return wait
         due += interval_us
         for at in where:
             if words[at] < due:
                 words[at] = due
-        return 0
+        return max(0, wait)

@@ -32,9 +32,9 @@ cdef class Connection(FrameProtocol):
     cdef readonly bint sealed
     cdef Decoder _stream
     cdef int _failed_logins, _bad_checksums
-    cdef bint _active
-    cdef double _quiet_since, _outside_since, _tokens
-    cdef object _tokens_at
+    cdef bint _active, _guarded
+    cdef double _quiet_since, _outside_since
+    cdef object _pace
 
     cpdef sends(self, list frames)
     @cython.locals(

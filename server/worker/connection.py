@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from libnet.transport import ANSWER_FIRST, FrameProtocol
+from libnet.transport import ANSWER_FIRST, TOO_FAST, FrameProtocol
 from libproto import wire
 from libproto.codec import REQUEST, error_frame
 from libproto.errors import PeerError, Status
@@ -24,6 +24,7 @@ from server.core.session import Session
 from server.region import machine
 from server.worker.fatal import FATAL, die
 from server.worker.overload import Share
+from server.worker.rates import PATIENCE_S, Pace
 from server.worker.refusal import Refused, history_unreadable
 from server.worker.requests import Request, Table
 from server.worker.services import Services
@@ -90,8 +91,7 @@ class Connection(FrameProtocol):
         self._bad_checksums = 0
         self._active = True  # a valid frame has come since the last look at the deadlines
         self._quiet_since = self._outside_since = services.loop.time()
-        self._tokens = float(services.settings.rate_limit)  # of the session's request rate
-        self._tokens_at = 0  # microseconds
+        self._pace = Pace()
 
     # ---- FrameProtocol
 
@@ -140,7 +140,7 @@ class Connection(FrameProtocol):
         if share.part > 0.0 and share.takes():
             return self._shed(opcode, req_id, share)
         try:
-            if self._connections.guarded:
+            if self._guarded:
                 self._guard()
             answer = request.serve(self, frame)
             self._active = True
@@ -282,16 +282,16 @@ class Connection(FrameProtocol):
         if self._connections.draining:
             counters.count("shed")
             raise Refused(Status.ERR_SERVER_BUSY, "the server is stopping", RETRY_SHUTDOWN_MS)
-        rate = self.services.settings.rate_limit
-        if rate and self.session is not None:
-            elapsed_us = max(0, self.now - self._tokens_at)
-            self._tokens = min(float(rate), self._tokens + elapsed_us * rate / 1e6)
-            self._tokens_at = self.now
-            if self._tokens < 1:
-                counters.count("rate_limited")
-                wait_ms = int((1 - self._tokens) * 1000 / rate) + 1
-                raise Refused(Status.ERR_SERVER_BUSY, "rate limit", wait_ms, bad_input=True)
-            self._tokens -= 1
+        wait_us = self.services.rates.request(
+            self._pace, self.session.user if self.session is not None else 0, self.peer
+        )
+        if wait_us:
+            self.pause(TOO_FAST)
+            seconds = min(abs(wait_us) / 1e6, PATIENCE_S)
+            self.services.loop.call_later(seconds, self.resume, TOO_FAST)
+        if wait_us < 0:
+            wait_ms = -wait_us // 1000 + 1
+            raise Refused(Status.ERR_SERVER_BUSY, "rate limit", wait_ms, bad_input=True)
 
     def _refuse(
         self, opcode: int, req_id: int, status: int, detail: str, retry_after_ms: int = 0
@@ -411,6 +411,13 @@ class Connection(FrameProtocol):
         """Be in another state of the protocol's session (libproto.session)."""
         self.state = state
         self._allowed = self._table[state]
+        self.guard()
+
+    def guard(self) -> None:
+        """Something may stand in the way of its requests from now on, or nothing any more."""
+        rates = self.services.rates
+        limited = rates.inside if self.state == State.AUTHENTICATED else rates.outside
+        self._guarded = limited or self._connections.draining
 
     def live_session(self) -> Session:
         """Its session, for a request that needs one. Superseded where a later LOGIN took its

@@ -81,6 +81,9 @@ class OpenConnection(Protocol):
     def finish(self) -> None:
         """Send what waits, then close."""
 
+    def guard(self) -> None:
+        """Look again whether something stands in the way of its requests."""
+
     def make_way(self) -> None:
         """Tell the client that its time was up, and close."""
 
@@ -129,8 +132,6 @@ class Connections:
         """Those that are counted and not logged in, and since when: by address, oldest first."""
         self.draining = False
         """The server stops: no further request is executed."""
-        self.guarded = settings.rate_limit > 0
-        """Something may stand in the way of a request: a rate limit, or the stop."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -251,7 +252,9 @@ class Connections:
         deadline = loop.time() + self._settings.graceful_timeout * DRAIN_SHARE
         while any(connection.busy for connection in self._open) and loop.time() < deadline:
             await asyncio.sleep(DRAIN_S)
-        self.draining = self.guarded = True
+        self.draining = True
+        for connection in self._open:
+            connection.guard()
         await asyncio.sleep(max(0.0, min(SHED_S, deadline - loop.time())))
         while waits() and loop.time() < deadline:
             await asyncio.sleep(END_S)

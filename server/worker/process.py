@@ -40,6 +40,7 @@ from server.worker.lag import Lag
 from server.worker.listeners import Listeners
 from server.worker.overload import Class, Overload
 from server.worker.places import Places
+from server.worker.rates import Rates
 from server.worker.reporter import Reporter
 from server.worker.served import Served
 from server.worker.services import Services
@@ -81,8 +82,11 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         max_balance=settings.max_balance,
         transfers=(settings.min_transfer, settings.max_transfer),
         numbered_rooms=settings.numbered_rooms,
+        user_sessions=settings.user_sessions,
+        user_clients=settings.user_clients,
         check_locks=bool(os.environ.get(_CHECK_LOCKS)),
     )
+    secret = state.users.salt_secret()
     counters = Counters(region, slot)
     counters.zero_gauges()
     overload = Overload(settings.lag_limit, settings.queue_limit, Class(settings.shed))
@@ -99,9 +103,10 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         durable=durable,
         places=Places(region, loop, state.events),
         subscriptions=Subscriptions(state, counters, inherited.wakeups, durable, loop),
-        connections=Connections(region, slot, settings, counters, state.users.salt_secret()),
+        connections=Connections(region, slot, settings, counters, secret),
         counters=counters,
         served=Served(region, slot),
+        rates=Rates(region, settings, counters, secret),
         overload=overload,
         archive=archive,
         archive_failed=region.archive.index("failed"),

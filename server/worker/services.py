@@ -16,6 +16,7 @@ from server.worker.counters import Counters
 from server.worker.durable import Durable
 from server.worker.overload import Overload
 from server.worker.places import Places
+from server.worker.rates import Rates
 from server.worker.served import Served
 from server.worker.subscriptions import Subscriptions
 
@@ -33,6 +34,7 @@ class Services:
     connections: Connections
     counters: Counters
     served: Served
+    rates: Rates
     overload: Overload
     archive: ArchiveClient | None  # None: nothing is kept on disk
     archive_failed: int  # word: not 0 where the archive answers no more

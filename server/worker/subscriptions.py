@@ -218,6 +218,11 @@ class Subscriptions:
         self.wake(touched)
         return last, members, shown
 
+    def rooms_of(self, subscriber: Subscriber, *, but: int) -> int:
+        """How many rooms it has joined, beside one."""
+        rooms = self._of[subscriber].rooms
+        return len(rooms) - (but in rooms)
+
     def leave(self, subscriber: Subscriber, room: int, now: int) -> None:
         """Leave a room that is joined. Busy."""
         subscription = self._of[subscriber]

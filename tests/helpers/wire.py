@@ -397,6 +397,10 @@ class Lobby:
         """How many users are in a room."""
         return self._region.words[self._region.layout["rooms"].at(room, "members")]
 
+    def crowd(self) -> int:
+        """The open connections that are counted by address, once in each row."""
+        return sum(self._region.column("crowd", "open"))
+
     def _heartbeats(self) -> list[int]:
         """The HEARTBEATs that each worker has had."""
         return self._region.column("served", "requests")[ROWS.index("HEARTBEAT") :: len(ROWS)]

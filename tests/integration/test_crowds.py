@@ -55,6 +55,7 @@ def test_one_address_has_so_many_connections(start_server: StartServer) -> None:
             lambda: len(server.worker_pids()) == 2 and not set(server.worker_pids()) & set(pids),
             "there are new workers",
         )
+        wait_until(lambda: lobby.crowd() == 0, "they have begun anew")
         for _ in range(6):
             lobby.enter(username)
         assert refusal(lobby.open()) == "too many connections from one address"

@@ -98,54 +98,37 @@ RATE = 20  # requests a second
 
 
 def test_the_request_rate(start_server: StartServer) -> None:
-    """Over it, requests are refused with the time to wait and are not executed; they are neither
-    saved up nor counted against the rate; and it is each session's own."""
+    """Over it a connection is read no faster: nothing is refused for a second. After that requests
+    are refused with the time to wait, and not many of them. And it is each session's own."""
     with Lobby(start_server("--rate-limit", str(RATE))) as lobby:
         wire, other = lobby.enter(), lobby.enter()
         sent = 5 * RATE
         began = time.monotonic()
         wire.send_raw(b"".join(request(Opcode.DEPOSIT, n, 1) for n in range(1, sent + 1)))
-        executed = 0
-        waits = []
-        for _ in range(sent):
-            answer = wire.answer()
-            if answer.status == Status.OK:
-                executed += 1
-            else:
-                assert answer.status == BUSY
-                waits.append(answer.body.retry_after_ms)
-        assert RATE <= executed <= RATE + (time.monotonic() - began) * RATE + 1
-        assert waits
-        assert all(0 < wait_ms <= 1000 / RATE + 1 for wait_ms in waits)
-        assert lobby.counters()["rate_limited"] == len(waits)
+        answers = [wire.answer() for _ in range(sent)]
+        seconds = time.monotonic() - began
+        executed = [answer for answer in answers if answer.status == Status.OK]
+        refused = [answer for answer in answers if answer.status != Status.OK]
+        assert RATE <= len(executed) <= RATE + seconds * RATE + 1
+        assert all(answer.status == Status.OK for answer in answers[: 2 * RATE])
+        assert refused
+        for answer in refused:
+            assert answer.status == BUSY
+            assert 0 < answer.body.retry_after_ms <= 1000 / RATE + 1
+        assert len(refused) <= seconds * RATE + 1, "not read for a moment after each of them"
+        assert lobby.counters()["rate_limited"] == len(refused)
+        assert lobby.counters()["slowed"] > 0
 
         assert other.ok(Opcode.HEARTBEAT, 1).client_time == 1
-
-        refused_at = began
-
-        def balance() -> int | None:
-            nonlocal refused_at
-            asked_at = time.monotonic()
-            answer = wire.call(Opcode.BALANCE)
-            if answer.status == Status.OK:
-                return int(answer.body.balance)
-            refused_at = asked_at
-            return None
-
-        wait_until(lambda: balance() is not None, "the rate allows another one")
-        # Nothing was saved up when it was refused; how late this process hears of that is its own.
-        began, done = refused_at, 0
-        while done < RATE // 2:
-            done += balance() == executed
-        assert time.monotonic() - began > (RATE // 2 - 2) / RATE
+        wait_until(lambda: wire.call(Opcode.BALANCE).status == Status.OK, "it may go on")
 
 
 def test_what_was_refused_for_its_rate_can_be_sent_again(start_server: StartServer) -> None:
     """Under the same req_id, and it is executed once: the refusal left no outcome."""
     with Lobby(start_server("--rate-limit", str(RATE))) as lobby:
         wire = lobby.enter(client_id=5)
-        wire.send_raw(b"".join(request(Opcode.DEPOSIT, n, 1) for n in range(1, 2 * RATE)))
-        unanswered = [n for n in range(1, 2 * RATE) if wire.answer().status == BUSY]
+        wire.send_raw(b"".join(request(Opcode.DEPOSIT, n, 1) for n in range(1, 4 * RATE)))
+        unanswered = [n for n in range(1, 4 * RATE) if wire.answer().status == BUSY]
         assert unanswered
 
         def is_executed(req_id: int) -> bool:
@@ -156,7 +139,7 @@ def test_what_was_refused_for_its_rate_can_be_sent_again(start_server: StartServ
         history = wire.call(Opcode.TXN_HISTORY, 0, 256)
         while history.status == BUSY:
             history = wire.call(Opcode.TXN_HISTORY, 0, 256)
-        assert history.body.transactions[0].balance == 2 * RATE - 1
+        assert history.body.transactions[0].balance == 4 * RATE - 1
 
 
 # ---- time

@@ -190,6 +190,19 @@ METRICS: Final[tuple[Metric, ...]] = (
         _counter("made_way"),
     ),
     Metric(
+        "slowed_requests_total",
+        _C,
+        "requests that came sooner than their rate, after which their connection was not read for"
+        " a moment",
+        _counter("slowed"),
+    ),
+    Metric(
+        "untold_payments_total",
+        _C,
+        "PAYMENT pushes left out, as there were too many of one payer to one payee",
+        _counter("payments_untold"),
+    ),
+    Metric(
         "timed_out_connections_total",
         _C,
         "connections closed by the handshake or idle deadline",

@@ -31,6 +31,7 @@ def board_add(
     if price > MAX_BALANCE:
         raise Refused(Status.ERR_LIMIT, "nobody can pay that price")
     session, most = connection.live_session(), services.settings.board_entries
+    services.rates.check_chat(session.user, room, 0)
     done = services.state.changes.add_offer(
         session, room, price, text, most, req_id, flags, connection.now
     )

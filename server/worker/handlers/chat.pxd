@@ -20,6 +20,7 @@ cdef class ChatSend(Request):
     cdef Durable _durable
     cdef Subscriptions _subscriptions
     cdef Py_ssize_t _max_message
+    cdef bint _rated
 
     @cython.locals(
         buf=bytes, at=Py_ssize_t, end=Py_ssize_t, encoded=bytes, message=str, room=uint64_t,

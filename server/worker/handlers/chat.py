@@ -62,6 +62,9 @@ def join_room(
     del flags
     connection.live_session()
     services.state.rooms.check_known(room)
+    most = services.settings.session_rooms
+    if most and services.subscriptions.rooms_of(connection, but=room) >= most:
+        raise Refused(Status.ERR_LIMIT, f"a session may be in {most} rooms: leave one")
     last, members, shown = services.subscriptions.join(connection, room, connection.now)
     answer = _join_response(req_id, 0, room, last, members, services.state.rooms.epoch(room))
     return services.durable.when_shown(connection, shown, answer)
@@ -82,7 +85,7 @@ def leave_room(
 class ChatSend(Request):
     """CHAT_SEND."""
 
-    __slots__ = ("_chat", "_durable", "_max_message", "_services", "_subscriptions")
+    __slots__ = ("_chat", "_durable", "_max_message", "_rated", "_services", "_subscriptions")
 
     def __init__(self, record: int, decode: Decode, services: Services) -> None:
         Request.__init__(self, record, decode)
@@ -91,6 +94,7 @@ class ChatSend(Request):
         self._durable = services.durable
         self._subscriptions = services.subscriptions
         self._max_message = services.settings.max_message
+        self._rated = services.settings.chat_rate > 0
 
     def serve(self, connection: Any, frame: Decoder) -> bytes | None:
         buf, at, end = frame.buf, frame.start, frame.end
@@ -116,6 +120,8 @@ class ChatSend(Request):
             _check_message(self._services, message)
         session = connection.session
         assert session is not None, "the table of states lets nobody else come here"
+        if self._rated:
+            self._services.rates.check_chat(session.user, room, 0)
         try:
             sent = self._chat.send_encoded(session, room, encoded, connection.now, req_id, flags)
         except NotJoined:
@@ -243,6 +249,7 @@ def direct_send(
 ) -> bytes | None:
     _check_message(services, message)
     session = connection.live_session()
+    services.rates.check_chat(session.user, 0, to_user)
     sent = services.state.chat.direct(session, to_user, message, connection.now, req_id, flags)
     services.subscriptions.wake(sent.touched)
     answer = _direct_response(req_id, _FLAGGED * sent.recorded, sent.time)

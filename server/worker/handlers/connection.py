@@ -151,6 +151,7 @@ def register(
         raise Refused(Status.ERR_BAD_PACKET, "the iterations are not those that HELLO answered")
     if services.settings.registration != "open":
         raise Refused(Status.ERR_UNAUTHORIZED, "registration is closed")
+    services.rates.check_registration(connection.peer)
     verifier = scram.Verifier(salt, iterations, stored_key, server_key)
     try:
         user = services.state.users.register(username, verifier, connection.now)

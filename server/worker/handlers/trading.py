@@ -189,6 +189,7 @@ class TransferInRoom(_Money):
                 Status.ERR_BAD_PACKET,
                 f"the note is over {NOTE_MAX} bytes, or not a text to be shown",
             )
+        self._services.rates.check_chat(session.user, room, 0)
         try:
             done = self._pairs.transfer_encoded(
                 session, room, to_user, amount, encoded, req_id, flags, now
@@ -234,6 +235,10 @@ def tell_payee(
 ) -> None:
     """Push a PAYMENT to the payee's connections, once it is durable; it may be missed. Apart from
     `Transfer`, whose variables would be cells of a closure otherwise."""
+
+    if not services.rates.tells(session.user, payee):
+        services.counters.count("payments_untold")
+        return
 
     def push() -> None:
         record = services.state.log.read(txn)

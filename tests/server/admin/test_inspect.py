@@ -183,6 +183,7 @@ def test_a_user_an_account_a_client_a_session() -> None:
             "direct_seq": 0,
             "first_session": 1,
             "watchers": 0,
+            "clients": 1,
         }
         assert values(region, "accounts", 1) == {"balance": 750, "last_txn": 5}
         client = values(region, "clients", 0)

@@ -1,0 +1,118 @@
+"""How often somebody may ask for something: by session, user, address, and by what is asked for.
+
+**Requests.** A client that sends more than its rate is read no faster than that: after each
+request that came too early its connection is not read for as long. So nothing is lost, and not
+every frame of a flood has to be answered. Only who goes on like that for PATIENCE_S, or would have
+to wait for longer, as others have used up what its user or its address may have, is answered
+ERR_SERVER_BUSY, and is not read for a moment after each of these.
+
+**What others notice** — messages in a room, to a user, payments told — and registrations have rates
+of their own. All but the session's are counted over all workers (tallies.py).
+"""
+
+import time
+from typing import Final
+
+from libnet.sockets import network_of
+from libproto.errors import Status
+from server.config import Settings
+from server.region.region import Region
+from server.region.tallies import Allowances
+from server.worker.counters import Counters
+from server.worker.refusal import Refused
+
+PATIENCE_S: Final = 1.0
+BURST_S: Final = 1  # so much of a rate may be used at once, after a rest
+CHAT_BURST_S: Final = 5
+_US: Final = 1_000_000
+_PATIENCE_US: Final = int(PATIENCE_S * _US)
+_HOUR_US: Final = 3600 * _US
+
+
+class Pace:
+    """How much one connection has used of what it may."""
+
+    __slots__ = ("due", "held_since")
+
+    def __init__(self) -> None:
+        self.due = 0  # when all requests are paid for, microseconds of CLOCK_MONOTONIC
+        self.held_since = 0  # since when it has been asking for too much; 0: it does not
+
+
+class Rates:
+    """Those of one worker's connections."""
+
+    def __init__(
+        self, region: Region, settings: Settings, counters: Counters, secret: bytes
+    ) -> None:
+        self._settings, self._counters = settings, counters
+        self._allowances: Final = Allowances(region, secret)
+        self.outside: Final = bool(settings.outside_rate or settings.address_rate)
+        """Requests have a rate before login."""
+        self.inside: Final = bool(
+            settings.rate_limit or settings.user_rate or settings.address_rate
+        )
+        """Requests have a rate after login."""
+
+    def request(self, pace: Pace, user: int, peer: str) -> int:
+        """One more request, of a connection that is logged in as a user, or is not: 0. Answers for
+        how many microseconds its connection is not to be read after it, mostly 0. Less than 0: it
+        is refused, and may come again after so many microseconds."""
+        settings, now = self._settings, _now_us()
+        rate = settings.rate_limit if user else settings.outside_rate
+        due = max(pace.due, now)
+        wait = due + _US // rate - now - BURST_S * _US if rate else 0
+        if user and settings.user_rate:
+            wait = max(wait, self._take(b"u%d" % user, settings.user_rate, now))
+        if settings.address_rate and wait <= _PATIENCE_US:
+            key = b"a" + network_of(peer).encode()
+            wait = max(wait, self._take(key, settings.address_rate, now))
+        if wait <= 0:
+            if due - now < BURST_S * _US // 2:
+                pace.held_since = 0
+        else:
+            pace.held_since = pace.held_since or now
+            if max(wait, now - pace.held_since) > _PATIENCE_US:
+                self._counters.count("rate_limited")
+                return -wait
+            self._counters.count("slowed")
+        if rate:
+            pace.due = due + _US // rate
+        return max(0, wait)
+
+    def _take(self, key: bytes, rate: int, now: int) -> int:
+        return self._allowances.take(key, now, _US // rate, BURST_S * rate, _PATIENCE_US)
+
+    def check_chat(self, user: int, room: int, to_user: int) -> None:
+        """Refused, where a user says too much in a room, or to another user (room 0)."""
+        rate = self._settings.chat_rate
+        if rate:
+            key = b"c%d %d %d" % (user, room, to_user)
+            self._check(key, int(_US / rate), int(CHAT_BURST_S * rate), "you say too much here")
+
+    def tells(self, payer: int, payee: int) -> bool:
+        """Whether a PAYMENT may be pushed: it may be missed, and TXN_HISTORY has it."""
+        rate = self._settings.payment_rate
+        if not rate:
+            return True
+        key, burst = b"p%d %d" % (payer, payee), max(1, int(BURST_S * rate))
+        return self._allowances.take(key, _now_us(), int(_US / rate), burst) == 0
+
+    def check_registration(self, peer: str) -> None:
+        """Refused, where there are too many of an address, or in all."""
+        for key, most, whose in (
+            (b"r" + network_of(peer).encode(), self._settings.address_registrations, " from here"),
+            (b"r", self._settings.registrations, ""),
+        ):
+            if most:
+                self._check(key, _HOUR_US // most, most, f"too many registrations{whose}")
+
+    def _check(self, key: bytes, interval_us: int, burst: int, detail: str) -> None:
+        wait = self._allowances.take(key, _now_us(), interval_us, max(1, burst))
+        if wait:
+            self._counters.count("rate_limited")
+            raise Refused(Status.ERR_SERVER_BUSY, detail, wait // 1000 + 1)
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1000
