@@ -66,7 +66,6 @@ def test_each_request_has_its_class() -> None:
         Opcode.FILE_BEGIN, Opcode.FILE_PUT, Opcode.FILE_END, Opcode.FILE_GET, Opcode.LINK_FETCH,
         Opcode.USER_NAME, Opcode.ROOM_OPEN, Opcode.ROOM_INFO, Opcode.ROOM_SET, Opcode.ROOM_ROLE,
         Opcode.BLOCK, Opcode.CHAT_DELETE, Opcode.BOARD_ADD, Opcode.BOARD_LIST, Opcode.BOARD_REMOVE,
-        Opcode.FILE_BEGIN, Opcode.FILE_PUT, Opcode.FILE_END, Opcode.FILE_GET, Opcode.LINK_FETCH,
     }  # fmt: skip
     logins = {opcode for opcode, each in found.items() if each is Class.LOGINS}
     assert logins == {Opcode.HELLO, Opcode.REGISTER, Opcode.LOGIN}
