@@ -78,6 +78,7 @@ class ClientBase:
         next_req_id: int = 1,
         keep_next_req_id: Callable[[int], object] | None = None,
         payments: bool | None = None,
+        payments_after: int | None = None,
         on_push: Callable[[Push], object] | None = None,
         client_name: str | None = None,
         reconnect: bool | None = None,
@@ -96,13 +97,15 @@ class ClientBase:
         retry: what is tried again, and how often; a RetryPolicy() by default.
 
         timeout_s: seconds, of each call that does not say otherwise; 10 by default. payments: ask
-        for PAYMENT pushes. client_name: what the server logs this program as.
+        for PAYMENT pushes; those that are missed while there is no connection are made up for.
+        payments_after: the txn_id of the last one that an earlier run of the program was given:
+        those that came since are given after the login. None: only what comes from the first login
+        on. client_name: what the server logs this program as.
         on_push: gets the pushes, which are else kept for `pushes` and `next_push`. reconnect: from
         a login to a logout, a connection that is lost is established again; `client.core.resume`
         says what that means for calls, rooms and pushes. on_reconnect: gets the reason when it is
         lost, and None when it is there again; called where on_push is. None alone says that the
-        server asked for another connection, and there is one: nothing was lost but perhaps pushes
-        of payments, which TXN_HISTORY has.
+        server asked for another connection, and there is one: nothing was lost.
         pushes_max_bytes: of memory, about, for pushes that wait for the program (or for on_push);
         what does not fit is dropped, and named by a RoomGap or a PaymentGap in its place.
 
@@ -143,13 +146,20 @@ class ClientBase:
         if client_id is not None:
             arguments.whole("client_id", client_id, 0, arguments.U64_MAX, "an id, or None")
         arguments.whole("next_req_id", next_req_id, 1, REQ_ID_MAX, "the next req_id")
+        wants_payments = arguments.flag("payments", settings["payments"])
+        after = payments_after
+        if after is not None:
+            arguments.whole("payments_after", after, 0, arguments.U64_MAX, "a txn_id, or None")
+            if not wants_payments:
+                raise BadArgument("payments_after", after, "None, where payments are not asked for")
         keep = arguments.function("keep_next_req_id", keep_next_req_id)
         self._core = ResumingCore(
             Numbers(client_id, next_req_id, keep),
-            arguments.flag("payments", settings["payments"]),
+            wants_payments,
             arguments.name("client_name", settings["client_name"]),
             reconnects=arguments.flag("reconnect", settings["reconnect"]),
             policy=retry,
+            payments_after=after,
         )
         self._turns = Turns(
             "connect, register and login of a client come one at a time, and one is under way in "
@@ -320,6 +330,12 @@ class ClientBase:
     def session_id(self) -> int:
         """Of the last login; 0 before."""
         return self._core.session_id
+
+    @property
+    def payments_after(self) -> int | None:
+        """With `payments`: the txn_id up to which the program was given all, those that wait to be
+        taken included, for a later run of the program that was given none; None: not known yet."""
+        return self._core.payments.after
 
     @property
     def resumed(self) -> bool:

@@ -1,5 +1,6 @@
 """What others do, as it comes: shown in its place, and what the server had to leave out fetched."""
 
+from contextlib import suppress
 from typing import assert_never
 
 from client.chat import board_view, entries
@@ -18,14 +19,17 @@ from client.core.pushes import (
 )
 from client.errors import CallTimeout, ClientError, ConnectionLost, RequestFailed
 from client.terminal.advice import explain
+from client.terminal.position import InboxPosition
 from libproto.messages import ChatBroadcast, DirectMessage, EventKind, Payment, RoomGap
 
 
 class Incoming:
     """Shows what comes to a chat: what is pushed, and what becomes of the connection."""
 
-    def __init__(self, chat: Chat) -> None:
-        self._chat = chat
+    def __init__(self, chat: Chat, paid: InboxPosition) -> None:
+        """paid: up to which payment the person was shown."""
+        self._chat, self._paid = chat, paid
+        self._began_us = entries.now_us()
         self._is_out = False
         self._missed = 0  # messages that came while the connection was lost
         self._behind: dict[int, int] | None = None  # room -> up to where what was missed goes
@@ -93,18 +97,13 @@ class Incoming:
         chat.face.refresh()
 
     async def _look_for_money(self) -> None:
-        """The balance, which may have changed meanwhile, where it is shown."""
+        """The balance, which may have changed meanwhile, where it is shown. What others paid is
+        shown as it comes."""
         chat = self._chat
-        before = chat.model.balance
-        if before is None:
+        if chat.model.balance is None:
             return
-        try:
-            chat.model.balance = (await chat.client.balance()).balance
-        except ClientError:
-            return  # the next reconnection looks again
-        if chat.model.balance != before:
-            change = "your balance changed while there was no connection: look with /txns"
-            chat.face.remark(change)
+        with suppress(ClientError):  # the next reconnection looks again
+            chat.model.learn_balance(*await chat.client.balance())
 
     # -- pushes
 
@@ -141,6 +140,7 @@ class Incoming:
             case Payment():
                 self._show_payment(push)
             case LogReplaced():
+                chat.model.balance_txn = 0
                 face.complain(
                     "the data of the server was replaced while it was away: balances, "
                     "transactions and messages may be others than were shown here"
@@ -153,7 +153,7 @@ class Incoming:
                 )
             case PaymentGap():
                 face.complain(
-                    "payments came faster than they could be shown, and some are missing: "
+                    "some payments are not shown: they came too fast, or are too many or too old; "
                     "look with /txns"
                 )
             case _:
@@ -196,13 +196,16 @@ class Incoming:
     def _show_payment(self, payment: Payment) -> None:
         chat = self._chat
         chat.people.add(payment.from_name)
-        chat.model.balance = payment.balance
+        chat.model.learn_balance(payment.balance, payment.txn_id)
         entry = entries.of_payment(payment)
         chat.model.add(chat.model.program, entry)
         if chat.face.keeps_lines and chat.model.active is not chat.model.program:
             chat.model.add(chat.model.active, entry, is_read=True)
-        chat.face.shown(chat.model.program, entry)
-        chat.face.attract(chat.model.program, entry)
+        is_old = payment.time < self._began_us  # it came while the person was away
+        chat.face.shown(chat.model.program, entry, dated=is_old)
+        if not is_old:
+            chat.face.attract(chat.model.program, entry)
+        self._paid.advance(0, max(self._paid.seq or 0, payment.txn_id))
 
     async def _fill(self, gap: RoomGap) -> None:
         """Show what the server left out, in its place."""

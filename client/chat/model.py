@@ -128,6 +128,8 @@ class Model:
         """Users whose messages are not shown."""
         self.balance: int | None = None
         """Minor units; None: not known."""
+        self.balance_txn = 0
+        """The transaction that it was after."""
         self.is_connected = True
         self.lag_ms: int | None = None
         """From a request to its answer; None: not measured."""
@@ -288,6 +290,11 @@ class Model:
         del buffer.entries[place]
         if buffer.bottom is not None and place <= buffer.bottom[0]:
             buffer.bottom = max(0, buffer.bottom[0] - 1), 0
+
+    def learn_balance(self, balance: int, txn_id: int) -> None:
+        """It was so after that transaction: of news that come late, older ones do not count."""
+        if txn_id >= self.balance_txn:
+            self.balance, self.balance_txn = balance, txn_id
 
     def is_mention(self, text: str) -> bool:
         """Whether a message names this person, or one of the words to be highlighted."""

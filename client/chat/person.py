@@ -341,7 +341,7 @@ class Chat:
 
     async def balance(self) -> None:
         found = await self.lasting(self.client.balance)
-        self.model.balance = found.balance
+        self.model.learn_balance(*found)
         self.face.money(display.balance_line(found.balance))
 
     async def deposit(self, amount: int) -> None:
@@ -394,7 +394,7 @@ class Chat:
 
     def show_receipt(self, what: str, amount: int, balance: int, txn_id: int) -> None:
         """Show what became of one's own money."""
-        self.model.balance = balance
+        self.model.learn_balance(balance, txn_id)
         line = display.receipt_line(what, amount, balance)
         self.face.money([*line, (Style.QUIET, f", transaction {txn_id}")])
 

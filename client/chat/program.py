@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,15 @@ EXIT_INTERRUPTED = 130
 class Start:
     """How a chat is to begin. room: to be joined. plain: line after line at a terminal, too.
     stop_on_error: a script ends at the first line that fails. history: the file of what was typed
-    before; None: nothing of it is kept. memory: what was kept the last time."""
+    before; None: nothing of it is kept. memory: what was kept the last time. paid: up to
+    which payment was shown."""
 
     room: int | str | None = None
     plain: bool = False
     stop_on_error: bool = False
     history: Path | None = None
     memory: Memory | None = None
+    paid: InboxPosition = field(default_factory=InboxPosition)
 
 
 async def converse(
@@ -93,6 +95,8 @@ async def converse(
     except Terminated as end:
         return 128 + end.number
     finally:
+        if start.paid.seq is None and client.payments_after is not None:
+            start.paid.advance(0, client.payments_after)  # of the first run: none was shown
         if is_person:
             _discard_input()
         if chat.asks and start.memory is not None:
@@ -105,7 +109,7 @@ async def converse(
 
 async def _run(chat: Chat, start: Start, attend: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Attend to what is typed and what comes, until one of both ends. Terminated."""
-    incoming, outage = Incoming(chat), chat.outage
+    incoming, outage = Incoming(chat, start.paid), chat.outage
     client = chat.client
     chat.face.remark(
         f"logged in as {client.username} to {client.server_name}; /help lists the commands"

@@ -386,7 +386,7 @@ class ChatScreen:
         """Learn the balance; then measure the lag, again and again."""
         loop, model = asyncio.get_running_loop(), self.chat.model
         with suppress(ClientError):  # then a reconnection or a payment tells it
-            model.balance = (await self.chat.client.balance()).balance
+            model.learn_balance(*await self.chat.client.balance())
         while True:
             await self.chat.outage.over()
             began = loop.time()

@@ -188,22 +188,26 @@ async def _chat_as(
     settings = Settings(config_file(os.environ))
     for problem in settings.load():
         screen.complain(f"{PROGRAM}: {problem}")
+    inbox, paid, typed, kept = (
+        kept_file(os.environ, options.host, options.port, options.user, what)
+        for what in ("inbox", "paid", "typed", "chat")
+    )
+    payments = InboxPosition(paid)
     client = AsyncClient(
         options.host,
         options.port,
         timeout_s=options.timeout,
         payments=True,
+        payments_after=payments.seq,
         reconnect=True,
         on_reconnect=outage.tell,
         **numbering,
     )
     outage.client = client
-    inbox, typed, kept = (
-        kept_file(os.environ, options.host, options.port, options.user, what)
-        for what in ("inbox", "typed", "chat")
-    )
     history = typed if settings["input_history"] else None
-    start = Start(options.join, options.plain, options.stop_on_error, history, Memory(kept))
+    start = Start(
+        options.join, options.plain, options.stop_on_error, history, Memory(kept), payments
+    )
     async with client:
         if options.register:
             with hint(Unauthorized, REGISTER_HINT):

@@ -29,8 +29,9 @@ class RoomRefused(NamedTuple):
 
 
 class PaymentGap(NamedTuple):
-    """The program took its pushes too slowly, and payments from one txn_id to another were dropped;
-    TXN_HISTORY has them."""
+    """Payments from one txn_id to another were not given: the program took its pushes too slowly,
+    or it was away for so long that they are too many, or too old for the server. TXN_HISTORY has
+    those that are kept."""
 
     first_txn_id: int
     last_txn_id: int
@@ -74,7 +75,7 @@ class Disconnected(NamedTuple):
 
 
 class Reconnected(NamedTuple):
-    """There is another connection, and what was missed has been made up for, payments excepted.
+    """There is another connection, and what was missed is being made up for.
     Without a Disconnected before it, the server has asked for that. reconnects: how often the
     client has reconnected by now."""
 

@@ -25,16 +25,17 @@ fails with ConnectionLost. A call's deadline stays what it was: it ends in CallT
 is not repeated any more by this client, and stays among `unanswered` until the program repeats it
 itself.
 
-Not made up for: payments (TXN_HISTORY has them) and direct messages (INBOX_HISTORY). Where the
-number of the next direct message shows that some are missing, a RoomGap of room 0 names them.
+Payments that were missed are read from TXN_HISTORY, if the program wants PAYMENT pushes, and given
+as these (`client.core.payments`). Not made up for are direct messages (INBOX_HISTORY has them):
+where the number of the next one shows that some are missing, a RoomGap of room 0 names them.
 
 **Moving**, always. A server that will close a connection says so before (GOING_AWAY), and serves it
 until then. Another one is established beside it and greeted. Then new requests wait, those under
 way are answered (or, after a moment, are taken to the new connection), and `move` does there what
 is said above; the old connection is closed when the LOGIN is answered. Direct messages that came in
 between are read from the inbox, too; for that its end is looked for before, if no message has told
-it. Payments are not made up for. Nothing was lost, so nobody is told. Until the LOGIN is sent,
-nothing has changed: what fails before is tried again.
+it. Nothing was lost, so nobody is told. Until the LOGIN is sent, nothing has changed: what fails
+before is tried again.
 
 A room that was closed, or that this user was banned from, is left with the event that says so: a
 RoomRefused follows it, and nobody tries to join it again.
@@ -57,18 +58,12 @@ from client.core import auth, calls
 from client.core.auth import Greeting, Keys
 from client.core.backoff import Backoff
 from client.core.calls import Call
+from client.core.catching_up import CatchingUpCore
 from client.core.numbers import NUMBERED, Numbers
 from client.core.pushes import Push, RoomRefused
 from client.core.repeats import NOT_REPEATED, OF_MEMBERS, REFUSED_BY_RIGHT, SPOKEN
 from client.core.retry import RetryPolicy
-from client.core.rooms import Rooms
-from client.core.session import (
-    FLAGGED,
-    REFUSED_BEFORE_THE_RECORD,
-    Answered,
-    ClientCore,
-    Request,
-)
+from client.core.session import FLAGGED, REFUSED_BEFORE_THE_RECORD, Answered, Request
 from client.errors import (
     AlreadyExists,
     BadPacket,
@@ -86,27 +81,15 @@ from client.errors import (
 )
 from libproto.codec import REQUEST
 from libproto.framing import Decoder, Frame
-from libproto.messages import (
-    InboxHistoryResponse,
-    JoinRoomResponse,
-    LoginResponse,
-    Opcode,
-    RoomHistoryResponse,
-    State,
-)
+from libproto.messages import JoinRoomResponse, LoginResponse, Opcode, State
 
 ATTEMPT_S = 5.0
 """How long one attempt may take, from the first packet to the answer to LOGIN."""
 PROBE_S = 5
 """Longest time between two signs of life: half of the time a server leaves a superseded session."""
-AGAIN_S = 0.1
-"""How long what the server refused for the moment waits, if the server does not ask for more."""
-
-Step = Callable[[Any, RequestFailed | None], None]
-"""What is done with the answer to one of the core's own requests: its result, or its error."""
 
 
-class ResumingCore(ClientCore):
+class ResumingCore(CatchingUpCore):
     """The core that the module's text tells of."""
 
     def __init__(
@@ -117,25 +100,24 @@ class ResumingCore(ClientCore):
         *,
         reconnects: bool = True,
         policy: RetryPolicy | None = None,
+        payments_after: int | None = None,
     ) -> None:
         """reconnects: a connection that is lost is established again; else it only moves. policy:
-        how often, if not as its defaults say."""
-        super().__init__(numbers, payments, client_name)
+        how often, if not as its defaults say. payments_after: txn_id up to which an earlier run was
+        given the payments."""
+        super().__init__(numbers, payments, client_name, payments_after)
         self.policy = policy or RetryPolicy()
         self.backoff = Backoff(first_s=self.policy.pause_s_first, max_s=self.policy.pause_s_max)
         self._reconnects = reconnects
-        self.rooms = Rooms()
         self._has_link = False
         self._holding = False  # nothing more is sent on this connection
         self._interruption: ClientError | None = None
         self._succeeded_before = False  # the connection that was lost had been in use
         self._offered: Keys | None = None  # by the LOGIN under way
         self._keys: Keys | None = None
-        self._own: dict[int, Step] = {}
         self._joining: set[int] = set()  # rooms whose JOIN_ROOM is not answered
         self._unsent: set[int] = set()  # pending, but not sent on this connection
         self._repeated: set[int] = set()  # numbered requests whose answers are waited for
-        self._later: list[Callable[[], None]] = []
 
     # ---- the connection
 
@@ -186,7 +168,7 @@ class ResumingCore(ClientCore):
         self.state = State.CONNECTED
         self.again_after_s = None
         self._abandoned.clear()
-        self.rooms.interrupt()
+        self._stop_catching_up()
         for each in (self.outbox, self._events, self._own, self._later):
             each.clear()
         self._repeated.clear()
@@ -203,36 +185,6 @@ class ResumingCore(ClientCore):
     def may_move(self) -> bool:
         """Whether the session is one that `move` can take along: none, or one that has begun."""
         return self.linked and self.steady and self.state != State.GREETED
-
-    def prepare_move(self) -> None:
-        """Learn where the inbox ends, if that is not known."""
-        if self.state == State.AUTHENTICATED and self.rooms.direct_seen is None:
-            self._find_inbox_end(0)
-
-    def _find_inbox_end(self, after_seq: int) -> None:
-        def found(result: InboxHistoryResponse, error: RequestFailed | None) -> None:
-            if error is not None:
-                return  # then the next message that is pushed begins the count
-            if result.messages:
-                self._find_inbox_end(result.messages[-1].seq)
-            else:
-                self.rooms.inbox_ends_at(max(after_seq, result.oldest_seq - 1))
-
-        self._ask(calls.inbox_history(after_seq), found)
-
-    def _read_inbox(self) -> None:
-        assert self.rooms.direct_seen is not None
-        self._ask(calls.inbox_history(self.rooms.direct_seen), self._inbox_answered)
-
-    def _inbox_answered(self, result: InboxHistoryResponse, error: RequestFailed | None) -> None:
-        if isinstance(error, ServerBusy | ChecksumFailed):
-            self._postpone(self._read_inbox, error)
-        elif error is not None:
-            self._events += self.rooms.inbox_read()
-        else:
-            self._events += self.rooms.inbox_answered(result)
-            if result.messages:
-                self._read_inbox()
 
     def hold(self) -> None:
         """Send nothing more on this connection, until `move`."""
@@ -290,7 +242,7 @@ class ResumingCore(ClientCore):
     @property
     def caught_up(self) -> bool:
         """Whether the program was given all that was missed, too."""
-        return self.steady and not self.rooms.catching_up()
+        return self.steady and not (self.rooms.catching_up() or self.payments.catching_up)
 
     def may_send(self, call: Call[Any], req_id: int | None) -> bool:
         may = self._has_link and self.steady and not self._holding
@@ -323,7 +275,7 @@ class ResumingCore(ClientCore):
     def take(self, frame: Frame) -> Sequence[Answered | Push]:
         event = self.receive(frame)
         if event is not None and not isinstance(event, Answered):
-            return self.rooms.pushed(event)
+            return self._pushed(event)
         given, self._events = self._events, []
         return given if event is None else [*given, event]
 
@@ -394,6 +346,7 @@ class ResumingCore(ClientCore):
             case Opcode.LOGIN:
                 self._keys = self._offered
                 self.rooms.user_id = self.user_id
+                self._make_up_payments()
             case Opcode.LOGOUT:
                 self._keys = None
                 self.rooms.clear()
@@ -403,13 +356,6 @@ class ResumingCore(ClientCore):
                 self.rooms.left(call.fields[0])
 
     # ---- resuming
-
-    def _ask(self, call: Call[Any], step: Step) -> None:
-        """A request of the core's own."""
-        req_id, frame = self.request(call)
-        self.abandon(req_id)
-        self._own[req_id] = step
-        self.outbox.append(frame)
 
     def _greeted(self, greeting: Greeting, error: RequestFailed | None) -> None:
         self._check(error)
@@ -425,6 +371,7 @@ class ResumingCore(ClientCore):
     def _log_replaced(self, log_id: int) -> None:
         super()._log_replaced(log_id)
         self.rooms.forget_positions()
+        self.payments.forget()
         for req_id in self._unsent_numbered():
             lost = ConnectionLost(
                 "the connection was lost, and the server has another log now: it was not repeated",
@@ -467,6 +414,7 @@ class ResumingCore(ClientCore):
         if self.moving and self.rooms.direct_seen is not None:
             self.rooms.hold_inbox()
             self._read_inbox()
+        self._make_up_payments()
 
     @staticmethod
     def _check(error: RequestFailed | None) -> None:
@@ -495,22 +443,6 @@ class ResumingCore(ClientCore):
             self._events += self.rooms.rejoined(room_id, result)
             self._fetch(room_id)
 
-    def _fetch(self, room_id: int) -> None:
-        ask = self.rooms.wanted(room_id)
-        if ask is not None:
-            self._ask(calls.history(room_id, *ask), partial(self._fetched, room_id))
-
-    def _fetched(
-        self, room_id: int, result: RoomHistoryResponse, error: RequestFailed | None
-    ) -> None:
-        if isinstance(error, ServerBusy | ChecksumFailed):
-            self._postpone(partial(self._fetch, room_id), error)
-        elif error is not None:
-            self._events += self.rooms.not_told(room_id)
-        else:
-            self._events += self.rooms.answered(room_id, result)
-            self._fetch(room_id)
-
     def _repeat(self, req_id: int) -> None:
         """Send a pending request again; if nobody waits for it any more, it is done."""
         request = self._pending.get(req_id)
@@ -524,12 +456,6 @@ class ResumingCore(ClientCore):
             req_id, FLAGGED if numbered else 0, *request.call.fields
         )
         self.outbox.append(frame)
-
-    def _postpone(self, action: Callable[[], None], error: RequestFailed) -> None:
-        """The server refused it for the moment."""
-        self._later.append(action)
-        asked_s = max(AGAIN_S, error.retry_after_ms / 1000)
-        self.again_after_s = max(asked_s, self.again_after_s or 0.0)
 
     def again(self) -> None:
         self.again_after_s = None

@@ -261,7 +261,7 @@ class Connection:
                 self._readers.put(event)
             except TooManyRooms as error:
                 raise ProtocolViolation(f"the server sent {error}") from error
-        if self._resuming:
+        if self._resuming or self._core.again_after_s is not None:
             self._resume()
         if self._core.going_away is not None:
             self._mover.go()

@@ -1,4 +1,4 @@
-"""Up to where a person has read the inbox, over runs of the chat: by epoch and number."""
+"""Up to where a person has read the inbox, or was shown payments, over runs of the chat."""
 
 import os
 from contextlib import suppress
@@ -7,8 +7,9 @@ from typing import Final
 
 
 class InboxPosition:
-    """The number of the newest direct message that was shown, and the epoch of the numbers. Both
-    are None before the first run. Kept in a file, or in memory alone.
+    """The number of the newest direct message that was shown, and the epoch of the numbers; of
+    payments the txn_id, and 0. Both are None before the first run. Kept in a file, or in memory
+    alone.
 
     A file that cannot be written costs this: what was shown is shown again by the next run.
     """

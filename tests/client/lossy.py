@@ -35,8 +35,11 @@ EPOCH = 77
 class Link:
     """A core that has logged in, and the server's end of its connection."""
 
-    def __init__(self, client_id: int | None = 99) -> None:
-        self.core = ResumingCore(Numbers(client_id), False, "test")
+    def __init__(
+        self, client_id: int | None = 99, *, payments: bool = False, after: int | None = None
+    ) -> None:
+        numbers = Numbers(client_id)
+        self.core = ResumingCore(numbers, payments, "test", payments_after=after)
         self.handshake = Handshake()
         self.begin()
         keys = auth.derive(self.greet(), PASSWORD)
@@ -50,7 +53,7 @@ class Link:
         self.core.begin(self.decoder)
 
     def greet(self) -> auth.Greeting:
-        call = auth.hello(USERNAME, "test", 0)
+        call = auth.hello(USERNAME, "test", self.core.capabilities)
         result: auth.Greeting = self.answered(self.handshake.respond(self.send(call))).result
         return result
 

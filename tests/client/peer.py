@@ -107,8 +107,8 @@ class Handshake:
 
 
 class Wire:
-    """The server's end of a connection, for a script. Inboxes are empty: who asks is told so, and
-    no script sees it."""
+    """The server's end of a connection, for a script. Inboxes are empty, and there are no
+    transactions: who asks is told so, and no script sees it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -116,9 +116,14 @@ class Wire:
 
     def request(self) -> Request:
         """The next request; EOFError when the client has closed."""
-        while (request := self.any_request()).opcode == Opcode.INBOX_HISTORY:
-            self.send(answer(request, 1, 1, []))
-        return request
+        while True:
+            request = self.any_request()
+            if request.opcode == Opcode.INBOX_HISTORY:
+                self.send(answer(request, 1, 1, []))
+            elif request.opcode == Opcode.TXN_HISTORY:
+                self.send(answer(request, 0, []))
+            else:
+                return request
 
     def any_request(self) -> Request:
         """The next one, of an inbox as well."""

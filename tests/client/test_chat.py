@@ -24,6 +24,7 @@ from client.chat.person import Chat
 from client.chat.script import LINE_MAX, PipeLines
 from client.chat.settings import Settings
 from client.terminal.display import Screen
+from client.terminal.position import InboxPosition
 from libproto.errors import Status
 from libproto.messages import LIST_MAX, Flag, Opcode
 from tests.client.conftest import register
@@ -597,6 +598,36 @@ def test_what_came_while_one_was_away_is_shown_once(server: RunningServer, tmp_p
         assert chat() == ["one", "two", "three", "four"]
 
 
+def test_payments_while_one_was_away_are_shown_once(server: RunningServer, tmp_path: Path) -> None:
+    """Those that came while the chat did not run, from the second run on; with their time."""
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    ids = {}
+    with Client(port=server.port) as client:
+        for name in ("ann", "bob"):
+            ids[name] = client.register(name, PASSWORD)
+        client.login("bob", PASSWORD)
+        client.deposit(1000)
+        client.transfer(ids["ann"], 100)
+        with Piped(server.port, "--user", "ann", **state) as ann:
+            ann.expect("logged in as ann")
+            ann.say("/balance")
+            ann.expect("balance 1.00\n")
+            ann.close_input()
+            assert ann.wait() == 0
+        assert "bob paid you" not in ann.written
+        for amount in (200, 300):
+            client.transfer(ids["ann"], amount)
+        with Piped(server.port, "--user", "ann", **state) as ann:
+            ann.expect("bob paid you 2.00, balance 3.00\n")
+            ann.expect("bob paid you 3.00, balance 6.00\n")
+            ann.close_input()
+            assert ann.wait() == 0
+        with Piped(server.port, "--user", "ann", **state) as ann:
+            client.transfer(ids["ann"], 400)
+            ann.expect("bob paid you 4.00, balance 10.00\n")
+        assert "balance 6.00" not in ann.written
+
+
 def test_direct_messages_that_are_missing_are_fetched(capsys: pytest.CaptureFixture[str]) -> None:
     """A number beyond the next, or a gap; what the server keeps no longer is said."""
 
@@ -622,7 +653,7 @@ def test_direct_messages_that_are_missing_are_fetched(capsys: pytest.CaptureFixt
         async with AsyncClient(port=port) as client:
             await client.login(USERNAME, PEER_PASSWORD)
             with pytest.raises(ConnectionLost):
-                await Incoming(_chat(client)).follow()
+                await Incoming(_chat(client), InboxPosition()).follow()
 
     with serving(script) as port:
         asyncio.run(main(port))
@@ -645,13 +676,13 @@ def test_payments_that_could_not_be_shown(capsys: pytest.CaptureFixture[str]) ->
             await client.login(USERNAME, PEER_PASSWORD)
             await client.balance()
             with pytest.raises(ConnectionLost):
-                await Incoming(_chat(client)).follow()
+                await Incoming(_chat(client), InboxPosition()).follow()
 
     with serving(script) as port:
         asyncio.run(main(port))
     shown = capsys.readouterr()
     assert 0 < shown.out.count("bob paid you 5.00") < 100
-    assert shown.err.count("some are missing: look with /txns") == 1
+    assert shown.err.count("some payments are not shown") == 1
 
 
 def test_another_log_after_a_reconnection() -> None:
@@ -997,15 +1028,15 @@ def test_a_line_that_waits_is_sent_after_a_restart(tmp_path: Path) -> None:
 
 def test_ctrl_c_gives_up_a_command_and_not_the_chat(shared: RunningServer) -> None:
     with (
-        Relay(shared.port, Opcode.TXN_HISTORY) as relay,
+        Relay(shared.port, Opcode.BALANCE) as relay,
         OnScreen(relay.port, "--plain", "--user", "alice", "--timeout", "600") as alice,
     ):
         alice.expect(">")
-        alice.say("/txns")
-        alice.expect("waiting: /txns")
+        alice.say("/balance")
+        alice.expect("waiting: /balance")
         alice.press("\x03")
-        alice.expect("given up: /txns")
-        alice.expect_row("^> /txns$")  # it is there again, to be tried once more
+        alice.expect("given up: /balance")
+        alice.expect_row("^> /balance$")  # it is there again, to be tried once more
         alice.press("\x03")
         alice.expect_row("^>$")
         alice.press("\x03")

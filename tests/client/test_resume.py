@@ -10,8 +10,9 @@ import pytest
 from client.core import calls
 from client.core.backoff import PAUSE_S_FIRST, PAUSE_S_MAX, RESET_S, Backoff
 from client.core.calls import Call, DirectSent, Sent
+from client.core.catching_up import AGAIN_S
 from client.core.numbers import Numbers
-from client.core.resume import AGAIN_S, PROBE_S, ResumingCore
+from client.core.resume import PROBE_S, ResumingCore
 from client.errors import (
     ClientError,
     ConnectionLost,
