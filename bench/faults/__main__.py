@@ -7,7 +7,8 @@ from typing import Final
 
 from bench import faults
 from bench.faults.report import Report
-from bench.faults.scripts import SCRIPTS, Options
+from bench.faults.script import Options
+from bench.faults.scripts import SCRIPTS
 from bench.lab.cli import EXIT_GOOD, EXIT_VIOLATED, Program
 
 PROGRAM: Final = Program(f"python -m {faults.__name__}")

@@ -12,8 +12,9 @@ from collections.abc import Callable
 import pytest
 
 from bench.faults.history import History
+from bench.faults.interrupting import Traces
 from bench.faults.report import FIGURES, Report
-from bench.faults.scripts import SCRIPTS, Traces
+from bench.faults.scripts import SCRIPTS
 from bench.faults.verdict import judge
 from bench.lab.process import Held, children_of, family_of, workers_of
 from bench.lab.target import Target
