@@ -108,9 +108,10 @@ def _money(region: Region, done: Audit) -> None:
 
 
 def _change(record: Sequence[int]) -> int:
-    if record[1] == RecordKind.DEPOSIT:
+    if record[1] in (RecordKind.DEPOSIT, RecordKind.PAID_IN):
         return record[_AT["amount"]]
-    return -record[_AT["amount"]] if record[1] == RecordKind.WITHDRAW else 0
+    is_out = record[1] in (RecordKind.WITHDRAW, RecordKind.PAID_OUT)
+    return -record[_AT["amount"]] if is_out else 0
 
 
 def halves(record: Sequence[int]) -> list[tuple[int, int, int, int]]:

@@ -28,7 +28,15 @@ from server.region.layout import (
     Placed,
     ServerState,
 )
-from server.region.records import BY_KIND, COMMON, OFFSETS, RecordField, RecordKind
+from server.region.records import (
+    BY_KIND,
+    COMMON,
+    OFFSETS,
+    RecordField,
+    RecordKind,
+    UserRole,
+    UserState,
+)
 from server.region.region import Region
 from server.region.status import state_at
 
@@ -57,7 +65,9 @@ class Entry:
 
 
 # Never shown: who has these can log in as somebody, or tell which names are registered.
-SECRETS: Final = frozenset({"salt_secret", "stored_key", "server_key"})
+SECRETS: Final = frozenset(
+    {"salt_secret", "stored_key", "server_key", "other_stored_key", "other_server_key"}
+)
 
 # The fields whose (first) words must not have changed between the two copies, for a record to be of
 # one moment: its commit word, or what is stored together. A client's slot can go from one client of
@@ -65,6 +75,7 @@ SECRETS: Final = frozenset({"salt_secret", "stored_key", "server_key"})
 GUARDS: Final[dict[str, tuple[str, ...]]] = {
     "users": ("word",),
     "accounts": ("balance", "last_txn"),
+    "operator_keys": ("txn",),
     "clients": ("user", "client_id"),
     "sessions": ("id",),
     "rooms": ("last_seq", "oldest_seq", "last_event"),
@@ -81,6 +92,7 @@ GUARDS: Final[dict[str, tuple[str, ...]]] = {
 _USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "users": ("word",),
     "name_index": ("user",),
+    "operator_keys": ("txn",),
     "clients": ("user",),
     "client_buckets": ("first",),
     "sessions": ("id",),
@@ -100,6 +112,9 @@ RINGS: Final = ("txn_ring", "event_ring")
 
 _NAMED: Final[dict[tuple[str, str], type[IntEnum]]] = {
     ("header", "state"): ServerState,
+    ("users", "role"): UserRole,
+    ("users", "state"): UserState,
+    ("operator_keys", "kind"): RecordKind,
     ("event_ring", "kind"): SlotKind,
     ("rooms", "access"): RoomAccess,
 }

@@ -346,6 +346,15 @@ class Settings(Limits):
         maximum=MAX_BALANCE,
         reload=True,
     )
+    deposits: str = setting(
+        "",
+        PEOPLE,
+        "who may deposit and withdraw: everybody, users with the role of teller or operator, or"
+        " nobody; the operator moves money by `tradechat-admin ledger`",
+        choices=("open", "tellers", "closed"),
+        default_text="open where host is a loopback address, else tellers",
+        reload=True,
+    )
     min_transfer: int = setting(
         1,
         PEOPLE,
@@ -476,9 +485,10 @@ class Settings(Limits):
     sources: InitVar[Mapping[str, Source] | None] = None
 
     def __post_init__(self, sources: Mapping[str, Source] | None) -> None:
-        if not self.registration and (sources is None or sources["registration"] == DEFAULT):
-            chosen = "open" if is_loopback(self.host) else "closed"
-            object.__setattr__(self, "registration", chosen)
+        for name, elsewhere in (("registration", "closed"), ("deposits", "tellers")):
+            if not getattr(self, name) and (sources is None or sources[name] == DEFAULT):
+                chosen = "open" if is_loopback(self.host) else elsewhere
+                object.__setattr__(self, name, chosen)
         if sources is not None and not is_loopback(self.host):
             for name, limit in BEYOND_LOOPBACK.items():
                 if sources[name] == DEFAULT:

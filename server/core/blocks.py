@@ -65,7 +65,7 @@ class Blocks:
         user = session.user
         if not is_live(self._words, session):
             raise Superseded
-        if not self._users.exists(other):
+        if not (self._users.is_there(other) if on else self._users.exists(other)):
             raise NoSuchUser
         if self.blocks(user, other) == on:
             return 0

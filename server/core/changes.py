@@ -287,7 +287,7 @@ class Changes:
                     raise NotAllowed("a moderator has no say over its owner and moderators")
                 if role in (RoomRole.MODERATOR, RoomRole.OWNER):
                     raise NotAllowed("only its owner makes moderators, or gives the room away")
-            if not self._users.exists(user):
+            if not self._users.is_there(user):
                 raise NoSuchUser
             if role == RoomRole.OWNER:
                 if self._rooms.owned(user) >= OWNED_MAX:
@@ -428,6 +428,8 @@ class Changes:
         """With all locks held."""
         words, events, log, ledger = self._words, self._events, self._log, self._ledger
         payer, payee, price = session.account, ledger.account_of(offer.user), offer.price
+        if words[payee + 2]:  # its owner was deleted
+            raise NoSuchOffer
         balance, owned = words[payer], words[payee]
         if balance < price:
             return Taken(FUNDS, 0, balance, 0, events.head(), NOBODY)

@@ -127,7 +127,7 @@ class Chat:
             recorded = self._recorded(session, req_id, digest, _DIRECT, to_user, flagged)
             if recorded is not None:
                 return recorded
-            if not self._users.exists(to_user):
+            if not self._users.is_there(to_user):
                 raise NoSuchUser
             if self._blocks.blocks(to_user, session.user):
                 return Sent(0, now, events.head(), False, NOBODY)

@@ -9,7 +9,14 @@ from collections.abc import Iterator, Sequence
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, Opcode, RoomAccess
 from server.region.layout import DELETIONS, OUTCOME_WORDS, RAISED, TARGET_KIND_SHIFT
 from server.region.locks import unfree_locks
-from server.region.records import OFFSETS, SUPPLY, TEXTS_MAX, RecordKind, may_tell
+from server.region.records import (
+    OFFSETS,
+    SUPPLY,
+    TEXTS_MAX,
+    RecordKind,
+    UserState,
+    may_tell,
+)
 from server.region.region import Region
 
 _MASK = 2**64 - 1
@@ -46,6 +53,7 @@ def _money(region: Region) -> Iterator[str]:
     words, layout = region.words, region.layout
     balances = region.column("accounts", "balance")
     latest = region.column("accounts", "last_txn")
+    closed, states = region.column("accounts", "closed"), region.column("users", "state")
     head = region.log.head
     ring = layout["txn_ring"]
     supply = words[ring.at(head % ring.records) + SUPPLY]
@@ -54,6 +62,10 @@ def _money(region: Region) -> Iterator[str]:
     for user, (balance, last) in enumerate(zip(balances, latest, strict=True)):
         if balance > MAX_BALANCE:
             yield f"the balance of user {user} is {balance}"
+        if closed[user] and balance:
+            yield f"user {user} was deleted, and has {balance}"
+        if closed[user] != (states[user] == UserState.DELETED):
+            yield f"the account of user {user} is {closed[user]}, the state {states[user]}"
         if last > head:
             yield f"account {user} ends in transaction {last}, the log in {head}"
 
@@ -107,6 +119,7 @@ def people(region: Region) -> Iterator[str]:
     words, layout = region.words, region.layout
     sessions = layout["sessions"]
     live = [slot for slot, session in enumerate(region.column("sessions", "id")) if session]
+    states = region.column("users", "state")
     members: dict[int, set[int]] = {}
     by_user: dict[int, set[int]] = {}
     for slot in live:
@@ -131,6 +144,10 @@ def people(region: Region) -> Iterator[str]:
             listed = _listed(following, first)
             if sorted(listed) != sorted(by_user.get(user, ())):
                 yield f"user {user} has the sessions {by_user.get(user)}, listed are {listed}"
+    for slot in live:
+        user = words[sessions.at(slot, "user")]
+        if states[user] and not words[sessions.at(slot, "mark")]:
+            yield f"user {user} has a session, and the state {states[user]}"
     free = _listed(following, region.registry.free_session)
     if set(free) & set(live) or len({*free}) + len(live) != sessions.records:
         yield f"{len(live)} sessions are used, {len(free)} are free, of {sessions.records}"

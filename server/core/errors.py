@@ -111,12 +111,15 @@ class LeavesFull(EventsFull):
 
 
 class Superseded(StateRefusal):
-    """A later LOGIN has taken the session's place."""
+    """The session has ended: a later LOGIN has taken its place, or its user or the operator has
+    ended it."""
 
     status = Status.ERR_UNAUTHORIZED
 
     def __init__(self) -> None:
-        super().__init__("a later LOGIN of this client has superseded this session")
+        super().__init__(
+            "this session has ended: by a later LOGIN, another password or the operator"
+        )
 
 
 class NoSuchUser(StateRefusal):
@@ -126,6 +129,23 @@ class NoSuchUser(StateRefusal):
 
     def __init__(self) -> None:
         super().__init__("no such user")
+
+
+class NotAdmitted(StateRefusal):
+    """A LOGIN whose proof was right, and which may not be: the user was disabled, or has another
+    password since."""
+
+    status = Status.ERR_UNAUTHORIZED
+
+
+class TooLittle(StateRefusal):
+    """The balance is too low."""
+
+    status = Status.ERR_INSUFFICIENT_FUNDS
+    shows_more = True
+
+    def __init__(self, balance: int, amount: int) -> None:
+        super().__init__(f"balance {balance} is below {amount}")
 
 
 class NotJoined(StateRefusal):

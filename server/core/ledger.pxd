@@ -9,11 +9,13 @@ from server.region.machine cimport Words
 
 
 cdef int _AGAIN
-cdef uint64_t _DEPOSIT, _TRANSFER, _WINDOW, _OUTCOME_WORDS, _KIND_SHIFT, _PAYLOAD_WORDS
+cdef uint64_t _DEPOSIT, _TRANSFER, _WINDOW, _OUTCOME_WORDS, _KIND_SHIFT, _PAYLOAD_WORDS, _TELLER
 
 
 cdef class Ledger:
     cdef readonly uint64_t max_balance, min_transfer, max_transfer
+    cdef bint _open, _tellers
+    cdef uint64_t _role
     cdef object _view, _bytes
     cdef Words _words
     cdef Locks _locks
@@ -31,7 +33,7 @@ cdef class Ledger:
         words=Words, log=TxnLog, account=uint64_t, at=uint64_t, client=uint64_t, balance=uint64_t,
         last=uint64_t, newest=uint64_t, outcome=uint64_t, payee_after=uint64_t,
         payee_last=uint64_t, target=uint64_t, payer=uint64_t, payer_after=uint64_t,
-        supply_change=int64_t, txn=int64_t, same=bint,
+        supply_change=int64_t, txn=int64_t, same=bint, role=uint64_t,
     )
     cdef (int, uint64_t, uint64_t) _transact(
         self, Session session, uint64_t kind, uint64_t other, uint64_t amount, uint64_t req_id,

@@ -14,18 +14,20 @@ from server.core.session import Session
 from server.region import machine
 from server.region.layout import OUTCOME_WORDS, TARGET_KIND_SHIFT
 from server.region.locks import InsideLock, Lock, Locks
-from server.region.records import MONEY_WORDS, OFFSETS, RecordKind
+from server.region.records import MONEY_KINDS, MONEY_WORDS, OFFSETS, RecordKind, UserRole
 from server.region.region import Region
 
 # What became of a request. Not wire statuses: several of these share one.
 (
-    DONE, RECORDED, SUPERSEDED, MISMATCH, TOO_OLD, NO_USER, FUNDS, AMOUNT, LIMIT, SUPPLY, FULL,
-) = range(11)  # fmt: skip
+    DONE, RECORDED, SUPERSEDED, MISMATCH, TOO_OLD, NO_RIGHT, NO_USER, FUNDS, AMOUNT, LIMIT, SUPPLY,
+    FULL,
+) = range(12)  # fmt: skip
 
 _AGAIN = -1  # a recovery came between, and the locks have been released
 _DEPOSIT, _TRANSFER = int(TxnKind.DEPOSIT), int(TxnKind.TRANSFER)
 _WINDOW, _OUTCOME_WORDS, _KIND_SHIFT = OUTCOME_WINDOW, OUTCOME_WORDS, TARGET_KIND_SHIFT
 _PAYLOAD_WORDS = MONEY_WORDS - 1
+_TELLER = int(UserRole.TELLER)
 IN_ROOM = int(Opcode.TRANSFER_IN_ROOM)  # a kind of outcomes only
 TAKE = int(Opcode.BOARD_TAKE)  # likewise
 
@@ -45,19 +47,24 @@ class Ledger:
         outcomes: Outcomes,
         max_balance: int = MAX_BALANCE,
         transfers: tuple[int, int] = (1, MAX_BALANCE),
+        deposits: str = "open",
     ) -> None:
         """max_balance: the most that an account may have, minor units; at most MAX_BALANCE.
-        transfers: the least and the most that a payment to another user may be."""
+        transfers: the least and the most that a payment to another user may be. deposits: who
+        may deposit and withdraw: "open" everybody, "tellers" who has that role, "closed" nobody."""
         layout = region.layout
         self.max_balance: Final = max_balance
         """The most that an account may have."""
         self.min_transfer: Final = transfers[0]
         self.max_transfer: Final = transfers[1]
+        self._open, self._tellers = deposits == "open", deposits == "tellers"
+        self._role = layout["users"].at(0, "role")
         self._view, self._bytes = region.words, region.bytes
         self._words = machine.words_of(region.words)
         self._locks, self._log = locks, log
         accounts = layout["accounts"].offsets
-        assert (accounts["balance"], accounts["last_txn"]) == (0, 1), "read by place below"
+        places = accounts["balance"], accounts["last_txn"], accounts["closed"]
+        assert places == (0, 1, 2), "read by place below"
         self._accounts = layout["accounts"].base
         self._stride = layout["accounts"].stride
         self._users = layout.capacities.accounts
@@ -141,12 +148,16 @@ class Ledger:
                 return TOO_OLD, 0, balance
         elif flagged:
             return TOO_OLD, 0, balance
+        if kind != _TRANSFER and not self._open:
+            role = words[self._role + session.user * self._user_stride]
+            if role < _TELLER or not self._tellers:
+                return NO_RIGHT, 0, balance
         payer, payer_after, supply_change = session.user, 0, 0
         if kind == _DEPOSIT:
             payer, other = 0, session.user
             payee, payee_after, payee_last = account, balance, last
         else:
-            if kind == _TRANSFER and not payee:
+            if kind == _TRANSFER and (not payee or words[payee + 2]):
                 return NO_USER, 0, balance
             if balance < amount:
                 return FUNDS, 0, balance
@@ -258,7 +269,7 @@ def previous_of(record: Sequence[int], user: int) -> int:
 
 def kind_of(record: Sequence[int]) -> int:
     """The TxnKind of a record of money."""
-    return int(TxnKind.TRANSFER) if record[_KIND] == _TAKEN else record[_KIND]
+    return _AS_TOLD.get(record[_KIND], record[_KIND])
 
 
 def follow(
@@ -304,7 +315,12 @@ _TIME, _KIND, _FROM, _TO = _AT["time"], _AT["kind"], _AT["from_user"], _AT["to_u
 _CLIENT_SLOT = _AT["client_slot"]
 _AMOUNT, _REQ_ID = _AT["amount"], _AT["req_id"]
 _TAKEN = int(RecordKind.OFFER_TAKEN)
-_MONEY_KINDS = (*map(int, TxnKind), _TAKEN)
+_MONEY_KINDS = tuple(map(int, MONEY_KINDS))
+_AS_TOLD = {
+    _TAKEN: int(TxnKind.TRANSFER),
+    int(RecordKind.PAID_IN): int(TxnKind.DEPOSIT),
+    int(RecordKind.PAID_OUT): int(TxnKind.WITHDRAW),
+}
 _FROM_BALANCE, _TO_BALANCE = _AT["from_balance"], _AT["to_balance"]
 _ROOM, _ROOM_SEQ, _DIGEST = _AT["room"], _AT["room_seq"], _AT["digest"]
 _FROM_PREVIOUS, _TO_PREVIOUS = _AT["from_previous"], _AT["to_previous"]

@@ -29,4 +29,4 @@ cdef class TxnLog:
     @cython.locals(newest=uint64_t)
     cpdef uint64_t time(self, uint64_t now) except? 0
     @cython.locals(newest=uint64_t)
-    cpdef commit_reserved(self, uint64_t txn, uint64_t size)
+    cpdef commit_reserved(self, uint64_t txn, uint64_t size, int64_t supply_change=*)

@@ -158,12 +158,17 @@ class TxnLog:
         newest = self._ring + (self._words[self._head] & self._mask) * self._stride
         return max(now, int(self._words[newest + _TIME]))
 
-    def commit_reserved(self, txn: int, size: int) -> None:
+    def commit_reserved(self, txn: int, size: int, supply_change: int = 0) -> None:
         """The second half: commit the record of the txn_id that was reserved, of whose intent all
-        words but the first are written, `size` of them. The supply stays as it is. The intent
-        stands afterwards, and the log lock is still held."""
+        words but the first are written, `size` of them. supply_change: one that `supply` allows.
+        The intent stands afterwards, and the log lock is still held."""
         newest = self._ring + (txn - 1 & self._mask) * self._stride
-        self._commit(txn, size, self._words[newest + _SUPPLY])
+        self._commit(txn, size, self._words[newest + _SUPPLY] + supply_change)
+
+    def supply(self) -> int:
+        """Deposits minus withdrawals. Under the log lock."""
+        head = self._view[self._head]
+        return int(self._view[self._ring + (head & self._mask) * self._stride + SUPPLY])
 
     def refusal(self) -> Busy:
         """Why there was no place: what FULL is answered with."""

@@ -204,7 +204,7 @@ class Pairs:
             self._rooms.check_there(request.room)
             self._rooms.check_speak(request.room, session.user)
         payee_at, account = request.payee_at, session.account
-        if not payee_at:
+        if not payee_at or words[payee_at + 2]:
             return _NO_USER
         balance, most = words[account], self._ledger.max_balance
         if balance < amount:

@@ -36,7 +36,7 @@ def repair(states: Sequence[State], now: int) -> Counter[str]:
     done = Counter(repairs=1, deaths=len(states))
     region = states[0].region
     for state in states:
-        _finish_intent(state, done)
+        _finish_intent(state, now, done)
     first = states[0]
     first.log.drop_text()
     done["completed"] += first.events.complete()
@@ -51,7 +51,7 @@ def repair(states: Sequence[State], now: int) -> Counter[str]:
     return done
 
 
-def _finish_intent(state: State, done: Counter[str]) -> None:
+def _finish_intent(state: State, now: int, done: Counter[str]) -> None:
     words, intent = state.region.words, state.log.intent
     if not words[intent]:
         return
@@ -69,9 +69,12 @@ def _finish_intent(state: State, done: Counter[str]) -> None:
             state.blocks.apply(payload)
         elif record[1] == RecordKind.NEW_FLOOR:
             state.clients.apply_floor(payload)
+        elif record[1] in (RecordKind.VERIFIER, RecordKind.USER_SET):
+            state.operators.redo(record, payload, now)
         else:
             if record[1] < RecordKind.REGISTER:
                 state.ledger.redo(record)
+            state.operators.redo(record, payload, now)
             state.changes.redo(record)
             state.pairs.redo(record)
     state.log.done()

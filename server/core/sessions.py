@@ -14,7 +14,14 @@ from typing import Final
 from libproto.messages import Capability
 from server.core.audience import NOBODY, Touched
 from server.core.clients import Clients
-from server.core.errors import Busy, ClientTaken, GivenAway, TableFull, TooManySessions
+from server.core.errors import (
+    Busy,
+    ClientTaken,
+    GivenAway,
+    NotAdmitted,
+    TableFull,
+    TooManySessions,
+)
 from server.core.memberships import Memberships
 from server.core.session import Session, is_live
 from server.region.locks import InsideLock, Locks
@@ -57,22 +64,27 @@ class Sessions:
         self._first = users.offsets["first_session"]
         self._watchers = users.offsets["watchers"]
         self._last_seen = users.offsets["last_seen"]
+        self._state, self._version = users.offsets["state"], users.offsets["version"]
         offsets = self._sessions.offsets
         assert (offsets["id"], offsets["mark"]) == (0, 1), "the ledger reads both by place"
 
     # ---- log in
 
-    def introduce(self, user: int, client_id: int, next_req_id: int, now: int) -> bool:
+    def introduce(
+        self, user: int, client_id: int, next_req_id: int, now: int, version: int | None = None
+    ) -> bool:
         """The first half of a LOGIN under a client_id: the client has a record, whose floor is
-        known; both are to be durable before the second half. False where it had one before. Busy,
-        ClientTaken."""
+        known; both are to be durable before the second half. False where it had one before.
+        version: of the verifier that the proof was checked against. Busy, ClientTaken,
+        NotAdmitted."""
         registry, account = self._locks.registry, self._locks.account(user)
         while True:
             self._locks.hold(registry, account)
             try:
+                self._check_admitted(user, version)
                 self._check_place(user, client_id)
                 client, new = self._client(user, client_id, next_req_id, now)
-            except (Busy, ClientTaken):
+            except (Busy, ClientTaken, NotAdmitted):
                 self._locks.release(registry, account)
                 raise
             except Exception as error:
@@ -80,6 +92,14 @@ class Sessions:
             if client:
                 self._locks.release(registry, account)
                 return new
+
+    def _check_admitted(self, user: int, version: int | None) -> None:
+        """NotAdmitted where the user may not log in, or not by the password that was proved."""
+        mine = self._user_base + user * self._user_stride
+        if self._words[mine + self._state]:
+            raise NotAdmitted("this user may not log in: ask the operator of the server")
+        if version is not None and self._words[mine + self._version] != version:
+            raise NotAdmitted("wrong username or password")
 
     def _check_place(self, user: int, client_id: int) -> None:
         """TableFull, TooManySessions where there is no place for one more session of that
@@ -125,22 +145,25 @@ class Sessions:
         now: int,
         *,
         introduced: bool = False,
+        version: int | None = None,
     ) -> tuple[Session, Touched]:
         """A new session of a user who has proved to be that user.
 
         A live session of the same client is superseded: it has ended, and its worker is told,
         before this returns. Answers also the workers that are to be woken.
         Busy tells why there is no place; ClientTaken, that the client's record knows of more.
-        introduced: GivenAway where the client has no record any more; else it gets one.
+        introduced: GivenAway where the client has no record any more; else it gets one. version,
+        NotAdmitted: see `introduce`.
         """
         registry, account = self._locks.registry, self._locks.account(user)
         while True:
             self._locks.hold(registry, account)
             try:
+                self._check_admitted(user, version)
                 if introduced and client_id and not self._clients.find(user, client_id):
                     raise GivenAway
                 answer = self._login(user, name, client_id, next_req_id, capabilities, now)
-            except (Busy, ClientTaken, GivenAway):
+            except (Busy, ClientTaken, GivenAway, NotAdmitted):
                 self._locks.release(registry, account)
                 raise
             except Exception as error:
@@ -217,6 +240,29 @@ class Sessions:
         """A session has ended; its leaves are published later. False where it had before. For a
         repair, which waits for no place. The caller holds the registry lock."""
         return self._mark(slot, now)
+
+    def end_others(self, user: int, kept: int, now: int) -> Touched:
+        """The sessions of a user have ended, but the one of id `kept`, and their workers are told;
+        their leaves are published later. Answers these workers. The caller holds the registry and
+        the account lock."""
+        words, sessions, touched = self._words, self._sessions, set[int]()
+        slot = words[self._user_base + user * self._user_stride + self._first]
+        while slot:
+            slot, here = words[sessions.at(slot - 1, "next")], slot - 1
+            if words[sessions.at(here)] != kept and self._mark(here, now):
+                worker = words[sessions.at(here, "worker")]
+                words[self._workers.at(worker, "cut")] += 1
+                touched.add(worker)
+        return frozenset(touched)
+
+    def mark_others(self, user: int, kept: int, now: int) -> None:
+        """The same for a repair, to which the user's list may tell nothing; after it all workers
+        look at their sessions."""
+        words, sessions = self._words, self._sessions
+        for slot, _ in self.live():
+            at = sessions.at(slot)
+            if words[sessions.at(slot, "user")] == user and words[at] != kept:
+                self._mark(slot, now)
 
     def _mark(self, slot: int, now: int) -> bool:
         words, sessions = self._words, self._sessions

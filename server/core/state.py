@@ -15,6 +15,7 @@ from server.core.events import Events
 from server.core.ledger import Ledger
 from server.core.log import NO_JOURNAL, TxnLog
 from server.core.memberships import Memberships
+from server.core.operators import Operators
 from server.core.outcomes import Outcomes
 from server.core.pairs import Pairs
 from server.core.room_bits import RoomBits
@@ -41,6 +42,7 @@ class State:
         *,
         max_balance: int = MAX_BALANCE,
         transfers: tuple[int, int] = (1, MAX_BALANCE),
+        deposits: str = "open",
         numbered_rooms: int = ALL_ROOMS,
         user_sessions: int = 0,
         user_clients: int = 0,
@@ -48,9 +50,9 @@ class State:
         check_locks: bool = False,
     ) -> None:
         """worker: its slot. clock_ns: CLOCK_MONOTONIC in nanoseconds. pause: sleeps for seconds.
-        retention_s: see Clients. max_balance, transfers: see Ledger. numbered_rooms: see Rooms.
-        user_sessions, user_clients: the most of one user; 0: no limit.
-        clock_us: in microseconds, for lived time, where that is to go by another clock.
+        retention_s: see Clients. max_balance, transfers, deposits: see Ledger. numbered_rooms: see
+        Rooms. user_sessions, user_clients: the most of one user; 0: no limit. clock_us: in
+        microseconds, for lived time, where that is to go by another clock.
         check_locks: insist on the ranks of the locks."""
         self.region = region
         self.worker = worker
@@ -78,7 +80,9 @@ class State:
         self.sessions = Sessions(
             region, self.locks, self.clients, self.memberships, worker, user_sessions
         )
-        self.ledger = Ledger(region, self.locks, self.log, outcomes, max_balance, transfers)
+        self.ledger = Ledger(
+            region, self.locks, self.log, outcomes, max_balance, transfers, deposits
+        )
         self.pairs = Pairs(
             region, self.locks, self.log, self.ledger, bits, self.audience, self.events, outcomes,
             self.rooms,
@@ -87,6 +91,9 @@ class State:
             region, self.locks, self.log, self.users, self.ledger, bits, self.audience,
             self.events, outcomes, self.rooms, self.boards, self.pairs, self.deletions,
         )  # fmt: skip
+        self.operators = Operators(
+            region, self.locks, self.log, self.users, self.ledger, self.sessions
+        )
         self.counters = region.layout["counters"].at(worker)
 
 

@@ -2,6 +2,9 @@
 
 A slot is written once, payload before its commit word; the index is derived from the slots. A
 registration is a record of the txn log, in the same order as the money.
+
+A verifier that is changed is written beside the one that counts, and one word says which of the two
+that is: who reads without a lock never gets half of each.
 """
 
 import zlib
@@ -15,11 +18,12 @@ from server.core.errors import Busy, NameTaken, TableFull
 from server.core.log import TxnLog
 from server.region.layout import WORD
 from server.region.locks import InsideLock, Locks
-from server.region.records import REGISTER, RecordKind
+from server.region.records import REGISTER, USER_SET, VERIFIER, RecordKind, UserState
 from server.region.region import Region
 
 _NAME_SIZE = 32
 _OPENING: Final = Struct("=4Q")  # of a REGISTER record's payload, before the profile
+_COPIES: Final = ("", "other_")  # of the names of a verifier's fields
 _KEYS: Final = WORD + _NAME_SIZE + 16  # where they are in a profile, which begins with a word
 
 
@@ -36,6 +40,8 @@ class Users:
         assert list(self._at)[:6] == [
             "word", "name", "salt", "iterations", "stored_key", "server_key",
         ], "filled by place"  # fmt: skip
+        self._closed = layout["accounts"].at(0, "closed")
+        self._account_stride = layout["accounts"].stride
         self._capacity = layout.capacities.accounts
         self._count = region.registry.index("users")
         self._index = layout["name_index"].base
@@ -76,13 +82,36 @@ class Users:
         """The name of a user who exists."""
         return self._blob(user, "name", _NAME_SIZE).rstrip(b"\0").decode()
 
-    def verifier(self, user: int) -> Verifier:
-        return Verifier(
-            salt=self._blob(user, "salt", 16),
-            iterations=self._words[self.at(user, "iterations")],
-            stored_key=self._blob(user, "stored_key", 32),
-            server_key=self._blob(user, "server_key", 32),
-        )
+    def verifier(self, user: int) -> tuple[Verifier, int]:
+        """The verifier that counts, and its version: another one has another."""
+        words, at = self._words, self.at(user, "version")
+        while True:
+            version = words[at]
+            copy = _COPIES[version & 1]
+            found = Verifier(
+                salt=self._blob(user, copy + "salt", 16),
+                iterations=words[self.at(user, copy + "iterations")],
+                stored_key=self._blob(user, copy + "stored_key", 32),
+                server_key=self._blob(user, copy + "server_key", 32),
+            )
+            if words[at] == version:
+                return found, version
+
+    def version(self, user: int) -> int:
+        """Of the verifier that counts."""
+        return self._words[self.at(user, "version")]
+
+    def role(self, user: int) -> int:
+        """UserRole."""
+        return self._words[self.at(user, "role")]
+
+    def state(self, user: int) -> int:
+        """UserState."""
+        return self._words[self.at(user, "state")]
+
+    def is_there(self, user: int) -> bool:
+        """Exists, and was not deleted."""
+        return self.exists(user) and self.state(user) != UserState.DELETED
 
     def salt_secret(self) -> bytes:
         """Key of the salts that are told for unknown names: stable while the state lives."""
@@ -157,6 +186,33 @@ class Users:
             place = (place + 1) & self._index_mask
         words[self._index + place] = user
         words[self._count] = user
+
+    def apply_verifier(self, txn: int, payload: bytes) -> None:
+        """Store what a VERIFIER record says (all its words but the first). Again without harm."""
+        words = self._words
+        user, iterations, _, salt, stored, server = VERIFIER.unpack(payload)[3:]
+        version = self.at(user, "version")
+        if words[version] >> 1 == txn:
+            return
+        which = ~words[version] & 1  # nobody reads this one
+        copy = _COPIES[which]
+        for field, blob in (("salt", salt), ("stored_key", stored), ("server_key", server)):
+            at = self.at(user, copy + field) * WORD
+            self._bytes[at : at + len(blob)] = blob
+        words[self.at(user, copy + "iterations")] = iterations
+        words[version] = txn << 1 | which
+
+    def apply_set(self, payload: bytes) -> None:
+        """Store what a USER_SET record says (all its words but the first). Again without harm."""
+        _, _, _, user, role, state = USER_SET.unpack(payload)
+        self.store_set(user, role, state)
+
+    def store_set(self, user: int, role: int, state: int) -> None:
+        """A user's role and state."""
+        words = self._words
+        words[self._closed + user * self._account_stride] = int(state == UserState.DELETED)
+        words[self.at(user, "role")] = role
+        words[self.at(user, "state")] = state
 
     def fill(self, profiles: Sequence[bytes]) -> None:
         """Users 1, 2, ..., each as a REGISTER record says it from `iterations` on. For a new

@@ -32,8 +32,10 @@ from server.journal.format import (
     SERVER_KEY,
     SNAPSHOT,
     SNAPSHOT_3,
+    SNAPSHOT_4,
     SNAPSHOT_BLOCK,
     SNAPSHOT_CLIENT,
+    SNAPSHOT_KEY,
     SNAPSHOT_NAMED,
     SNAPSHOT_OFFER,
     SNAPSHOT_ROLE,
@@ -345,11 +347,12 @@ A good way through damage: copy the directory; `verify`; `repair`, and read what
 
 ## Other formats
 
-This version writes format {FORMAT_VERSION}, and reads format 3 as well. A server that starts with a
-directory of format 3 makes it one of format {FORMAT_VERSION}: the file «{IDENTITY}» says so from
-then on, the files that are there stay as they are, and new ones have the new format; older versions
-read nothing of it any more. Format 4 added named rooms, boards and blocks: kinds of records in the
-journal, and what is kept of them in snapshots.
+This version writes format {FORMAT_VERSION}, and reads formats 3 and 4 as well. A server that starts
+with a directory of these makes it one of format {FORMAT_VERSION}: the file «{IDENTITY}» says so
+from then on, the files that are there stay as they are, and new ones have the new format; older
+versions read nothing of it any more. Formats 4 and 5 added kinds of records to the journal, and
+what is kept of them to snapshots: format 4 named rooms, boards and blocks; format 5 passwords that
+are changed, roles and states of users, and money that the operator moves.
 
 A directory of another format is refused in a sentence, as a whole, and not changed; a file of
 another format in it likewise. From format 3 on every change of the format comes with a converter.
@@ -383,6 +386,7 @@ def document() -> str:
         "A snapshot is a header, then what it counts, in that order.",
         _header(SNAPSHOT),
         _header(SNAPSHOT_3),
+        _header(SNAPSHOT_4),
         "\n### A user in a snapshot\n",
         _records(SNAPSHOT_USER, 0),
         "\n### A client in a snapshot\n",
@@ -398,6 +402,8 @@ def document() -> str:
         _records(SNAPSHOT_OFFER, 0),
         "\n### A block in a snapshot\n",
         _records(SNAPSHOT_BLOCK, 0),
+        "\n### A command of the operator in a snapshot\n",
+        _records(SNAPSHOT_KEY, 0),
         "\n## The position\n",
         "A header, twice, in a sector of 512 bytes each.",
         _header(POSITION),

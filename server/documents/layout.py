@@ -47,11 +47,13 @@ WRITERS: Final = {
     "crowd": "the worker of the records, alone",
     "allowances": "any worker, without a lock: of two stores at the same moment one may be lost",
     "users": "any worker: a registration under the registry lock, before the commit word; after it "
-    "`last_seen`, `first_session`, `watchers` and `clients` under the registry lock, `direct_seq` "
-    "under the event lock",
+    "the verifier that does not count, `version`, `role` and `state` under the registry, account "
+    "and log locks, `last_seen`, `first_session`, `watchers` and `clients` under the registry "
+    "lock, `direct_seq` under the event lock",
     "name_index": "any worker, under the registry lock",
     "accounts": "any worker, under the account's lock",
     "account_locks": "the semaphore calls of the C library",
+    "operator_keys": "any worker, under the registry and log locks",
     "clients": "any worker: `user` to `next` under the registry lock; `newest` and `outcomes` "
     "under the lock of the user's account",
     "client_buckets": "any worker, under the registry lock",

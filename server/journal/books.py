@@ -11,23 +11,34 @@ from collections.abc import Iterable
 from struct import Struct
 from typing import Final, NamedTuple
 
-from libproto.messages import OUTCOME_WINDOW, USERNAME_PATTERN, Opcode
+from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, USERNAME_PATTERN, Opcode
 from server.core.changes import outcome_of
 from server.journal.errors import Inconsistent
 from server.journal.format import EVENT_HEAD, EventHead, event_size
 from server.journal.money import BEFORE, ROW_WORDS, Money, fold_money
 from server.journal.rooms import NamedRooms
-from server.region.layout import MARKED, OUTCOME_WORDS, RAISED, TARGET_KIND_SHIFT, WORD
+from server.region.layout import (
+    MARKED,
+    OPERATOR_KEYS,
+    OUTCOME_WORDS,
+    RAISED,
+    TARGET_KIND_SHIFT,
+    WORD,
+)
 from server.region.records import (
     CHANGE_WORDS,
     FIRST_CHANGE,
     INBOX,
     OFFSETS,
+    PAID_KINDS,
     RECORD_SIZE,
+    RECORD_WORDS,
     RecordKind,
+    UserRole,
+    UserState,
 )
 
-_REGISTER, _NEW_CLIENT, _NEW_FLOOR, _EVENTS_LOST, _TEXT, _BLOCK = map(
+_REGISTER, _NEW_CLIENT, _NEW_FLOOR, _EVENTS_LOST, _TEXT, _BLOCK, _VERIFIER, _USER_SET = map(
     int,
     (
         RecordKind.REGISTER,
@@ -36,9 +47,14 @@ _REGISTER, _NEW_CLIENT, _NEW_FLOOR, _EVENTS_LOST, _TEXT, _BLOCK = map(
         RecordKind.EVENTS_LOST,
         RecordKind.TEXT,
         RecordKind.BLOCK,
+        RecordKind.VERIFIER,
+        RecordKind.USER_SET,
     ),
 )
-_KINDS: Final = (_REGISTER, _NEW_CLIENT, _NEW_FLOOR, _EVENTS_LOST, _TEXT, _BLOCK)
+_PAID: Final = tuple(map(int, PAID_KINDS))
+_KINDS: Final = (
+    _REGISTER, _NEW_CLIENT, _NEW_FLOOR, _EVENTS_LOST, _TEXT, _BLOCK, _VERIFIER, _USER_SET, *_PAID,
+)  # fmt: skip
 _NO_OUTCOMES: Final = array("Q", bytes(ROW_WORDS * WORD))
 
 _OPENING: Final = Struct("<8Q")  # of a record that is not of money: what tells anything but names
@@ -46,6 +62,10 @@ _unpack_change: Final = Struct(f"<{CHANGE_WORDS}Q").unpack_from
 _TEXT_AT: Final = OFFSETS[RecordKind.TEXT]["text"] * WORD
 _CHANGE: Final = OFFSETS[RecordKind.ROOM_OPENED]
 _pack_outcome = Struct(f"<{OUTCOME_WORDS}Q").pack_into
+_unpack_paid: Final = Struct(f"<{RECORD_WORDS}Q").unpack_from
+_PAID_AT: Final = OFFSETS[RecordKind.PAID_IN]
+_SALT: Final = OFFSETS[RecordKind.VERIFIER]["salt"] * WORD  # salt and keys, up to the end
+_KEYS_SIZE: Final = 16 + 32 + 32
 _PROFILE: Final = OFFSETS[RecordKind.REGISTER]["iterations"] * WORD
 _NAME: Final = slice(WORD, WORD + 32)  # of a profile
 assert list(OFFSETS[RecordKind.REGISTER])[4:7] == ["user_id", "iterations", "name"]
@@ -82,12 +102,16 @@ class Books(Money):
         self.registered = [0]  # microseconds since the Unix epoch
         self.last_seen = [0]  # likewise; no record tells it: as it was told for a snapshot
         self.direct_seqs = [0]  # of the newest direct message, without the skips
+        self.roles = array("Q", [0])  # UserRole
+        self.states = array("Q", [0])  # UserState
         self.user_ids: dict[bytes, int] = {}  # by name, without its padding
         # by client slot
         self.marks: list[int] = []  # bits: see the layout of the region
         self.slots: dict[tuple[int, int], int] = {}  # by user and client_id
         self.named = NamedRooms()
         self.blocks: set[tuple[int, int]] = set()  # user ids: who blocks whom
+        # by key, oldest first: what the region keeps of the operator's commands, key left out
+        self.keys: dict[int, tuple[int, ...]] = {}
 
     def take(self, txn: int, room: int, entry: int, owner: int, price: int) -> None:
         """See Money."""
@@ -108,12 +132,17 @@ class Books(Money):
             txn, kind, time, supply = record[:4]
             if kind not in _KINDS and kind < FIRST_CHANGE:
                 raise Inconsistent(txn, f"there is no kind {kind}")
-            if self.named.awaits_change and (then > at or (kind != _TEXT and kind < FIRST_CHANGE)):
+            has_text = kind == _TEXT or kind in _PAID or kind >= FIRST_CHANGE
+            if self.named.awaits_change and (then > at or not has_text):
                 raise Inconsistent(txn, "the change whose text was before it is missing")
             at = then
             if time < self.time:
                 raise Inconsistent(txn, BEFORE)
             self.time = time
+            if kind in _PAID:
+                self._paid(_unpack_paid(records, at))
+                at += RECORD_SIZE
+                continue
             if supply != self.supply:
                 raise Inconsistent(txn, f"a supply of {supply} in the place of {self.supply}")
             if kind == _REGISTER:
@@ -128,6 +157,11 @@ class Books(Money):
                 self._change(_unpack_change(records, at))
             elif kind == _BLOCK:
                 self._block(txn, *record[4:7])
+            elif kind == _VERIFIER:
+                keys = records[at + _SALT : at + _SALT + _KEYS_SIZE]
+                self._verifier(txn, record[4], record[5], keys)
+            elif kind == _USER_SET:
+                self._user_set(txn, *record[4:7])
             else:
                 self._settle(txn, *record[4:8])
                 settled.add(record[4])
@@ -276,6 +310,56 @@ class Books(Money):
             _pack_outcome(self.outcomes, at * WORD, *found)
             self.newest[slot] = max(self.newest[slot], found.req_id)
 
+    # ---- what operators do
+
+    def _paid(self, record: tuple[int, ...]) -> None:
+        """A deposit or a withdrawal by the operator. Inconsistent."""
+        txn, kind, _, supply, payer, payee, amount, payer_after, payee_after = record[:9]
+        self.named.take_text(txn, record[_PAID_AT["text_size"]])
+        comes = kind == RecordKind.PAID_IN
+        user, other, after = (payee, payer, payee_after) if comes else (payer, payee, payer_after)
+        change = amount if comes else -amount
+        if not amount or other or not 0 < user <= self.users or (payer_after and payee_after):
+            raise Inconsistent(txn, f"user {payer} pays {amount} to user {payee}")
+        if self.states[user] == UserState.DELETED:
+            raise Inconsistent(txn, f"user {user} was deleted")
+        if not 0 <= supply == self.supply + change <= MAX_BALANCE:
+            raise Inconsistent(txn, f"a supply of {supply} in the place of {self.supply + change}")
+        if not 0 <= after == self.balances[user] + change:
+            had = self.balances[user]
+            raise Inconsistent(txn, f"user {user} had {had}, moves {change} and has {after}")
+        previous = record[_PAID_AT["to_previous" if comes else "from_previous"]]
+        if previous != self.last_txn[user]:
+            raise Inconsistent(txn, "it is not chained to its accounts' transactions before it")
+        self.supply, self.balances[user], self.last_txn[user] = supply, after, txn
+        key = record[_PAID_AT["key"]]
+        if not key or key in self.keys:
+            raise Inconsistent(txn, "its command was executed before")
+        self.put_key(txn, key, kind, user, amount, after, record[_PAID_AT["digest"]])
+
+    def put_key(self, txn: int, key: int, *rest: int) -> None:
+        """A command of the operator's was executed: as the region keeps it."""
+        self.keys[key] = txn, *rest
+        if len(self.keys) > OPERATOR_KEYS:
+            del self.keys[next(iter(self.keys))]
+
+    def _verifier(self, txn: int, user: int, iterations: int, keys: bytes) -> None:
+        """A user has another password. Inconsistent."""
+        if not 0 < user <= self.users or self.states[user] == UserState.DELETED:
+            raise Inconsistent(txn, f"there is no user {user}")
+        name = self.profiles[user][_NAME]
+        self.profiles[user] = iterations.to_bytes(WORD, "little") + name + keys
+
+    def _user_set(self, txn: int, user: int, role: int, state: int) -> None:
+        """What a user may do. Inconsistent."""
+        if not 0 < user <= self.users or self.states[user] == UserState.DELETED:
+            raise Inconsistent(txn, f"there is no user {user}")
+        if role not in tuple(UserRole) or state not in tuple(UserState):
+            raise Inconsistent(txn, f"user {user} cannot have the role {role} and state {state}")
+        if state == UserState.DELETED and self.balances[user]:
+            raise Inconsistent(txn, f"user {user} is deleted with {self.balances[user]}")
+        self.roles[user], self.states[user] = role, state
+
     # ---- users and clients
 
     def register(self, txn: int, time: int, user: int, profile: bytes) -> None:
@@ -291,6 +375,8 @@ class Books(Money):
         self.profiles.append(profile)
         self.registered.append(time)
         self.last_seen.append(time)
+        self.roles.append(0)
+        self.states.append(0)
         self.balances.append(0)
         self.last_txn.append(0)
         self.direct_seqs.append(0)

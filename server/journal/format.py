@@ -35,12 +35,13 @@ from server.region.layout import (
 )
 from server.region.records import RECORD_SIZE, TEXT_MAX, RecordField
 
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
 """Of the data directory, all its files together."""
 FIRST_READ: Final = 3
-READ_FORMATS: Final = (FIRST_READ, FORMAT_VERSION)
+READ_FORMATS: Final = tuple(range(FIRST_READ, FORMAT_VERSION + 1))
 """Formats of files that are read. A server makes a directory of an older one its own at the start
-(`DataDirectory.convert`): format 4 added records to the log, and what they change to snapshots."""
+(`DataDirectory.convert`): formats 4 and 5 added records to the log, and
+what they change to snapshots."""
 
 crc64 = mkPredefinedCrcFun("crc-64-we")
 """crc64(data, crc=0) -> int: CRC-64/WE of bytes or a memoryview, going on from `crc`."""
@@ -308,11 +309,13 @@ _OF_ROOMS: Final = (
     HeaderField("lived", "microseconds that servers have lived, as far as their batches tell"),
     HeaderField("batch_time", "time of the last batch, as it has it"),
 )
+_OF_OPERATORS: Final = (HeaderField("keys", "of the operator's newest commands: how many"),)
 SNAPSHOT: Final = Header(
     "snapshot header",
     "A snapshot: the state at the end of a batch. Its users follow, from user id 1 on, then its "
     "clients, from slot 0 on, then its rooms, from room 1 on, then those that were opened by name, "
-    "the roles in them, the offers of all boards, ascending, and who blocks whom.",
+    "the roles in them, the offers of all boards, ascending, who blocks whom, and the operator's "
+    "newest commands that moved money, oldest first.",
     magic("trdsnaps"),
     (
         _MAGIC,
@@ -333,6 +336,7 @@ SNAPSHOT: Final = Header(
         HeaderField("clients", "how many"),
         HeaderField("rooms", "how many"),
         *_OF_ROOMS,
+        *_OF_OPERATORS,
         HeaderField("length", "bytes of all that follows the header"),
         _CRC,
     ),
@@ -341,7 +345,14 @@ SNAPSHOT_3: Final = Header(
     "snapshot header of format 3",
     "What a snapshot of format 3 opens with; it has no rooms with names, and no blocks.",
     SNAPSHOT.magic,
-    tuple(each for each in SNAPSHOT.fields if each not in _OF_ROOMS),
+    tuple(each for each in SNAPSHOT.fields if each not in (*_OF_ROOMS, *_OF_OPERATORS)),
+)
+SNAPSHOT_4: Final = Header(
+    "snapshot header of format 4",
+    "What a snapshot of format 4 opens with; its users, as those of format 3, have no role and no "
+    "state.",
+    SNAPSHOT.magic,
+    tuple(each for each in SNAPSHOT.fields if each not in _OF_OPERATORS),
 )
 SNAPSHOT_USER: Final = (
     RecordField("registered", "microseconds since the Unix epoch"),
@@ -349,6 +360,8 @@ SNAPSHOT_USER: Final = (
     RecordField("balance", "minor units"),
     RecordField("last_txn", "txn_id of the account's latest transaction"),
     RecordField("direct_seq", "number of the latest direct message to the user"),
+    RecordField("role", "0 user, 1 teller, 2 operator"),
+    RecordField("state", "0 active, 1 disabled, 2 deleted"),
     RecordField("iterations", "SCRAM"),
     RecordField("name", "the username, zero-padded", 4, "text"),
     RecordField("salt", "SCRAM", 2, "bytes"),
@@ -402,6 +415,15 @@ SNAPSHOT_OFFER: Final = (
 SNAPSHOT_BLOCK: Final = (
     RecordField("user", "user id of who blocks"),
     RecordField("blocked", "user id of who is blocked"),
+)
+SNAPSHOT_KEY: Final = (
+    RecordField("txn", "its txn_id"),
+    RecordField("key", "of the command"),
+    RecordField("kind", "RecordKind"),
+    RecordField("user", "user id"),
+    RecordField("amount", "minor units"),
+    RecordField("balance", "of the user, after it"),
+    RecordField("digest", "of the note"),
 )
 
 POSITION: Final = Header(

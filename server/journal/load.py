@@ -288,6 +288,11 @@ def _fill_users(state: State, books: Books) -> None:
     region.set_column("users", "last_seen", books.last_seen + empty)
     region.set_column("accounts", "balance", books.balances.tolist() + empty)
     region.set_column("accounts", "last_txn", books.last_txn.tolist() + empty)
+    for user, (role, its_state) in enumerate(zip(books.roles, books.states, strict=True)):
+        if role or its_state:
+            state.users.store_set(user, role, its_state)
+    for key, (txn, *rest) in books.keys.items():
+        state.operators.put_key(txn, key, *rest)
 
 
 def _fill_clients(state: State, books: Books, now: int, idleness: Idleness) -> None:

@@ -95,7 +95,7 @@ class NamedRooms:
         """A change of a room or a board. users: how many there are. Inconsistent: it does not
         follow from what was before."""
         txn, kind, room, by = record[_TXN], record[_KIND], record[_ROOM], record[_USER]
-        text = self._take_text(txn, record[_SIZE])
+        text = self.take_text(txn, record[_SIZE])
         if not 0 < by <= users or record[_SUBJECT] > users:
             raise Inconsistent(txn, f"there is no user {max(by, record[_SUBJECT])}")
         if kind == RecordKind.ROOM_OPENED:
@@ -128,7 +128,8 @@ class NamedRooms:
             why = f"no offer {entry} of user {owner} for {price} is on the board of room {room}"
             raise Inconsistent(txn, why)
 
-    def _take_text(self, txn: int, size: int) -> bytes:
+    def take_text(self, txn: int, size: int) -> bytes:
+        """The text of the record that follows it. Inconsistent."""
         text = b"".join(self._text)
         self._text = []
         if size > TEXT_MAX or len(text) - size not in range(TEXT_BYTES) or any(text[size:]):

@@ -19,14 +19,15 @@ from server.journal.books import Books
 from server.journal.disk import Disk, read_file
 from server.journal.errors import Damaged, Foreign, Inconsistent, OtherFormat
 from server.journal.format import (
-    FIRST_READ,
     FORMAT_VERSION,
     MARKS_SHIFT,
     READ_FORMATS,
     SNAPSHOT,
     SNAPSHOT_3,
+    SNAPSHOT_4,
     SNAPSHOT_BLOCK,
     SNAPSHOT_CLIENT,
+    SNAPSHOT_KEY,
     SNAPSHOT_NAMED,
     SNAPSHOT_OFFER,
     SNAPSHOT_ROLE,
@@ -42,26 +43,32 @@ from server.journal.money import ROW_WORDS
 from server.journal.reader import Position
 from server.journal.rooms import NamedRoom, NamedRooms
 from server.region.layout import NAME_MAX, OUTCOME_WORDS, RAISED, WORD
-from server.region.records import TEXT_MAX
+from server.region.records import TEXT_MAX, UserState
 
 SUFFIX: Final = "snapshot"
 KEEP: Final = 2
 """How many snapshots there are, once as many have been made."""
 
-_PROFILE_WORDS: Final = sum(f.words for f in SNAPSHOT_USER) - 5
-_USER: Final = Struct(f"<5Q{_PROFILE_WORDS * WORD}s")
+_PROFILE_WORDS: Final = sum(f.words for f in SNAPSHOT_USER) - 7
+_USER: Final = Struct(f"<7Q{_PROFILE_WORDS * WORD}s")
+_USER_4: Final = Struct(f"<5Q{_PROFILE_WORDS * WORD}s")  # without role and state
 _ROOM: Final = Struct(f"<{len(SNAPSHOT_ROOM)}Q")
 _NAMED: Final = Struct(f"<6Q{NAME_MAX}s{TEXT_MAX}s")
 _ROLE: Final = Struct(f"<{len(SNAPSHOT_ROLE)}Q")
 _OFFER: Final = Struct(f"<5Q{TEXT_MAX}s")
 _BLOCK: Final = Struct(f"<{len(SNAPSHOT_BLOCK)}Q")
+_KEY: Final = Struct(f"<{len(SNAPSHOT_KEY)}Q")
+_HEADERS: Final = {3: SNAPSHOT_3, 4: SNAPSHOT_4}  # of older formats
 _CLIENT: Final = Struct(f"<4Q{ROW_WORDS * WORD}s")
-assert [f.name for f in SNAPSHOT_USER[:6]] == [
-    "registered", "last_seen", "balance", "last_txn", "direct_seq", "iterations",
+assert [f.name for f in SNAPSHOT_USER[:8]] == [
+    "registered", "last_seen", "balance", "last_txn", "direct_seq", "role", "state", "iterations",
 ]  # fmt: skip
 assert sum(f.words for f in SNAPSHOT_CLIENT) * WORD == _CLIENT.size
 assert sum(f.words for f in SNAPSHOT_NAMED) * WORD == _NAMED.size
 assert sum(f.words for f in SNAPSHOT_OFFER) * WORD == _OFFER.size
+
+
+_OLD_USERS: Final = 4  # up to this format users have neither
 
 
 class SnapshotHead(NamedTuple):
@@ -89,6 +96,7 @@ class SnapshotHead(NamedTuple):
     blocks: int
     lived: int
     batch_time: int
+    keys: int
     length: int
     crc: int
 
@@ -173,6 +181,8 @@ def pack(log_id: int, books: Books, position: Position, now: int) -> tuple[bytes
                 books.balances[1:],
                 books.last_txn[1:],
                 books.direct_seqs[1:],
+                books.roles[1:],
+                books.states[1:],
                 books.profiles[1:],
             ),
             *(
@@ -196,6 +206,7 @@ def pack(log_id: int, books: Books, position: Position, now: int) -> tuple[bytes
             *(_ROOM.pack(books.rooms.get(room, 0)) for room in range(1, rooms + 1)),
             *_pack_named(books.named),
             *(_BLOCK.pack(*block) for block in sorted(books.blocks)),
+            *(_KEY.pack(txn, key, *rest) for key, (txn, *rest) in books.keys.items()),
         ]
     )
     named = books.named
@@ -203,7 +214,7 @@ def pack(log_id: int, books: Books, position: Position, now: int) -> tuple[bytes
         FORMAT_VERSION, log_id, books.txn, books.event, books.time, position.segment,
         position.offset, position.chain, books.supply, now, books.epoch, books.ring, books.skips,
         books.users, books.clients, rooms, len(named.rooms), len(named.roles), len(named.offers),
-        len(books.blocks), named.lived, named.batch_time, len(body), rest=(body,),
+        len(books.blocks), named.lived, named.batch_time, len(books.keys), len(body), rest=(body,),
     )  # fmt: skip
     return header, body
 
@@ -249,8 +260,7 @@ def newest_head(disk: Disk, directory: Path) -> SnapshotHead | None:
 def _head(data: bytes | memoryview) -> tuple[Header, SnapshotHead] | None:
     """The header that a snapshot opens with, unchecked, and what kind it is; None where there is no
     whole one."""
-    is_old = len(data) >= 2 * WORD and int.from_bytes(data[WORD : 2 * WORD], "little") == FIRST_READ
-    header = SNAPSHOT_3 if is_old else SNAPSHOT
+    header = _HEADERS.get(int.from_bytes(data[WORD : 2 * WORD], "little"), SNAPSHOT)
     if len(data) < header.size:
         return None
     values = header.words.unpack_from(data)
@@ -299,9 +309,10 @@ def read(disk: Disk, path: Path, log_id: int) -> Snapshot:
 def _parts(head: SnapshotHead, body: memoryview) -> tuple[list[memoryview], int]:
     """Of the body, what there is of each kind, as far as it is there, and the bytes of all."""
     at, parts = 0, []
+    users = _USER if head.format > _OLD_USERS else _USER_4
     for count, row in (
-        (head.users, _USER), (head.clients, _CLIENT), (head.rooms, _ROOM), (head.named, _NAMED),
-        (head.roles, _ROLE), (head.offers, _OFFER), (head.blocks, _BLOCK),
+        (head.users, users), (head.clients, _CLIENT), (head.rooms, _ROOM), (head.named, _NAMED),
+        (head.roles, _ROLE), (head.offers, _OFFER), (head.blocks, _BLOCK), (head.keys, _KEY),
     ):  # fmt: skip
         parts.append(body[at : at + count * row.size])
         at += count * row.size
@@ -311,6 +322,7 @@ def _parts(head: SnapshotHead, body: memoryview) -> tuple[list[memoryview], int]
 def _unpack(
     head: SnapshotHead, users: memoryview, clients: memoryview, rooms: memoryview,
     named: memoryview, roles: memoryview, offers: memoryview, blocks: memoryview,
+    keys: memoryview,
 ) -> Books:  # fmt: skip
     """Inconsistent."""
     books = Books()
@@ -318,14 +330,17 @@ def _unpack(
     books.time = head.newest
     books.epoch, books.ring, books.skips = head.epoch, head.ring, head.skips
     books.rooms = {room: seq for room, (seq,) in enumerate(_ROOM.iter_unpack(rooms), 1) if seq}
-    for user, (registered, last_seen, balance, last_txn, direct_seq, profile) in enumerate(
-        _USER.iter_unpack(users), 1
+    rows = _USER if head.format > _OLD_USERS else _USER_4
+    for user, (registered, last_seen, balance, last_txn, direct_seq, *of_it, profile) in enumerate(
+        rows.iter_unpack(users), 1
     ):
+        role, state = of_it or (0, 0)
         books.register(head.txn_id, registered, user, profile)
         books.last_seen[user] = last_seen
         books.balances[user] = balance
         books.last_txn[user] = last_txn
         books.direct_seqs[user] = direct_seq
+        books.roles[user], books.states[user] = role, state
     outcomes = array("Q")
     for client, (user, client_id, floor, newest, row) in enumerate(_CLIENT.iter_unpack(clients), 1):
         marks, user = divmod(user, 1 << MARKS_SHIFT)
@@ -333,6 +348,8 @@ def _unpack(
         books.newest[-1], books.marks[-1] = newest, marks
         outcomes.frombytes(row)
     books.outcomes = outcomes
+    for key in _KEY.iter_unpack(keys):
+        books.put_key(*key)
     books.blocks = set(_BLOCK.iter_unpack(blocks))
     books.named.lived, books.named.batch_time = head.lived, head.batch_time
     _unpack_named(books.named, named, roles, offers)
@@ -358,6 +375,9 @@ def _problems(books: Books) -> Iterator[str]:
         yield f"the balances add up to {sum(books.balances)}, by the header to {books.supply}"
     if max(books.balances) > MAX_BALANCE:
         yield f"a balance is {max(books.balances)}"
+    for user, state in enumerate(books.states):
+        if state == UserState.DELETED and books.balances[user]:
+            yield f"user {user} was deleted and has {books.balances[user]}"
     if max(books.last_txn) > books.txn:
         yield f"an account ends in transaction {max(books.last_txn)}"
     for slot, req_id in enumerate(books.newest):

@@ -112,6 +112,7 @@ DELETIONS = 1024  # that are kept until the archive, and the ring, have gone pas
 TALLY_ROWS = 3  # that each key is counted in; see tallies.py
 CROWD_BUCKETS = 1024  # of each of these, in a worker's record
 DUE_BUCKETS = 4096
+OPERATOR_KEYS = 1024  # of the operator's newest commands that moved money
 NAME_MAX = 64  # bytes of a room's name
 PAYMENT_TEXT = 20 + 1 + 10 + 1 + 20 + 1 + NOTE_MAX  # txn_id, user, amount, note, parted by blanks
 LOCK = Field("lock", "the semaphore", Kind.SEMAPHORE, LINE_WORDS)
@@ -353,7 +354,8 @@ SEGMENTS: tuple[Segment, ...] = (
     ),
     Segment(
         "users",
-        "By user id (record 0 is unused). All but the last five is fixed once the word stands.",
+        "By user id (record 0 is unused). Name and first verifier are fixed once the word stands, "
+        "until the password is changed the first time.",
         lambda c: c.accounts + 1,
         (
             Field("word", "commit word: the user id"),
@@ -362,6 +364,17 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("iterations", "SCRAM"),
             Field("stored_key", "SCRAM", Kind.BLOB, 4),
             Field("server_key", "SCRAM", Kind.BLOB, 4),
+            Field(
+                "version",
+                "of the verifier: 2 times the txn_id that set it, 0 of the registration, and 1 if "
+                "it is the other one below; registry lock",
+            ),
+            Field("other_salt", "SCRAM", Kind.BLOB, 2),
+            Field("other_iterations", "SCRAM"),
+            Field("other_stored_key", "SCRAM", Kind.BLOB, 4),
+            Field("other_server_key", "SCRAM", Kind.BLOB, 4),
+            Field("role", "UserRole; registry and account lock"),
+            Field("state", "UserState; registry and account lock"),
             Field("last_seen", "end of the latest session", Kind.TIME),
             Field("direct_seq", "number of the latest direct message; event lock"),
             Field("first_session", "session slot + 1, head of the user's list; derived"),
@@ -384,6 +397,7 @@ SEGMENTS: tuple[Segment, ...] = (
         (
             Field("balance", "minor units"),
             Field("last_txn", "txn_id of the account's latest transaction"),
+            Field("closed", "1: its user was deleted, and nobody pays into it any more"),
         ),
         aligned=False,
     ),
@@ -392,6 +406,22 @@ SEGMENTS: tuple[Segment, ...] = (
         "Account a is under lock a modulo their number.",
         lambda c: c.account_locks,
         (LOCK,),
+    ),
+    Segment(
+        "operator_keys",
+        "The operator's newest commands that moved money, each executed once. Registry and log "
+        "lock.",
+        OPERATOR_KEYS,
+        (
+            Field("txn", "commit word: the txn_id"),
+            Field("key", "of the command"),
+            Field("kind", "RecordKind"),
+            Field("user", "user id"),
+            Field("amount", "minor units"),
+            Field("balance", "of the user, after it"),
+            Field("digest", "of the note"),
+        ),
+        aligned=False,
     ),
     Segment(
         "clients",

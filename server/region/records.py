@@ -22,12 +22,16 @@ class RecordKind(IntEnum):
     WITHDRAW = 2
     TRANSFER = 3
     OFFER_TAKEN = 4  # a transfer to the owner of an offer, which leaves its board with it
+    PAID_IN = 5  # a deposit by the operator, with a note; its text is before it
+    PAID_OUT = 6  # a withdrawal by the operator, likewise
     REGISTER = 16
     NEW_CLIENT = 17
     NEW_FLOOR = 18  # of a client that may lack outcomes: by its first LOGIN after that was found
     EVENTS_LOST = 19  # a start has found the events of a batch damaged
     TEXT = 20  # a part of the text of the change that follows it
     BLOCK = 21
+    VERIFIER = 22  # a user has another password
+    USER_SET = 23  # what a user may do, and whether there is one any more
     ROOM_OPENED = 32
     ROOM_TOPIC = 33
     ROOM_ACCESS = 34
@@ -35,6 +39,22 @@ class RecordKind(IntEnum):
     OFFER_ADDED = 36
     OFFER_REMOVED = 37
     TEXT_DELETED = 38
+
+
+class UserRole(IntEnum):
+    """What a user may do beside what all may."""
+
+    USER = 0
+    TELLER = 1  # deposit and withdraw, where `deposits` is `tellers`
+    OPERATOR = 2  # the same
+
+
+class UserState(IntEnum):
+    """Whether a user may log in, and be paid."""
+
+    ACTIVE = 0
+    DISABLED = 1  # no login; money may come
+    DELETED = 2  # nothing any more, for good: neither the id nor the name is given again
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +90,12 @@ _MONEY = (
         "of the room and the note, to tell one request from another; of an OFFER_TAKEN, the "
         "entry_id of the offer",
     ),
+)
+_PAID = (
+    *_MONEY[:-1],
+    RecordField("digest", "of the note, to tell one command from another"),
+    RecordField("text_size", "bytes of the note in the records of TEXT right before it"),
+    RecordField("key", "of the command: what was executed once is not executed again"),
 )
 TEXT_WORDS = RECORD_WORDS - len(COMMON)
 TEXT_BYTES = TEXT_WORDS * 8
@@ -132,17 +158,34 @@ _BLOCK = (
     RecordField("blocked", "user id of who is blocked"),
     RecordField("on", "1: from now on; 0: no more"),
 )
+_VERIFIER = (
+    RecordField("user_id", "whose password it is"),
+    RecordField("iterations", "SCRAM"),
+    RecordField("kept", "id of the user's session that goes on, all others have ended; 0: none"),
+    RecordField("salt", "SCRAM", 2, "bytes"),
+    RecordField("stored_key", "SCRAM", 4, "bytes"),
+    RecordField("server_key", "SCRAM", 4, "bytes"),
+)
+_USER_SET = (
+    RecordField("user_id", "who"),
+    RecordField("role", "UserRole"),
+    RecordField("state", "UserState; of one that is not active all sessions have ended"),
+)
 BY_KIND: dict[RecordKind, tuple[RecordField, ...]] = {
     RecordKind.DEPOSIT: _MONEY,
     RecordKind.WITHDRAW: _MONEY,
     RecordKind.TRANSFER: _MONEY,
     RecordKind.OFFER_TAKEN: _MONEY,
+    RecordKind.PAID_IN: _PAID,
+    RecordKind.PAID_OUT: _PAID,
     RecordKind.REGISTER: _REGISTER,
     RecordKind.NEW_CLIENT: _NEW_CLIENT,
     RecordKind.NEW_FLOOR: _NEW_CLIENT,
     RecordKind.EVENTS_LOST: _EVENTS_LOST,
     RecordKind.TEXT: _TEXT,
     RecordKind.BLOCK: _BLOCK,
+    RecordKind.VERIFIER: _VERIFIER,
+    RecordKind.USER_SET: _USER_SET,
     RecordKind.ROOM_OPENED: _CHANGE,
     RecordKind.ROOM_TOPIC: _CHANGE,
     RecordKind.ROOM_ACCESS: _CHANGE,
@@ -156,8 +199,12 @@ MONEY_KINDS = (
     RecordKind.WITHDRAW,
     RecordKind.TRANSFER,
     RecordKind.OFFER_TAKEN,
+    RecordKind.PAID_IN,
+    RecordKind.PAID_OUT,
 )
-"""Kinds of records that move money: all of the same fields."""
+"""Kinds of records that move money: all have the same fields."""
+PAID_KINDS = (RecordKind.PAID_IN, RecordKind.PAID_OUT)
+"""Those that the operator asked for."""
 FIRST_CHANGE = int(RecordKind.ROOM_OPENED)
 """From this kind on a record is of a change of a room."""
 
@@ -193,6 +240,10 @@ for _name in ("client_id", "req_id", "client_slot", "room", "room_seq", "event",
 NEW_CLIENT = struct.Struct(f"={len(COMMON) + len(_NEW_CLIENT) - 1}Q")
 """Of a NEW_FLOOR, too."""
 BLOCK = struct.Struct(f"={len(COMMON) + len(_BLOCK) - 1}Q")
+USER_SET = struct.Struct(f"={len(COMMON) + len(_USER_SET) - 1}Q")
+PAID = struct.Struct(f"={len(COMMON) + len(_PAID) - 1}Q")
 EVENTS_LOST = struct.Struct(f"={len(COMMON) + len(_EVENTS_LOST) - 1}Q")
 REGISTER = struct.Struct("=3Q 2Q 32s 16s 32s 32s")
+VERIFIER = struct.Struct("=3Q 3Q 16s 32s 32s")
+assert VERIFIER.size == sum(field.words for field in COMMON + _VERIFIER) * 8 - 8
 assert REGISTER.size == sum(field.words for field in COMMON + _REGISTER) * 8 - 8

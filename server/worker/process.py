@@ -80,6 +80,7 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         time.sleep,
         settings.client_retention,
         max_balance=settings.max_balance,
+        deposits=settings.deposits,
         transfers=(settings.min_transfer, settings.max_transfer),
         numbered_rooms=settings.numbered_rooms,
         user_sessions=settings.user_sessions,

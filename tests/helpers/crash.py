@@ -250,14 +250,23 @@ def records(region: Region, segment: str) -> Iterator[tuple[int, dict[str, list[
 _LISTS = {"first_session", "next", "previous", "first", "free_session"}  # in any order
 # Raised before the event that drives an old one out is committed, so it may be early.
 _EARLY = {"oldest_seq"}
-_USED = {"users": "word", "clients": "user", "sessions": "id"}
+_USED = {"users": "word", "operator_keys": "txn", "clients": "user", "sessions": "id"}
 
 
 def form(region: Region) -> tuple[object, ...]:
     """What the state says, whatever way it came to say it: without the order of lists, what
     stands in free slots, and the slots of the rings that the next record and event will take."""
     out: list[object] = []
-    for segment in ("registry", "users", "accounts", "clients", "sessions", "rooms", "presence"):
+    for segment in (
+        "registry",
+        "users",
+        "accounts",
+        "operator_keys",
+        "clients",
+        "sessions",
+        "rooms",
+        "presence",
+    ):
         used = _USED.get(segment)
         for record, fields in records(region, segment):
             if not used or fields[used][0]:
@@ -284,6 +293,11 @@ def named_of(region: Region) -> Iterator[tuple[object, ...]]:
     for _, block in records(region, "blocks"):
         if block["on"][0]:
             yield "block", *block["key"]
+
+
+def region_keys(region: Region) -> list[int]:
+    """Keys of the operator's commands that are kept."""
+    return [f["key"][0] for _, f in records(region, "operator_keys") if f["txn"][0]]
 
 
 def log_of(region: Region) -> list[list[int]]:

@@ -85,6 +85,7 @@ def state_of(
     *,
     max_balance: int = MAX_BALANCE,
     transfers: tuple[int, int] = (1, MAX_BALANCE),
+    deposits: str = "open",
     numbered_rooms: int = ALL_ROOMS,
 ) -> State:
     """The region as this worker sees it, insisting on the ranks of the locks."""
@@ -96,6 +97,7 @@ def state_of(
         RETENTION_S,
         max_balance=max_balance,
         transfers=transfers,
+        deposits=deposits,
         numbered_rooms=numbered_rooms,
         clock_us=clock_us,
         check_locks=True,

@@ -56,7 +56,7 @@ def board_list(
         if len(found) == limit:
             break
         text = offer.text.decode()
-        if wanted not in text.casefold():
+        if wanted not in text.casefold() or not state.users.is_there(offer.user):
             continue
         name = state.users.name(offer.user)
         space -= _ENTRY.size + len(name) + len(offer.text)

@@ -292,7 +292,7 @@ def user_lookup(
     connection.live_session()
     users = services.state.users
     user = users.find(username) if USERNAME_PATTERN.match(username) else 0
-    if not user:
+    if not user or not users.is_there(user):
         raise Refused(Status.ERR_NOT_FOUND, "no such user")
     answer = _lookup_response(req_id, 0, user, username, *users.presence(user, connection.now))
     return services.durable.when_durable(connection, services.state.log.head(), answer)

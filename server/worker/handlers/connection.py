@@ -94,7 +94,7 @@ def hello(
             raise _bad("the public key is of low order") from error
     user = users.find(username) if username else 0
     if user:
-        verifier = users.verifier(user)
+        verifier, _ = users.verifier(user)
         salt, iterations = verifier.salt, verifier.iterations
     else:
         salt = hmac.digest(users.salt_secret(), username.encode(), "sha256")[:SALT_LEN]
@@ -177,7 +177,7 @@ def login(
     users = services.state.users
     greeting, connection.greeting = connection.greeting, None  # a nonce is good for one LOGIN
     user = users.find(username) if USERNAME_PATTERN.match(username) else 0
-    verifier = users.verifier(user) if user else services.nobody
+    verifier, version = users.verifier(user) if user else (services.nobody, 0)
     valid = False
     if greeting is not None:
         message = scram.auth_message(greeting.hello_bodies, username, client_id, next_req_id)
@@ -193,7 +193,7 @@ def login(
     def begin() -> bytes | None:
         try:
             new = client_id != 0 and sessions.introduce(
-                user, client_id, next_req_id, connection.now
+                user, client_id, next_req_id, connection.now, version
             )
         except ClientTaken as error:
             raise _taken(services, error) from error
@@ -210,6 +210,7 @@ def login(
                 connection.capabilities,
                 connection.now,
                 introduced=True,
+                version=version,
             )
         except GivenAway:
             return begin()

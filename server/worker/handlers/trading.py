@@ -33,6 +33,7 @@ _history_response = RESPONSE[Opcode.TXN_HISTORY].frame
 _REFUSALS = {
     ledger.MISMATCH: (Status.ERR_BAD_PACKET, "this req_id was used for another request"),
     ledger.TOO_OLD: (Status.ERR_TIMEOUT, "outcome unknown"),
+    ledger.NO_RIGHT: (Status.ERR_UNAUTHORIZED, "only the operator moves money in and out here"),
     ledger.NO_USER: (Status.ERR_NOT_FOUND, "no such user"),
     ledger.FUNDS: (Status.ERR_INSUFFICIENT_FUNDS, "the balance is too low"),
     ledger.AMOUNT: (Status.ERR_LIMIT, "the amount is not one that may be paid here"),

@@ -135,6 +135,7 @@ def test_what_is_in_use() -> None:
             "users": [1, 2],
             "accounts": [1, 2],
             "account_locks": [],
+            "operator_keys": [],
             "clients": [0],
             "sessions": [0, 1],
             "rooms": [1, 64, 70],
@@ -179,13 +180,20 @@ def test_a_user_an_account_a_client_a_session() -> None:
             "iterations": VERIFIER.iterations,
             "stored_key": Mark.HIDDEN,
             "server_key": Mark.HIDDEN,
+            "version": 0,
+            "other_salt": bytes(16),
+            "other_iterations": 0,
+            "other_stored_key": Mark.HIDDEN,
+            "other_server_key": Mark.HIDDEN,
+            "role": "USER",
+            "state": "ACTIVE",
             "last_seen": Time(STARTED_US),
             "direct_seq": 0,
             "first_session": 1,
             "watchers": 0,
             "clients": 1,
         }
-        assert values(region, "accounts", 1) == {"balance": 750, "last_txn": 5}
+        assert values(region, "accounts", 1) == {"balance": 750, "last_txn": 5, "closed": 0}
         client = values(region, "clients", 0)
         outcomes = client["outcomes"]
         assert isinstance(outcomes, list)
@@ -370,7 +378,7 @@ def test_secrets_are_never_shown() -> None:
                 for secret in (VERIFIER.stored_key, VERIFIER.server_key, secret_of_region):
                     assert not contains_bytes(found, secret[:8]), f"{segment.name}[{index}]"
                 shown += list(found.values()).count(Mark.HIDDEN)
-        assert shown == 1 + 2 * (SMALL.accounts + 1)
+        assert shown == 1 + 4 * (SMALL.accounts + 1)
         intent = values(region, "workers")["intent"]
         assert isinstance(intent, Mapping)
         assert intent["stored_key"] == intent["server_key"] == Mark.HIDDEN
@@ -380,7 +388,9 @@ def test_every_secret_of_the_tables_is_known_by_its_name() -> None:
     blobs = {
         field.name for segment in SEGMENTS for field in segment.fields if field.kind is Kind.BLOB
     }
-    assert blobs - SECRETS == {"salt", "frame", "intent_event"}, "a new blob: is it a secret?"
+    assert blobs - SECRETS == {"salt", "other_salt", "frame", "intent_event"}, (
+        "a new blob: is it a secret?"
+    )
 
 
 @given(st.lists(st.integers(0, U64_MAX), min_size=RECORD_WORDS, max_size=RECORD_WORDS))

@@ -24,7 +24,8 @@ from tests.helpers.stored import BALANCES, DATA, MESSAGES, NAMED, NAMES, ROOM, e
 from tests.helpers.wire import Lobby
 
 THIS = f"format-{FORMAT_VERSION}.tar.gz"
-CONVERTED = ["format-3.tar.gz"]
+CONVERTED = ["format-3.tar.gz", "format-4.tar.gz"]
+UNNAMED = CONVERTED[0]  # it has no rooms with names
 REFUSED = ["format-2.tar.gz"]
 TIMEOUT_S = 60
 
@@ -50,7 +51,7 @@ def test_this_format_is_read(name: str, tmp_path: Path) -> None:
     assert books.skips == 0
     assert books.ring > 0
     assert books.rooms[ROOM] == 8
-    if name == THIS:
+    if name != UNNAMED:
         [(room, named)] = books.named.rooms.items()
         assert (named.name.decode(), named.owner, named.topic) == (NAMED, 1, b"for members")
         offers = [(offer.room, offer.price, offer.text) for offer in books.named.offers.values()]
@@ -74,10 +75,10 @@ def test_a_server_goes_on_with_it(name: str, tmp_path: Path) -> None:
         joined = wire.ok(Opcode.JOIN_ROOM, ROOM)
         assert joined.last_seq == 8 + 64, "its ring is left out"
         room, created = wire.ok(Opcode.ROOM_OPEN, NAMED)
-        assert created == (name != THIS)
+        assert created == (name == UNNAMED)
         wire.ok(Opcode.JOIN_ROOM, room)
         offers = [entry.text for entry in wire.ok(Opcode.BOARD_LIST, room, 0, 9, "").entries]
-        assert offers == (["offer of run 0", "offer of run 1"] if name == THIS else [])
+        assert offers == (["offer of run 0", "offer of run 1"] if name != UNNAMED else [])
         assert server.stop() == 0
     assert f"format {FORMAT_VERSION}\n" in (data / "identity").read_text()
     converted = "data_directory_converted" in server.log_text()

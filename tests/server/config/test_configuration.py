@@ -59,6 +59,7 @@ def test_which_settings_change() -> None:
         "require_encryption",
         "scram_iterations",
         "max_balance",
+        "deposits",
         "min_transfer",
         "max_transfer",
         "board_entries",

@@ -130,6 +130,7 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "txn_ring": 65536,
         "event_ring": 2048,
         "max_balance": MAX_BALANCE,
+        "deposits": "open",
         "min_transfer": 1,
         "max_transfer": MAX_BALANCE,
         "max_message": 4096,
@@ -503,6 +504,8 @@ def test_registration_is_open_by_default_on_loopback_only(host: str, loopback: b
     for chosen in ("on", "off"):
         given = load(["--host", host, "--require-encryption", chosen], {}).settings
         assert given.require_encryption == chosen
+    assert loaded.settings.deposits == ("open" if loopback else "tellers")
+    assert loaded.sources["deposits"].kind == "default"
     for chosen in ("open", "closed"):
         assert load(["--host", host, "--registration", chosen], {}).settings.registration == chosen
 

@@ -19,6 +19,7 @@ from server.core.errors import NameTaken
 from server.core.ledger import DONE, RECORDED, SUPERSEDED
 from server.core.state import State
 from server.region.locks import InsideLock
+from server.region.records import RecordKind
 from tests.helpers import crash
 from tests.helpers.crash import (
     ANN,
@@ -44,9 +45,10 @@ from tests.helpers.crash import (
     world_of,
 )
 from tests.helpers.crash_rooms import ROOM_CHANGES, Alters, go_on_in_rooms
+from tests.helpers.crash_users import KEY, USER_CHANGES, pay
 from tests.helpers.region import say, whisper
 
-CHANGES = (*crash.CHANGES, *ROOM_CHANGES)
+CHANGES = (*crash.CHANGES, *ROOM_CHANGES, *USER_CHANGES)
 BY_NAME = {change.name: change for change in CHANGES}
 ALL = os.environ.get("TRADECHAT_CRASH_POINTS") == "all"
 SPREAD = 3  # steps of a repair that `make test` lets it die before, for each death
@@ -126,7 +128,8 @@ def go_on(world: World, change: Change, before: list[int]) -> None:
     for n in range(3):
         assert world.ask(other, bob, (TRANSFER, ANN, n + 1))[0] == DONE
         assert world.ask(successor, ann, (TRANSFER, BOB, n + 1))[0] == DONE
-        other.memberships.leave(world.ann2, 2, LATER_US)
+        if other.sessions.is_live(world.ann2):
+            other.memberships.leave(world.ann2, 2, LATER_US)
         successor.memberships.join(ann, n + 1, LATER_US)
         other.memberships.join(bob, 1, LATER_US)
         say(other, bob, 1, "still here", LATER_US)
@@ -182,7 +185,8 @@ def between(world: World) -> list[int]:
     if crash.free(region, *accounts, locks.log) and other.sessions.is_live(world.bob):
         assert world.ask(other, world.bob, (TRANSFER, ANN, 7))[0] == DONE
         effect[BOB], effect[ANN] = -7, 7
-    if crash.free(region, locks.account(CYD), locks.log):
+    is_free = crash.free(region, locks.account(CYD), locks.log)
+    if is_free and other.sessions.is_live(world.cyd):
         for n in range(region.layout.capacities.txn_ring + 1):  # what was in the ring has gone
             what, _, _ = other.ledger.execute(world.cyd, DEPOSIT, 0, 1, n + 1, False, NOW_US)
             assert what == DONE
@@ -192,9 +196,9 @@ def between(world: World) -> list[int]:
     if place() and crash.free(region, *speaks) and other.sessions.is_live(world.bob):
         say(other, world.bob, 1, "meanwhile", NOW_US)
     if crash.free(region, locks.registry, locks.event):
-        if place():
+        if place() and other.sessions.is_live(world.cyd):
             other.memberships.join(world.cyd, 1, NOW_US)
-        if place():
+        if place() and other.sessions.is_live(world.ann2):
             other.memberships.leave(world.ann2, 2, NOW_US)
     return effect
 
@@ -236,6 +240,26 @@ def test_an_error_inside_leaves_all_to_the_repair(change: Change) -> None:
             with pytest.raises(Died):
                 act(world, change, n)
             assert failed == bytes(world.region.bytes), n
+
+
+@pytest.mark.parametrize("name", ["money is paid in", "all money is paid out"])
+def test_a_command_with_a_key_is_executed_once(name: str) -> None:
+    """Whatever step its worker dies before, and whoever is asked again."""
+    change = BY_NAME[name]
+    with world_of(change) as world:
+        before, happened = world.balances(), list[bool]()
+        for n in deaths(world, change):
+            world.repair()
+            kind = RecordKind.PAID_IN if change.effect[ANN] > 0 else RecordKind.PAID_OUT
+            amount = 30 if change.effect[ANN] > 0 else 0
+            again = pay(world.other, kind, amount)
+            happened.append(again.recorded)
+            after = [old + new for old, new in zip(before, change.effect, strict=True)]
+            assert (world.balances(), again.balance) == (after, after[ANN]), n
+            assert pay(world.other, kind, amount) == (again.txn, again.balance, True)
+            assert crash.region_keys(world.region) == [KEY]
+        assert happened == sorted(happened)
+        assert {*happened} == {False, True}
 
 
 @pytest.mark.parametrize("change", [BY_NAME["transfer"], BY_NAME["join"]], ids=str)

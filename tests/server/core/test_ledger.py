@@ -5,6 +5,8 @@ of it.
     a  deposit 100  #1  DONE 100  req_id 1; its balance afterwards
     a  pay bob 30   #2? RECORDED 70   with POSSIBLE_DUPLICATE
     payments 3 to 20              the least and the most of one; the first line
+    deposits by tellers           who may deposit and withdraw; the first line
+    role ann TELLER | state bob DELETED   what a user is from then on
     log full | log drained        the journal does not, or does, keep up
     = ann 70, bob 30              the balances
 
@@ -26,6 +28,7 @@ from server.core.ledger import (
     FUNDS,
     LIMIT,
     MISMATCH,
+    NO_RIGHT,
     NO_USER,
     RECORDED,
     SUPERSEDED,
@@ -37,7 +40,7 @@ from server.core.log import NO_JOURNAL
 from server.core.outcomes import Outcomes
 from server.core.session import Session
 from server.core.state import State
-from server.region.records import OFFSETS, RecordKind
+from server.region.records import OFFSETS, RecordKind, UserRole, UserState
 from server.region.region import Region
 from tests.helpers.region import (
     SMALL,
@@ -177,6 +180,52 @@ TABLES = {
         b  pay ann 21           #2   AMOUNT
         b  pay ann 20           #2   LIMIT
         = ann max, bob 30
+    """,
+    "who may deposit and withdraw": """
+        deposits by tellers
+        a  is ann/7
+        b  is bob/7
+        a  deposit 1            #1   NO_RIGHT
+        a  withdraw 1           #1   NO_RIGHT
+        role ann TELLER
+        a  deposit 20           #1   DONE 20
+        role bob OPERATOR
+        b  deposit 7            #1   DONE 7
+        role ann USER
+        a  deposit 20           #1?  RECORDED 20
+        a  deposit 21           #1   MISMATCH
+        a  deposit 5            #2   NO_RIGHT
+        a  withdraw 21          #2   NO_RIGHT
+        a  pay bob 20           #2   DONE 0
+        = ann 0, bob 27
+    """,
+    "nobody deposits": """
+        deposits by closed
+        a  is ann/7
+        role ann TELLER
+        a  deposit 1            #1   NO_RIGHT
+        a  withdraw huge        #1   NO_RIGHT
+        a  pay bob 1            #1   FUNDS 0
+        = ann 0
+    """,
+    "who was deleted is not paid": """
+        a  is ann/7
+        b  is bob/7
+        a  deposit 10           #1   DONE 10
+        a  pay bob 1            #2   DONE 9
+        b  pay ann 1            #1   DONE 0
+        state bob DISABLED
+        b  deposit 1            #2   SUPERSEDED
+        a  pay bob 1            #3   DONE 9
+        a  pay bob 1            #3?  RECORDED 9
+        state bob ACTIVE
+        B  is bob/7
+        B  pay ann 1            #2   DONE 0
+        state bob DELETED
+        B  pay ann 1            #2   SUPERSEDED
+        a  pay bob 11           #4   NO_USER
+        a  pay bob 1            #3?  RECORDED 9
+        = ann 10, bob 0
     """,
     "only users are paid": """
         a  is ann/7
@@ -467,6 +516,7 @@ NAMES = {
     RECORDED: "RECORDED",
     SUPERSEDED: "SUPERSEDED",
     MISMATCH: "MISMATCH",
+    NO_RIGHT: "NO_RIGHT",
     TOO_OLD: "TOO_OLD",
     NO_USER: "NO_USER",
     FUNDS: "FUNDS",
@@ -497,16 +547,28 @@ class Table:
         self.recorded: dict[tuple[int, int, int], tuple[int, int]] = {}
         register(self.states[0], "ann", "bob", "cyd")
 
-    def workers(self, least: int = 1, most: int = MAX_BALANCE) -> list[State]:
+    def workers(
+        self, least: int = 1, most: int = MAX_BALANCE, deposits: str = "open"
+    ) -> list[State]:
         return [
-            state_of(self.region, worker, max_balance=FULL_ACCOUNT, transfers=(least, most))
+            state_of(
+                self.region, worker, max_balance=FULL_ACCOUNT, transfers=(least, most),
+                deposits=deposits,
+            )
             for worker in range(3)
-        ]
+        ]  # fmt: skip
 
     def run(self, line: str) -> None:
         match line.split():
             case ["payments", least, "to", most]:
                 self.states = self.workers(int(least), int(most))
+            case ["deposits", "by", who]:
+                self.states = self.workers(deposits=who)
+            case ["role", name, role]:
+                self.states[2].operators.set_user(USERS[name], STARTED_US, role=UserRole[role])
+            case ["state", name, state_]:
+                new = UserState[state_]
+                self.states[2].operators.set_user(USERS[name], STARTED_US, state=new)
             case ["log", what]:
                 head = self.states[0].log.head()
                 limit = head if what == "full" else NO_JOURNAL

@@ -11,8 +11,9 @@ from typing import Final
 from hypothesis import strategies as st
 
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, TxnKind
+from libproto.scram import Verifier
 from server.core.check import problems
-from server.core.errors import Busy, StateRefusal
+from server.core.errors import Busy, NotAdmitted, StateRefusal
 from server.core.events import SlotKind
 from server.core.session import Session
 from server.core.state import State
@@ -25,7 +26,7 @@ from server.journal.reader import Batch, Position, Reader
 from server.journal.snapshot import paths, txn_of
 from server.journal.writer import Writer
 from server.region.layout import OUTCOME_WORDS, WORD
-from server.region.records import RECORD_SIZE, SUPPLY
+from server.region.records import RECORD_SIZE, SUPPLY, RecordKind, UserRole, UserState
 from server.region.region import Region
 from tests.helpers.disk import SimulatedDisk
 from tests.helpers.region import (
@@ -72,6 +73,7 @@ ROOM_KINDS: Final = (
     *("open",) * 2, *("topic",) * 2, "access", *("role",) * 3, *("offer",) * 3, "drop",
     *("take",) * 3, "block", "delete", *("join",) * 3,
 )  # fmt: skip
+OPERATOR_KINDS: Final = (*("paid_in",) * 2, *("paid_out",) * 2, *("passwd",) * 2, *("set",) * 2)
 NUMBERED: Final = 67
 """Rooms that are there without being opened; three more can be."""
 
@@ -93,7 +95,7 @@ def _steps(kinds: tuple[str, ...]) -> st.SearchStrategy[list[Step]]:
 
 
 STEPS: Final = _steps(MONEY_KINDS + CHAT_KINDS)
-ROOM_STEPS: Final = _steps((*MONEY_KINDS, *CHAT_KINDS, *ROOM_KINDS))
+ROOM_STEPS: Final = _steps((*MONEY_KINDS, *CHAT_KINDS, *ROOM_KINDS, *OPERATOR_KINDS))
 MONEY_STEPS: Final = _steps(MONEY_KINDS)
 KINDS = {"deposit": TxnKind.DEPOSIT, "withdraw": TxnKind.WITHDRAW, "transfer": TxnKind.TRANSFER}
 ROOMY: Final = {"roles": 64, "offers": 32, "blocks": 32}
@@ -176,7 +178,7 @@ class History:
             req_id = max(FLOOR, to_draw(self.region, user, client_id))
             try:
                 session = login(state, user, client_id, self.now, next_req_id=req_id)
-            except Busy:
+            except (Busy, NotAdmitted):
                 return
             self.sessions.append((state, session))
         elif not self.sessions:
@@ -184,6 +186,11 @@ class History:
         elif step.what == "logout":
             state, session = self.sessions.pop(step.who % len(self.sessions))
             state.sessions.end(session, self.now)
+        elif step.what in OPERATOR_KINDS:
+            with suppress(StateRefusal):
+                self.operate(state, 1 + step.who % count, step)
+            while self.region.registry.ending_sessions:
+                state.sessions.finish_ended(self.now)
         else:
             state, session = self.sessions[step.who % len(self.sessions)]
             with suppress(StateRefusal):
@@ -233,6 +240,23 @@ class History:
         else:
             other = step.other if step.what == "transfer" else 0
             state.ledger.execute(session, KINDS[step.what], other, step.amount, req_id, False, now)
+
+    def operate(self, state: State, user: int, step: Step) -> None:
+        """What the operator does, or a user to the own password. StateRefusal."""
+        now, operators, n = self.now, state.operators, step.amount
+        if step.what == "passwd":
+            keys = bytes([n % 256]) * 32
+            verifier = Verifier(b"t" * 16, 4096 + n % 1000, keys, keys[::-1])
+            by = next((s for _, s in self.sessions if s.user == user), None) if n % 2 else None
+            operators.set_verifier(user, verifier, now, by)
+        elif step.what == "set":
+            operators.set_user(
+                user, now, role=UserRole(step.other % 3), state=UserState(max(0, step.ahead) % 3)
+            )
+        else:
+            kind = RecordKind.PAID_IN if step.what == "paid_in" else RecordKind.PAID_OUT
+            note = "for reasons " * (step.other * 4)
+            operators.move(user, kind, n, note[:256], 1 + n % 1000, now)
 
     def change(self, state: State, session: Session, step: Step, req_id: int) -> None:
         """Of a room, or of a board. StateRefusal."""
@@ -349,6 +373,32 @@ BOARDED: Final = (
 )
 
 
+# What operators do: money with and without notes, a key twice, passwords, roles; one who is
+# disabled, enabled, paid out and deleted.
+OPERATED: Final = (
+    Step("register"),
+    Step("login", 2, 0),
+    Step("paid_in", 2, 0, 500),
+    Step("paid_in", 2, 6, 7),
+    Step("paid_in", 2, 6, 7),
+    Step("paid_out", 0, 3, 30),
+    Step("passwd", 0, amount=3),
+    Step("passwd", 0, amount=4),
+    Step("passwd", 1, amount=5),
+    Step("set", 0, 1, ahead=3),
+    Step("set", 1, 2, ahead=3),
+    Step("set", 2, 0, ahead=1),
+    Step("login", 2, 0),
+    Step("set", 2, 0, ahead=3),
+    Step("login", 2, 0),
+    Step("set", 2, 0, ahead=2),
+    Step("paid_out", 2, 1, 507),
+    Step("set", 2, 0, ahead=2),
+    Step("transfer", 0, 3, 5),
+    Step("paid_in", 2, 0, 9),
+)
+
+
 # ---- what is compared
 
 
@@ -357,10 +407,9 @@ def truth(region: Region) -> Truth:
     words, layout = region.words, region.layout
     found: Truth = {}
     for segment, first, last in (
-        ("users", "word", "last_seen"),
         ("users", "direct_seq", "first_session"),
         ("rooms", "last_seq", "oldest_seq"),
-        ("accounts", "balance", ""),
+        ("accounts", "balance", "closed"),
         ("clients", "user", "session"),
         ("clients", "floor", "next"),
         ("clients", "newest", ""),
@@ -378,7 +427,26 @@ def truth(region: Region) -> Truth:
     found["log", 0] = [head, words[ring.at(head % ring.records) + SUPPLY]]
     found["registry", 0] = [words[registry.at(0, field)] for field in ("users", "clients")]
     found["events", 0] = [words[layout["events"].at(0, "head")]]
-    return found | _named_truth(region)
+    return found | _users_truth(region) | _named_truth(region)
+
+
+def _users_truth(region: Region) -> Truth:
+    """Who is registered, with which verifier, wherever it stands; and the operator's commands."""
+    found: Truth = {}
+    users = State(region, 0, int, lambda _: None, 0).users
+    for user in range(1, region.registry.users + 1):
+        verifier, _ = users.verifier(user)
+        found["user", user] = [
+            *users.name(user).encode(), verifier.iterations, *verifier.salt, *verifier.stored_key,
+            *verifier.server_key, users.role(user), users.state(user),
+        ]  # fmt: skip
+        assert region.record("accounts", user).closed == (users.state(user) == UserState.DELETED)
+    keys = region.layout["operator_keys"]
+    for slot in range(keys.records):
+        txn, key, *rest = region.words[keys.at(slot) : keys.at(slot) + keys.stride].tolist()
+        if txn:
+            found["key", key] = [txn, *rest]
+    return found
 
 
 def _named_truth(region: Region) -> Truth:
@@ -413,9 +481,12 @@ def truth_of(books: Books) -> Truth:
     """The same of books."""
     found: Truth = {}
     for user in range(1, books.users + 1):
-        profile = memoryview(books.profiles[user]).cast("Q").tolist()
-        iterations, name, salt, keys = profile[:1], profile[1:5], profile[5:7], profile[7:]
-        found["users.word", user] = [user, *name, *salt, *iterations, *keys]
+        profile = books.profiles[user]
+        name, keys = profile[WORD : WORD + 32].rstrip(b"\0"), profile[WORD + 32 :]
+        iterations = int.from_bytes(profile[:WORD], "little")
+        found["user", user] = [
+            *name, iterations, *keys, books.roles[user], books.states[user],
+        ]  # fmt: skip
         if books.direct_seqs[user]:
             found["users.direct_seq", user] = [books.direct_seqs[user] + books.skips]
         account = [books.balances[user], books.last_txn[user]]
@@ -441,6 +512,8 @@ def truth_of(books: Books) -> Truth:
         found["role", room << 32 | user] = [below << 8 | role, bool(until)]
     for entry, offer in named.offers.items():
         found["offer", entry] = [*offer[1:5], *offer.text]
+    for key, executed in books.keys.items():
+        found["key", key] = [*executed]
     for user, blocked in books.blocks:
         found["block", user << 32 | blocked] = [1]
     return found

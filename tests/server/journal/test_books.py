@@ -16,11 +16,19 @@ from server.journal.errors import Inconsistent
 from server.journal.format import EVENT_HEAD, EventHead
 from server.journal.money import ROW_WORDS
 from server.region.layout import OUTCOME_WORDS
-from server.region.records import FIRST_CHANGE, MONEY_WORDS, OFFSETS, RECORD_SIZE, RecordKind
+from server.region.records import (
+    FIRST_CHANGE,
+    MONEY_WORDS,
+    OFFSETS,
+    RECORD_SIZE,
+    RecordKind,
+    UserState,
+)
 from tests.server.journal.history import (
     BOARDED,
     CHATTY,
     FLOOR,
+    OPERATED,
     ROOM_STEPS,
     VARIED,
     History,
@@ -38,6 +46,12 @@ OF_ROOMS = {kind for kind in RecordKind if kind >= FIRST_CHANGE} | {
     RecordKind.TEXT,
     RecordKind.BLOCK,
 }
+OF_OPERATORS = {
+    RecordKind.PAID_IN,
+    RecordKind.PAID_OUT,
+    RecordKind.VERIFIER,
+    RecordKind.USER_SET,
+}
 REGISTER, NEW_CLIENT = RecordKind.REGISTER, RecordKind.NEW_CLIENT
 
 
@@ -45,6 +59,7 @@ REGISTER, NEW_CLIENT = RecordKind.REGISTER, RecordKind.NEW_CLIENT
 @given(ROOM_STEPS, st.lists(st.integers(1, 20), min_size=1))
 @example([Step("deposit"), Step("join"), Step("say", ahead=-63), Step("deposit", ahead=2)], [20])
 @example(list(BOARDED), [3])
+@example(list(OPERATED), [3])
 def test_any_history_makes_the_same_books(steps: list[Step], sizes: list[int]) -> None:
     """After every step, and in batches of whatever size: transactions and events of several steps
     one after the other do not stand in the order in which they were made."""
@@ -72,7 +87,7 @@ def test_the_varied_history_is_varied() -> None:
     """What the other tests rely on."""
     with history(*VARIED) as worked:
         records = [worked.record(txn) for txn in range(1, worked.head + 1)]
-        assert {record[1] for record in records} == KINDS - AFTER_DAMAGE - OF_ROOMS
+        assert {record[1] for record in records} == KINDS - AFTER_DAMAGE - OF_ROOMS - OF_OPERATORS
         clients = [record[6] for record in records if record[1] == NEW_CLIENT]
         assert len(clients) > len(set(clients)), "no slot was used again"
         assert any(record[13] == 0 for record in records if record[1] in (DEPOSIT, WITHDRAW))
@@ -87,6 +102,17 @@ def test_the_boarded_history_has_every_change() -> None:
         assert any(record[1] == RecordKind.TEXT for record in records)
         opened = [record for record in records if record[1] == RecordKind.ROOM_OPENED]
         assert len(opened) > len({record[14] for record in opened}), "no number was used again"
+
+
+def test_the_operated_history_has_all_that_operators_do() -> None:
+    with history(*OPERATED) as worked:
+        records = [worked.record(txn) for txn in range(1, worked.head + 1)]
+        assert {record[1] for record in records} >= OF_OPERATORS | {RecordKind.TEXT}
+        books = folded(worked.records(1, worked.head))
+        assert books.states[3] == UserState.DELETED
+        assert books.balances[3] == 0
+        assert len(books.keys) == 4, "one was asked for twice, and one of a user who was deleted"
+        assert books.supply == 2000 + 507 - 30 - 507
 
 
 def test_the_chatty_history_is_chatty() -> None:
@@ -196,7 +222,7 @@ WRONG: tuple[tuple[str, RecordKind, Callable[[list[int]], None], str], ...] = (
     ("a number too high", TRANSFER, _add(TRANSFER, txn_id=1), "number"),
     ("no number", DEPOSIT, _set(DEPOSIT, txn_id=2**64 - 1), "number"),
     ("a time before", TRANSFER, _add(TRANSFER, time=-60_000_000), "its time"),
-    ("no such kind", WITHDRAW, _set(WITHDRAW, kind=5), "no kind 5"),
+    ("no such kind", WITHDRAW, _set(WITHDRAW, kind=7), "no kind 7"),
     ("kind 0", TRANSFER, _set(TRANSFER, kind=0), "no kind 0"),
     ("a transfer's supply", TRANSFER, _add(TRANSFER, supply=1), "supply"),
     ("a deposit's supply", DEPOSIT, _add(DEPOSIT, supply=-1), "supply"),

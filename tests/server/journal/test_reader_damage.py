@@ -230,7 +230,7 @@ def test_another_format_is_told_and_not_called_damage() -> None:
     assert head is not None
     header = SEGMENT.pack(FORMAT_VERSION + 1, *head[2:-1])
     content = header + FILES[NAMES[-1]][SEGMENT.size :]
-    with pytest.raises(OtherFormat, match=rf"{NAMES[-1]} has format 5, .* reads 4") as refused:
+    with pytest.raises(OtherFormat, match=rf"{NAMES[-1]} has format 6, .* reads 5") as refused:
         read(changed(NAMES[-1], content))
     assert isinstance(refused.value, JournalError)
     assert not isinstance(refused.value, Damaged)

@@ -43,6 +43,7 @@ from tests.helpers.disk import ADVERSARIES, PowerCut, SimulatedDisk, at_random
 from tests.server.journal.history import (
     LOG_ID,
     NOW,
+    OPERATED,
     SNAPSHOTS,
     STEPS,
     VARIED,
@@ -299,8 +300,8 @@ WRONG: tuple[tuple[str, Change, str], ...] = (
         "a balance is",
     ),
     ("an account ahead", _word("user", 1, 3, 999), "ends in transaction 999"),
-    ("a name twice", _word("user", 1, 6, USER1), "taken"),
-    ("no name", _word("user", 1, 6, 0), "not a name"),
+    ("a name twice", _word("user", 1, 8, USER1), "taken"),
+    ("no name", _word("user", 1, 8, 0), "not a name"),
     ("a client of nobody", _word("client", 1, 0, 9), "no user 9"),
     ("a free slot", _word("client", 1, 0, 0), "no user 0"),
     ("a client twice", _all(_word("client", 1, 0, 1), _word("client", 0, 0, 1),
@@ -356,7 +357,7 @@ def test_another_format_is_told_and_not_passed_over(small: Books) -> None:
     _put(disk, path, SNAPSHOT.pack(*values, rest=(body,)), body)
     with pytest.raises(OtherFormat) as caught:
         newest(disk, SNAPSHOTS, LOG_ID)
-    assert str(caught.value) == f"{path} has format 5, and this program reads 4"
+    assert str(caught.value) == f"{path} has format 6, and this program reads 5"
 
 
 # ---- crashes and errors
@@ -547,3 +548,16 @@ def test_one_of_another_log_is_foreign() -> None:
     snapshot, (error,) = newest(disk, SNAPSHOTS, LOG_ID)
     assert snapshot is None
     assert isinstance(error, Foreign)
+
+
+def test_the_keys_of_the_operator_come_back() -> None:
+    """And roles and states of users."""
+    disk = new_disk()
+    with history(*OPERATED) as worked:
+        books = worked.books()
+        _write(disk, books)
+        found = _found(disk).books
+        assert len(books.keys) > 1
+        assert list(found.keys.items()) == list(books.keys.items())
+        assert (found.roles, found.states) == (books.roles, books.states)
+        assert vars(found) == vars(books)

@@ -16,11 +16,15 @@ from server.region.records import (
     MONEY_WORDS,
     NEW_CLIENT,
     OFFSETS,
+    PAID,
+    PAID_KINDS,
     RECORD_SIZE,
     RECORD_WORDS,
     REGISTER,
     SUPPLY,
     TEXT_BYTES,
+    USER_SET,
+    VERIFIER,
     RecordKind,
     may_tell,
 )
@@ -31,7 +35,10 @@ PACKED = {
     **dict.fromkeys((*MONEY_KINDS, RecordKind.OFFER_TAKEN), struct.Struct(f"={MONEY_WORDS - 1}Q")),
     **dict.fromkeys(CHANGES, struct.Struct(f"={CHANGE_WORDS - 1}Q")),
     RecordKind.TEXT: struct.Struct(f"=3Q{TEXT_BYTES}s"),
+    **dict.fromkeys(PAID_KINDS, PAID),
     RecordKind.BLOCK: BLOCK,
+    RecordKind.VERIFIER: VERIFIER,
+    RecordKind.USER_SET: USER_SET,
     RecordKind.REGISTER: REGISTER,
     RecordKind.NEW_CLIENT: NEW_CLIENT,
     RecordKind.NEW_FLOOR: NEW_CLIENT,
@@ -84,7 +91,7 @@ def test_what_may_tell_of_an_event_says_so_in_one_place() -> None:
     for kind in RecordKind:
         told = [OFFSETS[kind].get(name) for name in ("room", "room_seq", "event")]
         of_transfer = [OFFSETS[RecordKind.TRANSFER][name] for name in ("room", "room_seq", "event")]
-        assert (told == of_transfer) == (may_tell(kind) or kind in MONEY_KINDS)
+        assert (told == of_transfer) == (may_tell(kind) or kind in (*MONEY_KINDS, *PAID_KINDS))
 
 
 def test_what_is_read_by_place() -> None:
