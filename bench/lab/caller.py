@@ -19,6 +19,9 @@ TIMEOUT_S: Final = 30.0
 BUSY_S: Final = 5.0
 """How long a request is repeated that is answered ERR_SERVER_BUSY: less than a server waits for a
 LOGIN, or the connection would be closed and the reason lost."""
+_ANEW_S: Final = 2.0
+"""How long users are registered on one connection; with BUSY_S, less than a server waits for a
+LOGIN."""
 _PAUSE_S: Final = 0.01  # the least one after ERR_SERVER_BUSY
 _RESPONSE: Final = int(Flag.RESPONSE)
 
@@ -36,10 +39,15 @@ class Caller:
     """A connection that waits for each answer; pushes are passed over. CallFailed, NetError."""
 
     def __init__(self, host: str, port: int) -> None:
-        self.sock = connect(host, port, TIMEOUT_S)
+        self._address: Final = host, port
+        self._begin()
+
+    def _begin(self) -> None:
+        self.sock = connect(*self._address, TIMEOUT_S)
         self.sock.settimeout(TIMEOUT_S)
         self.decoder = Decoder(MAX_BODY_LEN)
         self.req_id = 0
+        self._begun = time.monotonic()
 
     def frame(self, opcode: Opcode, *fields: object) -> Frame:
         """One request and the frame that answers it OK; asked again where the server is busy."""
@@ -77,19 +85,27 @@ class Caller:
     def register(self, usernames: list[str]) -> list[int]:
         """Register users; their ids."""
         made = self._verifier()
-        return [self.call(Opcode.REGISTER, name, *made)[0] for name in usernames]
+        return [self._register(name, made) for name in usernames]
 
     def register_new(self, usernames: list[str]) -> list[int]:
         """Register those users whom the server does not have; their ids, 0 for one that it has."""
         made, users = self._verifier(), []
         for name in usernames:
             try:
-                users.append(self.call(Opcode.REGISTER, name, *made)[0])
+                users.append(self._register(name, made))
             except CallFailed as error:
                 if error.status != Status.ERR_ALREADY_EXISTS:
                     raise
                 users.append(0)
         return users
+
+    def _register(self, username: str, made: Verifier) -> int:
+        if time.monotonic() > self._begun + _ANEW_S:
+            self.close()
+            self._begin()
+            self._verifier()
+        user: int = self.call(Opcode.REGISTER, username, *made)[0]
+        return user
 
     def _verifier(self) -> Verifier:
         """What users are registered with, from HELLO on."""

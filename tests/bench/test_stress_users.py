@@ -1,9 +1,12 @@
 """Whose money the stress client moves: its users of an earlier run, as long as nobody else is."""
 
+import itertools
+import time
 from contextlib import closing
 
 import pytest
 
+from bench.lab import caller as caller_module
 from bench.lab.caller import Caller, CallFailed
 from bench.stress.ledger import NOTHING, Holding
 from bench.stress.users import name_of, take
@@ -36,6 +39,18 @@ def test_what_they_have(server: RunningServer) -> None:
     again = take(server.host, server.port, NAMES)
     assert list(again)[:2] == list(first)
     assert list(again.values()) == [NOTHING, Holding(balance, txn_id), NOTHING]
+
+
+def test_registering_takes_longer_than_a_connection_may_wait_for_a_login(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server("--handshake-timeout=1", "--accounts=8192")
+    monkeypatch.setattr(caller_module, "_ANEW_S", 0.1)
+    names = (f"{name_of(1)}{number}" for number in itertools.count())
+    with closing(Caller(server.host, server.port)) as caller:
+        begun = time.monotonic()
+        while time.monotonic() < begun + 2:
+            caller.register([next(names)])
 
 
 @pytest.mark.parametrize("name", NAMES[:2])
