@@ -274,8 +274,8 @@ class AsyncClient(AsyncBase):
         possible_duplicate: bool = False,
         timeout_s: float | None = None,
     ) -> RoomChange:
-        """Put a user out of a room; after a second they may join again. As `set_role` with
-        BANNED.
+        """Put a user out of a room; after a second they may join again. As `set_role` with BANNED
+        for that second: a member is one again after it, and a mute is over with it.
         """
         return await self._call(calls.kick(room_id, user_id), timeout_s, req_id, possible_duplicate)
 

@@ -286,8 +286,8 @@ class AnyClient(Protocol):
         possible_duplicate: bool = False,
         timeout_s: float | None = None,
     ) -> Awaitable[RoomChange] | RoomChange:
-        """Put a user out of a room; after a second they may join again. As `set_role` with
-        BANNED.
+        """Put a user out of a room; after a second they may join again. As `set_role` with BANNED
+        for that second: a member is one again after it, and a mute is over with it.
         """
 
     def ban(

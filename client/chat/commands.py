@@ -93,7 +93,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("topic", (_TOPIC,), "show the topic of the room, or set it", trading.topic),
     Command("access", (_ACCESS,), "say who may join: public, or private", trading.access),
     Command("invite", (_USER,), "let somebody join a private room", trading.invite),
-    Command("kick", (_USER,), "put somebody out, who may join again", trading.kick),
+    Command("kick", (_USER,), "put somebody out, who may join again after a second", trading.kick),
     Command("ban", (_USER, _SECONDS), "put somebody out and keep them out", trading.ban),
     Command("mute", (_USER, _SECONDS), "let somebody read, but not write", trading.mute),
     Command("pardon", (_USER,), "end a ban or a mute, and any other role", trading.pardon),

@@ -206,6 +206,18 @@ async def attend_person(chat: Chat, face: LineFace, history: History) -> None:
 
 
 async def _read(lines: TerminalLines, worker: Worker, working: asyncio.Task[None]) -> None:
+    # Between two prompts, too: else what is pressed just then is the terminal's own, which takes a
+    # Ctrl-D for the end of a line.
+    with lines.app.input.raw_mode():
+        await _read_lines(lines, worker, working)
+    if not working.done():
+        draining = asyncio.ensure_future(worker.drained())
+        await asyncio.wait({draining, working}, return_when=asyncio.FIRST_COMPLETED)
+        draining.cancel()
+
+
+async def _read_lines(lines: TerminalLines, worker: Worker, working: asyncio.Task[None]) -> None:
+    """Until a person ends it, or the worker has."""
     while True:
         reading = asyncio.ensure_future(lines.read_line())
         try:
@@ -219,9 +231,6 @@ async def _read(lines: TerminalLines, worker: Worker, working: asyncio.Task[None
         if isinstance(line, BaseException):
             raise line
         if line is None:
-            draining = asyncio.ensure_future(worker.drained())
-            await asyncio.wait({draining, working}, return_when=asyncio.FIRST_COMPLETED)
-            draining.cancel()
             return
         if line.strip():
             worker.put(line)

@@ -306,8 +306,8 @@ def invite(room_id: int, user_id: int) -> Call[RoomChange]:
 
 
 def kick(room_id: int, user_id: int) -> Call[RoomChange]:
-    """Put a user out of a room; after a second they may join again. As `set_role` with
-    BANNED."""
+    """Put a user out of a room; after a second they may join again. As `set_role` with BANNED
+    for that second: a member is one again after it, and a mute is over with it."""
     return set_role(room_id, user_id, RoomRole.BANNED, 1)
 
 

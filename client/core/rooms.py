@@ -21,7 +21,7 @@ from libproto.messages import (
 )
 
 CLOSED = "the room was closed"
-BANNED = "you were banned from the room"
+BANNED = "you were put out of the room"
 
 
 class _Room:

@@ -34,7 +34,7 @@ _ROLES = {
     RoomRole.MODERATOR: "is a moderator",
     RoomRole.OWNER: "is the owner",
     RoomRole.MUTED: "is muted",
-    RoomRole.BANNED: "is banned",
+    RoomRole.BANNED: "was put out",
 }
 _ACCESSES = {
     RoomAccess.PUBLIC: "everybody may join the room",

@@ -89,6 +89,11 @@ class OnScreen:
             finally:
                 os._exit(127)
 
+    @property
+    def terminal(self) -> int:
+        """The descriptor of its other end."""
+        return self._fd
+
     # ---- what a person does
 
     def press(self, keys: str | bytes) -> None:

@@ -353,7 +353,7 @@ def test_who_is_banned_leaves_at_once(make_lasting: Make, people: People) -> Non
     found = pushes_up_to(bob, lambda push: isinstance(push, RoomRefused))
     assert isinstance(found[-2], ChatBroadcast)
     assert read_event(found[-2]) == RoleChanged(bob.user_id, RoomRole.BANNED)
-    assert found[-1] == RoomRefused(room, Status.ERR_UNAUTHORIZED, "you were banned from the room")
+    assert found[-1] == RoomRefused(room, Status.ERR_UNAUTHORIZED, "you were put out of the room")
     for refused in (bob.join, bob.history, bob.board):
         with pytest.raises(Unauthorized):
             refused(room)

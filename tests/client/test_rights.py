@@ -123,7 +123,7 @@ def changed(room: int, seq: int, text: str) -> ChatBroadcast:
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("access 2", "the room was closed"), (f"role {USER_ID} 5", "you were banned from the room")],
+    [("access 2", "the room was closed"), (f"role {USER_ID} 5", "you were put out of the room")],
 )
 def test_who_is_put_out_of_a_room_does_not_join_it_again(text: str, why: str) -> None:
     link = Link()
@@ -164,7 +164,7 @@ def test_who_is_put_out_while_catching_up_is_given_all_that_was_before() -> None
     assert link.receive(said(out)) == []
     # An earlier ban, which had ended, is one of the past.
     missed = [changed(2, 1, f"role {USER_ID} 5"), message(2, 2)]
-    refused = RoomRefused(2, Status.ERR_UNAUTHORIZED, "you were banned from the room")
+    refused = RoomRefused(2, Status.ERR_UNAUTHORIZED, "you were put out of the room")
     assert link.receive(answer(history, 2, EPOCH, 1, missed)) == [*missed, out, refused]
     assert link.own() == []
     link.reconnect()

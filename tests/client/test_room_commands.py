@@ -64,7 +64,7 @@ def _event(kind: int, text: str) -> ChatBroadcast:
          {"what": "topic_changed", "topic": ""}),
         (EventKind.ROOM_CHANGED, "access 1", "ann: the room is joined by invitation only",
          {"what": "access_changed", "access": "invited"}),
-        (EventKind.ROOM_CHANGED, "role 2 5", "ann: bob is banned",
+        (EventKind.ROOM_CHANGED, "role 2 5", "ann: bob was put out",
          {"what": "role_changed", "user_id": 2, "role": "banned"}),
         (EventKind.ROOM_CHANGED, "role 1 3", "ann opened the room",
          {"what": "role_changed", "user_id": 1, "role": "owner"}),
@@ -296,7 +296,7 @@ def test_a_script_about_rooms_and_boards(shared: RunningServer, alice: Client) -
             ("/pay bob 2 for lunch", "* alice paid bob 2.00: for lunch\n"),
             ("/rooms", "Silver, 1 member"),
             ("/mute bob 60", "* alice: bob is muted\n"),
-            ("/kick bob", "* alice: bob is banned\n"),
+            ("/kick bob", "* alice: bob was put out\n"),
             ("/pardon bob", "* alice: bob has no role any more\n"),
             ("/access private", "* alice: the room is joined by invitation only\n"),
             ("/invite bob", "* alice: bob is a member\n"),
@@ -344,8 +344,8 @@ def test_a_person_who_was_banned_is_told(shared: RunningServer, alice: Client) -
         chat.expect("joined room ")
         bob = alice.lookup("bob").user_id
         alice.ban(room, bob)
-        chat.expect("* alice: bob is banned\n")
-        chat.expect(f"room {room} is not joined any more: you were banned from the room\n")
+        chat.expect("* alice: bob was put out\n")
+        chat.expect(f"room {room} is not joined any more: you were put out of the room\n")
         chat.say("/join lead")
         chat.expect("the server refused this: you are banned from the room\n")
         chat.close_input()
