@@ -217,7 +217,7 @@ class Resources:
             log.info(
                 "identity_made",
                 fingerprint=fingerprint(key.identity),
-                path=str(self.data.path / SERVER_KEY),
+                path=str(self.data.given / SERVER_KEY),
             )
         return key
 
