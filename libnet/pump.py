@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from libnet import kernel
+from libnet.sockets import limit_buffers
 from libnet.transport import FrameProtocol
 
 TURN_MAX: Final = 256  # sockets that are looked at in one turn of the loop, before all else in it
@@ -59,6 +60,10 @@ class Pipe:
     def set_write_buffer_limits(self, high: int, low: int) -> None:
         """Bytes that wait: over `high` of them the protocol is told to pause, until `low`."""
         self._high, self._low = high, low
+
+    def limit_buffers(self, size: int) -> None:
+        """Bytes that the kernel keeps at most of what arrives, and of what is sent."""
+        limit_buffers(self._sock, size)
 
     def get_write_buffer_size(self) -> int:
         """Bytes that the kernel has not taken yet."""

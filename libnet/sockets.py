@@ -181,6 +181,15 @@ def probe_port(host: str, port: int) -> None:
     _bound(host, port, share=False).close()
 
 
+def limit_buffers(sock: socket.socket, size: int) -> None:
+    """Bytes that the kernel keeps at most of what arrives at a socket, and of what it sends. Where
+    nothing is said it keeps megabytes for a peer that does not read. The kernel doubles the value,
+    for its own needs (socket(7)), and bounds it by net.core.rmem_max and wmem_max. Not for a
+    listener: the window of what it accepts could never grow beyond it."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+
 def tune(sock: socket.socket, user_timeout_ms: int) -> None:
     """Send without delay, and give the connection up when sent bytes stay unacknowledged so long.
 

@@ -17,12 +17,13 @@ cdef class FrameProtocol:
     cdef readonly list out
     cdef public uint64_t now
     cdef public object phase
-    cdef public Py_ssize_t pending
+    cdef public Py_ssize_t pending, parked_bytes
     cdef readonly uint64_t arrived
     cdef readonly Py_ssize_t owed_before
     cdef list _owed
     cdef int _reasons
     cdef bint _peer_ended
+    cdef double _flush_s
     cdef bint _stopped
     cdef public bint closing
     cdef public bint choked

@@ -53,9 +53,11 @@ TOO_FAST: Final = 8  # the peer sends more than its share
 
 
 class Transport(Protocol):
-    """What is asked of a transport: these methods of asyncio.Transport."""
+    """What is asked of a transport: these methods of asyncio.Transport, and `limit_buffers` of the
+    pump's."""
 
     def set_write_buffer_limits(self, high: int, low: int) -> None: ...
+    def limit_buffers(self, size: int) -> None: ...
     def get_write_buffer_size(self) -> int: ...
     def is_closing(self) -> bool: ...
     def is_reading(self) -> bool: ...
@@ -81,11 +83,13 @@ class FrameProtocol:
         self.now = 0  # wall clock of this turn, microseconds since the Unix epoch: one look for all
         self.phase = Phase.OPEN
         self.pending = 0  # answers that come later
+        self.parked_bytes = 0  # of these, those that are there and wait for something
         self.arrived = 0  # when what was read last arrived, as `now`
         self.owed_before = 0  # answers to what was read before that, and has no answer yet
         self._owed: Final[list[tuple[int, int]]] = []  # these by read: answers, arrival; few
         self._reasons = 0  # not to read
         self._peer_ended = False  # the peer has sent its last byte
+        self._flush_s = FLUSH_S
         # What follows from the phase and the reasons; set with them, in `_update`.
         self._stopped = False  # no frame is handled now
         self.closing = False  # half-closed, aborted or gone: nothing can be sent
@@ -225,6 +229,14 @@ class FrameProtocol:
         self.wrapper, self.decoder = wrapper, decoder
         self._again()  # a turn has its decoder in hand
 
+    def limit_waiting(self, high: int, low: int, buffers: int) -> None:
+        """How much may wait for the peer: output here, and in each of the kernel's two buffers.
+        Bytes."""
+        transport = self.transport
+        if transport is not None and not self.closing:
+            transport.set_write_buffer_limits(high, low)
+            transport.limit_buffers(buffers)
+
     def pause_writing(self) -> None:
         self.pause(OUTPUT_FULL)
 
@@ -297,11 +309,13 @@ class FrameProtocol:
         if self.phase == Phase.OPEN:
             self._update(Phase.FINISHING, self._reasons)
 
-    def finish(self) -> None:
+    def finish(self, flush_s: float = FLUSH_S) -> None:
         """Send what waits, half-close, and discard what still arrives for a moment, so that the
-        last answer is not lost to a reset. Where answers are owed: once they are sent."""
+        last answer is not lost to a reset. Where answers are owed: once they are sent. flush_s:
+        how long a slow reader may take for what is left."""
         if self.closing:
             return
+        self._flush_s = min(self._flush_s, flush_s)
         if self.pending:
             self._update(Phase.FINISHING, self._reasons)  # what comes now waits in the kernel
             return
@@ -315,7 +329,7 @@ class FrameProtocol:
             transport.close()
             return
         transport.write_eof()
-        self.loop.call_later(LINGER_S, self._lingered, self.loop.time() + FLUSH_S)
+        self.loop.call_later(LINGER_S, self._lingered, self.loop.time() + self._flush_s)
 
     def _lingered(self, deadline: float) -> None:
         """Abort, but leave a slow reader some time for the output that it still is to get."""

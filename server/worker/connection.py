@@ -9,7 +9,14 @@ import ipaddress
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from libnet.transport import ANSWER_FIRST, TOO_FAST, FrameProtocol
+from libnet.transport import (
+    ANSWER_FIRST,
+    HIGH_MARK,
+    LINGER_S,
+    LOW_MARK,
+    TOO_FAST,
+    FrameProtocol,
+)
 from libproto import wire
 from libproto.codec import REQUEST, error_frame
 from libproto.errors import PeerError, Status
@@ -24,7 +31,7 @@ from server.core.session import Session
 from server.region import machine
 from server.worker.fatal import FATAL, die
 from server.worker.overload import Share
-from server.worker.rates import PATIENCE_S, Pace
+from server.worker.rates import PATIENCE_S, REFUSED_S, TIMER_S, Pace
 from server.worker.refusal import Refused, history_unreadable
 from server.worker.requests import Request, Table
 from server.worker.services import Services
@@ -32,6 +39,10 @@ from server.worker.services import Services
 MAX_BODY_LEN: Final = 65536  # bytes
 ANSWER_LEN: Final = MAX_BODY_LEN - SEAL_LEN
 """Bytes of the longest answer: it may have to be sealed."""
+OUTSIDE_HIGH: Final = 16 * 1024  # bytes of output that wait for a peer that is not logged in
+OUTSIDE_BUFFERS: Final = 8 * 1024
+"""Bytes, twice of which the kernel keeps in each direction for one that is not logged in."""
+BUFFERS: Final = 128 * 1024  # the same for one that is
 FAILED_LOGINS_MAX: Final = 3
 BAD_CHECKSUMS_MAX: Final = 3
 RETRY_ASK_MS: Final = 100
@@ -96,6 +107,7 @@ class Connection(FrameProtocol):
     # ---- FrameProtocol
 
     def opened(self) -> None:
+        self.limit_waiting(OUTSIDE_HIGH, OUTSIDE_HIGH // 4, OUTSIDE_BUFFERS)
         refusal = self._connections.add(self)
         if refusal:
             self._turn_away(refusal)
@@ -129,6 +141,7 @@ class Connection(FrameProtocol):
     def handle(self, frame: Decoder) -> bytes | None:
         # No error overtakes an answer that is parked: it goes through `when_durable` as well.
         opcode, req_id, flags = frame.opcode, frame.req_id, frame.flags
+        refused = self._guard() if self._guarded else None
         if frame.fault or flags & ~_FLAGGED or frame.status or not req_id:
             return self._when_durable(0, self._bad_frame(opcode, req_id, flags, frame.fault))
         request = self._allowed[opcode] if opcode < len(self._allowed) else None
@@ -140,8 +153,8 @@ class Connection(FrameProtocol):
         if share.part > 0.0 and share.takes():
             return self._shed(opcode, req_id, share)
         try:
-            if self._guarded:
-                self._guard()
+            if refused is not None:
+                raise refused
             answer = request.serve(self, frame)
             self._active = True
             return answer
@@ -276,22 +289,24 @@ class Connection(FrameProtocol):
         self._active = True
         return self._refuse(opcode, req_id, verdict(self.state, opcode), _STATE_DETAIL[self.state])
 
-    def _guard(self) -> None:
-        """What stands in the way of requests that are otherwise in order."""
-        counters = self.services.counters
+    def _guard(self) -> Refused | None:
+        """What stands in the way of a request that is otherwise in order. Of any frame: what its
+        peer sends too fast is read no faster than it may."""
         if self._connections.draining:
-            counters.count("shed")
-            raise Refused(Status.ERR_SERVER_BUSY, "the server is stopping", RETRY_SHUTDOWN_MS)
+            self.services.counters.count("shed")
+            return Refused(Status.ERR_SERVER_BUSY, "the server is stopping", RETRY_SHUTDOWN_MS)
         wait_us = self.services.rates.request(
             self._pace, self.session.user if self.session is not None else 0, self.peer
         )
         if wait_us:
             self.pause(TOO_FAST)
-            seconds = min(abs(wait_us) / 1e6, PATIENCE_S)
+            least = REFUSED_S if wait_us < 0 else TIMER_S  # timers are as much too early
+            seconds = min(abs(wait_us) / 1e6, PATIENCE_S) + least
             self.services.loop.call_later(seconds, self.resume, TOO_FAST)
-        if wait_us < 0:
-            wait_ms = -wait_us // 1000 + 1
-            raise Refused(Status.ERR_SERVER_BUSY, "rate limit", wait_ms, bad_input=True)
+        if wait_us >= 0:
+            return None
+        wait_ms = -wait_us // 1000 + 1
+        return Refused(Status.ERR_SERVER_BUSY, "rate limit", wait_ms, bad_input=True)
 
     def _refuse(
         self, opcode: int, req_id: int, status: int, detail: str, retry_after_ms: int = 0
@@ -433,6 +448,7 @@ class Connection(FrameProtocol):
         services = self.services
         self.session = session
         self.enter(State.AUTHENTICATED)
+        self.limit_waiting(HIGH_MARK, LOW_MARK, BUFFERS)
         services.subscriptions.add(self, session, bool(self.capabilities & Capability.PAYMENTS))
         self._connections.is_inside(self)
         services.counters.count("sessions")
@@ -447,6 +463,7 @@ class Connection(FrameProtocol):
         self.session = None
         self.enter(State.CONNECTED)
         self.greeting = None
+        self.limit_waiting(OUTSIDE_HIGH, OUTSIDE_HIGH // 4, OUTSIDE_BUFFERS)
         self._outside_since = services.loop.time()
         self._connections.is_outside(self)
         services.log.debug("session_ended", session=session.id, user=session.user)
@@ -480,5 +497,5 @@ class Connection(FrameProtocol):
         ):
             return False
         first = not self.closing
-        self.finish()
+        self.finish(LINGER_S)
         return first

@@ -5,7 +5,7 @@ from libnet.transport cimport FrameProtocol
 from server.region cimport machine
 from server.region.machine cimport Words
 
-cdef Py_ssize_t _PENDING_MAX
+cdef Py_ssize_t _PENDING_MAX, _HIGH_MARK
 
 
 cdef class Durable:

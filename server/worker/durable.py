@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from libnet.transport import ANSWER_FIRST, FrameProtocol
+from libnet.transport import ANSWER_FIRST, HIGH_MARK, FrameProtocol
 from libnet.wakeup import Wakeup
 from server.region import machine
 from server.region.region import Region
@@ -23,6 +23,7 @@ PENDING_MAX: Final = 1024  # parked answers of a connection: with more no furthe
 POLL_S: Final = 0.01  # while something waits: a wake-up that was missed costs this much
 
 _PENDING_MAX = PENDING_MAX
+_HIGH_MARK = HIGH_MARK
 
 Action = Callable[[], bytes | None]
 """Called when it is durable; makes the answer, if there is one."""
@@ -94,7 +95,8 @@ class Durable:
 
     def _park_answer(self, connection: FrameProtocol, txn: int, event: int, answer: bytes) -> None:
         connection.pending += 1
-        if connection.pending >= _PENDING_MAX:
+        connection.parked_bytes += len(answer)
+        if connection.pending >= _PENDING_MAX or connection.parked_bytes > _HIGH_MARK:
             connection.pause(ANSWER_FIRST)
         if not self._parked:
             self._begin(txn, event)
@@ -188,7 +190,12 @@ class Durable:
             if connection is not None:
                 connection.pending -= 1
                 touched[connection] = None
-            answer = what if type(what) is bytes else what()  # type: ignore[operator] # not bytes
+            if type(what) is bytes:
+                answer: bytes | None = what
+                if connection is not None:
+                    connection.parked_bytes -= len(what)
+            else:
+                answer = what()  # type: ignore[operator] # not bytes
             if answer and connection is not None:
                 connection.push(answer)
         if not parked and not self._pushes_wait:

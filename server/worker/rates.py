@@ -22,6 +22,9 @@ from server.worker.counters import Counters
 from server.worker.refusal import Refused
 
 PATIENCE_S: Final = 1.0
+REFUSED_S: Final = 0.05
+"""How much longer than it waits for the next a connection is not read after a refusal."""
+TIMER_S: Final = 0.001  # timers of the event loop have this grain
 BURST_S: Final = 1  # so much of a rate may be used at once, after a rest
 CHAT_BURST_S: Final = 5
 _US: Final = 1_000_000

@@ -318,3 +318,21 @@ def test_many_connections_are_served_in_one_turn(runner: asyncio.Runner) -> None
 
     with runner:
         runner.run(run())
+
+
+def test_how_long_a_slow_reader_may_take_for_what_is_left(runner: asyncio.Runner) -> None:
+    """Of two that read nothing, the one that is given less time is closed first."""
+
+    async def run() -> None:
+        async with connected() as (patient, one), connected() as (impatient, other):
+            for peer, sock in ((patient, one), (impatient, other)):
+                peer.answer_len = BIG
+                sock.send(frames(range(1, 301)))
+            await until(lambda: patient.unsent > 0 and impatient.unsent > 0)
+            patient.finish()
+            impatient.finish(0.0)
+            await impatient.gone.wait()
+            assert patient.phase == Phase.CLOSING
+
+    with runner:
+        runner.run(run())
