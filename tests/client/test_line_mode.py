@@ -23,8 +23,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield made
 
 
-def _plain(server: RunningServer, **options: int) -> OnScreen:
-    return OnScreen(server.port, "--plain", "--user", "alice", "--room", "7", **options)
+def _plain(server: RunningServer, columns: int = 100) -> OnScreen:
+    arguments = ("--plain", "--user", "alice", "--room", "7")
+    return OnScreen(server.port, *arguments, columns=columns)
 
 
 class Watched:
