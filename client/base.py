@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, NoReturn, SupportsIndex
 
 from client.core import arguments
@@ -15,6 +16,7 @@ from client.core.numbers import NUMBERED, REQ_ID_MAX, Numbers, Unanswered
 from client.core.pushes import Push
 from client.core.resume import ResumingCore
 from client.core.retry import Attempts, RetryPolicy
+from client.core.security import AUTO, OFF, REQUIRE, Security, is_loopback, read_encrypt, read_pin
 from client.core.session import CLIENT_NAME
 from client.core.turns import Turns
 from client.errors import (
@@ -27,6 +29,7 @@ from client.errors import (
     WrongPlace,
     name_req_id,
 )
+from client.known import KnownServer
 from libproto.messages import BY_OPCODE, OUTCOME_WINDOW, USERS, Opcode, State
 
 TIMEOUT_S: Final = 10.0
@@ -84,6 +87,10 @@ class ClientBase:
         reconnect: bool | None = None,
         on_reconnect: Callable[[ClientError | None], object] | None = None,
         pushes_max_bytes: int = LIMIT,
+        encrypt: str | None = None,
+        pin: str | None = None,
+        known_servers: str | os.PathLike[str] | None = None,
+        compress: bool | None = None,
     ) -> None:
         """Say where the server is; `connect` goes there. BadArgument if a value is not valid; of a
         URL, BadUrl.
@@ -109,6 +116,15 @@ class ClientBase:
         pushes_max_bytes: of memory, about, for pushes that wait for the program (or for on_push);
         what does not fit is dropped, and named by a RoomGap or a PaymentGap in its place.
 
+        encrypt: "require", "off", or "auto" (by default): require it unless the host is this
+        machine, by its loopback address or as localhost, and no pin is given. Where it is required,
+        nothing but the username is sent without it. pin: the fingerprint of the server, as
+        `tradechat-admin identity` shows it; the client goes to no other. Without it the client goes
+        to a server that was never seen, and from the first login on to none with another identity:
+        known_servers is the file that has them, by default `known-servers` in the user's state
+        directory. compress: have long answers and requests compressed; not by default, since the
+        length of what is encrypted tells more then.
+
         client_id: what the server knows this client's numbered requests by (what moves money or
         says something), so that each is executed once. None draws one at the first login, which is
         right unless requests are to be repeated by a later run of the program. Such a program
@@ -123,6 +139,9 @@ class ClientBase:
             "payments": False,
             "client_name": CLIENT_NAME,
             "reconnect": False,
+            "encrypt": AUTO,
+            "pin": None,
+            "compress": False,
             **address.settings,
         }
         given = {
@@ -130,6 +149,9 @@ class ClientBase:
             "payments": payments,
             "client_name": client_name,
             "reconnect": reconnect,
+            "encrypt": encrypt,
+            "pin": pin,
+            "compress": compress,
         }
         settings |= {name: value for name, value in given.items() if value is not None}
         if retry is not None and not isinstance(retry, RetryPolicy):
@@ -161,6 +183,7 @@ class ClientBase:
             policy=retry,
             payments_after=after,
         )
+        self._core.security = self._security(settings, known_servers)
         self._turns = Turns(
             "connect, register and login of a client come one at a time, and one is under way in "
             "another thread or task"
@@ -169,6 +192,27 @@ class ClientBase:
         # A client_id that was drawn is this process's from its first connection on; one that was
         # given, at once.
         self._pid = os.getpid() if client_id else 0
+
+    def _security(
+        self, settings: dict[str, Any], known_servers: str | os.PathLike[str] | None
+    ) -> Security:
+        encrypt = read_encrypt("encrypt", settings["encrypt"])
+        pin = None if settings["pin"] is None else read_pin("pin", settings["pin"])
+        if pin is not None and encrypt == OFF:
+            raise BadArgument("pin", pin, "nothing where encrypt is off")
+        encrypts = encrypt == REQUIRE or (
+            encrypt == AUTO and (pin is not None or not is_loopback(self.host))
+        )
+        if known_servers is not None and not isinstance(known_servers, str | os.PathLike):
+            raise BadArgument("known_servers", known_servers, "the path of a file")
+        path = None if known_servers is None else Path(known_servers)
+        return Security(
+            encrypts=encrypts,
+            pin=pin,
+            known=KnownServer(self.host, self.port, path) if encrypts and pin is None else None,
+            compresses=arguments.flag("compress", settings["compress"]),
+            where=str(Address(self.host, self.port)).partition("//")[2],
+        )
 
     def __repr__(self) -> str:
         state = "connected" if self.connected else "connecting" if self.reconnecting else "closed"
@@ -351,6 +395,23 @@ class ClientBase:
     def server_name(self) -> str:
         """What the server calls itself; empty before the first register or login."""
         return self._core.server_name
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether this client goes over encrypted connections only."""
+        return self._core.security.encrypts
+
+    @property
+    def server_fingerprint(self) -> str:
+        """The fingerprint of the server's identity; empty before the first register or login, and
+        without encryption."""
+        return self._core.security.fingerprint
+
+    @property
+    def server_is_new(self) -> bool:
+        """Whether that server was never seen before, so that somebody may compare its fingerprint
+        with the one that `tradechat-admin identity` shows there."""
+        return self._core.security.is_new
 
     @property
     def heartbeat_s(self) -> int:

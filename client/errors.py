@@ -23,6 +23,9 @@
     ├── ConnectionLost (ConnectionError)
     │   ├── Superseded                  the same user and client_id logged in elsewhere
     │   └── ReloginFailed               the server does not take the login any more
+    ├── NotEncrypted                    encryption is required, and was not granted
+    ├── IdentityChanged                 the server shows another identity than the one it had
+    ├── KnownServersUnusable            the file of servers that were seen cannot be used
     └── ProtocolViolation               not the protocol, or not the server that knows this user
 
 Three kinds are told apart. The server refused the request (`RequestFailed`): it is answered, and
@@ -214,6 +217,37 @@ class Superseded(ConnectionLost):
 class ReloginFailed(ConnectionLost):
     """The connection is there again, but the server does not take the login that it took before:
     the user is not known any more, or was registered anew."""
+
+
+class NotEncrypted(ClientError):
+    """The client requires encryption, and the server does not grant it: it cannot, or somebody in
+    between has taken the wish for it out. Nothing but the username was sent."""
+
+
+class IdentityChanged(ClientError):
+    """The server shows another identity than the one it had, or than the pin that the program gave.
+    Somebody may stand in between. `expected` and `found` are fingerprints, `place` says where the
+    expected one is kept. Nothing but the username was sent."""
+
+    def __init__(self, where: str, expected: str, found: str, place: str) -> None:
+        super().__init__(where, expected, found, place)
+        self.where = where
+        self.expected = expected
+        self.found = found
+        self.place = place
+
+    def __str__(self) -> str:
+        return (
+            f"THE IDENTITY OF THE SERVER {self.where} IS NOT THE ONE IT WAS: it shows "
+            f"{self.found}, and {self.place} says {self.expected}. Somebody may be reading and "
+            "changing what you send, or the server's key was made anew. Ask who runs it for its "
+            "fingerprint (tradechat-admin identity), by another way"
+        )
+
+
+class KnownServersUnusable(ClientError):
+    """The file that tells which server is which cannot be read or written, so a server that was
+    never seen cannot be told from one that was."""
 
 
 class ProtocolViolation(ClientError):

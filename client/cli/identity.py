@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from client import known
 from client.core.numbers import REQ_ID_MAX
 
 POOL = 8
@@ -75,10 +76,8 @@ def _read(path: Path) -> tuple[int, int] | None:
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:
-    """Where programs of this user keep what is to outlive them (XDG Base Directory)."""
-    given = environ.get("XDG_STATE_HOME", "")
-    home = Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state"
-    return home / "tradechat" / "clients"
+    """Where the client_ids are."""
+    return known.state_directory(environ) / "clients"
 
 
 def _name(host: str, port: int, user: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from client.chat.settings import CONNECTION, SettingError, config_file, read_file
+from client.cli import trust
 from client.cli.command import typed
 from client.cli.commands import COMMANDS
 from client.cli.room_commands import GROUPS
@@ -29,6 +30,7 @@ EXIT_REFUSED = 1
 EXIT_UNKNOWN = 3
 EXIT_UNREACHABLE = 4
 EXIT_OUTPUT = 5
+EXIT_IDENTITY = 6
 
 TIMEOUT_S = 10.0
 HOST_VARIABLE = "TRADECHAT_HOST"
@@ -56,6 +58,7 @@ exit codes: {EXIT_OK} done; {EXIT_REFUSED} the server refused it, or a line of a
 {EXIT_USAGE} usage; {EXIT_UNKNOWN} it is not known whether it was carried out: look before you
 repeat it, or repeat it with the same --key; {EXIT_UNREACHABLE} no connection or no answer, and
 nothing was carried out; {EXIT_OUTPUT} carried out, but the output could not be written;
+{EXIT_IDENTITY} not the server that was seen or pinned before, or one that does not encrypt;
 {EXIT_INTERRUPTED} Ctrl-C; {EXIT_PIPE} nobody reads the output any more.
 With --json an error is one JSON object on standard error, with its exit_code, and status,
 retry_after_ms and req_id where it has them.
@@ -114,6 +117,7 @@ def _add_options(parser: argparse.ArgumentParser, *, again: bool) -> None:
         type=timeout,
         metavar="S",
     )
+    trust.add_flags(add)
     add(
         "--give-up-after",
         "seconds without a connection after which a chat or `listen` ends (0: never)",
@@ -218,7 +222,8 @@ def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) ->
         options.host, options.port = address.host, address.port
         options.user = options.user or address.username
     options.user = from_environment("user", USER_VARIABLE, read_user, None)
-    settings = address.settings if address is not None else {}
+    settings = dict(address.settings) if address is not None else {}
+    options.trust = trust.arguments_of(options, settings)
     if options.timeout is None:
         options.timeout = settings.get("timeout_s", TIMEOUT_S)
     known = address is not None and options.user == address.username

@@ -18,6 +18,7 @@ from client.cli.command import KEYED_REQ_ID, Command
 from client.cli.commands import BY_NAME
 from client.cli.identity import Identity, Key, identity, kept_file, state_directory
 from client.cli.options import (
+    EXIT_IDENTITY,
     EXIT_OK,
     EXIT_OUTPUT,
     EXIT_REFUSED,
@@ -29,12 +30,16 @@ from client.cli.options import (
     read_password,
 )
 from client.cli.outage import BlockingOutage
+from client.cli.trust import Introduction
 from client.errors import (
     BadPacket,
     CallTimeout,
     ClientError,
     ClientIdTaken,
     ConnectionLost,
+    IdentityChanged,
+    KnownServersUnusable,
+    NotEncrypted,
     ProtocolViolation,
     RequestFailed,
     Unauthorized,
@@ -148,15 +153,26 @@ def _run_as(
     lasting: dict[str, Any] = (
         {"reconnect": True, "on_reconnect": outage.tell} if command.lasts else {}
     )
-    client = Client(options.host, options.port, timeout_s=options.timeout, **lasting, **numbering)
+    client = Client(
+        options.host,
+        options.port,
+        timeout_s=options.timeout,
+        **options.trust,
+        **lasting,
+        **numbering,
+    )
     outage.client = client
+    introduction = Introduction(client, options, screen)
     with outage, client:
-        if options.register:
-            with hint(Unauthorized, REGISTER_HINT):
-                options.user_id = client.register(options.user, password)
-        if command.logs_in:
-            with hint(Unauthorized, LOGIN_HINT):
-                client.login(options.user, password)
+        try:
+            if options.register:
+                with hint(Unauthorized, REGISTER_HINT):
+                    options.user_id = client.register(options.user, password)
+            if command.logs_in:
+                with hint(Unauthorized, LOGIN_HINT):
+                    client.login(options.user, password)
+        finally:
+            introduction.say()
         try:
             command.run(client, options, screen)
         except ConnectionLost as error:
@@ -201,19 +217,24 @@ async def _chat_as(
         payments_after=payments.seq,
         reconnect=True,
         on_reconnect=outage.tell,
+        **options.trust,
         **numbering,
     )
     outage.client = client
+    introduction = Introduction(client, options, screen)
     history = typed if settings["input_history"] else None
     start = Start(
         options.join, options.plain, options.stop_on_error, history, Memory(kept), payments
     )
     async with client:
-        if options.register:
-            with hint(Unauthorized, REGISTER_HINT):
-                await client.register(options.user, password)
-        with hint(Unauthorized, LOGIN_HINT):
-            await client.login(options.user, password)
+        try:
+            if options.register:
+                with hint(Unauthorized, REGISTER_HINT):
+                    await client.register(options.user, password)
+            with hint(Unauthorized, LOGIN_HINT):
+                await client.login(options.user, password)
+        finally:
+            introduction.say()
         return await converse(client, screen, start, outage, InboxPosition(inbox), settings)
 
 
@@ -226,6 +247,8 @@ def exit_code(error: ClientError) -> int:
     """The exit code for what ended a command."""
     if is_unknown(error):
         return EXIT_UNKNOWN
+    if isinstance(error, IdentityChanged | NotEncrypted | KnownServersUnusable):
+        return EXIT_IDENTITY
     if isinstance(error, CallTimeout | ConnectionLost | ProtocolViolation):
         return EXIT_UNREACHABLE
     return EXIT_REFUSED

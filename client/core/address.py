@@ -4,7 +4,7 @@
 
 An IPv6 address stands in brackets. What would else be taken for a part of the URL is written as
 %XX, in UTF-8: `%40` is an @. The options are arguments of the client: `timeout_s`, `reconnect`,
-`payments` and `client_name`.
+`payments`, `client_name`, `encrypt`, `pin` and `compress`.
 
 No error says anything of what the URL holds: it may be a password, wherever it was put.
 """
@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from client.core import arguments
+from client.core.security import CHOICES, read_encrypt, read_pin
 from client.errors import BadArgument, BadUrl
 
 SCHEME: Final = "tradechat"
@@ -174,9 +175,20 @@ def _client_name(text: str) -> str:
     return arguments.name("client_name", text)
 
 
+def _encrypt(text: str) -> str:
+    return read_encrypt("encrypt", text)
+
+
+def _pin(text: str) -> str:
+    return read_pin("pin", text)
+
+
 _SETTINGS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "timeout_s": ("a number of seconds", _seconds),
     "reconnect": (f"one of {', '.join(_FLAGS)}", _FLAGS.__getitem__),
     "payments": (f"one of {', '.join(_FLAGS)}", _FLAGS.__getitem__),
+    "encrypt": (f"one of {', '.join(CHOICES)}", _encrypt),
+    "pin": ("a fingerprint", _pin),
+    "compress": (f"one of {', '.join(_FLAGS)}", _FLAGS.__getitem__),
     "client_name": (f"text of at most {arguments.NAME_LEN_MAX} bytes", _client_name),
 }

@@ -7,18 +7,23 @@ import secrets
 from typing import Any, NamedTuple
 
 from client.core.calls import Call
-from client.errors import ProtocolViolation
+from client.core.security import OPEN, Security
+from client.errors import NotEncrypted, ProtocolViolation
 from libproto import scram
 from libproto.codec import REQUEST, RESPONSE
 from libproto.messages import (
+    IDENTITY_LEN,
     MIN_ITERATIONS,
     NONCE_LEN,
+    PUBLIC_KEY_LEN,
     SALT_LEN,
+    Capability,
     HelloResponse,
     LoginResponse,
     Opcode,
 )
 
+_LENGTH = 2  # bytes before those of a field of bytes
 MAX_ITERATIONS = 10_000_000
 """Of PBKDF2. A computation that cannot be stopped must not be as long as a server likes."""
 
@@ -29,11 +34,23 @@ class Greeting(NamedTuple):
     username: str
     answer: HelloResponse
     hello_bodies: bytes
+    keys: Any = None
+    """The `libproto.sealing.Keys` of the connection; None: it is not encrypted."""
 
 
-def hello(username: str, client_name: str, capabilities: int) -> Call[Greeting]:
-    """The HELLO that comes before a REGISTER or a LOGIN of this user, with a fresh nonce."""
-    fields = (capabilities, client_name, username, secrets.token_bytes(32), b"")
+def hello(
+    username: str, client_name: str, capabilities: int, security: Security = OPEN
+) -> Call[Greeting]:
+    """The HELLO that comes before a REGISTER or a LOGIN of this user, with a fresh nonce, and a
+    fresh key where encryption is required. The result raises NotEncrypted and IdentityChanged."""
+    capabilities |= security.capabilities
+    pair = None
+    if security.encrypts:
+        from libproto.sealing import KeyPair  # it loads slowly, and not every client needs it
+
+        pair = KeyPair()
+    nonce = secrets.token_bytes(32)
+    fields = (capabilities, client_name, username, nonce, b"" if pair is None else pair.public)
 
     def result(answered: tuple[Any, ...]) -> Greeting:
         answer = HelloResponse._make(answered)
@@ -43,9 +60,42 @@ def hello(username: str, client_name: str, capabilities: int) -> Call[Greeting]:
             raise ProtocolViolation("HELLO answered a nonce or a salt of the wrong length")
         request_body = REQUEST[Opcode.HELLO].encode(*fields)
         response_body = RESPONSE[Opcode.HELLO].encode(*answer)
-        return Greeting(username, answer, request_body + response_body)
+        keys = None
+        if pair is not None:
+            _check_identity(answer, request_body, response_body, security)
+            keys = _agreed(pair, answer, nonce)
+        return Greeting(username, answer, request_body + response_body, keys)
 
     return Call(Opcode.HELLO, fields, result)
+
+
+def _check_identity(
+    answer: HelloResponse, request_body: bytes, response_body: bytes, security: Security
+) -> None:
+    from libproto.sealing import fingerprint, is_signed
+
+    if not answer.capabilities & Capability.ENCRYPTION:
+        raise NotEncrypted(
+            "the server did not grant encryption: it cannot, or somebody in between has taken the "
+            "wish for it out; encrypt='off' goes on without it, for everybody on the way to read"
+        )
+    if len(answer.public_key) != PUBLIC_KEY_LEN or len(answer.identity) != IDENTITY_LEN:
+        raise ProtocolViolation("HELLO answered a public key or an identity of the wrong length")
+    signed = response_body[: -len(answer.signature) - _LENGTH]
+    if not is_signed(answer.identity, request_body, signed, answer.signature):
+        raise ProtocolViolation(
+            "the signature of HELLO is not that of the identity in it: it was changed on its way"
+        )
+    security.check(fingerprint(answer.identity))
+
+
+def _agreed(pair: Any, answer: HelloResponse, nonce: bytes) -> Any:
+    from libproto.sealing import WeakKey
+
+    try:
+        return pair.agree(answer.public_key, nonce, answer.server_nonce)
+    except WeakKey as error:
+        raise ProtocolViolation(f"HELLO answered a key that is none: {error}") from error
 
 
 def register(greeting: Greeting, password: str) -> Call[int]:

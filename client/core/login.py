@@ -29,7 +29,7 @@ def register(core: ClientCore, username: str, password: str) -> Steps[int]:
     arguments.username(username)
     arguments.text("password", password, secret=True)
     _check(core)
-    greeting = yield auth.hello(username, core.client_name, core.capabilities)
+    greeting = yield core.hello(username)
     call = yield partial(auth.register, greeting, password)
     user_id: int = yield call
     return user_id
@@ -49,7 +49,7 @@ def login(
     _check(core)
     refusals = 0
     while True:
-        greeting = yield auth.hello(username, core.client_name, core.capabilities)
+        greeting = yield core.hello(username)
         keys = yield partial(auth.derive, greeting, password)
         try:
             session: LoginResponse = yield core.login(greeting, keys)

@@ -54,7 +54,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from client.core import auth, calls
+from client.core import calls
 from client.core.auth import Greeting, Keys
 from client.core.backoff import Backoff
 from client.core.calls import Call
@@ -82,6 +82,7 @@ from client.errors import (
 from libproto.codec import REQUEST
 from libproto.framing import Decoder, Frame
 from libproto.messages import JoinRoomResponse, LoginResponse, Opcode, State
+from libproto.wrapping import Wrapper
 
 ATTEMPT_S = 5.0
 """How long one attempt may take, from the first packet to the answer to LOGIN."""
@@ -142,8 +143,7 @@ class ResumingCore(CatchingUpCore):
         super().begin(decoder)
         self._has_link = True
         if not self.steady:
-            call = auth.hello(self.username, self.client_name, self.capabilities)
-            self._ask(call, self._greeted)
+            self._ask(self.hello(self.username), self._greeted)
 
     def lose(self, reason: ClientError) -> list[int]:
         if self.loss is not None or not self._has_link:
@@ -166,6 +166,7 @@ class ResumingCore(CatchingUpCore):
         self._succeeded_before = self.steady
         self._has_link = self.steady = self.moving = self._holding = False
         self.state = State.CONNECTED
+        self.wrapper, self.spent = None, False
         self.again_after_s = None
         self._abandoned.clear()
         self._stop_catching_up()
@@ -204,15 +205,18 @@ class ResumingCore(CatchingUpCore):
         """Whether what is not answered may be sent again on another connection."""
         return all(map(self._may_repeat, self._pending.values()))
 
-    def move(self, decoder: Decoder, greeting: Greeting) -> None:
+    def move(
+        self, decoder: Decoder, greeting: Greeting, wrapper: Wrapper | None, spent: bool
+    ) -> None:
         """Go on over a connection on which HELLO was answered, for this user; its frames come from
-        `decoder`. To be called if `may_move` and `may_leave`."""
+        `decoder`, and go through `wrapper`. To be called if `may_move` and `may_leave`."""
         logged_in = self.state == State.AUTHENTICATED
         self._interrupt()
         self._unsent = set(self._pending)
         super().begin(decoder)
         self._has_link = True
         self.state = State.GREETED
+        self.wrapper, self.spent = wrapper, spent
         self._welcomed(greeting.answer)
         self.steady, self.moving = not logged_in, logged_in
         if logged_in:
@@ -400,8 +404,9 @@ class ResumingCore(CatchingUpCore):
                 self.give_up_client_id(error)
             except ClientIdTaken as taken:
                 raise ReloginFailed(str(taken)) from taken
-            call = auth.hello(self.username, self.client_name, self.capabilities)
-            self._ask(call, self._greeted)
+            if self.spent:
+                raise ConnectionLost("a login with another client_id needs another connection")
+            self._ask(self.hello(self.username), self._greeted)
             return
         self._check(error)
         for req_id in self._unsent_numbered():

@@ -30,6 +30,7 @@ from client.core.calls import Call
 from client.core.credentials import Credentials
 from client.core.numbers import NUMBERED, Numbers
 from client.core.pushes import MAKERS, LogReplaced, OutcomesUnknown, Push
+from client.core.security import Security
 from client.errors import (
     AlreadyExists,
     ClientError,
@@ -49,6 +50,7 @@ from libproto.framing import Decoder, Fault, Frame
 from libproto.messages import (
     HEADER_LEN,
     OUTCOME_WINDOW,
+    SEAL_LEN,
     Capability,
     Flag,
     GoingAway,
@@ -58,6 +60,7 @@ from libproto.messages import (
     State,
 )
 from libproto.session import after
+from libproto.wrapping import Unwrapper, Wrapper
 
 CLIENT_NAME = f"tradechat/{__version__}"
 MAX_BODY_LEN = 65536
@@ -116,6 +119,12 @@ class ClientCore:
         self.credentials = Credentials()
         """As whom to log in, if a call does not say so."""
         self.client_name = client_name
+        self.security = Security()
+        """What it requires of a connection."""
+        self.wrapper: Wrapper | None = None
+        """What frames go through before they are sent, since HELLO was answered; None: nothing."""
+        self.spent = False
+        """The connection is encrypted: another HELLO needs another connection."""
         self.capabilities = int(Capability.PAYMENTS) if payments else 0
         self.state = State.CONNECTED
         self.loss: ClientError | None = ConnectionLost("not connected: call connect() first")
@@ -178,6 +187,22 @@ class ClientCore:
         self._silent_beats = 0
         self.heartbeat_s = 0
         self.max_body_len = decoder.max_body_len
+        self.wrapper, self.spent = None, False
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing is lost if the connection ends: nobody is logged in on it, and what comes
+        next needs another one anyway."""
+        return self.spent and self.state != State.AUTHENTICATED
+
+    def part(self) -> list[int]:
+        """Another connection takes the place of this one, on which nobody is logged in; `begin`
+        follows. Gives the req_ids of the calls that fail with it."""
+        failed = list(self._pending)
+        self._pending.clear()
+        self._abandoned.clear()
+        self._in_flight.clear()
+        return failed
 
     def lose(self, reason: ClientError) -> list[int]:
         """The connection was lost, or has to be given up. If `loss` is None after this, another
@@ -235,6 +260,10 @@ class ClientCore:
     def _sign_of_life(self, client_time: int) -> Call[Any]:
         return calls.heartbeat(client_time)
 
+    def hello(self, username: str) -> Call[Greeting]:
+        """The HELLO that comes before a REGISTER or a LOGIN."""
+        return auth.hello(username, self.client_name, self.capabilities, self.security)
+
     def login(self, greeting: Greeting, keys: Keys) -> Call[LoginResponse]:
         """The LOGIN of this client after a HELLO."""
         self.numbers.identify()
@@ -260,11 +289,19 @@ class ClientCore:
     # ---- requests
 
     def may_send(self, call: Call[Any], req_id: int | None) -> bool:
-        """Whether a request can be sent now and leaves those in flight among the last 64."""
+        """Whether a request can be sent now and leaves those in flight among the last 64. Behind a
+        HELLO that may agree on encryption nothing is, before its answer."""
+        if self.security.encrypts and not self.spent and self._greets:
+            return False
         if call.opcode not in NUMBERED or not (self.numbers.takes_part and self._in_flight):
             return True
         number = self.numbers.next if req_id is None else req_id
         return number - min(self._in_flight) < OUTCOME_WINDOW
+
+    @property
+    def _greets(self) -> bool:
+        """Whether a HELLO was sent and not answered."""
+        return any(request.call.opcode == Opcode.HELLO for request in self._pending.values())
 
     def request(
         self, call: Call[Any], req_id: int | None = None, possible_duplicate: bool = False
@@ -292,10 +329,11 @@ class ClientCore:
             frame = REQUEST[call.opcode].frame(number, flags, *call.fields)
         except wire.MisuseError as error:
             raise MisuseError(str(error)) from error
-        if len(frame) - HEADER_LEN > self.max_body_len:
+        most = self.max_body_len - (SEAL_LEN if self.spent else 0)
+        if len(frame) - HEADER_LEN > most:
             raise MisuseError(
                 f"{call.opcode.name}: a body of {len(frame) - HEADER_LEN} bytes, the server takes "
-                f"at most {self.max_body_len}"
+                f"at most {most}"
             )
         self._pending[number] = Request(call, possible_duplicate)
         if numbered:
@@ -445,6 +483,7 @@ class ClientCore:
     def _succeeded(self, call: Call[Any], result: Any) -> None:
         """What the answers of the session tell about it."""
         if call.opcode == Opcode.HELLO:
+            self._agree(result)
             self._welcomed(result.answer)
         elif call.opcode == Opcode.LOGIN:
             if self.log_id and result.log_id != self.log_id:
@@ -454,9 +493,27 @@ class ClientCore:
                 self.unanswered.clear()  # they were another user's
                 if self.user_id:
                     self.numbers.begin_anew()
+            self.security.confirm()
             self.username = call.fields[0]
             self.user_id, self.session_id = result.user_id, result.session_id
             self.resumed = bool(result.resumed)
+
+    def _agree(self, greeting: Greeting) -> None:
+        """What comes and goes from here on is as HELLO has agreed it."""
+        compresses = bool(greeting.answer.capabilities & Capability.COMPRESSION)
+        sealer = opener = None
+        if greeting.keys is not None:
+            from libproto.sealing import Opener, Sealer
+
+            sealer = Sealer(greeting.keys.client_to_server)
+            opener = Opener(greeting.keys.server_to_client)
+            self.spent = True
+        if isinstance(self._decoder, Unwrapper):
+            self._decoder.agree(opener, compresses)
+        elif compresses or opener is not None:
+            raise MisuseError("the frames of this client come from a decoder that opens nothing")
+        agreed = compresses or sealer is not None
+        self.wrapper = Wrapper(sealer, 0 if compresses else None) if agreed else None
 
     def _welcomed(self, answer: HelloResponse) -> None:
         """What HELLO was answered with."""

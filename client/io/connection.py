@@ -39,6 +39,7 @@ from libnet.dial import dial
 from libnet.errors import ConnectFailed
 from libproto.framing import Decoder, Frame
 from libproto.messages import Opcode, State
+from libproto.wrapping import Unwrapper
 
 CLOSED: Final = "the client was closed"
 _ORDERED: Final = NUMBERED | {Opcode.JOIN_ROOM, Opcode.LEAVE_ROOM, Opcode.LOGOUT}
@@ -120,6 +121,7 @@ class Connection:
         self._decided = asyncio.Event()  # a new connection is logged in, or lost
         self._dialing: asyncio.Timeout | None = None
         self._resumer: asyncio.Task[None] | None = None
+        self._remaking: asyncio.Task[None] | None = None  # another connection for another login
         self._parting: asyncio.Task[None] | None = None  # the server is still to close the last one
         self._began = False  # the core is in our hands
         self.over = False
@@ -152,7 +154,7 @@ class Connection:
         if self.over:  # closed in the very turn in which the connection came about
             sock.close()
             raise ConnectFailed(CLOSED)
-        self._watch(sock, Decoder(MAX_BODY_LEN))
+        self._watch(sock, Unwrapper(Decoder(MAX_BODY_LEN), None, False))
         self._began = True
         self._core.begin(self._decoder)
         self._send_own()
@@ -169,6 +171,9 @@ class Connection:
             waiter.settle(None, self._core.failure())
             return
         waiter.timer = self.loop.call_at(deadline, self._expire, waiter)
+        greets = waiter.call.opcode == Opcode.HELLO
+        if (greets and self._core.spent) or (self._link is None and self._core.rests):
+            self._make_anew()
         is_ordered = waiter.call.opcode in _ORDERED and not waiter.possible_duplicate
         (self._ordered if is_ordered else self._others).append(waiter)
         self._pump()
@@ -253,7 +258,10 @@ class Connection:
             raise
 
     def _handle(self, frame: Frame) -> None:
-        for event in self._core.take(frame):
+        events = self._core.take(frame)
+        if self._link is not None:
+            self._link.wrapper = self._core.wrapper
+        for event in events:
             if isinstance(event, Answered):
                 self._answer(event)
                 continue
@@ -268,16 +276,66 @@ class Connection:
             self._mover.note_change()
         if self._core.outbox and self._link is not None:
             self._send_own()
+        if self._core.rests and self._core.state == State.CONNECTED and self._core.at_rest:
+            self._rest(ConnectionLost(CLOSED))
 
     def _answer(self, answered: Answered) -> None:
         self._waiting.pop(answered.req_id).settle(answered.result, answered.error)
         if self._beat is None:
             self._time_beat()
-        if self._ordered:
+        if self._ordered or self._others:
             self._pump()
 
     def _ended(self, reason: str) -> None:
-        self._lose(ConnectionLost(reason))
+        if not self._core.rests or self._resuming:
+            self._lose(ConnectionLost(reason))
+        elif self._others or self._ordered:
+            self._make_anew()
+        else:
+            self._rest(ConnectionLost(reason))
+
+    # ---- another connection for another login
+
+    def _rest(self, reason: ClientError) -> None:
+        """Nobody is logged in, and the server closes an encrypted connection then: the next call
+        makes another one. reason: for what is not answered."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+        self._mover.cancel()
+        self._stop_timers()
+        for req_id in self._core.part():
+            self._waiting.pop(req_id).settle(None, reason)
+
+    def _make_anew(self) -> None:
+        """An encrypted connection has one HELLO: have another one, for what is to be sent."""
+        if self._remaking is not None:
+            return
+        self._rest(ConnectionLost("another login of this client has another connection"))
+        self._remaking = self.loop.create_task(self._dial_anew())
+        self._remaking.add_done_callback(self._remade)
+
+    async def _dial_anew(self) -> None:
+        try:
+            sock = await dial(*self._address, None)
+        except ConnectFailed as error:
+            self._remaking = None
+            self._lose(ConnectionLost(str(error)))
+            return
+        if self.over:
+            sock.close()
+            return
+        self._remaking = None
+        self._watch(sock, Unwrapper(Decoder(MAX_BODY_LEN), None, False))
+        self._core.begin(self._decoder)
+        self._pump()
+
+    def _remade(self, task: asyncio.Task[None]) -> None:
+        self._remaking = None
+        if task.cancelled():
+            self.end(ConnectionLost("connecting was cancelled"))
+        else:
+            task.result()  # nothing that was not foreseen is swallowed
 
     # ---- signs of life
 
@@ -378,10 +436,12 @@ class Connection:
         self._watch(there.sock, there.decoder)
         self._resuming = self._awaited = True
         try:
-            self._core.move(there.decoder, there.greeting)
+            self._core.move(there.decoder, there.greeting, there.wrapper, there.spent)
         except ClientError as error:
             self._lose(error)
             return
+        if self._link is not None:
+            self._link.wrapper = there.wrapper
         if self._core.steady:  # nobody was logged in
             self._close_left()
         self._resume()
@@ -406,7 +466,7 @@ class Connection:
     async def wait_over(self) -> None:
         """After `end`: until no task of this connection is left, and the server does nothing of
         what was sent on it any more, as far as can be known."""
-        all_tasks = self._resumer, self._parting, self._mover.task
+        all_tasks = self._resumer, self._parting, self._remaking, self._mover.task
         if tasks := {task for task in all_tasks if task is not None}:
             await asyncio.wait(tasks)
 
@@ -427,7 +487,7 @@ class Connection:
         self.over = True
         if self._began:
             self._core.end(reason)
-        self._resumer = self._mover.task = None
+        self._resumer = self._remaking = self._mover.task = None
         for each in (self._waiting, self._others, self._ordered):
             each.clear()
         links, self._link, self._left = (self._link, self._left), None, None
@@ -482,8 +542,9 @@ class Connection:
         self._pump()  # what was not sent fails
         if self._dialing is not None:
             self._dialing.reschedule(self.loop.time())
-        if self._resumer is not None:
-            self._resumer.cancel()
+        for task in (self._resumer, self._remaking):
+            if task is not None:
+                task.cancel()
         self._mover.cancel()
         self._readers.end()
         self._on_over()

@@ -4,6 +4,9 @@ The link owns its socket and watches it through the loop, so that how much of ea
 has taken is known at every moment: a frame nobody waits for any more is taken back if none of it
 was sent, and one that was cut off is told apart from one that was sent (`take_back`).
 
+Where frames are sealed, that is done when it is their turn, as their numbers may not have a gap:
+one that was sealed is sent.
+
 Reading never depends on writing, nor on what the program does: were both ends to stop reading until
 the other has read, both would wait for ever.
 
@@ -18,6 +21,8 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
+
+from libproto.wrapping import Wrapper
 
 RECEIVE_LEN: Final = 32 * 1024  # bytes of one turn of the loop, then the others have theirs
 BATCH_LEN: Final = 64 * 1024  # bytes, about, that leave in one write
@@ -54,6 +59,8 @@ class Link:
         self._soon = soon or loop.call_soon
         self._out: deque[tuple[bytes, int]] = deque()
         self._out_len = 0  # bytes of all of them
+        self.wrapper: Wrapper | None = None  # of those that are sent from now on
+        self._wrapped = 0  # of the first of them: what they are is what is sent
         self._sent_len = 0  # bytes of the first of them that were sent
         self._flushing = False  # a flush is due at the end of this turn
         self._blocked = False  # the kernel takes no more: the server does not read
@@ -83,6 +90,8 @@ class Link:
             if its_number == number:
                 if position == 0 and self._sent_len:
                     return Sent.PART
+                if position < self._wrapped:
+                    return Sent.ALL
                 del self._out[position]
                 self._out_len -= len(frame)
                 return Sent.NOTHING
@@ -94,6 +103,8 @@ class Link:
             return
         self.closed = True
         self._out.clear()
+        if self.wrapper is not None:
+            self.wrapper.close()
         if not self._loop.is_closed():
             self._loop.remove_reader(self._sock.fileno())
             self._loop.remove_writer(self._sock.fileno())
@@ -179,7 +190,8 @@ class Link:
 
     def _send_some(self) -> None:
         batch, size = [], -self._sent_len
-        for frame, _ in self._out:
+        for position in range(len(self._out)):
+            frame = self._wrapped_frame(position)
             batch.append(frame)
             size += len(frame)
             if size >= BATCH_LEN:
@@ -201,6 +213,17 @@ class Link:
             self._blocked = True
             self._loop.add_writer(self._sock.fileno(), self._writable)
 
+    def _wrapped_frame(self, position: int) -> bytes:
+        """One of those that are to be sent, as it is sent; those before it are so already."""
+        frame, number = self._out[position]
+        if self.wrapper is not None and position >= self._wrapped:
+            wrapped = self.wrapper.wrap(frame)
+            self._out[position] = wrapped, number
+            self._out_len += len(wrapped) - len(frame)
+            self._wrapped = position + 1
+            return wrapped
+        return frame
+
     def _took(self, sent: int) -> None:
         """The kernel has so many bytes more."""
         self._sent_len += sent
@@ -208,6 +231,7 @@ class Link:
             frame, _ = self._out.popleft()
             self._sent_len -= len(frame)
             self._out_len -= len(frame)
+            self._wrapped = max(0, self._wrapped - 1)
 
     def _writable(self) -> None:
         self._blocked = False

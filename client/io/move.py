@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from client.core import auth
 from client.core.auth import Greeting
 from client.core.numbers import Numbers
 from client.core.resume import ATTEMPT_S, ResumingCore
@@ -21,6 +20,7 @@ from client.errors import ClientError, ConnectionLost
 from libnet.dial import dial
 from libnet.errors import ConnectFailed
 from libproto.framing import Decoder
+from libproto.wrapping import Unwrapper, Wrapper
 
 SPREAD_S: Final = 1.0
 """Longest time from GOING_AWAY until another connection is made: by how much less is drawn, so that
@@ -42,6 +42,8 @@ class Approached(NamedTuple):
     sock: socket.socket
     decoder: Decoder
     greeting: Greeting
+    wrapper: Wrapper | None
+    spent: bool
 
 
 class Mover:
@@ -124,9 +126,11 @@ class Mover:
     async def _greet(self, sock: socket.socket) -> Approached:
         core, loop = self._core, self._loop
         # A core of its own takes the frames: that of the session is still on the other connection.
-        door, decoder = ClientCore(Numbers(0), False, core.client_name), Decoder(MAX_BODY_LEN)
+        door = ClientCore(Numbers(0), False, core.client_name)
+        door.security = core.security
+        decoder = Unwrapper(Decoder(MAX_BODY_LEN), None, False)
         door.begin(decoder)
-        _, hello = door.request(auth.hello(core.username, core.client_name, core.capabilities))
+        _, hello = door.request(core.hello(core.username))
         await loop.sock_sendall(sock, hello)
         while data := await loop.sock_recv(sock, _RECEIVE_LEN):
             decoder.feed(data)
@@ -135,7 +139,7 @@ class Mover:
                 if isinstance(event, Answered):
                     if event.error is not None:
                         raise event.error
-                    return Approached(sock, decoder, event.result)
+                    return Approached(sock, decoder, event.result, door.wrapper, door.spent)
                 if door.going_away is not None:
                     raise ConnectionLost("this connection goes away too")
         raise ConnectionLost("the server closed the connection")

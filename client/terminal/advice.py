@@ -13,9 +13,12 @@ from client.errors import (
     ChecksumFailed,
     ClientError,
     ConnectionLost,
+    IdentityChanged,
     InsufficientFunds,
     InternalError,
+    KnownServersUnusable,
     LimitReached,
+    NotEncrypted,
     NotFound,
     OutcomeUnknown,
     ProtocolViolation,
@@ -49,6 +52,11 @@ _SENTENCES: dict[type[ClientError], str] = {
     ConnectionLost: "no connection: {error}; see that the server runs, then start again",
     Superseded: "{error}; see who else uses this user and client_id",
     ReloginFailed: "{error}; log in anew, or register",
+    IdentityChanged: "{error}. If it was made anew on purpose: give --pin with the new "
+    "fingerprint, or take the server's line out of the file",
+    NotEncrypted: "nothing but the username was sent: the server does not encrypt, or somebody in "
+    "between has seen to that; --encrypt off goes on without, for everybody on the way to read",
+    KnownServersUnusable: "{error}; see --pin and --known-servers",
     ProtocolViolation: "not the server this user is registered with, or not of this version: "
     "{error}; check --host and --port",
 }

@@ -325,7 +325,7 @@ class Settings(Limits):
         "whether only encrypted connections are served; REGISTER is for them and for connections"
         " from this machine alone in any case",
         choices=("on", "off"),
-        default_text="off",
+        default_text="off where host is a loopback address, else on",
         reload=True,
     )
     scram_iterations: int = setting(
@@ -496,7 +496,8 @@ class Settings(Limits):
         if not self.require_encryption and (
             sources is None or sources["require_encryption"] == DEFAULT
         ):
-            object.__setattr__(self, "require_encryption", "off")
+            chosen = "off" if is_loopback(self.host) else "on"
+            object.__setattr__(self, "require_encryption", chosen)
         problems = list(_problems(self, sources))
         if problems:
             raise ConfigError("\n".join(problems))

@@ -15,6 +15,8 @@ def first_screen(settings: Settings, port: int, pid: int) -> str:
     """The lines. port: on which it listens. pid: of the master."""
     at = "" if port == _DEFAULTS["port"].default else f" --port {port}"
     host = "" if _is_here(settings.host) else f" --host {settings.host}"
+    if settings.require_encryption == "on" and _is_here(settings.host):
+        host = " --encrypt require"  # which a client does by itself where it goes elsewhere
     register = " --register" if settings.registration == "open" else ""
     state = (
         "in memory only: it ends with the server (--durability none)"

@@ -3,12 +3,14 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
-from client import Client
+from client import Client, base
+from client.core.security import REQUIRE
 from tests.client.on_a_loop import OnALoop
 from tests.client.peer import PASSWORD
 from tests.helpers.server import RunningServer, wait_until
@@ -65,6 +67,17 @@ def run_and_collect(request: pytest.FixtureRequest) -> RunAndCollect:
         return unhandled
 
     return run_it
+
+
+@pytest.fixture(params=["clear", "encrypted"])
+def both_ways(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Clients of this test go over clear connections, and once more over encrypted ones, where they
+    do not say otherwise."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    if request.param == "encrypted":
+        monkeypatch.setattr(base, "AUTO", REQUIRE)
 
 
 # ---- users of a server

@@ -146,6 +146,7 @@ def test_an_outcome_of_somebody_else_is_an_error() -> None:
             client.retry(1)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.usefixtures("ann")
 def test_a_given_client_id_with_a_past_is_refused(server: RunningServer) -> None:
     with Client(port=server.port, client_id=77) as first:
@@ -194,6 +195,7 @@ def _interrupt(call: Callable[[], object], kind: type[BaseException]) -> BaseExc
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, Interrupted])
 @pytest.mark.parametrize("named", [False, True])
 def test_an_interrupted_payment_is_made_once(
@@ -215,6 +217,7 @@ def test_an_interrupted_payment_is_made_once(
     assert (ann.balance().balance, bob.balance().balance) == (900, 100)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.usefixtures("ann")
 def test_a_call_that_timed_out_is_made_once(server: RunningServer, bob: Client) -> None:
     with held_back(server) as relay, Client(port=relay.port) as client:
@@ -249,6 +252,7 @@ async def _sibling(client: AsyncClient, payee: int, req_id: int | None) -> None:
         group.create_task(fail())
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("give_up", [_wait_for, _timeout, _sibling])
 @pytest.mark.parametrize("named", [False, True])
 def test_a_cancelled_payment_is_made_once(
@@ -276,6 +280,7 @@ def test_a_cancelled_payment_is_made_once(
     assert (ann.balance().balance, bob.balance().balance) == (900, 100)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.usefixtures("bob")
 def test_a_retry_executes_what_was_refused_unseen(server: RunningServer, ann: Client) -> None:
     """A transfer refused for lack of funds whose answer was late; then there are funds."""
@@ -293,6 +298,7 @@ def test_a_retry_executes_what_was_refused_unseen(server: RunningServer, ann: Cl
     assert ann.balance().balance == 1100
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.usefixtures("ann")
 def test_what_is_lost_with_the_connection_is_retried_on_the_next(
     server: RunningServer, bob: Client
@@ -311,6 +317,7 @@ def test_what_is_lost_with_the_connection_is_retried_on_the_next(
     assert bob.balance().balance == 100
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.usefixtures("ann")
 def test_numbers_of_another_user_are_not_sent(server: RunningServer, bob: Client) -> None:
     with Client(port=server.port) as client:
@@ -324,6 +331,7 @@ def test_numbers_of_another_user_are_not_sent(server: RunningServer, bob: Client
     assert bob.balance().balance == 101
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_numbers_are_kept_before_they_are_used(server: RunningServer, ann: Client) -> None:
     kept: list[int] = []
 

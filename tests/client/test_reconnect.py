@@ -621,6 +621,7 @@ def _check(member: Member) -> None:
     assert [(event.message, event.room_seq) for event in own] == list(member.said.items())
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_workers_are_killed(make_lasting: Make, start_server: StartServer) -> None:
     """Money and words flow while the workers under them are killed; nobody above the clients can
     tell."""
@@ -671,6 +672,7 @@ def test_workers_are_killed(make_lasting: Make, start_server: StartServer) -> No
 CRASHES = 3
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_everything_is_killed(
     make_lasting: Make, start_server: StartServer, tmp_path: Path
 ) -> None:

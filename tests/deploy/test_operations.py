@@ -36,6 +36,7 @@ def test_settings_commands_and_files_that_are_named_exist() -> None:
     flags = {row.flag for row in SETTINGS} | {f"--{action.value}" for action, _ in ACTIONS}
     docker = {"--shm-size", "--init", "--publish", "--volume", "--file", "--tag", "--system"}
     others = {
+        "--encrypt",
         "--shell",
         "--target-directory",
         "--now",

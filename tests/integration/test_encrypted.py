@@ -460,12 +460,14 @@ def test_a_clear_client_is_told_what_to_do(strict_server: RunningServer) -> None
         assert lobby.enter(name).ok(Opcode.BALANCE) == (0, 0)
 
 
-def test_nobody_from_elsewhere_is_registered_in_the_clear(
+def test_beyond_loopback_it_is_required_and_nobody_is_registered_in_the_clear(
     tmp_path: Path,
 ) -> None:
     """An overheard REGISTER gives a login for good."""
     host = own_address()
     options = ("--host", "0.0.0.0", "--registration", "open")  # noqa: S104 - it is what is tested
+    with RunningServer(tmp_path / "a", *options) as server, Wire(server.connect()) as wire:
+        assert wire.hello().status == Status.ERR_UNAUTHORIZED
     lenient = (*options, "--require-encryption", "off")
     with RunningServer(tmp_path / "b", *lenient) as server, Lobby(server) as lobby:
         name = lobby.name()

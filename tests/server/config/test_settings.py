@@ -500,7 +500,7 @@ def test_registration_is_open_by_default_on_loopback_only(host: str, loopback: b
     loaded = load(["--host", host], {})
     assert loaded.settings.registration == ("open" if loopback else "closed")
     assert loaded.sources["registration"].kind == "default"
-    assert loaded.settings.require_encryption == "off"
+    assert loaded.settings.require_encryption == ("off" if loopback else "on")
     for chosen in ("on", "off"):
         given = load(["--host", host, "--require-encryption", chosen], {}).settings
         assert given.require_encryption == chosen

@@ -45,7 +45,7 @@ def test_what_is_not_the_default() -> None:
     said = lines(host="0.0.0.0", admin_port=0, durability="none")  # noqa: S104 - the case
     assert said[1:4] == [
         "  state    in memory only: it ends with the server (--durability none)",
-        "  connect  tradechat-cli --user NAME",
+        "  connect  tradechat-cli --encrypt require --user NAME",
         "           registration is closed: --registration open lets anyone register",
     ]
 
