@@ -17,7 +17,7 @@ cdef class FrameProtocol:
     cdef readonly list out
     cdef public uint64_t now
     cdef public object phase
-    cdef public Py_ssize_t pending, parked_bytes
+    cdef public Py_ssize_t pending, parked_bytes, background
     cdef readonly uint64_t arrived
     cdef readonly Py_ssize_t owed_before
     cdef list _owed

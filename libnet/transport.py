@@ -9,7 +9,8 @@ follows from these two in one place, `_update`, and nothing else pauses or resum
 
 An answer may come later than its turn. `pending` counts those: the connection does not end in order
 before they are sent. Where an answer must not be overtaken, or too many are owed, the frames after
-it wait: `pause(ANSWER_FIRST)`.
+it wait: `pause(ANSWER_FIRST)`. `background` counts requests that others may overtake: they keep the
+connection from ending, and nothing else.
 
 Frames are plain on this side of the transport: where something else was agreed (`agree`), those
 that leave go through a wrapper as they are written, in that order, and those that come through a
@@ -84,6 +85,7 @@ class FrameProtocol:
         self.phase = Phase.OPEN
         self.pending = 0  # answers that come later
         self.parked_bytes = 0  # of these, those that are there and wait for something
+        self.background = 0  # requests that take their time, and keep nobody waiting
         self.arrived = 0  # when what was read last arrived, as `now`
         self.owed_before = 0  # answers to what was read before that, and has no answer yet
         self._owed: Final[list[tuple[int, int]]] = []  # these by read: answers, arrival; few
@@ -266,12 +268,16 @@ class FrameProtocol:
     @property
     def busy(self) -> bool:
         """Frames that have arrived still wait for their turn, or answers are owed."""
-        return bool(self._reasons & (OTHERS_FIRST | ANSWER_FIRST)) or self.pending > 0
+        return (
+            bool(self._reasons & (OTHERS_FIRST | ANSWER_FIRST))
+            or self.pending + self.background > 0
+        )
 
     @property
     def waiting(self) -> int:
         """Frames that have arrived and are not answered yet."""
-        return self.pending + (self.decoder.waiting if self._reasons else 0)
+        owed = self.pending + self.background
+        return owed + (self.decoder.waiting if self._reasons else 0)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.transport = None
@@ -316,7 +322,7 @@ class FrameProtocol:
         if self.closing:
             return
         self._flush_s = min(self._flush_s, flush_s)
-        if self.pending:
+        if self.pending or self.background:
             self._update(Phase.FINISHING, self._reasons)  # what comes now waits in the kernel
             return
         transport = self.transport

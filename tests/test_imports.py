@@ -112,17 +112,31 @@ ROOMS: dict[str, frozenset[str]] = {
     "server.core": REGION,
     "server.journal": CORE | SETTINGS,
     "server.archive": ARCHIVE,
-    "server.files": ARCHIVE,
+    # What the workers have of the files: the two channels, and what is said in them.
+    "server.files.segments": REGION,
+    "server.files.channel": frozenset(),
+    "server.files.asked": frozenset(),
+    "server.files.place": frozenset(),
+    "server.files": ARCHIVE | {"server.archive.protocol", "server.files"},
     # Of the archive, workers take the questions and the client that asks them.
     "server.worker": CORE
     | SETTINGS
-    | {"server.archive.protocol", "server.archive.client", "server.handover"},
+    | {
+        "server.archive.protocol",
+        "server.archive.client",
+        "server.files.asked",
+        "server.files.channel",
+        "server.files.place",
+        "server.files.segments",
+        "server.handover",
+    },
     "server.master": ARCHIVE
     | {
         "server.admin.web.process",
         "server.archive",
         "server.control",
         "server.faults",
+        "server.files",
         "server.handover",
         "server.worker",
     },

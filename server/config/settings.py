@@ -40,9 +40,10 @@ SERVER = "Server"
 DURABILITY = "Durability"
 CAPACITY = "Capacity of the shared region"
 PEOPLE = "People and chat"
+FILES = "Files in rooms"
 TIMES = "Times and overload"
 LOG = "Log"
-GROUPS = (LISTENING, SERVER, DURABILITY, CAPACITY, PEOPLE, LIMITS, TIMES, LOG)
+GROUPS = (LISTENING, SERVER, DURABILITY, CAPACITY, PEOPLE, FILES, LIMITS, TIMES, LOG)
 """In the order in which they are shown."""
 
 
@@ -375,6 +376,59 @@ class Settings(Limits):
     )
     max_message: int = setting(
         4096, PEOPLE, "longest chat message", unit="bytes", minimum=1, maximum=32768
+    )
+    max_file: int = setting(
+        16, FILES, "largest file that users may share", unit="MiB", minimum=1, maximum=4096
+    )
+    files_max_bytes: int = setting(
+        1 << 30,
+        FILES,
+        "most space of the disk for files, unfinished uploads included; then no more are taken",
+        unit="bytes",
+        minimum=1 << 20,
+        maximum=1 << 50,
+    )
+    files_user_bytes: int = setting(
+        256 << 20,
+        FILES,
+        "the part of that space that the files of one user may take",
+        unit="bytes",
+        minimum=1 << 20,
+        maximum=1 << 50,
+    )
+    file_retention: int = setting(
+        30,
+        FILES,
+        "how long a file is kept after it was shared the last time",
+        unit="days",
+        minimum=1,
+        maximum=36500,
+    )
+    segments: int = setting(
+        16,
+        FILES,
+        "shared segments of 64 KiB each that a worker has for chunks of files",
+        unit="segments",
+        minimum=2,
+        maximum=1024,
+    )
+    segment_timeout: float = setting(
+        5.0,
+        FILES,
+        "how long a request for a file waits for the files process before it is answered "
+        "ERR_SERVER_BUSY",
+        unit="s",
+        minimum=0.1,
+        maximum=3600.0,
+    )
+    file_cache_mb: int = setting(
+        16,
+        FILES,
+        "memory of each worker for files of at most 1 MiB that were read lately",
+        unit="MiB",
+        minimum=1,
+        maximum=65536,
+        zero="no cache",
     )
     heartbeat: int = setting(
         15,

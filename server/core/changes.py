@@ -190,6 +190,12 @@ class Changes:
             else:
                 self._rooms.check_join(room, user)
 
+    def check_speaker(self, room: int, user: int) -> None:
+        """Whether a user who has joined a room may write in it. NotAllowed."""
+        if self._rooms.opened(room):
+            with self._reading:
+                self._rooms.check_speak(room, user)
+
     def may_stay(self, room: int, user: int, opened: int) -> bool:
         """May a user who has joined the room, as it was opened then, still be in it? Who has seen
         the event of a change finds the change here, and not always without the lock: the event is

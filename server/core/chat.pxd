@@ -37,8 +37,10 @@ cdef class Chat:
         self, Session session, uint64_t room, bytes message, uint64_t now, uint64_t req_id,
         uint64_t flagged,
     )
-    @cython.locals(words=Words)
     cdef _recorded(
         self, Session session, uint64_t req_id, uint64_t digest, uint64_t opcode, uint64_t to,
         uint64_t flagged,
     )
+    cdef _published(self, Session session, uint64_t req_id, uint64_t digest, uint64_t flagged)
+    @cython.locals(words=Words)
+    cdef _outcome(self, Session session, uint64_t req_id, uint64_t flagged)

@@ -4,7 +4,7 @@ Messages are executed exactly once under a client_id, as ledger requests are: th
 the client's record, under the user's account lock, before the event can be seen (`Events`).
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from libproto import wire, words
 from libproto.codec import PUSH
@@ -13,7 +13,7 @@ from server.core.audience import NOBODY, Audience, Touched
 from server.core.blocks import Blocks
 from server.core.errors import NoSuchUser, NotJoined, OtherRequest, Superseded
 from server.core.events import Events, SlotKind
-from server.core.outcomes import Outcomes
+from server.core.outcomes import Outcome, Outcomes
 from server.core.room_bits import RoomBits
 from server.core.rooms import Rooms
 from server.core.session import Session
@@ -27,6 +27,8 @@ _SEND, _DIRECT = int(Opcode.CHAT_SEND), int(Opcode.DIRECT_SEND)
 _direct = PUSH[Opcode.DIRECT_MESSAGE].frame
 _payment = PUSH[Opcode.PAYMENT].frame
 _MESSAGE, _KIND_SHIFT = int(EventKind.MESSAGE), TARGET_KIND_SHIFT
+_FILE: Final = int(EventKind.FILE)
+_OF_FILES: Final = 1 << 31  # in the digest of a publication: no message is so long
 
 
 class Sent(NamedTuple):
@@ -43,6 +45,12 @@ def digest_of(message: bytes, room: int = 0) -> int:
     """A number of 64 bits that tells one message, in UTF-8, from another: its CRC-32, which goes on
     from the room's number, and how many bytes it has."""
     return wire.crc(message, room) << 32 | len(message)
+
+
+def digest_of_file(opcode: int, *fields: int | str) -> int:
+    """The same of a request that publishes a file: no message has such a digest."""
+    text = " ".join(map(str, fields)).encode()
+    return wire.crc(text, 0) << 32 | _OF_FILES | opcode
 
 
 class Chat:
@@ -109,6 +117,48 @@ class Chat:
         # After the unlock: nothing is under a lock that need not be.
         return Sent(seq, now, event, False, self._audience.listeners(room))
 
+    def publish(
+        self, session: Session, room: int, opened: int, text: str, digest: int, now: int,
+        req_id: int, flagged: int,
+    ) -> Sent:  # fmt: skip
+        """The event that publishes a file in a room that the session has joined. opened: the
+        txn_id by which the room was opened when the file was begun: in another one it is not
+        published. digest: of the request, see `digest_of_file`; flagged, now: as in `send`.
+
+        Superseded, OutcomeUnknown, OtherRequest, NotJoined, NotAllowed, Busy.
+        """
+        events = self._events
+        with self._locks.guard("publish", session.lock, self._locks.event):
+            recorded = self._published(session, req_id, digest, flagged)
+            if recorded is not None:
+                return recorded
+            if not self._bits.has(session.slot, room) or self._rooms.opened(room) != opened:
+                raise NotJoined
+            if opened:
+                self._rooms.check_speak(room, session.user)
+            events.check_open()
+            seq, user = events.next_seq(room), session.user
+            frame = words.broadcast(room, seq, now, _FILE, user, session.name, text.encode())
+            request = user, session.client_slot, session.client_id, req_id, digest
+            events.publish(events.payload(_FILE, room, seq, user, 0, frame, now, request))
+            event = events.head()
+        return Sent(seq, now, event, False, self._audience.listeners(room))
+
+    def published(self, session: Session, req_id: int, digest: int, flagged: int) -> Sent | None:
+        """What `publish` answered to this request before; None: it was not executed. Superseded,
+        OutcomeUnknown, OtherRequest."""
+        with self._locks.guard("look for a publication", session.lock):
+            return self._published(session, req_id, digest, flagged)
+
+    def _published(self, session: Session, req_id: int, digest: int, flagged: int) -> Sent | None:
+        found = self._outcome(session, req_id, flagged)
+        if found is None:
+            return None
+        # The room is not in the request: FILE_END names the file only.
+        if (found.target >> _KIND_SHIFT, found.digest) != (_SEND, digest):
+            raise OtherRequest
+        return Sent(found.seq, found.balance, self._events.head(), True, NOBODY)
+
     def direct(
         self, session: Session, to_user: int, message: str, now: int, req_id: int, flagged: int
     ) -> Sent:
@@ -145,16 +195,20 @@ class Chat:
     ) -> Sent | None:
         """The outcome of a request that was executed before; None: it is to be executed now. Under
         the account lock. Superseded, OutcomeUnknown, OtherRequest."""
-        words = self._words
-        if words[session.at] != session.id or words[session.at + 1]:
-            raise Superseded
-        found = self._outcomes.look(session, req_id, flagged)
+        found = self._outcome(session, req_id, flagged)
         if found is None:
             return None
         if (found.target, found.digest) != (opcode << _KIND_SHIFT | to, digest):
             raise OtherRequest
         # Of a message, the place of the balance has its time: layout.py, OUTCOME_FIELDS.
         return Sent(found.seq, found.balance, self._events.head(), True, NOBODY)
+
+    def _outcome(self, session: Session, req_id: int, flagged: int) -> Outcome | None:
+        words = self._words
+        if words[session.at] != session.id or words[session.at + 1]:
+            raise Superseded
+        found: Outcome | None = self._outcomes.look(session, req_id, flagged)
+        return found
 
     def pay(
         self, session: Session, payee: int, txn: int, amount: int, balance: int, now: int

@@ -37,6 +37,7 @@ class SlotKind(IntEnum):
     OFFER_REMOVED = 5
     OFFER_TAKEN = 6
     TRANSFER = 7
+    FILE = 8
     ROOM_CHANGED = 9
     DIRECT = 16
     PAYMENT = 17

@@ -37,9 +37,11 @@ WRITERS: Final = {
     "events": "any worker, under the event lock",
     "journal": "the journal; `waiting` any worker as well, without a lock",
     "archive": "the archive",
+    "files": "the files process, alone; `number` and `reaped` the master, which clears `pid` and "
+    "`serving` when it has ended",
     "repairs": "the repair; `kills`, `pauses` and what follows the master",
     "workers": "the worker of the slot, and a repair after its death; `host` the master, which"
-    " clears `pid` when it has ended",
+    " clears `pid` and `pool` when it has ended",
     "counters": "the worker of the slot, alone",
     "served": "the worker of the record, alone",
     "deliveries": "the worker of the slot, alone",

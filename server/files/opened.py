@@ -31,7 +31,7 @@ class Freed(NamedTuple):
 
 def boot_id() -> str:
     """Another one after each start of the machine."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    return Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip()
 
 
 class Opened:

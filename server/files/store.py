@@ -358,6 +358,19 @@ class Store(Opened):
             return stored
         raise NotThere("no such file")
 
+    def look(self, file_id: int, user: int) -> tuple[File, int]:
+        """What `end` would store, and how many bytes of it have arrived. NotThere."""
+        stored = self._books.stored.get(file_id)
+        if stored and stored.file.user == user and not stored.over:
+            return stored.file, stored.file.size
+        upload = self._upload(file_id, user)
+        return upload.file, upload.received
+
+    def publications(self, sha256: bytes) -> list[File]:
+        """Stored files of these contents, published or not."""
+        content = self._books.contents.get(sha256)
+        return [self._books.stored[each].file for each in content.files] if content else []
+
     def is_published(self, file_id: int) -> bool:
         """As far as `published` has told. NotThere."""
         return self._stored(file_id).published

@@ -23,6 +23,10 @@ from server.core import check, recovery
 from server.core.state import State
 from server.early import signal_name
 from server.exits import Exit
+from server.files import process as files
+from server.files.channel import queue_name
+from server.files.channel import remove as remove_queue
+from server.files.segments import remove_pools
 from server.journal import process as journal
 from server.journal.disk import Disk
 from server.journal.errors import JournalError
@@ -105,6 +109,20 @@ def _run_archive(birth: Birth) -> NoReturn:
         shared.workers_watched.fileno(),
     )
     archive.run(inherited, birth.master)
+
+
+def _run_files(birth: Birth) -> NoReturn:
+    shared = birth.resources
+    assert shared.data is not None
+    inherited = files.Inherited(
+        shared.settings,
+        shared.region,
+        shared.data,
+        shared.wakeups,
+        shared.questions[-1],
+        birth.report,
+    )
+    files.run(inherited, birth.master)
 
 
 def _run_admin(birth: Birth) -> NoReturn:
@@ -218,6 +236,15 @@ KEEP_ARCHIVE: Final = Role(
     beat="archive",
     slow_start=True,
 )
+SERVE_FILES: Final = Role(
+    "files",
+    _run_files,
+    frozenset({Part.WAKEUPS, Part.QUESTIONS, Part.REPORTS}),
+    Death.RESTART,
+    place=files.READY,
+    beat="files",
+    slow_start=True,
+)
 SHOW: Final = Role(
     "admin",
     _run_admin,
@@ -231,10 +258,10 @@ LOAD: Final = Role("loader", _run_loader, frozenset({Part.REPORTS}), Death.END_S
 REPAIRS: Final = Role(
     "repair", _run_repair, frozenset(), Death.REPEAT, place=REPAIR, seconds=REPAIR_S
 )
-ROLES: Final = (WORKER, KEEP_JOURNAL, KEEP_ARCHIVE, SHOW, LOAD, REPAIRS)
+ROLES: Final = (WORKER, KEEP_JOURNAL, KEEP_ARCHIVE, SERVE_FILES, SHOW, LOAD, REPAIRS)
 KEEPERS: Final = (KEEP_JOURNAL, KEEP_ARCHIVE)
 """They bring the state to disk: forked before the workers, ended after them."""
-REPLACED: Final = (*KEEPERS, SHOW)
+REPLACED: Final = (*KEEPERS, SERVE_FILES, SHOW)
 """Where one dies another is forked, and that is all."""
 
 
@@ -293,6 +320,8 @@ class Children:
         """Fork a child. slot: of a worker. dead: for a repair. OSError: it cannot be forked now."""
         place = role.place if slot is None else slot
         assert place is not None, "a worker has a slot"
+        if role is SERVE_FILES:
+            self._resources.region.files.number += 1
         birth = Birth(self._resources, place, os.getpid(), tuple(dead))
         pid = fork()
         if pid == 0:
@@ -314,7 +343,21 @@ class Children:
             if not pid:
                 return ended
             if child := self._by_pid.pop(pid, None):
+                self._remove_left(child)
                 ended.append(Ended(child, os.waitstatus_to_exitcode(status)))
+
+    def _remove_left(self, child: Child) -> None:
+        """It has been reaped: what it shared with others is nobody's any more."""
+        region = self._resources.region
+        if child.role is WORKER:
+            region.words[region.layout["workers"].at(child.slot, "pool")] = 0
+            remove_pools(region.name, child.slot)
+        elif child.role is SERVE_FILES:
+            region.files.serving = region.files.pid = 0
+            remove_queue(queue_name(region.name, region.files.number))
+            region.files.reaped = region.files.number
+            for wakeup in self._resources.wakeups:
+                wakeup.set()
 
     def reported(self) -> list[int]:
         """Slots of those that serve, as they have told since; takes note of why others cannot."""

@@ -21,6 +21,8 @@ from libproto.sealing import ServerKey, fingerprint
 from server import handover
 from server.config import Settings
 from server.core.state import initialise
+from server.files.channel import remove_queues
+from server.files.segments import remove_pools
 from server.journal.directory import DataDirectory, DirectoryInUse, Identity, lock_data
 from server.journal.disk import Disk
 from server.journal.errors import JournalError
@@ -173,6 +175,9 @@ class Resources:
         stack.callback(self.region.close)
         stack.callback(self.region.unlink)
         initialise(self.region)
+        # Nobody has what a dead server of this name has left, and nothing is left of this one.
+        self._remove_channels()
+        stack.callback(self._remove_channels)
         if settings.durability != "none":
             with step(f"use the data directory {settings.data}"):
                 self.data = _opened(self.region, DataDirectory(settings.data))
@@ -195,7 +200,9 @@ class Resources:
             # Both ends stay, whoever dies.
             self.questions: list[socket.socket] = []
             self.answers: list[socket.socket] = []
-            for _ in range(slots(settings) if self.data else 0):
+            for _ in range(
+                slots(settings) + 1 if self.data else 0
+            ):  # the last: for the files process
                 asking, answering = _message_pair()
                 self.questions.append(keep(Part.QUESTIONS, asking))
                 self.answers.append(keep(Part.ANSWERS, answering))
@@ -220,6 +227,11 @@ class Resources:
                 path=str(self.data.given / SERVER_KEY),
             )
         return key
+
+    def _remove_channels(self) -> None:
+        """Segments and queues of the files."""
+        remove_pools(self.region.name)
+        remove_queues(self.region.name)
 
     def keep_only(self, parts: Collection[Part]) -> None:
         """In a child: close all but these and what every child has."""

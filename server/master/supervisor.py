@@ -32,6 +32,7 @@ from server.master.children import (
     LOAD,
     REPAIRS,
     REPLACED,
+    SERVE_FILES,
     SHOW,
     WORKER,
     Child,
@@ -218,6 +219,7 @@ class Supervisor:
                     self._spawn(role)
                 if not self._await_serving(math.inf):  # as much as there is on disk
                     return False
+                self._spawn(SERVE_FILES)
             self._crew.begin(self._settings.workers)
             return self._await_serving(START_S)
         except OSError as error:

@@ -51,6 +51,14 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("gaps", "ROOM_GAP frames pushed"),
     Counter("laps", "times that the event ring lapped this worker"),
     Counter("superseded", "sessions superseded"),
+    Counter("file_loans", "segments that are handed over", gauge=True),
+    Counter("file_waiting", "requests for files that wait for a segment", gauge=True),
+    Counter("file_late", "requests for files that were given up, as no answer came in time"),
+    Counter("file_hits", "chunks of files answered from the cache"),
+    Counter("file_misses", "chunks of files that were not in the cache"),
+    Counter("file_evictions", "files that left the cache for others"),
+    Counter("file_cached", "bytes in the cache of files", gauge=True),
+    Counter("file_sent", "chunks of files sent from the page cache, by sendfile"),
     *(Counter(f"waits_{kind}", f"waits for {kind} locks") for kind in LOCK_KINDS),
     *(Counter(f"waited_ns_{kind}", f"time waited for {kind} locks") for kind in LOCK_KINDS),
 )
@@ -78,6 +86,23 @@ STATUS: tuple[tuple[str, str], ...] = (
     ("requests", "requests since the slot's first worker began"),
     ("lag_us", "longest delay of its loop's timer since the update before, microseconds"),
     ("cursor", "number of the event that it has come to in the event ring"),
+)
+
+# What the files process tells: one record, written by it alone.
+FILES: tuple[tuple[str, str], ...] = (
+    ("requests", "requests of workers taken up"),
+    ("failed", "requests that were answered with an error"),
+    ("stale", "messages about a loan that had ended"),
+    ("bytes_in", "bytes of files received"),
+    ("bytes_out", "bytes of files handed to workers"),
+    ("published", "files whose event was seen to be durable"),
+    ("contents", "contents in the store"),
+    ("contents_bytes", "bytes that they take"),
+    ("uploads", "uploads that are not finished"),
+    ("uploads_bytes", "bytes that are kept for them"),
+    ("fetching", "links that are being fetched"),
+    ("fetched", "links that were fetched"),
+    ("unfetched", "links that could not be fetched"),
 )
 
 # What the repairs of dead workers add up to: one record, written by one process at a time.

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum, StrEnum
 
 from libproto.messages import OUTCOME_WINDOW
-from server.region.counters import COUNTERS, REPAIRS, ROWS, SERVED, STATUS
+from server.region.counters import COUNTERS, FILES, REPAIRS, ROWS, SERVED, STATUS
 from server.region.histogram import BUCKETS
 from server.region.records import BY_KIND, COMMON, RECORD_WORDS, TEXT_MAX
 
@@ -277,6 +277,22 @@ SEGMENTS: tuple[Segment, ...] = (
         ),
     ),
     Segment(
+        "files",
+        "What the files process tells of itself; written by it alone, but for the numbers of the "
+        "master.",
+        1,
+        (
+            Field("pid", "process id; 0: none"),
+            Field("beat", "turns of its loop: it stands still where the process does"),
+            Field("number", "counts the files processes; the newest one's; master"),
+            Field("serving", "number of the one that takes requests; 0: none; master at its end"),
+            Field("reaped", "number of the newest one that has been reaped; master"),
+            Field("depth", "messages that its queue holds"),
+            Field("queued", "messages that were in the queue when it looked last"),
+            *(Field(name, about) for name, about in FILES),
+        ),
+    ),
+    Segment(
         "repairs",
         "What repairs have found and done; the repair's process, and the master for the pauses.",
         1,
@@ -297,6 +313,7 @@ SEGMENTS: tuple[Segment, ...] = (
             Field("cut", "counts its sessions that others have ended; registry lock"),
             Field("parked", "1 while answers wait for `released`: the journal then wakes it"),
             Field("started", "when it began to serve", Kind.TIME),
+            Field("pool", "number of its pool of segments; 0: none"),
             Field("intent", "the transaction it is in the middle of", Kind.RECORD, RECORD_WORDS),
             Field(
                 "intent_event",

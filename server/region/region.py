@@ -195,6 +195,10 @@ class Region:
         return self.record("archive")
 
     @property
+    def files(self) -> Record:
+        return self.record("files")
+
+    @property
     def repairs(self) -> Record:
         return self.record("repairs")
 

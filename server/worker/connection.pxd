@@ -31,6 +31,8 @@ cdef class Connection(FrameProtocol):
     cdef public object capabilities
     cdef readonly bint sealed
     cdef Decoder _stream
+    cdef public object turns
+    cdef public set uploads
     cdef int _failed_logins, _bad_checksums
     cdef bint _active, _guarded
     cdef double _quiet_since, _outside_since

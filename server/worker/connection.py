@@ -25,9 +25,10 @@ from libproto.messages import BY_OPCODE, HEADER_LEN, SEAL_LEN, Capability, Flag,
 from libproto.sealing import Keys, Opener, Sealer
 from libproto.session import verdict
 from libproto.wrapping import Unwrapper, Wrapper
-from server.archive.protocol import Kind
+from server.archive.protocol import Kind as Asked
 from server.core.errors import EventsFull, LeavesFull, StateRefusal, Superseded
 from server.core.session import Session
+from server.files.channel import Kind
 from server.region import machine
 from server.worker.fatal import FATAL, die
 from server.worker.overload import Share
@@ -35,6 +36,7 @@ from server.worker.rates import PATIENCE_S, REFUSED_S, TIMER_S, Pace
 from server.worker.refusal import Refused, history_unreadable
 from server.worker.requests import Request, Table
 from server.worker.services import Services
+from server.worker.turns import Steps, Turns
 
 MAX_BODY_LEN: Final = 65536  # bytes
 ANSWER_LEN: Final = MAX_BODY_LEN - SEAL_LEN
@@ -98,6 +100,9 @@ class Connection(FrameProtocol):
         self.sealed = False
         """It is encrypted: it has had its one HELLO, and ends with its one session."""
         self._stream = self.decoder
+        self.turns: Turns | None = None  # of requests for files
+        self.uploads: set[tuple[int, int]] | None = None
+        """User and file_id of what was begun here: kept for as long as the connection lasts."""
         self._failed_logins = 0
         self._bad_checksums = 0
         self._active = True  # a valid frame has come since the last look at the deadlines
@@ -126,6 +131,9 @@ class Connection(FrameProtocol):
 
     def lost(self) -> None:
         self.end_session()
+        if self.uploads and self.services.files is not None:
+            for user, file_id in self.uploads:
+                self.services.files.tell(Kind.RELEASE, user, file_id)
         self._connections.remove(self)
         if self.sealed:
             self.services.counters.count("encrypted", -1)
@@ -136,6 +144,8 @@ class Connection(FrameProtocol):
 
     def relieved(self) -> None:
         self.services.subscriptions.relieved(self)
+        if self.turns is not None:
+            self.turns.go_on()
         self.flush()
 
     def handle(self, frame: Decoder) -> bytes | None:
@@ -230,7 +240,7 @@ class Connection(FrameProtocol):
 
     def resume_when_answered(
         self,
-        kind: Kind,
+        kind: Asked,
         fields: tuple[int, int, int, int],
         opcode: int,
         req_id: int,
@@ -261,6 +271,17 @@ class Connection(FrameProtocol):
         self.pending += 1
         self.pause(ANSWER_FIRST)
         return None
+
+    def complete(self, opcode: int, req_id: int, then: Callable[[], bytes | None]) -> bytes | None:
+        """What `then` answers, with its errors made answers; None where the connection is lost."""
+        return self._complete(opcode, req_id, then)
+
+    def in_turn(self, opcode: int, req_id: int, steps: Steps) -> bytes | None:
+        """Execute a request that others may overtake, in its turn; its answer, if that comes at
+        once. Refused."""
+        if self.turns is None:
+            self.turns = Turns(self)
+        return self.turns.add(opcode, req_id, steps)
 
     def _complete(
         self, opcode: int, req_id: int, then: Execute, *, waits: bool = False
@@ -459,6 +480,8 @@ class Connection(FrameProtocol):
         session, services = self.session, self.services
         if session is None:
             return
+        if self.turns is not None:
+            self._end_turns(self.turns)
         services.subscriptions.remove(self)
         self.session = None
         self.enter(State.CONNECTED)
@@ -469,6 +492,13 @@ class Connection(FrameProtocol):
         services.log.debug("session_ended", session=session.id, user=session.user)
         services.subscriptions.wake(services.state.sessions.end(session, services.now()))
         services.counters.count("sessions", -1)
+
+    def _end_turns(self, turns: Turns) -> None:
+        """What waits for its turn is not executed any more."""
+        for opcode, req_id in turns.end():
+            if not self.closing:
+                status, detail = Status.ERR_UNAUTHORIZED, "the session ended before its turn"
+                self.push(error_frame(opcode, req_id, status, detail))
 
     def superseded(self) -> None:
         """A later login has taken the place of its session: seen by a request, or by the word that

@@ -5,7 +5,15 @@ from typing import Final
 from server.region.counters import index_of
 from server.region.region import Region
 
-GAUGES: Final = ("connections", "outside", "sessions", "overloaded")
+GAUGES: Final = (
+    "connections",
+    "outside",
+    "sessions",
+    "overloaded",
+    "file_loans",
+    "file_waiting",
+    "file_cached",
+)
 
 
 class Counters:
@@ -19,6 +27,10 @@ class Counters:
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter or gauge."""
         self._words[self.base + index_of(name)] += by
+
+    def set(self, name: str, value: int) -> None:
+        """Set a gauge."""
+        self._words[self.base + index_of(name)] = value
 
     def read(self, name: str) -> int:
         """A counter's value."""

@@ -36,6 +36,7 @@ from server.worker.counters import Counters
 from server.worker.dispatch import allowed
 from server.worker.durable import Durable
 from server.worker.fatal import FATAL, die
+from server.worker.files import FilesClient
 from server.worker.lag import Lag
 from server.worker.listeners import Listeners
 from server.worker.overload import Class, Overload
@@ -109,6 +110,7 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         served=Served(region, slot),
         rates=Rates(region, settings, counters, secret),
         overload=overload,
+        files=FilesClient(region, slot, settings, loop, counters) if inherited.archive else None,
         archive=archive,
         archive_failed=region.archive.index("failed"),
         trails=Trails(state.log.read),
@@ -250,6 +252,8 @@ class Worker:
         self._listeners.host()
         if services.archive is not None and words[services.archive_failed]:
             services.archive.give_up()
+        if services.files is not None:
+            services.files.poll()
         services.subscriptions.poll()
 
     def _sweep(self) -> None:

@@ -14,6 +14,7 @@ from server.core.trail import Trails
 from server.worker.connections import Connections
 from server.worker.counters import Counters
 from server.worker.durable import Durable
+from server.worker.files import FilesClient
 from server.worker.overload import Overload
 from server.worker.places import Places
 from server.worker.rates import Rates
@@ -36,6 +37,7 @@ class Services:
     served: Served
     rates: Rates
     overload: Overload
+    files: FilesClient | None  # None: there is no data directory, or no pool could be made
     archive: ArchiveClient | None  # None: nothing is kept on disk
     archive_failed: int  # word: not 0 where the archive answers no more
     trails: Trails  # of the txn ring, for where there is no archive

@@ -21,6 +21,8 @@ from types import TracebackType
 import pytest
 
 import server as server_package
+from server.files.channel import remove_queues
+from server.files.segments import remove_pools
 from tests.helpers import leaks
 
 START_S = 60.0
@@ -134,6 +136,8 @@ class RunningServer:
                 leaks.wait_gone(process.pid)
         # The next server of this name would replace it; these have a name each.
         Path(f"/dev/shm/{self.name}").unlink(missing_ok=True)  # noqa: S108 - the region's place
+        remove_pools(self.name)
+        remove_queues(self.name)
 
     def __enter__(self) -> "RunningServer":
         return self

@@ -115,7 +115,7 @@ def test_a_fork_that_fails_is_tried_again(unprivileged: ForkedServer, what: str)
     assert "ulimit -u" in server.error
 
 
-ALL = {"worker 0", "worker 1", "journal", "archive"}
+ALL = {"worker 0", "worker 1", "journal", "archive", "files"}
 
 
 def test_a_stop_while_nothing_can_be_forked(unprivileged: ForkedServer) -> None:
