@@ -20,7 +20,6 @@ from client.terminal.arguments import (
     read_entries,
     read_entry,
     read_place,
-    read_room,
     read_text,
     read_user,
 )
@@ -43,7 +42,7 @@ async def show_help(chat: Chat, name: str | None) -> None:
 
 
 _PLACE = Parameter("ROOM", read_place, "place", rest=True)
-_ANY_ROOM = Parameter("ROOM", read_room, "room", optional=True)
+_ANY_ROOM = Parameter("ROOM", read_place, "place", optional=True, rest=True)
 _USER = Parameter("USER", read_user, "user")
 _AMOUNT = Parameter("AMOUNT", parse_amount)
 _COUNT = Parameter("N", read_count, optional=True)
@@ -69,7 +68,9 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "leave", (_ANY_ROOM,), "leave a room, or the current one; close a conversation", Chat.leave
     ),
-    Command("rooms", (), "list the rooms: names, members, topics", trading.list_rooms),
+    Command(
+        "rooms", (), "list the rooms: names, members, topics, what is unread", trading.list_rooms
+    ),
     Command(
         "who", (_ANY_ROOM,), "list who is in a room, when last heard, what they offer", trading.who
     ),

@@ -27,7 +27,6 @@ class CommandCompleter(Completer):
         self._learn_again_at = 0.0
         self._words: dict[str, Callable[[], Iterable[str]]] = {
             "": tuple,
-            "room": lambda: map(str, sorted(chat.model.rooms)),
             "place": self._places,
             "user": self._users,
             "command": lambda: BY_NAME,

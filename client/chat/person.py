@@ -29,7 +29,7 @@ from client.terminal import display
 from client.terminal.advice import at_stake, is_unknown
 from client.terminal.arguments import HISTORY_COUNT, TXNS_COUNT
 from client.terminal.position import InboxPosition
-from client.terminal.room_lines import users_of
+from client.terminal.room_lines import plain_name, users_of
 from client.terminal.style import Line, Style
 from libproto.messages import LIST_MAX, ChatBroadcast, Member, RoomGap, Transaction
 
@@ -196,6 +196,8 @@ class Chat:
                 self.model.close(buffer)
             raise
         self.model.switch(buffer)
+        if called:
+            buffer.called = called.strip()
         self.advance(room, joined.last_seq)
         self.epochs[room] = joined.epoch
         count = joined.member_count
@@ -276,13 +278,31 @@ class Chat:
         self.face.refresh()
         return members
 
-    async def leave(self, room: int | None) -> None:
+    async def room_of(self, given: int | str | None) -> int:
+        """The number of a room that somebody has named, or of the current one. UsageError."""
+        if given is None or isinstance(given, int):
+            return given or self.room
+        wanted = plain_name(given.removeprefix("#"))
+
+        def found() -> int:
+            names = self.room_names.items()
+            return next((room for room, name in names if plain_name(name) == wanted), 0)
+
+        number = found()
+        if not number:
+            await self.lasting(self.learn_rooms)
+            number = found()
+        if not number:
+            raise UsageError(f"there is no room called {given[:40]!r}: /rooms lists them")
+        return number
+
+    async def leave(self, room: int | str | None) -> None:
         active = self.model.active
         if room is None and active.kind in (Kind.DIRECT, Kind.BOARD):
             self.model.close(active)
             self.face.refresh()
             return
-        number = room or self.room
+        number = await self.room_of(room)
         await self.lasting(lambda: self.client.leave(number))
         if buffer := self.model.room(number):
             self.model.close(buffer)

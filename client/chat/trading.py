@@ -16,11 +16,12 @@ from client.terminal import display, room_lines
 from client.terminal.advice import at_stake
 from client.terminal.room_lines import ACCESSES, ROLES
 from client.terminal.style import Line, Style
-from libproto.messages import BoardEntry, RoomAccess, RoomRole
+from libproto.messages import BoardEntry, EventKind, RoomAccess, RoomRole
 
 T = TypeVar("T")
 
 BOARD_ACTIONS = ("find", "show", "stats", "clear")
+BOARD_EVENTS = (EventKind.OFFER_ADDED, EventKind.OFFER_REMOVED, EventKind.OFFER_TAKEN)
 DROP_MINE = "mine"
 
 
@@ -37,7 +38,9 @@ async def list_rooms(chat: Chat) -> None:
             except NotFound:  # it was closed meanwhile
                 continue
             chat.named_room(room.room_id, info.name)
-            chat.face.result(room_lines.room_line(room, info))
+            buffer = chat.model.room(room.room_id) if chat.face.keeps_lines else None
+            unread = buffer.unread if buffer is not None else 0
+            chat.face.result(room_lines.room_line(room, info, unread))
         after = page[-1].room_id
 
 
@@ -45,9 +48,9 @@ async def _info(chat: Chat, room: int) -> RoomInfo:
     return await chat.lasting(lambda: chat.client.room_info(room))
 
 
-async def who(chat: Chat, room: int | None) -> None:
+async def who(chat: Chat, room: int | str | None) -> None:
     """The members of a room: when they were last heard here, and what they offer."""
-    number = room or chat.room
+    number = await chat.room_of(room)
     members = await chat.meet(number)
     buffer = chat.model.room(number)
     offers: dict[str, int] = {}
@@ -153,6 +156,7 @@ async def board(chat: Chat, action: str | None, text: str | None) -> None:
         case "stats", None:
             for line in room_lines.stats_lines(await _board(chat, chat.room)):
                 chat.face.result(line)
+            await _show_changes(chat, chat.room)
         case "clear", None:
             await _clear(chat)
         case _:
@@ -170,6 +174,26 @@ async def _board(chat: Chat, room: int, contains: str = "") -> list[BoardEntry]:
     while page := await chat.lasting(ask):
         found += page
     return found
+
+
+async def _show_changes(chat: Chat, room: int) -> None:
+    """How many entries were made in all, and the last change of the board, by the history."""
+    made, last, after = 0, None, 0
+    page = await chat.lasting(lambda: chat.client.history(room))
+    is_whole, since = page.oldest_seq <= 1, page.events[0].time if page.events else 0
+    while page.events:
+        for event in page.events:
+            if event.kind in BOARD_EVENTS:
+                made += event.kind == EventKind.OFFER_ADDED
+                last = event
+        after = page.events[-1].room_seq
+        page = await chat.lasting(partial(chat.client.history, room, after))
+    when = "in all" if is_whole else f"since {display.moment(since)}"
+    chat.face.result([f"{made} made {when}"])
+    if last is not None:
+        await chat.learn_names([last])
+        told: Line = [(Style.QUIET, f"{display.moment(last.time)} ")]
+        chat.face.result(["last change ", *told, *room_lines.said_line(last, chat.model.names)])
 
 
 async def _list(chat: Chat, contains: str) -> None:

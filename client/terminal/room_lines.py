@@ -163,12 +163,14 @@ def stats_lines(entries: list[BoardEntry]) -> list[Line]:
     return lines
 
 
-def room_line(room: RoomEntry, info: RoomInfo) -> Line:
-    """`[room 65] gold, 2 members, private: all things gold`."""
+def room_line(room: RoomEntry, info: RoomInfo, unread: int = 0) -> Line:
+    """`[room 65] gold, 2 members, last event 9, 3 unread, private: all things gold`."""
     line: Line = [(Style.PLACE, f"[room {room.room_id}]"), " "]
     if info.name:
         line += [(Style.PERSON, info.name), ", "]
     line.append(f"{_count(room.member_count, 'member')}, last event {room.last_seq}")
+    if unread:
+        line.append((Style.PERSON, f", {unread} unread"))
     if info.access != RoomAccess.PUBLIC:
         line.append((Style.QUIET, f", {access_word(info.access)}"))
     if info.role != RoomRole.NONE:

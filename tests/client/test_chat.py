@@ -120,7 +120,7 @@ def test_commands_are_read(line: str, name: str, arguments: list[Any]) -> None:
         ("/Join 7", "there is no command /Join"),
         ("/join", "ROOM is missing: /join ROOM"),
         ("/join " + 65 * "x", "is not a valid name of a room: 1 to 64 bytes"),
-        ("/leave 7 8", "'8' is too much: /leave [ROOM]"),
+        ("/leave 0", "'0' is no room: rooms are numbered from 1"),
         ("/take x", "'x' is no whole number"),
         ("/drop all", "'all' is no whole number"),
         ("/board look", "'look' is not one of: find, show, stats, clear"),

@@ -117,6 +117,10 @@ def test_whose_names_a_line_needs(kind: int, text: str, users: tuple[int, ...]) 
 )  # fmt: skip
 def test_rooms_are_listed(room: RoomEntry, info: RoomInfo, shown: str) -> None:
     assert text_of(room_lines.room_line(room, info)) == shown
+    unread = text_of(room_lines.room_line(room, info, 3))
+    number = shown.partition("last event ")[2].partition(",")[0].partition(":")[0]
+    told = f"last event {number}"
+    assert unread == shown.replace(told, f"{told}, 3 unread")
 
 
 def test_the_figures_of_a_board() -> None:
@@ -290,9 +294,15 @@ def test_a_script_about_rooms_and_boards(shared: RunningServer, alice: Client) -
             ("/topic", "spoons and forks\n"),
             ("/note back at noon", "* alice notes: "),
             ("/offer 1.50 a spoon", "* alice offers for 1.50: "),
-            ("/board stats", "alice: 1 offer, 1 note\n"),
+            ("/board stats", "alice: 1 offer, 1 note\n2 made in all\nlast change "),
+            ("/board stats", " alice offers for 1.50: a spoon ("),
             ("/board find SPOON", "1.50 alice: a spoon\n"),
             ("/who", "alice, last heard "),
+            ("/who silver", "alice, last heard "),
+            ("/buffer 1\n/buffer Silver\n/buffer", "2 #Silver, here\n"),
+            ("/leave nowhere", "there is no room called 'nowhere': /rooms lists them\n"),
+            ("/leave #SILVER", f"left room {room}\n"),
+            ("/join silver", f"joined room {room} silver, 1 member\n"),
             ("/pay bob 2 for lunch", "* alice paid bob 2.00: for lunch\n"),
             ("/rooms", "Silver, 1 member"),
             ("/mute bob 60", "* alice: bob is muted\n"),
