@@ -22,6 +22,11 @@ TAKE_OVER: Final = "take-over"
 """What a server asks for that is to take the place of the one that runs: answered by an Offer with
 the listening sockets, or by an Answer that refuses. Each side then says its Steps."""
 SOCKETS_MAX: Final = 253  # in one message: SCM_MAX_FD of the system
+OPERATE: Final = "operate"
+"""What is asked for an act on users or their money: the connection is handed to a worker, which
+gets the act as the next message, and answers it."""
+ACT_MAX: Final = 64 * 1024
+"""Bytes of an act, and of its answer."""
 PROGRESS: Final = "progress"
 """What is asked while a process is drained: has it ended? Its id stands where a worker's number
 does."""
@@ -29,8 +34,8 @@ _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 class Ask(NamedTuple):
-    """What is asked for: `restart`, `drain` of the worker in a slot, TAKE_OVER, or PROGRESS of a
-    process that is drained."""
+    """What is asked for: `restart`, `drain` of the worker in a slot, TAKE_OVER, OPERATE, or
+    PROGRESS of a process that is drained."""
 
     command: str
     worker: int = 0

@@ -128,6 +128,7 @@ ROOMS: dict[str, frozenset[str]] = {
         "server.files.channel",
         "server.files.place",
         "server.files.segments",
+        "server.control",
         "server.handover",
     },
     "server.master": ARCHIVE

@@ -21,8 +21,10 @@ from server.admin import (
     identity_cli,
     inspect_cli,
     journal_cli,
+    ledger_cli,
     status_cli,
     top_cli,
+    user_cli,
 )
 from server.admin.command import (
     EXIT_CODES,
@@ -41,6 +43,8 @@ COMMANDS: Final[tuple[Command, ...]] = (
     audit_cli.COMMAND,
     control_cli.DRAIN,
     control_cli.RESTART,
+    user_cli.COMMAND,
+    ledger_cli.COMMAND,
     journal_cli.COMMAND,
     backup_cli.BACKUP,
     backup_cli.RESTORE,

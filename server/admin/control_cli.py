@@ -86,7 +86,7 @@ def _asked(options: argparse.Namespace, ask: Ask) -> Answer:
 
 def _ask(options: argparse.Namespace, ask: Ask) -> Answer:
     """NotDone: there is none."""
-    data = options.data or _directory_of_region(options)
+    data = directory_of(options)
     try:
         where, fd = control.address(data)
     except OSError as error:
@@ -116,6 +116,11 @@ def _ask(options: argparse.Namespace, ask: Ask) -> Answer:
         finally:
             os.close(fd)
     return answer
+
+
+def directory_of(options: argparse.Namespace) -> Path:
+    """The data directory of the server that was named. NotDone."""
+    return options.data or _directory_of_region(options)
 
 
 def _directory_of_region(options: argparse.Namespace) -> Path:

@@ -209,6 +209,12 @@ class Operators:
         if change > 0 and self._log.supply() + change > MAX_BALANCE:
             raise LimitReached("the money of all would pass its limit")
 
+    def outcome(self, key: int) -> list[int] | None:
+        """What was executed under a key, as its place in the table has it; None: nothing, or it was
+        too long ago."""
+        with self._locks.guard("operator's key", self._locks.registry):
+            return self._recorded(key)
+
     def _recorded(self, key: int) -> list[int] | None:
         """What was executed under a key."""
         for slot, its in enumerate(self._region.column("operator_keys", "key")):

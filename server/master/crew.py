@@ -12,6 +12,7 @@ connections but may have some left.
 
 import math
 import os
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from typing import Final
 import liblog
 from server import handover
 from server.child import LEAVE, fork_failure
+from server.control import Answer
 from server.master.children import WORKER, Child, Children
 from server.master.resources import QUEUE_MAX, Resources
 from server.master.vacancy import Vacancy
@@ -96,6 +98,13 @@ class Crew:
                 seat.child.generation = -1
                 return seat.child.pid
         return 0
+
+    def hand_over(self, sock: socket.socket) -> Answer | None:
+        """Have a worker go on with an operator's connection; else say why not."""
+        for slot in self.slots():
+            if handover.give(self._resources.queues[slot][1], sock):
+                return None
+        return Answer(False, "no worker can do it now: try again in a moment")
 
     def progress(self, pid: int) -> str:
         """What the end of a worker that is replaced waits for; "" where it has ended."""

@@ -10,7 +10,7 @@ from typing import Final
 
 import liblog
 from server import control
-from server.control import MESSAGE_MAX, PROGRESS, SOCKET, TAKE_OVER, Answer, Ask, Peer
+from server.control import MESSAGE_MAX, OPERATE, PROGRESS, SOCKET, TAKE_OVER, Answer, Ask, Peer
 
 OPEN_MAX: Final = 8  # connections that have asked for nothing yet: the oldest goes first
 BACKLOG: Final = 64
@@ -51,9 +51,10 @@ class Desk:
         self,
         answer: Callable[[Ask], Answer],
         offer: Callable[[socket.socket, Peer], Answer | None],
+        hand_over: Callable[[socket.socket], Answer | None],
     ) -> None:
-        """Answer what was asked since. offer: has a take-over begin; the connection is its own
-        then, unless it answers why not."""
+        """Answer what was asked since. offer: has a take-over begin; hand_over: has a worker go on
+        with it; the connection is theirs then, unless they answer why not."""
         while True:
             try:
                 sock, _ = self._listener.accept()
@@ -74,7 +75,7 @@ class Desk:
                 data = b""
             self._forget(sock)
             if data:
-                told = self._answer(sock, data, answer, offer)
+                told = self._answer(sock, data, answer, offer, hand_over)
                 if told is None:
                     continue
                 with suppress(OSError):  # it has gone, and it is done all the same
@@ -87,6 +88,7 @@ class Desk:
         data: bytes,
         answer: Callable[[Ask], Answer],
         offer: Callable[[socket.socket, Peer], Answer | None],
+        hand_over: Callable[[socket.socket], Answer | None],
     ) -> Answer | None:
         peer = control.peer(sock)
         if peer.uid not in (0, os.geteuid()):
@@ -96,6 +98,8 @@ class Desk:
             ask = control.decode_ask(data)
         except ValueError as error:
             return Answer(False, f"the request cannot be read: {error}")
+        if ask.command == OPERATE:
+            return hand_over(sock)
         if ask.command != PROGRESS:  # which is asked again and again
             log.info("operator_asks", command=ask.command, worker=ask.worker, sender=peer.pid)
         return offer(sock, peer) if ask.command == TAKE_OVER else answer(ask)

@@ -320,7 +320,7 @@ class Supervisor:
             while self._asked:
                 self._orders.obey(self._asked.popleft())
             if desk is not None:
-                desk.take(self._orders.answer, self._offer)
+                desk.take(self._orders.answer, self._offer, self._crew.hand_over)
                 if self._successor.look():
                     return
             self._fill()

@@ -39,14 +39,17 @@ class Listeners:
         siblings: Siblings,
         pump: Pump,
         connection: Callable[[str], FrameProtocol],
+        operate: Callable[[socket.socket], None],
     ) -> None:
         """sockets: all there are. queue: of what siblings have accepted for this worker.
-        connection: makes one, given the peer's address, for each that is served here."""
+        connection: makes one, given the peer's address, for each that is served here. operate:
+        takes an operator's, which the master gives."""
         self._words: Final = region.words
         self._slot, self._sockets, self._pump = slot, sockets, pump
         self._loop: Final = pump.loop
         self._queue, self._siblings = queue, siblings
         self._connection = connection
+        self._operate = operate
         self._loop.add_reader(queue.fileno(), self._take)
         workers = region.layout["workers"]
         self._hosts = [workers.at(number, "host") for number in range(len(sockets))]
@@ -95,7 +98,9 @@ class Listeners:
         """What siblings give: served here, or where this worker ends by yet another one."""
         try:
             for sock in handover.take(self._queue, ACCEPT_MAX):
-                if not (self.closed and self._siblings.give_anyway(sock)):
+                if sock.family == socket.AF_UNIX:
+                    self._operate(sock)
+                elif not (self.closed and self._siblings.give_anyway(sock)):
                     self._serve(sock)
         except OSError as error:
             log.error("not_accepting", error=error.strerror, retry_s=RETRY_S)

@@ -39,6 +39,7 @@ from server.worker.fatal import FATAL, die
 from server.worker.files import FilesClient
 from server.worker.lag import Lag
 from server.worker.listeners import Listeners
+from server.worker.operators import OperatorDesk
 from server.worker.overload import Class, Overload
 from server.worker.places import Places
 from server.worker.rates import Rates
@@ -160,6 +161,7 @@ class Worker:
             Siblings(region, slot, [sending for _, sending in inherited.queues]),
             pump,
             lambda peer: Connection(self._services, table, peer),
+            OperatorDesk(self._services).serve,
         )
         self._workers: Final = region.layout["workers"]
         self._recovery = region.header.index("recovery")

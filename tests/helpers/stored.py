@@ -2,12 +2,14 @@
 
     python -m tests.helpers.stored tests/data/format-4.tar.gz
 
-makes one with the code that is here: two users, with money and messages, and a room of their own
-with an offer on its board; a server that was stopped, and one after it that was killed. Whoever
+makes one with the code that is here: two users, with money and messages, a room of their own with
+an offer on its board, and what an operator has done to them and to a third one; a server that was
+stopped, and one after it that was killed. Whoever
 changes the format keeps the archive of the format before, makes one of the new format, and has a
 test convert the old one.
 """
 
+import argparse
 import os
 import signal
 import sys
@@ -16,9 +18,11 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from libproto.messages import Opcode, RoomAccess, RoomRole
+from libproto.messages import MIN_ITERATIONS, Opcode, RoomAccess, RoomRole
+from libproto.scram import make_verifier
+from server.admin.operate import Fields, ask
 from tests.helpers.server import RunningServer
-from tests.helpers.wire import Lobby
+from tests.helpers.wire import PASSWORD, Lobby
 
 DATA: Final = Path(__file__).parents[1] / "data"
 NAMES: Final = ("alice", "bob")
@@ -29,6 +33,8 @@ BALANCES: Final = {"alice": 1000 - 2 * 70, "bob": 2 * 70}
 """Of both, in the directory."""
 NAMED: Final = "gold"
 """A room of alice's, from format 4 on."""
+PAID: Final = {"key": "of the first run", "amount": 500, "note": "what it is for"}
+"""Money that the operator gave to Carol, from format 5 on, who was paid out and deleted."""
 MESSAGES: Final = ("hello from run 0", "hello from run 1")
 """In the room."""
 
@@ -64,10 +70,31 @@ def work(data: Path) -> None:
                 bob.ok(Opcode.BLOCK, 1, 1)
             alice.ok(Opcode.CHAT_SEND, ROOM, f"hello from run {run}")
             bob.ok(Opcode.DIRECT_SEND, 1, f"for alice, run {run}")
+            operate(server, run)
             if run:
                 kill(server)
             else:
                 server.stop()
+
+
+def operate(server: RunningServer, run: int) -> None:
+    """What an operator does."""
+    if run:
+        asked("delete", server, user="carol", pay_out=True, key="bye", note="")
+        return
+    made = make_verifier(PASSWORD, bytes(16), MIN_ITERATIONS)
+    keys = {"stored_key": made.stored_key.hex(), "server_key": made.server_key.hex()}
+    verifier = {"salt": made.salt.hex(), "iterations": made.iterations, **keys}
+    asked("add", server, user="carol", **verifier)
+    asked("deposit", server, user="carol", **PAID)
+    asked("role", server, user="bob", role="teller")
+    asked("passwd", server, user="bob", **verifier)
+    asked("disable", server, user="carol")
+
+
+def asked(act: str, server: RunningServer, **fields: object) -> Fields:
+    """The answer to an act."""
+    return ask(argparse.Namespace(data=server.data), act, once=False, **fields)
 
 
 def kill(server: RunningServer) -> None:

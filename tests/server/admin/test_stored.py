@@ -18,9 +18,20 @@ from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.format import FORMAT_VERSION
 from server.journal.start import load_state
+from server.region.records import UserRole, UserState
 from tests.helpers import leaks
 from tests.helpers.server import ROOT, RunningServer
-from tests.helpers.stored import BALANCES, DATA, MESSAGES, NAMED, NAMES, ROOM, extract
+from tests.helpers.stored import (
+    BALANCES,
+    DATA,
+    MESSAGES,
+    NAMED,
+    NAMES,
+    PAID,
+    ROOM,
+    asked,
+    extract,
+)
 from tests.helpers.wire import Lobby
 
 THIS = f"format-{FORMAT_VERSION}.tar.gz"
@@ -47,7 +58,8 @@ def test_this_format_is_read(name: str, tmp_path: Path) -> None:
     log_id = data.identity(Disk()).log_id
     books = load_state(Disk(), data, log_id, lambda _done, _of: None).books
     users = {name.decode(): user for name, user in books.user_ids.items()}
-    assert {name: books.balances[user] for name, user in users.items()} == BALANCES
+    balances = {name: books.balances[user] for name, user in users.items()}
+    assert balances == (BALANCES | {"carol": 0} if name == THIS else BALANCES)
     assert books.skips == 0
     assert books.ring > 0
     assert books.rooms[ROOM] == 8
@@ -58,6 +70,10 @@ def test_this_format_is_read(name: str, tmp_path: Path) -> None:
         assert offers == [(room, 5, b"offer of run 0"), (room, 6, b"offer of run 1")]
         assert books.named.roles == {(room, 2): (RoomRole.MODERATOR, 0, 0)}
         assert books.blocks == {(2, 1)}
+    if name == THIS:
+        assert list(books.roles) == [0, 0, UserRole.TELLER, 0]
+        assert list(books.states) == [0, 0, 0, UserState.DELETED]
+        assert len(books.keys) == 2
 
 
 @pytest.mark.parametrize("name", [THIS, *CONVERTED])
@@ -74,6 +90,8 @@ def test_a_server_goes_on_with_it(name: str, tmp_path: Path) -> None:
         assert said == list(MESSAGES)
         joined = wire.ok(Opcode.JOIN_ROOM, ROOM)
         assert joined.last_seq == 8 + 64, "its ring is left out"
+        if name == THIS:
+            assert asked("deposit", server, user="carol", **PAID)["recorded"] is True
         room, created = wire.ok(Opcode.ROOM_OPEN, NAMED)
         assert created == (name == UNNAMED)
         wire.ok(Opcode.JOIN_ROOM, room)

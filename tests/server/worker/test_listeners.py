@@ -60,8 +60,9 @@ def house(pump: Pump, sockets: list[socket.socket]) -> Iterator[House]:
             stack.callback(sock.close)
         siblings = Siblings(region, 0, [sending for _, sending in queues])
         listening = Listeners(
-            region, 0, sockets, queues[0][0], siblings, pump, lambda _: Accepted(accepted)
-        )
+            region, 0, sockets, queues[0][0], siblings, pump, lambda _: Accepted(accepted),
+            lambda sock: sock.close(),
+        )  # fmt: skip
         workers = region.layout["workers"]
         made = House(region.words, [workers.at(slot, "host") for slot in range(2)], listening)
         made.accepted = accepted
