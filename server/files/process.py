@@ -140,6 +140,8 @@ class Files:
     def _expire(self) -> None:
         self._desk.sweep()
         gone = self._store.expire(clock_us())
+        if gone.contents:
+            self._region.files.removed += 1
         if gone.uploads or gone.contents:
             log.info("files_expired", uploads=len(gone.uploads), contents=len(gone.contents))
 

@@ -100,6 +100,7 @@ FILES: tuple[tuple[str, str], ...] = (
     ("contents_bytes", "bytes that they take"),
     ("uploads", "uploads that are not finished"),
     ("uploads_bytes", "bytes that are kept for them"),
+    ("removed", "times that contents were removed: what workers keep of them goes"),
     ("fetching", "links that are being fetched"),
     ("fetched", "links that were fetched"),
     ("unfetched", "links that could not be fetched"),

@@ -18,6 +18,7 @@ from server.files.channel import Kind, Message, Sender
 from server.files.segments import Pool, Segment, SegmentState, pool_name, remove_pools
 from server.region.region import Region
 from server.worker.counters import Counters
+from server.worker.file_cache import FileCache
 from server.worker.refusal import Refused
 from server.worker.turns import Resume, Wait
 
@@ -106,6 +107,10 @@ class FilesClient:
         self._loans: list[_Loan] = []
         self._of_user: dict[int, int] = {}  # segments lent for a user's requests
         self._waiting: deque[_Job] = deque()
+        removed = files.index("removed")
+        self.cache: Final = FileCache(
+            settings.file_cache_mb << 20, counters, lambda: self._words[removed]
+        )
         self._sender: Sender | None = None
         self._polls = False
 

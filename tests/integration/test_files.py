@@ -93,6 +93,9 @@ def test_a_file_is_shared_announced_and_read(lobby: Lobby, size: int) -> None:
     assert push.message == f"{file_id} {size} {TEXT} holiday pictures.txt"
     assert fetch(bob, file_id) == data
     assert fetch(ann, file_id) == data
+    before = lobby.counters()["file_hits"]
+    assert fetch(ann, file_id) == data
+    assert lobby.counters()["file_hits"] == before + -(-size // CHUNK_MAX), "from the cache"
     assert bob.ok(Opcode.FILE_GET, file_id, size - 1, 9).data == data[-1:]
     assert bob.ok(Opcode.FILE_GET, file_id, 0, 0).data == b""
     assert bob.ok(Opcode.FILE_GET, file_id, 1 << 40, 9).data == b""

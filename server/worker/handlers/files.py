@@ -21,6 +21,8 @@ from server.files.asked import Begin
 from server.files.channel import Kind
 from server.files.place import is_opened, place_of, room_of
 from server.worker.connection import MAX_BODY_LEN, Connection
+from server.worker.file_cache import Chunk, Known
+from server.worker.file_cache import answer as cached_answer
 from server.worker.files import Asked, FilesClient, Reply, busy
 from server.worker.refusal import Refused, history_unreadable
 from server.worker.requests import Handler
@@ -30,7 +32,6 @@ from server.worker.turns import Resume, Steps, Wait
 _begin_response = RESPONSE[Opcode.FILE_BEGIN].frame
 _put_response = RESPONSE[Opcode.FILE_PUT].frame
 _end_response = RESPONSE[Opcode.FILE_END].frame
-_get_response = RESPONSE[Opcode.FILE_GET].frame
 _fetch_response = RESPONSE[Opcode.LINK_FETCH].frame
 _broadcast: Final = PUSH[Opcode.CHAT_BROADCAST].decode
 _FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
@@ -236,11 +237,20 @@ def file_get(
     del flags
 
     def steps() -> Steps:
-        user = connection.live_session().user
+        user, cache = connection.live_session().user, _client(services).cache
+        about = cache.known(file_id)
+        if about is not None:
+            _check_readable(services, connection, about.place)
+            here = cache.chunk(about, offset, length)
+            if here is not None:
+                answer = cached_answer(req_id, about.size, offset, here)
+                return services.durable.when_durable(connection, 0, answer)
         asked = Asked(Kind.GET, user, file_id, offset, min(length, CHUNK_MAX))
         found = yield from _asked(services, asked)
+        about, chunk = Known(found.place, found.size, found.sha256), Chunk(found.data, found.crc)
+        cache.add(file_id, about, offset, chunk)
         _check_readable(services, connection, found.place)
-        answer = _get_response(req_id, 0, found.size, offset, found.data)
+        answer = cached_answer(req_id, found.size, offset, chunk)
         return services.durable.when_durable(connection, 0, answer)
 
     return connection.in_turn(Opcode.FILE_GET, req_id, steps())
