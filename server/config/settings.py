@@ -421,6 +421,23 @@ class Settings(Limits):
         minimum=0.1,
         maximum=3600.0,
     )
+    link_hosts: str = setting(
+        "",
+        FILES,
+        "hosts from which the server fetches links that users send: names, parted by blanks or"
+        " commas; NAME:PORT where it is not 80 or 443, NAME=ADDRESS for one inside your network;"
+        " empty: none",
+        pattern=r"[A-Za-z0-9.:=,_\[\] -]*",
+        pattern_text="host names, with ports and addresses",
+    )
+    link_ttl: float = setting(
+        300.0,
+        FILES,
+        "how long a link that was fetched is not fetched again, where its origin does not say",
+        unit="s",
+        minimum=1.0,
+        maximum=31_536_000.0,
+    )
     file_cache_mb: int = setting(
         16,
         FILES,

@@ -141,6 +141,11 @@ class Desk:
         taken = segment.try_fill() if Kind(message.kind).fetches else segment.try_take()
         return Loan(message, segment) if taken else None
 
+    def is_live(self, loan: Loan) -> bool:
+        """Is there still a worker that waits for it?"""
+        message = loan.message
+        return self._pools.find(message.worker, message.pool) is not None
+
     # ---- handing back
 
     def answers(self, loan: Loan, state: SegmentState = SegmentState.COMPLETE) -> None:

@@ -25,8 +25,9 @@ from server.early import STOP_SIGNALS
 from server.exits import Exit
 from server.files.archive import Asking
 from server.files.channel import DEPTH, Commands, depth
-from server.files.desk import Desk, Loan
-from server.files.errors import Damaged, NotThere
+from server.files.desk import Desk
+from server.files.errors import FilesError
+from server.files.fetching import Links
 from server.files.holds import Holds
 from server.files.limits import Limits
 from server.files.published import Published, clock_us
@@ -82,7 +83,12 @@ class Files:
         holds = Holds(region, self._store)
         self._published: Final = Published(state, self._store, holds, asking)
         self._desk: Final = Desk(
-            region, self._store, self._published, holds, list(inherited.wakeups), self._fetch
+            region,
+            self._store,
+            self._published,
+            holds,
+            list(inherited.wakeups),
+            lambda loan, place, url: self._links.fetch(loan, place, url),
         )
         self._commands: Final = Commands(region.name, files.number)
         self._poll: Final = select.poll()
@@ -91,6 +97,8 @@ class Files:
         if asking is not None:
             self._poll.register(asking, select.POLLIN)
         self._expire_due = time.monotonic()
+        self._links: Final = Links(region, self._store, self._desk, settings)
+        self._poll.register(self._links, select.POLLIN)
 
     def _stop(self, *_: object) -> None:
         self._told = True
@@ -116,6 +124,7 @@ class Files:
         while not self._told:
             self._turn()
         files.serving = 0
+        self._links.close()
         self._commands.close()
         self._store.close()
 
@@ -123,7 +132,7 @@ class Files:
         words = self._words
         words[self._beat] += 1
         soon = _SOON_S if self._published.busy else BEAT_S
-        self._poll.poll(soon * 1000)
+        self._poll.poll(min(soon, self._links.wait_s()) * 1000)
         self._woken.clear()
         words[self._queued] = self._commands.waiting
         for _ in range(TURN_MAX):
@@ -131,6 +140,7 @@ class Files:
             if message is None:
                 break
             self._desk.take(message)
+        self._links.turn()
         self._published.turn()
         if time.monotonic() >= self._expire_due:
             self._expire_due = time.monotonic() + EXPIRE_S
@@ -151,10 +161,6 @@ class Files:
         files.uploads_bytes = usage.uploads_bytes
         files.contents_bytes = usage.total - usage.uploads_bytes
 
-    def _fetch(self, loan: Loan, place: int, url: str) -> None:
-        del place, url
-        self._desk.fails(loan, NotThere("no host is allowed"))
-
 
 def run(inherited: Inherited, master: int) -> NoReturn:
     """The whole life of a files process, after its fork. Ends the process."""
@@ -163,7 +169,7 @@ def run(inherited: Inherited, master: int) -> NoReturn:
         enter(inherited.settings, "files", master)
         Files(inherited).serve(report)
         code = Exit.OK
-    except (Damaged, OSError) as error:
+    except (FilesError, OSError) as error:
         reason = limit_of(error) or reason_of(error, inherited.data.path / FOLDER)
         report.fails(f"files: {reason}")
         if report.served:
