@@ -145,6 +145,7 @@ async def execute(
     refuses is said and noted; a connection that is lost for good is raised. Answers why it was not
     carried out, or nothing."""
     chat.in_doubt = ""
+    chat.face.begin()
     try:
         if action is not None:
             await action()

@@ -15,6 +15,9 @@ class Face(Protocol):
     def shown(self, buffer: Buffer, entry: Entry, *, dated: bool = False) -> None:
         """A line is in a buffer now. dated: it is of another time than now."""
 
+    def begin(self) -> None:
+        """A command begins: its results go where the person is now."""
+
     def result(self, line: Line) -> None:
         """Show a line of what was asked for."""
 

@@ -35,6 +35,9 @@ class LineFace:
             line = [(Style.QUIET, f"{clock(entry.time_us)} "), *line]
         self._screen.show(line)
 
+    def begin(self) -> None:
+        """There is one place."""
+
     def result(self, line: Line) -> None:
         self._screen.show(line)
 

@@ -34,6 +34,7 @@ class ScreenFace:
         self.on_question: Callable[[], object] = lambda: None
         """Called when a question is asked, and when it is answered."""
         self._asking = asyncio.Lock()
+        self._asked_in = model.active  # where the command was typed that is carried out
 
     def shown(self, buffer: Buffer, entry: Entry, *, dated: bool = False) -> None:
         del buffer, entry, dated  # it is in its buffer, which is what is shown
@@ -43,8 +44,14 @@ class ScreenFace:
         self._model.add(self._model.active, entry, is_read=True)
         self.redraw()
 
+    def begin(self) -> None:
+        self._asked_in = self._model.active
+
     def result(self, line: Line) -> None:
-        self._add(Entry(Sort.RESULT, now_us(), line, line))
+        model = self._model
+        buffer = self._asked_in if self._asked_in in model.buffers else model.active
+        model.add(buffer, Entry(Sort.RESULT, now_us(), line, line), is_read=True)
+        self.redraw()
 
     def money(self, line: Line) -> None:
         active, entry = self._model.active, entries.of_receipt(line)
