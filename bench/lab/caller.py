@@ -7,13 +7,14 @@ import time
 from typing import Any, Final
 
 from bench.lab.cli import BenchFailed
-from bench.lab.login import MAX_BODY_LEN, greet, verifier
+from bench.lab.login import Greeting, decoder, greet, verifier
 from libnet.sockets import connect
 from libproto.codec import ERROR, REQUEST, RESPONSE
 from libproto.errors import Status
-from libproto.framing import Decoder, Frame
+from libproto.framing import Frame
 from libproto.messages import Flag, HelloResponse, LoginResponse, Opcode
 from libproto.scram import Verifier
+from libproto.wrapping import Wrapper
 
 TIMEOUT_S: Final = 30.0
 BUSY_S: Final = 5.0
@@ -38,16 +39,32 @@ class CallFailed(BenchFailed):
 class Caller:
     """A connection that waits for each answer; pushes are passed over. CallFailed, NetError."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, encrypts: bool = False) -> None:
         self._address: Final = host, port
+        self._encrypts: Final = encrypts
         self._begin()
 
     def _begin(self) -> None:
         self.sock = connect(*self._address, TIMEOUT_S)
         self.sock.settimeout(TIMEOUT_S)
-        self.decoder = Decoder(MAX_BODY_LEN)
+        self.decoder = decoder(encrypts=self._encrypts)
+        self.wrapper: Wrapper | None = None
         self.req_id = 0
         self._begun = time.monotonic()
+
+    def greet(self, username: str) -> tuple[Greeting, bytes, HelloResponse]:
+        """HELLO, on another connection where this one has had its own; its answer."""
+        if self.wrapper is not None:
+            self.close()
+            self._begin()
+        greeting = greet(username, encrypts=self._encrypts)
+        _, _, _, _, buf, start, end, _ = self.frame(Opcode.HELLO, *greeting.fields)
+        answer = HelloResponse._make(RESPONSE[Opcode.HELLO].decode(buf, start, end))
+        try:
+            self.wrapper = greeting.agree(answer, self.decoder)
+        except ValueError as error:
+            raise CallFailed(f"HELLO: {error}") from error
+        return greeting, buf[start:end], answer
 
     def frame(self, opcode: Opcode, *fields: object) -> Frame:
         """One request and the frame that answers it OK; asked again where the server is busy."""
@@ -66,7 +83,8 @@ class Caller:
     def _answer(self, opcode: Opcode, fields: tuple[object, ...]) -> Frame:
         self.req_id += 1
         try:
-            self.sock.sendall(REQUEST[opcode].frame(self.req_id, 0, *fields))
+            data = REQUEST[opcode].frame(self.req_id, 0, *fields)
+            self.sock.sendall(data if self.wrapper is None else self.wrapper.wrap(data))
             while True:
                 while (frame := self.decoder.next()) is None:
                     data = self.sock.recv(65536)
@@ -109,16 +127,13 @@ class Caller:
 
     def _verifier(self) -> Verifier:
         """What users are registered with, from HELLO on."""
-        answer = HelloResponse._make(self.call(Opcode.HELLO, *greet("").fields))
-        return verifier(answer.iterations)
+        return verifier(self.greet("")[2].iterations)
 
     def login(self, username: str, client_id: int) -> LoginResponse:
         """HELLO and LOGIN of a user that `register` has made, under a client_id that is new to the
         server, or 0."""
-        greeting = greet(username)
-        _, _, _, _, buf, start, end, _ = self.frame(Opcode.HELLO, *greeting.fields)
-        answer = HelloResponse._make(RESPONSE[Opcode.HELLO].decode(buf, start, end))
-        fields = greeting.login(buf[start:end], answer, client_id, 1)
+        greeting, body, answer = self.greet(username)
+        fields = greeting.login(body, answer, client_id, 1)
         return LoginResponse._make(self.call(Opcode.LOGIN, *fields))
 
     def close(self) -> None:

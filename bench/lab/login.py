@@ -11,7 +11,10 @@ from typing import Any, Final, NamedTuple
 from client.core.session import OTHER_REQ_IDS as OTHER_REQ_IDS
 from libproto import scram
 from libproto.codec import REQUEST
-from libproto.messages import SALT_LEN, HelloResponse, Opcode
+from libproto.framing import Decoder
+from libproto.messages import SALT_LEN, Capability, HelloResponse, Opcode
+from libproto.sealing import KeyPair, Opener, Sealer
+from libproto.wrapping import Unwrapper, Wrapper
 
 MAX_BODY_LEN: Final = 1 << 20  # bytes, of a frame
 _CLIENT_NAME: Final = "tradechat-bench"
@@ -37,6 +40,18 @@ class Greeting(NamedTuple):
 
     username: str
     fields: Fields
+    pair: KeyPair | None = None  # None: encryption is not asked for
+
+    def agree(self, answer: HelloResponse, decoder: Decoder) -> Wrapper | None:
+        """What follows from the answer for what is sent, and for the decoder. Who the server is, is
+        not looked at: it is the one under test. ValueError: it did not agree."""
+        if self.pair is None:
+            return None
+        if not answer.capabilities & Capability.ENCRYPTION or not isinstance(decoder, Unwrapper):
+            raise ValueError("the server does not encrypt")
+        keys = self.pair.agree(answer.public_key, self.fields[3], answer.server_nonce)
+        decoder.agree(Opener(keys.server_to_client), False)
+        return Wrapper(Sealer(keys.client_to_server))
 
     def login(self, body: bytes, answer: HelloResponse, client_id: int, next_req_id: int) -> Fields:
         """The fields of the LOGIN. body: that of the HELLO's answer. next_req_id: greater than
@@ -48,6 +63,17 @@ class Greeting(NamedTuple):
         return self.username, proof, *client
 
 
-def greet(username: str) -> Greeting:
+def greet(username: str, *, encrypts: bool = False) -> Greeting:
     """The HELLO before a LOGIN of this user; "" is before a REGISTER."""
-    return Greeting(username, (0, _CLIENT_NAME, username, os.urandom(_NONCE_LEN), b""))
+    nonce = os.urandom(_NONCE_LEN)
+    if not encrypts:
+        return Greeting(username, (0, _CLIENT_NAME, username, nonce, b""))
+    pair = KeyPair()
+    asked = int(Capability.ENCRYPTION)
+    return Greeting(username, (asked, _CLIENT_NAME, username, nonce, pair.public), pair)
+
+
+def decoder(*, encrypts: bool = False) -> Decoder:
+    """Of a connection that is to be greeted so."""
+    made = Decoder(MAX_BODY_LEN)
+    return Unwrapper(made, None, False) if encrypts else made

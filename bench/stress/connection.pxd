@@ -7,6 +7,7 @@ from bench.stress.rooms cimport Rooms, Stream
 from libnet cimport kernel
 from libproto cimport calls
 from libproto.framing cimport Decoder
+from libproto.wrapping cimport Wrapper
 
 cdef int _IN, _OUT
 cdef uint8_t _READ, _ADDED, _TAKEN, _TRANSFERS
@@ -33,7 +34,7 @@ cdef class Host:
     cdef readonly object market
     cdef readonly object poll, address
     cdef readonly double timeout_s
-    cdef readonly bint ignores_busy
+    cdef readonly bint ignores_busy, encrypts
     cdef readonly dict connections
 
     cpdef free(self, Connection connection, double at)
@@ -61,6 +62,7 @@ cdef class Connection:
     cdef object _client_id, _sock, _old, _greeting
     cdef int _fd, _interest
     cdef Decoder _decoder
+    cdef Wrapper _wrapper
     cdef list _out
     cdef bint _paused, _connecting, _moved
     cdef int64_t _attempts, _busy
@@ -77,7 +79,7 @@ cdef class Connection:
     cdef _flush(self, double now)
     @cython.locals(interest=int)
     cdef _watch(self)
-    @cython.locals(data=bytes, decoder=Decoder, now=double)
+    @cython.locals(data=bytes, frame=Decoder, now=double)
     cpdef double readable(self, Py_ssize_t size) except -1
 
     @cython.locals(

@@ -18,7 +18,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from bench.lab.login import MAX_BODY_LEN, OTHER_REQ_IDS, Greeting, greet
+from bench.lab.login import OTHER_REQ_IDS, Greeting, decoder, greet
 from bench.stress import boards, notes
 from bench.stress.mix import OPERATIONS
 from bench.stress.record import (
@@ -41,6 +41,7 @@ from libproto.errors import PeerError, Status
 from libproto.framing import Decoder
 from libproto.messages import Flag, HelloResponse, Opcode, TxnKind
 from libproto.words import PAIRS
+from libproto.wrapping import Wrapper
 
 LOGIN_S: Final = 5.0
 """After that another connection is tried: who has accepted this one may have been killed."""
@@ -106,6 +107,7 @@ class Host:
         *,
         is_open: bool,
         ignores_busy: bool = False,
+        encrypts: bool = False,
     ) -> None:
         """address: family and address of the server. The others: of the options."""
         self.recorder = Recorder(Span(float("inf"), float("inf")), is_open)
@@ -114,6 +116,7 @@ class Host:
         self.address = address
         self.timeout_s = timeout_s
         self.ignores_busy = ignores_busy
+        self.encrypts = encrypts
         self.connections: dict[int, Connection] = {}  # by file descriptor
 
     def free(self, connection: "Connection", at: float) -> None:
@@ -156,7 +159,8 @@ class Connection:
         self._sock: socket.socket | None = None
         self._fd = -1  # of it
         self._old: socket.socket | None = None  # that is left, until the next one has logged in
-        self._decoder = Decoder(MAX_BODY_LEN)
+        self._decoder = decoder()
+        self._wrapper: Wrapper | None = None  # of what is sent
         self._out: list[bytes] = []  # to be sent
         self._interest = 0  # what the poll waits for
         self._paused = False
@@ -184,7 +188,8 @@ class Connection:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_BUFFER)
         self._sock, self._fd = sock, sock.fileno()
         self._opened, self._connecting = now, True
-        self._decoder, self._out = Decoder(MAX_BODY_LEN), []
+        self._decoder, self._out = decoder(encrypts=self._host.encrypts), []
+        self._wrapper = None
         self._joining, self._paused = set(self.rooms), False
         self._interest = _IN | _OUT
         self._host.connections[self._fd] = self
@@ -207,7 +212,7 @@ class Connection:
                 self.lost(os.strerror(code), now)
                 return
             self._connecting = False
-            self._greeting = greet(self.name)
+            self._greeting = greet(self.name, encrypts=self._host.encrypts)
             self._own(Opcode.HELLO, self._greeting.fields, now)
         self._flush(now)
 
@@ -296,7 +301,7 @@ class Connection:
         self._write(calls.request(opcode, req_id, 0, fields), now)
 
     def _write(self, frame: bytes, now: float) -> None:
-        self._out.append(frame)
+        self._out.append(frame if self._wrapper is None else self._wrapper.wrap(frame))
         self.last_sent = now
 
     def flush(self, now: float) -> None:
@@ -349,16 +354,16 @@ class Connection:
         if not data:
             self.lost("the server closed it", now)
             return now
-        decoder = self._decoder
-        decoder.feed(data)
-        while decoder.following():
+        frame = self._decoder
+        frame.feed(data)
+        while frame.following():
             try:
-                self._take(decoder, now)
+                self._take(frame, now)
             except PeerError as error:
-                self._unexpected(f"{Opcode(decoder.opcode).name}: {error}")
+                self._unexpected(f"{Opcode(frame.opcode).name}: {error}")
             if self._sock is not sock:
                 return now
-        if decoder.dead:
+        if frame.dead:
             self.lost("what it sends is no frame", now)
         return now
 
@@ -601,6 +606,11 @@ class Connection:
             assert self._greeting is not None  # it was sent
             answer = HelloResponse._make(fields)
             self.heartbeat_s = answer.heartbeat_s
+            try:
+                self._wrapper = self._greeting.agree(answer, self._decoder)
+            except ValueError as error:
+                self.lost(str(error), now)
+                return
             login = self._greeting.login(body, answer, self._client_id, self._next_numbered)
             self._own(Opcode.LOGIN, login, now)
         elif opcode == Opcode.LOGIN:

@@ -68,6 +68,7 @@ class Load(Host):
             options.timeout,
             is_open=options.is_open,
             ignores_busy=options.ignore_busy,
+            encrypts=options.encrypts,
         )
         self.error: BaseException | None = None
         self.sending = False

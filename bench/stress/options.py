@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from bench.lab.cli import number
 from bench.stress.mix import NAMES, RATIO, mix_of
 from client.core.address import Address, read_url
+from client.core.security import AUTO, CHOICES, REQUIRE, is_loopback
 from client.errors import BadUrl
 from libcli.arguments import Parser
 from libproto import version_of
@@ -82,6 +83,12 @@ class Options:
     ignore_busy: bool
     apart: bool
     interpreted: bool
+    encrypt: str
+
+    @property
+    def encrypts(self) -> bool:
+        """All connections of the load are encrypted."""
+        return self.encrypt == REQUIRE or (self.encrypt == AUTO and not is_loopback(self.host))
 
     @property
     def is_own(self) -> bool:
@@ -304,6 +311,14 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="with --rate: send what is due, whatever time ERR_SERVER_BUSY asks for, as users would"
         " who know nothing of each other",
+    )
+    groups["the server"].add_argument(
+        "--encrypt",
+        choices=CHOICES,
+        default=AUTO,
+        metavar="HOW",
+        help="auto (as it is): encrypted connections, unless the host is this machine; require;"
+        " off. Who the server is, is not looked at",
     )
     groups["the server"].add_argument(
         "--apart",

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from bench.lab.caller import Caller, CallFailed
+from bench.lab.caller import CallFailed
 from bench.lab.process import CpuTime, Victims, cpu_of_server
 from bench.lab.target import OwnServer, Target
 from bench.stress import boards, counted
@@ -25,7 +25,7 @@ from bench.stress.options import Options
 from bench.stress.record import Refusal, Unknown
 from bench.stress.results import Figures, Row, gather
 from bench.stress.rooms import Seen
-from bench.stress.users import name_of, take
+from bench.stress.users import caller_of, name_of, take
 from libproto.form import VARIABLE as PURE
 from libproto.messages import Opcode
 
@@ -190,13 +190,15 @@ class Stress:
         """The user_id of each account, with what it has, and those of the slow members."""
         count = self.options.accounts
         names = [f"{self._names}{n}" for n in range(count + self.options.slow_consumers)]
-        users = list(take(self.options.host, self.options.port, names).items())
+        options = self.options
+        made = take(options.host, options.port, names, encrypts=options.encrypts)
+        users = list(made.items())
         return dict(users[:count]), [user for user, _ in users[count:]]
 
     def _last_seqs(self) -> dict[int, int]:
         """The number of the newest event of each room."""
         found = dict.fromkeys(range(1, self.options.rooms + 1), 0)
-        with closing(Caller(self.options.host, self.options.port)) as caller:
+        with closing(caller_of(self.options)) as caller:
             caller.login(f"{self._names}0", 0)
             after = 0
             while True:
@@ -210,7 +212,7 @@ class Stress:
         """What is on the boards, where the load is of boards."""
         if not self.options.shares.keys() & set(boards.OPCODES):
             return {}
-        with closing(Caller(self.options.host, self.options.port)) as caller:
+        with closing(caller_of(self.options)) as caller:
             caller.login(f"{self._names}0", 0)
             return boards.read(caller, range(1, self.options.rooms + 1))
 

@@ -9,6 +9,7 @@ from contextlib import closing
 
 from bench.lab.caller import Caller, CallFailed
 from bench.stress.ledger import NOTHING, Holding
+from bench.stress.options import Options
 from libproto.messages import Opcode
 
 
@@ -17,14 +18,21 @@ def name_of(seed: int) -> str:
     return f"b{hashlib.blake2b(str(seed).encode(), digest_size=4).hexdigest()}-"
 
 
-def take(host: str, port: int, names: list[str]) -> Mapping[int, Holding]:
+def caller_of(options: Options) -> Caller:
+    """A connection as those of the load are."""
+    return Caller(options.host, options.port, encrypts=options.encrypts)
+
+
+def take(
+    host: str, port: int, names: list[str], *, encrypts: bool = False
+) -> Mapping[int, Holding]:
     """The user_id of each name, in order, and what that user has. CallFailed, NetError, also where
     one of them is logged in: what others do with the users of a run makes its verdict wrong."""
-    with closing(Caller(host, port)) as caller:
+    with closing(Caller(host, port, encrypts=encrypts)) as caller:
         made = caller.register_new(names)
     if all(made):
         return dict.fromkeys(made, NOTHING)
-    with closing(Caller(host, port)) as caller:
+    with closing(Caller(host, port, encrypts=encrypts)) as caller:
         last = caller.login(names[-1], 0).user_id
         found = [caller.call(Opcode.USER_LOOKUP, name)[::2] for name in names[:-1]]
         caller.call(Opcode.LOGOUT)

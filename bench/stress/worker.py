@@ -18,7 +18,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from bench.lab.caller import Caller, CallFailed
+from bench.lab.caller import CallFailed
 from bench.stress.connection import Member
 from bench.stress.lines import Lines, Told, say
 from bench.stress.load import Begin, Load
@@ -26,6 +26,7 @@ from bench.stress.notes import ANSWER, now
 from bench.stress.options import Options
 from bench.stress.record import VIEW, Cell, Span, View, sorted_records
 from bench.stress.rooms import Rooms, Seen
+from bench.stress.users import caller_of
 from libproto.messages import LIST_MAX, Opcode, Transaction
 
 STDIN: Final = 0
@@ -208,7 +209,7 @@ class Process:
         views, oldest = bytearray(), 1 << 64
         finals: list[list[int]] = []
         places = range(self._place, len(self._users), self.options.processes)
-        with closing(Caller(self.options.host, self.options.port)) as caller:
+        with closing(caller_of(self.options)) as caller:
             for place in places:
                 user = self._users[place]
                 caller.login(f"{self._names}{place}", 0)

@@ -1,6 +1,7 @@
 """Clients over encrypted connections, and whoever stands in between."""
 
 import asyncio
+import json
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from client import (
     ProtocolViolation,
     Unauthorized,
 )
+from client.cli.options import EXIT_IDENTITY
 from client.core.security import is_loopback
 from client.known import KnownServer
 from libproto.codec import REQUEST, RESPONSE
@@ -31,7 +33,7 @@ from libproto.messages import HEADER_LEN, Capability, Flag, HelloResponse, Opcod
 from libproto.sealing import ServerKey, fingerprint
 from tests.client.conftest import Make
 from tests.client.meddler import Impostor, Meddler, opcode_of
-from tests.client.peer import PASSWORD
+from tests.client.programs import PASSWORD, run
 from tests.client.relay import Relay
 from tests.helpers.server import RunningServer, wait_until
 from tests.helpers.wire import Lobby
@@ -445,3 +447,48 @@ def test_an_answer_that_was_changed_is_no_answer(
         with pytest.raises(ProtocolViolation):
             client.balance()
         assert not client.connected
+
+
+# ---- tradechat-cli
+
+
+def test_the_command_line_says_who_a_new_server_is_and_refuses_another(
+    server: RunningServer, tmp_path: Path, pin: str
+) -> None:
+    state = {"XDG_STATE_HOME": str(tmp_path)}
+    words = ("--user", "alice", "--encrypt", "require", "balance")
+    first = run(server.port, *words, **state)
+    assert first.code == 0, first.err
+    assert pin in first.err
+    assert "tradechat-admin identity" in first.err
+    kept = tmp_path / "tradechat" / "known-servers"
+    assert kept.read_text() == f"{HOST}:{server.port} {pin}\n"
+    again = run(server.port, *words, **state)
+    assert (again.code, again.err) == (0, "")
+
+    other = fingerprint(ServerKey.generate().identity)
+    kept.write_text(f"{HOST}:{server.port} {other}\n")
+    refused = run(server.port, *words, "--json", **state)
+    assert refused.code == EXIT_IDENTITY
+    said = json.loads(refused.err)
+    assert (said["error"], said["exit_code"]) == ("IdentityChanged", EXIT_IDENTITY)
+    assert run(server.port, *words, "--pin", pin, **state).code == 0
+    wrong = run(server.port, *words, "--pin", other, **state)
+    assert wrong.code == EXIT_IDENTITY
+    assert "IS NOT THE ONE IT WAS" in wrong.err
+    assert PASSWORD not in wrong.err
+
+
+def test_the_command_line_where_encryption_is_required_and_not_asked_for(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    done = run(server.port, "--user", "alice", "balance", XDG_STATE_HOME=str(tmp_path))
+    assert done.code == 1
+    assert "--encrypt require" in done.err
+
+
+def test_the_chat_says_who_a_new_server_is(server: RunningServer, tmp_path: Path, pin: str) -> None:
+    words = ("--plain", "--user", "alice", "--encrypt", "require")
+    done = run(server.port, *words, text="/balance\n", XDG_STATE_HOME=str(tmp_path))
+    assert done.code == 0, done.err
+    assert pin in done.out + done.err

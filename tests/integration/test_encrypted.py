@@ -182,7 +182,9 @@ def test_another_hello_is_refused(sealed: Lobby, state: str) -> None:
 
 def test_logout_closes(sealed: Lobby) -> None:
     wire = sealed.enter()
-    wire.ok(Opcode.LOGOUT)
+    wire.send(Opcode.LOGOUT)
+    wire.send(Opcode.HEARTBEAT, 1)  # which is not answered any more
+    assert wire.answer().status == Status.OK
     wire.expect_end()
 
 
@@ -190,7 +192,9 @@ def test_a_failed_login_closes(sealed: Lobby) -> None:
     name = sealed.new_user()
     wire = sealed.open()
     wire.hello(name, capabilities=ENCRYPTION)
-    assert wire.login(name, "wrong").status == Status.ERR_UNAUTHORIZED
+    wire.send(Opcode.LOGIN, name, wire.proof(name, "wrong"), 0, 1)
+    wire.send(Opcode.HEARTBEAT, 1)
+    assert wire.answer().status == Status.ERR_UNAUTHORIZED
     wire.expect_end()
 
 
@@ -199,8 +203,9 @@ def test_a_login_refused_for_another_reason_closes(sealed: Lobby) -> None:
     sealed.enter(name, client_id=7, next_req_id=1).ok(Opcode.DEPOSIT, 5)
     wire = sealed.open()
     wire.hello(name, capabilities=ENCRYPTION)
-    answer = wire.login(name, client_id=7, next_req_id=1)
-    assert answer.status == Status.ERR_ALREADY_EXISTS
+    wire.send(Opcode.LOGIN, name, wire.proof(name, client_id=7, next_req_id=1), 7, 1)
+    wire.send(Opcode.HEARTBEAT, 1)
+    assert wire.answer().status == Status.ERR_ALREADY_EXISTS
     wire.expect_end()
 
 
