@@ -16,6 +16,7 @@ from client.blocking import Client
 from client.core.calls import (
     BoardAdded,
     DirectSent,
+    LinkFetched,
     Receipt,
     RoomChange,
     RoomInfo,
@@ -23,6 +24,7 @@ from client.core.calls import (
     RoomReceipt,
     Sent,
 )
+from client.core.files import FileFetched, FileSent
 from client.core.numbers import Outcome, Unanswered
 from client.core.pushes import (
     Disconnected,
@@ -59,6 +61,8 @@ from client.errors import (
     ClientError,
     ClientIdTaken,
     ConnectionLost,
+    FileChanged,
+    FileFailed,
     IdentityChanged,
     InsufficientFunds,
     InternalError,
@@ -76,6 +80,7 @@ from client.errors import (
     ServerBusy,
     Superseded,
     Unauthorized,
+    WrongContents,
     WrongPlace,
 )
 from client.io.events import AsyncEvents, Events
@@ -135,6 +140,10 @@ __all__ = [
     "Event",
     "EventKind",
     "Events",
+    "FileChanged",
+    "FileFailed",
+    "FileFetched",
+    "FileSent",
     "FileShared",
     "HeartbeatResponse",
     "IdentityChanged",
@@ -144,6 +153,7 @@ __all__ = [
     "JoinRoomResponse",
     "KnownServersUnusable",
     "LimitReached",
+    "LinkFetched",
     "LogReplaced",
     "LoginResponse",
     "Member",
@@ -196,6 +206,7 @@ __all__ = [
     "Unauthorized",
     "UserLookupResponse",
     "UserNameResponse",
+    "WrongContents",
     "WrongPlace",
     "format_amount",
     "parse_amount",

@@ -1,15 +1,16 @@
 """The calls of `AsyncClient`, written by `python -m client.facades`.
 
-Change them where they are described: `client.core.calls`, `.login` and `.paging`.
+Change them where they are described: `client.core.calls`, `.files`, `.login`, `.paging`.
 """
 
 from collections.abc import AsyncGenerator
 
 from client.base import now_us
-from client.core import calls, login, numbers, paging
+from client.core import calls, files, login, numbers, paging
 from client.core.calls import (
     BoardAdded,
     DirectSent,
+    LinkFetched,
     Receipt,
     RoomChange,
     RoomInfo,
@@ -17,6 +18,7 @@ from client.core.calls import (
     RoomReceipt,
     Sent,
 )
+from client.core.files import FileFetched, FileSent, Progress, Source, Target
 from client.core.numbers import Outcome
 from client.core.pushes import RoomRestarted
 from client.io.aio import AsyncBase
@@ -407,6 +409,77 @@ class AsyncClient(AsyncBase):
         not joined.
         """
         call = calls.board_take(room_id, entry, price)
+        return await self._call(call, timeout_s, req_id, possible_duplicate)
+
+    # ---- files, sent and fetched in parts, of any size
+
+    async def send_file(
+        self,
+        room_id: int,
+        source: Source,
+        name: str | None = None,
+        media_type: str | None = None,
+        progress: Progress | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> FileSent:
+        """Share a file in a joined room. source: a path, or a binary file object that can seek,
+        whose bytes from its position on are sent.
+
+        name: what it is called in the room, 1 to 128 bytes without "/" or a leading dot; None:
+        that of the source. media_type: such as "image/png"; None: after the name. progress: is
+        called with the bytes that the server has and with all there are.
+
+        Parts are sent several at a time, and read as they are sent: the memory it takes does not
+        depend on the size. `timeout_s` is that of each request. What raises CallTimeout or
+        ConnectionLost is gone on with by calling this again, within an hour, also in another run
+        of the program; where that exception has a `req_id`, everything was sent, and
+        `retry(req_id)` shares it. FileChanged if the file changes meanwhile, BadPacket if it is
+        too large, ServerBusy if the server has no space; Unauthorized if the room is not joined.
+        """
+        call = files.send_file(self._core, room_id, source, name, media_type, progress)
+        return await self._transfer(call, timeout_s)
+
+    async def fetch_file(
+        self,
+        file_id: int,
+        to: Target,
+        sha256: bytes | None = None,
+        progress: Progress | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> FileFetched:
+        """Fetch a file of a room whose history one may read. file_id: of its event, `FileShared`.
+        to: a path where nothing is, or a binary file object to write to.
+
+        What is there is never overwritten: FileExistsError. A file grows beside `to`, under a
+        name with its number and ".part", is synced, and gets its name when it is whole; one that
+        was left half done is gone on with by calling this again, also in another run of the
+        program. sha256: WrongContents if it is not that; what it is, the result tells. progress:
+        is called with the bytes that have arrived, and with all there are.
+
+        Parts are fetched several at a time, and written as they come. `timeout_s` is that of
+        each request. NotFound: no such file, or it is kept no longer.
+        """
+        call = files.fetch_file(self._core, file_id, to, sha256, progress)
+        return await self._transfer(call, timeout_s)
+
+    async def fetch_link(
+        self,
+        room_id: int,
+        url: str,
+        *,
+        req_id: int | None = None,
+        possible_duplicate: bool = False,
+        timeout_s: float | None = None,
+    ) -> LinkFetched:
+        """Have the server fetch an http or https link, and share it in a joined room as a file.
+
+        It does so for hosts that its operator allows; NotFound for any other one, and whatever
+        is wrong at that host. It may take a minute: give it the `timeout_s`. It is shared once:
+        `req_id` and `possible_duplicate` as with `deposit`.
+        """
+        call = calls.fetch_link(room_id, url)
         return await self._call(call, timeout_s, req_id, possible_duplicate)
 
     # ---- lists, read to their end in as many requests as it takes

@@ -297,6 +297,13 @@ class ClientBase:
             raise
         numbers.told(number)
 
+    def _check_transfer(self) -> None:
+        """What is refused before a file is looked at."""
+        if self._core.loss is not None:
+            raise self._core.failure()
+        if not self._core.logged_in:
+            raise NotLoggedIn("files need a login first, nothing was sent")
+
     def _pause_s(self, attempts: Attempts, busy: ServerBusy, left_s: float) -> float | None:
         """How long to wait before a request is sent again that was refused for the moment; None if
         that is for the program to do. left_s: until its deadline."""

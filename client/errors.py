@@ -10,7 +10,7 @@
     │   ├── BadPacket                   an argument that the server does not allow
     │   ├── ChecksumFailed              damaged on its way
     │   ├── Unauthorized                not logged in, wrong password, no right to it in a room
-    │   ├── NotFound                    no such room, user or entry of a board
+    │   ├── NotFound                    no such room, user, entry of a board or file
     │   ├── InsufficientFunds           the balance is below the amount
     │   ├── ServerBusy                  overload or a rate limit: `retry_after_ms`
     │   ├── OutcomeUnknown              nobody can tell any more whether it was executed
@@ -26,6 +26,9 @@
     ├── NotEncrypted                    encryption is required, and was not granted
     ├── IdentityChanged                 the server shows another identity than the one it had
     ├── KnownServersUnusable            the file of servers that were seen cannot be used
+    ├── FileFailed                      of a file that was sent or fetched
+    │   ├── FileChanged                 it changed while it was sent
+    │   └── WrongContents               what was fetched has another SHA-256
     └── ProtocolViolation               not the protocol, or not the server that knows this user
 
 Three kinds are told apart. The server refused the request (`RequestFailed`): it is answered, and
@@ -135,7 +138,7 @@ class Unauthorized(RequestFailed, status=Status.ERR_UNAUTHORIZED):
 
 
 class NotFound(RequestFailed, status=Status.ERR_NOT_FOUND):
-    """No such room, user or entry of a board, or a room that is not joined."""
+    """No such room, user, entry of a board or file, or a room that is not joined."""
 
 
 class InsufficientFunds(RequestFailed, status=Status.ERR_INSUFFICIENT_FUNDS):
@@ -248,6 +251,18 @@ class IdentityChanged(ClientError):
 class KnownServersUnusable(ClientError):
     """The file that tells which server is which cannot be read or written, so a server that was
     never seen cannot be told from one that was."""
+
+
+class FileFailed(ClientError):
+    """A file was not sent or fetched, for a reason that is neither the server's nor the disk's."""
+
+
+class FileChanged(FileFailed):
+    """The file changed while it was sent; nothing was shared. Send it again."""
+
+
+class WrongContents(FileFailed):
+    """What was fetched has not the SHA-256 that it was to have; it was removed."""
 
 
 class ProtocolViolation(ClientError):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from client.core import calls, login, numbers, paging
+from client.core import calls, files, login, numbers, paging
 from libproto import messages
 
 HERE = Path(__file__).parent
@@ -65,6 +65,10 @@ SECTIONS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
         (calls.board_add, calls.board, calls.board_remove, calls.board_take),
     ),
     (
+        "files, sent and fetched in parts, of any size",
+        (files.send_file, files.fetch_file, calls.fetch_link),
+    ),
+    (
         "lists, read to their end in as many requests as it takes",
         (
             paging.iter_rooms,
@@ -94,6 +98,11 @@ OUTCOMES = frozenset(each.__name__ for each in get_args(numbers.Outcome))
 """What those calls give whose requests may be repeated under their req_id."""
 RESULTS = OUTCOMES | {"RoomInfo"}
 """What calls give that is described beside them."""
+
+OF_FILES = frozenset({"FileFetched", "FileSent", "Progress", "Source", "Target"})
+"""What the calls of files take and give that is described beside them."""
+WAYS = {"login": "_run", "paging": "_turn_pages", "files": "_transfer"}
+"""How the calls of a module are made; any other is one request."""
 
 FILLED = {"core": "self._core", "numbers": "self._core.numbers", "client_time": "now_us()"}
 """Arguments of a description that no caller gives."""
@@ -223,11 +232,12 @@ def write(facade: Facade) -> str:
                 names |= {node.id for node in ast.walk(part) if isinstance(node, ast.Name)}
             body.append(_method(facade, source, function.__module__.rpartition(".")[2]))
     imported = sorted((name for name in names if hasattr(messages, name)), key=_import_order)
-    assert names - set(imported) <= {"Outcome", "RoomRestarted", *RESULTS, *vars(builtins)}
+    described = {"Outcome", "RoomRestarted", *RESULTS, *OF_FILES}
+    assert names - set(imported) <= {*described, *vars(builtins)}
     head = [
         f'"""The calls of `{facade.name}`, written by `{PROGRAM}`.',
         "",
-        "Change them where they are described: `client.core.calls`, `.login` and `.paging`.",
+        "Change them where they are described: `client.core.calls`, `.files`, `.login`, `.paging`.",
         '"""',
         "",
         *(_PROTOCOL_IMPORTS if facade.abstract else _client_imports(facade)),
@@ -251,13 +261,17 @@ _RESULTS_IMPORT = (
 )
 
 
+_FILES_IMPORT = f"from {PACKAGE}.core.files import {', '.join(sorted(OF_FILES))}"
+
+
 def _client_imports(facade: Facade) -> tuple[str, ...]:
     return (
         f"from collections.abc import {facade.iterator.partition('[')[0]}",
         "",
         f"from {PACKAGE}.base import now_us",
-        f"from {PACKAGE}.core import calls, login, numbers, paging",
+        f"from {PACKAGE}.core import calls, files, login, numbers, paging",
         *_RESULTS_IMPORT,
+        _FILES_IMPORT,
         f"from {PACKAGE}.core.numbers import Outcome",
         f"from {PACKAGE}.core.pushes import RoomRestarted",
     )
@@ -268,6 +282,7 @@ _PROTOCOL_IMPORTS = (
     "from typing import Protocol",
     "",
     *_RESULTS_IMPORT,
+    _FILES_IMPORT,
     f"from {PACKAGE}.core.numbers import Outcome, Unanswered",
     f"from {PACKAGE}.core.paging import Items",
     f"from {PACKAGE}.core.pushes import RoomRestarted",
@@ -306,10 +321,10 @@ def _method(facade: Facade, source: ast.FunctionDef, module: str) -> str:
         also = "timeout_s, req_id, True"
     arguments.append("timeout_s: float | None = None")
     result = ast.unparse(_result(source))
-    define, wait, does = facade.define, facade.wait, "_run" if module == "login" else "_call"
+    define, wait, does = facade.define, facade.wait, WAYS.get(module, "_call")
     if module == "paging":  # what it gives is iterated, not awaited
         result = facade.iterator.format(result)
-        define, wait, does = "def", "", "_turn_pages"
+        define, wait = "def", ""
     elif facade.abstract:
         result = f"Awaitable[{result}] | {result}"
     text = ast.get_docstring(source)

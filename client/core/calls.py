@@ -135,6 +135,17 @@ class BoardAdded(NamedTuple):
     recorded: bool
 
 
+class LinkFetched(NamedTuple):
+    """The outcome of fetching a link into a room: the file that was made of it, its bytes, and the
+    number of its event. req_id and recorded: as in a `Receipt`."""
+
+    file_id: int
+    size: int
+    room_seq: int
+    req_id: int
+    recorded: bool
+
+
 def _opened(fields: tuple[Any, ...]) -> RoomOpened:
     room_id, created, req_id, recorded = fields
     return RoomOpened(room_id, bool(created), req_id, recorded)
@@ -397,6 +408,19 @@ def board_take(
         check.amount(price, "price"),
     )
     return Call(Opcode.BOARD_TAKE, fields, RoomReceipt._make)
+
+
+# ---- files
+
+
+def fetch_link(room_id: int, url: str) -> Call[LinkFetched]:
+    """Have the server fetch an http or https link, and share it in a joined room as a file.
+
+    It does so for hosts that its operator allows; NotFound for any other one, and whatever
+    is wrong at that host. It may take a minute: give it the `timeout_s`. It is shared once:
+    `req_id` and `possible_duplicate` as with `deposit`.
+    """
+    return Call(Opcode.LINK_FETCH, (check.room(room_id), check.text("url", url)), LinkFetched._make)
 
 
 # ---- ledger: amounts are in minor units

@@ -22,6 +22,7 @@ from client.core.calls import (
     BoardAdded,
     Call,
     DirectSent,
+    LinkFetched,
     Receipt,
     RoomChange,
     RoomOpened,
@@ -38,7 +39,9 @@ NUMBERED = frozenset(opcode for opcode, message in BY_OPCODE.items() if message.
 REQ_ID_MAX = (1 << 63) - 1
 """Greatest req_id of a numbered request."""
 
-Outcome = Receipt | RoomReceipt | Sent | DirectSent | RoomOpened | RoomChange | BoardAdded
+Outcome = (
+    Receipt | RoomReceipt | Sent | DirectSent | RoomOpened | RoomChange | BoardAdded | LinkFetched
+)
 """What became of a numbered request."""
 
 
@@ -46,8 +49,8 @@ class Unanswered(NamedTuple):
     """A numbered request that was sent and whose answer the program was not given; `retry(req_id)`
     tells what became of it. Of the rest, what the request has not is 0 or empty: `amount`, or the
     price, in minor units; `to_user`, the payee, or whose role it is; `room_id`; `text`, the
-    message, note, entry, topic, or name of a room; `entry_id` of a board; and `access`, `role` and
-    `seconds` as they are to be."""
+    message, note, entry, topic, link, or name of a room; `entry_id` of a board; `file_id`; and
+    `access`, `role` and `seconds` as they are to be."""
 
     req_id: int
     opcode: Opcode
@@ -59,6 +62,7 @@ class Unanswered(NamedTuple):
     access: int = 0
     role: int = 0
     seconds: int = 0
+    file_id: int = 0
 
 
 class Numbers:
@@ -209,6 +213,7 @@ _SHOWN_AS = {
     "note": "text",
     "topic": "text",
     "name": "text",
+    "url": "text",
     "price": "amount",
     "user_id": "to_user",
 }

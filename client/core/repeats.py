@@ -17,6 +17,8 @@ OF_MEMBERS = frozenset(
         Opcode.BOARD_LIST,
         Opcode.BOARD_REMOVE,
         Opcode.BOARD_TAKE,
+        Opcode.FILE_BEGIN,
+        Opcode.LINK_FETCH,
     }
 )
 """Requests in a room, the first of their fields, that are ERR_UNAUTHORIZED if it is not joined."""
@@ -27,6 +29,8 @@ REFUSED_BY_RIGHT = OF_MEMBERS | {
     Opcode.CHAT_DELETE,
     Opcode.ROOM_SET,
     Opcode.ROOM_ROLE,
+    Opcode.FILE_END,
+    Opcode.FILE_GET,
     Opcode.DEPOSIT,
     Opcode.WITHDRAW,
 }

@@ -18,6 +18,7 @@ from typing import Any, Final, Self, TypeVar
 from client.base import ClientBase, callback_raised
 from client.core import arguments
 from client.core.calls import Call
+from client.core.files import Pause, Transfer, Wanted
 from client.core.inbox import NOTICES_LEN, Inbox, Notice
 from client.core.login import Step, Steps, login
 from client.core.paging import Pages
@@ -346,6 +347,33 @@ class AsyncBase(ClientBase):
                 return await asyncio.to_thread(step)
         except TimeoutError:
             raise CallTimeout("the password could not be hashed in time") from None
+
+    async def _transfer(self, transfer: Transfer[R], timeout_s: float | None) -> R:
+        """timeout_s: of each request."""
+        self._check_transfer()
+        proceed: Callable[[], Wanted] = partial(next, transfer)
+        with closing(transfer):
+            while True:
+                try:
+                    wanted = proceed()
+                except StopIteration as done:
+                    result: R = done.value
+                    return result
+                try:
+                    proceed = partial(transfer.send, await self._give(wanted, timeout_s))
+                except ClientError as error:
+                    proceed = partial(transfer.throw, error)
+
+    async def _give(self, wanted: Wanted, timeout_s: float | None) -> Any:
+        if isinstance(wanted, Call):
+            return await self._call(wanted, timeout_s)
+        if isinstance(wanted, list):
+            session, deadline = self._connected(), self._deadline(timeout_s)
+            made = (session.call(call, deadline, None, False) for call in wanted)
+            return await asyncio.gather(*made, return_exceptions=True)
+        if isinstance(wanted, Pause):
+            return await self._connected().pause(wanted.seconds)
+        return await asyncio.to_thread(wanted)  # it may wait for a disk
 
     def _connected(self) -> _Session:
         return self._here(self._opened())

@@ -25,6 +25,7 @@ from typing import Any, Final, Self, TypeVar
 from client.base import ClientBase, callback_raised
 from client.core import arguments
 from client.core.calls import Call
+from client.core.files import Pause, Transfer, Wanted
 from client.core.inbox import NOTICES_LEN, Inbox, Notice
 from client.core.login import Step, Steps, login
 from client.core.paging import Pages
@@ -169,6 +170,32 @@ class _Session:
             raise ticket.error
         result: R = ticket.result
         return result
+
+    def call_all(self, calls: list[Call[Any]], deadline: float) -> list[Any]:
+        """Make several calls at the same time, in their order; the result or error of each."""
+        if self.thread.is_current:
+            raise MisuseError("a call from the client's own thread would wait for itself")
+        connection = self._connection
+        tickets = [Ticket() for _ in calls]
+        waiters = [
+            Waiter(call, None, False, ticket.settle)
+            for call, ticket in zip(calls, tickets, strict=True)
+        ]
+        try:
+            for waiter in waiters:
+                if connection is None or not self.thread.order(
+                    partial(connection.submit, waiter, deadline)
+                ):
+                    raise self._core.failure()
+            for ticket in tickets:
+                if not ticket.wait(left(deadline) + GRACE_S):
+                    raise CallTimeout("the client's thread does not run")
+        except BaseException:  # of a signal handler
+            if connection is not None:
+                for waiter in waiters:
+                    self.thread.order(partial(connection.withdraw, waiter))
+            raise
+        return [ticket.result if ticket.error is None else ticket.error for ticket in tickets]
 
     def events(self, silence_s: float | None, max_bytes: int, timeout_s: float) -> Events:
         """A reader, which has what comes from now on."""
@@ -332,6 +359,31 @@ class BlockingBase(ClientBase):
         if isinstance(step, Call):
             return self._connected().call(step, deadline, None, False)
         return step()
+
+    def _transfer(self, transfer: Transfer[R], timeout_s: float | None) -> R:
+        """timeout_s: of each request."""
+        self._check_transfer()
+        proceed: Callable[[], Wanted] = partial(next, transfer)
+        with closing(transfer):
+            while True:
+                try:
+                    wanted = proceed()
+                except StopIteration as done:
+                    result: R = done.value
+                    return result
+                try:
+                    proceed = partial(transfer.send, self._give(wanted, timeout_s))
+                except ClientError as error:
+                    proceed = partial(transfer.throw, error)
+
+    def _give(self, wanted: Wanted, timeout_s: float | None) -> Any:
+        if isinstance(wanted, Call):
+            return self._call(wanted, timeout_s)
+        if isinstance(wanted, list):
+            return self._connected().call_all(wanted, self._deadline(timeout_s))
+        if isinstance(wanted, Pause):
+            return self._connected().pause(wanted.seconds)
+        return wanted()
 
     def _connected(self) -> _Session:
         if self._session is None:

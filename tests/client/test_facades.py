@@ -49,7 +49,7 @@ def test_every_description_is_a_call_of_the_clients() -> None:
         if inspect.isfunction(value)
         and value.__module__ == module.__name__
         and not name.startswith("_")
-    } | {"retry"}
+    } | {"retry", "send_file", "fetch_file"}
     assert {function.__name__ for function in DESCRIBED} == described
     assert len(DESCRIBED) == len(described)
 
