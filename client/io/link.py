@@ -65,6 +65,10 @@ class Link:
         self._flushing = False  # a flush is due at the end of this turn
         self._blocked = False  # the kernel takes no more: the server does not read
         self._broken = False  # a write failed: only what the server said before is of interest
+        self._retired = False
+        # uvloop says no more of a connection whose reset came with the last data: that is for who
+        # reads on.
+        self._reads_again = not isinstance(loop, asyncio.SelectorEventLoop)
         self.closed = False
         loop.add_reader(sock.fileno(), self._readable)
 
@@ -128,7 +132,7 @@ class Link:
     def retire(self) -> None:
         """Neither read nor write any more: another connection has its place. It is there until
         `close`."""
-        self._broken = True
+        self._broken = self._retired = True
         self._out.clear()
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
@@ -160,10 +164,16 @@ class Link:
         except OSError as error:
             self._end(f"the connection was lost: {error.strerror}")
             return
-        if data:
-            self._received(data)
-        else:
+        if not data:
             self._end("the server closed the connection")
+            return
+        self._received(data)
+        if self._reads_again and not (self.closed or self._retired):
+            self._loop.call_soon(self._read_again)
+
+    def _read_again(self) -> None:
+        if not (self.closed or self._retired):
+            self._readable()
 
     def _end(self, reason: str) -> None:
         if not self.closed:
