@@ -86,7 +86,11 @@ def test_a_server_of_before_gets_one(tmp_path: Path) -> None:
     assert not list(data.glob(f"{KEY}?*"))
 
 
-@pytest.mark.parametrize("text", [b"", b"no key", ServerKey.generate().to_pem()[:60]])
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"no key", ServerKey.generate().to_pem()[:60]],
+    ids=["empty", "other", "half"],  # not the key, which is another one each time
+)
 def test_one_that_is_damaged_is_told_and_stays_as_it_is(tmp_path: Path, text: bytes) -> None:
     data = tmp_path / "data"
     with RunningServer(data):
