@@ -12,7 +12,7 @@ import pytest
 
 from libproto.errors import Status
 from libproto.framing import assemble
-from libproto.messages import HEADER_LEN, Capability, EventKind, Flag, Opcode
+from libproto.messages import HEADER_LEN, SEAL_LEN, Capability, EventKind, Flag, Opcode
 from libproto.sealing import KeyPair, ServerKey, fingerprint
 from libproto.wrapping import COMPRESS_MIN
 from tests.helpers.server import RunningServer, wait_until
@@ -146,7 +146,7 @@ def check_compresses(wire: Wire) -> None:
     wire.send_raw(wire.wrapped(plain))
     assert wire.readable(60)
     wire.sock.setblocking(True)
-    head = wire.sock.recv(HEADER_LEN, 2)  # looked at, and left where it is
+    head = wire.sock.recv(HEADER_LEN, socket.MSG_PEEK | socket.MSG_WAITALL)
     assert head[3] & Flag.COMPRESSED
     assert int.from_bytes(head[6:10], "big") < 1000
     found = wire.answer().body.events
@@ -162,6 +162,27 @@ def test_a_second_hello_agrees_anew_while_nothing_is_encrypted(lobby: Lobby) -> 
     wire.hello(name, capabilities=ENCRYPTION)
     assert wire.login(name).status == Status.OK
     check_stays(wire)
+
+
+def test_the_longest_answer_has_room_for_its_seal(sealed: Lobby) -> None:
+    """A history that would be just as long as a body may be: sealed, it would be longer."""
+    wire = sealed.enter()
+
+    def said(room: int, *texts: str) -> int:
+        """The room_seq before the first of them."""
+        wire.ok(Opcode.JOIN_ROOM, room)
+        return min(int(wire.ok(Opcode.CHAT_SEND, room, text).room_seq) for text in texts) - 1
+
+    def length(room: int, after: int, limit: int) -> int:
+        """Of the body of that history, before it is sealed."""
+        return len(wire.call(Opcode.ROOM_HISTORY, room, after, limit).raw)
+
+    many = ["x" * 4096] * 15
+    after = said(ROOM + 1, *many, "x")
+    exact = "x" * (MAX_BODY_LEN + 1 - length(ROOM + 1, after, 16))
+    after = said(ROOM + 2, *many, exact)
+    assert length(ROOM + 2, after, 16) + SEAL_LEN <= MAX_BODY_LEN
+    assert length(ROOM + 2, after + 1, 16) > len(exact)
 
 
 # ---- one HELLO, one session

@@ -1,5 +1,9 @@
 """Keys, sealed bodies and the identity: against vectors that another implementation made."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -200,3 +204,61 @@ def test_a_fingerprint_is_short_and_of_one_identity() -> None:
     one, other = ServerKey.generate(), ServerKey.generate()
     assert fingerprint(one.identity) != fingerprint(other.identity)
     assert fingerprint(of("identity")) == "SHA256:nLJGP58hf_R5eo0CaIVWud4xWLa5Z274nGj7l9Mfclk"
+
+
+HOLDER = """
+import gc, sys
+from libproto.sealing import KeyPair, Opener, Sealer
+private, public, client_nonce, server_nonce = map(bytes.fromhex, sys.argv[1:])
+keys = KeyPair(private).agree(public, client_nonce, server_nonce)
+pair = [Sealer(keys.client_to_server), Opener(keys.server_to_client)]
+sealed = pair[0].seal(bytes(22), b"body")
+pair[1].open(bytes(22), sealed)
+print("open", flush=True)
+sys.stdin.readline()
+for each in pair:
+    each.close()
+del keys, pair, each
+gc.collect()
+print("closed", flush=True)
+sys.stdin.readline()
+"""
+
+
+def times_in_memory(pid: int, *secrets: bytes) -> int:
+    """How often they are anywhere in the memory of a process that can be written."""
+    found = 0
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            where, rights, *_ = line.split()
+            if not rights.startswith("rw"):
+                continue
+            start, end = (int(part, 16) for part in where.split("-"))
+            memory.seek(start)
+            try:
+                data = memory.read(end - start)
+            except OSError:  # a page of the kernel's
+                continue
+            found += sum(data.count(secret) for secret in secrets)
+    return found
+
+
+def test_the_keys_of_a_connection_are_nowhere_in_memory_after_its_end() -> None:
+    """The child is not told them, so what is found there it has made; both directions are wiped."""
+    words = ["client_private", "server_public", "client_nonce", "server_nonce"]
+    secrets = of("client_to_server_key"), of("server_to_client_key")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, *(ENCRYPTION[word] for word in words)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == "open\n"
+        assert times_in_memory(child.pid, *secrets) >= 2, "where ciphers have them, they are found"
+        child.stdin.write("\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "closed\n"
+        assert times_in_memory(child.pid, *secrets) == 0
+        child.stdin.write("\n")

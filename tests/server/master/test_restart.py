@@ -17,6 +17,7 @@ import pytest
 
 from client import Client
 from libproto.messages import Opcode
+from libproto.sealing import ServerKey, fingerprint
 from tests.helpers.forked import children_of
 from tests.helpers.server import RunningServer, StartServer, wait_until
 from tests.helpers.wire import Lobby, Wire
@@ -62,13 +63,16 @@ def test_workers_are_replaced_one_by_one(server: RunningServer) -> None:
         assert lobby.enter().ok(Opcode.DEPOSIT, 5)
 
 
-def test_a_program_notices_nothing(server: RunningServer) -> None:
+@pytest.mark.parametrize("encrypted", [False, True], ids=["clear", "encrypted"])
+def test_a_program_notices_nothing(server: RunningServer, encrypted: bool) -> None:
     """Calls of clients of both kinds, and of new ones, all along three restarts: no error."""
+    key = ServerKey.from_pem((server.data / "server.key").read_bytes())
+    pin = fingerprint(key.identity) if encrypted else None
     over, failures, made = threading.Event(), list[BaseException](), [0]
 
     def trade(number: int) -> None:
         try:
-            with Client(port=server.port, reconnect=bool(number % 2)) as client:
+            with Client(port=server.port, reconnect=bool(number % 2), pin=pin) as client:
                 client.register(f"user{number}", PASSWORD)
                 client.login(f"user{number}", PASSWORD)
                 client.join(1)

@@ -7,12 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,7 +106,12 @@ def told(server: RunningServer, name: str) -> list[dict[str, object]]:
 class Trader:
     """A program: it pays in, pays its neighbour, and talks in a room, all the time."""
 
-    def __init__(self, number: int, port: int) -> None:
+    def __init__(self, number: int, port: int, known: Path) -> None:
+        """known: the file of servers that were seen; every other program is encrypted, and the
+        server has to be the same for it all along."""
+        self.options: dict[str, Any] = (
+            {"encrypt": "require", "known_servers": known} if number % 2 else {}
+        )
         self.name = f"user{number}"
         self.port = port
         self.user = 0
@@ -119,6 +126,7 @@ class Trader:
             timeout_s=DOWN_S,
             reconnect=True,
             on_push=self.heard.append,
+            **self.options,
         )
         await self.client.connect()
         self.user = await self.client.register(self.name, PASSWORD)
@@ -180,12 +188,14 @@ async def trading(port: int, what: Callable[[], object], *, killed: bool = False
     """Programs at work while something is done to the server: no error, every cent where it should
     be, and every message told to everybody, once and in order. Others come and go, unless the old
     server is killed: who is not logged in then has no session that could be resumed."""
-    traders = [Trader(number, port) for number in range(TRADERS)]
+    folder = tempfile.TemporaryDirectory()
+    known = Path(folder.name) / "known"
+    traders = [Trader(number, port, known) for number in range(TRADERS)]
     over = asyncio.Event()
     try:
         for each in traders:
             await each.begin()
-        visitor = Trader(TRADERS, port)
+        visitor = Trader(TRADERS, port, known)
         await visitor.begin()
         tasks = [
             asyncio.create_task(each.trade(traders[number - 1], over))
@@ -216,6 +226,7 @@ async def trading(port: int, what: Callable[[], object], *, killed: bool = False
         for each in [*traders, visitor]:
             if each.client is not None:
                 await each.client.close()
+        folder.cleanup()
 
 
 def texts(trader: Trader) -> list[str]:
