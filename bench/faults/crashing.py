@@ -13,7 +13,6 @@ import uvloop
 from bench.faults.load import Load
 from bench.faults.report import Report
 from bench.faults.script import Options, Script
-from bench.faults.verdict import judge
 from bench.lab.process import ARCHIVE_TITLE, JOURNAL_TITLE, Victims
 from bench.lab.target import OwnServer, ServerFailed, steady_port
 
@@ -40,31 +39,16 @@ def crash(script: Script, options: Options) -> Report:
     with script.own(options, f"--port={steady_port()}") as own:
         load = script.load("127.0.0.1", own.port, options.connections, options.rate, options.seed)
         uvloop.run(_play_crashes(load, own, options, script, rounds))
-        verdict = judge(load.history)
-        errors = own.errors()
-    figures: dict[str, float] = dict(verdict.figures)
-    figures["crashes"] = rounds.crashes
-    figures["early_crashes"] = rounds.early
-    if script.whole < 1:
-        figures["kills"], figures["keeper_kills"] = rounds.workers, rounds.keepers
-    figures["given_up"] = load.impatient
-    reconnects = [each for user in load.users for each in user.reconnects]
-    figures["reconnects"] = len(reconnects)
-    waits = {
-        "from the kill to `ready`": rounds.starts_s,
-        "reconnecting": reconnects,
-    }
-    report = Report(
-        script.name,
-        script.setting(options),
-        load.history.complete,
-        figures,
-        verdict.problems,
-        {what: values for what, values in waits.items() if values},
-    )
-    if not report.good:
-        report.errors = errors
-    return report
+        reconnects = [each for user in load.users for each in user.reconnects]
+        figures = {
+            "crashes": rounds.crashes,
+            "early_crashes": rounds.early,
+            "reconnects": len(reconnects),
+        }
+        if script.whole < 1:
+            figures |= {"kills": rounds.workers, "keeper_kills": rounds.keepers}
+        waits = {"from the kill to `ready`": rounds.starts_s, "reconnecting": reconnects}
+        return script.report(options, load, figures, waits, own)
 
 
 async def _play_crashes(

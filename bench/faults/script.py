@@ -1,12 +1,13 @@
 """What a script is, and what a run of one is told."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from bench.faults.load import Load, RunFailed
 from bench.faults.report import Report
+from bench.faults.verdict import judge
 from bench.lab.target import OwnServer, ServerFailed
 
 
@@ -72,3 +73,26 @@ class Script(NamedTuple):
             *self.flags,
             *flags,
         )
+
+    def report(
+        self,
+        options: Options,
+        load: Load,
+        figures: Mapping[str, float],
+        waits: Mapping[str, list[float]],
+        own: OwnServer,
+    ) -> Report:
+        """What a run of it on a server of its own has come to. waits: seconds, of what has some."""
+        verdict = judge(load.history)
+        errors = own.errors()
+        report = Report(
+            self.name,
+            self.setting(options),
+            load.history.complete,
+            {**verdict.figures, **figures, "given_up": load.impatient},
+            verdict.problems,
+            {what: values for what, values in waits.items() if values},
+        )
+        if not report.good:
+            report.errors = errors
+        return report

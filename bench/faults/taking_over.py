@@ -15,7 +15,6 @@ import uvloop
 from bench.faults.load import Load
 from bench.faults.report import Report
 from bench.faults.script import Options, Script
-from bench.faults.verdict import judge
 from bench.lab.target import OwnServer, ServerFailed
 
 WARM_UP_S: Final = 1.0  # before the first one
@@ -41,33 +40,21 @@ def take_over(script: Script, options: Options) -> Report:
         load = Load("127.0.0.1", own.port, options.connections, options.rate, options.seed)
         every = script.every(options)
         uvloop.run(_play(load, own, options.seconds, every, options.seed, done))
-        verdict = judge(load.history)
-        errors = own.errors()
-    reconnects = [each for user in load.users for each in user.reconnects]
-    moves = [each for user in load.users for each in user.moves]
-    figures: dict[str, float] = dict(verdict.figures)
-    figures["take_overs"] = done.count
-    figures["new_killed"] = done.new_killed
-    figures["old_killed"] = done.old_killed
-    figures["given_up"] = load.impatient
-    figures["reconnects"] = len(reconnects)
-    figures["moves"] = len(moves)
-    waits = {
-        "from the start of a server to `ready`": done.took_s,
-        "reconnecting": reconnects,
-        "moving to another server": moves,
-    }
-    report = Report(
-        script.name,
-        script.setting(options),
-        load.history.complete,
-        figures,
-        verdict.problems,
-        {what: values for what, values in waits.items() if values},
-    )
-    if not report.good:
-        report.errors = errors
-    return report
+        reconnects = [each for user in load.users for each in user.reconnects]
+        moves = [each for user in load.users for each in user.moves]
+        figures = {
+            "take_overs": done.count,
+            "new_killed": done.new_killed,
+            "old_killed": done.old_killed,
+            "reconnects": len(reconnects),
+            "moves": len(moves),
+        }
+        waits = {
+            "from the start of a server to `ready`": done.took_s,
+            "reconnecting": reconnects,
+            "moving to another server": moves,
+        }
+        return script.report(options, load, figures, waits, own)
 
 
 async def _play(

@@ -90,7 +90,8 @@ def workers(
     rows = [["worker", "pid", "state", "connections", "waiting", last, *SORTS[3:], "age_s"]]
     for slot, status in found:
         done = str(status.requests) if rates is None else f"{rates.get(slot, 0.0):.1f}"
-        age = f"{(of.now_us - status.updated) / 1e6:.1f}" if status.updated else "-"
+        age_us = max(0, of.now_us - status.updated)  # it may have said something since
+        age = f"{age_us / 1e6:.1f}" if status.updated else "-"
         rows.append(
             [
                 *(str(slot), str(pids[slot] or "-"), status.state.name),

@@ -119,6 +119,13 @@ def test_a_worker_that_says_nothing_is_marked(capsys: pytest.CaptureFixture[str]
     assert [line for line in out.splitlines() if "STALE" in line or "warning" in line] == strong
 
 
+def test_a_worker_that_has_said_something_since_the_look_began() -> None:
+    with serving_region(-3.0) as region:
+        now = look(region)
+        rows = [line.text.split() for line in board.status_lines(now, health(now))]
+    assert [row[-1] for row in rows if row[:1] == ["0"]] == ["0.0"]
+
+
 @pytest.mark.parametrize(
     ("segment", "field", "said"),
     [("header", "recovery", "a worker has died"), ("journal", "failed", "cannot be written")],
