@@ -144,7 +144,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "server.program": SETTINGS | {"server.master"},
     "server.admin.web.process": SETTINGS | REGION | {"server.admin.web", "server.admin.history"},
     "server.admin.web": CORE | {"server.admin"},
-    "server.admin": ARCHIVE | {"server.archive", "server.control"},
+    "server.admin": ARCHIVE | {"server.archive", "server.control", "server.files"},
     "server.documents": ARCHIVE | {"server.archive", "server.admin"},
 }
 

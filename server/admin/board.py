@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from server.admin.health import Health
 from server.admin.history import Sample, quantile
+from server.admin.segments import segments_in_use
 from server.admin.show import aligned
 from server.admin.snapshot import Snapshot
 from server.region.layout import ServerState, WorkerState
@@ -113,7 +114,7 @@ def status_lines(of: Snapshot, found: Health) -> list[Line]:
     pairs += [("clients", _clients(of)), ("requests", _requests(of)), ("memory", _memory(of))]
     pairs.append(("journal", _journal(of)))
     if of.has_journal:
-        pairs += [("archive", _archive(of)), ("disk", _disk(of))]
+        pairs += [("archive", _archive(of)), ("files", _files(of)), ("disk", _disk(of))]
     pairs.append(("repairs", _repairs(of)))
     strong = {line.text for line in condition if line.is_strong}
     width = max(len(name) for name, _ in pairs)
@@ -145,6 +146,16 @@ def _archive(of: Snapshot) -> str:
     return f"up to event {archive['reached']}, {size(archive['lag'])} behind"
 
 
+def _files(of: Snapshot) -> str:
+    files = of.first["files"]
+    if not files["serving"]:
+        return "no process serves files just now"
+    return (
+        f"{files['contents']} stored, {size(files['contents_bytes'])}; {files['uploads']} uploads, "
+        f"{size(files['uploads_bytes'])}; {files['fetching']} links under way"
+    )
+
+
 def _disk(of: Snapshot) -> str:
     archive = of.first["archive"]
     return f"{size(archive['disk_used'])} used, {size(archive['disk_free'])} free"
@@ -170,6 +181,8 @@ def _journal(of: Snapshot) -> str:
 
 
 # ---- the screen of `top`
+
+_MOVED: Final = ("bytes_in", "bytes_out")
 
 
 def rates(before: Snapshot, now: Snapshot) -> dict[int, float]:
@@ -215,8 +228,32 @@ def top_lines(
         Line(""),
         *workers(now, by, sort),
         Line(""),
+        *files_pane(before, now),
         *map(Line, aligned(_opcodes(before, now))),
     ]
+
+
+def files_pane(before: Snapshot, now: Snapshot) -> list[Line]:
+    """The files: queue, throughput, caches, and the segments that are lent; nothing where there has
+    been nothing of it."""
+    files, old = now.first["files"], before.first["files"]
+    if not files["requests"]:
+        return []
+    seconds = max((now.now_us - before.now_us) / 1e6, 1e-9)
+    per_s = {name: (files[name] - old[name]) / seconds for name in ("requests", *_MOVED)}
+    hits, misses = (now.counters[f"file_{each}"] for each in ("hits", "misses"))
+    share = f"{100 * hits / (hits + misses):.0f} %" if hits + misses else "-"
+    lines = [
+        Line(
+            f"files: queue {files['queued']} of {files['depth']}  requests/s "
+            f"{per_s['requests']:.1f}  in {size(int(per_s['bytes_in']))}/s  "
+            f"out {size(int(per_s['bytes_out']))}/s  cache hits {share}  waiting "
+            f"{now.counters['file_waiting']}"
+        )
+    ]
+    lent = [["worker", "segment", "state", "request", "user", "file_id", "transferred"]]
+    lent += [[str(cell) for cell in row] for row in segments_in_use(now.region)]
+    return [*lines, *(map(Line, aligned(lent)) if len(lent) > 1 else ()), Line("")]
 
 
 def _opcodes(before: Snapshot, now: Snapshot) -> Sequence[Sequence[str]]:

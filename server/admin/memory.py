@@ -16,7 +16,11 @@ def memory_of_all(region: Region) -> dict[str, int]:
     Those that live for a moment (loader, repair, snapshot), and the admin process, are `others`
     together. A process that has ended, or is in another pid namespace, is left out."""
     master = region.header.master_pid
-    named = {region.journal.pid: "journal", region.archive.pid: "archive"}
+    named = {
+        region.journal.pid: "journal",
+        region.archive.pid: "archive",
+        region.files.pid: "files",
+    }
     named |= {pid: f"worker {slot}" for slot, pid in enumerate(region.column("workers", "pid"))}
     found: dict[str, int] = {}
     for pid, depth in _family(master):

@@ -17,7 +17,7 @@ from server.region.region import Region
 from server.region.status import Status, read_all
 
 _POSITIONS: Final = ("log", "events")
-_SEGMENTS: Final = ("header", "registry", *_POSITIONS, "journal", "archive", "repairs")
+_SEGMENTS: Final = ("header", "registry", *_POSITIONS, "journal", "archive", "files", "repairs")
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,12 +89,14 @@ class Desk:
         holds: Holds,
         wakeups: list[Wakeup],
         fetch: Callable[[Loan, int, str], None],
+        forget: Callable[[str, bytes], None],
     ) -> None:
-        """fetch: begins to fetch a URL into a place; it answers the loan when that is over."""
+        """fetch: begins to fetch a URL into a place; it answers the loan when that is over. forget:
+        a URL, or all that are known to have some contents, so that they are fetched anew."""
         self._store, self._published, self._wakeups = store, published, wakeups
         self._holds = holds
         self._pools: Final = Pools(region)
-        self._counts, self._fetch = region.files, fetch
+        self._counts, self._fetch, self._forget = region.files, fetch, forget
         self._number: Final = region.files.number
         self._serve: Final[dict[int, Callable[[Loan], None]]] = {
             Kind.BEGIN: self._begin,
@@ -106,6 +108,7 @@ class Desk:
             Kind.FETCH: self._fetch_link,
             Kind.RELEASE: self._release,
             Kind.RETRACT: self._retract,
+            Kind.INVALIDATE: self._invalidate,
         }
 
     def take(self, message: Message) -> None:
@@ -235,6 +238,13 @@ class Desk:
 
     def _retract(self, loan: Loan) -> None:
         self._holds.retract(loan.message)
+        self.answers(loan)
+
+    def _invalidate(self, loan: Loan) -> None:
+        """Of a file_id: what workers keep of it goes, and links that led to it are fetched anew."""
+        url, file_id = loan.segment.take().decode(), loan.message.file_id
+        self._forget(url, b"" if url else self._store.find(file_id).sha256)
+        self._counts.removed += 1
         self.answers(loan)
 
     def _get(self, loan: Loan) -> None:

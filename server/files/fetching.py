@@ -56,6 +56,12 @@ class Links:
         self._loans[self._number] = loan
         self._counts.fetching = len(self._loans)
 
+    def forget(self, url: str, sha256: bytes) -> None:
+        """Fetch it anew the next time: a URL, or, where that is empty, all that are known to have
+        these contents."""
+        known = self._origin.invalidate(url) if url else self._origin.invalidate_contents(sha256)
+        log.info("links_invalidated", url=url, known=int(known))
+
     def turn(self) -> None:
         """Go on with all of them, and answer those that have ended."""
         from server.files.origin import Fetched

@@ -212,6 +212,13 @@ class Origin:
         """Forget what a link was; whether it was known."""
         return self._remembered.pop(url, None) is not None
 
+    def invalidate_contents(self, sha256: bytes) -> int:
+        """Forget all links that were these contents: how many."""
+        gone = [url for url, known in self._remembered.items() if known.sha256 == sha256]
+        for url in gone:
+            del self._remembered[url]
+        return len(gone)
+
     def _begin(self, fetch: Fetch) -> None:
         self._fetches[fetch.number] = fetch
         if not self._take_remembered(fetch):

@@ -89,6 +89,7 @@ class Files:
             holds,
             list(inherited.wakeups),
             lambda loan, place, url: self._links.fetch(loan, place, url),
+            lambda url, sha256: self._links.forget(url, sha256),
         )
         self._commands: Final = Commands(region.name, files.number)
         self._poll: Final = select.poll()

@@ -56,9 +56,8 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("file_late", "requests for files that were given up, as no answer came in time"),
     Counter("file_hits", "chunks of files answered from the cache"),
     Counter("file_misses", "chunks of files that were not in the cache"),
-    Counter("file_evictions", "files that left the cache for others"),
+    Counter("file_evictions", "chunks of files that left the cache for others"),
     Counter("file_cached", "bytes in the cache of files", gauge=True),
-    Counter("file_sent", "chunks of files sent from the page cache, by sendfile"),
     *(Counter(f"waits_{kind}", f"waits for {kind} locks") for kind in LOCK_KINDS),
     *(Counter(f"waited_ns_{kind}", f"time waited for {kind} locks") for kind in LOCK_KINDS),
 )

@@ -120,11 +120,13 @@ class FilesClient:
         """What a turn yields to have a request answered: with a Reply, or an exception to raise."""
         return lambda resume: self._begin(_Job(asked, resume))
 
-    def tell(self, kind: Kind, user: int, file_id: int) -> None:
-        """Tell the files process something that nobody waits for."""
-        if self._words[self._serving]:
-            self._waiting.append(_Job(Asked(kind, user, file_id), lambda _: None))
-            self._hand_over()
+    def tell(self, kind: Kind, user: int, file_id: int, data: bytes = b"") -> bool:
+        """Tell the files process something that nobody waits for. False: there is none."""
+        if not self._words[self._serving]:
+            return False
+        self._waiting.append(_Job(Asked(kind, user, file_id, data=data), lambda _: None))
+        self._hand_over()
+        return True
 
     def _begin(self, job: _Job) -> None:
         if not self._words[self._serving]:

@@ -13,13 +13,14 @@ from hashlib import blake2b
 from typing import Any, Final
 
 import liblog
-from libproto.messages import KEY_LEN, MIN_ITERATIONS, SALT_LEN, USERNAME_PATTERN
+from libproto.messages import KEY_LEN, MIN_ITERATIONS, SALT_LEN, URL_MAX, USERNAME_PATTERN
 from libproto.scram import Verifier
 from libproto.texts import may_be_registered, may_be_shown
 from server import control
 from server.control import ACT_MAX
 from server.core.audience import Touched
 from server.core.errors import NoSuchUser, StateRefusal
+from server.files.channel import Kind
 from server.region.layout import NOTE_MAX
 from server.region.records import RecordKind, UserRole, UserState
 from server.worker.refusal import Refused
@@ -61,6 +62,7 @@ class OperatorDesk:
             "list": self._list,
             "deposit": lambda act: self._move(act, RecordKind.PAID_IN),
             "withdraw": lambda act: self._move(act, RecordKind.PAID_OUT),
+            "invalidate": self._invalidate,
         }
 
     # ---- the connection
@@ -157,6 +159,17 @@ class OperatorDesk:
     def _changed(self, txn: int, touched: Touched) -> Fields:
         self._services.subscriptions.wake(touched)
         return {"txn_id": txn, "changed": bool(txn)}
+
+    def _invalidate(self, act: Fields) -> Fields:
+        """A link is to be fetched anew, or what workers keep of files to be read anew."""
+        what, files = act.get("what"), self._services.files
+        if not isinstance(what, str) or not 0 < len(what.encode()) <= URL_MAX:
+            raise BadActError("neither a file_id nor a URL")
+        is_id = what.isascii() and what.isdigit() and int(what[:20]) < 2**64
+        number, url = (int(what), b"") if is_id else (0, what.encode())
+        if files is None or not files.tell(Kind.INVALIDATE, 0, number, url):
+            raise BadActError("no files process runs just now: try again in a moment")
+        return {}
 
     def _delete(self, act: Fields) -> Fields:
         paid = self._move(act, RecordKind.PAID_OUT) if act.get("pay_out") else {}

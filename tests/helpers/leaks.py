@@ -38,7 +38,9 @@ PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 INTERPRETERS_OWN = b"multiprocessing.resource_tracker"
 OWNER = "LEAKS_OWNER"  # in the environment: the id of the process that leaks are charged to
 _NAMED = re.compile(r"test-(\d+)-")
-_OF_BENCH = re.compile(r"(?:bench|faults-\w+)-(\d+)")  # the id of the bench that started the server
+_OF_BENCH = re.compile(
+    r"(?:bench|faults-[\w-]+?)-(\d+)"
+)  # the id of the bench that started the server
 
 
 class LeakError(AssertionError):

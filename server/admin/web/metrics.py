@@ -133,6 +133,29 @@ def _latencies(s: Snapshot) -> Iterator[Sample]:
             yield (opcode,), _times(record["latency"], record["latency_us"][0])
 
 
+def _files(**fields: str) -> Callable[[Snapshot], Samples]:
+    """Words of the files process, by label."""
+    return lambda s: (
+        [((label,), s.first["files"][field]) for label, field in fields.items()]
+        if s.has_journal
+        else []
+    )
+
+
+_files_moved: Final = _files(received="bytes_in", sent="bytes_out")
+_files_stored: Final = _files(contents="contents_bytes", uploads="uploads_bytes")
+_files_count: Final = _files(contents="contents", uploads="uploads")
+_links: Final = _files(fetched="fetched", failed="unfetched")
+
+
+def _file_requests(s: Snapshot) -> Samples:
+    files = s.first["files"]
+    if not s.has_journal:
+        return []
+    done = files["requests"] - files["failed"]
+    return [(("done",), done), (("refused",), files["failed"]), (("stale",), files["stale"])]
+
+
 def _worker_states(s: Snapshot) -> Iterator[Sample]:
     for slot, worker in s.workers.items():
         for state in _STATES:
@@ -357,6 +380,96 @@ METRICS: Final[tuple[Metric, ...]] = (
         _G,
         "space that is left on their file system",
         _journal(lambda s: s.first["archive"]["disk_free"]),
+    ),
+    Metric(
+        "files_queue_messages",
+        _G,
+        "requests in the queue of the files process when it looked last",
+        _journal(lambda s: s.first["files"]["queued"]),
+    ),
+    Metric(
+        "files_requests_total",
+        _C,
+        "requests of workers that the files process has taken up, by what came of them",
+        _file_requests,
+        ("result",),
+    ),
+    Metric(
+        "files_bytes_total",
+        _C,
+        "bytes of files that clients have sent, and that the files process has handed to workers",
+        _files_moved,
+        ("direction",),
+    ),
+    Metric(
+        "files_published_total",
+        _C,
+        "files whose publication became durable",
+        _journal(lambda s: s.first["files"]["published"]),
+    ),
+    Metric(
+        "files_stored_bytes",
+        _G,
+        "space that the store of files takes: whole files, and uploads that are not finished",
+        _files_stored,
+        ("what",),
+    ),
+    Metric(
+        "files_stored",
+        _G,
+        "how many of them there are",
+        _files_count,
+        ("what",),
+    ),
+    Metric(
+        "files_links_total",
+        _C,
+        "links that were fetched, and that could not be",
+        _links,
+        ("result",),
+    ),
+    Metric(
+        "files_links_under_way",
+        _G,
+        "links that are being fetched",
+        _journal(lambda s: s.first["files"]["fetching"]),
+    ),
+    Metric(
+        "files_segments_lent",
+        _G,
+        "segments that workers have handed to the files process",
+        _counter("file_loans"),
+    ),
+    Metric(
+        "files_requests_waiting",
+        _G,
+        "requests for files that wait for a segment",
+        _counter("file_waiting"),
+    ),
+    Metric(
+        "files_requests_late_total",
+        _C,
+        "requests for files that were given up, as no answer came in time",
+        _counter("file_late"),
+    ),
+    Metric(
+        "files_cache_chunks_total",
+        _C,
+        "chunks of files by whether a worker had them in its cache",
+        lambda s: [(("hit",), s.counters["file_hits"]), (("miss",), s.counters["file_misses"])],
+        ("result",),
+    ),
+    Metric(
+        "files_cache_evictions_total",
+        _C,
+        "chunks that left a cache for others",
+        _counter("file_evictions"),
+    ),
+    Metric(
+        "files_cache_bytes",
+        _G,
+        "bytes in the caches of all workers",
+        _counter("file_cached"),
     ),
     Metric("worker_deaths_total", _C, "workers repaired after", _word("repairs", "deaths")),
     Metric(

@@ -126,6 +126,7 @@ def test_what_is_in_use() -> None:
             "events": [0],
             "journal": [0],
             "archive": [0],
+            "files": [0],
             "repairs": [0],
             "workers": [0, 1, 2],
             "status": [0, 1, 2],
