@@ -11,6 +11,9 @@ Two payments that were made at nearly the same time may be pushed in either orde
 txn_id that was pushed is not enough to go by: `after` is moved by what was read, and the txn_ids of
 pushes above it are kept, of the last ones.
 
+A push that the server lost while the connection stayed (a worker that dies before it tells the
+payee) is made up for after the next login, so it comes behind newer ones.
+
 The first login of a program only learns which transaction is the newest, unless an earlier run has
 said (`payments_after`). Names come with pushes and are asked for otherwise. A payment by somebody
 whom the user has blocked is not pushed, but it is among the transactions, and is given.
