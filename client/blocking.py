@@ -85,6 +85,13 @@ class Client(BlockingBase):
         """
         return self._run(login.login(self._core, username, password), timeout_s)
 
+    def change_password(self, password: str, *, timeout_s: float | None = None) -> None:
+        """Give the user who is logged in another password. All other sessions of the user end.
+
+        Only on an encrypted connection, or on the server's own machine; else Unauthorized.
+        """
+        self._run(login.change_password(self._core, password), timeout_s)
+
     def logout(self, *, timeout_s: float | None = None) -> None:
         """End the session and leave all rooms; the connection stays, for another login."""
         self._call(calls.logout(), timeout_s)

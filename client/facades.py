@@ -27,7 +27,10 @@ PROGRAM = f"python -m {PACKAGE}.facades"
 LINE_MAX = 100
 
 SECTIONS: tuple[tuple[str, tuple[Callable[..., Any], ...]], ...] = (
-    ("who one is", (login.register, login.login, calls.logout, calls.heartbeat)),
+    (
+        "who one is",
+        (login.register, login.login, login.change_password, calls.logout, calls.heartbeat),
+    ),
     (
         "chat",
         (

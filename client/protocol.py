@@ -108,6 +108,14 @@ class AnyClient(Protocol):
         use beyond next_req_id; one that was drawn is drawn anew. Another session with it ends.
         """
 
+    def change_password(
+        self, password: str, *, timeout_s: float | None = None
+    ) -> Awaitable[None] | None:
+        """Give the user who is logged in another password. All other sessions of the user end.
+
+        Only on an encrypted connection, or on the server's own machine; else Unauthorized.
+        """
+
     def logout(self, *, timeout_s: float | None = None) -> Awaitable[None] | None:
         """End the session and leave all rooms; the connection stays, for another login."""
 

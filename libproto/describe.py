@@ -32,7 +32,6 @@ from libproto.messages import (
     NONCE_LEN,
     OUTCOME_WINDOW,
     PUBLIC_KEY_LEN,
-    RESERVED,
     SALT_LEN,
     SHA256_LEN,
     SIGNATURE_LEN,
@@ -357,9 +356,6 @@ def _parts() -> dict[str, str]:
         "room_roles": ", ".join(f"{one.value} {one.name.lower()}" for one in RoomRole),
         "txn_kinds": ", ".join(f"{kind.value} {kind.name.lower()}" for kind in TxnKind),
         "numbered_requests": ", ".join(message.name for message in MESSAGES if message.numbered),
-        "reserved_table": _rows(
-            ("opcode", "reserved for"), [(_hex(o, 4), name) for o, name in RESERVED.items()]
-        ),
         **{f"message_{message.name}": _message(message) for message in MESSAGES},
     }
 

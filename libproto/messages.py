@@ -123,6 +123,7 @@ class Opcode(IntEnum):
     HEARTBEAT = 0x0004
     REGISTER = 0x0005
     GOING_AWAY = 0x0006
+    PASSWORD = 0x0007
     JOIN_ROOM = 0x0101
     LEAVE_ROOM = 0x0102
     CHAT_SEND = 0x0103
@@ -160,9 +161,7 @@ class Opcode(IntEnum):
     LINK_FETCH = 0x0405
 
 
-RESERVED: dict[int, str] = {
-    0x0007: "PASSWORD",
-}
+RESERVED: dict[int, str] = {}
 """Opcodes that are kept for messages to come, by number: no other message may have them."""
 
 
@@ -240,6 +239,17 @@ class RegisterRequest(NamedTuple):
 
 class RegisterResponse(NamedTuple):
     user_id: U32
+
+
+class PasswordRequest(NamedTuple):
+    salt: Bytes
+    iterations: U32
+    stored_key: Bytes
+    server_key: Bytes
+
+
+class PasswordResponse(NamedTuple):
+    pass
 
 
 class GoingAway(NamedTuple):
@@ -693,6 +703,7 @@ MESSAGES: tuple[Message, ...] = (
     _pair(Opcode.HEARTBEAT, HeartbeatRequest, HeartbeatResponse, ALWAYS),
     _pair(Opcode.REGISTER, RegisterRequest, RegisterResponse, PROVING),
     _push(Opcode.GOING_AWAY, GoingAway),
+    _pair(Opcode.PASSWORD, PasswordRequest, PasswordResponse),
     _pair(Opcode.JOIN_ROOM, JoinRoomRequest, JoinRoomResponse),
     _pair(Opcode.LEAVE_ROOM, LeaveRoomRequest, LeaveRoomResponse),
     _pair(Opcode.CHAT_SEND, ChatSendRequest, ChatSendResponse, numbered=True),

@@ -26,6 +26,7 @@ from bench.lab.process import (
     signals_held,
     started,
 )
+from libproto.messages import MIN_ITERATIONS
 
 SERVER: Final = f"{__name__.partition('bench.')[0]}server"
 """The server's package: it is beside bench, in a checkout at the top and installed in tradechat."""
@@ -108,7 +109,8 @@ class Server:
             "--name", f"bench-{os.getpid()}-{next(_numbers)}",
             "--data", f"{self._directory.name}/data", "--log-file", str(self._log),
             "--stats-interval", "0", "--admin-port", "0",
-            "--numbered-rooms", str(ROOMS_MAX), *flags,  # a load opens no rooms by name
+            # A load logs in at once, and opens no rooms by name.
+            "--scram-iterations", str(MIN_ITERATIONS), "--numbered-rooms", str(ROOMS_MAX), *flags,
         ]  # fmt: skip
         with ExitStack() as undo:
             undo.callback(self._directory.cleanup)

@@ -7,6 +7,7 @@ from typing import Any, cast
 from client.amounts import parse_amount
 from client.blocking import Client
 from client.cli.command import KEY, Argument, Command, done_as, once, room_of
+from client.cli.passwd import passwd
 from client.cli.room_commands import ROOM_COMMANDS
 from client.core.calls import Receipt
 from client.core.gaps import Found, FoundDirect, read_back, read_inbox, read_range
@@ -249,6 +250,7 @@ COMMANDS: tuple[Command, ...] = (
         _history,
     ),
     Command("inbox", (_EVENTS,), "print the last messages to you alone", _inbox),
+    Command("passwd", (), "change the password: asked for, or the first line of input", passwd),
     Command("register", (), "register the user", _register, logs_in=False),
 )
 

@@ -106,6 +106,15 @@ def register(greeting: Greeting, password: str) -> Call[int]:
     return Call(Opcode.REGISTER, (greeting.username, *verifier), lambda fields: fields[0])
 
 
+def change(password: str, iterations: int) -> tuple[Call[None], "Keys"]:
+    """The PASSWORD of a new password, under a fresh salt, and its keys. Slow: it is PBKDF2."""
+    salt = secrets.token_bytes(SALT_LEN)
+    salted = scram.salted_password(password, salt, iterations)
+    client, server = scram.client_key(salted), scram.server_key(salted)
+    fields = salt, iterations, scram.stored_key(client), server
+    return Call(Opcode.PASSWORD, fields, lambda _: None), Keys(salt, iterations, client, server)
+
+
 class Keys(NamedTuple):
     """What proves a password, and the server's knowledge of it, under one salt."""
 

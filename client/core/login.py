@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from client.core import arguments, auth
 from client.core.calls import Call
 from client.core.session import ClientCore
-from client.errors import AlreadyExists, MisuseError
+from client.errors import AlreadyExists, MisuseError, NotLoggedIn
+from libproto import scram
 from libproto.messages import LoginResponse
 
 R = TypeVar("R")
@@ -60,6 +61,20 @@ def login(
                 raise
         else:
             return session
+
+
+def change_password(core: ClientCore, password: str) -> Steps[None]:
+    """Give the user who is logged in another password. All other sessions of the user end.
+
+    Only on an encrypted connection, or on the server's own machine; else Unauthorized.
+    """
+    arguments.text("password", password, secret=True)
+    if not core.logged_in:
+        raise NotLoggedIn("change_password")
+    iterations = max(core.iterations, scram.NEW_ITERATIONS)
+    call, keys = yield partial(auth.change, password, iterations)
+    yield call
+    core.password_changed(password, keys)
 
 
 def _check(core: ClientCore) -> None:

@@ -33,5 +33,6 @@ REFUSED_BY_RIGHT = OF_MEMBERS | {
     Opcode.FILE_GET,
     Opcode.DEPOSIT,
     Opcode.WITHDRAW,
+    Opcode.PASSWORD,
 }
 """Requests that are ERR_UNAUTHORIZED for want of a right, too: of who is banned, or muted."""

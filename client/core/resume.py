@@ -258,6 +258,10 @@ class ResumingCore(CatchingUpCore):
             return self.rooms.catching_up(call.fields[0])
         return call.opcode == Opcode.LOGOUT and self.rooms.catching_up()
 
+    def password_changed(self, password: str, keys: Keys) -> None:
+        super().password_changed(password, keys)
+        self._keys = keys
+
     def login(self, greeting: Greeting, keys: Keys) -> Call[LoginResponse]:
         self._offered = keys
         return super().login(greeting, keys)

@@ -22,6 +22,7 @@ one stands there.
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
 from client.core import auth, calls
@@ -117,6 +118,7 @@ class ClientCore:
     def __init__(self, numbers: Numbers, payments: bool, client_name: str) -> None:
         self.numbers = numbers
         self.credentials = Credentials()
+        self.iterations = 0  # of the password, as HELLO told them
         """As whom to log in, if a call does not say so."""
         self.client_name = client_name
         self.security = Security()
@@ -267,7 +269,14 @@ class ClientCore:
     def login(self, greeting: Greeting, keys: Keys) -> Call[LoginResponse]:
         """The LOGIN of this client after a HELLO."""
         self.numbers.identify()
+        self.iterations = keys.iterations
         return auth.login(greeting, keys, self.client_id, self.numbers.next)
+
+    def password_changed(self, password: str, keys: Keys) -> None:
+        """It is another one now; keys: its own."""
+        self.iterations = keys.iterations
+        if self.username == self.credentials.username:
+            self.credentials = replace(self.credentials, password=password)
 
     def _log_replaced(self, log_id: int) -> None:
         """What was known of the server's state may not be there any more."""

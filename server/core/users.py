@@ -97,6 +97,16 @@ class Users:
             if words[at] == version:
                 return found, version
 
+    def iterations(self, most: int) -> list[int]:
+        """Those of the verifiers of users, evenly picked where there are more than `most`."""
+        words, count = self._words, self._words[self._count]
+        found = []
+        for user in range(1, count + 1, -(-count // most) or 1):
+            if self.exists(user):
+                copy = _COPIES[self.version(user) & 1]
+                found.append(words[self.at(user, copy + "iterations")])
+        return found
+
     def version(self, user: int) -> int:
         """Of the verifier that counts."""
         return self._words[self.at(user, "version")]

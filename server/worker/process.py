@@ -48,6 +48,7 @@ from server.worker.served import Served
 from server.worker.services import Services
 from server.worker.siblings import Siblings
 from server.worker.subscriptions import Subscriptions
+from server.worker.unknown import Unknown
 
 FINISH_S: Final = 0.02  # between looks for sessions that have ended and are still in rooms
 SWEEP_S: Final = UPDATE_S  # at most; less where a deadline is short
@@ -119,6 +120,7 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         rooms_epoch=region.header.epoch,
         log_id=state.users.log_id(),
         key=inherited.key,
+        unknown=Unknown(state.users, loop.time, settings.scram_iterations),
         nobody=Verifier(b"", 0, os.urandom(KEY_LEN), os.urandom(KEY_LEN)),
         log=log.bind(),
     )

@@ -20,6 +20,7 @@ from server.worker.places import Places
 from server.worker.rates import Rates
 from server.worker.served import Served
 from server.worker.subscriptions import Subscriptions
+from server.worker.unknown import Unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Services:
     rooms_epoch: int
     log_id: int
     key: ServerKey
+    unknown: Unknown  # what HELLO answers for names that nobody has
     nobody: Verifier  # who is not registered is checked against it: same work, and no proof fits
     log: Any  # bound once, after `configure`: a call below the level then costs next to nothing
 

@@ -21,6 +21,7 @@ from types import TracebackType
 import pytest
 
 import server as server_package
+from libproto.messages import MIN_ITERATIONS
 from server.files.channel import remove_queues
 from server.files.segments import remove_pools
 from tests.helpers import leaks
@@ -52,6 +53,7 @@ class RunningServer:
             "--data", str(data), "--workers", str(workers), "--log-file", str(self.log),
             "--log-format", "json", "--segment-size", "1", "--worker-timeout", str(PATIENCE_S),
             *("--lag-limit", "0"),  # how fast a machine is must not decide what is refused
+            *(() if "--scram-iterations" in flags else ("--scram-iterations", str(MIN_ITERATIONS))),
             *flags,
         ]  # fmt: skip
         self.process = subprocess.Popen(

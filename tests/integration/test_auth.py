@@ -1,15 +1,17 @@
 """Registering and proving who one is; and that the answers tell nobody who exists."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from libproto.errors import Status
 from libproto.messages import Opcode
-from tests.helpers.server import StartServer
+from tests.helpers.server import RunningServer, StartServer
 from tests.helpers.wire import NONCE, SALT, Lobby, registration
 
 ITERATIONS = 4096
+ANOTHER = "another one"
 KEY = bytes(range(32))
 ANOTHER = "another password"
 
@@ -316,6 +318,55 @@ def test_iterations_are_a_setting(start_server: StartServer) -> None:
         assert wire.status(Opcode.REGISTER, *fields) == Status.ERR_BAD_PACKET
         assert wire.register("somebody").status == Status.OK
         assert wire.login("somebody", salt=SALT).status == Status.OK
+
+
+def test_a_password_is_changed_by_its_user(start_server: StartServer) -> None:
+    """All other sessions end, what was proved by the one before is refused; after a kill, too."""
+    server = start_server()
+    with Lobby(server) as lobby:
+        name = lobby.name()
+        wire = lobby.open()
+        wire.hello(name)
+        wire.register(name)
+        mine, other = lobby.enter(name), lobby.enter(name)
+        late = lobby.open()
+        late.hello(name)
+        fields = registration(name, ITERATIONS, ANOTHER)[1:]
+        for bad in (
+            (SALT[1:], *fields[1:]), (*fields[:2], KEY[1:], KEY), (SALT, ITERATIONS - 1, KEY, KEY),
+            (SALT, 2**32 - 1, KEY, KEY),
+        ):  # fmt: skip
+            assert mine.status(Opcode.PASSWORD, *bad) == Status.ERR_BAD_PACKET
+        mine.ok(Opcode.PASSWORD, *fields)
+        mine.ok(Opcode.BALANCE)
+        assert other.status(Opcode.BALANCE) == Status.ERR_UNAUTHORIZED
+        assert late.login(name).status == Status.ERR_UNAUTHORIZED
+        server.crash()
+    with RunningServer(server.data) as server, Lobby(server) as lobby:
+        wire = lobby.open()
+        wire.hello(name)
+        assert wire.login(name).status == Status.ERR_UNAUTHORIZED
+        wire.hello(name)
+        assert wire.login(name, password=ANOTHER).status == Status.OK
+        assert server.stop() == 0
+
+
+def test_hello_does_not_tell_who_exists_after_the_iterations_have_changed(tmp_path: Path) -> None:
+    """Users of before have fewer; so have names that nobody has, as many of them as of these."""
+    data = tmp_path / "data"
+    with RunningServer(data, "--scram-iterations", "4096") as server, Lobby(server) as lobby:
+        for number in range(4):
+            wire = lobby.open()
+            wire.hello(f"old{number}")
+            wire.register(f"old{number}")
+        assert server.stop() == 0
+    with RunningServer(data, "--scram-iterations", "5000") as server, Lobby(server) as lobby:
+        wire = lobby.open()
+        told = [wire.hello(f"nobody{n}").body.iterations for n in range(20)]
+        assert set(told) == {4096}, "there is nobody who has more"
+        assert wire.hello("old1").body.iterations == 4096
+        assert wire.hello("").body.iterations == 5000, "of a new password"
+        assert server.stop() == 0
 
 
 # ---- what HELLO grants and tells

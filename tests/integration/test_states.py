@@ -26,6 +26,7 @@ TABLE = {
     Opcode.HEARTBEAT: (OK, OK, OK),
     **dict.fromkeys(
         (
+            Opcode.PASSWORD,
             Opcode.JOIN_ROOM,
             Opcode.LEAVE_ROOM,
             Opcode.CHAT_SEND,
@@ -124,6 +125,7 @@ def test_every_request_in_every_state(lobby: Lobby, opcode: Opcode, state: State
             1,
         ),
         Opcode.HEARTBEAT: lambda: (1,),
+        Opcode.PASSWORD: lambda: registration(username, ITERATIONS)[1:],
         Opcode.JOIN_ROOM: lambda: (ROOM + 1,),
         Opcode.LEAVE_ROOM: lambda: (ROOM,),
         Opcode.CHAT_SEND: lambda: (ROOM, "hello"),

@@ -143,6 +143,5 @@ def test_the_document_holds_every_message() -> None:
         for body in (message.request, message.response, message.push):
             for field in fields_of(body) if body else ():
                 assert f"`{field.name}` {field.kind.name}" in section
-    assert "| 0x0007 | PASSWORD |" in text
     assert "`>HBBHIHHQI6x`" in text
     assert "$" not in text

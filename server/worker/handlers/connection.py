@@ -31,6 +31,7 @@ from server.worker.services import Services
 _hello_request = REQUEST[Opcode.HELLO].encode
 _hello_response = RESPONSE[Opcode.HELLO].encode
 _register_response = RESPONSE[Opcode.REGISTER].frame
+_password_response = RESPONSE[Opcode.PASSWORD].frame
 _login_response = RESPONSE[Opcode.LOGIN].frame
 _logout_response = RESPONSE[Opcode.LOGOUT].frame
 
@@ -38,6 +39,7 @@ _ENCRYPTION, _COMPRESSION = int(Capability.ENCRYPTION), int(Capability.COMPRESSI
 CAPABILITIES = _ENCRYPTION | _COMPRESSION | int(Capability.PAYMENTS)  # that are granted
 SERVER_NAME = f"tradechat/{__version__}"
 _NONCE_SIZE = 32
+ITERATIONS_MAX = 10_000_000  # of a verifier
 _EMPTY_LEN = 2  # bytes of a field of bytes that is empty
 _RESPONSE = int(Flag.RESPONSE)
 _HEARTBEAT = int(Opcode.HEARTBEAT)
@@ -98,7 +100,9 @@ def hello(
         salt, iterations = verifier.salt, verifier.iterations
     else:
         salt = hmac.digest(users.salt_secret(), username.encode(), "sha256")[:SALT_LEN]
-        iterations = settings.scram_iterations
+        iterations = (
+            services.unknown.iterations(username) if username else (settings.scram_iterations)
+        )
     granted = capabilities & CAPABILITIES
     identity = services.key.identity if encrypts else b""
     fields = (
@@ -161,6 +165,37 @@ def register(
     # Nobody logs in, or is looked up, who might not be there after a power cut.
     head = services.state.log.head()
     return connection.resume_when_durable(head, Opcode.REGISTER, req_id, lambda: answer)
+
+
+def password(
+    services: Services,
+    connection: Connection,
+    req_id: int,
+    flags: int,
+    salt: bytes,
+    iterations: int,
+    stored_key: bytes,
+    server_key: bytes,
+) -> bytes | None:
+    del flags
+    session = connection.live_session()
+    if not connection.is_private:
+        raise _refused_clear(
+            services,
+            "PASSWORD needs an encrypted connection where it comes from another machine: who "
+            "listens in could log in with what it holds",
+        )
+    if len(salt) != SALT_LEN or len(stored_key) != KEY_LEN or len(server_key) != KEY_LEN:
+        raise Refused(Status.ERR_BAD_PACKET, "salt or keys have the wrong length")
+    least = services.settings.scram_iterations
+    if not least <= iterations <= ITERATIONS_MAX:
+        detail = f"the iterations are {least} to {ITERATIONS_MAX}, not {iterations}"
+        raise Refused(Status.ERR_BAD_PACKET, detail)
+    verifier = scram.Verifier(salt, iterations, stored_key, server_key)
+    done = services.state.operators.set_verifier(session.user, verifier, connection.now, by=session)
+    services.subscriptions.wake(done.touched)
+    answer = _password_response(req_id, 0)
+    return services.durable.when_durable(connection, done.txn, answer)
 
 
 def login(
@@ -256,6 +291,7 @@ class Heartbeat(Request):
 HANDLERS: dict[Opcode, Handler] = {
     Opcode.HELLO: hello,
     Opcode.REGISTER: register,
+    Opcode.PASSWORD: password,
     Opcode.LOGIN: login,
     Opcode.LOGOUT: logout,
 }

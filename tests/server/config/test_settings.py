@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import liblog
 from libproto.form import FORM
 from libproto.messages import MAX_BALANCE, MIN_ITERATIONS
+from libproto.scram import NEW_ITERATIONS
 from server.config import (
     PROGRAM,
     RULES,
@@ -135,7 +136,7 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "max_transfer": MAX_BALANCE,
         "max_message": 4096,
         "account_locks": 0,
-        "scram_iterations": 4096,
+        "scram_iterations": NEW_ITERATIONS,
         "heartbeat": 15,
         "idle_timeout": 60,
         "handshake_timeout": 10.0,
