@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from contextlib import suppress
 from typing import Final
 
 from server.archive.protocol import (
@@ -47,6 +48,14 @@ class Asking:
             elif token == self._token:
                 self._open = None
                 return unpack_events(data)[1] if good else None
+
+    def drain(self) -> None:
+        """Nobody asks: take away what has come, the greeting of an archive or an answer that came
+        too late, for as long as it is there it can be read, and a poll waits for nothing."""
+        self._open = None
+        with suppress(BlockingIOError):
+            while self._sock.recv(DATAGRAM_MAX):
+                pass
 
     def _ask(self, fields: tuple[int, int, int, int]) -> None:
         self._token += 1

@@ -80,6 +80,7 @@ class Files:
         self._store: Final = Store(inherited.data.path / FOLDER, limits_of(settings), now=clock_us)
         state = State(region, 0, time.monotonic_ns, time.sleep, 0.0)  # read without a lock
         asking = Asking(inherited.archive) if inherited.archive else None
+        self._asking: Final = asking
         holds = Holds(region, self._store)
         self._published: Final = Published(state, self._store, holds, asking)
         self._desk: Final = Desk(
@@ -143,6 +144,8 @@ class Files:
             self._desk.take(message)
         self._links.turn()
         self._published.turn()
+        if self._asking is not None and not self._published.busy:
+            self._asking.drain()
         if time.monotonic() >= self._expire_due:
             self._expire_due = time.monotonic() + EXPIRE_S
             self._expire()
