@@ -304,12 +304,12 @@ def test_a_client_that_was_closed_or_lost_is_not_warned_of() -> None:
 def test_a_host_with_a_dead_first_address(monkeypatch: pytest.MonkeyPatch) -> None:
     answer_with(monkeypatch, DEAD, ALIVE)
     with serving_everybody(push_and_answer) as port, dead(DEAD, port):
-        with Client("server.test", port) as ann:
+        with Client("server.test", port, encrypt="off") as ann:
             ann.login(USERNAME, PASSWORD)
             assert ann.balance() == (1, 1)
 
         async def main() -> None:
-            async with AsyncClient("server.test", port) as bob:
+            async with AsyncClient("server.test", port, encrypt="off") as bob:
                 await bob.login(USERNAME, PASSWORD)
                 assert await bob.balance() == (1, 1)
 
