@@ -4,6 +4,7 @@ from typing import Final
 
 from bench.faults.crashing import crash
 from bench.faults.disturbing import Disturbance, disturbing
+from bench.faults.files import kill_while_sharing
 from bench.faults.interrupting import interrupt
 from bench.faults.script import Script
 from bench.faults.taking_over import take_over
@@ -81,6 +82,15 @@ SCRIPTS: Final = (
         flags=("--room-history=20000",),
         load=Trading,
         whole=0.2,
+    ),
+    Script(
+        "files",
+        "SIGKILL the files process, a worker or the whole server while files are shared",
+        0.7,
+        "a kill every",
+        kill_while_sharing,
+        needs_own=True,
+        flags=("--segments=8", "--room-history=100000"),  # all that was announced is looked at
     ),
     Script("interrupt", "SIGINT to the server under load", 3.0, "a SIGINT after", interrupt),
 )

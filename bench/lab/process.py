@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 WORKER_TITLE: Final = b"tradechat: worker"
 JOURNAL_TITLE: Final = b"tradechat: journal"
 ARCHIVE_TITLE: Final = b"tradechat: archive"
+FILES_TITLE: Final = b"tradechat: files"
 STOP_S: Final = 30.0
 """How long a process may take to end in order."""
 _TICKS: Final = os.sysconf("SC_CLK_TCK")

@@ -16,6 +16,8 @@ CHECKS: Final = {
     "events_missing": "room events missing without ROOM_GAP",
     "events_twice": "room events twice or out of order",
     "events_differing": "room events that differ between members",
+    "files_lost": "announced files lost, or another than their hash",
+    "files_twice": "files announced twice",
     "members": "joined and left events that do not alternate",
     "unexpected": "answers and pushes against the protocol",
     "unfinished": "runs that did not come to their end",

@@ -17,6 +17,8 @@ from server.archive.protocol import (
 
 _ANSWER_S: Final = 5.0
 
+Events = tuple[int, list[bytes]]
+
 
 class Asking:
     """Its end of a socket to the archive. It never waits."""
@@ -29,9 +31,9 @@ class Asking:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def events(self, room: int, after: int, limit: int, size: int) -> list[bytes] | None:
-        """Bodies of a room's events above `after`, ascending; none: it has no more. None: it has
-        not answered yet; ask again."""
+    def events(self, room: int, after: int, limit: int, size: int) -> Events | None:
+        """The oldest number that it has of a room, and bodies of its events above `after`,
+        ascending; none: it has no more. None: it has not answered yet; ask again."""
         fields = (room, after, limit, size)
         if self._open is None or self._open[0] != fields or time.monotonic() > self._open[1]:
             self._ask(fields)
@@ -47,7 +49,7 @@ class Asking:
                 self._ask(fields)
             elif token == self._token:
                 self._open = None
-                return unpack_events(data)[1] if good else None
+                return unpack_events(data) if good else None
 
     def drain(self) -> None:
         """Nobody asks: take away what has come, the greeting of an archive or an answer that came

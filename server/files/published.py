@@ -20,11 +20,12 @@ from server.files.errors import Busy, FilesError, NotThere
 from server.files.holds import Holds
 from server.files.place import room_of
 from server.files.records import File
-from server.files.store import Store
+from server.files.store import Listed, Store
 
 _BYTES: Final = 48 << 10  # of bodies in one answer of the archive
 _decode: Final = PUSH[Opcode.CHAT_BROADCAST].decode
-_KIND_AT: Final = 20  # in the body of a CHAT_BROADCAST
+_TIME_AT: Final = 12  # in the body of a CHAT_BROADCAST
+_KIND_AT: Final = 20
 
 log = liblog.get("files")
 
@@ -59,7 +60,7 @@ class Published:
         self._seen = max(0, state.region.events.first - 1)
         self._shown: deque[tuple[int, int]] = deque()  # event and file_id, not durable yet
         self._shown_ids: set[int] = set()
-        self._unknown: dict[int, File] = self._unpublished()
+        self._unknown: dict[int, Listed] = self._unpublished()
         """Stored before, and not known to be published or not."""
         self._questions: deque[tuple[int, int]] = deque()  # room, room_seq to go on after
         self._asked = 0.0
@@ -145,12 +146,12 @@ class Published:
         self._unknown |= self._unpublished()
         self._look_up()
 
-    def _unpublished(self) -> dict[int, File]:
-        stored = (listed.file for listed in self._store.files() if not listed.published)
-        return {file.file_id: file for file in stored if file.file_id not in self._shown_ids}
+    def _unpublished(self) -> dict[int, Listed]:
+        stored = {each.file.file_id: each for each in self._store.files() if not each.published}
+        return {number: each for number, each in stored.items() if number not in self._shown_ids}
 
     def _look_up(self) -> None:
-        rooms = sorted({room_of(file.room) for file in self._unknown.values()})
+        rooms = sorted({room_of(each.file.room) for each in self._unknown.values()})
         self._questions = deque((room, 0) for room in rooms)
         self._asked = 0.0
 
@@ -167,14 +168,17 @@ class Published:
             self._unknown.clear()
             return
         room, after = self._questions[0]
-        bodies = self._asking.events(room, after, LIST_MAX, _BYTES)
-        if bodies is None:
+        found = self._asking.events(room, after, LIST_MAX, _BYTES)
+        if found is None:
             return
+        oldest, bodies = found
+        if bodies and oldest > 1 and not after:
+            self._trust_older(room, int.from_bytes(bodies[0][_TIME_AT:_KIND_AT], "big"))
         if not bodies:
             # The archive has all that is durable, or what follows is in the ring and was followed.
             self._questions.popleft()
-            for file_id, file in tuple(self._unknown.items()):
-                if room_of(file.room) == room:
+            for file_id, listed in tuple(self._unknown.items()):
+                if room_of(listed.file.room) == room:
                     del self._unknown[file_id]
             return
         last = after
@@ -183,6 +187,14 @@ class Published:
             if (file_id := file_id_of(body)) in self._unknown and self._publish(file_id):
                 del self._unknown[file_id]
         self._questions[0] = room, last
+
+    def _trust_older(self, room: int, time_us: int) -> None:
+        """The history of a room does not go back beyond this time. What was stored before it may
+        have been announced there, so it counts as that: nothing announced is lost."""
+        for file_id, listed in tuple(self._unknown.items()):
+            is_older = room_of(listed.file.room) == room and listed.at < time_us
+            if is_older and self._publish(file_id):
+                del self._unknown[file_id]
 
 
 def clock_us() -> int:

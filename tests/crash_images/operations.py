@@ -15,7 +15,17 @@ from server.core.state import State
 from server.region.region import Region
 from tests.helpers import crash
 from tests.helpers import crash_rooms as rooms
-from tests.helpers.crash import Answer, Died, Money, Pays, Request, Says, Stepper, Trades
+from tests.helpers.crash import (
+    Answer,
+    Died,
+    Money,
+    Pays,
+    Publishes,
+    Request,
+    Says,
+    Stepper,
+    Trades,
+)
 from tests.helpers.region import next_req_id, say, to_draw
 
 ANN, BOB, CYD = 1, 2, 3
@@ -318,6 +328,7 @@ OPERATIONS = (
     ),
     asks("send", SPOKEN, {}, events=1),
     asks("direct", WHISPERED, {}),
+    asks("publish", Publishes(1, 42), {}, events=1),
     asks("transfer-in-room", PAYS, PAID, transactions=1, events=1),
     Operation(
         "send-without-client",

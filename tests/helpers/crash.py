@@ -19,10 +19,11 @@ from unittest.mock import patch
 
 import pytest
 
-from libproto.messages import OUTCOME_WINDOW, Capability, RoomAccess, TxnKind
+from libproto.messages import OUTCOME_WINDOW, Capability, Opcode, RoomAccess, TxnKind
 from libproto.scram import Verifier
 from server.core import check, recovery
 from server.core import state as state_module
+from server.core.chat import digest_of_file
 from server.core.errors import Superseded
 from server.core.events import SlotKind
 from server.core.ledger import DONE, RECORDED, SUPERSEDED
@@ -535,6 +536,27 @@ class Says:
 
 
 @dataclass(frozen=True)
+class Publishes:
+    """FILE_END; the answer tells when it was executed."""
+
+    room: int
+    file_id: int
+    leaves: tuple[int, int] = (0, 1)
+
+    def ask(self, state: State, session: Session, req_id: int, now: int, *, again: bool) -> Answer:
+        digest = digest_of_file(Opcode.FILE_END, self.file_id)
+        text = f"{self.file_id} 8 text/plain a.txt"
+        try:
+            sent = state.chat.publish(session, self.room, 0, text, digest, now, req_id, again)
+        except Superseded:
+            return SUPERSEDED, 0, 0
+        return RECORDED if sent.recorded else DONE, sent.seq, sent.time
+
+    def newest(self, state: State) -> int:
+        return state.events.last_seq(self.room)
+
+
+@dataclass(frozen=True)
 class Pays:
     """TRANSFER_IN_ROOM; the answer tells balance and room_seq."""
 
@@ -767,6 +789,8 @@ CHANGES = (
         "send in a small ring", Says(1, 0, "the last word"), (0, 0, 0, 0), _speak_on, event_ring=8
     ),
     asks("direct", Says(0, BOB, "for you")),
+    asks("publish", Publishes(1, 42)),
+    asks("publish in a small ring", Publishes(1, 42), (0, 0, 0, 0), _speak_on, event_ring=8),
     asks("transfer in a room", Pays(1, BOB, 30), (0, -30, 30, 0)),
     asks(
         "transfer in a room, in small rings",

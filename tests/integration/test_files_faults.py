@@ -240,3 +240,24 @@ def test_requests_overtake_those_for_files(lobby: Lobby) -> None:
     answers = [ann.answer() for _ in sent[:-1]]
     assert [answer.req_id for answer in answers] == sent[:-1]
     assert {answer.status for answer in answers[1:]} <= {Status.OK, BUSY}
+
+
+def test_what_the_history_does_not_go_back_to_counts_as_announced(tmp_path: Path) -> None:
+    """The files process is away while a file is announced and so much is said that the history of
+    the room begins after it."""
+    flags = (*FLAGS, "--room-history", "8", "--event-ring", "16", "--segment-timeout", "60")
+    with RunningServer(tmp_path / "data", *flags) as server, Lobby(server) as lobby:
+        ann, bob = member(lobby, worker=0), member(lobby, worker=1)
+        unpublished, _ = begin(ann, b"not yet", "later.txt")
+        put(ann, unpublished, b"not yet")
+        before = files_pid(lobby)
+        file_id, _ = share(ann, b"contents")
+        stop(before)  # mostly before it has seen the event
+        for number in range(40):
+            bob.ok(Opcode.CHAT_SEND, ROOM, f"{number}")
+        os.kill(before, signal.SIGKILL)
+        await_files(lobby, before)
+        patient(bob, Opcode.FILE_GET, file_id, 0, 9)
+        assert fetch(bob, file_id) == b"contents"
+        assert bob.status(Opcode.FILE_GET, unpublished, 0, 9) == Status.ERR_NOT_FOUND
+        assert server.stop() == 0
