@@ -33,8 +33,9 @@ from client.errors import (
     ServerBusy,
     WrongPlace,
 )
-from client.io.connection import CLOSED, Connection, Waiter
+from client.io.connection import CLOSED, Connection
 from client.io.events import AsyncEvents
+from client.io.waiter import Waiter
 from client.io.waiting import next_item
 
 FAIR_CALLBACKS: Final = 1024

@@ -34,9 +34,10 @@ from client.core.readers import Readers
 from client.core.resume import ResumingCore
 from client.core.retry import Attempts
 from client.errors import CallTimeout, ClientError, ConnectionLost, MisuseError, ServerBusy
-from client.io.connection import CLOSED, Connection, Waiter
+from client.io.connection import CLOSED, Connection
 from client.io.events import Events
 from client.io.thread import Background, LoopThread, Ticket
+from client.io.waiter import Waiter
 from client.io.waiting import left, wait_for_item
 
 GRACE_S: Final = 1.0

@@ -23,18 +23,19 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from client.base import now_us
-from client.core.calls import Call
 from client.core.inbox import TooManyRooms
 from client.core.numbers import NUMBERED
 from client.core.readers import Readers
 from client.core.resume import ATTEMPT_S, ResumingCore
 from client.core.session import MAX_BODY_LEN, Answered
 from client.errors import CallTimeout, ClientError, ConnectionLost, ProtocolViolation
+from client.io.anew import Anew
 from client.io.link import Link, Sent
 from client.io.move import Approached, Mover
+from client.io.waiter import Waiter
 from libnet.dial import dial
 from libnet.errors import ConnectFailed
 from libproto.framing import Decoder, Frame
@@ -47,36 +48,6 @@ _ORDERED: Final = NUMBERED | {Opcode.JOIN_ROOM, Opcode.LEAVE_ROOM, Opcode.LOGOUT
 PART_S: Final = 1.0
 """How long the server may take to close a connection on which a LOGIN was given up, until another
 one is made."""
-
-
-class Waiter:
-    """A call of the program. `tell` is called once, in the loop's thread, with a result or an
-    error."""
-
-    __slots__ = ("call", "number", "possible_duplicate", "req_id", "tell", "timer")
-
-    def __init__(
-        self,
-        call: Call[Any],
-        req_id: int | None,
-        possible_duplicate: bool,
-        tell: Callable[[Any, BaseException | None], object],
-    ) -> None:
-        self.call = call
-        self.req_id = req_id
-        self.possible_duplicate = possible_duplicate
-        self.tell: Callable[[Any, BaseException | None], object] | None = tell
-        self.number = 0  # the req_id it was sent under
-        self.timer: asyncio.TimerHandle | None = None
-
-    def settle(self, result: Any, error: BaseException | None = None) -> None:
-        """It has ended; only the first end counts."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-        tell, self.tell = self.tell, None
-        if tell is not None:
-            tell(result, error)
 
 
 class Connection:
@@ -117,11 +88,11 @@ class Connection:
         self._mover: Final = Mover(
             loop, address, client_core, self._take_over, self._pump, self._send_own
         )
+        self._anew: Final = Anew(loop, address, self._adopt_anew, self._lose, self.end)
         self._left: Link | None = None  # that was moved from; closed when the login is answered
         self._decided = asyncio.Event()  # a new connection is logged in, or lost
         self._dialing: asyncio.Timeout | None = None
         self._resumer: asyncio.Task[None] | None = None
-        self._remaking: asyncio.Task[None] | None = None  # another connection for another login
         self._parting: asyncio.Task[None] | None = None  # the server is still to close the last one
         self._began = False  # the core is in our hands
         self.over = False
@@ -309,33 +280,17 @@ class Connection:
 
     def _make_anew(self) -> None:
         """An encrypted connection has one HELLO: have another one, for what is to be sent."""
-        if self._remaking is not None:
-            return
-        self._rest(ConnectionLost("another login of this client has another connection"))
-        self._remaking = self.loop.create_task(self._dial_anew())
-        self._remaking.add_done_callback(self._remade)
+        if not self._anew.is_dialing:
+            self._rest(ConnectionLost("another login of this client has another connection"))
+            self._anew.dial()
 
-    async def _dial_anew(self) -> None:
-        try:
-            sock = await dial(*self._address, None)
-        except ConnectFailed as error:
-            self._remaking = None
-            self._lose(ConnectionLost(str(error)))
-            return
-        if self.over:
+    def _adopt_anew(self, sock: socket.socket) -> None:
+        if self.over:  # closed in the very turn in which the connection came about
             sock.close()
             return
-        self._remaking = None
         self._watch(sock, Unwrapper(Decoder(MAX_BODY_LEN), None, False))
         self._core.begin(self._decoder)
         self._pump()
-
-    def _remade(self, task: asyncio.Task[None]) -> None:
-        self._remaking = None
-        if task.cancelled():
-            self.end(ConnectionLost("connecting was cancelled"))
-        else:
-            task.result()  # nothing that was not foreseen is swallowed
 
     # ---- signs of life
 
@@ -466,7 +421,7 @@ class Connection:
     async def wait_over(self) -> None:
         """After `end`: until no task of this connection is left, and the server does nothing of
         what was sent on it any more, as far as can be known."""
-        all_tasks = self._resumer, self._parting, self._remaking, self._mover.task
+        all_tasks = self._resumer, self._parting, self._anew.task, self._mover.task
         if tasks := {task for task in all_tasks if task is not None}:
             await asyncio.wait(tasks)
 
@@ -487,7 +442,7 @@ class Connection:
         self.over = True
         if self._began:
             self._core.end(reason)
-        self._resumer = self._remaking = self._mover.task = None
+        self._resumer = self._anew.task = self._mover.task = None
         for each in (self._waiting, self._others, self._ordered):
             each.clear()
         links, self._link, self._left = (self._link, self._left), None, None
@@ -542,9 +497,9 @@ class Connection:
         self._pump()  # what was not sent fails
         if self._dialing is not None:
             self._dialing.reschedule(self.loop.time())
-        for task in (self._resumer, self._remaking):
-            if task is not None:
-                task.cancel()
+        if self._resumer is not None:
+            self._resumer.cancel()
+        self._anew.cancel()
         self._mover.cancel()
         self._readers.end()
         self._on_over()
