@@ -340,6 +340,17 @@ class Settings(Limits):
         maximum=10_000_000,
         reload=True,
     )
+    login_failures: int = setting(
+        10,
+        PEOPLE,
+        "wrong passwords for one name from one address, ten times as many from one address, after"
+        " which logins are answered later and later; right ones as well, until time has passed",
+        unit="failures",
+        minimum=1,
+        maximum=1_000_000,
+        zero="logins are never delayed",
+        reload=True,
+    )
     max_balance: int = setting(
         MAX_BALANCE,
         PEOPLE,

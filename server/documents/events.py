@@ -72,6 +72,8 @@ EVENTS: Final = (
           " the listeners: some workers accept on more than one"),
     Event("connections_lost", "warning", "no descriptor was free for connections handed to a worker"
           " that has ended"),
+    Event("guessing", "warning", "wrong passwords for `name` come from `address`, on and on: they"
+          " are answered later and later; told once in ten minutes"),
     Event("overloaded", "warning", "a worker is later than `lag_limit`, or more answers wait than"
           " `queue_limit`: it answers requests ERR_SERVER_BUSY, chat first"),
     Event("overload_over", "info", "it refuses nothing any more, after `seconds`; how many of each"

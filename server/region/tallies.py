@@ -75,6 +75,12 @@ class Allowances:
         self._base = region.layout["allowances"].at(0, "due")
         assert region.layout["allowances"].stride == 1
 
+    def due_us(self, key: bytes, now_us: int, interval_us: int, burst: int) -> int:
+        """How many microseconds from now the next would be due; 0 or less: it is. Takes nothing."""
+        words, base = self._words, self._base
+        least = min(words[base + place] for place in places(self._secret, key, DUE_BUCKETS))
+        return max(now_us, least) + interval_us - now_us - burst * interval_us
+
     def take(
         self, key: bytes, now_us: int, interval_us: int, burst: int, patience_us: int = 0
     ) -> int:

@@ -238,6 +238,25 @@ class Connection(FrameProtocol):
             self, txn, lambda: self._complete(opcode, req_id, then)
         )
 
+    def resume_after(
+        self, delay_s: float, opcode: int, req_id: int, then: Callable[[], bytes | None]
+    ) -> bytes | None:
+        """What `then` answers, after a while. No frame is handled before; where the connection is
+        lost before, `then` is not called."""
+
+        def go_on() -> None:
+            self.pending -= 1
+            frame = self._complete(opcode, req_id, then)
+            if frame:
+                self.push(frame)
+            self.flush()
+            self.settle()
+
+        self.pending += 1
+        self.pause(ANSWER_FIRST)
+        self.services.loop.call_later(delay_s, go_on)
+        return None
+
     def resume_when_answered(
         self,
         kind: Asked,

@@ -37,6 +37,7 @@ from server.worker.dispatch import allowed
 from server.worker.durable import Durable
 from server.worker.fatal import FATAL, die
 from server.worker.files import FilesClient
+from server.worker.guesses import Guesses
 from server.worker.lag import Lag
 from server.worker.listeners import Listeners
 from server.worker.operators import OperatorDesk
@@ -111,6 +112,7 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         counters=counters,
         served=Served(region, slot),
         rates=Rates(region, settings, counters, secret),
+        guesses=Guesses(region, settings, counters, secret),
         overload=overload,
         files=FilesClient(region, slot, settings, loop, counters) if inherited.archive else None,
         archive=archive,

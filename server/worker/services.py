@@ -15,6 +15,7 @@ from server.worker.connections import Connections
 from server.worker.counters import Counters
 from server.worker.durable import Durable
 from server.worker.files import FilesClient
+from server.worker.guesses import Guesses
 from server.worker.overload import Overload
 from server.worker.places import Places
 from server.worker.rates import Rates
@@ -46,6 +47,7 @@ class Services:
     rooms_epoch: int
     log_id: int
     key: ServerKey
+    guesses: Guesses  # passwords that were wrong
     unknown: Unknown  # what HELLO answers for names that nobody has
     nobody: Verifier  # who is not registered is checked against it: same work, and no proof fits
     log: Any  # bound once, after `configure`: a call below the level then costs next to nothing

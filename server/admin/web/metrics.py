@@ -188,6 +188,24 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("sessions", _G, "logged-in connections", _counter("sessions")),
     Metric("encrypted_connections", _G, "encrypted connections", _counter("encrypted")),
     Metric(
+        "failed_logins_total",
+        _C,
+        "logins with a wrong name or password",
+        _counter("failed_logins"),
+    ),
+    Metric(
+        "guesses_delayed_total",
+        _C,
+        "logins that waited before they were looked at, as others had failed before",
+        _counter("guesses_delayed"),
+    ),
+    Metric(
+        "guesses_refused_total",
+        _C,
+        "logins refused unread, as too many had failed before",
+        _counter("guesses_refused"),
+    ),
+    Metric(
         "refused_clear_total",
         _C,
         "HELLO and REGISTER refused, as they were not encrypted",

@@ -208,9 +208,38 @@ def login(
     client_id: int,
     next_req_id: int,
 ) -> bytes | None:
+    """A guesser waits before it is looked at, whatever it is: see guesses.py."""
     del flags
-    users = services.state.users
     greeting, connection.greeting = connection.greeting, None  # a nonce is good for one LOGIN
+    wait = services.guesses.wait_us(username, connection.peer)
+    if wait < 0:
+        detail = "too many logins have failed: try again later"
+        raise Refused(Status.ERR_SERVER_BUSY, detail, -wait // 1000 + 1)
+    if not wait:
+        return _login(
+            services, connection, req_id, greeting, username, proof, client_id, next_req_id
+        )
+    return connection.resume_after(
+        wait / 1e6,
+        Opcode.LOGIN,
+        req_id,
+        lambda: _login(
+            services, connection, req_id, greeting, username, proof, client_id, next_req_id
+        ),
+    )
+
+
+def _login(
+    services: Services,
+    connection: Connection,
+    req_id: int,
+    greeting: Greeting | None,
+    username: str,
+    proof: bytes,
+    client_id: int,
+    next_req_id: int,
+) -> bytes | None:
+    users = services.state.users
     user = users.find(username) if USERNAME_PATTERN.match(username) else 0
     verifier, version = users.verifier(user) if user else (services.nobody, 0)
     valid = False
@@ -219,6 +248,7 @@ def login(
         proved = scram.proof_is_valid(verifier.stored_key, message, proof)
         valid = proved and user != 0 and greeting.username == username
     if not valid:
+        services.guesses.failed(username, connection.peer)
         raise Refused(Status.ERR_UNAUTHORIZED, "wrong username or password")
     if not next_req_id:
         raise Refused(Status.ERR_BAD_PACKET, "next_req_id is 0: it is 1 for a new client")

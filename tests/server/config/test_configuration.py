@@ -58,6 +58,7 @@ def test_which_settings_change() -> None:
         "registration",
         "require_encryption",
         "scram_iterations",
+        "login_failures",
         "max_balance",
         "deposits",
         "min_transfer",

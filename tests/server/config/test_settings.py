@@ -130,6 +130,7 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "sessions": 8192,
         "txn_ring": 65536,
         "event_ring": 2048,
+        "login_failures": 10,
         "max_balance": MAX_BALANCE,
         "deposits": "open",
         "min_transfer": 1,
