@@ -19,7 +19,8 @@ from server.early import HELD
 
 log = liblog.get("child")
 
-_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+_PR_SET_DUMPABLE: Final = 4
 LEAVE: Final = signal.SIGUSR2
 """To a worker: another one has its place, so it ends when its clients have gone."""
 REOPEN_LOG: Final = signal.SIGUSR1
@@ -64,6 +65,8 @@ def enter(settings: Settings, title: str, master: int, **bound: Any) -> None:
     """Be a process of the server. title: as ps shows it. bound: on every line of its log."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     follow_parent(master, signal.SIGTERM)
+    # Other processes of the same user cannot read what it holds, and no core dump is written of it.
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
     setproctitle.setproctitle(f"tradechat: {title}")
     open_log(settings, **bound)
     signal.signal(REOPEN_LOG, reopen_log)

@@ -93,6 +93,14 @@ class Settings(Limits):
         maximum=65535,
         zero="none",
     )
+    run_as: str = setting(
+        "",
+        SERVER,
+        "user to become, once the port is listened on; root alone can. Empty: stay who started it",
+        pattern=r"[A-Za-z0-9_.-]{0,32}",
+        pattern_text="the name of a user of this machine",
+        default_text="nobody else",
+    )
     workers: int = setting(
         _default_workers,
         SERVER,

@@ -29,6 +29,11 @@ EVENTS: Final = (
           " the system refuses the connections over it"),
     Event("not_compiled", "warning", "the server runs interpreted, though nobody asked for it: a"
           " request takes several times the CPU time"),
+    Event("files_queue_unusable", "warning", "a worker cannot open the queue of the files process:"
+          " requests for files are answered ERR_SERVER_BUSY until it can"),
+    Event("runs_as_root", "warning", "the server runs as root, which it has no need to"),
+    Event("data_exposed", "warning", "others can write to `path`, which is the data directory or"
+          " above it"),
     Event("cannot_start", "error", "the server cannot start, and ends"),
     Event("serving", "info", "the server serves: where, with what settings, with what `fingerprint`"
           " of its key, and in what `form`, compiled or interpreted"),

@@ -20,7 +20,15 @@ class Listening:
     """A listener for each worker that there can be, all on one port, in the order in which they
     were made; and that of the admin port, None if there is none."""
 
-    def __init__(self, workers: Sequence[socket.socket], admin: socket.socket | None) -> None:
+    def __init__(
+        self,
+        workers: Sequence[socket.socket],
+        admin: socket.socket | None,
+        *,
+        inherited: bool = True,
+    ) -> None:
+        """inherited: another server has them, or had them, and may still have the directory."""
+        self.inherited: Final = inherited
         self.workers: Final = list(workers)
         self.admin: Final = admin
 
@@ -53,7 +61,7 @@ def begin(settings: Settings) -> Listening:
         workers = [undo.enter_context(sock) for sock in _listeners(settings)]
         admin = _admin(settings)
         undo.pop_all()
-    return Listening(workers, admin)
+    return Listening(workers, admin, inherited=False)
 
 
 def go_on(settings: Settings, given: Listening) -> Listening:

@@ -155,7 +155,12 @@ class Resources:
             self.signals = keep(Part.SUPERVISION, SignalQueue())
         if settings.durability != "none":
             with step(f"lock the data directory {settings.data}"):
-                keep(Part.LOCK, Descriptor(_lock(settings, 0.0 if given is None else LOCK_S)))
+                keep(
+                    Part.LOCK,
+                    Descriptor(
+                        _lock(settings, LOCK_S if given is not None and given.inherited else 0.0)
+                    ),
+                )
         self.listening = listening.begin(settings) if given is None else given
         self.listeners = self.listening.workers
         keep(Part.LISTENERS, *self.listeners)

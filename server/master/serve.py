@@ -3,9 +3,10 @@ the one before was damaged and there is a journal to begin anew from.
 """
 
 import errno
+import os
 import resource
 from collections import deque
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Final
 
@@ -19,7 +20,9 @@ from server.config import Configuration, Settings
 from server.early import open_streams, reset_signals, write_line
 from server.exits import Exit
 from server.master.acquire import CannotStart, refuse
+from server.master.listening import Listening, begin
 from server.master.predecessor import Predecessor
+from server.master.privileges import become, exposed, keep_memory_private
 from server.master.resources import Resources, slots
 from server.master.successor import Fate, Successor
 from server.master.supervisor import Supervisor
@@ -39,6 +42,8 @@ def serve(settings: Settings, configuration: Configuration, *, take_over: bool =
         reset_signals()
         open_streams()
         setproctitle.setproctitle("tradechat: master")
+        keep_memory_private()
+        listening = _as_whom(settings, take_over=take_over)
         _open_log(settings)
         faults.to_log()
     except CannotStart as error:
@@ -46,6 +51,7 @@ def serve(settings: Settings, configuration: Configuration, *, take_over: bool =
         return Exit.NOT_STARTED
     if FORM.advice:
         log.warning("not_compiled", reason=FORM.reason, advice=FORM.advice)
+    _warn_of_exposure(settings)
     _raise_limits(settings)
     predecessor: Predecessor | None = None
     if take_over:
@@ -57,12 +63,47 @@ def serve(settings: Settings, configuration: Configuration, *, take_over: bool =
         if not predecessor.await_release():
             return Exit.OK
         settings = predecessor.settings
-    return _run(settings, configuration, predecessor)
+    return _run(settings, configuration, predecessor, listening)
 
 
-def _run(settings: Settings, configuration: Configuration, predecessor: Predecessor | None) -> Exit:
+def _as_whom(settings: Settings, *, take_over: bool) -> Listening | None:
+    """Become the user that the server is to run as. What only root may listen on is listened on
+    before; None: nothing is yet. CannotStart."""
+    if not settings.run_as:
+        return None
+    with ExitStack() as undo:
+        listening = None
+        if not take_over and os.geteuid() == 0:
+            listening = undo.enter_context(closing(begin(settings)))
+        become(settings.run_as)
+        undo.pop_all()
+    return listening
+
+
+def _warn_of_exposure(settings: Settings) -> None:
+    if os.geteuid() == 0:
+        log.warning(
+            "runs_as_root",
+            advice="give it a user of its own with --run-as: it needs no right of root",
+        )
+    if settings.durability != "none" and (path := exposed(settings.data)):
+        log.warning(
+            "data_exposed",
+            path=path,
+            advice="others can write there, and so put what they like in the place of the server's "
+            "files: take that right away (chmod go-w), or choose another --data",
+        )
+
+
+def _run(
+    settings: Settings,
+    configuration: Configuration,
+    predecessor: Predecessor | None,
+    listening: Listening | None,
+) -> Exit:
     """One server after the other, on the same sockets: until one ends that is to be the last."""
-    listening = None if predecessor is None else predecessor.listening
+    if predecessor is not None:
+        listening = predecessor.listening
     waiting = [] if predecessor is None else predecessor.waiting
     asked: deque[int] = deque()
     rebuilds = 0

@@ -96,6 +96,7 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "port": 7878,
         "admin_host": "127.0.0.1",
         "admin_port": 7879,
+        "run_as": "",
         "workers": min(cores_available(), WORKERS_MAX),
         "max_workers": 0,
         "data": Path("./data"),
@@ -159,6 +160,15 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "stats_interval": 5.0,
         "log_level": "info",
         "log_format": "auto",
+        "max_file": 16,
+        "files_max_bytes": 1073741824,
+        "files_user_bytes": 268435456,
+        "file_retention": 30,
+        "segments": 16,
+        "segment_timeout": 5.0,
+        "link_hosts": "",
+        "link_ttl": 300.0,
+        "file_cache_mb": 16,
         "log_file": None,
     }
 
