@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from client.amounts import parse_amount
-from client.chat import trading
+from client.chat import sharing, trading
 from client.chat.command import Command, Parameter, UsageError
 from client.chat.person import Chat
 from client.chat.settings import SettingError
@@ -54,6 +54,10 @@ _ROLE = Parameter("ROLE", choice(*ROLES))
 _SECONDS = Parameter("SECONDS", read_count, optional=True)
 _PRICE = Parameter("PRICE", parse_amount)
 _ENTRY = Parameter("ID", read_entry)
+_FILE = Parameter("FILE", read_text, rest=True)
+_FILE_ID = Parameter("FILE_ID", read_count)
+_PATH = Parameter("PATH", read_text, optional=True, rest=True)
+_URL = Parameter("URL", read_text)
 _ENTRIES = Parameter("ID|mine", read_entries)
 _ACTION = Parameter("find|show|stats|clear", choice(*trading.BOARD_ACTIONS), optional=True)
 _COMMAND = Parameter("CMD", str, "command", optional=True)
@@ -110,6 +114,15 @@ COMMANDS: tuple[Command, ...] = (
     Command("note", (_TEXT,), "put up a note, which has no price", trading.note),
     Command("take", (_ENTRY,), "pay for an offer and take it; asks", trading.take),
     Command("drop", (_ENTRIES,), "take an entry off the board, or all of yours", trading.drop),
+    Command("send", (_FILE,), "share a file in the room", sharing.send),
+    Command(
+        "get",
+        (_FILE_ID, _PATH),
+        "fetch a file to PATH, or here under its name; overwrites nothing",
+        sharing.get,
+    ),
+    Command("files", (), "list the files of the room", sharing.list_files),
+    Command("link", (_URL,), "have the server fetch a link and share it", sharing.link),
     Command("block", (_USER,), "hear no more of somebody", trading.block),
     Command("unblock", (_USER,), "undo /block", trading.unblock),
     Command("balance", (), "show your balance", Chat.balance),

@@ -7,6 +7,7 @@ from typing import Any, cast
 from client.amounts import parse_amount
 from client.blocking import Client
 from client.cli.command import KEY, Argument, Command, done_as, once, room_of
+from client.cli.file_commands import FILE_COMMANDS
 from client.cli.passwd import passwd
 from client.cli.room_commands import ROOM_COMMANDS
 from client.core.calls import Receipt
@@ -242,6 +243,7 @@ COMMANDS: tuple[Command, ...] = (
         lasts=True,
     ),
     *ROOM_COMMANDS,
+    *FILE_COMMANDS,
     Command("who", (_ROOM,), "print the members of a room", _who),
     Command(
         "history",

@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from client.chat.settings import CONNECTION, SettingError, config_file, read_file
-from client.cli import trust
+from client.cli import file_commands, room_commands, trust
 from client.cli.command import typed
 from client.cli.commands import COMMANDS
-from client.cli.room_commands import GROUPS
 from client.core.address import HOST, PORT, URL_VARIABLE, Address, read_url
 from client.errors import BadUrl
 from client.terminal import password
@@ -24,6 +23,7 @@ from libcli.output import EXIT_INTERRUPTED, EXIT_PIPE
 from libproto import version_of
 
 PROGRAM = "tradechat-cli"
+GROUPS = room_commands.GROUPS | file_commands.GROUPS
 CONFIG = "config.toml"
 EXIT_OK = 0
 EXIT_REFUSED = 1
@@ -52,6 +52,7 @@ examples:
   {PROGRAM} --user alice listen 7 | grep bob
   {PROGRAM} --user alice board list gold        what is offered in the room of that name
   {PROGRAM} --user alice board take gold 17     paid, and taken off the board, in one step
+  {PROGRAM} --user alice file put gold plan.pdf shared; `file get ID` fetches it
   printf '/join 7\\nhello\\n' | {PROGRAM} --user alice --password-file FILE
 
 exit codes: {EXIT_OK} done; {EXIT_REFUSED} the server refused it, or a line of a script failed;

@@ -65,11 +65,35 @@ class FilePeer:
                     return refuse(request, Status.ERR_NOT_FOUND)
                 part = data[offset : offset + min(length, CHUNK_MAX)]
                 return answer(request, len(data), offset, part)
+            case Opcode.ROOM_HISTORY:
+                after = fields[1]
+                events = [
+                    (fields[0], seq, 1, 8, 7, "mallory", self._said(file_id, name))
+                    for seq, (file_id, name) in enumerate(self.events, 1)
+                    if seq > after
+                ]
+                return answer(request, fields[0], 1, 1, events)
+            case Opcode.ROOM_INFO:
+                return answer(request, "", "", 0, 0, 0)
+            case Opcode.ROOM_MEMBERS | Opcode.ROOM_LIST | Opcode.BOARD_LIST:
+                return answer(request, [])
+            case Opcode.HEARTBEAT:
+                return answer(request, *fields, 1)
             case Opcode.LINK_FETCH:
                 return answer(request, 77, 5, 3)
             case Opcode.USER_NAME:
                 return answer(request, fields[0], "ann", 1, 0)
         return answer(request)
+
+    def share(self, name: str, data: bytes) -> int:
+        """Something that was shared before, under whatever name."""
+        self.last_id += 1
+        self.files[self.last_id] = data
+        self.events.append((self.last_id, name))
+        return self.last_id
+
+    def _said(self, file_id: int, name: str) -> str:
+        return f"{file_id} {len(self.files[file_id])} text/plain {name}"
 
     def _put(self, request: Request, file_id: int, offset: int, data: bytes) -> bytes:
         upload = self.uploads.get(file_id)
