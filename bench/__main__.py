@@ -8,7 +8,7 @@ from libcli.entry import run
 
 def load() -> Callable[[], int]:
     """Import the program; answers what runs it."""
-    from bench import connections, delivery, encryption, room, start
+    from bench import connections, delivery, encryption, files, room, start
     from bench.cpu import cli as cpu
     from bench.lab.cli import EXIT_FAILED
     from bench.stress import cli
@@ -19,6 +19,7 @@ def load() -> Callable[[], int]:
         "cpu": cpu.main,
         "delivery": delivery.main,
         "encryption": encryption.main,
+        "files": files.main,
         "room": room.main,
         "start": start.main,
     }
