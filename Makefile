@@ -35,7 +35,7 @@ INSTALLED := $(VENV)/.installed-$(PYVERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help python install run test check installed crash-points mutants bench real-test compare pictures session model faults crash-images fmt lock clean
+.PHONY: help python install run test check installed crash-points mutants bench real-test compare pictures session model faults hostile crash-images fmt lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -108,6 +108,9 @@ session: install ## put the first session of two people into README.md, as it re
 
 real-test: install ## 54 runs of the stress client, charts and a report in bench/results (SECONDS=30, of each)
 	$(BIN)/python -m bench.realtest $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
+
+hostile: install ## time honest users beside a thousand hostile connections (ARGS="...")
+	$(BIN)/python -m bench hostile $(ARGS)
 
 model: ## check the model of the protocols, and find the bugs planted in it (some minutes)
 	cd docs/model && $(PYTHON) check.py

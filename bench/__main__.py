@@ -8,7 +8,7 @@ from libcli.entry import run
 
 def load() -> Callable[[], int]:
     """Import the program; answers what runs it."""
-    from bench import connections, delivery, encryption, files, room, start
+    from bench import connections, delivery, encryption, files, hostile, room, start
     from bench.cpu import cli as cpu
     from bench.lab.cli import EXIT_FAILED
     from bench.stress import cli
@@ -20,6 +20,7 @@ def load() -> Callable[[], int]:
         "delivery": delivery.main,
         "encryption": encryption.main,
         "files": files.main,
+        "hostile": hostile.main,
         "room": room.main,
         "start": start.main,
     }

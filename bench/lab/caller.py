@@ -3,6 +3,7 @@
 One request at a time, each answer waited for. See wire.py for one of an event loop.
 """
 
+import socket
 import time
 from typing import Any, Final
 
@@ -39,13 +40,18 @@ class CallFailed(BenchFailed):
 class Caller:
     """A connection that waits for each answer; pushes are passed over. CallFailed, NetError."""
 
-    def __init__(self, host: str, port: int, *, encrypts: bool = False) -> None:
+    def __init__(self, host: str, port: int, *, encrypts: bool = False, source: str = "") -> None:
+        """source: the address to come from, of several that this machine has."""
         self._address: Final = host, port
+        self._source: Final = source
         self._encrypts: Final = encrypts
         self._begin()
 
     def _begin(self) -> None:
-        self.sock = connect(*self._address, TIMEOUT_S)
+        if self._source:
+            self.sock = socket.create_connection(self._address, TIMEOUT_S, (self._source, 0))
+        else:
+            self.sock = connect(*self._address, TIMEOUT_S)
         self.sock.settimeout(TIMEOUT_S)
         self.decoder = decoder(encrypts=self._encrypts)
         self.wrapper: Wrapper | None = None
