@@ -19,7 +19,7 @@ TOPS = ("client", *ARROWS["client"])
 TAKEN_AWAY = """
 import asyncio, importlib, os, pkgutil, socket, subprocess, sys
 
-absent = {"crcmod", "orjson", "posix_ipc", "setproctitle", "structlog", "uvloop"}
+absent = {"crcmod", "orjson", "posix_ipc", "pycurl", "setproctitle", "structlog", "uvloop"}
 absent |= {"fcntl", "grp", "mmap", "pwd", "resource", "termios", "tty"}
 absent |= {PREFIX + name for name in ("server", "liblog", "bench")}
 
