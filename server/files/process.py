@@ -31,6 +31,7 @@ from server.files.fetching import Links
 from server.files.holds import Holds
 from server.files.limits import Limits
 from server.files.published import Published, clock_us
+from server.files.records import index_of
 from server.files.store import Store
 from server.journal.directory import DataDirectory
 from server.region.region import Region
@@ -67,6 +68,18 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
+def _opened(inherited: Inherited) -> Store:
+    """The store. Where it is new and the log is not, as after a restore without the files, its
+    numbers begin where none was before: what the log tells of one file is never another.
+    FilesError, OSError."""
+    directory = inherited.data.path / FOLDER
+    is_new = not index_of(directory).exists()
+    store = Store(directory, limits_of(inherited.settings), now=clock_us)
+    if is_new and inherited.region.events.head:
+        store.never_again(int(time.time()))
+    return store
+
+
 class Files:
     """The life of the process, while it serves."""
 
@@ -77,7 +90,7 @@ class Files:
         self._beat, self._queued = files.index("beat"), files.index("queued")
         self._told = False
         self._woken: Final = Wakeup()
-        self._store: Final = Store(inherited.data.path / FOLDER, limits_of(settings), now=clock_us)
+        self._store: Final = _opened(inherited)
         state = State(region, 0, time.monotonic_ns, time.sleep, 0.0)  # read without a lock
         asking = Asking(inherited.archive) if inherited.archive else None
         self._asking: Final = asking

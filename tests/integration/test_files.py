@@ -1,6 +1,7 @@
 """Files over the wire: uploads, what others see of them, who may read them, and what is refused."""
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -263,6 +264,24 @@ def test_files_after_a_restart(tmp_path: Path) -> None:
             )
             assert fetch(ann, file_id) == data
             assert begin(ann, b"not yet all", "later") == (begun, 7)
+        assert server.stop() == 0
+
+
+def test_a_store_that_was_lost_gives_no_number_twice(tmp_path: Path) -> None:
+    """As after a restore of a backup, which has no files."""
+    with RunningServer(tmp_path / "data", *FLAGS) as server, Lobby(server) as lobby:
+        ann = member(lobby)
+        name, (old, _) = lobby.username(ann), share(ann, b"contents")
+        assert server.stop() == 0
+    shutil.rmtree(tmp_path / "data" / "files")
+    with RunningServer(tmp_path / "data", *FLAGS) as server, Lobby(server) as lobby:
+        ann = lobby.enter(name)
+        ann.ok(Opcode.JOIN_ROOM, ROOM)
+        assert ann.status(Opcode.FILE_GET, old, 0, 9) == NOT_FOUND
+        new, _ = share(ann, b"another")
+        assert new > old + 1000
+        assert fetch(ann, new) == b"another"
+        assert ann.status(Opcode.FILE_GET, old, 0, 9) == NOT_FOUND
         assert server.stop() == 0
 
 
