@@ -574,6 +574,13 @@ class Settings(Limits):
         "file that log lines are added to; empty is standard error",
         default_text="standard error",
     )
+    audit_file: Path | None = setting(  # noqa: RUF009 - it makes a field
+        None,
+        LOG,
+        "file of the audit log: who has logged in, failed, been refused or changed, by whom and"
+        " from where; empty is the default",
+        default_text="audit.log in data, or none with durability none",
+    )
     sources: InitVar[Mapping[str, Source] | None] = None
 
     def __post_init__(self, sources: Mapping[str, Source] | None) -> None:

@@ -77,6 +77,7 @@ EVENTS: Final = (
           " the listeners: some workers accept on more than one"),
     Event("connections_lost", "warning", "no descriptor was free for connections handed to a worker"
           " that has ended"),
+    Event("audit_unusable", "error", "lines of the audit log, `path`, cannot be written"),
     Event("guessing", "warning", "wrong passwords for `name` come from `address`, on and on: they"
           " are answered later and later; told once in ten minutes"),
     Event("overloaded", "warning", "a worker is later than `lag_limit`, or more answers wait than"

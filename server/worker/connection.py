@@ -361,6 +361,11 @@ class Connection(FrameProtocol):
             status=Status(status).name,
             detail=detail,
         )
+        if status == Status.ERR_LIMIT and session is not None:
+            services.audit.write(
+                "over_limit", detail, user=session.name, peer=self.peer,
+                opcode=BY_OPCODE[opcode].name,
+            )  # fmt: skip
         if opcode == _LOGIN and status == Status.ERR_UNAUTHORIZED:
             self._failed_logins += 1
             if self._failed_logins == FAILED_LOGINS_MAX:

@@ -29,6 +29,7 @@ from server.worker.services import Services
 WAIT_S: Final = 10.0  # for the act, once the connection is there
 PAGE: Final = 100  # users of a list in one answer
 KEY_BYTES: Final = 8
+_TOLD: Final = ("user", "role", "amount", "note", "pay_out")  # of an act, in the audit log
 
 log = liblog.get("worker")
 Fields = dict[str, Any]
@@ -102,9 +103,28 @@ class OperatorDesk:
         except (BadActError, StateRefusal, Refused) as error:
             text = error.detail if isinstance(error, Refused) else str(error)
             answer = {"done": False, "text": text}
+        self._note(sock, data, answer)
         # What it shows must be durable, too.
         head = self._services.state.log.head()
         self._services.durable.do_when_durable(head, lambda: _send(sock, answer))
+
+    def _note(self, sock: socket.socket, data: bytes, answer: Fields) -> None:
+        """What changes something goes into the audit log, without what is secret in it."""
+        try:
+            act = json.loads(data)
+            name = str(act["act"])
+        except (ValueError, KeyError, TypeError):
+            return
+        if name in ("about", "show", "list"):
+            return
+        told = {field: act[field] for field in _TOLD if field in act}
+        found: Fields = {
+            field: answer[field] for field in ("txn_id", "recorded") if field in answer
+        }
+        with suppress(OSError):
+            found["uid"] = control.peer(sock).uid
+        result = "done" if answer["done"] else str(answer.get("text"))
+        self._services.audit.write(f"operator_{name}", result, **told | found)
 
     def _execute(self, data: bytes, uid: int) -> Fields:
         """The answer to an act. BadActError, StateRefusal, Refused."""

@@ -20,7 +20,7 @@ from libproto.scram import Verifier
 from libproto.sealing import ServerKey
 from server import handover
 from server.archive.client import ArchiveClient
-from server.child import BEAT_S, LEAVE, Report, enter, limit_of
+from server.child import BEAT_S, LEAVE, REOPEN_LOG, Report, enter, limit_of, reopen_log
 from server.config import Settings
 from server.core.state import State
 from server.core.trail import Trails
@@ -30,6 +30,7 @@ from server.region.counters import index_of
 from server.region.layout import ServerState
 from server.region.region import Region
 from server.region.status import UPDATE_S
+from server.worker.audit import Audit, path_of
 from server.worker.connection import Connection
 from server.worker.connections import Connections
 from server.worker.counters import Counters
@@ -112,6 +113,7 @@ def services(inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -
         counters=counters,
         served=Served(region, slot),
         rates=Rates(region, settings, counters, secret),
+        audit=Audit(path_of(settings), slot),
         guesses=Guesses(region, settings, counters, secret),
         overload=overload,
         files=FilesClient(region, slot, settings, loop, counters) if inherited.archive else None,
@@ -189,6 +191,7 @@ class Worker:
 
         loop.add_signal_handler(signal.SIGTERM, end)
         loop.add_signal_handler(LEAVE, told.set)
+        signal.signal(REOPEN_LOG, self._reopen)
         # The master forked with them blocked.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOP_SIGNALS, LEAVE})
         loop.add_reader(self._wakeup.fileno(), self._woken)
@@ -221,6 +224,11 @@ class Worker:
             connections.announce(0, "the server is stopping")
             finish = connections.drain
         await finish(loop, lambda: durable.waits, durable.abort_waiting)
+
+    def _reopen(self, *_: object) -> None:
+        """SIGUSR1: the log, and the audit log."""
+        reopen_log()
+        self._services.audit.reopen()
 
     def _is_followed(self) -> bool:
         """Is another server to take the place of this one? Where the master was killed, as whoever

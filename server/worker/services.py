@@ -11,6 +11,7 @@ from server.archive.client import ArchiveClient
 from server.config import Settings
 from server.core.state import State
 from server.core.trail import Trails
+from server.worker.audit import Audit
 from server.worker.connections import Connections
 from server.worker.counters import Counters
 from server.worker.durable import Durable
@@ -47,6 +48,7 @@ class Services:
     rooms_epoch: int
     log_id: int
     key: ServerKey
+    audit: Audit  # who has done what
     guesses: Guesses  # passwords that were wrong
     unknown: Unknown  # what HELLO answers for names that nobody has
     nobody: Verifier  # who is not registered is checked against it: same work, and no proof fits

@@ -161,6 +161,7 @@ def register(
         user = services.state.users.register(username, verifier, connection.now)
     except NameTaken as error:
         raise Refused(error.status, str(error), after_txn=services.state.log.head()) from error
+    services.audit.write("register", "done", user=username, peer=connection.peer, user_id=user)
     answer = _register_response(req_id, 0, user)
     # Nobody logs in, or is looked up, who might not be there after a power cut.
     head = services.state.log.head()
@@ -194,6 +195,9 @@ def password(
     verifier = scram.Verifier(salt, iterations, stored_key, server_key)
     done = services.state.operators.set_verifier(session.user, verifier, connection.now, by=session)
     services.subscriptions.wake(done.touched)
+    services.audit.write(
+        "password", "done", user=session.name, peer=connection.peer, txn_id=done.txn
+    )
     answer = _password_response(req_id, 0)
     return services.durable.when_durable(connection, done.txn, answer)
 
@@ -249,6 +253,7 @@ def _login(
         valid = proved and user != 0 and greeting.username == username
     if not valid:
         services.guesses.failed(username, connection.peer)
+        services.audit.write("login", "wrong", user=username, peer=connection.peer)
         raise Refused(Status.ERR_UNAUTHORIZED, "wrong username or password")
     if not next_req_id:
         raise Refused(Status.ERR_BAD_PACKET, "next_req_id is 0: it is 1 for a new client")
@@ -282,6 +287,9 @@ def _login(
         except ClientTaken as error:
             raise _taken(services, error) from error
         connection.begin_session(session)
+        services.audit.write(
+            "login", "done", user=username, peer=connection.peer, session=session.id
+        )
         services.subscriptions.wake(touched)
         resumed = client_id != 0 and not new
         return _login_response(req_id, 0, user, session.id, resumed, services.log_id, signature)

@@ -28,6 +28,8 @@ cdef class _Money(Request):
 cdef class _WithTheWorld(_Money):
     cdef unsigned int _opcode
     cdef uint64_t _kind
+    cdef bint _audited
+    cdef object _name
 
     @cython.locals(amount=uint64_t)
     cpdef bytes serve(self, object connection, Decoder frame)

@@ -73,13 +73,15 @@ class _Money(Request):
 class _WithTheWorld(_Money):
     """A deposit, or a withdrawal."""
 
-    __slots__ = ("_kind", "_opcode")
+    __slots__ = ("_audited", "_kind", "_name", "_opcode")
 
     def __init__(
         self, record: int, decode: Decode, services: Services, opcode: int, kind: int
     ) -> None:
         _Money.__init__(self, record, decode, services)
         self._opcode, self._kind = opcode, kind
+        self._name = f"teller_{TxnKind(kind).name.lower()}"
+        self._audited = services.settings.deposits == "tellers"
 
     def serve(self, connection: Any, frame: Decoder) -> bytes | None:
         amount = words.word(self._opcode, frame.buf, frame.start, frame.end)
@@ -96,6 +98,11 @@ class _WithTheWorld(_Money):
         what, txn, balance = done
         if what > _RECORDED:
             refuse(self._services, what, balance, amount)
+        elif self._audited and not what:
+            self._services.audit.write(
+                self._name, "done", user=session.name, peer=connection.peer, amount=amount,
+                txn_id=txn,
+            )  # fmt: skip
         flag = _FLAGGED if what else 0
         answer = words.pair(self._opcode, req_id, flag, txn, balance)
         return self._durable.when_durable(connection, txn, answer)

@@ -170,6 +170,7 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "link_ttl": 300.0,
         "file_cache_mb": 16,
         "log_file": None,
+        "audit_file": None,
     }
 
 
