@@ -409,7 +409,8 @@ class ResumingCore(CatchingUpCore):
             except ClientIdTaken as taken:
                 raise ReloginFailed(str(taken)) from taken
             if self.spent:
-                raise ConnectionLost("a login with another client_id needs another connection")
+                self.unfit = ConnectionLost("another client_id needs another connection")
+                return
             self._ask(self.hello(self.username), self._greeted)
             return
         self._check(error)

@@ -112,6 +112,8 @@ class ClientCore:
     """Whether another connection takes the place of one that the server will close."""
     going_away: GoingAway | None = None
     """What the server has said if it will close this connection."""
+    unfit: ClientError | None = None
+    """Why the connection is to be lost, once what the core has given out is told."""
     again_after_s: float | None = None
     """In how many seconds `again` is to be called."""
 
@@ -189,7 +191,7 @@ class ClientCore:
         self._silent_beats = 0
         self.heartbeat_s = 0
         self.max_body_len = decoder.max_body_len
-        self.wrapper, self.spent = None, False
+        self.wrapper, self.spent, self.unfit = None, False, None
 
     @property
     def rests(self) -> bool:

@@ -240,6 +240,9 @@ class Connection:
                 self._readers.put(event)
             except TooManyRooms as error:
                 raise ProtocolViolation(f"the server sent {error}") from error
+        if self._core.unfit is not None:
+            self._lose(self._core.unfit)
+            return
         if self._resuming or self._core.again_after_s is not None:
             self._resume()
         if self._core.going_away is not None:
@@ -247,7 +250,8 @@ class Connection:
             self._mover.note_change()
         if self._core.outbox and self._link is not None:
             self._send_own()
-        if self._core.rests and self._core.state == State.CONNECTED and self._core.at_rest:
+        has_ended = self._core.rests and self._core.state == State.CONNECTED
+        if has_ended and self._core.at_rest and not self._resuming:
             self._rest(ConnectionLost(CLOSED))
 
     def _answer(self, answered: Answered) -> None:

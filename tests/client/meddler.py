@@ -30,11 +30,16 @@ class Meddler:
     """Passes connections on, one after the other or several at once, frame by frame."""
 
     def __init__(
-        self, server_port: int, requests: Meddle = pass_on, answers: Meddle = pass_on
+        self,
+        server_port: int,
+        requests: Meddle = pass_on,
+        answers: Meddle = pass_on,
+        port: int = 0,
     ) -> None:
+        """port: where it listens, if not anywhere."""
         self._server_port = server_port
         self._meddles = requests, answers
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         self.seen: list[int] = []
         """Opcodes that clients have sent."""

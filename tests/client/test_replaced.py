@@ -25,6 +25,7 @@ from client import (
 )
 from libproto.messages import Opcode
 from tests.client.conftest import Make, register
+from tests.client.meddler import Meddler
 from tests.client.peer import WAIT_S
 from tests.client.relay import Relay
 from tests.client.test_blocking import in_thread
@@ -144,6 +145,7 @@ def test_a_client_comes_back_to_another_log(
 # --- a client_id that the server does not take any more
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_a_client_id_that_was_drawn_is_drawn_anew(make: Make, server: RunningServer) -> None:
     register(server, "ann")
     with Relay(server.port) as relay, make(port=relay.port) as client:
@@ -163,6 +165,7 @@ def test_a_client_id_that_was_drawn_is_drawn_anew(make: Make, server: RunningSer
         assert (done.req_id, done.balance) == (req_id + 1, 1012)
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_a_client_that_comes_back_draws_its_client_id_anew(
     make_lasting: Make, server: RunningServer
 ) -> None:
@@ -177,14 +180,14 @@ def test_a_client_that_comes_back_draws_its_client_id_anew(
         deposit = under_way(client, relay)
         relay.close()
         use_its_client_id(server, client)
-        with Relay(server.port, port=port) as relay:
+        with Meddler(server.port, port=port) as way:
             with pytest.raises(OutcomeUnknown):
                 deposit.result(WAIT_S)
             assert client.next_push(WAIT_S) == OutcomesUnknown((1,))
             wait_until(lambda: bool(client.connected), "the connection")
             assert client.client_id not in (0, given_up)
             assert client.balance().balance == 1000
-            assert relay.passed[Opcode.DEPOSIT] == 0, "it was not sent under the new one"
+            assert Opcode.DEPOSIT not in way.seen, "it was not sent under the new one"
             assert (client.deposit(7).balance, client.reconnects) == (1007, 1)
             client.close()
 
