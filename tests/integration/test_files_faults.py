@@ -261,3 +261,30 @@ def test_what_the_history_does_not_go_back_to_counts_as_announced(tmp_path: Path
         assert fetch(bob, file_id) == b"contents"
         assert bob.status(Opcode.FILE_GET, unpublished, 0, 9) == Status.ERR_NOT_FOUND
         assert server.stop() == 0
+
+
+def test_a_hundred_uploads_at_once(tmp_path: Path) -> None:
+    """With few segments all of them end, whatever is pipelined."""
+    flags = ("--segments", "8", "--segment-timeout", "120", "--idle-timeout", "3600")
+    with RunningServer(tmp_path / "data", *flags, workers=1) as server, Lobby(server) as lobby:
+        wires = [member(lobby) for _ in range(100)]
+        contents = [large(2 * CHUNK_MAX + 1 + number, number) for number in range(len(wires))]
+        for wire, data in zip(wires, contents, strict=True):
+            wire.send(Opcode.FILE_BEGIN, ROOM, len(data), sha(data), TEXT, "a.bin")
+        begun = [wire.answer().body for wire in wires]
+        for wire, data, body in zip(wires, contents, begun, strict=True):
+            for at in range(0, len(data), CHUNK_MAX):
+                wire.send(Opcode.FILE_PUT, body.file_id, at, data[at : at + CHUNK_MAX])
+            wire.send(Opcode.FILE_END, body.file_id)
+        seqs = set()
+        for wire in wires:
+            answers = [wire.answer() for _ in range(4)]
+            assert [answer.status for answer in answers] == [Status.OK] * 4
+            seqs.add(answers[-1].body.room_seq)
+        assert len(seqs) == len(wires)
+        for body, data in list(zip(begun, contents, strict=True))[::20]:
+            assert fetch(wires[0], body.file_id) == data
+        counters = lobby.counters()
+        assert (counters["file_loans"], counters["file_waiting"]) == (0, 0)
+        assert server.stop() == 0
+        assert is_clean(server)
