@@ -29,12 +29,13 @@ from libproto.messages import (
     LIST_MAX,
     InboxHistoryResponse,
     Member,
+    Opcode,
     RoomEntry,
     RoomHistoryResponse,
     Transaction,
     TxnHistoryResponse,
 )
-from tests.client.peer import PASSWORD, USERNAME, Wire, answer, refuse, serving
+from tests.client.peer import PASSWORD, USERNAME, Request, Wire, answer, refuse, serving
 from tests.helpers.server import RunningServer
 
 Collect = Callable[..., list[Any]]
@@ -185,20 +186,34 @@ def test_a_connection_that_is_lost_between_two_parts(collect: Collect, name: str
             return answer(request, 0, tuple(items))
         return answer(request, tuple(items))
 
+    def asked(wire: Wire, *, again: bool = False) -> Request:
+        """What the list asks for: not what the client reads by itself after a login, an inbox, and
+        the newest transaction, or again all that came since."""
+        while True:
+            request = wire.any_request()
+            if request.opcode == Opcode.INBOX_HISTORY:
+                wire.send(answer(request, 1, 1, []))
+            elif request.opcode == Opcode.TXN_HISTORY and (
+                request.fields[0] == 0 if again else request.fields[1] == 1
+            ):
+                wire.send(answer(request, 0, []))
+            else:
+                return request
+
     def before(wire: Wire) -> None:
         wire.log_in()
-        wire.send(respond(wire.request(), first, second))
-        wire.request()  # and the connection ends without its answer
+        wire.send(respond(asked(wire), first, second))
+        asked(wire)  # and the connection ends without its answer
 
     def after(wire: Wire) -> None:
         wire.log_in()
-        request = wire.request()
+        request = asked(wire, again=True)
         assert request.fields[0] == second[0]
         wire.send(refuse(request, Status.ERR_SERVER_BUSY, "not read yet", 1))
-        request = wire.request()
+        request = asked(wire, again=True)
         assert request.fields[0] == second[0]
         wire.send(respond(request, third))
-        wire.send(respond(wire.request()))
+        wire.send(respond(asked(wire, again=True)))
         wire.wait_closed()
 
     fast = RetryPolicy(pause_s_first=0.001)
