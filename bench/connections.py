@@ -65,7 +65,9 @@ class _Active:
                 f"--durability={options.durability}",
                 f"--rooms={_room_of(crowd, options)}",
                 *capacities,
-                *("--handshake-timeout=3600", "--idle-timeout=65535"),  # nobody says anything
+                # Nobody says anything, and nobody gives way.
+                *("--handshake-timeout=3600", "--idle-timeout=65535"),
+                f"--outside-connections={most}",
             )
         )
         users = options.active, max(2, options.active)

@@ -210,7 +210,7 @@ def test_traces_of_a_server(server: RunningServer) -> None:
     pid = server.process.pid
     traces = Traces(Target(server.host, server.port, pid, server.name))
     left = traces.left()
-    assert sum(line.startswith("process ") for line in left) == len(family_of(pid)) == 5
+    assert sum(line.startswith("process ") for line in left) == len(family_of(pid)) == 6
     assert f"/dev/shm/{server.name}" in left  # noqa: S108 - where shared memory is
     assert any(str(server.port) in line for line in left)
     server.signal(signal.SIGINT)
