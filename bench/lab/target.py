@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+import posix_ipc
+
 from bench.lab.cli import BenchFailed
 from bench.lab.process import (
     CpuTime,
@@ -183,7 +185,16 @@ class Server:
             self._process.communicate()
             self._sweeper.end()
             for path in self._regions:  # of a server that was killed, and none came after it
-                Path(path).unlink(missing_ok=True)
+                _remove_what_is_left(Path(path))
+
+
+def _remove_what_is_left(region: Path) -> None:
+    """A region, and the segments and queues of its files."""
+    for each in (region, *region.parent.glob(f"{region.name}_segments_*")):
+        each.unlink(missing_ok=True)
+    for number in (0, 1):
+        with suppress(posix_ipc.ExistentialError):
+            posix_ipc.unlink_message_queue(f"/{region.name}_files_{number}")
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:

@@ -111,7 +111,8 @@ class Clients:
         self.apply(payload)
         self._log.done()
         words[mine] += 1
-        if loser:
+        # It may be too low, by records that were made while a worker died.
+        if loser and words[self._users.at(loser, "clients")]:
             words[self._users.at(loser, "clients")] -= 1
         return slot + 1
 
@@ -216,12 +217,13 @@ class Clients:
         region.set_column("clients", "next", following)
         region.set_column("clients", "session", sessions)
         self._words[self._count] = used
-        records = Counter(users)
-        region.set_column(
-            "users",
-            "clients",
-            [records[user] if user else 0 for user in range(self._users.records)],
-        )
+        self.count_records()
+
+    def count_records(self) -> None:
+        """How many each user has, anew. As `rebuild`; and once a region was filled."""
+        records = Counter(self._region.column("clients", "user"))
+        counts = [records[user] if user else 0 for user in range(self._users.records)]
+        self._region.set_column("users", "clients", counts)
 
     # ---- records that are given away
 

@@ -315,6 +315,7 @@ def _fill_clients(state: State, books: Books, now: int, idleness: Idleness) -> N
         region.words[clients.at(slot, "newest")] = req_id
         at = clients.at(slot, "outcomes")
         region.words[at : at + ROW_WORDS] = outcomes[slot * ROW_WORDS : (slot + 1) * ROW_WORDS]
+    state.clients.count_records()
 
 
 def _fill_log(region: Region, loaded: Loaded) -> Damaged | None:

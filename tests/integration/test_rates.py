@@ -2,10 +2,11 @@
 registrations, sessions, rooms, client records. Who keeps within is not held up by who does not."""
 
 import time
+from pathlib import Path
 
 from libproto.errors import Status
 from libproto.messages import Capability, Opcode
-from tests.helpers.server import StartServer, wait_until
+from tests.helpers.server import RunningServer, StartServer, wait_until
 from tests.helpers.wire import Lobby, Wire, request
 from tests.integration.test_crowds import OTHER, connect_from
 
@@ -152,6 +153,23 @@ def test_rooms_of_a_session(start_server: StartServer) -> None:
         wire.ok(Opcode.JOIN_ROOM, 2)
         wire.ok(Opcode.LEAVE_ROOM, 1)
         wire.ok(Opcode.JOIN_ROOM, 3)
+
+
+def test_client_records_are_counted_over_a_restart(tmp_path: Path) -> None:
+    data, flags = tmp_path / "data", ("--user-clients", "3")
+    with RunningServer(data, *flags) as server, Lobby(server) as lobby:
+        username = lobby.new_user()
+        for client_id in (1, 2, 3):
+            lobby.enter(username, client_id=client_id)
+        assert server.stop() == 0
+    for ends in (RunningServer.stop, RunningServer.crash):
+        with RunningServer(data, *flags) as server, Lobby(server) as lobby:
+            wire = lobby.open()
+            wire.hello(username)
+            refused = wire.login(username, client_id=4)
+            assert refused.status == BUSY
+            assert "clients" in refused.body.detail
+            ends(server)
 
 
 def test_client_records_of_a_user(start_server: StartServer) -> None:

@@ -20,6 +20,8 @@ from server import __version__
 from server.admin.cli import main
 from server.admin.inspect import Mark
 from server.config import SETTINGS
+from server.files.channel import remove_queues
+from server.files.segments import remove_pools
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.region.counters import COUNTERS, STATUS
@@ -280,6 +282,8 @@ def test_what_a_killed_server_left_is_said(server: RunningServer) -> None:
         assert "no process has this region any more" in run.stderr
     finally:
         Path("/dev/shm", server.name).unlink()  # noqa: S108 - where the region is
+        remove_pools(server.name)
+        remove_queues(server.name)
 
 
 IN_ANOTHER_PID_NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
