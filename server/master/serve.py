@@ -51,7 +51,6 @@ def serve(settings: Settings, configuration: Configuration, *, take_over: bool =
         return Exit.NOT_STARTED
     if FORM.advice:
         log.warning("not_compiled", reason=FORM.reason, advice=FORM.advice)
-    _warn_of_exposure(settings)
     _raise_limits(settings)
     predecessor: Predecessor | None = None
     if take_over:
@@ -116,6 +115,8 @@ def _run(
             refuse(settings, str(error))
             return Exit.NOT_STARTED
         with closing(resources):
+            if not rebuilds:
+                _warn_of_exposure(settings)
             resources.queue(waiting)
             supervisor = Supervisor(resources, configuration, asked, successor, predecessor)
             code = supervisor.run()

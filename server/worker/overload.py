@@ -63,7 +63,7 @@ def class_of(opcode: int) -> Class | None:
     """The class of a request; None: it is never refused."""
     if opcode in _NEVER:
         return None
-    if opcode in (Opcode.HELLO, Opcode.REGISTER, Opcode.LOGIN):
+    if opcode in (Opcode.HELLO, Opcode.REGISTER, Opcode.LOGIN, Opcode.PASSWORD):
         return Class.LOGINS
     return Class.LEDGER if opcode in _OF_LEDGER else Class.CHAT
 

@@ -44,7 +44,7 @@ child.open_log = open_log
 from server.__main__ import main
 raise SystemExit(main())
 """
-CHILDREN = 5  # loader, journal, archive, two workers
+CHILDREN = 6  # loader, journal, archive, files, two workers
 
 
 def test_errors_that_nobody_catches_are_logged_by_every_process(tmp_path: Path) -> None:
@@ -126,7 +126,8 @@ def test_a_fault_of_a_child_that_has_not_begun_is_logged(tmp_path: Path) -> None
         check=False,
     )
     assert done.returncode == Exit.NOT_STARTED
-    crashed, refused = map(json.loads, done.stderr.splitlines())
+    lines = map(json.loads, done.stderr.splitlines())
+    crashed, refused = (line for line in lines if line["event"] != "runs_as_root")
     assert (crashed["event"], crashed["process"]) == ("child_crashed", "loader")
     assert "not prepared" in crashed["exception"]
     assert refused["event"] == "cannot_start"

@@ -81,6 +81,9 @@ def test_gauges_are_what_goes_down_again() -> None:
         "sessions",
         "encrypted",
         "overloaded",
+        "file_loans",
+        "file_waiting",
+        "file_cached",
     ]
 
 

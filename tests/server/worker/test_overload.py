@@ -68,7 +68,7 @@ def test_each_request_has_its_class() -> None:
         Opcode.BLOCK, Opcode.CHAT_DELETE, Opcode.BOARD_ADD, Opcode.BOARD_LIST, Opcode.BOARD_REMOVE,
     }  # fmt: skip
     logins = {opcode for opcode, each in found.items() if each is Class.LOGINS}
-    assert logins == {Opcode.HELLO, Opcode.REGISTER, Opcode.LOGIN}
+    assert logins == {Opcode.HELLO, Opcode.REGISTER, Opcode.LOGIN, Opcode.PASSWORD}
 
 
 def test_the_setting_names_the_classes() -> None:
