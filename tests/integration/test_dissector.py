@@ -1,6 +1,7 @@
 """The dissector for Wireshark shows what is on the wire: tshark reads captures with it, and what it
 shows is compared with what the codecs decode."""
 
+import io
 import shutil
 import struct
 import subprocess
@@ -205,6 +206,11 @@ def test_a_real_session(server: RunningServer, script: Path, tmp_path: Path) -> 
             ann.board(market)
             ann.board_take(market, lamp, 5)
             ann.board_remove(market, book)
+            shared = ann.send_file(market, io.BytesIO(b"x" * 70_000), name="x.bin")
+            ann.fetch_file(shared.file_id, to=tmp_path / "x.bin")
+            with suppress(NotFound):
+                ann.fetch_link(market, "http://elsewhere.invalid/")
+            ann.change_password("another password")
             ann.delete(market, ann.send(market, "a slip of the tongue").room_seq)
             ann.block(bob.user_id)
             ann.leave(7)

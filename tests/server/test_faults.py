@@ -127,7 +127,7 @@ def test_a_fault_of_a_child_that_has_not_begun_is_logged(tmp_path: Path) -> None
     )
     assert done.returncode == Exit.NOT_STARTED
     lines = map(json.loads, done.stderr.splitlines())
-    crashed, refused = (line for line in lines if line["event"] != "runs_as_root")
+    crashed, refused = (line for line in lines if line["level"] == "error")
     assert (crashed["event"], crashed["process"]) == ("child_crashed", "loader")
     assert "not prepared" in crashed["exception"]
     assert refused["event"] == "cannot_start"
