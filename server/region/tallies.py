@@ -8,8 +8,8 @@ is a secret of the server: nobody can look for addresses that share a victim's p
 
 No lock is taken. A `Crowd` has records for each worker, which that worker alone writes, and which
 its successor zeroes: what a killed worker had counted is gone with it. The words of `Allowances`
-are written by all: where two workers store at the same moment one of the two may count for nothing,
-which lets one request more through, and that is all.
+are written by all: of what two workers store at the same moment one may count for nothing. So each
+worker lets through no more than it may, and all of them together at worst as many times that.
 """
 
 import hashlib
