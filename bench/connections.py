@@ -67,7 +67,7 @@ class _Active:
                 *capacities,
                 # Nobody says anything, and nobody gives way.
                 *("--handshake-timeout=3600", "--idle-timeout=65535"),
-                f"--outside-connections={most}",
+                f"--unauthenticated-connections={most}",
             )
         )
         users = options.active, max(2, options.active)

@@ -103,7 +103,7 @@ _USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "deletions": ("event",),
     "presence": ("connections",),
     "served": ("requests", "sent"),
-    "crowd": ("open", "outside"),
+    "crowd": ("open",),
     "allowances": ("due",),
     "txn_ring": ("record",),
     "event_ring": ("word",),

@@ -45,7 +45,7 @@ class Limits:
         default_text=_unlimited_here("address_connections"),
         reload=True,
     )
-    outside_connections: int = setting(
+    unauthenticated_connections: int = setting(
         0,
         LIMITS,
         "connections at a time that are not logged in; where there are more, or no place for a"
@@ -90,7 +90,7 @@ class Limits:
         default_text=_unlimited_here("address_rate"),
         reload=True,
     )
-    outside_rate: int = setting(
+    unauthenticated_rate: int = setting(
         50,
         LIMITS,
         "requests of a connection that is not logged in, likewise",

@@ -602,9 +602,9 @@ class Settings(Limits):
             raise ConfigError("\n".join(problems))
 
     @property
-    def outside_limit(self) -> int:
+    def unauthenticated_limit(self) -> int:
         """How many connections there may be that are not logged in."""
-        return self.outside_connections or max(1, self.max_connections // 2)
+        return self.unauthenticated_connections or max(1, self.max_connections // 2)
 
     @property
     def seats(self) -> int:

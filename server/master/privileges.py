@@ -26,10 +26,9 @@ def become(username: str) -> None:
     if os.geteuid() == entry.pw_uid and os.getuid() == entry.pw_uid:
         return  # as after an upgrade in place: the server that started this one had become it
     if os.geteuid() != 0:
-        whose = pwd.getpwuid(os.geteuid()).pw_name
         raise CannotStart(
-            f"only root can become another user, and this is {whose}: start it as root, or without "
-            "--run-as"
+            f"only root can become another user, and this is user {os.geteuid()}: start it as root,"
+            " or without --run-as"
         )
     try:
         os.initgroups(username, entry.pw_gid)
@@ -44,9 +43,8 @@ def keep_memory_private() -> None:
     what people say. (core(5): a limit of 0 does not stop a dump that goes to a program, but one
     without any of the mappings holds nothing.)"""
     os.umask(UMASK)
-    with suppress(
-        OSError, ValueError
-    ):  # a container may forbid it, which is no reason not to serve
+    # A container may forbid either, which is not a reason to refuse to serve.
+    with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     with suppress(OSError):
         Path("/proc/self/coredump_filter").write_text("0")

@@ -23,7 +23,7 @@ LOCK_KINDS = ("registry", "account", "log", "event")
 
 COUNTERS: tuple[Counter, ...] = (
     Counter("connections", "open connections", gauge=True),
-    Counter("outside", "open connections that are not logged in", gauge=True),
+    Counter("unauthenticated", "open connections that are not logged in", gauge=True),
     Counter("sessions", "logged-in connections", gauge=True),
     Counter("encrypted", "encrypted connections", gauge=True),
     Counter("accepted", "connections accepted"),

@@ -355,10 +355,7 @@ SEGMENTS: tuple[Segment, ...] = (
         "Connections by a hash of their address, in rows of buckets for each worker, written by "
         "that worker alone; readers sum. See tallies.py.",
         lambda c: c.workers * TALLY_ROWS * CROWD_BUCKETS,
-        (
-            Field("open", "open connections"),
-            Field("outside", "those that are not logged in"),
-        ),
+        (Field("open", "open connections"),),
         aligned=False,
     ),
     Segment(

@@ -34,17 +34,19 @@ def places(secret: bytes, key: bytes, buckets: int) -> Places:
 
 
 class Crowd:
-    """How many there are now of each key: a field of the segment `crowd`."""
+    """How many connections there are now of each key: the segment `crowd`."""
 
-    def __init__(self, region: Region, worker: int, field: str, secret: bytes) -> None:
-        """worker: the slot whose records are written; it begins with nothing."""
+    def __init__(self, region: Region, worker: int, secret: bytes) -> None:
+        """worker: the slot whose records are written; it begins with nothing. secret: see
+        `places`."""
         self._words: Final = region.words
         self._secret: Final = secret
         crowd, each = region.layout["crowd"], TALLY_ROWS * CROWD_BUCKETS
-        self._bases = [crowd.at(first, field) for first in range(0, crowd.records, each)]
-        self._mine, self._stride = self._bases[worker], crowd.stride
+        assert crowd.stride == 1
+        self._bases = [crowd.at(first) for first in range(0, crowd.records, each)]
+        self._mine = self._bases[worker]
         for place in range(each):
-            self._words[self._mine + place * self._stride] = 0
+            self._words[self._mine + place] = 0
 
     def places(self, key: bytes) -> Places:
         """Where a key is counted; for the other methods."""
@@ -54,50 +56,63 @@ class Crowd:
         """Some more, or fewer, in this worker."""
         words, mine = self._words, self._mine
         for place in where:
-            words[mine + place * self._stride] += by
+            words[mine + place] += by
 
     def count(self, where: Places) -> int:
         """How many there are in all workers; never fewer than there are."""
-        words, bases, stride = self._words, self._bases, self._stride
-        return min(sum(words[base + place * stride] for base in bases) for place in where)
+        words, bases = self._words, self._bases
+        return min(sum(words[base + place] for base in bases) for place in where)
 
 
 class Allowances:
     """How soon each key may have the next one, where it may have so many in so much time.
 
     The generic cell rate algorithm (ITU-T I.371): a word is the time at which all is paid for that
-    was taken. It may lie ahead of now by a burst.
+    was taken. It may lie ahead of now by a burst. Times are microseconds of CLOCK_MONOTONIC.
     """
 
     def __init__(self, region: Region, secret: bytes) -> None:
+        """secret: see `places`."""
         self._words: Final = region.words
         self._secret: Final = secret
-        self._base = region.layout["allowances"].at(0, "due")
+        self._base = region.layout["allowances"].at(0)
         assert region.layout["allowances"].stride == 1
 
+    def places(self, key: bytes) -> Places:
+        """Where a key is counted, as `take_at` has it; for who asks often."""
+        return places(self._secret, key, DUE_BUCKETS)
+
     def due_us(self, key: bytes, now_us: int, interval_us: int, burst: int) -> int:
-        """How many microseconds from now the next would be due; 0 or less: it is. Takes nothing."""
+        """How many microseconds from now the next would be due; 0 or less: it is. Takes nothing.
+        interval_us, burst: see `take_at`."""
+        return self._due_at(self.places(key), now_us, interval_us, burst)
+
+    def _due_at(self, where: Places, now_us: int, interval_us: int, burst: int) -> int:
         words, base = self._words, self._base
-        least = min(words[base + place] for place in places(self._secret, key, DUE_BUCKETS))
-        return max(now_us, least) + interval_us - now_us - burst * interval_us
+        paid = max(now_us, min(words[base + place] for place in where))
+        return paid + interval_us - now_us - burst * interval_us
 
     def take(
         self, key: bytes, now_us: int, interval_us: int, burst: int, patience_us: int = 0
     ) -> int:
+        """As `take_at`, of a key."""
+        return self.take_at(self.places(key), now_us, interval_us, burst, patience_us)
+
+    def take_at(
+        self, where: Places, now_us: int, interval_us: int, burst: int, patience_us: int = 0
+    ) -> int:
         """Take one; 0, or how many microseconds later it would have been due.
 
-        It is taken all the same where that is not more than patience_us, and the caller lets that
-        time pass before the next. now_us: of CLOCK_MONOTONIC. interval_us: between two, in the long
-        run. burst: how many there may be at once, after a rest.
+        It is taken all the same if that is not more than patience_us, and the caller lets that
+        time pass before the next. interval_us: between two, in the long run. burst: how many there
+        may be at once, after a rest.
         """
-        words, base = self._words, self._base
-        where = [base + place for place in places(self._secret, key, DUE_BUCKETS)]
-        due = max(now_us, min(words[at] for at in where))
-        wait = due + interval_us - now_us - burst * interval_us
+        wait = self._due_at(where, now_us, interval_us, burst)
         if wait > patience_us:
             return wait
-        due += interval_us
-        for at in where:
-            if words[at] < due:
-                words[at] = due
+        words, base = self._words, self._base
+        paid = now_us + wait + burst * interval_us
+        for place in where:
+            if words[base + place] < paid:
+                words[base + place] = paid
         return max(0, wait)

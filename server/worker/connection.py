@@ -5,7 +5,6 @@ encryption as agreed, flags and reserved bits, opcode, state, body. Here, and no
 error becomes a frame. A frame that was opened and inflated comes here as if it had been sent so.
 """
 
-import ipaddress
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -26,6 +25,7 @@ from libproto.sealing import Keys, Opener, Sealer
 from libproto.session import verdict
 from libproto.wrapping import Unwrapper, Wrapper
 from server.archive.protocol import Kind as Asked
+from server.config import is_loopback
 from server.core.errors import EventsFull, LeavesFull, StateRefusal, Superseded
 from server.core.session import Session
 from server.files.channel import Kind
@@ -119,7 +119,7 @@ class Connection(FrameProtocol):
 
     def make_way(self) -> None:
         """It has not logged in, and another one gets its place."""
-        self._turn_away("not logged in, while more connect than there is room for")
+        self._turn_away("closed before login: too many connections are not logged in")
 
     def _turn_away(self, detail: str) -> None:
         self.push(error_frame(Opcode.HELLO, 0, Status.ERR_SERVER_BUSY, detail, RETRY_CONNECT_MS))
@@ -211,7 +211,7 @@ class Connection(FrameProtocol):
                 return self.services.places.in_turn(execute)
 
             try:
-                frame = self._complete(opcode, req_id, once_more, waits=not late)
+                frame = self.complete(opcode, req_id, once_more, waits=not late)
             except EventsFull:
                 self.pending += 1
                 return False
@@ -235,7 +235,7 @@ class Connection(FrameProtocol):
         """What `then` answers, once everything up to `txn` is durable. No frame is handled before;
         where the connection is lost before, `then` is not called."""
         return self._durable.resume_when_durable(
-            self, txn, lambda: self._complete(opcode, req_id, then)
+            self, txn, lambda: self.complete(opcode, req_id, then)
         )
 
     def resume_after(
@@ -246,7 +246,7 @@ class Connection(FrameProtocol):
 
         def go_on() -> None:
             self.pending -= 1
-            frame = self._complete(opcode, req_id, then)
+            frame = self.complete(opcode, req_id, then)
             if frame:
                 self.push(frame)
             self.flush()
@@ -275,7 +275,7 @@ class Connection(FrameProtocol):
 
         def answered(data: bytes) -> None:
             self.pending -= 1
-            frame = self._complete(opcode, req_id, lambda: answer(data))
+            frame = self.complete(opcode, req_id, lambda: answer(data))
             if frame:
                 self.push(frame)
             self.flush()
@@ -291,10 +291,6 @@ class Connection(FrameProtocol):
         self.pause(ANSWER_FIRST)
         return None
 
-    def complete(self, opcode: int, req_id: int, then: Callable[[], bytes | None]) -> bytes | None:
-        """What `then` answers, with its errors made answers; None where the connection is lost."""
-        return self._complete(opcode, req_id, then)
-
     def in_turn(self, opcode: int, req_id: int, steps: Steps) -> bytes | None:
         """Execute a request that others may overtake, in its turn; its answer, if that comes at
         once. Refused."""
@@ -302,10 +298,11 @@ class Connection(FrameProtocol):
             self.turns = Turns(self)
         return self.turns.add(opcode, req_id, steps)
 
-    def _complete(
+    def complete(
         self, opcode: int, req_id: int, then: Execute, *, waits: bool = False
     ) -> bytes | None:
-        """Do what a request has waited for. waits: EventsFull is the caller's, who waits on."""
+        """The answer of a request that has waited, also if that is an error; None if the connection
+        is lost. waits: EventsFull is raised, for a caller that goes on waiting."""
         if self.transport is None:
             return None
         self.now = self.services.now()
@@ -428,13 +425,7 @@ class Connection(FrameProtocol):
     @property
     def is_private(self) -> bool:
         """Nobody between the two ends can read it, or it does not leave this machine."""
-        if self.sealed:
-            return True
-        try:
-            address = ipaddress.ip_address(self.peer.partition("%")[0])
-        except ValueError:  # it is not known
-            return False
-        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+        return self.sealed or is_loopback(self.peer)
 
     def greet(self, answer: bytes, keys: Keys | None, *, compressed: bool) -> None:
         """Send the answer to HELLO, and go on as it has agreed. keys: overwritten here."""
@@ -492,6 +483,7 @@ class Connection(FrameProtocol):
         """It is logged in."""
         services = self.services
         self.session = session
+        self._pace.user = ()
         self.enter(State.AUTHENTICATED)
         self.limit_waiting(HIGH_MARK, LOW_MARK, BUFFERS)
         services.subscriptions.add(self, session, bool(self.capabilities & Capability.PAYMENTS))

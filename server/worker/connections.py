@@ -124,8 +124,8 @@ class Connections:
         """secret: of the server, for what is counted by address."""
         self._settings, self._counters = settings, counters
         self._all: Final = _Gauge(region, slot, "connections")
-        self._all_outside: Final = _Gauge(region, slot, "outside")
-        self._of_address: Final = Crowd(region, slot, "open", secret)
+        self._all_outside: Final = _Gauge(region, slot, "unauthenticated")
+        self._of_address: Final = Crowd(region, slot, secret)
         self._open: dict[OpenConnection, bool] = {}  # is it counted?
         self._refused = 0  # of these, those that are not
         self._outside: dict[str, dict[OpenConnection, float]] = {}
@@ -154,7 +154,9 @@ class Connections:
             counters.count("refused_address")
         elif self._all.sum() > settings.max_connections and not self._make_way(connection):
             refusal = "too many connections"
-        elif self._all_outside.sum() > settings.outside_limit and not self._make_way(connection):
+        elif self._all_outside.sum() > settings.unauthenticated_limit and not self._make_way(
+            connection
+        ):
             refusal = "too many connections that are not logged in"
         if refusal:
             counters.count("refused")

@@ -7,7 +7,7 @@ from server.region.region import Region
 
 GAUGES: Final = (
     "connections",
-    "outside",
+    "unauthenticated",
     "sessions",
     "overloaded",
     "file_loans",

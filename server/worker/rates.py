@@ -17,7 +17,7 @@ from libnet.sockets import network_of
 from libproto.errors import Status
 from server.config import Settings
 from server.region.region import Region
-from server.region.tallies import Allowances
+from server.region.tallies import Allowances, Places
 from server.worker.counters import Counters
 from server.worker.refusal import Refused
 
@@ -35,11 +35,13 @@ _HOUR_US: Final = 3600 * _US
 class Pace:
     """How much one connection has used of what it may."""
 
-    __slots__ = ("due", "held_since")
+    __slots__ = ("address", "due", "held_since", "user")
 
     def __init__(self) -> None:
         self.due = 0  # when all requests are paid for, microseconds of CLOCK_MONOTONIC
         self.held_since = 0  # since when it has been asking for too much; 0: it does not
+        self.address: Places = ()  # where its requests are counted; empty: not known yet
+        self.user: Places = ()
 
 
 class Rates:
@@ -50,7 +52,7 @@ class Rates:
     ) -> None:
         self._settings, self._counters = settings, counters
         self._allowances: Final = Allowances(region, secret)
-        self.outside: Final = bool(settings.outside_rate or settings.address_rate)
+        self.outside: Final = bool(settings.unauthenticated_rate or settings.address_rate)
         """Requests have a rate before login."""
         self.inside: Final = bool(
             settings.rate_limit or settings.user_rate or settings.address_rate
@@ -58,18 +60,19 @@ class Rates:
         """Requests have a rate after login."""
 
     def request(self, pace: Pace, user: int, peer: str) -> int:
-        """One more request, of a connection that is logged in as a user, or is not: 0. Answers for
-        how many microseconds its connection is not to be read after it, mostly 0. Less than 0: it
-        is refused, and may come again after so many microseconds."""
+        """Count one request of a connection. user: its user id, 0 before login. Returns for how
+        many microseconds to stop reading the connection afterwards, usually 0. A negative number:
+        refuse the request, which may be repeated after that many microseconds."""
         settings, now = self._settings, _now_us()
-        rate = settings.rate_limit if user else settings.outside_rate
+        rate = settings.rate_limit if user else settings.unauthenticated_rate
         due = max(pace.due, now)
         wait = due + _US // rate - now - BURST_S * _US if rate else 0
         if user and settings.user_rate:
-            wait = max(wait, self._take(b"u%d" % user, settings.user_rate, now))
+            pace.user = pace.user or self._allowances.places(b"u%d" % user)
+            wait = max(wait, self._take(pace.user, settings.user_rate, now))
         if settings.address_rate and wait <= _PATIENCE_US:
-            key = b"a" + network_of(peer).encode()
-            wait = max(wait, self._take(key, settings.address_rate, now))
+            pace.address = pace.address or self._allowances.places(b"a" + network_of(peer).encode())
+            wait = max(wait, self._take(pace.address, settings.address_rate, now))
         if wait <= 0:
             if due - now < BURST_S * _US // 2:
                 pace.held_since = 0
@@ -83,15 +86,17 @@ class Rates:
             pace.due = due + _US // rate
         return max(0, wait)
 
-    def _take(self, key: bytes, rate: int, now: int) -> int:
-        return self._allowances.take(key, now, _US // rate, BURST_S * rate, _PATIENCE_US)
+    def _take(self, where: Places, rate: int, now: int) -> int:
+        return self._allowances.take_at(where, now, _US // rate, BURST_S * rate, _PATIENCE_US)
 
     def check_chat(self, user: int, room: int, to_user: int) -> None:
         """Refused, where a user says too much in a room, or to another user (room 0)."""
         rate = self._settings.chat_rate
         if rate:
             key = b"c%d %d %d" % (user, room, to_user)
-            self._check(key, int(_US / rate), int(CHAT_BURST_S * rate), "you say too much here")
+            self._check(
+                key, int(_US / rate), int(CHAT_BURST_S * rate), "too many messages in a short time"
+            )
 
     def tells(self, payer: int, payee: int) -> bool:
         """Whether a PAYMENT may be pushed: it may be missed, and TXN_HISTORY has it."""

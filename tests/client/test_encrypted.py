@@ -35,6 +35,7 @@ from tests.client.conftest import Make
 from tests.client.meddler import Impostor, Meddler, opcode_of
 from tests.client.programs import PASSWORD, run
 from tests.client.relay import Relay
+from tests.client.turns import until
 from tests.helpers.server import RunningServer, wait_until
 from tests.helpers.wire import Lobby
 from tests.libproto.test_wrapping import remake
@@ -416,8 +417,7 @@ def test_requests_that_are_dropped_or_moved_end_the_connection(
         async with AsyncClient(HOST, port, pin=pin) as client:
             await client.login("alice", PASSWORD)
             deposit = asyncio.create_task(client.deposit(5, timeout_s=30))
-            while not held:
-                await asyncio.sleep(0)
+            await until(lambda: bool(held))
             with pytest.raises(ClientError) as raised:
                 await client.balance(timeout_s=30)
             assert not isinstance(raised.value, CallTimeout)

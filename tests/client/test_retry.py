@@ -21,6 +21,7 @@ from libproto.errors import Status
 from libproto.messages import OUTCOME_WINDOW, Opcode
 from tests.client.conftest import Make, register
 from tests.client.peer import PASSWORD, USERNAME, Wire, answer, refuse, serving
+from tests.client.turns import turn
 from tests.helpers.server import StartServer
 
 FAST = RetryPolicy(busy_attempts=3, pause_s_first=0.001, pause_s_max=0.002)
@@ -135,7 +136,7 @@ def test_close_ends_a_pause() -> None:
         async with AsyncClient(port=port, timeout_s=100) as ann:
             await ann.login(USERNAME, PASSWORD)
             asked = asyncio.create_task(ann.balance())
-            await asyncio.sleep(0)  # until it is sent
+            await turn()  # in which it is sent
             await ann.heartbeat()  # whose answer comes after the refusal
             assert not asked.done()
             await ann.close()

@@ -6,6 +6,7 @@ from typing import Any
 
 from client.io.thread import LoopThread, Ticket
 from tests.client.peer import WAIT_S
+from tests.client.turns import turn, until
 
 
 def test_what_comes_of_orders_follows_all_of_them_in_the_same_turn() -> None:
@@ -33,10 +34,9 @@ def test_what_comes_of_orders_follows_all_of_them_in_the_same_turn() -> None:
 
         for order in (first, fails, note("last")):
             thread.order(order)
-        while not done.settled:
-            await asyncio.sleep(0)
+        await until(lambda: done.settled)
         thread.soon(note("of no order"))
-        await asyncio.sleep(0)
+        await turn()
 
     thread = LoopThread(main, "tradechat-test")
     thread.start()
@@ -55,8 +55,7 @@ def test_an_order_given_early_finds_that_main_has_begun() -> None:
 
     async def main() -> None:
         begun.append(1)
-        while not ended.settled:
-            await asyncio.sleep(0)
+        await until(lambda: ended.settled)
 
     def end() -> None:
         found.append(bool(begun))

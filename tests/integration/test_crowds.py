@@ -103,7 +103,7 @@ def test_who_never_logs_in_keeps_nobody_out(start_server: StartServer) -> None:
 def test_within_an_address_the_oldest_gives_way_after_a_moment(start_server: StartServer) -> None:
     with Lobby(start_server("--max-connections", "4", workers=1)) as lobby:
         waiting = [lobby.open() for _ in range(2)]
-        wait_until(lambda: lobby.counters()["outside"] == 2, "half of the places are taken")
+        wait_until(lambda: lobby.counters()["unauthenticated"] == 2, "half of the places are taken")
 
         def enters() -> bool:
             return refusal(lobby.open()) == ""

@@ -59,7 +59,7 @@ def test_before_login_next_to_nothing_is_kept(start_server: StartServer) -> None
 
 
 def test_the_deadline_of_a_login_holds_for_who_does_not_read(start_server: StartServer) -> None:
-    flags = ("--handshake-timeout", str(DEADLINE_S), "--outside-rate", "0")
+    flags = ("--handshake-timeout", str(DEADLINE_S), "--unauthenticated-rate", "0")
     with Lobby(start_server(*flags)) as lobby:
         wire = small_reader(lobby.server)
         began = time.monotonic()

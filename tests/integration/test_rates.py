@@ -38,7 +38,7 @@ def test_the_rate_of_a_user_is_that_of_all_its_sessions(start_server: StartServe
 
 
 def test_the_rate_of_an_address_holds_before_login_too(start_server: StartServer) -> None:
-    flags = ("--address-rate", str(RATE), "--outside-rate", "0")
+    flags = ("--address-rate", str(RATE), "--unauthenticated-rate", "0")
     with Lobby(start_server(*flags, workers=2)) as lobby:
         wires = [lobby.open() for _ in range(2)]
         began = time.monotonic()

@@ -180,10 +180,10 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     Metric("connections", _G, "open connections", _counter("connections")),
     Metric(
-        "outside_connections",
+        "unauthenticated_connections",
         _G,
         "open connections that are not logged in",
-        _counter("outside"),
+        _counter("unauthenticated"),
     ),
     Metric("sessions", _G, "logged-in connections", _counter("sessions")),
     Metric("encrypted_connections", _G, "encrypted connections", _counter("encrypted")),

@@ -54,7 +54,7 @@ def test_which_settings_change() -> None:
     assert {row.name for row in SETTINGS if row.spec.reload} == {
         "workers",
         "address_connections",
-        "outside_connections",
+        "unauthenticated_connections",
         "registration",
         "require_encryption",
         "scram_iterations",
@@ -72,7 +72,7 @@ def test_which_settings_change() -> None:
         "rate_limit",
         "user_rate",
         "address_rate",
-        "outside_rate",
+        "unauthenticated_rate",
         "chat_rate",
         "payment_rate",
         "registrations",

@@ -77,7 +77,7 @@ def test_the_kinds_of_locks_are_in_the_order_of_their_ranks() -> None:
 def test_gauges_are_what_goes_down_again() -> None:
     assert [c.name for c in COUNTERS if c.gauge] == [
         "connections",
-        "outside",
+        "unauthenticated",
         "sessions",
         "encrypted",
         "overloaded",

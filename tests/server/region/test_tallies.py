@@ -27,7 +27,7 @@ def region() -> Iterator[Region]:
 @given(st.lists(st.tuples(st.integers(0, SMALL.workers - 1), keys, st.integers(1, 9)), max_size=60))
 def test_a_crowd_is_never_counted_too_low(changes: list[tuple[int, bytes, int]]) -> None:
     with small_region() as region:
-        crowds = [Crowd(region, worker, "open", SECRET) for worker in range(SMALL.workers)]
+        crowds = [Crowd(region, worker, SECRET) for worker in range(SMALL.workers)]
         there: Counter[bytes] = Counter()
         for worker, key, number in changes:
             crowds[worker].add(crowds[worker].places(key), number)
@@ -45,19 +45,13 @@ def test_a_crowd_is_never_counted_too_low(changes: list[tuple[int, bytes, int]])
 
 
 def test_what_a_killed_worker_counted_is_gone_with_its_successor(region: Region) -> None:
-    ours, killed = (Crowd(region, worker, "outside", SECRET) for worker in (0, 1))
+    ours, killed = (Crowd(region, worker, SECRET) for worker in (0, 1))
     where = ours.places(b"key")
     ours.add(where, 2)
     killed.add(where, 3)
     assert ours.count(where) == 5
-    Crowd(region, 1, "outside", SECRET)
+    Crowd(region, 1, SECRET)
     assert ours.count(where) == 2
-
-
-def test_the_fields_are_counted_apart(region: Region) -> None:
-    crowd, outside = (Crowd(region, 0, field, SECRET) for field in ("open", "outside"))
-    crowd.add(crowd.places(b"key"), 1)
-    assert outside.count(outside.places(b"key")) == 0
 
 
 def test_the_places_are_a_secret_of_the_server() -> None:
