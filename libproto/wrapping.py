@@ -69,7 +69,7 @@ class Wrapper:
             pos = start + body_len
             wrapped.append(self._frame(head, opcode, status, req_id, data[start:pos]))
         if pos != size:
-            raise MisuseError("what is to be wrapped is not a number of whole frames")
+            raise MisuseError("only whole frames can be wrapped")
         return wrapped[0] if len(wrapped) == 1 else b"".join(wrapped)
 
     def _frame(self, head: int, opcode: int, status: int, req_id: int, body: bytes) -> bytes:

@@ -95,7 +95,7 @@ def _agreed(pair: Any, answer: HelloResponse, nonce: bytes) -> Any:
     try:
         return pair.agree(answer.public_key, nonce, answer.server_nonce)
     except WeakKey as error:
-        raise ProtocolViolation(f"HELLO answered a key that is none: {error}") from error
+        raise ProtocolViolation(f"HELLO answered an invalid key: {error}") from error
 
 
 def register(greeting: Greeting, password: str) -> Call[int]:

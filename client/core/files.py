@@ -447,7 +447,7 @@ def _in_order(
                 return parts, offset, None
             raise ProtocolViolation("the server sent another part of a file than was asked for")
         if not result.data and offset < size:
-            raise ProtocolViolation("the server sent nothing where a file goes on")
+            raise ProtocolViolation("the server sent no data before the end of the file")
         parts.append(result.data)
         offset += len(result.data)
     return parts, offset, None

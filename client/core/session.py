@@ -522,7 +522,7 @@ class ClientCore:
         if isinstance(self._decoder, Unwrapper):
             self._decoder.agree(opener, compresses)
         elif compresses or opener is not None:
-            raise MisuseError("the frames of this client come from a decoder that opens nothing")
+            raise MisuseError("the decoder of this client cannot open encrypted frames")
         agreed = compresses or sealer is not None
         self.wrapper = Wrapper(sealer, 0 if compresses else None) if agreed else None
 

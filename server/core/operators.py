@@ -207,7 +207,7 @@ class Operators:
         if change > 0 and balance + change > most:
             raise LimitReached(f"the balance would be {balance + change}, above {most}")
         if change > 0 and self._log.supply() + change > MAX_BALANCE:
-            raise LimitReached("the money of all would pass its limit")
+            raise LimitReached("the money supply would pass its limit")
 
     def outcome(self, key: int) -> list[int] | None:
         """What was executed under a key, as its place in the table has it; None: nothing, or it was

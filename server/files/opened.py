@@ -70,7 +70,7 @@ class Opened:
         there = dict(paths.contents(disk))
         if not found:
             if there:
-                raise Damaged(self._index.path, "it is not there, and contents are")
+                raise Damaged(self._index.path, "it is missing, although the store has contents")
             paths.make(disk)  # before the index says that they are there
         for record in found:
             kept.take(record)

@@ -38,7 +38,7 @@ _REFUSALS = {
     ledger.FUNDS: (Status.ERR_INSUFFICIENT_FUNDS, "the balance is too low"),
     ledger.AMOUNT: (Status.ERR_LIMIT, "the amount is not one that may be paid here"),
     ledger.LIMIT: (Status.ERR_LIMIT, "the balance of who gets it would pass its limit"),
-    ledger.SUPPLY: (Status.ERR_LIMIT, "the money of all would pass its limit"),
+    ledger.SUPPLY: (Status.ERR_LIMIT, "the money supply would pass its limit"),
 }
 
 

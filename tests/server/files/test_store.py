@@ -383,7 +383,7 @@ def test_contents_without_an_index_are_not_touched(
     send(store, DATA)
     (directory / "index").unlink()
     before = names_below(directory)
-    with pytest.raises(Damaged, match=r"index: it is not there"):
+    with pytest.raises(Damaged, match=r"index: it is missing, although the store has contents"):
         opened(directory, clock)
     assert names_below(directory) == before
 
