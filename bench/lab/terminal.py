@@ -98,13 +98,16 @@ class Program:
         os.write(self.fd, keys)
 
     def take(self) -> None:
-        """What is there to be read, and how it ended if it has."""
+        """What is there to be read, drawn, and how it ended if it has."""
+        self._take(self._stream.feed)
+
+    def _take(self, draw: Callable[[bytes], None]) -> None:
         ended = bool(select.select([self.pidfd], [], [], 0)[0])
         try:
             while self._is_open and select.select([self.fd], [], [], 0)[0]:
                 data = os.read(self.fd, 65536)
                 self._shown += data
-                self._stream.feed(data)
+                draw(data)
         except OSError:  # EIO: nobody has the other end any more
             self._is_open = False
         if ended and self.code is None:
@@ -121,13 +124,16 @@ class Program:
         return TerminalFailed(f"`{shlex.join(self.command)}` {what}; the last it said:\n{last}")
 
     def close(self) -> None:
-        """End it, if it has not ended: in order, and then at once."""
+        """End it, if it has not ended: in order, and then at once.
+
+        Nothing is drawn here: an interrupt while something was has ended the model of the terminal.
+        """
         if self.code is None:
             os.kill(self.pid, signal.SIGTERM)
             deadline = time.monotonic() + _STOP_S
             while self.code is None and (left := deadline - time.monotonic()) > 0:
                 select.select(self.sources(), [], [], left)
-                self.take()
+                self._take(lambda _: None)
             if self.code is None:
                 os.killpg(self.pid, signal.SIGKILL)
                 _, status = os.waitpid(self.pid, 0)

@@ -155,13 +155,24 @@ class OnScreen:
         return found[0]
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Read what it writes until the condition holds."""
+        """Read what it writes until the condition holds, and the drawing under way to its end."""
         deadline = time.monotonic() + DEADLINE_S
         while not condition():
             left = deadline - time.monotonic()
             assert left > 0, f"not in time: {what}; the screen:\n{self.text}"
             if not self._read(min(left, POLL_S)):
                 assert condition(), f"it has ended before {what}; the screen:\n{self.text}"
+                return
+        self._finish_drawing()
+
+    def _finish_drawing(self) -> None:
+        """A terminal hands over a large drawing in pieces: one may end between two rows.
+
+        The cursor is hidden for as long as one is under way; in some views for good, where quiet is
+        its end.
+        """
+        while self.model.cursor.hidden and select.select([self._fd], [], [], POLL_S)[0]:
+            if not self._read(0):
                 return
 
     def _read(self, timeout_s: float) -> bool:

@@ -293,6 +293,7 @@ def test_a_connection_that_is_lost(start_server: StartServer) -> None:
             bob.send(7, text)
         alice.signal(signal.SIGCONT)
         alice.expect("connected again, 3 missed messages fetched")
+        alice.expect("bob: three")
         found = [row for row in _messages(alice) if " bob: " in row]
         assert [row.partition("bob: ")[2] for row in found] == ["one", "two", "three"]
         alice.expect_row(r"\u00b7 connected")
