@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from server.admin.web.metrics import BUILD_INFO, METRICS, PREFIX
+from server.admin.web.metrics import BUILD_INFO, METRICS
+from server.admin.web.samples import PREFIX
 from server.documents.tables import table
 from server.region.histogram import SIZES_FIRST, TIMES_FIRST, bounds
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from server.admin.web.metrics import METRICS, PREFIX, Kind
+from server.admin.web.metrics import METRICS
+from server.admin.web.samples import PREFIX, Kind
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 DASHBOARD, ALERTS = DEPLOY / "grafana-dashboard.json", DEPLOY / "alerts.yml"

@@ -18,20 +18,18 @@ from prometheus_client.utils import floatToGoString
 from libproto import __version__
 from libproto.form import FORM
 from server.admin.snapshot import Snapshot
-from server.admin.web import metrics
-from server.admin.web.metrics import METRICS, PREFIX, Distribution, Kind, Sample
+from server.admin.web.metrics import BUILD_INFO, METRICS
+from server.admin.web.samples import PREFIX, SIZE_BOUNDS, TIME_BOUNDS, Distribution, Kind, Sample
+from server.admin.web.samples import Metric as Row
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 _BOUNDS: Final = {
-    bounds: [*map(floatToGoString, bounds), "+Inf"]
-    for bounds in (metrics.TIME_BOUNDS, metrics.SIZE_BOUNDS)
+    bounds: [*map(floatToGoString, bounds), "+Inf"] for bounds in (TIME_BOUNDS, SIZE_BOUNDS)
 }
 """As text, which takes longer than all else in a scrape."""
 
 
-_INFO: Final = GaugeMetricFamily(
-    f"{PREFIX}build_info", metrics.BUILD_INFO, labels=("version", "form")
-)
+_INFO: Final = GaugeMetricFamily(f"{PREFIX}build_info", BUILD_INFO, labels=("version", "form"))
 _INFO.add_metric((__version__, FORM.name), 1)
 
 
@@ -45,7 +43,7 @@ class _Collector(Collector):
         yield self._family
 
 
-def _family(metric: metrics.Metric, samples: list[Sample]) -> Metric:
+def _family(metric: Row, samples: list[Sample]) -> Metric:
     name, about, labels = metric.full_name, metric.about, metric.labels
     if metric.kind is Kind.HISTOGRAM:
         histogram = HistogramMetricFamily(name, about, labels=labels)
@@ -83,7 +81,7 @@ class Exposition:
                 parts.append(self._of(metric, samples, ()))
         return b"".join(parts)
 
-    def _of(self, metric: metrics.Metric, samples: list[Sample], labels: tuple[str, ...]) -> bytes:
+    def _of(self, metric: Row, samples: list[Sample], labels: tuple[str, ...]) -> bytes:
         key = metric.name, *labels
         before, text = self._kept.get(key, (None, b""))
         if before != samples:

@@ -6,21 +6,32 @@ for what only grows. Money is in minor units, as everywhere. Of opcodes only tho
 have occurred.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
-from libproto.errors import Status
 from server.admin.health import health
-from server.admin.snapshot import Snapshot
+from server.admin.web.samples import (
+    SIZE_BOUNDS,
+    US,
+    Distribution,
+    Kind,
+    Metric,
+    by_opcode,
+    by_status,
+    by_worker,
+    counter,
+    file_requests,
+    latencies,
+    of_files,
+    of_journal,
+    one,
+    times,
+    word,
+    worker_states,
+)
 from server.region.counters import LOCK_KINDS
-from server.region.histogram import SIZES_FIRST, TIMES_FIRST, bounds
 from server.region.layout import WorkerState
 
-PREFIX: Final = "tradechat_"
 BUILD_INFO: Final = "1; its labels say which version runs, and in which form"
-_US: Final = 1e-6  # seconds
 _REASONS: Final = (
     "bad_header",
     "bad_checksum",
@@ -34,132 +45,13 @@ _REASONS: Final = (
 _SHED: Final = ("chat", "logins", "ledger")
 _RINGS: Final = {"txn": "log", "event": "events"}
 _TABLES: Final = {"accounts": "users", "clients": "clients", "sessions": "live_sessions"}
-_STATUSES: Final = tuple(status.name for status in Status)
-_STATES: Final = tuple(WorkerState)
 _NOT_YET: Final = (WorkerState.STOPPED, WorkerState.STARTING)  # it has no cursor
 
 
-class Kind(StrEnum):
-    """The types of Prometheus."""
-
-    COUNTER = "counter"
-    GAUGE = "gauge"
-    HISTOGRAM = "histogram"
-
-
-class Distribution(NamedTuple):
-    """The value of a histogram: of its buckets how many values are in each, not added up."""
-
-    counts: Sequence[int]
-    bounds: Sequence[float]  # of all but the last
-    total: float
-
-
-Value = float | Distribution
-Sample = tuple[tuple[str, ...], Value]
-"""The values of the labels, and the value."""
-Samples = Iterable[Sample]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A row. `samples`: its values in a snapshot, each with the values of its labels."""
-
-    name: str  # without PREFIX
-    kind: Kind
-    about: str
-    samples: Callable[[Snapshot], Samples]
-    labels: tuple[str, ...] = ()
-
-    @property
-    def full_name(self) -> str:
-        """As Prometheus has it."""
-        return PREFIX + self.name
-
-
-TIME_BOUNDS: Final = tuple(bound * _US for bound in bounds(TIMES_FIRST))
-SIZE_BOUNDS: Final = tuple(map(float, bounds(SIZES_FIRST)))
-
-
-def _times(counts: Sequence[int], total_us: int) -> Distribution:
-    return Distribution(counts, TIME_BOUNDS, total_us * _US)
-
-
-def _one(value: Callable[[Snapshot], Value]) -> Callable[[Snapshot], Samples]:
-    """A metric without labels."""
-    return lambda s: [((), value(s))]
-
-
-def _word(segment: str, field: str, scale: float = 1) -> Callable[[Snapshot], Samples]:
-    """A word of a segment of one record."""
-    return _one(lambda s: s.first[segment][field] * scale)
-
-
-def _journal(value: Callable[[Snapshot], Value]) -> Callable[[Snapshot], Samples]:
-    """What is there only if something is kept on disk."""
-    return lambda s: [((), value(s))] if s.has_journal else []
-
-
-def _counter(name: str) -> Callable[[Snapshot], Samples]:
-    return _one(lambda s: s.counters[name])
-
-
-def _by_worker(value: Callable[[Snapshot, int], float]) -> Callable[[Snapshot], Samples]:
-    return lambda s: [((str(slot),), value(s, slot)) for slot in s.workers]
-
-
-def _by_opcode(field: str) -> Callable[[Snapshot], Samples]:
-    def samples(s: Snapshot) -> Iterator[Sample]:
-        for opcode, record in s.served.items():
-            if record[field][0]:
-                yield (opcode,), record[field][0]
-
-    return samples
-
-
-def _by_status(field: str) -> Callable[[Snapshot], Samples]:
-    def samples(s: Snapshot) -> Iterator[Sample]:
-        for opcode, record in s.served.items():
-            for status, value in zip(_STATUSES, record[field], strict=True):
-                if value:
-                    yield (opcode, status), value
-
-    return samples
-
-
-def _latencies(s: Snapshot) -> Iterator[Sample]:
-    for opcode, record in s.served.items():
-        if any(record["latency"]):
-            yield (opcode,), _times(record["latency"], record["latency_us"][0])
-
-
-def _files(**fields: str) -> Callable[[Snapshot], Samples]:
-    """Words of the files process, by label."""
-    return lambda s: (
-        [((label,), s.first["files"][field]) for label, field in fields.items()]
-        if s.has_journal
-        else []
-    )
-
-
-_files_moved: Final = _files(received="bytes_in", sent="bytes_out")
-_files_stored: Final = _files(contents="contents_bytes", uploads="uploads_bytes")
-_files_count: Final = _files(contents="contents", uploads="uploads")
-_links: Final = _files(fetched="fetched", failed="unfetched")
-
-
-def _file_requests(s: Snapshot) -> Samples:
-    files = s.first["files"]
-    if not s.has_journal:
-        return []
-    done = files["requests"] - files["failed"]
-    return [(("done",), done), (("refused",), files["failed"]), (("stale",), files["stale"])]
-
-
-def _worker_states(s: Snapshot) -> Iterator[Sample]:
-    for slot, worker in s.workers.items():
-        for state in _STATES:
-            yield (str(slot), state.name.lower()), float(worker.state is state)
+_files_moved: Final = of_files(received="bytes_in", sent="bytes_out")
+_files_stored: Final = of_files(contents="contents_bytes", uploads="uploads_bytes")
+_files_count: Final = of_files(contents="contents", uploads="uploads")
+_links: Final = of_files(fetched="fetched", failed="unfetched")
 
 
 _C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
@@ -168,120 +60,120 @@ METRICS: Final[tuple[Metric, ...]] = (
         "start_time_seconds",
         _G,
         "when the server started, since the Unix epoch",
-        _word("header", "started", _US),
+        word("header", "started", US),
     ),
-    Metric("live", _G, "1 where /health says live", _one(lambda s: health(s).live)),
-    Metric("ready", _G, "1 where /health says ready", _one(lambda s: health(s).ready)),
+    Metric("live", _G, "1 where /health says live", one(lambda s: health(s).live)),
+    Metric("ready", _G, "1 where /health says ready", one(lambda s: health(s).ready)),
     Metric(
         "recovering",
         _G,
         "1 while the workers pause for a repair",
-        _one(lambda s: bool(s.first["header"]["recovery"])),
+        one(lambda s: bool(s.first["header"]["recovery"])),
     ),
-    Metric("connections", _G, "open connections", _counter("connections")),
+    Metric("connections", _G, "open connections", counter("connections")),
     Metric(
         "unauthenticated_connections",
         _G,
         "open connections that are not logged in",
-        _counter("unauthenticated"),
+        counter("unauthenticated"),
     ),
-    Metric("sessions", _G, "logged-in connections", _counter("sessions")),
-    Metric("encrypted_connections", _G, "encrypted connections", _counter("encrypted")),
+    Metric("sessions", _G, "logged-in connections", counter("sessions")),
+    Metric("encrypted_connections", _G, "encrypted connections", counter("encrypted")),
     Metric(
         "failed_logins_total",
         _C,
         "logins with a wrong name or password",
-        _counter("failed_logins"),
+        counter("failed_logins"),
     ),
     Metric(
         "guesses_delayed_total",
         _C,
         "logins that waited before they were looked at, as others had failed before",
-        _counter("guesses_delayed"),
+        counter("guesses_delayed"),
     ),
     Metric(
         "guesses_refused_total",
         _C,
         "logins refused unread, as too many had failed before",
-        _counter("guesses_refused"),
+        counter("guesses_refused"),
     ),
     Metric(
         "refused_clear_total",
         _C,
         "HELLO and REGISTER refused, as they were not encrypted",
-        _counter("refused_clear"),
+        counter("refused_clear"),
     ),
-    Metric("accepted_connections_total", _C, "connections accepted", _counter("accepted")),
+    Metric("accepted_connections_total", _C, "connections accepted", counter("accepted")),
     Metric(
         "refused_connections_total",
         _C,
         "connections refused, as there were too many: in all, of the address, or not logged in",
-        _counter("refused"),
+        counter("refused"),
     ),
     Metric(
         "refused_connections_of_address_total",
         _C,
         "connections refused, as there were address_connections of their address",
-        _counter("refused_address"),
+        counter("refused_address"),
     ),
     Metric(
         "made_way_connections_total",
         _C,
         "connections closed before they logged in, as others had no place",
-        _counter("made_way"),
+        counter("made_way"),
     ),
     Metric(
         "slowed_requests_total",
         _C,
         "requests that came sooner than their rate, after which their connection was not read for"
         " a moment",
-        _counter("slowed"),
+        counter("slowed"),
     ),
     Metric(
         "untold_payments_total",
         _C,
         "PAYMENT pushes left out, as there were too many of one payer to one payee",
-        _counter("payments_untold"),
+        counter("payments_untold"),
     ),
     Metric(
         "timed_out_connections_total",
         _C,
         "connections closed by the handshake or idle deadline",
-        _counter("timed_out"),
+        counter("timed_out"),
     ),
     Metric(
         "superseded_sessions_total",
         _C,
         "sessions whose place a later LOGIN has taken",
-        _counter("superseded"),
+        counter("superseded"),
     ),
-    Metric("requests_total", _C, "requests received", _by_opcode("requests"), ("opcode",)),
+    Metric("requests_total", _C, "requests received", by_opcode("requests"), ("opcode",)),
     Metric(
         "received_bytes_total",
         _C,
         "bytes of these requests, headers included",
-        _by_opcode("request_bytes"),
+        by_opcode("request_bytes"),
         ("opcode",),
     ),
     Metric(
         "sent_frames_total",
         _C,
         "frames sent: responses, and pushes with status OK",
-        _by_status("sent"),
+        by_status("sent"),
         ("opcode", "status"),
     ),
     Metric(
         "sent_bytes_total",
         _C,
         "bytes of these frames, headers included",
-        _by_status("sent_bytes"),
+        by_status("sent_bytes"),
         ("opcode", "status"),
     ),
     Metric(
         "request_duration_seconds",
         _H,
         "from the arrival of a request to the write of its response, durability included",
-        _latencies,
+        latencies,
         ("opcode",),
     ),
     Metric(
@@ -298,16 +190,16 @@ METRICS: Final[tuple[Metric, ...]] = (
         lambda s: [((each,), s.counters[f"shed_{each}"]) for each in _SHED],
         ("class",),
     ),
-    Metric("overloads_total", _C, "times that a worker was overloaded", _counter("overloads")),
-    Metric("overloaded_workers", _G, "workers that refuse requests now", _counter("overloaded")),
+    Metric("overloads_total", _C, "times that a worker was overloaded", counter("overloads")),
+    Metric("overloaded_workers", _G, "workers that refuse requests now", counter("overloaded")),
     Metric(
         "delivery_delay_seconds",
         _H,
         "from an event (message, join, leave, payment) to its push, for each receiver",
-        _one(lambda s: _times(*s.deliveries)),
+        one(lambda s: times(*s.deliveries)),
     ),
-    Metric("sent_gaps_total", _C, "ROOM_GAP frames pushed: events were missed", _counter("gaps")),
-    Metric("ring_laps_total", _C, "times that the event ring lapped a worker", _counter("laps")),
+    Metric("sent_gaps_total", _C, "ROOM_GAP frames pushed: events were missed", counter("gaps")),
+    Metric("ring_laps_total", _C, "times that the event ring lapped a worker", counter("laps")),
     Metric(
         "ring_head",
         _G,
@@ -347,7 +239,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         "journal_batch_records",
         _H,
         "records written and synced together",
-        _journal(
+        of_journal(
             lambda s: Distribution(s.batches, SIZE_BOUNDS, float(s.first["journal"]["records"]))
         ),
     ),
@@ -355,61 +247,61 @@ METRICS: Final[tuple[Metric, ...]] = (
         "journal_sync_duration_seconds",
         _H,
         "time to write and sync a batch",
-        _journal(lambda s: _times(s.syncs, s.first["journal"]["sync_us"])),
+        of_journal(lambda s: times(s.syncs, s.first["journal"]["sync_us"])),
     ),
     Metric(
         "journal_failed",
         _G,
         "1 where the journal cannot be written: the server stops",
-        _journal(lambda s: bool(s.first["journal"]["failed"])),
+        of_journal(lambda s: bool(s.first["journal"]["failed"])),
     ),
     Metric(
         "snapshot_time_seconds",
         _G,
         "when the newest snapshot was finished, since the Unix epoch; 0: never",
-        _journal(lambda s: s.first["journal"]["snapshot_time"] * _US),
+        of_journal(lambda s: s.first["journal"]["snapshot_time"] * US),
     ),
     Metric(
         "archive_lag_bytes",
         _G,
         "durable events that are not in the histories of rooms and inboxes yet",
-        _journal(lambda s: s.first["archive"]["lag"]),
+        of_journal(lambda s: s.first["archive"]["lag"]),
     ),
     Metric(
         "archive_closed",
         _G,
         "1 while chat is refused, as the archive lags too far or cannot write",
-        _journal(lambda s: bool(s.first["archive"]["closed"])),
+        of_journal(lambda s: bool(s.first["archive"]["closed"])),
     ),
     Metric(
         "archive_queries_total",
         _C,
         "questions for what is older than the rings, answered by the archive",
-        _journal(lambda s: s.first["archive"]["queries"]),
+        of_journal(lambda s: s.first["archive"]["queries"]),
     ),
     Metric(
         "disk_used_bytes",
         _G,
         "space that the files of the data directory take",
-        _journal(lambda s: s.first["archive"]["disk_used"]),
+        of_journal(lambda s: s.first["archive"]["disk_used"]),
     ),
     Metric(
         "disk_free_bytes",
         _G,
         "space that is left on their file system",
-        _journal(lambda s: s.first["archive"]["disk_free"]),
+        of_journal(lambda s: s.first["archive"]["disk_free"]),
     ),
     Metric(
         "files_queue_messages",
         _G,
         "requests in the queue of the files process when it looked last",
-        _journal(lambda s: s.first["files"]["queued"]),
+        of_journal(lambda s: s.first["files"]["queued"]),
     ),
     Metric(
         "files_requests_total",
         _C,
         "requests of workers that the files process has taken up, by what came of them",
-        _file_requests,
+        file_requests,
         ("result",),
     ),
     Metric(
@@ -423,7 +315,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         "files_published_total",
         _C,
         "files whose publication became durable",
-        _journal(lambda s: s.first["files"]["published"]),
+        of_journal(lambda s: s.first["files"]["published"]),
     ),
     Metric(
         "files_stored_bytes",
@@ -450,25 +342,25 @@ METRICS: Final[tuple[Metric, ...]] = (
         "files_links_under_way",
         _G,
         "links that are being fetched",
-        _journal(lambda s: s.first["files"]["fetching"]),
+        of_journal(lambda s: s.first["files"]["fetching"]),
     ),
     Metric(
         "files_segments_lent",
         _G,
         "segments that workers have handed to the files process",
-        _counter("file_loans"),
+        counter("file_loans"),
     ),
     Metric(
         "files_requests_waiting",
         _G,
         "requests for files that wait for a segment",
-        _counter("file_waiting"),
+        counter("file_waiting"),
     ),
     Metric(
         "files_requests_late_total",
         _C,
         "requests for files that were given up, as no answer came in time",
-        _counter("file_late"),
+        counter("file_late"),
     ),
     Metric(
         "files_cache_chunks_total",
@@ -481,61 +373,61 @@ METRICS: Final[tuple[Metric, ...]] = (
         "files_cache_evictions_total",
         _C,
         "chunks that left a cache for others",
-        _counter("file_evictions"),
+        counter("file_evictions"),
     ),
     Metric(
         "files_cache_bytes",
         _G,
         "bytes in the caches of all workers",
-        _counter("file_cached"),
+        counter("file_cached"),
     ),
-    Metric("worker_deaths_total", _C, "workers repaired after", _word("repairs", "deaths")),
+    Metric("worker_deaths_total", _C, "workers repaired after", word("repairs", "deaths")),
     Metric(
         "killed_processes_total",
         _C,
         "processes that the master killed as they did not respond",
-        _word("repairs", "kills"),
+        word("repairs", "kills"),
     ),
-    Metric("repairs_total", _C, "repairs of the shared state done", _word("repairs", "repairs")),
-    Metric("pauses_total", _C, "times that all workers paused", _word("repairs", "pauses")),
+    Metric("repairs_total", _C, "repairs of the shared state done", word("repairs", "repairs")),
+    Metric("pauses_total", _C, "times that all workers paused", word("repairs", "pauses")),
     Metric(
         "pause_seconds_total",
         _C,
         "time that they paused",
-        _word("repairs", "paused_us", _US),
+        word("repairs", "paused_us", US),
     ),
     Metric(
         "longest_pause_seconds",
         _G,
         "the longest of these pauses",
-        _word("repairs", "paused_us_max", _US),
+        word("repairs", "paused_us_max", US),
     ),
     Metric(
         "worker_state",
         _G,
         "1 for the state that a worker is in; stale: it has said nothing for 30 s",
-        _worker_states,
+        worker_states,
         ("worker", "state"),
     ),
     Metric(
         "worker_connections",
         _G,
         "open connections of a worker",
-        _by_worker(lambda s, slot: s.workers[slot].connections),
+        by_worker(lambda s, slot: s.workers[slot].connections),
         ("worker",),
     ),
     Metric(
         "worker_waiting_frames",
         _G,
         "frames that a worker has received and not answered yet",
-        _by_worker(lambda s, slot: s.workers[slot].waiting),
+        by_worker(lambda s, slot: s.workers[slot].waiting),
         ("worker",),
     ),
     Metric(
         "worker_memory_bytes",
         _G,
         "a worker's own resident memory, without the shared region",
-        _by_worker(lambda s, slot: s.workers[slot].memory),
+        by_worker(lambda s, slot: s.workers[slot].memory),
         ("worker",),
     ),
     Metric(
@@ -549,14 +441,14 @@ METRICS: Final[tuple[Metric, ...]] = (
         "worker_loop_lag_seconds",
         _G,
         "the longest delay of a worker's timers in the last second",
-        _by_worker(lambda s, slot: s.workers[slot].lag_us * _US),
+        by_worker(lambda s, slot: s.workers[slot].lag_us * US),
         ("worker",),
     ),
     Metric(
         "worker_event_lag",
         _G,
         "events that a worker has not come to yet in the event ring",
-        _by_worker(
+        by_worker(
             lambda s, slot: (
                 max(0, s.first["events"]["head"] - s.workers[slot].cursor)
                 if s.workers[slot].state not in _NOT_YET
@@ -583,9 +475,9 @@ METRICS: Final[tuple[Metric, ...]] = (
         "room_members",
         _G,
         "memberships of all rooms",
-        _word("registry", "members"),
+        word("registry", "members"),
     ),
-    Metric("region_bytes", _G, "size of the shared region", _word("header", "size")),
+    Metric("region_bytes", _G, "size of the shared region", word("header", "size")),
     Metric(
         "money_imbalance_minor_units",
         _G,

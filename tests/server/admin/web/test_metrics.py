@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from server.admin.snapshot import look
 from server.admin.web.exposition import Exposition
-from server.admin.web.metrics import METRICS, PREFIX, Kind, Metric
+from server.admin.web.metrics import METRICS
+from server.admin.web.samples import PREFIX, Kind, Metric
 from server.region.counters import COUNTERS, ROWS
 from server.region.layout import WorkerState
 from server.region.region import Region
