@@ -2,8 +2,10 @@
 every start.
 
 Of each room it has the newest events, of each inbox the newest messages, at most a tenth of them of
-one sender. With it goes the count of what is live in each segment. A place is a segment's number
-and the offset of a record in it, in one word.
+one sender. Who joins and leaves pushes nothing out that was said: of a room as many of these events
+are kept, but they are counted apart, and the oldest of them leave holes. With it goes the count of
+what is live in each segment. A place is a segment's number and the offset of a record in it, in one
+word.
 """
 
 from array import array
@@ -11,15 +13,24 @@ from bisect import bisect_left, bisect_right
 from pathlib import Path
 from typing import Final
 
+from libproto.messages import EventKind
 from server.archive.protocol import INBOX
 from server.archive.segments import RECORD, record_size
-from server.core.deletions import deleted_by
+from server.core.deletions import KIND_AT, deleted_by
 from server.region.layout import WORD
 
 UNWRITTEN: Final = 0
 """The place of an event that is in no file yet."""
 _OFFSET_BITS: Final = 32  # of an offset in words
 _SHARE: Final = 10  # one sender's part of an inbox is one part in so many
+
+
+_PRESENCE: Final = (EventKind.JOINED, EventKind.LEFT)
+
+
+def is_presence(room: int, body: bytes | memoryview) -> bool:
+    """Does an event of a room or inbox tell who joined or left?"""
+    return room < INBOX and len(body) > KIND_AT and body[KIND_AT] in _PRESENCE
 
 
 def place_of(segment: int, offset: int) -> int:
@@ -36,7 +47,8 @@ class Room:
     """What is known of a room or an inbox. The arrays are by event, ascending."""
 
     __slots__ = (
-        "deleted", "events", "floor", "keep", "lengths", "places", "senders", "seqs", "share",
+        "deleted", "events", "floor", "keep", "lengths", "places", "presence", "senders", "seqs",
+        "share",
     )  # fmt: skip
 
     def __init__(self, keep: int, share: int) -> None:
@@ -49,6 +61,17 @@ class Room:
         self.senders = array("Q")
         self.floor = 0  # nothing below it is kept
         self.deleted: dict[int, int] = {}  # events whose text is not shown, and who deleted it
+        self.presence = array("Q")  # the seqs of those that tell who joined or left
+
+    @property
+    def excess(self) -> int:
+        """How many events, those of presence not counted, are too many."""
+        return len(self.seqs) - len(self.presence) - self.keep
+
+    def is_presence(self, at: int) -> bool:
+        """Does the event at an index tell who joined or left?"""
+        found = bisect_left(self.presence, self.seqs[at])
+        return found < len(self.presence) and self.presence[found] == self.seqs[at]
 
     def find(self, seq: int) -> int:
         """The index of an event; -1: it is not there."""
@@ -73,6 +96,11 @@ class Room:
 
     def remove(self, first: int, last: int) -> None:
         """Take the events from index `first` to before `last` out."""
+        if first >= last:
+            return
+        if self.presence:
+            begin = bisect_left(self.presence, self.seqs[first])
+            del self.presence[begin : bisect_right(self.presence, self.seqs[last - 1])]
         for column in self.columns():
             del column[first:last]
 
@@ -121,18 +149,21 @@ class Index:
             number, seq, its_event, sender, floor, length = unpack(records, at)
             room = self.room(number)
             room.floor = max(room.floor, floor)
+            body = bytes(records[at + RECORD.size :][:length])
             if number < INBOX:
-                self.note_deletion(room, its_event, bytes(records[at + RECORD.size :][:length]))
+                self.note_deletion(room, its_event, body)
             values = seq, its_event, place + at // WORD, length, sender
             if not room.seqs or seq > room.seqs[-1]:
                 room.append(*values)
-                if len(room.seqs) > 2 * room.keep:  # the older ones are not wanted any more
+                if len(room.seqs) > 3 * room.keep:  # the older ones are not wanted any more
                     room.remove(0, bisect_left(room.seqs, room.floor))
             else:  # one that cleaning has copied: where it is known, the later one counts
                 known = room.find(seq)
                 if known >= 0:
                     room.remove(known, known + 1)
                 room.insert(bisect_left(room.seqs, seq), values)
+            if is_presence(number, body):
+                room.presence.insert(bisect_left(room.presence, seq), seq)
             at += record_size(length)
         assert at == end, "whole records"
 
@@ -161,6 +192,9 @@ class Index:
             self._forget_deletions(room)
             if room.share:
                 self._trim_senders(room)
+            for _ in range(len(room.presence) - room.keep):  # likewise
+                at = room.find(room.presence[0])
+                room.remove(at, at + 1)
         for room in self.rooms.values():
             for place, length in zip(room.places, room.lengths, strict=True):
                 self.count(place, record_size(length))
@@ -194,24 +228,38 @@ class Index:
         for place, length in zip(room.places[first:last], room.lengths[first:last], strict=True):
             self.count(place, -record_size(length))
 
-    def add(self, room: Room, seq: int, event: int, sender: int, length: int) -> None:
-        """The newest event of a room, which is not written yet; those that are too many go."""
+    def _drop(self, room: Room, at: int) -> None:
+        """The event at an index is not wanted any more; those around it are."""
+        self.uncount(room, at, at + 1)
+        room.remove(at, at + 1)
+
+    def add(
+        self, room: Room, seq: int, event: int, sender: int, length: int, *, presence: bool = False
+    ) -> None:
+        """The newest event of a room, which is not written yet; those that are too many go.
+        presence: see `is_presence`."""
         if not room.seqs:
             room.floor = seq
         room.append(seq, event, UNWRITTEN, length, sender)
         if room.share:
             for _ in range(room.senders.count(sender) - room.share):
-                at = room.senders.index(sender)
-                self.uncount(room, at, at + 1)
-                room.remove(at, at + 1)
+                self._drop(room, room.senders.index(sender))
         if len(room.deleted) > 2 * room.keep:
             self._forget_deletions(room)
-        excess = len(room.seqs) - room.keep
-        if excess == 1:  # for each event of a room that is full
-            self.count(room.places[0], -record_size(room.lengths[0]))
-            del room.seqs[0], room.events[0], room.places[0], room.lengths[0], room.senders[0]
-            room.floor = room.seqs[0]
-        elif excess > 1:
-            self.uncount(room, 0, excess)
-            room.remove(0, excess)
-            room.floor = room.seqs[0]
+        if presence:
+            room.presence.append(seq)
+            if len(room.presence) > room.keep:
+                self._drop(room, room.find(room.presence[0]))
+        excess = room.excess
+        if excess > 0:
+            self._drop_oldest(room, excess)
+
+    def _drop_oldest(self, room: Room, excess: int) -> None:
+        """So many that are not of presence, and what is before them."""
+        end = 0
+        while excess:
+            excess -= not room.is_presence(end)
+            end += 1
+        self.uncount(room, 0, end)
+        room.remove(0, end)
+        room.floor = room.seqs[0]

@@ -17,7 +17,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from server.archive.index import UNWRITTEN, Index, Room, Segment, place_of, segment_and_offset
+from server.archive.index import (
+    UNWRITTEN,
+    Index,
+    Room,
+    Segment,
+    is_presence,
+    place_of,
+    segment_and_offset,
+)
 from server.archive.protocol import INBOX
 from server.archive.segments import RECORD, SUFFIX, BatchHead, Scan, Torn, read_batch, record_size
 from server.core.deletions import without_text
@@ -289,7 +297,8 @@ class Store:
                 f"number {seq} of {room}, event {event}, after {known.seqs[-1]}, event "
                 f"{known.events[-1]}"
             )
-        self._index.add(known, seq, event, sender, len(body))
+        presence = is_presence(room, body)
+        self._index.add(known, seq, event, sender, len(body), presence=presence)
         if room < INBOX:
             self._index.note_deletion(known, event, body)
         self._events.append(_Event(room, seq, event, sender, body))

@@ -181,7 +181,8 @@ class Settings(Limits):
     room_history: int = setting(
         1000,
         DURABILITY,
-        "events kept of each room for ROOM_HISTORY",
+        "events kept of each room for ROOM_HISTORY; who joined and left is counted apart, and"
+        " pushes nothing out that was said",
         unit="events",
         minimum=1,
         maximum=1_000_000,

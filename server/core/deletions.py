@@ -16,7 +16,8 @@ from server.region import machine
 from server.region.layout import DELETIONS
 from server.region.region import Region
 
-_KIND_AT: Final = 20  # in the body of a CHAT_BROADCAST
+KIND_AT: Final = 20
+"""The EventKind in the body of a CHAT_BROADCAST."""
 _USER_AT: Final = 21
 _NAME_AT: Final = 25
 _LENGTH: Final = Struct(">H")
@@ -51,7 +52,7 @@ def _message_at(body: bytes) -> int:
 
 def deleted_by(body: bytes) -> int:
     """The room_seq of the event whose text this event deletes; 0: it deletes none."""
-    if len(body) < _NAME_AT + _LENGTH.size or body[_KIND_AT] != EventKind.ROOM_CHANGED:
+    if len(body) < _NAME_AT + _LENGTH.size or body[KIND_AT] != EventKind.ROOM_CHANGED:
         return 0
     message = body[_message_at(body) + _LENGTH.size :]
     number = message.removeprefix(_WORD)
@@ -61,7 +62,7 @@ def deleted_by(body: bytes) -> int:
 def without_text(body: bytes) -> bytes:
     """The body with its text left out: the fields before it stay, with their blanks. Of an event
     that has no such text, and where it is empty, the same."""
-    count = _FIELDS.get(body[_KIND_AT])
+    count = _FIELDS.get(body[KIND_AT])
     if count is None:
         return body
     at = _message_at(body)
@@ -71,7 +72,7 @@ def without_text(body: bytes) -> bytes:
 
 def entry_of(body: bytes) -> int:
     """The entry_id of the offer that the event added; 0: it is of another kind."""
-    if body[_KIND_AT] != EventKind.OFFER_ADDED:
+    if body[KIND_AT] != EventKind.OFFER_ADDED:
         return 0
     return int(body[_message_at(body) + _LENGTH.size :].split(b" ", 1)[0])
 

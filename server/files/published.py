@@ -14,6 +14,7 @@ import liblog
 from libproto.codec import PUSH
 from libproto.errors import PeerError
 from libproto.messages import HEADER_LEN, LIST_MAX, EventKind, Opcode
+from server.core.deletions import KIND_AT
 from server.core.state import State
 from server.files.archive import Asking
 from server.files.errors import Busy, FilesError, NotThere
@@ -25,7 +26,6 @@ from server.files.store import Listed, Store
 _BYTES: Final = 48 << 10  # of bodies in one answer of the archive
 _decode: Final = PUSH[Opcode.CHAT_BROADCAST].decode
 _TIME_AT: Final = 12  # in the body of a CHAT_BROADCAST
-_KIND_AT: Final = 20
 
 log = liblog.get("files")
 
@@ -37,7 +37,7 @@ class NotKnownYet(Busy):
 
 def file_id_of(body: bytes) -> int:
     """Which file the body of a CHAT_BROADCAST publishes; 0: none."""
-    if len(body) <= _KIND_AT or body[_KIND_AT] != EventKind.FILE:
+    if len(body) <= KIND_AT or body[KIND_AT] != EventKind.FILE:
         return 0
     try:
         message: str = _decode(body, 0, len(body))[-1]
@@ -173,7 +173,7 @@ class Published:
             return
         oldest, bodies = found
         if bodies and oldest > 1 and not after:
-            self._trust_older(room, int.from_bytes(bodies[0][_TIME_AT:_KIND_AT], "big"))
+            self._trust_older(room, int.from_bytes(bodies[0][_TIME_AT:KIND_AT], "big"))
         if not bodies:
             # The archive has all that is durable, or what follows is in the ring and was followed.
             self._questions.popleft()

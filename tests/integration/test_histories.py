@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from libproto.errors import Status
-from libproto.messages import Opcode
+from libproto.messages import EventKind, Opcode
 from server.admin.journal_dump import Choice, dump
 from server.admin.journal_verify import verify
 from server.core.stats import totals
@@ -177,6 +177,27 @@ def test_room_history_keeps_as_many_as_it_is_told(start_server: StartServer) -> 
         assert [i.room_seq for i in items] == list(range(last - 49, last + 1))
 
 
+def test_who_comes_and_goes_pushes_nothing_out(start_server: StartServer) -> None:
+    """Neither what was said, nor more of the others who came than there is room for."""
+    server = start_server(*SMALL, "--room-history", "10")
+    with entered(server, "ann", new=True) as ann, entered(server, "bob", new=True) as bob:
+        ann.ok(Opcode.JOIN_ROOM, 9)
+        seqs = [ann.ok(Opcode.CHAT_SEND, 9, f"m{n}").room_seq for n in range(10)]
+        for _ in range(20):
+            bob.ok(Opcode.JOIN_ROOM, 9)
+            bob.ok(Opcode.LEAVE_ROOM, 9)
+        wait_until(lambda: kept(server) == 51, "the archive keeps up")
+        for _ in range(2):
+            oldest, items = said(ann, 9)
+            assert [i.room_seq for i in items if i.kind == EventKind.MESSAGE] == seqs
+            came = [i.room_seq for i in items if i.kind in (EventKind.JOINED, EventKind.LEFT)]
+            assert came == list(range(42, 52))
+            assert oldest == seqs[0]
+            ann.ok(Opcode.CHAT_SEND, 9, "one more")
+            seqs = [*seqs[1:], 52]
+            wait_until(lambda: kept(server) == 52, "the archive keeps up")
+
+
 def deposit_many(wire: Wire, count: int) -> list[int]:
     """That many deposits of 1, in one go; their txn_ids."""
     sent = [wire.send(Opcode.DEPOSIT, 1) for _ in range(count)]
@@ -319,6 +340,8 @@ def test_damaged_histories_are_made_anew(tmp_path: Path) -> None:
     with serving(data, *SMALL) as server:
         with entered(server, "ann", new=True) as ann:
             ann.ok(Opcode.JOIN_ROOM, 9)
+            # What follows tells that it was durable; else it would be taken for torn.
+            wait_until(lambda: word(server, "archive", "cursor") == 1, "the first is durable")
             for n in range(30):
                 last = ann.ok(Opcode.CHAT_SEND, 9, f"m{n}").room_seq
             wait_until(lambda: kept(server) == last, "the archive has them")

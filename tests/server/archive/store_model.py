@@ -13,8 +13,10 @@ from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from libproto.messages import EventKind
 from server.archive.protocol import INBOX
 from server.archive.store import Identity, Store
+from server.core.deletions import KIND_AT
 from server.journal.disk import Disk
 from server.journal.reader import Position
 from tests.helpers.disk import SimulatedDisk
@@ -80,6 +82,13 @@ class Said(NamedTuple):
     seq: int
     sender: int
     body: bytes
+    presence: bool = False
+
+
+def body_of(text: str, size: int, kind: EventKind) -> bytes:
+    """What is read of it is its kind, and that it is not the same as another."""
+    text_at = KIND_AT + 1
+    return bytes(KIND_AT) + bytes([kind]) + text.encode().ljust(max(0, size - text_at), b"+")
 
 
 def kept(log: list[Said]) -> Told:
@@ -89,7 +98,12 @@ def kept(log: list[Said]) -> Told:
         there = told.setdefault(said.room, [])
         there.append(said)
         if said.room < INBOX:
-            del there[:-KEEP]
+            presence = [each for each in there if each.presence]
+            if len(presence) > KEEP:
+                there.remove(presence[0])
+            messages = [at for at, each in enumerate(there) if not each.presence]
+            if len(messages) > KEEP:
+                del there[: messages[-KEEP - 1] + 1]
             continue
         own = [each for each in there if each.sender == said.sender]
         if len(own) > SHARE:
@@ -112,11 +126,19 @@ class Player:
         self.taken = self.written = self.durable = 0  # events
         self.store = opened(disk)
 
-    def say(self, room: int, sender: int = 1, size: int = 40, skip: int = 0) -> None:
+    def say(
+        self,
+        room: int,
+        sender: int = 1,
+        size: int = 40,
+        skip: int = 0,
+        kind: EventKind = EventKind.MESSAGE,
+    ) -> None:
         """Something happens; the store has not taken it."""
         last = max((said.seq for said in self.log if said.room == room), default=0)
-        body = f"{room} event {last} of {sender} ".encode().ljust(size, b"+")
-        self.log.append(Said(room, last + 1 + skip, sender, body))
+        body = body_of(f"{room} event {last} of {sender} ", size, kind)
+        presence = kind in (EventKind.JOINED, EventKind.LEFT)
+        self.log.append(Said(room, last + 1 + skip, sender, body, presence))
 
     def take(self) -> None:
         """All that has happened, into the store's memory."""

@@ -11,11 +11,13 @@ from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from libproto.messages import EventKind
 from server.archive.protocol import INBOX
 from tests.helpers.disk import ADVERSARIES, PowerCut, SimulatedDisk, Survivors, at_random
 from tests.server.archive.store_model import Player, kept, opened, place
 
 rooms = st.sampled_from([1, 2, 3, INBOX | 1, INBOX | 2])
+kinds = st.sampled_from([EventKind.MESSAGE, EventKind.JOINED, EventKind.LEFT])
 survivors = st.one_of(
     st.sampled_from(list(ADVERSARIES.values())), st.integers(0, 2**32).map(at_random)
 )
@@ -39,6 +41,12 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(room=rooms, sender=st.integers(1, 12), size=st.integers(20, 200), skip=st.integers(0, 1))
     def say(self, room: int, sender: int, size: int, skip: int) -> None:
         self.player.say(room, sender, size, skip)
+
+    @rule(room=rooms, kinds=st.lists(kinds, min_size=1, max_size=8))
+    def come_and_go(self, room: int, kinds: list[EventKind]) -> None:
+        for kind in kinds:
+            self.player.say(room, kind=kind)
+            self.player.write()
 
     @rule(room=rooms, messages=st.integers(1, 8))
     def speak(self, room: int, messages: int) -> None:
