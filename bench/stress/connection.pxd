@@ -1,37 +1,20 @@
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from bench.stress cimport notes
-from bench.stress.record cimport Recorder, Trail
-from bench.stress.rooms cimport Rooms, Stream
+from bench.stress.outcomes cimport Outcomes, Request, Tally
+from bench.stress.pushes cimport Pushes
 from libnet cimport kernel
 from libproto cimport calls
 from libproto.framing cimport Decoder
 from libproto.wrapping cimport Wrapper
 
 cdef int _IN, _OUT
-cdef uint8_t _READ, _ADDED, _TAKEN, _TRANSFERS
-cdef uint16_t _BROADCAST, _GAP, _GOING_AWAY, _TRANSFER, _BALANCE, _CHAT_SEND, _SERVER_BUSY
-cdef uint16_t _TAKE, _LIST, _FIRST_BOARD, _LAST_BOARD
+cdef uint16_t _GOING_AWAY, _SERVER_BUSY, _FIRST_BOARD, _LAST_BOARD
 cdef uint32_t _RESPONSE, _DUPLICATE
 
 
-@cython.final
-@cython.freelist(64)
-cdef class Request:
-    cdef readonly uint16_t opcode
-    cdef readonly tuple fields
-    cdef readonly double due, sent
-    cdef public double asked
-    cdef readonly bint counted
-    cdef public bint failed, repeated
-
-
-cdef class Host:
-    cdef public Recorder recorder
-    cdef public Trail trail
-    cdef readonly Rooms rooms
-    cdef readonly object market
+cdef class Host(Tally):
     cdef readonly object poll, address
     cdef readonly double timeout_s
     cdef readonly bint ignores_busy, encrypts
@@ -56,8 +39,10 @@ cdef class Connection:
     cdef readonly object failure
     cdef readonly double last_sent
     cdef readonly object heartbeat_s
-    cdef readonly dict pending, streams
+    cdef readonly dict pending
     cdef readonly object random
+    cdef readonly Outcomes outcomes
+    cdef readonly Pushes pushes
     cdef Host _host
     cdef object _client_id, _sock, _old, _greeting
     cdef int _fd, _interest
@@ -69,8 +54,6 @@ cdef class Connection:
     cdef double _opened
     cdef uint64_t _next_numbered, _next_other
     cdef dict _repeat
-    cdef set _joining
-    cdef Stream _last
 
     cpdef send(self, uint16_t opcode, tuple fields, double due, double now)
     cdef _write(self, bytes frame, double now)
@@ -87,16 +70,3 @@ cdef class Connection:
         start=Py_ssize_t, end=Py_ssize_t, first=uint64_t, second=uint64_t,
     )
     cdef _take(self, Decoder frame, double now)
-
-    @cython.locals(
-        host=Host, opcode=uint16_t, fields=tuple, answers=bytearray, user=uint32_t, sent=double,
-        kind=uint8_t,
-    )
-    cdef _succeeded(self, Request request, uint64_t first, uint64_t second, double now)
-
-    @cython.locals(room=uint32_t, seq=uint64_t, kind=uint8_t, at=Py_ssize_t, stream=Stream)
-    cdef _push(self, uint16_t opcode, bytes buf, Py_ssize_t start, Py_ssize_t end, double now)
-
-    cdef Stream _stream(
-        self, uint32_t room, uint16_t opcode, bytes buf, Py_ssize_t start, Py_ssize_t end,
-    )

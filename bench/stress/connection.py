@@ -21,25 +21,16 @@ from typing import Any, Final, NamedTuple
 from bench.lab.login import OTHER_REQ_IDS, Greeting, decoder, greet
 from bench.stress import boards, notes
 from bench.stress.mix import OPERATIONS
-from bench.stress.record import (
-    KIND_OF,
-    READ,
-    Recorder,
-    Refusal,
-    Span,
-    Trail,
-    Unknown,
-    error_kind,
-)
-from bench.stress.rooms import Rooms, Stream
+from bench.stress.outcomes import Outcomes, Request, Tally
+from bench.stress.pushes import Pushes
 from client.core.numbers import NUMBERED
 from libnet import kernel
 from libnet.sockets import USER_TIMEOUT_MS, is_self_connected, tune
 from libproto import calls
-from libproto.codec import ERROR, PUSH, RESPONSE
+from libproto.codec import ERROR, RESPONSE
 from libproto.errors import PeerError, Status
 from libproto.framing import Decoder
-from libproto.messages import Flag, HelloResponse, Opcode, TxnKind
+from libproto.messages import Flag, HelloResponse, Opcode
 from libproto.words import PAIRS
 from libproto.wrapping import Wrapper
 
@@ -50,22 +41,13 @@ BACK_OFF_S: Final = (0.01, 1.0)
 SLOW_BUFFER: Final = 4096
 # Numbers in place of names: what is looked at for every frame is compared as plain integers.
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
-_BROADCAST = int(Opcode.CHAT_BROADCAST)
-_GAP = int(Opcode.ROOM_GAP)
 _GOING_AWAY = int(Opcode.GOING_AWAY)
-_TRANSFER = int(Opcode.TRANSFER)
-_BALANCE = int(Opcode.BALANCE)
-_CHAT_SEND = int(Opcode.CHAT_SEND)
-_TAKE, _LIST = int(Opcode.BOARD_TAKE), int(Opcode.BOARD_LIST)
 _FIRST_BOARD, _LAST_BOARD = int(min(boards.OPCODES)), int(max(boards.OPCODES))
-_ADDED, _TAKEN = int(min(boards.KINDS)), int(max(boards.KINDS))
-_TRANSFERS = int(TxnKind.TRANSFER)
 _RESPONSE = int(Flag.RESPONSE)
 _DUPLICATE = int(Flag.POSSIBLE_DUPLICATE)
-_READ, _SERVER_BUSY = READ, int(Status.ERR_SERVER_BUSY)
+_SERVER_BUSY = int(Status.ERR_SERVER_BUSY)
 assert set(OPERATIONS) - set(boards.OPCODES) <= set(PAIRS)
-assert set(range(_ADDED, _TAKEN + 1)) == set(boards.KINDS), "compared as a range"
-assert set(range(_FIRST_BOARD, _LAST_BOARD + 1)) == set(boards.OPCODES), "likewise"
+assert set(range(_FIRST_BOARD, _LAST_BOARD + 1)) == set(boards.OPCODES), "compared as a range"
 
 
 class Member(NamedTuple):
@@ -78,26 +60,7 @@ class Member(NamedTuple):
     slow: bool  # it reads little, and sends nothing
 
 
-class Request:
-    """A request on its way. Times in s; the fields are those of its body."""
-
-    __slots__ = ("asked", "counted", "due", "failed", "fields", "opcode", "repeated", "sent")
-
-    def __init__(
-        self, opcode: int, fields: tuple[Any, ...], due: float, sent: float, *, counted: bool
-    ) -> None:
-        """counted: it is one of the load, not one of the connection's own."""
-        self.opcode = opcode
-        self.fields = fields
-        self.due = due
-        self.sent = sent  # for the first time
-        self.asked = sent  # for the last time
-        self.counted = counted
-        self.failed = False  # it was counted already, as too late
-        self.repeated = False
-
-
-class Host:
+class Host(Tally):
     """What a connection needs of the thread that it belongs to."""
 
     def __init__(
@@ -110,8 +73,7 @@ class Host:
         encrypts: bool = False,
     ) -> None:
         """address: family and address of the server. The others: of the options."""
-        self.recorder = Recorder(Span(float("inf"), float("inf")), is_open)
-        self.trail, self.rooms, self.market = Trail(), Rooms(), boards.Market()
+        Tally.__init__(self, is_open=is_open)
         self.poll = select.epoll()
         self.address = address
         self.timeout_s = timeout_s
@@ -150,9 +112,8 @@ class Connection:
         self.last_sent = 0.0
         self.heartbeat_s = 0
         self.pending: dict[int, Request] = {}
-        self.streams = {
-            room: Stream(host.rooms, self.name, room, slow=self.slow) for room in self.rooms
-        }
+        self.pushes = Pushes(host, self.name, self.rooms, slow=self.slow)
+        self.outcomes = Outcomes(host, self.user, self.name)
         self._host = host
         self._client_id = int.from_bytes(os.urandom(8)) | 1  # its users may have had others
         self.random = rng
@@ -171,9 +132,7 @@ class Connection:
         self._next_numbered = 1
         self._next_other = OTHER_REQ_IDS
         self._repeat: dict[int, Request] = {}  # numbered requests to send again when live
-        self._joining: set[int] = set()  # rooms, before it is live
         self._moved = False  # the session was taken along from another connection
-        self._last: Stream | None = None  # that was told something
         self._greeting: Greeting | None = None
 
     # ---- the connection
@@ -190,7 +149,7 @@ class Connection:
         self._opened, self._connecting = now, True
         self._decoder, self._out = decoder(encrypts=self._host.encrypts), []
         self._wrapper = None
-        self._joining, self._paused = set(self.rooms), False
+        self.pushes.joining, self._paused = set(self.rooms), False
         self._interest = _IN | _OUT
         self._host.connections[self._fd] = self
         self._host.poll.register(sock, self._interest)
@@ -360,23 +319,24 @@ class Connection:
             try:
                 self._take(frame, now)
             except PeerError as error:
-                self._unexpected(f"{Opcode(frame.opcode).name}: {error}")
+                self.pushes.unexpected(f"{Opcode(frame.opcode).name}: {error}")
             if self._sock is not sock:
                 return now
         if frame.dead:
             self.lost("what it sends is no frame", now)
         return now
 
-    def _unexpected(self, text: str) -> None:
-        self._host.trail.unexpected.append(f"{self.name}: {text}")
-
     def _take(self, frame: Decoder, now: float) -> None:
         opcode, req_id, status = frame.opcode, frame.req_id, frame.status
         if frame.fault:
-            self._unexpected(f"a frame with fault {frame.fault}, opcode {opcode:#06x}")
+            self.pushes.unexpected(f"a frame with fault {frame.fault}, opcode {opcode:#06x}")
             return
         if not frame.flags & _RESPONSE:
-            self._push(opcode, frame.buf, frame.start, frame.end, now)
+            if opcode == _GOING_AWAY:
+                self.leaving = True
+                self._move_at_rest(now)
+            else:
+                self.pushes.take(opcode, frame.buf, frame.start, frame.end, now)
             return
         request = self.pending.get(req_id)
         if request is None or request.opcode != opcode:
@@ -384,7 +344,7 @@ class Connection:
                 self.lost("the server has no room for another connection", now)
             else:
                 text = f"an answer nobody waits for: opcode {opcode:#06x}, req_id {req_id}"
-                self._unexpected(f"{text}, status {status}")
+                self.pushes.unexpected(f"{text}, status {status}")
             return
         del self.pending[req_id]
         if status == _SERVER_BUSY and self._host.ignores_busy and request.counted:
@@ -407,92 +367,22 @@ class Connection:
                 self._move_at_rest(now)
             return
         if not status and _FIRST_BOARD <= opcode <= _LAST_BOARD:
-            self._of_a_board(request, RESPONSE[opcode].decode(buf, start, end), now)
+            self._busy = 0
+            self.outcomes.of_a_board(request, RESPONSE[opcode].decode(buf, start, end), now)
         elif not status:
             first, second = calls.pair(opcode, buf, start, end)
-            self._succeeded(request, first, second, now)
+            self._busy = 0
+            self.outcomes.succeeded(request, first, second, now)
         else:
-            fields = ERROR.decode(buf, start, end)
-            self._refused(req_id, request, status, *fields, now=now)
+            retry_after_ms, detail = ERROR.decode(buf, start, end)
+            if status == _SERVER_BUSY:
+                self._pause_for(retry_after_ms, now)
+            if self.outcomes.refused(req_id, request, status, detail, now):
+                self._once_more(req_id, request, self.blocked_until)
         self.in_flight -= 1
         self._host.free(self, now)
         if self.leaving:
             self._move_at_rest(now)
-
-    def _succeeded(self, request: Request, first: int, second: int, now: float) -> None:
-        """first, second: what it was answered with."""
-        self._busy = 0
-        host, opcode, fields = self._host, request.opcode, request.fields
-        answers, user, sent = host.trail.answers, self.user, request.sent
-        if opcode == _TRANSFER:
-            kind = KIND_OF[opcode]
-            notes.answer(answers, first, kind, user, fields[0], fields[1], second, sent, now)
-        elif opcode == _BALANCE:
-            notes.answer(answers, second, _READ, user, 0, 0, first, sent, now)
-        elif opcode == _CHAT_SEND:
-            host.rooms.acknowledged(fields[0], user, self.name, fields[1], first, second)
-        elif opcode in KIND_OF:
-            kind = KIND_OF[opcode]
-            notes.answer(answers, first, kind, user, 0, fields[0], second, sent, now)
-        if not request.failed:
-            host.recorder.success(opcode, request.due, request.sent, now)
-
-    def _of_a_board(self, request: Request, told: tuple[Any, ...], now: float) -> None:
-        """One was answered OK."""
-        self._busy = 0
-        host, opcode, fields = self._host, request.opcode, request.fields
-        host.market.answered(opcode, self.user, fields, told[0])
-        if opcode == _TAKE:
-            owner, (txn, balance, _) = self._owner_of(fields[1]), told
-            answers, sent = host.trail.answers, request.sent
-            notes.answer(answers, txn, _TRANSFERS, self.user, owner, fields[2], balance, sent, now)
-        if not request.failed:
-            host.recorder.success(opcode, request.due, request.sent, now)
-
-    def _owner_of(self, entry: int) -> int:
-        offer = self._host.market.known[entry]  # or it would not have been asked for
-        return int(offer.owner)
-
-    def _refused(
-        self,
-        req_id: int,
-        request: Request,
-        status: int,
-        retry_after_ms: int,
-        detail: str,
-        *,
-        now: float,
-    ) -> None:
-        host, opcode = self._host, request.opcode
-        if status == Status.ERR_NOT_FOUND and opcode in boards.OPCODES:
-            # Others were faster: an answer as good as another. It was not executed before, either.
-            host.market.refused(request.fields)
-            if not request.failed:
-                host.recorder.success(opcode, request.due, request.sent, now)
-            return
-        kind = error_kind(status)
-        if kind == "busy":
-            self._pause_for(retry_after_ms, now)
-        elif kind == "funds":
-            refusal = Refusal(self.user, request.fields[-1], request.sent, now)
-            host.trail.refusals.append(refusal)
-        elif kind == "unknown":
-            host.recorder.details[f"{Opcode(opcode).name}, {Status(status).name}: {detail}"] += 1
-        if not request.failed:
-            host.recorder.failure(opcode, kind, request.due, now)
-        if opcode not in NUMBERED or kind == "funds":
-            return
-        if status == Status.ERR_LIMIT and opcode in boards.OPCODES:
-            return  # the board is full; whether it was executed before was looked at first
-        if request.repeated and kind == "busy":
-            self._once_more(req_id, request, self.blocked_until)
-        elif request.repeated or status == Status.ERR_TIMEOUT:
-            if opcode in boards.OPCODES:
-                host.market.not_told(opcode, request.fields)
-            if opcode in KIND_OF or opcode == _TAKE:
-                host.trail.unknown.append(self._as_unknown(req_id, request))
-            elif opcode == _CHAT_SEND:
-                host.rooms.not_told(request.fields[0])
 
     def _once_more(self, req_id: int, request: Request, at: float) -> None:
         """Repeat a request again: what became of its first sending is not told yet."""
@@ -509,70 +399,9 @@ class Connection:
         asked = retry_after_ms / 1000 * (1.25 + (host.jitter() - 1) / 2)
         self.blocked_until = now + max(pause, asked)
 
-    def _as_unknown(self, req_id: int, request: Request) -> Unknown:
-        if request.opcode == _TAKE:
-            kind, payee, amount = _TRANSFERS, self._owner_of(request.fields[1]), request.fields[2]
-            return Unknown(self.user, req_id, kind, payee, amount, request.sent)
-        payee, amount = request.fields if len(request.fields) == 2 else (0, *request.fields)
-        kind = KIND_OF[request.opcode]
-        return Unknown(self.user, req_id, kind, payee, amount, request.sent)
-
-    def unanswered(self) -> list[Unknown]:
-        """The ledger requests whose outcome it waits for."""
-        found = self._repeat | self.pending
-        return [
-            self._as_unknown(i, each)
-            for i, each in found.items()
-            if each.opcode in KIND_OF or each.opcode == _TAKE
-        ]
-
-    def unanswered_boards(self) -> list[tuple[int, tuple[Any, ...]]]:
-        """Opcode and fields of each request of a board whose outcome it waits for."""
-        found = [*self._repeat.values(), *self.pending.values()]
-        return [
-            (each.opcode, each.fields)
-            for each in found
-            if each.opcode in boards.OPCODES and each.opcode != _LIST
-        ]
-
-    def unanswered_rooms(self) -> list[int]:
-        """The room of each message whose outcome it waits for."""
-        found = [*self._repeat.values(), *self.pending.values()]
-        return [each.fields[0] for each in found if each.opcode == _CHAT_SEND]
-
-    def _push(self, opcode: int, buf: bytes, start: int, end: int, now: float) -> None:
-        if opcode == _GOING_AWAY:
-            self.leaving = True
-            self._move_at_rest(now)
-            return
-        if opcode not in (_BROADCAST, _GAP):
-            self._unexpected(f"a push of opcode {opcode:#06x}")
-            return
-        if opcode == _BROADCAST:
-            room, seq, kind, at = calls.event(buf, start, end)
-            stream = self._stream(room, opcode, buf, start, end)
-            if stream is not None:
-                stream.event(seq, kind, buf, start, at, end, now)
-            if _ADDED <= kind <= _TAKEN:
-                *_, user, _, message = PUSH[opcode].decode(buf, start, end)
-                self._host.market.event(room, kind, user, message)
-        else:
-            room, first, last = PUSH[opcode].decode(buf, start, end)
-            stream = self._stream(room, opcode, buf, start, end)
-            if stream is not None:
-                stream.gap(first, last)
-
-    def _stream(self, room: int, opcode: int, buf: bytes, start: int, end: int) -> Stream | None:
-        """Of the room of a push; None where it is not in it."""
-        stream = self._last
-        if stream is None or stream.room != room:
-            stream = self._last = self.streams.get(room)
-        if stream is not None and not (self._joining and room in self._joining):
-            return stream
-        if room:  # direct messages are not of this load
-            fields = PUSH[opcode].decode(buf, start, end)
-            self._unexpected(f"it is not in room {room}, and told {fields}")
-        return None
+    def unanswered(self) -> dict[int, Request]:
+        """The requests whose outcome it waits for, by req_id."""
+        return self._repeat | self.pending
 
     # ---- logging in
 
@@ -621,14 +450,14 @@ class Connection:
             self._settled(now)
         elif opcode == Opcode.JOIN_ROOM:
             room, last_seq, _, epoch = fields
-            self._joining.discard(room)
-            self.streams[room].joined(last_seq, epoch)
+            self.pushes.joining.discard(room)
+            self.pushes.streams[room].joined(last_seq, epoch)
             self._settled(now)
         self.flush(now)
 
     def _settled(self, now: float) -> None:
         """Live, if it is in all of its rooms."""
-        if self._joining:
+        if self.pushes.joining:
             return
         self.live = True
         self.reconnects += not self._moved

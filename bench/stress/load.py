@@ -23,6 +23,7 @@ from bench.stress import boards, notes
 from bench.stress.connection import Connection, Host, Member
 from bench.stress.mix import Choice, Payees
 from bench.stress.options import Options
+from bench.stress.outcomes import of_boards, of_rooms
 from bench.stress.record import LATE_S, Recorder, Span, Trail
 from libproto.messages import Opcode
 
@@ -114,15 +115,16 @@ class Load(Host):
         for each in self.everybody:
             if not each.live:
                 return f"{each.name} is not logged in: {each.failure or 'it tries to'}"
-            waits = each.unanswered() or each.unanswered_rooms() or each.unanswered_boards()
-            if each.in_flight or waits:
+            waiting = each.unanswered()
+            waits = each.outcomes.unknown(waiting) or of_rooms(waiting.values())
+            if each.in_flight or waits or of_boards(waiting.values()):
                 return f"{each.name} waits for an answer"
         return ""
 
     def behind(self, last_seqs: dict[int, int]) -> str:
         """Who has not been told of everything in a room; "" if nobody."""
         for each in self.everybody:
-            for room, stream in each.streams.items():
+            for room, stream in each.pushes.streams.items():
                 if stream.position < (last := last_seqs.get(room, 0)):
                     return f"{each.name} is at {stream.position} in room {room}, of {last}"
         return ""

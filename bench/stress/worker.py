@@ -24,6 +24,7 @@ from bench.stress.lines import Lines, Told, say
 from bench.stress.load import Begin, Load
 from bench.stress.notes import ANSWER, now
 from bench.stress.options import Options
+from bench.stress.outcomes import of_boards, of_rooms
 from bench.stress.record import VIEW, Cell, Span, View, sorted_records
 from bench.stress.rooms import Rooms, Seen
 from bench.stress.users import caller_of
@@ -171,16 +172,19 @@ class Process:
         (spool / f"views-{self._place}").write_bytes(sorted_records(views, VIEW))
         for load in self.loads:
             for each in load.everybody:
-                for room in each.unanswered_rooms():
+                waiting = each.unanswered().values()
+                for room in of_rooms(waiting):
                     load.rooms.not_told(room)
-                for opcode, fields in each.unanswered_boards():
+                for opcode, fields in of_boards(waiting):
                     load.market.not_told(opcode, fields)
         rooms = [load.rooms for load in self.loads]
         problems = [problem for room in rooms for problem in room.problems]
         trails = [load.trail for load in self.loads]
         unexpected = [text for trail in trails for text in trail.unexpected]
         unknown = [each for trail in trails for each in trail.unknown]
-        unknown += [u for load in self.loads for each in load.everybody for u in each.unanswered()]
+        for load in self.loads:
+            for each in load.everybody:
+                unknown += each.outcomes.unknown(each.unanswered())
         found = {
             "finals": finals,
             "oldest": oldest,
