@@ -35,7 +35,7 @@ INSTALLED := $(VENV)/.installed-$(PYVERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help python install run test check installed crash-points mutants bench real-test compare pictures session model faults hostile crash-images fmt lock clean
+.PHONY: help python install run test check installed crash-points mutants bench real-test compare pictures session model simulate faults hostile crash-images fmt lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -114,6 +114,10 @@ hostile: install ## time honest users beside a thousand hostile connections (ARG
 
 model: ## check the model of the protocols, and find the bugs planted in it (some minutes)
 	cd docs/model && $(PYTHON) check.py
+
+simulate: SECONDS = 60
+simulate: install ## the server's own code under schedules and faults that seeds decide (SECONDS=60; ARGS="--seed N --trace")
+	$(BIN)/python -m tests.simulation $(if $(findstring --seed,$(ARGS)),,--seconds $(SECONDS) --first $$(date +%s)) $(ARGS)
 
 faults: install ## kill, stop, cut, crash and interrupt a server under load, with a verdict (SECONDS=60, of each)
 	$(BIN)/python -m bench.faults all $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)

@@ -1,0 +1,78 @@
+"""The command line of the simulation."""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+from tests.simulation.world import Outcome, World
+
+STEPS = 20_000
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what is asked for; the exit code: 1 where something was found."""
+    given = _parser().parse_args(arguments)
+    began = time.perf_counter()
+    steps = failed = runs = 0
+    done: Counter[tuple[str, str]] = Counter()
+    for seed in _seeds(given):
+        if given.seconds and time.perf_counter() - began > given.seconds:
+            break
+        outcome = World(seed, say if given.trace else None).run(given.steps)
+        problems = list(outcome.problems)
+        if given.twice and World(seed).run(given.steps).digest != outcome.digest:
+            problems.append("it is not the same when it is run again")
+        for problem in problems[:5]:
+            say(f"seed {seed}: {problem}")
+        steps, runs, failed = steps + outcome.steps, runs + 1, failed + bool(problems)
+        done += outcome.counts + outcome.faults
+        if given.seed is not None:
+            _describe(outcome)
+    for (what, how), times in sorted(done.items()):
+        say(f"{what:24} {how:24} {times:9}")
+    seconds = time.perf_counter() - began
+    say(
+        f"{runs} seeds, {steps} steps in {seconds:.1f} s: {steps / seconds:.0f} a second; "
+        f"{failed} failed"
+    )
+    return bool(failed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation",
+        description="Run servers and their clients in one process, as seeds decide.",
+    )
+    parser.add_argument("--seed", type=int, help="this one alone")
+    parser.add_argument("--first", type=int, default=1, help="the first of several seeds (1)")
+    parser.add_argument("--seeds", type=int, help="so many of them")
+    parser.add_argument("--seconds", type=float, help="as many as there is time for")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"of each ({STEPS})")
+    parser.add_argument("--twice", action="store_true", help="see that each is the same again")
+    parser.add_argument("--trace", action="store_true", help="show each step: process, file, line")
+    return parser
+
+
+def _seeds(given: argparse.Namespace) -> Iterator[int]:
+    if given.seed is not None:
+        return iter([given.seed])
+    if given.seeds is None and given.seconds is None:
+        given.seeds = 1
+    return count(given.first) if given.seeds is None else iter(
+        range(given.first, given.first + given.seeds)
+    )  # fmt: skip
+
+
+def _describe(outcome: Outcome) -> None:
+    say(
+        f"seed {outcome.seed}: {outcome.steps} steps, {outcome.switches} switches, "
+        f"{outcome.answered} answers, digest {outcome.digest:08x}"
+    )
+
+
+def say(line: str) -> None:
+    """A line of output."""
+    sys.stdout.write(f"{line}\n")

@@ -1,0 +1,110 @@
+"""What the log says of money, against a sequential model and against what clients were told.
+
+Every record is taken from the ring once it is there, in order; so the order of the log is the one
+order in which all happened, and each answer must fit a place of it between its request and itself.
+"""
+
+from typing import Final, NamedTuple
+
+from server.region.records import OFFSETS, RECORD_WORDS, RecordKind
+from server.region.region import Region
+
+_MONEY: Final = OFFSETS[RecordKind.TRANSFER]
+_KINDS: Final = (
+    RecordKind.DEPOSIT,
+    RecordKind.WITHDRAW,
+    RecordKind.TRANSFER,
+    RecordKind.OFFER_TAKEN,
+)
+_MASK: Final = 2**64 - 1
+
+
+class Moved(NamedTuple):
+    """A transaction of the log that moved money."""
+
+    txn: int
+    kind: int
+    from_user: int
+    to_user: int
+    amount: int
+    from_balance: int
+    to_balance: int
+    client_id: int
+    req_id: int
+
+
+class Ledger:
+    """The log so far, and what follows from it."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+        self._ring = region.layout["txn_ring"]
+        self._head_at = region.log.index("head")
+        self.head = 0
+        self.moved: Final[dict[int, Moved]] = {}
+        self.balances: Final[dict[int, list[tuple[int, int]]]] = {}
+        """By user: txn_id and the balance from then on."""
+        self._by_request: Final[dict[tuple[int, int, int], int]] = {}
+        self.problems: Final[list[str]] = []
+
+    def follow(self) -> None:
+        """Take what has been added since."""
+        words = self._region.words
+        head = words[self._head_at]
+        while self.head < head:
+            self.head += 1
+            at = self._ring.at(self.head % self._ring.records)
+            record = words[at : at + RECORD_WORDS].tolist()
+            if record[0] != self.head:
+                self.problems.append(f"transaction {self.head} is not in the ring: {record[0]}")
+            elif record[1] in _KINDS:
+                self._take(
+                    Moved(
+                        self.head,
+                        record[1],
+                        *(record[_MONEY[name]] for name in Moved._fields[2:]),
+                    )
+                )
+
+    def balance(self, user: int) -> int:
+        """By the model."""
+        found = self.balances.get(user)
+        return found[-1][1] if found else 0
+
+    def _take(self, new: Moved) -> None:
+        self.moved[new.txn] = new
+        payer = new.from_user
+        for user, told, change in (
+            (payer, new.from_balance, -new.amount),
+            (new.to_user, new.to_balance, new.amount),
+        ):
+            if user:
+                right = self.balance(user) + change
+                if not 0 <= right == told:
+                    self.problems.append(f"{new}: user {user} has {right} after it")
+                self.balances.setdefault(user, []).append((new.txn, told))
+        asker = new.to_user if new.kind == RecordKind.DEPOSIT else payer
+        if new.client_id:
+            if new.kind == RecordKind.OFFER_TAKEN:
+                asker = payer
+            request = asker, new.client_id, new.req_id
+            if request in self._by_request:
+                self.problems.append(
+                    f"request {request} was executed as transactions "
+                    f"{self._by_request[request]} and {new.txn}"
+                )
+            self._by_request[request] = new.txn
+
+    def executed(self, user: int, client_id: int, req_id: int) -> int | None:
+        """The transaction of a request; None: it has none."""
+        return self._by_request.get((user, client_id, req_id))
+
+    def balances_between(self, user: int, first: int, last: int) -> set[int]:
+        """All that a user had at some time from transaction `first` on until `last`."""
+        found, before = set(), 0
+        for txn, balance in self.balances.get(user, ()):
+            if txn <= first:
+                before = balance
+            elif txn <= last:
+                found.add(balance)
+        return found | {before}
