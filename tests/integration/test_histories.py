@@ -218,6 +218,30 @@ def test_a_long_way_back_keeps_nobody_waiting(start_server: StartServer) -> None
     wait_until(lambda: word(server, "archive", "queries") == 1, "the archive has counted it")
 
 
+def test_a_long_way_back_in_memory_keeps_nobody_waiting(start_server: StartServer) -> None:
+    """Without a journal: what another client sent after the question is done before its answer."""
+    server = start_server("--txn-ring", "8192", "--durability", "none", workers=1)
+    with entered(server, "ann", new=True) as ann, entered(server, "bob", new=True) as bob:
+        for wire in (ann, bob):
+            wire.ok(Opcode.JOIN_ROOM, 9)
+        first = bob.ok(Opcode.DEPOSIT, 1).txn_id
+        own = deposit_many(ann, 3000) + deposit_many(ann, 3000)
+        with frozen(server.worker_pids()[0]):
+            ann.pushes.clear()
+            ann.send(Opcode.TXN_HISTORY, first, 3)
+            ann.send(Opcode.TXN_HISTORY, own[2], 3)
+            bob.send(Opcode.CHAT_SEND, 9, "meanwhile")
+        answer = ann.answer().body
+        assert (answer.oldest_txn_id, answer.transactions) == (0, ())
+        assert [push.body.message for push in ann.pushes] == ["meanwhile"]
+        assert [item.txn_id for item in ann.answer().body.transactions] == own[1::-1]
+        assert bob.answer().status == Status.OK
+        deposit_many(bob, 5000)
+        kept = [txn for txn in own if txn > own[-1] + 5000 - 8192]
+        assert [item.txn_id for item in transactions(ann)] == kept
+        assert ann.ok(Opcode.TXN_HISTORY, kept[0], 9).oldest_txn_id == kept[0]
+
+
 def test_history_that_cannot_be_read_is_refused(start_server: StartServer) -> None:
     """It is no end of the history."""
     server = start_server(*SMALL)

@@ -7,14 +7,14 @@ makes that a frame.
 """
 
 from libproto.messages import Opcode
-from server.worker.handlers import boards, chat, connection, files, rooms, trading
+from server.worker.handlers import boards, chat, connection, files, rooms, trading, transactions
 from server.worker.requests import Handler, Hot
 
 HANDLERS: dict[Opcode, Handler] = (
     connection.HANDLERS
     | chat.HANDLERS
     | rooms.HANDLERS
-    | trading.HANDLERS
+    | transactions.HANDLERS
     | boards.HANDLERS
     | files.HANDLERS
 )

@@ -1,14 +1,12 @@
-"""Deposits, withdrawals, transfers, and what became of them. Hot path but for the histories."""
+"""Deposits, withdrawals, transfers, and what became of them. Hot path."""
 
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 from libproto import words
-from libproto.codec import RESPONSE
 from libproto.errors import Status
 from libproto.framing import Decoder
-from libproto.messages import LIST_MAX, Flag, Opcode, TxnKind
+from libproto.messages import Flag, Opcode, TxnKind
 from libproto.texts import may_be_shown
-from server.archive.protocol import Kind, unpack_txns
 from server.core import ledger
 from server.core.errors import NotJoined, Superseded
 from server.core.ledger import DONE, RECORDED
@@ -16,18 +14,15 @@ from server.core.session import Session
 from server.region.layout import NOTE_MAX
 from server.region.records import OFFSETS, RecordKind
 from server.worker.connection import Connection
-from server.worker.refusal import RETRY_READ_MS, Refused
-from server.worker.requests import Decode, Handler, Hot, Request
+from server.worker.refusal import Refused
+from server.worker.requests import Decode, Hot, Request
 from server.worker.services import Services
 
-STEPS_MAX: Final = 4096  # records of a history that a worker looks at in one go
 _FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
 _TRANSFER, _RECORDED = int(TxnKind.TRANSFER), RECORDED
 _TRANSFER_OPCODE, _BALANCE_OPCODE = int(Opcode.TRANSFER), int(Opcode.BALANCE)
 _NOTE_AT, _NOTE_MAX = words.NOTE_AT, NOTE_MAX
 _TO_BALANCE = OFFSETS[RecordKind.TRANSFER]["to_balance"]
-
-_history_response = RESPONSE[Opcode.TXN_HISTORY].frame
 
 # What each outcome that changed nothing is answered with.
 _REFUSALS = {
@@ -258,62 +253,9 @@ def tell_payee(
     services.durable.do_when_durable(txn, push)
 
 
-def _oldest_known(services: Services, user: int) -> int | None:
-    """`oldest_txn_id` of a user; None where only the archive can tell."""
-    state, region = services.state, services.state.region
-    newest, ring = state.ledger.newest(user), region.layout.capacities.txn_ring
-    if not newest or region.log.first == 1 >= state.log.head() - ring + 1:
-        return 0
-    if services.archive is None:
-        trail = services.trails.walk(user, newest, ring + 1)
-        return None if trail is None else trail.oldest
-    if region.journal.oldest == 1:
-        return 0
-    reached, oldest = services.oldest.get(user, (0, 0))
-    return oldest if reached >= region.journal.oldest > 0 else None
-
-
-def txn_history(
-    services: Services, connection: Connection, req_id: int, flags: int, before: int, limit: int
-) -> bytes | None:
-    del flags
-    user, limit = connection.live_session().user, min(limit, LIST_MAX)
-    # What takes longer than this the archive does, which has nobody waiting beside who asks.
-    steps = STEPS_MAX if services.archive is not None else 0
-    items, older = services.state.ledger.history(user, before, limit, steps)
-    oldest = _oldest_known(services, user)
-
-    def answer(oldest: int, found: list[tuple[int, ...]]) -> bytes | None:
-        shown = max(oldest, found[0][0] if found else 0)
-        return services.durable.when_durable(
-            connection,
-            min(shown, services.state.log.head()),
-            _history_response(req_id, 0, oldest, found),
-        )
-
-    def answer_older(data: bytes) -> bytes | None:
-        reached, oldest, found = unpack_txns(data)
-        services.oldest[user] = reached, oldest
-        return answer(oldest, items + found)
-
-    if services.archive is None:
-        if oldest is None:
-            raise Refused(Status.ERR_SERVER_BUSY, "the history is being read", RETRY_READ_MS)
-        return answer(oldest, items)
-    if older or oldest is None:
-        fields = (user, older, before, limit - len(items))
-        return connection.resume_when_answered(
-            Kind.TXNS, fields, Opcode.TXN_HISTORY, req_id, answer_older
-        )
-    return answer(oldest, items)
-
-
 assert (DONE, RECORDED) == (0, 1), "asked for by their numbers above"
 
 
-HANDLERS: dict[Opcode, Handler] = {
-    Opcode.TXN_HISTORY: txn_history,
-}
 HOT: dict[Opcode, Hot] = {
     Opcode.DEPOSIT: Deposit,
     Opcode.WITHDRAW: Withdraw,
