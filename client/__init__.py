@@ -26,6 +26,7 @@ from client.core.calls import (
 )
 from client.core.files import FileFetched, FileSent
 from client.core.numbers import Outcome, Unanswered
+from client.core.once import Once
 from client.core.pushes import (
     Disconnected,
     Event,
@@ -165,6 +166,7 @@ __all__ = [
     "OfferAdded",
     "OfferRemoved",
     "OfferTaken",
+    "Once",
     "Opcode",
     "Outcome",
     "OutcomeUnknown",

@@ -20,6 +20,7 @@ from client.core.calls import (
 )
 from client.core.files import FileFetched, FileSent, Progress, Source, Target
 from client.core.numbers import Outcome
+from client.core.once import Once
 from client.core.pushes import RoomRestarted
 from client.io.blocking import BlockingBase
 from libproto.messages import (
@@ -423,6 +424,7 @@ class Client(BlockingBase):
         name: str | None = None,
         media_type: str | None = None,
         progress: Progress | None = None,
+        once: Once | None = None,
         *,
         timeout_s: float | None = None,
     ) -> FileSent:
@@ -437,10 +439,11 @@ class Client(BlockingBase):
         depend on the size. `timeout_s` is that of each request. What raises CallTimeout or
         ConnectionLost is gone on with by calling this again, within an hour, also in another run
         of the program; where that exception has a `req_id`, everything was sent, and
-        `retry(req_id)` shares it. FileChanged if the file changes meanwhile, BadPacket if it is
+        `retry(req_id)` shares it. once: so that several runs of the program share it once between
+        them: see `Once`. FileChanged if the file changes meanwhile, BadPacket if it is
         too large, ServerBusy if the server has no space; Unauthorized if the room is not joined.
         """
-        call = files.send_file(self._core, room_id, source, name, media_type, progress)
+        call = files.send_file(self._core, room_id, source, name, media_type, progress, once)
         return self._transfer(call, timeout_s)
 
     def fetch_file(

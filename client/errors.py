@@ -258,7 +258,8 @@ class FileFailed(ClientError):
 
 
 class FileChanged(FileFailed):
-    """The file changed while it was sent; nothing was shared. Send it again."""
+    """The file changed while it was sent, or since an earlier run sent it under the same number;
+    nothing was shared. Send it again."""
 
 
 class WrongContents(FileFailed):

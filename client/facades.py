@@ -235,7 +235,7 @@ def write(facade: Facade) -> str:
                 names |= {node.id for node in ast.walk(part) if isinstance(node, ast.Name)}
             body.append(_method(facade, source, function.__module__.rpartition(".")[2]))
     imported = sorted((name for name in names if hasattr(messages, name)), key=_import_order)
-    described = {"Outcome", "RoomRestarted", *RESULTS, *OF_FILES}
+    described = {"Once", "Outcome", "RoomRestarted", *RESULTS, *OF_FILES}
     assert names - set(imported) <= {*described, *vars(builtins)}
     head = [
         f'"""The calls of `{facade.name}`, written by `{PROGRAM}`.',
@@ -276,6 +276,7 @@ def _client_imports(facade: Facade) -> tuple[str, ...]:
         *_RESULTS_IMPORT,
         _FILES_IMPORT,
         f"from {PACKAGE}.core.numbers import Outcome",
+        f"from {PACKAGE}.core.once import Once",
         f"from {PACKAGE}.core.pushes import RoomRestarted",
     )
 
@@ -287,6 +288,7 @@ _PROTOCOL_IMPORTS = (
     *_RESULTS_IMPORT,
     _FILES_IMPORT,
     f"from {PACKAGE}.core.numbers import Outcome, Unanswered",
+    f"from {PACKAGE}.core.once import Once",
     f"from {PACKAGE}.core.paging import Items",
     f"from {PACKAGE}.core.pushes import RoomRestarted",
 )

@@ -19,6 +19,7 @@ from client.core.calls import (
 )
 from client.core.files import FileFetched, FileSent, Progress, Source, Target
 from client.core.numbers import Outcome, Unanswered
+from client.core.once import Once
 from client.core.paging import Items
 from client.core.pushes import RoomRestarted
 from libproto.messages import (
@@ -424,6 +425,7 @@ class AnyClient(Protocol):
         name: str | None = None,
         media_type: str | None = None,
         progress: Progress | None = None,
+        once: Once | None = None,
         *,
         timeout_s: float | None = None,
     ) -> Awaitable[FileSent] | FileSent:
@@ -438,7 +440,8 @@ class AnyClient(Protocol):
         depend on the size. `timeout_s` is that of each request. What raises CallTimeout or
         ConnectionLost is gone on with by calling this again, within an hour, also in another run
         of the program; where that exception has a `req_id`, everything was sent, and
-        `retry(req_id)` shares it. FileChanged if the file changes meanwhile, BadPacket if it is
+        `retry(req_id)` shares it. once: so that several runs of the program share it once between
+        them: see `Once`. FileChanged if the file changes meanwhile, BadPacket if it is
         too large, ServerBusy if the server has no space; Unauthorized if the room is not joined.
         """
 

@@ -66,12 +66,18 @@ def _put(client: Client, options: argparse.Namespace, screen: Screen) -> None:
         closing(bar),
     ):
         sent = client.send_file(
-            room, options.path, name=options.name, media_type=options.media_type, progress=bar
+            room,
+            options.path,
+            name=options.name,
+            media_type=options.media_type,
+            progress=bar,
+            once=None if options.key is None else options.once,
         )
     with done_as(f"it is file {sent.file_id} of room {room}"):
         fields = {**sent._asdict(), "sha256": sent.sha256.hex(), "room_id": room}
         shown = f"shared as file {sent.file_id}, event {sent.room_seq} of room {room}"
-        screen.result([f"{shown}, {size_of(sent.size)}"], fields)
+        earlier = " (by an earlier run)" if sent.recorded else ""
+        screen.result([f"{shown}, {size_of(sent.size)}{earlier}"], fields)
 
 
 def _get(client: Client, options: argparse.Namespace, screen: Screen) -> None:
@@ -132,8 +138,9 @@ GROUPS = {"file": "files of a room, which who may read it can fetch"}
 
 FILE_COMMANDS: tuple[Command, ...] = (
     Command(
-        "file put", (_ROOM, _PATH, _NAME, _TYPE),
-        "share a file; again after an interruption, it goes on from there", _put, lasts=True,
+        "file put", (_ROOM, _PATH, _NAME, _TYPE, KEY),
+        "share a file; again after an interruption, it goes on from there", _put, is_once=True,
+        lasts=True,
     ),
     Command(
         "file get", (_FILE, _TO, _IN),

@@ -106,10 +106,20 @@ class Key:
         """Whether it was perhaps sent by an earlier run."""
         return self._path.exists()
 
+    @property
+    def mark(self) -> str:
+        """What an earlier run has noted of its request; empty: nothing. OSError."""
+        return self._path.read_text(encoding="ascii", errors="replace") if self.is_used else ""
+
     def keep(self, next_req_id: int) -> None:
         """It is about to be sent; this is on the disk when it returns. OSError."""
         del next_req_id
-        _write_synced(self._path, "")
+        if not self.is_used:
+            self.note("")
+
+    def note(self, mark: str) -> None:
+        """The same, with what the next run is to know of it."""
+        _write_synced(self._path, mark)
 
 
 def kept_file(

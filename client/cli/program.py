@@ -10,7 +10,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from client.aio import AsyncClient
 from client.blocking import Client
@@ -31,12 +32,14 @@ from client.cli.options import (
 )
 from client.cli.outage import BlockingOutage
 from client.cli.trust import Introduction
+from client.core.once import Once
 from client.errors import (
     BadPacket,
     CallTimeout,
     ClientError,
     ClientIdTaken,
     ConnectionLost,
+    FileChanged,
     IdentityChanged,
     KnownServersUnusable,
     NotEncrypted,
@@ -50,6 +53,8 @@ from client.terminal.position import InboxPosition
 from libcli import output
 from libcli.arguments import EXIT_USAGE
 from libproto.errors import MisuseError
+
+T = TypeVar("T")
 
 LOGIN_HINT = "check both, or create the user with --register"
 KEY_HINT = "if the --key was used for something else, take another one"
@@ -85,15 +90,15 @@ def _numbering(held: Identity | None) -> dict[str, Any]:
     }
 
 
-def _keeping(keep: Callable[[int], None]) -> Callable[[int], None]:
-    """What keeps the next number, and says what it means if it cannot."""
+def _keeping(keep: Callable[[T], None]) -> Callable[[T], None]:
+    """What keeps a number, and says what it means if it cannot."""
 
-    def kept(next_req_id: int) -> None:
+    def kept(number: T) -> None:
         try:
-            keep(next_req_id)
+            keep(number)
         except OSError as error:
             raise CannotBegin(
-                "nothing was moved: the number of the request cannot be kept in "
+                "nothing was done: the number of the request cannot be kept in "
                 f"{state_directory(os.environ)}: {error.strerror}"
             ) from error
 
@@ -126,6 +131,7 @@ def _run_keyed(
     try:
         key = Key(os.environ, options.host, options.port, options.user, options.key)
         is_used = key.is_used
+        options.once = Once(KEYED_REQ_ID, key.mark, _keeping(key.note), is_repeated=is_used)
     except OSError as error:
         raise CannotBegin(
             f"nothing was done: keys cannot be kept in {state_directory(os.environ)}: "
@@ -137,8 +143,8 @@ def _run_keyed(
             _run_as(command, options, password, screen, {**numbering, "next_req_id": KEYED_REQ_ID})
             return
         except ClientIdTaken:  # by the login: it was sent before, from another machine perhaps
-            options.register = False
-    with hint(BadPacket, KEY_HINT):
+            options.register, options.once = False, replace(options.once, is_repeated=True)
+    with hint(BadPacket, KEY_HINT), hint(FileChanged, KEY_HINT):
         _run_as(command, options, password, screen, {**numbering, "next_req_id": KEYED_REQ_ID + 1})
 
 
@@ -176,6 +182,8 @@ def _run_as(
         try:
             command.run(client, options, screen)
         except ConnectionLost as error:
+            if is_unknown(error):
+                raise
             raise outage.reason or error from None
 
 

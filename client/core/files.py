@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 
 from client.core import arguments as check
+from client.core import once as sharing
 from client.core.calls import Call, RoomChange
+from client.core.once import Once
 from client.core.resume import ResumingCore
 from client.core.retry import Attempts
 from client.errors import (
@@ -59,12 +61,13 @@ Progress = Callable[[int, int], object]
 
 class FileSent(NamedTuple):
     """A file that was shared in a room: `room_seq`, the number of its event there; its bytes, and
-    their SHA-256."""
+    their SHA-256. recorded: an earlier sending has shared it, and nothing was shared just now."""
 
     file_id: int
     room_seq: int
     size: int
     sha256: bytes
+    recorded: bool = False
 
 
 class FileFetched(NamedTuple):
@@ -98,10 +101,6 @@ def _begin(
 
 def _put(file_id: int, offset: int, data: bytes) -> Call[int]:
     return Call(Opcode.FILE_PUT, (file_id, offset, data), lambda fields: int(fields[0]))
-
-
-def _end(file_id: int) -> Call[RoomChange]:
-    return Call(Opcode.FILE_END, (file_id,), RoomChange._make)
 
 
 def _get(file_id: int, offset: int) -> Call[FileGetResponse]:
@@ -159,6 +158,7 @@ def send_file(
     name: str | None = None,
     media_type: str | None = None,
     progress: Progress | None = None,
+    once: Once | None = None,
 ) -> Transfer[FileSent]:
     """Share a file in a joined room. source: a path, or a binary file object that can seek,
     whose bytes from its position on are sent.
@@ -171,7 +171,8 @@ def send_file(
     depend on the size. `timeout_s` is that of each request. What raises CallTimeout or
     ConnectionLost is gone on with by calling this again, within an hour, also in another run
     of the program; where that exception has a `req_id`, everything was sent, and
-    `retry(req_id)` shares it. FileChanged if the file changes meanwhile, BadPacket if it is
+    `retry(req_id)` shares it. once: so that several runs of the program share it once between
+    them: see `Once`. FileChanged if the file changes meanwhile, BadPacket if it is
     too large, ServerBusy if the server has no space; Unauthorized if the room is not joined.
     """
     check.room(room_id)
@@ -194,7 +195,9 @@ def send_file(
     if not is_media_type(check.text("media_type", media_type)):
         raise BadArgument("media_type", media_type, 'a media type, such as "image/png"')
     check.function("progress", progress)
-    return _send(core, room_id, source, name, media_type, progress)
+    if once is not None and not isinstance(once, Once):
+        raise BadArgument("once", once, "a Once, or None")
+    return _send(core, room_id, source, (media_type, name), progress, once)
 
 
 def _opened(source: Source) -> _Sending:
@@ -207,28 +210,40 @@ def _send(
     core: ResumingCore,
     room_id: int,
     source: Source,
-    name: str,
-    media_type: str,
+    called: tuple[str, str],  # media type and name
     progress: Progress | None,
+    once: Once | None,
 ) -> Transfer[FileSent]:
     sending = _opened(source)
     try:
         yield sending.hash
-        begin = partial(_begin, room_id, sending.size, sending.sha256, media_type, name)
+        wanted = sharing.Wanted(room_id, sending.size, sending.sha256, *called)
+        if once is not None:
+            before = yield from sharing.earlier(once, wanted, core.user_id, core.numbers)
+            if before is not None:
+                file_id, change = before
+                return _sent(file_id, change, sending)
+        begin = partial(_begin, *wanted)
         begun: FileBeginResponse = yield begin()
         yield from _send_parts(core, sending, begin, begun, progress)
+        if once is not None and once.keep is not None:
+            yield partial(once.keep, wanted.mark(begun.file_id))
         try:
-            change: RoomChange = yield _end(begun.file_id)
+            change = yield sharing.end(begun.file_id, once)
         except BadPacket as error:
             again: FileBeginResponse = yield begin()
             if again.file_id == begun.file_id:  # the server has lost some of it
                 yield from _send_parts(core, sending, begin, again, progress)
-                change = yield _end(begun.file_id)
+                change = yield sharing.end(begun.file_id, once)
             else:
-                raise FileChanged(f"{name}: it changed while it was sent") from error
+                raise FileChanged(f"{wanted.name}: it changed while it was sent") from error
     finally:
         sending.close()
-    return FileSent(begun.file_id, change.room_seq, sending.size, sending.sha256)
+    return _sent(begun.file_id, change, sending)
+
+
+def _sent(file_id: int, change: RoomChange, sending: _Sending) -> FileSent:
+    return FileSent(file_id, change.room_seq, sending.size, sending.sha256, change.recorded)
 
 
 def _send_parts(

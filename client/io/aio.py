@@ -367,7 +367,8 @@ class AsyncBase(ClientBase):
 
     async def _give(self, wanted: Wanted, timeout_s: float | None) -> Any:
         if isinstance(wanted, Call):
-            return await self._call(wanted, timeout_s)
+            number = wanted.req_id or None
+            return await self._call(wanted, timeout_s, number, wanted.recordable)
         if isinstance(wanted, list):
             session, deadline = self._connected(), self._deadline(timeout_s)
             made = (session.call(call, deadline, None, False) for call in wanted)

@@ -379,7 +379,8 @@ class BlockingBase(ClientBase):
 
     def _give(self, wanted: Wanted, timeout_s: float | None) -> Any:
         if isinstance(wanted, Call):
-            return self._call(wanted, timeout_s)
+            number = wanted.req_id or None
+            return self._call(wanted, timeout_s, number, wanted.recordable)
         if isinstance(wanted, list):
             return self._connected().call_all(wanted, self._deadline(timeout_s))
         if isinstance(wanted, Pause):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from client.core.room_events import FileShared, read_event
+from client.core.room_events import FileShared, MessageDeleted, read_event
 from client.terminal.style import Line, Style
 from libproto.messages import ChatBroadcast
 from libproto.texts import may_name_a_file
@@ -24,12 +24,18 @@ class Shared(NamedTuple):
 
 
 def shared_in(events: Iterable[Any]) -> list[Shared]:
-    """The files among the events of a room."""
-    return [
-        Shared(file, event)
-        for event in events
-        if isinstance(event, ChatBroadcast) and isinstance(file := read_event(event), FileShared)
-    ]
+    """The files among the events of a room. A name that was deleted is empty, also where the event
+    that tells of it comes only after that of the file."""
+    found: dict[int, Shared] = {}
+    for event in events:
+        if not isinstance(event, ChatBroadcast):
+            continue
+        match read_event(event):
+            case FileShared() as file:
+                found[event.room_seq] = Shared(file, event)
+            case MessageDeleted(seq) if seq in found:
+                found[seq] = found[seq]._replace(file=found[seq].file._replace(name=""))
+    return list(found.values())
 
 
 def file_line(shared: Shared) -> Line:

@@ -9,6 +9,9 @@ What the server removes meanwhile, as no longer needed, is still there for who h
 files are opened before the first one is read. What stands behind the journal's last good batch was
 being written when it was read, and is left out.
 
+What users have shared as files comes last, so that every file is there that the journal tells of;
+in the copy it is hashed anew.
+
 The server's key is copied, too, so that who restores it elsewhere has the same server.
 
 The copy gets its `identity` last. One that was interrupted has none, and no server starts with it.
@@ -16,17 +19,24 @@ The copy gets its `identity` last. One that was interrupted has none, and no ser
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from libproto.messages import HEADER_LEN
 from server.admin.journal_repair import carry_out, plan
 from server.admin.journal_verify import Report, verify
+from server.files.copy import copy_store, noted
+from server.files.errors import Damaged as StoreDamaged
+from server.files.process import FOLDER
+from server.files.published import file_id_of
+from server.files.verify import Problem, Verified
+from server.files.verify import verify as verify_store
 from server.journal.directory import DataDirectory, DirectoryUnusable, lock_data
 from server.journal.disk import Disk
 from server.journal.errors import Damaged
-from server.journal.format import SERVER_KEY, TEMPORARY, number_in
+from server.journal.format import SERVER_KEY, TEMPORARY, events_in, number_in
 from server.journal.position import read as read_position
 from server.journal.reader import SUFFIX, Reader, number_of
 
@@ -43,8 +53,13 @@ class Copied:
     """What was copied."""
 
     report: Report  # of the copy
+    shared: Verified  # what users have shared
     files: int
     bytes: int
+
+    @property
+    def is_good(self) -> bool:
+        return self.report.is_good and not self.shared.problems
 
 
 class _Copy:
@@ -55,6 +70,7 @@ class _Copy:
     ) -> None:
         self._disk, self._source, self._target, self._tell = disk, source, target, tell
         self._opened: dict[Path, int] = {}  # descriptors, by path relative to the source
+        self._published: set[int] = set()  # files, as noted before the journal was read
         self.bytes = self.files = self._size = 0
 
     def close(self) -> None:
@@ -87,6 +103,7 @@ class _Copy:
         """Copy everything but the identity. False: a segment of the journal was made and removed
         before it could be opened, so that the copy has a hole."""
         source = self._source
+        self._published = noted(self._disk, source.path / FOLDER)[0]
         self.open(source.path, source.position.name, source.idle.name, SERVER_KEY)
         for directory in (source.snapshots, source.rooms, source.journal):
             self.open(directory)
@@ -127,6 +144,21 @@ class _Copy:
         finally:
             disk.close(fd)
         self.files += 1
+
+    def copy_shared(self, log_id: int) -> None:
+        """Copy the store of files. Of those that it did not know to be published when this began,
+        the copied journal tells."""
+        disk, store = self._disk, self._source.path / FOLDER
+        now, stored = noted(disk, store)
+        unsure = (now | stored) - self._published
+        reader = Reader(disk, self._target.journal, log_id)
+        told = _shared_in(reader) & unsure if unsure and reader.paths else set()
+        copy_store(disk, store, self._target.path / FOLDER, self._published | told, self._count)
+
+    def _count(self, more: int) -> None:
+        self.bytes += more
+        self._size += more
+        self._tell(self.bytes, self._size)
 
     def cut(self, log_id: int) -> None:
         """Leave out what stands behind the last good batch of the journal: it was being written
@@ -200,7 +232,7 @@ def restore(
         kept = carry_out(disk, data, plan(disk, data, anew=True), new_log_id, now)
         if kept is not None:
             shutil.rmtree(kept)  # the backup has it
-        return Copied(verify(disk, data), copied.files, copied.bytes)
+        return replace(copied, report=verify(disk, data))
 
 
 def _check_apart(source: DataDirectory, target: Path) -> None:
@@ -233,6 +265,7 @@ def _copy(disk: Disk, source: DataDirectory, target: DataDirectory, tell: Progre
             with closing(copy):
                 if copy.all():
                     copy.cut(identity.log_id)
+                    copy.copy_shared(identity.log_id)
                     break
             _empty(target.path)
         else:
@@ -244,7 +277,29 @@ def _copy(disk: Disk, source: DataDirectory, target: DataDirectory, tell: Progre
     except BaseException:
         _empty(target.path)
         raise
-    return Copied(verify(disk, target), copy.files, copy.bytes)
+    return Copied(verify(disk, target), _shared(disk, target), copy.files, copy.bytes)
+
+
+def _shared_in(reader: Reader) -> set[int]:
+    """The files that a journal's events publish, as far as it can be read."""
+    found: set[int] = set()
+    with suppress(Damaged):
+        for batch in reader.batches(None):
+            for head, frame in events_in(batch.events):
+                if head.room:
+                    found.add(file_id_of(bytes(frame[HEADER_LEN:])))
+    return found
+
+
+def _shared(disk: Disk, data: DataDirectory) -> Verified:
+    """What the store of files has, hashed anew."""
+    store = data.path / FOLDER
+    if not disk.names_if_there(store):
+        return Verified(0, 0, [])
+    try:
+        return verify_store(store, disk)
+    except StoreDamaged as error:
+        return Verified(0, 0, [Problem(b"", [], str(error))])
 
 
 def _empty(directory: Path) -> None:

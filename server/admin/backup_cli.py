@@ -71,21 +71,26 @@ def _tell(options: argparse.Namespace, where: Path, made: Copied) -> int:
         put_json(
             {
                 "directory": str(where),
-                "good": report.is_good,
+                "good": made.is_good,
                 "can_start": not report.refusal,
                 "refusal": report.refusal or None,
                 "txn_id": report.txn,
                 "event": report.event,
                 "files": made.files,
                 "bytes": made.bytes,
+                "shared_files": made.shared.contents,
+                "damaged_files": [problem.sha256.hex() for problem in made.shared.problems],
             }
         )
     else:
         put(
             f"{where}: transaction {report.txn} and event {report.event}; {made.files} files, "
-            f"{made.bytes} bytes copied and verified\n"
+            f"{made.shared.contents} contents of what users share; {made.bytes} bytes copied and "
+            "verified\n"
         )
-    if report.is_good:
+    for problem in made.shared.problems:
+        say(f"content {problem.sha256.hex()} of files {problem.files}: {problem.what}")
+    if made.is_good:
         return EXIT_GOOD
     what = f"no server can start with it: {report.refusal}" if report.refusal else (
         "a server can start with it, and something in it is damaged"

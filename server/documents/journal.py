@@ -147,7 +147,7 @@ second one on it is refused whatever files are removed.
 that is stopped, and verifies the copy: it has all that was acknowledged before the command began.
 One that was interrupted has no `{IDENTITY}`, and no server starts with it. `tradechat-admin
 restore COPY --data NEW` makes a data directory from it and gives the log a new identity, so that
-clients that have seen more than the copy has notice.
+clients that have seen more than the copy has notice. Both copy the files that users share as well.
 
 Another copy of a directory that a server is writing is either good or refused, and never
 something in between: if files of different moments do not fit together, the chain and the

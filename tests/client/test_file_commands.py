@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from client.terminal.files import place_of, progress_text, size_of
+from client.terminal.files import place_of, progress_text, shared_in, size_of
 from libproto.errors import Status
-from libproto.messages import CHUNK_MAX, Opcode
+from libproto.messages import CHUNK_MAX, ChatBroadcast, Opcode
 from tests.client.file_peer import FilePeer, file_peer
 from tests.client.peer import USERNAME, Request, refuse
 from tests.client.programs import COMMAND, DEADLINE_S, ROOT, Piped, environment, run
@@ -58,7 +58,7 @@ def test_json(peer: FilePeer, tmp_path: Path) -> None:
     digest = sha256(b"hello").hexdigest()
     _, out, _ = cli(peer, "file", "put", "5", str(path), "--name", "x", "--type", "a/b", "--json")
     assert json.loads(out) == {
-        "file_id": 1, "room_seq": 1, "size": 5, "sha256": digest, "room_id": 5,
+        "file_id": 1, "room_seq": 1, "size": 5, "sha256": digest, "room_id": 5, "recorded": False,
     }  # fmt: skip
     _, out, _ = cli(peer, "file", "get", "1", "--to", f"{tmp_path}/y", "--json")
     found = {"file_id": 1, "path": f"{tmp_path}/y", "size": 5, "sha256": digest}
@@ -229,3 +229,18 @@ def test_sizes() -> None:
     assert [size_of(size) for size in sizes] == said
     assert progress_text(1 << 19, 1 << 20) == "512.0 KiB of 1.0 MiB, 50 %"
     assert progress_text(0, 0) == "0 bytes of 0 bytes, 100 %"
+
+
+def test_a_name_that_is_deleted_while_the_list_is_read() -> None:
+    """Its event was read with the name, and that of the deletion after it."""
+
+    def event(seq: int, kind: int, text: str) -> ChatBroadcast:
+        return ChatBroadcast(5, seq, 1, kind, 7, "mallory", text)
+
+    events = [
+        event(3, 8, "1 5 text/plain secret"),
+        event(4, 8, "2 5 text/plain plan"),
+        event(5, 9, "deleted 3"),
+        event(6, 9, "deleted 1"),
+    ]
+    assert [shared.file.name for shared in shared_in(events)] == ["", "plan"]

@@ -95,7 +95,7 @@ def test_a_file_is_sent(client: Any, peer: FilePeer, tmp_path: Path, size: int) 
     seen: list[tuple[int, int]] = []
     sent = client.send_file(5, path, progress=lambda done, total: seen.append((done, total)))
     assert peer.files == {sent.file_id: DATA[:size]}
-    assert sent == (sent.file_id, 1, size, sha256(DATA[:size]).digest())
+    assert sent == (sent.file_id, 1, size, sha256(DATA[:size]).digest(), False)
     begun = next(each for each in peer.requests if each.opcode == Opcode.FILE_BEGIN)
     assert begun.fields == (5, size, sent.sha256, "image/png", "picture.png")
     assert seen[0] == (0, size)

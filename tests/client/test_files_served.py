@@ -1,5 +1,6 @@
 """Files and links of both clients with a real server, whose files process is killed, too."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ from client import (
     Unauthorized,
     read_event,
 )
+from libproto.messages import Opcode
 from tests.client.conftest import Make, register
 from tests.client.peer import PASSWORD
 from tests.client.programs import run
+from tests.client.relay import Relay
 from tests.helpers.server import RunningServer
 from tests.server.files.bad_origin import BadOrigin, bad_origin
 
@@ -177,3 +180,70 @@ def test_the_command_line(served: RunningServer, tmp_path: Path) -> None:
     got = run(served.port, "--user", "bob", "file", "get", file_id, "--room", "9", "--to", str(to))
     assert (got.code, got.err) == (0, "")
     assert (to / "notes.txt").read_bytes() == DATA
+
+
+def put(served: RunningServer, path: Path, state: Path, *more: str) -> Any:
+    words = ("file", "put", "11", str(path), "--json", "--key", "report of May")
+    return run(served.port, "--user", "alice", *words, *more, XDG_STATE_HOME=str(state))
+
+
+def names_in(client: Client, room: int) -> list[str]:
+    said = (read_event(event) for event in client.iter_history(room) if
+            isinstance(event, ChatBroadcast))  # fmt: skip
+    return [each.name for each in said if isinstance(each, FileShared)]
+
+
+def test_a_key_shares_a_file_once(served: RunningServer, bob: Client, tmp_path: Path) -> None:
+    """However often it is run; on a machine that knows nothing of it, too."""
+    path, state = tmp_path / "plan.txt", tmp_path / "state"
+    path.write_bytes(DATA)
+    first = json.loads(put(served, path, state).out)
+    assert not first["recorded"]
+    again = json.loads(put(served, path, state).out)
+    elsewhere = json.loads(put(served, path, tmp_path / "other").out)
+    assert again == elsewhere == {**first, "recorded": True}
+    path.write_bytes(DATA[:-1])
+    other = put(served, path, state)
+    assert (other.code, other.out) == (1, "")
+    assert "if the --key was used for something else, take another one" in other.err
+    assert put(served, path, tmp_path / "third").code == 1
+    assert names_in(bob, 11) == ["plan.txt"]
+
+
+def test_a_key_after_an_answer_that_was_lost(
+    served: RunningServer, bob: Client, tmp_path: Path
+) -> None:
+    """The next run shares the file if the first did not."""
+    path = tmp_path / "lost.txt"
+    path.write_bytes(DATA + b"lost")
+    words = ("file", "put", "12", str(path), "--key", "lost")
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    user = ("--user", "alice", "--timeout", "3", "--give-up-after", "1")
+    with Relay(served.port, Opcode.FILE_END, cut=True) as relay:
+        assert run(relay.port, *user, *words, **state).code == 3
+    assert names_in(bob, 12) == []
+    for _ in range(2):
+        assert run(served.port, *user, *words, **state).code == 0
+        assert names_in(bob, 12) == ["lost.txt"]
+
+
+def test_a_name_that_was_deleted_is_not_shown(
+    served: RunningServer, bob: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "secret name.txt"
+    path.write_bytes(b"x")
+    bob.join(13)
+    sent = bob.send_file(13, path)
+    bob.delete(13, sent.room_seq)
+    file_id = str(sent.file_id)
+    for words in (("list", "13"), ("show", "13", file_id)):
+        for more in ((), ("--json",)):
+            done = run(served.port, "--user", "alice", "file", *words, *more)
+            assert (done.code, done.err) == (0, "")
+            assert "secret" not in done.out
+            assert file_id in done.out
+    to = tmp_path / "to"
+    to.mkdir()
+    got = ("file", "get", file_id, "--room", "13", "--to", str(to))
+    assert run(served.port, "--user", "alice", *got).code == 0
+    assert os.listdir(to) == [f"file-{file_id}"]

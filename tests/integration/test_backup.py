@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from libproto.messages import EventKind, Opcode
+from libproto.messages import CHUNK_MAX, EventKind, Opcode
 from server.admin.backup import backup
 from server.admin.journal_verify import verify
 from server.archive.segments import Scan
+from server.files.copy import noted
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.format import BATCH
@@ -25,6 +26,7 @@ from server.region.region import Region
 from server.worker.audit import NAME as AUDIT_LOG
 from tests.helpers.server import ROOT, RunningServer, wait_until
 from tests.helpers.wire import Wire
+from tests.integration.test_files import BUSY, NOT_FOUND, begin, fetch, share
 
 ADMIN = [sys.executable, "-m", "server.admin.cli"]
 TIMEOUT_S = 120
@@ -262,11 +264,71 @@ def test_a_backup_of_a_server_that_is_stopped(tmp_path: Path) -> None:
     admin("backup", "--data", data, copy)
     names = [path.relative_to(data) for path in data.rglob("*") if path.is_file()]
     names.remove(Path(AUDIT_LOG))  # who has done what is no state
-    # What people sent as files is copied apart (docs/FILES.md).
+    # The index of what users share is not copied as it is (server/files/copy.py).
     for name in [name for name in names if name.parts[0] != "files"]:
         assert (copy / name).read_bytes() == (data / name).read_bytes()
     with serving(copy) as server, entered(server, "ann") as ann:
         assert ann.ok(Opcode.BALANCE).balance == 12
+
+
+class Twice(Disk):
+    """A disk on which something happens before the journal is copied, and something after it."""
+
+    def __init__(
+        self, journal: Path, before: Callable[[], None], after: Callable[[], None]
+    ) -> None:
+        self._journal, self._before, self._after = journal, before, after
+
+    def make_directory(self, path: Path) -> None:
+        super().make_directory(path)
+        if path == self._journal:
+            self._before()
+
+    def sync_directory(self, path: Path) -> None:
+        super().sync_directory(path)
+        if path == self._journal:
+            self._after()
+
+
+def test_what_users_share_is_copied_and_verified(tmp_path: Path) -> None:
+    """Every file whose event the copy has can be fetched, under its number, which no other gets.
+    One that was shared when the journal was already copied is not there."""
+    data, copy, anew = tmp_path / "data", tmp_path / "copy", tmp_path / "anew"
+    contents = [b"", b"x" * (CHUNK_MAX + 1), b"another", b"x" * (CHUNK_MAX + 1), b"meanwhile"]
+    with serving(data) as server, entered(server, "ann", new=True) as ann:
+        ann.ok(Opcode.JOIN_ROOM, ROOM)
+        shared = [share(ann, content, room=ROOM)[0] for content in contents[:-1]]
+        begin(ann, b"unfinished", room=ROOM)
+        late: list[int] = []
+
+        def one_more(data: bytes, to: list[int]) -> None:
+            to.append(share(ann, data, room=ROOM)[0])
+            wait_until(lambda: to[-1] in noted(Disk(), server.data / "files")[0], "it is noted")
+
+        disk = Twice(
+            copy / "journal",
+            lambda: one_more(contents[-1], shared),
+            lambda: one_more(b"late", late),
+        )
+        made = backup(disk, DataDirectory(data), copy, lambda _done, _of: None)
+        assert (made.is_good, made.shared.contents) == (True, 5)
+        told = json.loads(admin("restore", copy, "--data", anew, "--json").stdout)
+        assert (told["good"], told["shared_files"], told["damaged_files"]) == (True, 5, [])
+        assert fetch(ann, late[0]) == b"late"
+    for directory in (copy, anew):
+        with serving(directory) as server, entered(server, "ann") as ann:
+            ann.ok(Opcode.JOIN_ROOM, ROOM)
+            for file_id, content in zip(shared, contents, strict=True):
+                assert fetch(ann, file_id) == content
+            wait_until(
+                lambda: ann.status(Opcode.FILE_GET, late[0], 0, 1) != BUSY, "all is looked up"
+            )
+            assert ann.status(Opcode.FILE_GET, late[0], 0, 1) == NOT_FOUND
+            assert share(ann, b"new", room=ROOM)[0] > max(*shared, *late)
+    damaged = next(path for path in (copy / "files/contents").rglob("*") if path.is_file())
+    damaged.write_bytes(b"damage")
+    shutil.rmtree(anew)
+    assert damaged.name in admin("restore", copy, "--data", anew, code=1).stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
