@@ -202,10 +202,11 @@ def test_a_key_shares_a_file_once(served: RunningServer, bob: Client, tmp_path: 
     again = json.loads(put(served, path, state).out)
     elsewhere = json.loads(put(served, path, tmp_path / "other").out)
     assert again == elsewhere == {**first, "recorded": True}
-    path.write_bytes(DATA[:-1])
+    path.write_bytes(DATA[:-1] + b"!")
     other = put(served, path, state)
     assert (other.code, other.out) == (1, "")
     assert "if the --key was used for something else, take another one" in other.err
+    path.write_bytes(DATA[:-1])
     assert put(served, path, tmp_path / "third").code == 1
     assert names_in(bob, 11) == ["plan.txt"]
 
