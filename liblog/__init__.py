@@ -15,6 +15,17 @@ How an event is written, so that a program can rely on it and a person can read 
   dealt with; info, the life of the server; debug, each request.
 """
 
+from liblog.seldom import Seldom
 from liblog.setup import FORMATS, LEVELS, bind, capture, configure, dropped, get, reopen
 
-__all__ = ["FORMATS", "LEVELS", "bind", "capture", "configure", "dropped", "get", "reopen"]
+__all__ = [
+    "FORMATS",
+    "LEVELS",
+    "Seldom",
+    "bind",
+    "capture",
+    "configure",
+    "dropped",
+    "get",
+    "reopen",
+]

@@ -16,7 +16,9 @@ cdef class Pipe:
     cdef bytearray _unsent
     cdef Py_ssize_t _high, _low
 
+    @cython.locals(sent=Py_ssize_t)
     cpdef write(self, bytes data)
+    cdef _keep(self, bytes data, Py_ssize_t sent)
     cpdef ready(self, int events)
     cdef _receive(self)
     cdef _watch(self)
@@ -27,7 +29,7 @@ cdef class Pump:
     cdef object _epoll, _poll
     cdef dict _pipes
     cdef uint64_t _long_us
-    cdef object _on_long
+    cdef object _on_long, _on_no_memory
 
     cpdef watch(self, int fd, int before, int wanted)
     @cython.locals(began=uint64_t)

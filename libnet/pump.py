@@ -91,9 +91,8 @@ class Pipe:
         """Send this, now as far as the kernel takes it."""
         if self._closing or self._eof:
             return
-        if self._unsent is not None:
-            self._unsent += data
-        else:
+        sent = 0
+        if self._unsent is None:
             try:
                 sent = kernel.send(self._fd, data)
             except OSError:
@@ -101,9 +100,12 @@ class Pipe:
                 return
             if sent == len(data):
                 return
-            self._unsent = bytearray(data[sent:])
-            self._watch()
-        if self._writes and len(self._unsent) > self._high:
+        try:
+            self._keep(data, sent)
+        except MemoryError:
+            self._pump.lacks_memory(self)
+            return
+        if self._writes and self.get_write_buffer_size() > self._high:
             self._writes = False
             self._protocol.pause_writing()
 
@@ -149,6 +151,14 @@ class Pipe:
             self._send_more()
         if self._reads and not self._closing and events & ~_OUT:
             self._receive()
+
+    def _keep(self, data: bytes, sent: int) -> None:
+        """The kernel has taken so many bytes of it. MemoryError."""
+        if self._unsent is not None:
+            self._unsent += data
+        else:
+            self._unsent = bytearray(data[sent:])
+            self._watch()
 
     def _receive(self) -> None:
         try:
@@ -233,11 +243,17 @@ class Pump:
         self._pipes: dict[int, Pipe] = {}  # by descriptor
         self._long_us = 0
         self._on_long: Callable[[], None] | None = None
+        self._on_no_memory: Callable[[], None] | None = None
         loop.add_reader(self._epoll.fileno(), self._turn)
 
     def tell_of_long_turns(self, long_us: int, on_long: Callable[[], None]) -> None:
         """Call it after each turn that takes longer than so many microseconds."""
         self._long_us, self._on_long = long_us, on_long
+
+    def tell_of_no_memory(self, on_no_memory: Callable[[], None]) -> None:
+        """Call it where a connection is aborted as there was no memory for what it wanted; the
+        first thing that it does is to make some."""
+        self._on_no_memory = on_no_memory
 
     def add(self, sock: socket.socket, protocol: FrameProtocol) -> None:
         """A connection that was accepted: it is read from now on. sock: one that does not block; it
@@ -270,6 +286,12 @@ class Pump:
         """A connection is closed."""
         del self._pipes[fd]
 
+    def lacks_memory(self, pipe: Pipe) -> None:
+        """Something for this connection finds no memory: it ends, and the others go on."""
+        if self._on_no_memory is not None:
+            self._on_no_memory()
+        pipe.abort()
+
     def _turn(self) -> None:
         pipes = self._pipes
         began = kernel.now_us() if self._long_us else 0
@@ -279,6 +301,8 @@ class Pump:
                 continue
             try:
                 pipe.ready(events)
+            except MemoryError:
+                self.lacks_memory(pipe)
             except Exception as error:  # noqa: BLE001 - one connection's fault is not that of others
                 pipe.abort()
                 self.loop.call_exception_handler(

@@ -31,6 +31,8 @@ EVENTS: Final = (
           " request takes several times the CPU time"),
     Event("files_queue_unusable", "warning", "a worker cannot open the queue of the files process:"
           " requests for files are answered ERR_SERVER_BUSY until it can"),
+    Event("segments_unusable", "warning", "a worker has no space in /dev/shm for the segments that"
+          " files pass through: requests for files are answered ERR_SERVER_BUSY until it has"),
     Event("runs_as_root", "warning", "the server runs as root, which it has no need to"),
     Event("data_exposed", "warning", "others can write to `path`, which is the data directory or"
           " above it"),
@@ -128,7 +130,11 @@ EVENTS: Final = (
     Event("worker_crashed_in_lock", "error", "a fault in a worker while it changed the shared"
           " state: it ends at once, and a repair follows"),
     Event("not_accepting", "error", "no descriptor or memory is left for a new connection: clients"
-          " wait, and a worker tries again after `retry_s` seconds"),
+          " wait, and a worker tries again after `retry_s` seconds; told once in a minute"),
+    Event("out_of_memory", "error", "a worker gets no more memory: connections that want some are"
+          " closed, and no others accepted, until there is some"),
+    Event("worker_out_of_memory", "error", "a worker got no memory for something that cannot be"
+          " left undone: it ends, and is replaced"),
     Event("callback_crashed", "error", "a fault in a worker, which carries on"),
     Event("child_crashed", "error", "a fault in a new process, which ends"),
     Event("master_crashed", "error", "a fault in the master: the server ends"),

@@ -15,6 +15,8 @@ log = liblog.get("worker")
 def die(error: BaseException) -> NoReturn:
     """The state may be half-changed, or the master is gone: no code of this process may run on.
     Not even an exit handler."""
-    if not isinstance(error, MasterGone):
-        log.error("worker_crashed_in_lock", exc_info=error)
-    os._exit(Exit.INSIDE_LOCK)
+    try:
+        if not isinstance(error, MasterGone):
+            log.error("worker_crashed_in_lock", exc_info=error)
+    finally:  # also where there is no memory for a line
+        os._exit(Exit.INSIDE_LOCK)

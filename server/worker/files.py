@@ -91,18 +91,18 @@ class FilesClient:
         loop: asyncio.AbstractEventLoop,
         counters: Counters,
     ) -> None:
-        """Makes the pool. PoolError."""
         self._region, self._slot, self._loop, self._counters = region, slot, loop, counters
         self._words = region.words
         files = region.files
         self._serving, self._reaped = files.index("serving"), files.index("reaped")
         self._patience_s: Final = settings.segment_timeout
-        # What a killed master, or a worker before, has left of this slot's.
-        remove_pools(region.name, slot)
-        self._pool_number = _pool_number(loop)
-        self._pool = Pool.create(pool_name(region.name, slot, self._pool_number), settings.segments)
-        self._words[region.layout["workers"].at(slot, "pool")] = self._pool_number
-        self._free: deque[Segment] = deque(self._pool.segments)
+        self._segments: Final = settings.segments
+        self._lack: Final = liblog.Seldom()  # of lines about it
+        self._pool: Pool | None = None
+        self._pool_number = 0
+        self._pool_due = 0.0  # loop.time(): to make it, where that has failed
+        self._free: deque[Segment] = deque()
+        self._has_pool()
         self._share: Final = max(1, settings.segments // SHARE)
         self._loans: list[_Loan] = []
         self._of_user: dict[int, int] = {}  # segments lent for a user's requests
@@ -114,6 +114,25 @@ class FilesClient:
         self._sender: Sender | None = None
         self._polls = False
 
+    def _has_pool(self) -> bool:
+        """Make it where there is none, unless that has failed just now."""
+        if self._pool is None and self._loop.time() >= self._pool_due:
+            # What a killed master, or a worker before, has left of this slot's.
+            remove_pools(self._region.name, self._slot)
+            number = _pool_number(self._loop)
+            try:
+                name = pool_name(self._region.name, self._slot, number)
+                self._pool = Pool.create(name, self._segments)
+            except OSError as error:
+                self._pool_due = self._loop.time() + RETRY_MS / 1000
+                if self._lack.due():
+                    log.warning("segments_unusable", reason=error.strerror)
+                return False
+            self._pool_number = number
+            self._words[self._region.layout["workers"].at(self._slot, "pool")] = number
+            self._free.extend(self._pool.segments)
+        return self._pool is not None
+
     # ---- asking
 
     def ask(self, asked: Asked) -> Wait:
@@ -121,15 +140,15 @@ class FilesClient:
         return lambda resume: self._begin(_Job(asked, resume))
 
     def tell(self, kind: Kind, user: int, file_id: int, data: bytes = b"") -> bool:
-        """Tell the files process something that nobody waits for. False: there is none."""
-        if not self._words[self._serving]:
+        """Tell the files process something that nobody waits for. False: it cannot be told."""
+        if not self._words[self._serving] or not self._has_pool():
             return False
         self._waiting.append(_Job(Asked(kind, user, file_id, data=data), lambda _: None))
         self._hand_over()
         return True
 
     def _begin(self, job: _Job) -> None:
-        if not self._words[self._serving]:
+        if not self._words[self._serving] or not self._has_pool():
             job.resume(busy())
             return
         if len(self._waiting) >= WAITING_MAX:
@@ -218,7 +237,8 @@ class FilesClient:
             try:
                 self._sender = Sender(self._region.name, number)
             except OSError as error:
-                log.warning("files_queue_unusable", reason=error.strerror)
+                if self._lack.due():
+                    log.warning("files_queue_unusable", reason=error.strerror)
         return self._sender
 
     # ---- what comes back

@@ -7,6 +7,7 @@ who connects notices that. What is accepted is served here, or given to a siblin
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -17,11 +18,13 @@ from libnet.sockets import peer_of
 from libnet.transport import FrameProtocol
 from server import handover
 from server.region.region import Region
+from server.worker.memory import Memory
 from server.worker.siblings import Siblings
 
 ACCEPT_MAX: Final = 64  # connections in one turn, before those that are open have theirs
 RETRY_S: Final = 1.0  # after there was no descriptor, or no memory, for a connection
 
+_NO_MEMORY: Final = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 _NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 log = liblog.get("worker")
@@ -40,6 +43,7 @@ class Listeners:
         pump: Pump,
         connection: Callable[[str], FrameProtocol],
         operate: Callable[[socket.socket], None],
+        memory: Memory,
     ) -> None:
         """sockets: all there are. queue: of what siblings have accepted for this worker.
         connection: makes one, given the peer's address, for each that is served here. operate:
@@ -50,6 +54,8 @@ class Listeners:
         self._queue, self._siblings = queue, siblings
         self._connection = connection
         self._operate = operate
+        self._memory = memory
+        self._lack: Final = liblog.Seldom()  # of lines about it
         self._loop.add_reader(queue.fileno(), self._take)
         workers = region.layout["workers"]
         self._hosts = [workers.at(number, "host") for number in range(len(sockets))]
@@ -74,6 +80,9 @@ class Listeners:
 
     def _accept(self, number: int) -> None:
         listener = self._open[number]
+        if not self._memory.has_room():
+            self._wait(number, _NO_MEMORY)
+            return
         for _ in range(ACCEPT_MAX):
             try:
                 sock, _ = listener.accept()
@@ -97,13 +106,15 @@ class Listeners:
     def _take(self) -> None:
         """What siblings give: served here, or where this worker ends by yet another one."""
         try:
+            if not self._memory.has_room():
+                raise _NO_MEMORY
             for sock in handover.take(self._queue, ACCEPT_MAX):
                 if sock.family == socket.AF_UNIX:
                     self._operate(sock)
                 elif not (self.closed and self._siblings.give_anyway(sock)):
                     self._serve(sock)
         except OSError as error:
-            log.error("not_accepting", error=error.strerror, retry_s=RETRY_S)
+            self._tell(error)
             queue = self._queue.fileno()
             self._loop.remove_reader(queue)
             self._loop.call_later(RETRY_S, self._take_again)
@@ -114,9 +125,13 @@ class Listeners:
 
     def _wait(self, number: int, error: OSError) -> None:
         """Clients wait in the listener's queue until there is room for one."""
-        log.error("not_accepting", error=error.strerror, retry_s=RETRY_S)
+        self._tell(error)
         self._loop.remove_reader(self._open[number].fileno())
         self._waits[number] = self._loop.call_later(RETRY_S, self._go_on, number)
+
+    def _tell(self, error: OSError) -> None:
+        if self._lack.due():
+            log.error("not_accepting", error=error.strerror, retry_s=RETRY_S)
 
     def _go_on(self, number: int) -> None:
         del self._waits[number]

@@ -41,6 +41,7 @@ from server.worker.files import FilesClient
 from server.worker.guesses import Guesses
 from server.worker.lag import Lag
 from server.worker.listeners import Listeners
+from server.worker.memory import Memory
 from server.worker.operators import OperatorDesk
 from server.worker.overload import Class, Overload
 from server.worker.places import Places
@@ -143,8 +144,11 @@ def _check_descriptors(fd: int) -> None:
 class Worker:
     """The life of a worker process, while it serves."""
 
-    def __init__(self, inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, inherited: Inherited, slot: int, loop: asyncio.AbstractEventLoop, memory: Memory
+    ) -> None:
         self._inherited, self._slot, self._loop = inherited, slot, loop
+        self._memory: Final = memory
         region = inherited.region
         self._words: Final = region.words
         self._reporter: Final = Reporter(region, slot)
@@ -159,6 +163,7 @@ class Worker:
             self._reporter,
         )
         pump.tell_of_long_turns(self._lag.suspect_us, self._lag.suspect)
+        pump.tell_of_no_memory(memory.ran_out)
         self._listeners: Final = Listeners(
             region,
             slot,
@@ -168,6 +173,7 @@ class Worker:
             pump,
             lambda peer: Connection(self._services, table, peer),
             OperatorDesk(self._services).serve,
+            memory,
         )
         self._workers: Final = region.layout["workers"]
         self._recovery = region.header.index("recovery")
@@ -275,6 +281,7 @@ class Worker:
         this worker is."""
         services, loop = self._services, self._loop
         services.connections.sweep(loop.time())
+        self._memory.restore()
         self._report()
         services.state.locks.check_master()
         settings = services.settings
@@ -295,12 +302,15 @@ def run(inherited: Inherited, slot: int, master: int) -> NoReturn:
         gc.freeze()
         loop = uvloop.new_event_loop()
         asyncio.set_event_loop(loop)
-        worker = Worker(inherited, slot, loop)
+        memory = Memory()
+        worker = Worker(inherited, slot, loop, memory)
 
         def failed(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
             error = context.get("exception")
             if isinstance(error, FATAL):
                 die(error)
+            if isinstance(error, MemoryError):
+                memory.end(error)
             log.error("callback_crashed", message=context.get("message"), exc_info=error)
 
         loop.set_exception_handler(failed)
