@@ -62,6 +62,31 @@ def _address(host: str | None, port: int | None) -> Address:
     return Address(HOST if host is None else host, PORT if port is None else port)
 
 
+def _settings(address: Address, **given: Any) -> dict[str, Any]:
+    """What the program says goes before what the URL says, and that before the defaults."""
+    defaults: dict[str, Any] = {
+        "timeout_s": TIMEOUT_S,
+        "payments": False,
+        "client_name": CLIENT_NAME,
+        "reconnect": False,
+        "encrypt": AUTO,
+        "pin": None,
+        "compress": False,
+    }
+    told = {name: value for name, value in given.items() if value is not None}
+    return {**defaults, **address.settings, **told}
+
+
+def _wants_payments(settings: dict[str, Any], after: int | None) -> bool:
+    """Whether PAYMENT pushes are asked for. BadArgument."""
+    wants_payments = arguments.flag("payments", settings["payments"])
+    if after is not None:
+        arguments.whole("payments_after", after, 0, arguments.U64_MAX, "a txn_id, or None")
+        if not wants_payments:
+            raise BadArgument("payments_after", after, "None, where payments are not asked for")
+    return wants_payments
+
+
 class ClientBase:
     """What a client is told, and what it knows: the attributes of both shells."""
 
@@ -134,26 +159,16 @@ class ClientBase:
         nothing is sent. 0 takes no part in exactly-once.
         """
         address = _address(host, port)
-        settings = {
-            "timeout_s": TIMEOUT_S,
-            "payments": False,
-            "client_name": CLIENT_NAME,
-            "reconnect": False,
-            "encrypt": AUTO,
-            "pin": None,
-            "compress": False,
-            **address.settings,
-        }
-        given = {
-            "timeout_s": timeout_s,
-            "payments": payments,
-            "client_name": client_name,
-            "reconnect": reconnect,
-            "encrypt": encrypt,
-            "pin": pin,
-            "compress": compress,
-        }
-        settings |= {name: value for name, value in given.items() if value is not None}
+        settings = _settings(
+            address,
+            timeout_s=timeout_s,
+            payments=payments,
+            client_name=client_name,
+            reconnect=reconnect,
+            encrypt=encrypt,
+            pin=pin,
+            compress=compress,
+        )
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise BadArgument("retry", retry, "a RetryPolicy, or None")
         self.host = arguments.host(address.host)
@@ -168,20 +183,14 @@ class ClientBase:
         if client_id is not None:
             arguments.whole("client_id", client_id, 0, arguments.U64_MAX, "an id, or None")
         arguments.whole("next_req_id", next_req_id, 1, REQ_ID_MAX, "the next req_id")
-        wants_payments = arguments.flag("payments", settings["payments"])
-        after = payments_after
-        if after is not None:
-            arguments.whole("payments_after", after, 0, arguments.U64_MAX, "a txn_id, or None")
-            if not wants_payments:
-                raise BadArgument("payments_after", after, "None, where payments are not asked for")
         keep = arguments.function("keep_next_req_id", keep_next_req_id)
         self._core = ResumingCore(
             Numbers(client_id, next_req_id, keep),
-            wants_payments,
+            _wants_payments(settings, payments_after),
             arguments.name("client_name", settings["client_name"]),
             reconnects=arguments.flag("reconnect", settings["reconnect"]),
             policy=retry,
-            payments_after=after,
+            payments_after=payments_after,
         )
         self._core.security = self._security(settings, known_servers)
         self._turns = Turns(

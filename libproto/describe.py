@@ -303,20 +303,7 @@ def _parts() -> dict[str, str]:
             [(f"{s.value}", s.name, _STATUS_MEANINGS[s]) for s in Status],
         ),
         "error_body": _body("error body", ERROR.body),
-        "limits_table": _rows(
-            ("limit", "value"),
-            [
-                ("items of a list", f"{LIST_MAX}"),
-                ("username", f"`{USERNAME_PATTERN.pattern.removesuffix(chr(92) + 'Z')}`"),
-                ("client_nonce, server_nonce", f"{nonce_len} bytes"),
-                ("salt of REGISTER", f"{SALT_LEN} bytes"),
-                ("stored_key, server_key, client_proof, server_signature", f"{KEY_LEN} bytes"),
-                ("public_key", f"{PUBLIC_KEY_LEN} bytes, or empty"),
-                ("iterations", f"at least {MIN_ITERATIONS}"),
-                ("amount", "at least 1"),
-                ("balance", f"at most {MAX_BALANCE}"),
-            ],
-        ),
+        "limits_table": _limits_table(nonce_len),
         "rules_table": _rules_table(),
         "transitions_table": _rows(
             ("state", "request", "answer", "state after it"),
@@ -358,6 +345,23 @@ def _parts() -> dict[str, str]:
         "numbered_requests": ", ".join(message.name for message in MESSAGES if message.numbered),
         **{f"message_{message.name}": _message(message) for message in MESSAGES},
     }
+
+
+def _limits_table(nonce_len: str) -> str:
+    return _rows(
+        ("limit", "value"),
+        [
+            ("items of a list", f"{LIST_MAX}"),
+            ("username", f"`{USERNAME_PATTERN.pattern.removesuffix(chr(92) + 'Z')}`"),
+            ("client_nonce, server_nonce", f"{nonce_len} bytes"),
+            ("salt of REGISTER", f"{SALT_LEN} bytes"),
+            ("stored_key, server_key, client_proof, server_signature", f"{KEY_LEN} bytes"),
+            ("public_key", f"{PUBLIC_KEY_LEN} bytes, or empty"),
+            ("iterations", f"at least {MIN_ITERATIONS}"),
+            ("amount", "at least 1"),
+            ("balance", f"at most {MAX_BALANCE}"),
+        ],
+    )
 
 
 def _header_table() -> str:

@@ -133,46 +133,47 @@ class Resources:
         """How many workers there can be: listeners."""
         self._parts: Final = defaultdict[Part, list[Callable[[], None]]](list)
         self.data: DataDirectory | None = None
-        with ExitStack() as stack, step("acquire what the server needs"):
-            self._acquire(stack, given, alone)
-            self._stack: Final = stack.pop_all()
+        self._stack: Final = ExitStack()
+        with ExitStack() as undo, step("acquire what the server needs"):
+            undo.callback(self._stack.close)
+            self._parts[Part.SUPERVISION] += [each.close for each in alone]
+            if given is not None:
+                self._stack.callback(given.close)
+            with step("read signals"):
+                self.signals = self._keep(Part.SUPERVISION, SignalQueue())
+            if settings.durability != "none":
+                with step(f"lock the data directory {settings.data}"):
+                    patience_s = LOCK_S if given is not None and given.inherited else 0.0
+                    self._keep(Part.LOCK, Descriptor(_lock(settings, patience_s)))
+            self._listen(listening.begin(settings) if given is None else given)
+            self._make_region()
+            self._use_data()
+            self._connect_children()
+            undo.pop_all()
 
-    def _acquire(
-        self, stack: ExitStack, given: Listening | None, alone: Collection[_Closable]
-    ) -> None:
-        settings = self.settings
+    def _keep(self, part: Part, *made: _Closing) -> _Closing:
+        """These, of which there is at least one, are given back with the rest; the first."""
+        for each in made:
+            self._stack.callback(each.close)
+            self._parts[part].append(each.close)
+        return made[0]
 
-        def keep(part: Part, *made: _Closing) -> _Closing:
-            for each in made:
-                stack.callback(each.close)
-                self._parts[part].append(each.close)
-            return made[0]
-
-        self._parts[Part.SUPERVISION] += [each.close for each in alone]
-        if given is not None:
-            stack.callback(given.close)
-        with step("read signals"):
-            self.signals = keep(Part.SUPERVISION, SignalQueue())
-        if settings.durability != "none":
-            with step(f"lock the data directory {settings.data}"):
-                keep(
-                    Part.LOCK,
-                    Descriptor(
-                        _lock(settings, LOCK_S if given is not None and given.inherited else 0.0)
-                    ),
-                )
-        self.listening = listening.begin(settings) if given is None else given
-        self.listeners = self.listening.workers
-        keep(Part.LISTENERS, *self.listeners)
-        self.admin_listener = self.listening.admin
+    def _listen(self, found: Listening) -> None:
+        self.listening = found
+        self.listeners = found.workers
+        self._keep(Part.LISTENERS, *self.listeners)
+        self.admin_listener = found.admin
         if self.admin_listener is not None:
-            keep(Part.ADMIN, self.admin_listener)
+            self._keep(Part.ADMIN, self.admin_listener)
         with step("make the wake-ups between the processes"):
-            self.admin_alive = keep(Part.ADMIN, Wakeup())
-        self.port = self.listening.port
+            self.admin_alive = self._keep(Part.ADMIN, Wakeup())
+        self.port = found.port
         with step("set up the listening sockets"):
             for sock in self.listeners:
                 tune(sock, USER_TIMEOUT_MS)  # inherited by what it accepts
+
+    def _make_region(self) -> None:
+        settings, stack = self.settings, self._stack
         with step("make the shared region"):
             self.region = Region.create(
                 settings.name_on(self.port), capacities(settings), time.time_ns() // 1000
@@ -183,6 +184,9 @@ class Resources:
         # Nobody has what a dead server of this name has left, and nothing is left of this one.
         self._remove_channels()
         stack.callback(self._remove_channels)
+
+    def _use_data(self) -> None:
+        settings = self.settings
         if settings.durability != "none":
             with step(f"use the data directory {settings.data}"):
                 self.data = _opened(self.region, DataDirectory(settings.data))
@@ -191,33 +195,37 @@ class Resources:
         if self.data is not None:
             with step(f"listen in the data directory {settings.data}"):
                 self.desk = Desk(settings.data)
-            stack.callback(self.desk.remove)
-            keep(Part.SUPERVISION, self.desk)
+            self._stack.callback(self.desk.remove)
+            self._keep(Part.SUPERVISION, self.desk)
+
+    def _connect_children(self) -> None:
+        """With each other, and with the master."""
+        seats = slots(self.settings)
         with step("make the wake-ups between the processes"):
-            self.wakeups = [keep(Part.WAKEUPS, Wakeup()) for _ in range(slots(settings))]
-            self.journal_wakeup = keep(Part.JOURNAL_WAKEUP, Wakeup())
+            self.wakeups = [self._keep(Part.WAKEUPS, Wakeup()) for _ in range(seats)]
+            self.journal_wakeup = self._keep(Part.JOURNAL_WAKEUP, Wakeup())
         with step("connect the workers with each other"):
             self.queues: list[tuple[socket.socket, socket.socket]] = []
-            for _ in range(slots(settings)):
+            for _ in range(seats):
                 taking, giving = _message_pair()
-                self.queues.append((keep(Part.QUEUES, taking), keep(Part.QUEUES, giving)))
+                self._keep(Part.QUEUES, taking, giving)
+                self.queues.append((taking, giving))
         with step("connect the workers with the archive"):
             # Both ends stay, whoever dies.
             self.questions: list[socket.socket] = []
             self.answers: list[socket.socket] = []
-            for _ in range(
-                slots(settings) + 1 if self.data else 0
-            ):  # the last: for the files process
+            # The last: for the files process.
+            for _ in range(seats + 1 if self.data else 0):
                 asking, answering = _message_pair()
-                self.questions.append(keep(Part.QUESTIONS, asking))
-                self.answers.append(keep(Part.ANSWERS, answering))
+                self.questions.append(self._keep(Part.QUESTIONS, asking))
+                self.answers.append(self._keep(Part.ANSWERS, answering))
         with step("make the pipes to the children"):
             watched, alive = os.pipe2(os.O_CLOEXEC)
-            self.workers_watched = keep(Part.WORKERS_WATCHED, Descriptor(watched))
-            self.workers_alive = keep(Part.WORKERS_ALIVE, Descriptor(alive))
+            self.workers_watched = self._keep(Part.WORKERS_WATCHED, Descriptor(watched))
+            self.workers_alive = self._keep(Part.WORKERS_ALIVE, Descriptor(alive))
             reading, writing = _message_pair()
-            self.reports = keep(Part.SUPERVISION, reading)
-            self.reports_to = keep(Part.REPORTS, writing)
+            self.reports = self._keep(Part.SUPERVISION, reading)
+            self.reports_to = self._keep(Part.REPORTS, writing)
 
     def _key(self) -> ServerKey:
         """Who this server is. CannotStart."""
