@@ -19,6 +19,7 @@ BEYOND_LOOPBACK: dict[str, int] = {
     "payment_rate": 10,
     "registrations": 600,
     "address_registrations": 20,
+    "user_writes": 36_000,
     "user_sessions": 64,
     "session_rooms": 64,
 }
@@ -144,6 +145,18 @@ class Limits:
         maximum=1_000_000,
         zero="no limit",
         default_text=_unlimited_here("address_registrations"),
+        reload=True,
+    )
+    user_writes: int = setting(
+        0,
+        LIMITS,
+        "requests of one user that write to the disk: payments, messages, what is changed; as"
+        " many as in an hour may come at once, the next ones are answered ERR_SERVER_BUSY",
+        unit="requests per hour",
+        minimum=1,
+        maximum=1_000_000_000,
+        zero="no limit",
+        default_text=_unlimited_here("user_writes"),
         reload=True,
     )
     user_sessions: int = setting(

@@ -42,6 +42,7 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("unknown_opcode", "frames with an opcode that is no request"),
     Counter("slowed", "requests that came sooner than their rate, and held their connection up"),
     Counter("rate_limited", "requests refused, as they were over a rate"),
+    Counter("over_quota", "requests refused, as their user had written too much in an hour"),
     Counter("shed", "requests that came while the server was stopping"),
     Counter("shed_chat", "chat requests refused under overload"),
     Counter("shed_logins", "HELLO, REGISTER, LOGIN refused under overload"),

@@ -6,6 +6,7 @@ from libproto.messages import Opcode, State
 from libproto.session import verdict
 from server.worker.handlers import HANDLERS, HOT
 from server.worker.overload import class_of
+from server.worker.quota import WRITES, Counted
 from server.worker.requests import Handled, Request, Table
 from server.worker.services import Services
 
@@ -22,6 +23,8 @@ def allowed(services: Services) -> Table:
             made[opcode] = HOT[opcode](record, codec.decode, services)
         else:
             made[opcode] = Handled(record, codec.decode, services, HANDLERS[opcode])
+        if opcode in WRITES and services.settings.user_writes:
+            made[opcode] = Counted(made[opcode], services.rates)
         shed, overload = class_of(opcode), services.overload
         made[opcode].share = overload.nothing if shed is None else overload.shares[shed]
     return {

@@ -6,6 +6,9 @@ every frame of a flood has to be answered. Only who goes on like that for PATIEN
 to wait for longer, as others have used up what its user or its address may have, is answered
 ERR_SERVER_BUSY, and is not read for a moment after each of these.
 
+**What is written** — all that goes to the journal — has a quota for each user, of an hour: who has
+used it up is answered ERR_SERVER_BUSY, and pushes nobody's history out.
+
 **What others notice** — messages in a room, to a user, payments told — and registrations have rates
 of their own. All but the session's are counted over all workers (tallies.py).
 """
@@ -89,6 +92,13 @@ class Rates:
     def _take(self, where: Places, rate: int, now: int) -> int:
         return self._allowances.take_at(where, now, _US // rate, BURST_S * rate, _PATIENCE_US)
 
+    def check_write(self, user: int) -> None:
+        """Refused, where a user has written too much."""
+        quota = self._settings.user_writes
+        if quota:
+            detail = "too much written in an hour, by all programs of this user"
+            self._check(b"w%d" % user, max(1, _HOUR_US // quota), quota, detail, "over_quota")
+
     def check_chat(self, user: int, room: int, to_user: int) -> None:
         """Refused, where a user says too much in a room, or to another user (room 0)."""
         rate = self._settings.chat_rate
@@ -115,10 +125,12 @@ class Rates:
             if most:
                 self._check(key, _HOUR_US // most, most, f"too many registrations{whose}")
 
-    def _check(self, key: bytes, interval_us: int, burst: int, detail: str) -> None:
+    def _check(
+        self, key: bytes, interval_us: int, burst: int, detail: str, counter: str = "rate_limited"
+    ) -> None:
         wait = self._allowances.take(key, _now_us(), interval_us, max(1, burst))
         if wait:
-            self._counters.count("rate_limited")
+            self._counters.count(counter)
             raise Refused(Status.ERR_SERVER_BUSY, detail, wait // 1000 + 1)
 
 

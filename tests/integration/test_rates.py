@@ -85,6 +85,29 @@ def test_so_many_messages_of_one_user_in_one_room(start_server: StartServer) -> 
         assert first >= 10, "5 s of the rate may come at once"
 
 
+def test_so_much_of_one_user_is_written(start_server: StartServer) -> None:
+    """By all its connections, on whichever worker; others write on, and reading is not counted."""
+    with Lobby(start_server("--user-writes", "30", workers=2)) as lobby:
+        username = lobby.new_user()
+        one, two, other = lobby.enter(username, client_id=5), lobby.enter(username), lobby.enter()
+        to_user = one.ok(Opcode.USER_LOOKUP, username).user_id
+        before = lobby.counters()["over_quota"]
+        answers = [one.call(Opcode.DEPOSIT, 1) for _ in range(20)]
+        two.ok(Opcode.JOIN_ROOM, 1)
+        answers += [two.call(Opcode.CHAT_SEND, 1, "again") for _ in range(20)]
+        done = [answer.status for answer in answers].index(BUSY)
+        assert [answer.status for answer in answers] == [Status.OK] * done + [BUSY] * (40 - done)
+        assert done == 29
+        assert all(0 < answer.body.retry_after_ms <= 120_001 for answer in answers[done:])
+        assert "written" in answers[-1].body.detail
+        assert lobby.counters()["over_quota"] == before + 40 - done
+        assert one.ok(Opcode.BALANCE).balance == 20
+        assert len(one.ok(Opcode.TXN_HISTORY, 0, 99).transactions) == 20
+        two.ok(Opcode.LEAVE_ROOM, 1)
+        other.ok(Opcode.DEPOSIT, 7)
+        assert other.ok(Opcode.TRANSFER, to_user, 7).balance == 0
+
+
 def test_so_many_payments_are_told(start_server: StartServer) -> None:
     """All are made; of a flood the payee is told of some, and finds the rest in the history."""
     with Lobby(start_server("--payment-rate", "3")) as lobby:

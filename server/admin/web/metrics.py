@@ -40,6 +40,7 @@ _REASONS: Final = (
     "bad_frame",
     "unknown_opcode",
     "rate_limited",
+    "over_quota",
     "shed",
 )
 _SHED: Final = ("chat", "logins", "ledger")

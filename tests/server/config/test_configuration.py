@@ -77,6 +77,7 @@ def test_which_settings_change() -> None:
         "payment_rate",
         "registrations",
         "address_registrations",
+        "user_writes",
         "user_sessions",
         "session_rooms",
         "user_clients",

@@ -151,6 +151,7 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "payment_rate": 0,
         "registrations": 0,
         "address_registrations": 0,
+        "user_writes": 0,
         "user_sessions": 0,
         "session_rooms": 0,
         "user_clients": 256,
