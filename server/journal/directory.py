@@ -126,9 +126,12 @@ class DataDirectory:
                 _check_writable(disk, each)
             return kept
         self._clear(disk)
+        # First, and made to last: whatever else a start that is killed leaves, the next one sees by
+        # it that nothing here was ever served.
+        self._write_identity(disk, new)
         for each in self._directories:
             disk.make_directory(each)
-        self._write_identity(disk, new)
+        disk.sync_directory(self.path)
         return new
 
     def _clear(self, disk: Disk) -> None:
@@ -244,12 +247,12 @@ class DataDirectory:
         return Identity(secret, log_id), becoming
 
     def _write_identity(self, disk: Disk, identity: Identity, becoming: int = 0) -> None:
-        """Under its temporary name."""
+        """Under its temporary name, which is not given up for a moment where it is there."""
         path = self.path / _NEW_IDENTITY
-        if path.name in disk.names(self.path):
-            disk.remove(path)
-        fd = disk.create(path)
+        there = path.name in disk.names(self.path)
+        fd = disk.open(path, writable=True) if there else disk.create(path)
         try:
+            disk.truncate(fd, 0)
             lines = [f"{_FIRST}{FORMAT_VERSION}", identity.secret.hex(), f"{identity.log_id:016x}"]
             lines += [f"{becoming:016x}"] if becoming else []
             disk.write(fd, [_with_sum("\n".join((*lines, "")).encode("ascii"))], 0)

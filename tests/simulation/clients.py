@@ -79,6 +79,14 @@ class Client:
         """Requests without an answer."""
         return len(self._open)
 
+    def forget_after(self, txn: int, *, relies: bool) -> None:
+        """What was executed after this one is lost. relies: what was answered was durable, so that
+        the user is there."""
+        for request in self._open:
+            request.shown = min(request.shown, txn)
+        if not relies:
+            self._registered, self._user = False, 0
+
     def run(self) -> None:
         """Its whole life."""
         while True:

@@ -36,10 +36,8 @@ class Moved(NamedTuple):
 class Ledger:
     """The log so far, and what follows from it."""
 
-    def __init__(self, region: Region) -> None:
-        self._region = region
-        self._ring = region.layout["txn_ring"]
-        self._head_at = region.log.index("head")
+    def __init__(self) -> None:
+        self._region: Region | None = None
         self.head = 0
         self.moved: Final[dict[int, Moved]] = {}
         self.balances: Final[dict[int, list[tuple[int, int]]]] = {}
@@ -47,8 +45,34 @@ class Ledger:
         self._by_request: Final[dict[tuple[int, int, int], int]] = {}
         self.problems: Final[list[str]] = []
 
+    def pause(self) -> None:
+        """There is no region to follow."""
+        self._region = None
+
+    def begin(self, region: Region, shown: int) -> None:
+        """A server has begun with what was kept. shown: the newest transaction that anybody was
+        told of and could rely on: it must be there."""
+        self._region = region
+        self._ring = region.layout["txn_ring"]
+        self._head_at = region.log.index("head")
+        head = region.words[self._head_at]
+        if head < shown:
+            self.problems.append(f"the log ends with {head}, and {shown} was shown to somebody")
+        if head > self.head:
+            self.problems.append(f"the log ends with {head}, and {self.head} was the newest")
+        self.head = head
+        for txn in [txn for txn in self.moved if txn > head]:
+            del self.moved[txn]
+        for had in self.balances.values():
+            while had and had[-1][0] > head:
+                had.pop()
+        for request in [key for key, txn in self._by_request.items() if txn > head]:
+            del self._by_request[request]
+
     def follow(self) -> None:
         """Take what has been added since."""
+        if self._region is None:
+            return
         words = self._region.words
         head = words[self._head_at]
         while self.head < head:

@@ -36,6 +36,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._sources: list[Source] = []
         self._readers: dict[int, tuple[Callable[[], bool], Callable[[], object]]] = {}
         self._signals: dict[int, Callable[[], object]] = {}
+        self._held: set[int] = set()
         self.descriptors: dict[int, Callable[[], bool]] = {}
         """Is it readable? By descriptors of the simulation."""
 
@@ -93,6 +94,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self, sig: int, callback: Callable[..., object], *args: Any
     ) -> None:
         self._signals[sig] = lambda: callback(*args)
+        if sig in self._held:
+            self.signal(sig)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -106,9 +109,11 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._sources.append(source)
 
     def signal(self, number: int) -> None:
-        """The process gets it."""
+        """The process gets it: at once, or when it unblocks it."""
         handler = self._signals.get(number)
-        if handler is not None:
+        if handler is None:
+            self._held.add(number)
+        else:
             self.call_soon(handler)
             self.task.wake()
 

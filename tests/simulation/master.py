@@ -17,6 +17,7 @@ from server.region import status
 from server.region.layout import WORD
 from server.region.locks import fresh_semaphore
 from server.region.region import Region
+from tests.simulation.keepers import KeeperProcess
 from tests.simulation.process import MASTER, Process
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.view import SteppedRegion
@@ -40,6 +41,14 @@ class Hosts:
 
     def begin_repair(self, run: Callable[[Region], None]) -> None:
         raise NotImplementedError
+
+    def begin_loader(self) -> None:
+        raise NotImplementedError
+
+    def begin_journal(self) -> KeeperProcess:
+        raise NotImplementedError
+
+    is_loaded: bool
 
 
 class _Children:
@@ -78,17 +87,17 @@ class Master:
         hosts: Hosts,
         wakeups: Collection[Any],
         seats: int,
-        damaged: Callable[[], None],
     ) -> None:
-        """seats: places of workers. damaged: the region cannot be repaired."""
+        """seats: places of workers."""
         self._pace, self._region, self._hosts, self._seats = pace, region, hosts, seats
-        self._damaged = damaged
         resources: Any = SimpleNamespace(region=region, wakeups=wakeups, data=None)
         self._recovery = Recovery(resources, cast(Any, _Children(hosts)), self._wait, lambda: False)
         self.ended: deque[tuple[int | None, int]] = deque()
         """Processes that have ended, and were not reaped: the slot of a worker, None for a repair;
         the exit code."""
-        self.recovers = False
+        self.recovers = self.damaged = self.stops = False
+        self._journal: KeeperProcess | None = None
+        self._journal_due = False
         self._empty: set[int] = set(range(seats))
         self._beats: dict[int, tuple[int, int]] = {}
 
@@ -97,23 +106,49 @@ class Master:
         """All workers are there, and nothing is to be repaired."""
         return not (self.ended or self._recovery.dead or self._empty or self.recovers)
 
-    def run(self) -> None:
-        """Its whole life."""
+    def journal_ended(self) -> None:
+        """Another one is due."""
+        self._journal, self._journal_due = None, True
+
+    def run(self, *, keeps: bool) -> None:
+        """Its whole life. keeps: state, on a disk."""
+        if keeps:
+            self._hosts.begin_loader()
+            while not self._hosts.is_loaded:
+                self._wait(WATCH_S)
+            self._journal = self._hosts.begin_journal()
+            while self._journal is None or not self._journal.serves:
+                self._begin_journal()
+                self._wait(0.01)
         while True:
-            for slot in sorted(self._empty):
-                self._empty.discard(slot)
-                self._beats[slot] = -1, self._pace.now_ns
-                self._hosts.begin_worker(slot)
+            self._begin_journal()
+            if not self.stops:
+                self._fill()
             self._wait(WATCH_S)
             self._kill_hung()
             while self._recovery.dead or self._recovery.alarmed:
                 self.recovers = True
                 dead = tuple(self._recovery.dead)
                 if self._recovery.run() is not Outcome.REPAIRED:
-                    self._damaged()
+                    self.damaged = True
                     return
                 self._empty.update(dead)
                 self.recovers = False
+            if self.stops and not self._hosts.workers() and self._journal is not None:
+                stop = self._journal.stop
+                if stop is not None:
+                    stop.tell()
+
+    def _begin_journal(self) -> None:
+        if self._journal_due:
+            self._journal_due = False
+            self._journal = self._hosts.begin_journal()
+
+    def _fill(self) -> None:
+        for slot in sorted(self._empty):
+            self._empty.discard(slot)
+            self._beats[slot] = -1, self._pace.now_ns
+            self._hosts.begin_worker(slot)
 
     def _wait(self, seconds: float) -> None:
         """As the supervisor: take note of what has ended."""
@@ -126,7 +161,8 @@ class Master:
                 continue
             self._region.words[self._region.layout["workers"].at(slot, "pid")] = 0
             status.stopped(self._region, slot, self._pace.now_ns // 1000)
-            self._recovery.dead.append(slot)
+            if code or not self.stops:
+                self._recovery.dead.append(slot)
 
     def _kill_hung(self) -> None:
         now = self._pace.now_ns

@@ -11,6 +11,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from random import Random
+from time import gmtime, strftime, struct_time
 from types import ModuleType
 from typing import Any, Final, NoReturn
 from unittest.mock import patch
@@ -45,6 +46,8 @@ class Process:
         self.code: int | None = None
         """Its exit code, once it has ended; -9: it was killed."""
         self.task: Task | None = None
+        self.reason = ""
+        """Why it has ended, as it has told."""
 
     def begin(self, pace: Scheduler, run: Callable[[], object]) -> None:
         """run: its whole life."""
@@ -78,6 +81,12 @@ class Clock:
 
     def time(self) -> float:
         return self.time_ns() / 1e9
+
+    def strftime(self, form: str, at: struct_time | None = None) -> str:
+        return strftime(form, at or self.gmtime())
+
+    def gmtime(self, seconds: float | None = None) -> struct_time:
+        return gmtime(self.time() if seconds is None else seconds)
 
     def sleep(self, seconds: float) -> None:
         self._pace.sleep(seconds)

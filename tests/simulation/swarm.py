@@ -8,7 +8,7 @@ from random import Random
 from typing import Final
 
 OPERATIONS: Final = ("DEPOSIT", "WITHDRAW", "TRANSFER", "BALANCE")
-FAULTS: Final = ("kill", "stop", "cut")
+FAULTS: Final = ("kill", "stop", "cut", "kill all", "power cut", "restart")
 
 
 class Swarm:
@@ -18,6 +18,10 @@ class Swarm:
         self.workers: Final = random.choice((1, 2, 2, 3))
         self.users: Final = random.randint(2, 5)
         self.clients: Final = random.randint(self.users, 8)
+        self.durability: Final = random.choice(("none", "sync", "sync", "sync", "async"))
+        self.txn_ring: Final = random.choice((16, 64))
+        self.disk_ns: Final = random.choice((10_000, 1_000_000, 20_000_000))
+        self.disk_fails: Final = random.choice((0.0, 0.0, 0.0, 0.003))
         self.operations: Final = _some(random, OPERATIONS)
         self.faults: Final = _some(random, FAULTS)
         self.fault_steps: Final = random.choice((0, 300, 1000, 3000, 10_000))

@@ -103,6 +103,8 @@ class WorkerProcess(Process):
     listeners: MemoryListeners | None = None
     pump: MemoryPump | None = None
     serves: bool = False
+    told: bool = False
+    """It is to end in order."""
 
     def links(self) -> list[Link]:
         """Its connections, those that it has not accepted too."""
@@ -111,6 +113,7 @@ class WorkerProcess(Process):
 
     def leave(self) -> None:
         """SIGTERM."""
+        self.told = True
         if isinstance(self.loop, SimulatedLoop):
             self.loop.signal(signal.SIGTERM)
 
@@ -154,6 +157,8 @@ def run(
     )
     report = _Report(-1, slot)
     try:
+        if process.told:
+            loop.signal(signal.SIGTERM)
         worker = Worker(inherited, slot, loop)
         process.serves = True
         loop.run_until_complete(worker.serve(report))

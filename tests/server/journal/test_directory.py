@@ -1,5 +1,6 @@
 """The file that says what a data directory is: nothing of it changes unnoticed."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from server.journal.directory import DataDirectory, Identity
 from server.journal.disk import Disk, read_file
 from server.journal.errors import OtherFormat
-from tests.helpers.disk import SimulatedDisk
+from tests.helpers.disk import ADVERSARIES, PowerCut, SimulatedDisk, Survivors, at_random
 
 PATH = Path("/data")
 KEPT = Identity(bytes(range(32)), 0x1234_5678_9ABC_DEF0)
@@ -61,3 +62,27 @@ def test_one_of_format_3_has_no_checksum_and_gets_it(becoming: bytes) -> None:
     replace(disk, data, lines[0] + without)
     with pytest.raises(OtherFormat, match="identity is damaged: take it from a backup"):
         data.identity(disk)
+
+
+@pytest.mark.parametrize("survivors", [*ADVERSARIES.values(), at_random(1), at_random(2)])
+def test_a_first_start_that_ends_anywhere_is_begun_again(survivors: Survivors) -> None:
+    """Killed, or cut off from power, at any call, and so is the next one."""
+
+    def begun(disk: SimulatedDisk, cut_at: int) -> bool:
+        """Does it come to its end?"""
+        disk.cut_at = cut_at
+        data = DataDirectory(PATH)
+        try:
+            if data.open(disk, KEPT) == KEPT and data.is_new(disk):
+                data.settle(disk)
+        except PowerCut:
+            return False
+        return True
+
+    for first, second in product(range(1, 30), (0, 1, 2, 3, 5, 8)):
+        disk = SimulatedDisk(PATH)
+        if begun(disk, first):
+            break
+        for left in (disk.after_kill(), disk.after_power_cut(survivors)):
+            begun(left, second)
+            assert begun(left.after_power_cut(survivors), 0), (first, second)
