@@ -17,6 +17,7 @@ from libproto import words
 from libproto.messages import EventKind, Opcode, RoomRole
 from server.core.audience import NOBODY, Audience, Touched
 from server.core.boards import Boards, Offer
+from server.core.change_records import Change, event_text, outcome_of, role_amount, texts_of
 from server.core.chat import digest_of
 from server.core.deletions import Deletions
 from server.core.errors import (
@@ -37,7 +38,7 @@ from server.core.log import TxnLog
 from server.core.outcomes import Outcome, Outcomes
 from server.core.pairs import Pairs, ascending
 from server.core.room_bits import RoomBits
-from server.core.rooms import OWNED_MAX, RoomInfo, Rooms
+from server.core.rooms import OWNED_MAX, Rooms
 from server.core.session import Session, is_live
 from server.core.users import Users
 from server.region.layout import TARGET_KIND_SHIFT, WORD
@@ -47,7 +48,6 @@ from server.region.records import (
     FIRST_CHANGE,
     MONEY_WORDS,
     OFFSETS,
-    TEXT_BYTES,
     RecordKind,
 )
 from server.region.region import Region
@@ -99,52 +99,6 @@ class Taken(NamedTuple):
     owner: int = 0  # who was paid
 
 
-class _Change(NamedTuple):
-    """A change that may be made."""
-
-    kind: RecordKind
-    room: int
-    event: EventKind
-    subject: int = 0
-    value: int = 0
-    detail: int = 0
-    text: bytes = b""
-    digest: int = 0
-    again: bool = False  # the outcome of the request is with a change that follows
-
-
-def outcome_of(record: Sequence[int]) -> Outcome:
-    """What a repeat of the request that made a change is answered with; of an OFFER_TAKEN too."""
-    kind, room = record[_AT["kind"]], record[_AT["room"]]
-    req_id, txn = record[_AT["req_id"]], record[_AT["txn_id"]]
-    seq, digest, value = record[_AT["room_seq"]], record[_AT["digest"]], record[_AT["value"]]
-    balance, amount, to = 0, value, room
-    if kind == RecordKind.OFFER_TAKEN:
-        opcode, balance = Opcode.BOARD_TAKE, record[_MONEY["from_balance"]]
-        amount = record[_MONEY["amount"]]
-    elif kind == RecordKind.ROOM_OPENED:
-        opcode, balance, to = Opcode.ROOM_OPEN, room, 0
-    elif kind in (RecordKind.ROOM_TOPIC, RecordKind.ROOM_ACCESS):
-        opcode = Opcode.ROOM_SET
-    elif kind == RecordKind.ROOM_ROLE:
-        opcode, amount = Opcode.ROOM_ROLE, role_amount(record[_AT["subject"]], value)
-    elif kind == RecordKind.OFFER_ADDED:
-        opcode = Opcode.BOARD_ADD
-    else:
-        opcode = Opcode.BOARD_REMOVE
-    return Outcome(req_id, txn, balance, opcode << TARGET_KIND_SHIFT | to, amount, seq, digest)
-
-
-def role_amount(user: int, role: int) -> int:
-    """What stands in the place of an amount in the outcome of a ROOM_ROLE."""
-    return role << 32 | user
-
-
-def texts_of(text: bytes) -> list[bytes]:
-    """The parts of a text, one for each record of TEXT."""
-    return [text[at : at + TEXT_BYTES] for at in range(0, len(text), TEXT_BYTES)]
-
-
 class Changes:
     """Such changes, as one worker makes them."""
 
@@ -170,38 +124,6 @@ class Changes:
         self._outcomes, self._rooms, self._boards, self._pairs = outcomes, rooms, boards, pairs
         self._deletions = deletions
         self._clients = region.layout["clients"]
-        self._reading = locks.guard("room", locks.event)
-
-    # ---- what others ask, of one moment
-
-    def info(self, room: int, user: int) -> RoomInfo:
-        """What a user is told of a room. NoSuchRoom."""
-        with self._reading:
-            self._rooms.check_there(room)
-            return self._rooms.info(room, user)
-
-    def check_reader(self, room: int, user: int, *, joined: bool) -> None:
-        """Whether a user may read the history of a room. NoSuchRoom, NotAllowed."""
-        if joined and not self._rooms.opened(room):
-            return
-        with self._reading:
-            if joined:
-                self._rooms.check_inside(room, user)
-            else:
-                self._rooms.check_join(room, user)
-
-    def check_speaker(self, room: int, user: int) -> None:
-        """Whether a user who has joined a room may write in it. NotAllowed."""
-        if self._rooms.opened(room):
-            with self._reading:
-                self._rooms.check_speak(room, user)
-
-    def may_stay(self, room: int, user: int, opened: int) -> bool:
-        """May a user who has joined the room, as it was opened then, still be in it? Who has seen
-        the event of a change finds the change here, and not always without the lock: the event is
-        published first."""
-        with self._reading:
-            return self._rooms.may_stay(room, user, opened)
 
     # ---- rooms
 
@@ -227,7 +149,7 @@ class Changes:
             room = self._rooms.free_room(now, retention_us)
             if not room:
                 raise TableFull("rooms")
-            change = _Change(
+            change = Change(
                 RecordKind.ROOM_OPENED, room, EventKind.ROOM_CHANGED, text=encoded, digest=digest
             )
             done = self._make(session, [change], req_id, now)
@@ -260,7 +182,7 @@ class Changes:
             if access != now_access:
                 kinds.append(RecordKind.ROOM_ACCESS)
             changes = [
-                _Change(
+                Change(
                     kind, room, EventKind.ROOM_CHANGED, value=access, digest=digest,
                     text=encoded if kind == RecordKind.ROOM_TOPIC else b"", again=kind != kinds[-1],
                 )
@@ -301,7 +223,7 @@ class Changes:
                 self._rooms.check_place_for(room, session.user)
             elif role != RoomRole.NONE:
                 self._rooms.check_place_for(room, user)
-            change = _Change(
+            change = Change(
                 RecordKind.ROOM_ROLE, room, EventKind.ROOM_CHANGED, user, role, seconds,
                 digest=seconds,
             )  # fmt: skip
@@ -337,7 +259,7 @@ class Changes:
                     raise NotAllowed("only its author and moderators delete a text")
             self._deletions.check_place()
             # Nothing keeps a request's outcome: to ask for it twice does no harm.
-            change = _Change(
+            change = Change(
                 RecordKind.TEXT_DELETED, room, EventKind.ROOM_CHANGED, value=seq, detail=entry,
                 again=True,
             )  # fmt: skip
@@ -371,7 +293,7 @@ class Changes:
             if self._boards.count(room) >= most:
                 raise LimitReached(f"the board has {most} entries, and no board has more")
             self._boards.check_place()
-            change = _Change(
+            change = Change(
                 RecordKind.OFFER_ADDED, room, EventKind.OFFER_ADDED, value=price, text=encoded,
                 digest=digest,
             )  # fmt: skip
@@ -394,7 +316,7 @@ class Changes:
                 role = self._rooms.standing(room, session.user).role
                 if role not in _RULE:
                     raise NotAllowed("only its owner and moderators remove an entry")
-            change = _Change(RecordKind.OFFER_REMOVED, room, EventKind.OFFER_REMOVED, value=entry)
+            change = Change(RecordKind.OFFER_REMOVED, room, EventKind.OFFER_REMOVED, value=entry)
             return self._make(session, [change], req_id, now)
 
     def take_offer(
@@ -497,7 +419,7 @@ class Changes:
     def _again(self, found: Outcome) -> Changed:
         return Changed(found.txn_id, found.seq, self._events.head(), True, NOBODY)
 
-    def _make(self, session: Session, changes: Sequence[_Change], req_id: int, now: int) -> Changed:
+    def _make(self, session: Session, changes: Sequence[Change], req_id: int, now: int) -> Changed:
         """Make changes of one room, one after the other; answers the last. Busy."""
         log, events = self._log, self._events
         if not log.has_place_for(sum(1 + len(texts_of(each.text)) for each in changes)):
@@ -515,7 +437,7 @@ class Changes:
                 len(change.text), change.again, until, session.client_id, req_id,
                 session.client_slot, change.room, seq, number, change.digest,
             )  # fmt: skip
-            text = _event_text(change, txn, session.user)
+            text = event_text(change, txn, session.user)
             hides = change.value if change.kind == RecordKind.TEXT_DELETED else 0
             self._commit(session, txn, payload, change.event, change.room, seq, time, text, hides)
             self._apply((txn, *_CHANGE.unpack(payload)), change.text)
@@ -574,22 +496,3 @@ class Changes:
         else:
             return
         self._boards.recount()
-
-
-def _event_text(change: _Change, txn: int, user: int) -> bytes:
-    """The message of the event, as the protocol gives it."""
-    match change.kind:
-        case RecordKind.ROOM_OPENED:
-            return b"role %d %d" % (user, RoomRole.OWNER)
-        case RecordKind.ROOM_TOPIC:
-            return b"topic %b" % change.text
-        case RecordKind.ROOM_ACCESS:
-            return b"access %d" % change.value
-        case RecordKind.ROOM_ROLE:
-            return b"role %d %d" % (change.subject, change.value)
-        case RecordKind.OFFER_ADDED:
-            return b"%d %d %b" % (txn, change.value, change.text)
-        case RecordKind.TEXT_DELETED:
-            return b"deleted %d" % change.value
-        case _:
-            return b"%d" % change.value

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from libproto.messages import MAX_BALANCE
 from libproto.scram import Verifier
 from server.core.audience import NOBODY, Touched
-from server.core.changes import texts_of
+from server.core.change_records import texts_of
 from server.core.chat import digest_of
 from server.core.errors import (
     LimitReached,

@@ -18,6 +18,7 @@ from server.core.memberships import Memberships
 from server.core.operators import Operators
 from server.core.outcomes import Outcomes
 from server.core.pairs import Pairs
+from server.core.rights import Rights
 from server.core.room_bits import RoomBits
 from server.core.rooms import Rooms
 from server.core.sessions import Sessions
@@ -67,6 +68,7 @@ class State:
         clock_us = clock_us or (lambda: clock_ns() // 1000)
         self.clients = Clients(region, self.log, retention_s, clock_us, user_clients)
         self.rooms = Rooms(region, self.clients.lived, numbered_rooms)
+        self.rights = Rights(self.locks, self.rooms)
         self.boards = Boards(region, self.rooms)
         self.deletions = Deletions(region)
         self.blocks = Blocks(region, self.locks, self.log, self.users)

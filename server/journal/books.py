@@ -12,7 +12,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from libproto.messages import MAX_BALANCE, OUTCOME_WINDOW, USERNAME_PATTERN, Opcode
-from server.core.changes import outcome_of
+from server.core.change_records import outcome_of
 from server.journal.errors import Inconsistent
 from server.journal.format import EVENT_HEAD, EventHead, event_size
 from server.journal.money import BEFORE, ROW_WORDS, Money, fold_money

@@ -198,7 +198,7 @@ class Subscriptions:
         room that is joined. Superseded, NoSuchRoom, NotAllowed, Busy."""
         subscription = self._of[subscriber]
         if room in subscription.rooms:
-            self._state.changes.check_reader(room, subscription.session.user, joined=True)
+            self._state.rights.check_reader(room, subscription.session.user, joined=True)
             position = self._position(subscriber, room)
             members = self._memberships.member_count(room)
             return position, members, self._events.head()
@@ -365,7 +365,7 @@ class Subscriptions:
         """The same, where the event may be among those that were missed."""
         for subscriber in tuple(local.members):
             user = self._of[subscriber].session.user
-            if not self._state.changes.may_stay(room, user, local.opened):
+            if not self._state.rights.may_stay(room, user, local.opened):
                 self._take_out(subscriber, room, local)
 
     def _take_out(self, subscriber: Subscriber, room: int, local: _LocalRoom) -> None:

@@ -49,7 +49,7 @@ def board_list(
     state.rooms.check_there(room)
     if not services.subscriptions.is_member(connection, room):
         raise NotJoined
-    state.changes.check_reader(room, session.user, joined=True)
+    state.rights.check_reader(room, session.user, joined=True)
     limit, space, wanted = min(limit, LIST_MAX), ANSWER_LEN - _COUNT, contains.casefold()
     found: list[tuple[int, int, int, str, int, str]] = []
     for offer in state.boards.offers(room, after):

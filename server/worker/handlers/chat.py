@@ -146,7 +146,7 @@ def room_history(
     del flags
     session, state = connection.live_session(), services.state
     joined = services.subscriptions.is_member(connection, room)
-    state.changes.check_reader(room, session.user, joined=joined)
+    state.rights.check_reader(room, session.user, joined=joined)
     limit, space = min(limit, LIST_MAX), ANSWER_LEN - _HISTORY.size
     events, reached = state.events, services.reached()
     epoch, first = state.rooms.epoch(room), state.rooms.first_seq(room)

@@ -66,7 +66,7 @@ def _check_joined(services: Services, connection: Connection, room: int) -> None
     state.rooms.check_known(room)
     if not services.subscriptions.is_member(connection, room):
         raise NotJoined
-    state.changes.check_reader(room, session.user, joined=True)
+    state.rights.check_reader(room, session.user, joined=True)
 
 
 def _check_readable(services: Services, connection: Connection, place: int) -> None:
@@ -75,7 +75,7 @@ def _check_readable(services: Services, connection: Connection, place: int) -> N
     if not is_opened(place, state.rooms.opened(room)):
         raise Refused(Status.ERR_NOT_FOUND, "the room of this file is no more")
     joined = services.subscriptions.is_member(connection, room)
-    state.changes.check_reader(room, session.user, joined=joined)
+    state.rights.check_reader(room, session.user, joined=joined)
 
 
 def _may_read(services: Services, connection: Connection, place: int) -> bool:
@@ -190,7 +190,7 @@ def _check_speaker(services: Services, connection: Connection, place: int) -> No
         raise NotJoined
     if not services.subscriptions.is_member(connection, room):
         raise NotJoined
-    state.changes.check_speaker(room, session.user)
+    state.rights.check_speaker(room, session.user)
 
 
 def _published(

@@ -38,7 +38,7 @@ def room_info(
     del flags
     session = connection.live_session()
     state = services.state
-    info = state.changes.info(room, session.user)
+    info = state.rights.info(room, session.user)
     answer = _info_response(req_id, 0, *info)
     return services.durable.when_shown(connection, state.events.newest(room), answer)
 
