@@ -72,10 +72,11 @@ _Error = Refused | PeerError | StateRefusal
 
 
 class Greeting(NamedTuple):
-    """What a HELLO leaves for the LOGIN after it."""
+    """What a HELLO leaves for the LOGIN or REGISTER after it."""
 
     username: str
     hello_bodies: bytes
+    iterations: int  # as it was answered
 
 
 class Connection(FrameProtocol):

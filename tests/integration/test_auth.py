@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from libproto.errors import Status
-from libproto.messages import Opcode
+from libproto.messages import Capability, Opcode
 from tests.helpers.server import RunningServer, StartServer
 from tests.helpers.wire import NONCE, SALT, Lobby, registration
 
@@ -366,7 +366,36 @@ def test_hello_does_not_tell_who_exists_after_the_iterations_have_changed(tmp_pa
         assert set(told) == {4096}, "there is nobody who has more"
         assert wire.hello("old1").body.iterations == 4096
         assert wire.hello("").body.iterations == 5000, "of a new password"
+        for name, iterations in (("new1", 4096), ("new2", 5000)):  # as answered, and the setting
+            wire.hello(name)
+            assert wire.register(name, 4097).status == Status.ERR_BAD_PACKET
+            assert wire.register(name, iterations).status == Status.OK
+            wire.hello(name)
+            assert wire.login(name).status == Status.OK
+            wire.ok(Opcode.LOGOUT)
         assert server.stop() == 0
+
+
+ALL = Capability.ENCRYPTION | Capability.COMPRESSION | Capability.PAYMENTS
+
+
+@pytest.mark.parametrize("capabilities", [0, *Capability, ALL])
+def test_hello_answers_the_same_whoever_is_asked_for(lobby: Lobby, capabilities: int) -> None:
+    """In every field, but for the salt, which is as stable and as long."""
+
+    def told(name: str) -> tuple[list[object], bytes]:
+        with lobby.open() as wire:
+            body = wire.hello(name, capabilities=capabilities).body
+        fields = body._asdict()
+        for fresh in ("server_nonce", "salt", "public_key", "signature"):
+            fields[fresh] = len(fields[fresh])
+        return [*fields.values()], body.salt
+
+    names = lobby.new_user(), lobby.name(), "x", "n" * 32, ""
+    answers = [told(name) for name in names]
+    assert all(fields == answers[0][0] for fields, _ in answers)
+    assert [told(name)[1] for name in names] == [salt for _, salt in answers]
+    assert len({salt for _, salt in answers}) == len(names)
 
 
 # ---- what HELLO grants and tells

@@ -284,6 +284,9 @@ class MemoryPump:
     def tell_of_long_turns(self, long_us: int, on_long: Callable[[], None]) -> None:
         """A turn takes no time here but for its steps."""
 
+    def tell_of_no_memory(self, on_no_memory: Callable[[], None]) -> None:
+        """There is always some here."""
+
     def add(self, link: Link, protocol: FrameProtocol) -> None:
         """A connection that was accepted."""
         pipe = Pipe(self, link, protocol)

@@ -14,6 +14,7 @@ from server.config import Settings
 from server.worker import process as worker_process
 from server.worker import reporter
 from server.worker.fatal import FATAL, die
+from server.worker.memory import Memory
 from server.worker.process import Inherited, Worker
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.network import Link, MemoryPump
@@ -57,8 +58,9 @@ class MemoryListeners:
         pump: MemoryPump,
         connection: Callable[[str], FrameProtocol],
         operate: object,
+        memory: object,
     ) -> None:
-        del region, slot, listeners, queue, siblings, operate
+        del region, slot, listeners, queue, siblings, operate, memory
         self._pump, self._connection = pump, connection
         self._backlog: list[Link] = []
         self.accepts = False
@@ -159,7 +161,7 @@ def run(
     try:
         if process.told:
             loop.signal(signal.SIGTERM)
-        worker = Worker(inherited, slot, loop)
+        worker = Worker(inherited, slot, loop, Memory())
         process.serves = True
         loop.run_until_complete(worker.serve(report))
     except FATAL as error:

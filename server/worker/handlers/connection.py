@@ -122,7 +122,7 @@ def hello(
     if encrypts:
         signature = services.key.sign(request, body[:-_EMPTY_LEN])
         body = _hello_response(*fields, signature)
-    connection.greeting = Greeting(username, request + body)
+    connection.greeting = Greeting(username, request + body, iterations)
     connection.capabilities = granted
     connection.enter(State.GREETED)
     answer = assemble(Opcode.HELLO, req_id, _RESPONSE, Status.OK, body)
@@ -151,7 +151,9 @@ def register(
         raise Refused(Status.ERR_BAD_PACKET, "the username is not valid, or reserved")
     if len(salt) != SALT_LEN or len(stored_key) != KEY_LEN or len(server_key) != KEY_LEN:
         raise Refused(Status.ERR_BAD_PACKET, "salt or keys have the wrong length")
-    if iterations != services.settings.scram_iterations:
+    # A name that nobody has is answered as users of before are, who may have fewer.
+    answered = connection.greeting.iterations if connection.greeting else 0
+    if iterations not in (answered, services.settings.scram_iterations):
         raise Refused(Status.ERR_BAD_PACKET, "the iterations are not those that HELLO answered")
     if services.settings.registration != "open":
         raise Refused(Status.ERR_UNAUTHORIZED, "registration is closed")
