@@ -12,7 +12,7 @@ from server.worker.overload cimport Share
 from server.worker.requests cimport Request
 from server.worker.served cimport Served
 
-cdef unsigned int _FLAGGED, _ENCRYPTED, _LOGIN, _RESPONSE_HEAD, _BUSY
+cdef unsigned int _FLAGGED, _LOGIN, _RESPONSE_HEAD, _BUSY
 cdef uint64_t _HEADER_LEN
 
 

@@ -30,6 +30,7 @@ from server.core.errors import EventsFull, LeavesFull, StateRefusal, Superseded
 from server.core.session import Session
 from server.files.channel import Kind
 from server.region import machine
+from server.worker.bad_frames import bad_frame
 from server.worker.fatal import FATAL, die
 from server.worker.overload import Share
 from server.worker.rates import PATIENCE_S, REFUSED_S, TIMER_S, Pace
@@ -53,7 +54,6 @@ RETRY_CONNECT_MS: Final = 1000
 
 _HEADER_LEN = HEADER_LEN
 _FLAGGED: Final = int(Flag.POSSIBLE_DUPLICATE)
-_ENCRYPTED: Final = int(Flag.ENCRYPTED)
 _LOGIN: Final = int(Opcode.LOGIN)
 _RESPONSE: Final = int(Flag.RESPONSE)
 _RESPONSE_HEAD: Final = PREFIX | _RESPONSE
@@ -204,34 +204,41 @@ class Connection(FrameProtocol):
         """Its event has no place: try again as there are some. No frame is handled before."""
 
         def attempt(late: bool) -> bool:
-            self.pending -= 1
-
             def once_more() -> bytes | None:
                 if self.session is None:  # another login has ended it meanwhile
                     raise Superseded
                 return self.services.places.in_turn(execute)
 
             try:
-                frame = self.complete(opcode, req_id, once_more, waits=not late)
+                self._go_on(opcode, req_id, once_more, waits=not late)
             except EventsFull:
                 self.pending += 1
                 return False
-            if frame:
-                self.push(frame)
-            self.flush()
-            self.settle()
             return True
 
         self._active = True
+        self._wait()
+        self.services.places.wait(attempt, to_leave=to_leave)
+
+    def _wait(self) -> None:
+        """A request waits, and `_go_on` follows: no frame is handled before."""
         self.pending += 1
         self.pause(ANSWER_FIRST)
-        self.services.places.wait(attempt, to_leave=to_leave)
+
+    def _go_on(self, opcode: int, req_id: int, then: Execute, *, waits: bool = False) -> None:
+        """Answer a request that has waited. waits: as for `complete`."""
+        self.pending -= 1
+        frame = self.complete(opcode, req_id, then, waits=waits)
+        if frame:
+            self.push(frame)
+        self.flush()
+        self.settle()
 
     def _when_durable(self, txn: int, answer: bytes) -> bytes | None:
         return self._durable.when_durable(self, txn, answer)
 
     def resume_when_durable(
-        self, txn: int, opcode: int, req_id: int, then: Callable[[], bytes | None]
+        self, txn: int, opcode: int, req_id: int, then: Execute
     ) -> bytes | None:
         """What `then` answers, once everything up to `txn` is durable. No frame is handled before;
         where the connection is lost before, `then` is not called."""
@@ -239,23 +246,11 @@ class Connection(FrameProtocol):
             self, txn, lambda: self.complete(opcode, req_id, then)
         )
 
-    def resume_after(
-        self, delay_s: float, opcode: int, req_id: int, then: Callable[[], bytes | None]
-    ) -> bytes | None:
+    def resume_after(self, delay_s: float, opcode: int, req_id: int, then: Execute) -> bytes | None:
         """What `then` answers, after a while. No frame is handled before; where the connection is
         lost before, `then` is not called."""
-
-        def go_on() -> None:
-            self.pending -= 1
-            frame = self.complete(opcode, req_id, then)
-            if frame:
-                self.push(frame)
-            self.flush()
-            self.settle()
-
-        self.pending += 1
-        self.pause(ANSWER_FIRST)
-        self.services.loop.call_later(delay_s, go_on)
+        self._wait()
+        self.services.loop.call_later(delay_s, self._go_on, opcode, req_id, then)
         return None
 
     def resume_when_answered(
@@ -275,12 +270,7 @@ class Connection(FrameProtocol):
             return then(data)
 
         def answered(data: bytes) -> None:
-            self.pending -= 1
-            frame = self.complete(opcode, req_id, lambda: answer(data))
-            if frame:
-                self.push(frame)
-            self.flush()
-            self.settle()
+            self._go_on(opcode, req_id, lambda: answer(data))
 
         services = self.services
         assert services.archive is not None, "who asks has looked"
@@ -288,8 +278,7 @@ class Connection(FrameProtocol):
             raise history_unreadable()
         if not services.archive.ask(kind, fields, answered):
             raise Refused(Status.ERR_SERVER_BUSY, "too many ask for older history", RETRY_ASK_MS)
-        self.pending += 1
-        self.pause(ANSWER_FIRST)
+        self._wait()
         return None
 
     def in_turn(self, opcode: int, req_id: int, steps: Steps) -> bytes | None:
@@ -392,34 +381,15 @@ class Connection(FrameProtocol):
         return self._when_durable(0, refusal)
 
     def _bad_frame(self, opcode: int, req_id: int, flags: int, fault: int) -> bytes:
-        """The rows of "Bad input" that concern the frame itself."""
-        counters = self.services.counters
-        status, detail = Status.ERR_BAD_PACKET, "flags, status, reserved bytes or req_id"
-        if fault == Fault.HEADER:
-            counters.count("bad_header")
-            detail = "magic, version, header_len or body_len"
-            self.last()
-        elif fault == Fault.CHECKSUM:
-            counters.count("bad_checksum")
-            status, detail = Status.ERR_CHECKSUM_FAIL, "dropped"
+        bad = bad_frame(flags, fault)
+        self.services.counters.count(bad.counter)
+        ends = bad.ends
+        if fault == Fault.CHECKSUM:
             self._bad_checksums += 1
-            if self._bad_checksums == BAD_CHECKSUMS_MAX:
-                self.last()
-        elif fault == Fault.SEALING and flags & _ENCRYPTED:
-            counters.count("unopened")
-            detail = "it does not open: altered, repeated, or not in its turn"
+            ends = self._bad_checksums == BAD_CHECKSUMS_MAX
+        if ends:
             self.last()
-        elif fault == Fault.SEALING or flags & _ENCRYPTED:
-            counters.count("bad_sealing")
-            detail = f"encryption was {'' if fault == Fault.SEALING else 'not '}agreed"
-            self.last()
-        else:
-            counters.count("bad_frame")
-            if fault == Fault.INFLATION:
-                detail = "it is not exactly one complete zlib stream, of at most max_body_len"
-            elif flags & Flag.COMPRESSED:
-                detail = "compression was not granted"
-        return error_frame(opcode, req_id, status, detail)
+        return error_frame(opcode, req_id, bad.status, bad.detail)
 
     # ---- encryption and compression
 
