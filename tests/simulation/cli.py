@@ -26,7 +26,8 @@ def main(arguments: Sequence[str]) -> int:
         if given.twice and World(seed).run(given.steps).digest != outcome.digest:
             problems.append("it is not the same when it is run again")
         for problem in problems[:5]:
-            say(f"seed {seed}: {problem}")
+            lines = problem.splitlines()
+            say(f"seed {seed}: {' ... '.join([lines[0], *lines[1:][-3:]])}")
         steps, runs, failed = steps + outcome.steps, runs + 1, failed + bool(problems)
         done += outcome.counts + outcome.faults
         if given.seed is not None:

@@ -8,21 +8,18 @@ from math import inf
 from random import Random
 from typing import Final, Protocol
 
-from libproto.codec import REQUEST, RESPONSE
+from libproto.codec import PUSH, REQUEST, RESPONSE
 from libproto.errors import Status
-from libproto.messages import Flag, Opcode
-from server.region.records import RecordKind
+from libproto.messages import Capability, Flag, Opcode
+from server.core.events import SlotKind
+from tests.simulation.answers import Judge
 from tests.simulation.ledger import Ledger
 from tests.simulation.network import Link
+from tests.simulation.requests import NUMBERED, Request, draw
+from tests.simulation.rooms import Rooms, Said
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.wire import Frame, Lost, Wire
 
-NUMBERED: Final = frozenset({Opcode.DEPOSIT, Opcode.WITHDRAW, Opcode.TRANSFER})
-_KINDS: Final = {
-    Opcode.DEPOSIT: RecordKind.DEPOSIT,
-    Opcode.WITHDRAW: RecordKind.WITHDRAW,
-    Opcode.TRANSFER: RecordKind.TRANSFER,
-}
 _DUPLICATE: Final = int(Flag.POSSIBLE_DUPLICATE)
 
 
@@ -31,6 +28,8 @@ class Surroundings(Protocol):
 
     pace: Scheduler
     ledger: Ledger
+    rooms: Rooms
+    offers: dict[int, tuple[int, int]]
     users: dict[str, int]
     operations: tuple[str, ...]
     patience_s: float
@@ -47,18 +46,6 @@ class Surroundings(Protocol):
         """For the report."""
 
 
-class Request:
-    """Something that a client has asked for."""
-
-    def __init__(self, opcode: int, req_id: int, fields: tuple[int, ...], shown: int) -> None:
-        """shown: the newest transaction that anybody had been shown before."""
-        self.opcode, self.req_id, self.fields, self.shown = opcode, req_id, fields, shown
-        self.tries = 0
-
-    def __repr__(self) -> str:
-        return f"{Opcode(self.opcode).name} {self.req_id} {self.fields}"
-
-
 class Client:
     """One client: a user's, under its own client_id."""
 
@@ -67,7 +54,11 @@ class Client:
         self.loop: AbstractEventLoop | None = None
         self._world, self._pace, self._random = world, world.pace, random
         self._client_id = client_id
+        self._judge = Judge(world, client_id)
         self._user = 0
+        self._wanted: set[int] = set()  # rooms
+        self._joined: dict[int, int] = {}  # in this session, with the newest number that came
+        self._direct = 0  # the newest number of a direct message that came in this session
         self._next = 1  # req_id
         self._open: list[Request] = []  # in order; not answered
         self._registered = False
@@ -75,9 +66,9 @@ class Client:
         self.is_idle = False
 
     @property
-    def open(self) -> int:
+    def open(self) -> str:
         """Requests without an answer."""
-        return len(self._open)
+        return ", ".join(map(repr, self._open))
 
     def forget_after(self, txn: int, *, relies: bool) -> None:
         """What was executed after this one is lost. relies: what was answered was durable, so that
@@ -111,14 +102,14 @@ class Client:
     # ---- a session
 
     def _enter(self, wire: Wire) -> bool:
-        if wire.hello(self.name, 0) != Status.OK:
+        if wire.hello(self.name, Capability.PAYMENTS) != Status.OK:
             return False
         if not self._registered:
             status = wire.register(self.name)
             if status not in (Status.OK, Status.ERR_ALREADY_EXISTS):
                 return False
             self._registered = True
-            if wire.hello(self.name, 0) != Status.OK:
+            if wire.hello(self.name, Capability.PAYMENTS) != Status.OK:
                 return False
         answer = wire.login(self.name, self._client_id, self._next)
         if answer.status != Status.OK:
@@ -128,13 +119,20 @@ class Client:
         user = int(RESPONSE[Opcode.LOGIN].decode(answer.body, 0, len(answer.body))[0])
         if self._user not in (0, user):
             self._world.found(f"{self.name} was user {self._user} and is {user}")
-        self._user = self._world.users[self.name] = user
+        self._user = self._judge.user = self._world.users[self.name] = user
+        self._joined, self._direct = {}, 0
         return True
 
     def _serve_itself(self, wire: Wire) -> None:
         """Until it wants to leave. Lost."""
+        self._open = [each for each in self._open if each.opcode in NUMBERED]
+        again = [(Opcode.JOIN_ROOM, (room,)) for room in sorted(self._wanted)]
+        joins = [self._request(opcode, fields) for opcode, fields in again]
+        for request in joins:
+            self._send(wire, request)
         for request in self._open:
             self._send(wire, request, again=True)
+        self._open = joins + self._open
         while True:
             self.is_idle = self._world.draining and not self._open
             if self.is_idle:
@@ -150,25 +148,26 @@ class Client:
             if frame is None:
                 self._world.count("any", "given up")
                 return
-            if frame.is_answer and not self._take(frame):
+            if not frame.is_answer:
+                self._pushed(frame)
+            elif not self._take(frame):
                 return
 
     def _ask(self, wire: Wire) -> None:
         """Something new."""
-        opcode = Opcode[self._random.choice(self._world.operations)]
-        amount = self._random.choice((1, 2, 5, 100))
-        fields: tuple[int, ...] = ()
-        if opcode == Opcode.TRANSFER:
-            others = [user for user in self._world.users.values() if user != self._user]
-            if not others:
-                return
-            fields = self._random.choice(others), amount
-        elif opcode != Opcode.BALANCE:
-            fields = (amount,)
-        request = Request(opcode, self._next, fields, self._world.shown)
+        world = self._world
+        opcode = Opcode[self._random.choice(world.operations)]
+        others = [user for user in world.users.values() if user != self._user]
+        text = f"{self.name}-{self._client_id}-{self._next}"
+        fields = draw(self._random, opcode, text, others, world.offers)
+        if fields is not None:
+            request = self._request(opcode, fields)
+            self._open.append(request)
+            self._send(wire, request)
+
+    def _request(self, opcode: int, fields: tuple[int | str, ...]) -> Request:
         self._next += 1
-        self._open.append(request)
-        self._send(wire, request)
+        return Request(opcode, self._next - 1, fields, self._world.shown)
 
     def _send(self, wire: Wire, request: Request, *, again: bool = False) -> None:
         request.tries += 1
@@ -187,65 +186,73 @@ class Client:
         request = self._open[0]
         name = Opcode(request.opcode).name
         self._world.count(name, Status(frame.status).name)
-        if frame.status == Status.ERR_UNAUTHORIZED:
-            return False  # another login has its place
-        if frame.status == Status.ERR_SERVER_BUSY:
+        if frame.status == Status.ERR_UNAUTHORIZED and request.refused < 2:
+            # Another login has its place, or it has not joined the room: it comes back.
+            request.refused += 1
+            return False
+        full = request.opcode == Opcode.BOARD_ADD and request.tries > 3  # the boards are
+        if frame.status == Status.ERR_SERVER_BUSY and not full:
             # It is asked again, and so is all behind it: one session's requests are in order.
             self._pace.sleep(0.01 + self._random.random() * 0.05)
             return False
         del self._open[0]
         self.answered += 1
-        self._check(request, frame)
+        problem = self._judge.problem(request, frame)
+        if frame.status == Status.OK:
+            self._note(request, frame)
+        if problem:
+            self._world.found(f"{self.name}, user {self._user}: {request}: {problem}")
         return True
 
-    def _check(self, request: Request, frame: Frame) -> None:
-        world, ledger = self._world, self._world.ledger
+    def _note(self, request: Request, frame: Frame) -> None:
+        """What an answer changes for the client."""
+        if request.opcode == Opcode.JOIN_ROOM:
+            _, last, *_ = RESPONSE[Opcode.JOIN_ROOM].decode(frame.body, 0, len(frame.body))
+            # Joined once more, it may be told where it was when more has come already.
+            self._joined[request.number] = max(last, self._joined.get(request.number, 0))
+            self._wanted.add(request.number)
+        elif request.opcode == Opcode.LEAVE_ROOM:
+            self._joined.pop(request.number, None)
+            self._wanted.discard(request.number)
+
+    # ---- pushes
+
+    def _pushed(self, frame: Frame) -> None:
+        fields = PUSH[frame.opcode].decode(frame.body, 0, len(frame.body))
         problem = ""
-        if frame.status == Status.OK:
-            first, second = RESPONSE[request.opcode].decode(frame.body, 0, len(frame.body))
-            if request.opcode == Opcode.BALANCE:
-                problem = self._wrong_balance(request, first, second)
-                world.shown = max(world.shown, second)
-            else:
-                problem = self._wrong_txn(request, first, second)
-                world.shown = max(world.shown, first)
-        elif frame.status == Status.ERR_INSUFFICIENT_FUNDS:
-            had = ledger.balances_between(self._user, request.shown, ledger.head)
-            if not any(balance < request.fields[-1] for balance in had):
-                problem = f"refused for lack of funds, and had {sorted(had)}"
-        elif frame.status == Status.ERR_TIMEOUT and request.tries == 1:
-            problem = "its outcome is not known, and it was asked for once"
-        elif frame.status not in (Status.ERR_TIMEOUT, Status.ERR_LIMIT, Status.ERR_NOT_FOUND):
-            problem = f"refused with {Status(frame.status).name}"
-        if frame.status not in (Status.OK, Status.ERR_TIMEOUT) and request.opcode in NUMBERED:
-            txn = ledger.executed(self._user, self._client_id, request.req_id)
-            if txn is not None:
-                problem = f"refused with {Status(frame.status).name}, and executed as {txn}"
+        if frame.opcode == Opcode.CHAT_BROADCAST:
+            room, seq, _, kind, user, _, message = fields
+            problem = self._world.rooms.show((room, seq), Said(kind, user, message))
+            problem = problem or self._out_of_turn(room, seq, seq)
+        elif frame.opcode == Opcode.DIRECT_MESSAGE:
+            seq, _, user, _, message = fields
+            said = Said(int(SlotKind.DIRECT), user, message)
+            problem = self._world.rooms.show((-self._user, seq), said)
+            problem = problem or self._out_of_turn(0, seq, seq)
+        elif frame.opcode == Opcode.ROOM_GAP:
+            problem = self._out_of_turn(*fields)
+            self._world.count("ROOM_GAP", "push")
+        elif frame.opcode == Opcode.PAYMENT:
+            txn, _, payer, _, amount, balance = fields
+            record = self._world.ledger.moved.get(txn)
+            told = payer, self._user, amount, balance
+            if record is None or told != (
+                record.from_user, record.to_user, record.amount, record.to_balance,
+            ):  # fmt: skip
+                problem = f"it is {record}"
         if problem:
-            world.found(f"{self.name}, user {self._user}: {request}: {problem}")
+            name = Opcode(frame.opcode).name
+            self._world.found(f"{self.name}, user {self._user}: {name} {fields}: {problem}")
 
-    def _wrong_balance(self, request: Request, balance: int, last: int) -> str:
-        ledger = self._world.ledger
-        mine = ledger.balances.get(self._user, [])
-        newest = max((txn for txn, _ in mine if txn <= request.shown), default=0)
-        if not newest <= last <= ledger.head:
-            return f"balance at {last}, where {newest} was known of"
-        right = next((had for txn, had in mine if txn == last), 0 if not last else None)
-        return "" if balance == right else f"balance {balance} at {last}: it was {right}"
-
-    def _wrong_txn(self, request: Request, txn: int, balance: int) -> str:
-        record = self._world.ledger.moved.get(txn)
-        if record is None:
-            return f"executed as {txn}, which is no such transaction"
-        mine = record.to_balance if record.kind == RecordKind.DEPOSIT else record.from_balance
-        asker = record.to_user if record.kind == RecordKind.DEPOSIT else record.from_user
-        found = asker, record.client_id, record.req_id, record.kind, record.amount, mine
-        told = (
-            self._user, self._client_id, request.req_id, _KINDS[Opcode(request.opcode)],
-            request.fields[-1], balance,
-        )  # fmt: skip
-        if found != told:
-            return f"executed as {txn} with {balance}: {record}"
-        if txn <= request.shown:
-            return f"executed as {txn}, though {request.shown} had been shown before"
+    def _out_of_turn(self, room: int, first: int, last: int) -> str:
+        """What comes next of a room, or of direct messages (0), is the one after the newest."""
+        newest = self._joined.get(room) if room else self._direct
+        if newest is None:
+            return "the room is not joined"
+        if room:
+            self._joined[room] = last
+        else:
+            self._direct = last
+        if (first != newest + 1 and (room or newest)) or last < first:
+            return f"after {newest}"
         return ""

@@ -31,6 +31,9 @@ class Moved(NamedTuple):
     to_balance: int
     client_id: int
     req_id: int
+    room: int
+    room_seq: int
+    digest: int  # of one that takes an offer, its entry_id
 
 
 class Ledger:
@@ -107,10 +110,12 @@ class Ledger:
                 if not 0 <= right == told:
                     self.problems.append(f"{new}: user {user} has {right} after it")
                 self.balances.setdefault(user, []).append((new.txn, told))
+        if new.kind == RecordKind.OFFER_TAKEN:
+            before = [each for each in self.moved.values() if each.digest == new.digest]
+            if any(each.kind == new.kind and each.txn != new.txn for each in before):
+                self.problems.append(f"{new}: the offer was taken before")
         asker = new.to_user if new.kind == RecordKind.DEPOSIT else payer
         if new.client_id:
-            if new.kind == RecordKind.OFFER_TAKEN:
-                asker = payer
             request = asker, new.client_id, new.req_id
             if request in self._by_request:
                 self.problems.append(

@@ -24,12 +24,11 @@ class Source(Protocol):
 class SimulatedLoop(asyncio.AbstractEventLoop):
     """As much of a loop as a worker asks for."""
 
-    def __init__(self, pace: Scheduler, fail: Callable[[dict[str, Any]], None]) -> None:
-        """fail: the exception handler."""
+    def __init__(self, pace: Scheduler) -> None:
         assert pace.current is not None, "a loop is made by its task"
         self.pace: Final = pace
         self.task: Final[Task] = pace.current
-        self._fail = fail
+        self._fail: Callable[[Any, dict[str, Any]], object] | None = None
         self._ready: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._timer_count = 0
@@ -101,7 +100,16 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         error = context.get("exception")
         if isinstance(error, Killed):  # asyncio passes on what it cannot know
             raise error
-        self._fail(context)
+        assert self._fail is not None, "a callback fails while the loop runs"
+        self._fail(self, context)
+
+    def set_exception_handler(
+        self, handler: Callable[[Any, dict[str, Any]], object] | None
+    ) -> None:
+        self._fail = handler
+
+    def close(self) -> None:
+        """There is nothing to give back."""
 
     # ---- the simulation's
 

@@ -285,7 +285,7 @@ class MemoryPump:
         """A turn takes no time here but for its steps."""
 
     def tell_of_no_memory(self, on_no_memory: Callable[[], None]) -> None:
-        """There is always some here."""
+        """There is as much as is wanted."""
 
     def add(self, link: Link, protocol: FrameProtocol) -> None:
         """A connection that was accepted."""

@@ -141,17 +141,11 @@ class Server(Hosts):
         process = WorkerProcess(f"worker {slot}", self._pid(), self._view())
         process.slot = slot
 
-        def crashed(error: BaseException | None, message: str) -> None:
-            self._world.found(f"{process.name}: {message}: {error!r}")
-
-        world = self._world
+        settings, key = self._world.settings, self._world.key
         self._begin(
             process,
-            lambda: workers.run(
-                process, self._pace, world.settings, self.flags, self.journal_flag, world.key,
-                crashed,
-            ),
-        )  # fmt: skip
+            lambda: workers.run(process, settings, self.flags, self.journal_flag, key),
+        )
 
     def begin_repair(self, run: Callable[[Region], None]) -> None:
         process = Process("repair", self._pid(), self._view())

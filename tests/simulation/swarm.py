@@ -7,7 +7,24 @@ others do not.
 from random import Random
 from typing import Final
 
-OPERATIONS: Final = ("DEPOSIT", "WITHDRAW", "TRANSFER", "BALANCE")
+OPERATIONS: Final = (
+    "DEPOSIT",
+    "WITHDRAW",
+    "TRANSFER",
+    "BALANCE",
+    "JOIN_ROOM",
+    "JOIN_ROOM",
+    "LEAVE_ROOM",
+    "CHAT_SEND",
+    "CHAT_SEND",
+    "DIRECT_SEND",
+    "TRANSFER_IN_ROOM",
+    "ROOM_HISTORY",
+    "INBOX_HISTORY",
+    "BOARD_ADD",
+    "BOARD_TAKE",
+    "BOARD_REMOVE",
+)
 FAULTS: Final = ("kill", "stop", "cut", "kill all", "power cut", "restart")
 
 

@@ -1,24 +1,24 @@
 """A worker: the real one, on a loop, connections and a listener of the simulation."""
 
+import asyncio
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any, Final, cast
 from unittest.mock import patch
 
 from libnet.transport import FrameProtocol
 from libproto.sealing import ServerKey
-from server.child import Report
 from server.config import Settings
 from server.worker import process as worker_process
 from server.worker import reporter
-from server.worker.fatal import FATAL, die
-from server.worker.memory import Memory
-from server.worker.process import Inherited, Worker
+from server.worker.listeners import Listeners
+from server.worker.process import Inherited
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.network import Link, MemoryPump
-from tests.simulation.process import Process
+from tests.simulation.process import MASTER, Process
 from tests.simulation.scheduler import Scheduler, Task
 
 
@@ -45,23 +45,18 @@ class Flag:
         return was
 
 
+_GIVEN: Final = signature(Listeners.__init__)
+
+
 class MemoryListeners:
     """Where connections of a worker come from; in the place of its Listeners."""
 
-    def __init__(
-        self,
-        region: object,
-        slot: int,
-        listeners: object,
-        queue: object,
-        siblings: object,
-        pump: MemoryPump,
-        connection: Callable[[str], FrameProtocol],
-        operate: object,
-        memory: object,
-    ) -> None:
-        del region, slot, listeners, queue, siblings, operate, memory
-        self._pump, self._connection = pump, connection
+    def __init__(self, *given: Any) -> None:
+        """given: as to the real one, by its names."""
+        named = _GIVEN.bind(None, *given).arguments
+        pump: MemoryPump = named["pump"]
+        self._pump: Final = pump
+        self._connection: Callable[[str], FrameProtocol] = named["connection"]
         self._backlog: list[Link] = []
         self.accepts = False
         pump.loop.add_source(self)
@@ -104,7 +99,7 @@ class WorkerProcess(Process):
     slot: int = 0
     listeners: MemoryListeners | None = None
     pump: MemoryPump | None = None
-    serves: bool = False
+    flag: Flag | None = None
     told: bool = False
     """It is to end in order."""
 
@@ -120,32 +115,14 @@ class WorkerProcess(Process):
             self.loop.signal(signal.SIGTERM)
 
 
-class _Report(Report):
-    def serves(self) -> None:
-        self.served = True
-
-
 def run(
     process: WorkerProcess,
-    pace: Scheduler,
     settings: Settings,
     flags: Sequence[Flag],
     journal: Flag,
     key: ServerKey,
-    crashed: Callable[[BaseException | None, str], None],
 ) -> None:
-    """The whole life of a worker. crashed: of a callback that raised."""
-
-    def failed(context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if isinstance(error, FATAL):
-            die(error)
-        crashed(error, str(context.get("message")))
-
-    slot = process.slot
-    loop = process.loop = SimulatedLoop(pace, failed)  # type: ignore[abstract] # all that is used
-    flags[slot].task = loop.task
-    loop.descriptors[flags[slot].fileno()] = lambda: flags[slot].is_set
+    """The whole life of a worker."""
     inherited = Inherited(
         settings=settings,
         region=process.region,
@@ -157,15 +134,34 @@ def run(
         archive=None,
         key=key,
     )
-    report = _Report(-1, slot)
-    try:
-        if process.told:
-            loop.signal(signal.SIGTERM)
-        worker = Worker(inherited, slot, loop, Memory())
-        process.serves = True
-        loop.run_until_complete(worker.serve(report))
-    except FATAL as error:
-        die(error)
+    flags[process.slot].task = process.task
+    process.flag = flags[process.slot]
+    worker_process.run(inherited, process.slot, MASTER)
+
+
+class _Report:
+    """In the place of server.child.Report."""
+
+    def __init__(self, fd: int, place: int) -> None:
+        del fd, place
+        self.served = False
+
+    def serves(self) -> None:
+        self.served = True
+
+
+def _new_loop(pace: Scheduler) -> SimulatedLoop:
+    """The loop of the worker that runs."""
+    assert pace.current is not None, "a loop is made by a process"
+    process = pace.current.owner
+    assert isinstance(process, WorkerProcess), "by a worker"
+    loop = process.loop = SimulatedLoop(pace)  # type: ignore[abstract] # all that is used
+    flag = process.flag
+    assert flag is not None, "it is woken by its flag"
+    loop.descriptors[flag.fileno()] = lambda: flag.is_set
+    if process.told:
+        loop.signal(signal.SIGTERM)
+    return loop
 
 
 _SIGNALS: Final = SimpleNamespace(
@@ -177,10 +173,21 @@ _SIGNALS: Final = SimpleNamespace(
 
 
 @contextmanager
-def installed() -> Iterator[None]:
+def installed(pace: Scheduler) -> Iterator[None]:
     """The simulation in the place of what a worker asks the system for."""
+    loops = SimpleNamespace(new_event_loop=lambda: _new_loop(pace))
+    of_asyncio = SimpleNamespace(
+        set_event_loop=lambda _: None,
+        Event=asyncio.Event,
+        AbstractEventLoop=asyncio.AbstractEventLoop,
+    )
     with ExitStack() as stack:
         for module, name, instead in (
+            (worker_process, "uvloop", loops),
+            (worker_process, "asyncio", of_asyncio),
+            (worker_process, "gc", SimpleNamespace(freeze=lambda: None)),
+            (worker_process, "enter", lambda *_, **__: None),
+            (worker_process, "Report", _Report),
             (worker_process, "Pump", MemoryPump),
             (worker_process, "Listeners", MemoryListeners),
             (worker_process, "signal", _SIGNALS),

@@ -28,6 +28,7 @@ from tests.simulation.ledger import Ledger
 from tests.simulation.network import Link
 from tests.simulation.process import Clock, Process
 from tests.simulation.process import installed as processes_installed
+from tests.simulation.rooms import Rooms
 from tests.simulation.scheduler import Deadlock, Scheduler, Task
 from tests.simulation.server import Server
 from tests.simulation.swarm import Swarm
@@ -97,6 +98,8 @@ class World:
         self.draining = False
         self.shown = 0
         self.ledger = Ledger()
+        self.rooms = Rooms()
+        self.offers: dict[int, tuple[int, int]] = {}
         self._clients: list[Client] = []
         self._stopped: dict[Process, float] = {}  # until when, ns
         self._next_fault = self._after_a_fault()
@@ -159,6 +162,7 @@ class World:
         self.server = Server(self, self._capacities, disk if keeps else None, traces=traces)
         self._stack.enter_context(self.server.installed())
         self.ledger.pause()
+        self.rooms.pause()
         if not keeps:
             self.loaded(self.server.region)
         self.server.begin()
@@ -167,6 +171,7 @@ class World:
         """The region has the state with which the server goes on."""
         relies = self.swarm.durability == "sync"
         self.ledger.begin(region, self.shown if relies else 0)
+        self.rooms.begin(region, relies=relies)
         self.shown = min(self.shown, self.ledger.head)
         for client in self._clients:
             client.forget_after(self.ledger.head, relies=relies)
@@ -238,6 +243,7 @@ class World:
         """After each turn of a task, and before the next is chosen."""
         if task is not None:
             self.ledger.follow()
+            self.rooms.follow()
             if task.ended:
                 self.server.reap(task)
             return
@@ -266,7 +272,7 @@ class World:
             stack.enter_context(
                 processes_installed(self.pace, self.clock, self.random, self._logged)
             )
-            stack.enter_context(workers.installed())
+            stack.enter_context(workers.installed(self.pace))
             stack.callback(self._end_all)
             self._boot()
             for n in range(self.swarm.clients):
@@ -282,7 +288,7 @@ class World:
                 self.found(str(error))
             except Exception as error:  # noqa: BLE001 - that is what is looked for
                 self.found("".join(traceback.format_exception(error)))
-            self.problems.extend(self.ledger.problems)
+            self.problems.extend(self.ledger.problems + self.rooms.problems)
             return self._outcome()
 
     def _end_all(self) -> None:
