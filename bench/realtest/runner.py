@@ -113,10 +113,10 @@ class Runner:
             if self.code:
                 return None
             if code not in (EXIT_GOOD, EXIT_VIOLATED, EXIT_THRESHOLD):
-                return self._failed(scenario, error.strip() or f"exit code {code}")
+                return self._failed(scenario, error.strip() or f"exit code {code}", words)
             (found,) = json.loads(told)["runs"]
             if code == EXIT_THRESHOLD and not found["ok"]:
-                return self._failed(scenario, error.strip())
+                return self._failed(scenario, error.strip(), words)
             self._keep(scenario.key, found, Path(spool))
         problems = "; ".join(f"{each['check']}: {each['text']}" for each in found["problems"])
         identity = _identity(scenario, words)
@@ -133,9 +133,10 @@ class Runner:
                 rows = [row for row in csv.DictReader(file) if row.get("operation", ALL) == ALL]
             append(self._folder, target, ({"key": key, **row} for row in rows))
 
-    def _failed(self, scenario: Scenario, why: str) -> Row:
+    def _failed(self, scenario: Scenario, why: str, words: Sequence[str] = ()) -> Row:
+        """words: with which it was run, where it was."""
         told = {"verdict": FAILED, "problem": " ".join(why.split())[-_PROBLEM_MAX:]}
-        return _identity(scenario, scenario.words) | told
+        return _identity(scenario, words or scenario.words) | told
 
 
 def _knee_of(runs: Sequence[Row]) -> float:

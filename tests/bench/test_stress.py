@@ -333,9 +333,10 @@ def test_nothing_is_left_of_a_server_that_is_killed(tmp_path: Path) -> None:
         os.kill(server_of(run.pid), signal.SIGKILL)
         told, _ = run.communicate(timeout=RUN_S)
     wait_for(family)
-    assert run.returncode == 1
     first, *_, last = json.loads(told)["runs"]
-    assert (first["verdict"], last["verdict"]) == ("good", "violated")
+    # It may have been killed between two runs: of the one that was not begun nothing is said.
+    assert (run.returncode, last["verdict"]) in ((1, "violated"), (3, "good"))
+    assert first["verdict"] == "good"
     assert not any(Path(region).exists() for region in regions)
 
 
