@@ -17,3 +17,5 @@ class Limits:
     user_uploads: int = 64
     upload_kept_s: int = 3600
     retention_s: int = 30 * 86400
+    spare_bytes: int = 0
+    """What is left of the file system for others, as the journal."""

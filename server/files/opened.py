@@ -1,6 +1,7 @@
 """A store that is opened: its directory and its index made to agree, and the steps that everything
 it does is made of."""
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -146,6 +147,15 @@ class Opened:
         if self._books.total + more > self.limits.total_bytes:
             raise StoreFull
 
+    def _check_room(self, more: int) -> None:
+        """Of the file system. DiskFull."""
+        spare = self.limits.spare_bytes
+        try:
+            if spare and self._disk.free(self._paths.directory) < spare + more:
+                raise OSError(errno.ENOSPC, "what is left is kept for money and messages")
+        except OSError as error:
+            raise of_disk(error) from error
+
     def _new_id(self) -> int:
         """Never used before, and never again, whatever ends now."""
         kept = self._books
@@ -162,6 +172,7 @@ class Opened:
 
     def _write(self, path: Path, data: bytes | memoryview, offset: int) -> None:
         """All of it or nothing; a kill leaves a part, which is what was to be written."""
+        self._check_room(len(data))
         try:
             fd = self._handles.get(path, writable=True)
             try:

@@ -13,7 +13,8 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, NoReturn
 
 import liblog
@@ -33,6 +34,7 @@ from server.files.limits import Limits
 from server.files.published import Published, clock_us
 from server.files.records import index_of
 from server.files.store import Store
+from server.journal.commit import segment_bytes
 from server.journal.directory import DataDirectory
 from server.region.region import Region
 
@@ -43,6 +45,7 @@ TURN_MAX: Final = 64  # messages that are served before anything else is looked 
 EXPIRE_S: Final = 10.0  # between looks for what is not to be kept any longer
 _SOON_S: Final = 0.01  # while it waits for the archive
 _DAY_S: Final = 86400
+_SEGMENTS_SPARED: Final = 4
 
 log = liblog.get("files")
 
@@ -74,10 +77,20 @@ def _opened(inherited: Inherited) -> Store:
     FilesError, OSError."""
     directory = inherited.data.path / FOLDER
     is_new = not index_of(directory).exists()
-    store = Store(directory, limits_of(inherited.settings), now=clock_us)
+    limits = replace(limits_of(inherited.settings), spare_bytes=_spare(inherited, directory))
+    store = Store(directory, limits, now=clock_us)
     if is_new and inherited.region.events.head:
         store.never_again(int(time.time()))
     return store
+
+
+def _spare(inherited: Inherited, directory: Path) -> int:
+    """Bytes that are left for the journal, where both are on one file system: four of its segments,
+    so that money and messages go on when what users share has filled it. OSError."""
+    if directory.exists() and directory.stat().st_dev != inherited.data.journal.stat().st_dev:
+        return 0
+    capacities, size = inherited.region.layout.capacities, inherited.settings.segment_size << 20
+    return _SEGMENTS_SPARED * segment_bytes(capacities, size)
 
 
 class Files:

@@ -154,6 +154,7 @@ class Store(Opened):
     def _new_upload(self, file: File) -> books.Upload:
         limits, user = self.limits, file.user
         self._check_space(user, taken(file.size))
+        self._check_room(taken(file.size))
         mine = sum(upload.file.user == user for upload in self._books.uploads.values())
         if mine >= limits.user_uploads:
             raise TooManyUploads(limits.user_uploads)

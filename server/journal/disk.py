@@ -43,6 +43,11 @@ class Disk:
         """A file that is there: its descriptor."""
         return os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
 
+    def free(self, directory: Path) -> int:
+        """Bytes that this process may still take of its file system."""
+        system = os.statvfs(directory)
+        return system.f_bavail * system.f_frsize
+
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size
 
