@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from client.core.calls import Call
 from client.core.security import OPEN, Security
-from client.errors import NotEncrypted, ProtocolViolation
+from client.errors import MisuseError, NotEncrypted, ProtocolViolation
 from libproto import scram
 from libproto.codec import REQUEST, RESPONSE
+from libproto.framing import Decoder
 from libproto.messages import (
     IDENTITY_LEN,
     MIN_ITERATIONS,
@@ -22,6 +23,7 @@ from libproto.messages import (
     LoginResponse,
     Opcode,
 )
+from libproto.wrapping import Unwrapper, Wrapper
 
 _LENGTH = 2  # bytes before those of a field of bytes
 MAX_ITERATIONS = 10_000_000
@@ -96,6 +98,24 @@ def _agreed(pair: Any, answer: HelloResponse, nonce: bytes) -> Any:
         return pair.agree(answer.public_key, nonce, answer.server_nonce)
     except WeakKey as error:
         raise ProtocolViolation(f"HELLO answered an invalid key: {error}") from error
+
+
+def agreed_wrapper(greeting: Greeting, decoder: Decoder) -> Wrapper | None:
+    """What is sent goes through this from here on, as HELLO has agreed it; None: through nothing.
+    The decoder is told of what comes."""
+    compresses = bool(greeting.answer.capabilities & Capability.COMPRESSION)
+    sealer = opener = None
+    if greeting.keys is not None:
+        from libproto.sealing import Opener, Sealer
+
+        sealer = Sealer(greeting.keys.client_to_server)
+        opener = Opener(greeting.keys.server_to_client)
+    if isinstance(decoder, Unwrapper):
+        decoder.agree(opener, compresses)
+    elif compresses or opener is not None:
+        raise MisuseError("the decoder of this client cannot open encrypted frames")
+    agreed = compresses or sealer is not None
+    return Wrapper(sealer, 0 if compresses else None) if agreed else None
 
 
 def register(greeting: Greeting, password: str) -> Call[int]:

@@ -1,6 +1,7 @@
 """Which requests are repeated on another connection, in what order, and what a refusal tells."""
 
 from client.core.numbers import NUMBERED
+from libproto.errors import Status
 from libproto.messages import Opcode
 
 NOT_REPEATED = frozenset({Opcode.HELLO, Opcode.REGISTER, Opcode.LOGIN})
@@ -36,3 +37,13 @@ REFUSED_BY_RIGHT = OF_MEMBERS | {
     Opcode.PASSWORD,
 }
 """Requests that are ERR_UNAUTHORIZED for want of a right, too: of who is banned, or muted."""
+
+REFUSED_BEFORE_THE_RECORD = frozenset(
+    {
+        Status.ERR_SERVER_BUSY,
+        Status.ERR_UNAUTHORIZED,
+        Status.ERR_CHECKSUM_FAIL,
+        Status.ERR_INTERNAL,
+    }
+)
+"""What a request may be answered before the server looks whether it was executed before."""

@@ -61,9 +61,15 @@ from client.core.calls import Call
 from client.core.catching_up import CatchingUpCore
 from client.core.numbers import NUMBERED, Numbers
 from client.core.pushes import Push, RoomRefused
-from client.core.repeats import NOT_REPEATED, OF_MEMBERS, REFUSED_BY_RIGHT, SPOKEN
+from client.core.repeats import (
+    NOT_REPEATED,
+    OF_MEMBERS,
+    REFUSED_BEFORE_THE_RECORD,
+    REFUSED_BY_RIGHT,
+    SPOKEN,
+)
 from client.core.retry import RetryPolicy
-from client.core.session import FLAGGED, REFUSED_BEFORE_THE_RECORD, Answered, Request
+from client.core.session import FLAGGED, Answered, Request
 from client.errors import (
     AlreadyExists,
     BadPacket,

@@ -26,11 +26,12 @@ from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
 from client.core import auth, calls
-from client.core.auth import Greeting, Keys
+from client.core.auth import Greeting, Keys, agreed_wrapper
 from client.core.calls import Call
 from client.core.credentials import Credentials
 from client.core.numbers import NUMBERED, Numbers
 from client.core.pushes import MAKERS, LogReplaced, OutcomesUnknown, Push
+from client.core.repeats import REFUSED_BEFORE_THE_RECORD
 from client.core.security import Security
 from client.errors import (
     AlreadyExists,
@@ -61,7 +62,7 @@ from libproto.messages import (
     State,
 )
 from libproto.session import after
-from libproto.wrapping import Unwrapper, Wrapper
+from libproto.wrapping import Wrapper
 
 CLIENT_NAME = f"tradechat/{__version__}"
 MAX_BODY_LEN = 65536
@@ -73,14 +74,6 @@ OTHER_REQ_IDS = 1 << 63
 _GOING_AWAY = int(Opcode.GOING_AWAY)
 _RESPONSE = int(Flag.RESPONSE)
 FLAGGED = int(Flag.POSSIBLE_DUPLICATE)
-REFUSED_BEFORE_THE_RECORD = frozenset(
-    {
-        Status.ERR_SERVER_BUSY,
-        Status.ERR_UNAUTHORIZED,
-        Status.ERR_CHECKSUM_FAIL,
-        Status.ERR_INTERNAL,
-    }
-)
 
 
 class Answered(NamedTuple):
@@ -511,20 +504,8 @@ class ClientCore:
 
     def _agree(self, greeting: Greeting) -> None:
         """What comes and goes from here on is as HELLO has agreed it."""
-        compresses = bool(greeting.answer.capabilities & Capability.COMPRESSION)
-        sealer = opener = None
-        if greeting.keys is not None:
-            from libproto.sealing import Opener, Sealer
-
-            sealer = Sealer(greeting.keys.client_to_server)
-            opener = Opener(greeting.keys.server_to_client)
-            self.spent = True
-        if isinstance(self._decoder, Unwrapper):
-            self._decoder.agree(opener, compresses)
-        elif compresses or opener is not None:
-            raise MisuseError("the decoder of this client cannot open encrypted frames")
-        agreed = compresses or sealer is not None
-        self.wrapper = Wrapper(sealer, 0 if compresses else None) if agreed else None
+        self.spent |= greeting.keys is not None
+        self.wrapper = agreed_wrapper(greeting, self._decoder)
 
     def _welcomed(self, answer: HelloResponse) -> None:
         """What HELLO was answered with."""

@@ -42,6 +42,7 @@ from server.master.children import (
     Role,
 )
 from server.master.crew import ALONE_S, Crew
+from server.master.hung import Hung
 from server.master.notify import READY, STOPPING, ServiceManager
 from server.master.orders import COMMANDS, Orders
 from server.master.predecessor import Predecessor
@@ -83,6 +84,7 @@ class Supervisor:
         self._children: Final = Children(resources)
         self._recovery: Final = Recovery(resources, self._children, self._wait, self._overdue)
         self._crew: Final = Crew(resources, self._children)
+        self._hung: Final = Hung(resources, self._children)
         self._orders: Final = Orders(resources, configuration, self._crew)
         self._vacancies: Final = {role: Vacancy() for role in REPLACED}
         self._early_ends: dict[Role, int] = {}  # of those that were killed before they served
@@ -311,7 +313,7 @@ class Supervisor:
             if interval:
                 dues.append(due)
             self._wait(min(dues) - now)
-            self._kill_hung()
+            self._hung.kill()
             # Again for those that died in its course: a repair ends all sessions of a place, so
             # the place is filled after it only.
             while self._recovery.alarmed or self._recovery.dead:
@@ -340,35 +342,6 @@ class Supervisor:
         if outcome is Outcome.DAMAGED:
             self._exit = Exit.DAMAGED
         return outcome is Outcome.REPAIRED
-
-    def _kill_hung(self) -> None:
-        """Kill who stands still; what follows is that of any other death."""
-        now = time.monotonic()
-        for child in self._children:
-            if not (child.role.beat or child.role.watched):
-                continue
-            if self._beats(child):
-                child.beat_seen = now
-            elif child.role.slow_start and child.serving == math.inf:
-                pass  # however long that takes
-            elif now - child.beat_seen > self._settings.worker_timeout:
-                log.error(
-                    "process_stuck",
-                    process=child.name,
-                    seconds=round(now - child.beat_seen, 1),
-                    advice="where the machine was merely slow, raise --worker-timeout",
-                )
-                self._children.signal([child], signal.SIGKILL)
-                self._region.repairs.kills += 1
-                child.beat_seen = now
-
-    def _beats(self, child: Child) -> bool:
-        """Has it given a sign of life since the last look?"""
-        if child.role.watched:
-            return self._resources.admin_alive.clear()
-        index, before = child.slot if child.role is WORKER else 0, child.beat
-        child.beat = self._region.words[self._region.layout[child.role.beat].at(index, "beat")]
-        return child.beat != before
 
     # ---- forking
 
