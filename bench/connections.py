@@ -10,10 +10,11 @@ kernel keeps for a socket is not in it.
 import argparse
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any, Final
 
 from bench.lab.caller import Caller
-from bench.lab.cli import EXIT_GOOD, Program
+from bench.lab.cli import Program
 from bench.lab.figures import aligned, spread
 from bench.lab.generator import Generator
 from bench.lab.limits import allow_files
@@ -161,14 +162,4 @@ def main(words: list[str]) -> int:
     if min(*options.connections, *numbers) < 1:
         parser().error("all numbers must be at least 1")
 
-    def told(row: Row) -> None:
-        if options.json:
-            PROGRAM.tell_row(row)
-
-    def body() -> int:
-        rows = measure(options, told)
-        if not options.json:
-            PROGRAM.tell_table(table(rows))
-        return EXIT_GOOD
-
-    return PROGRAM.run(body)
+    return PROGRAM.tell_measured(partial(measure, options), table, as_json=options.json)

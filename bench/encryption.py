@@ -17,7 +17,7 @@ from statistics import median
 from typing import Final
 
 from bench.lab.caller import Caller
-from bench.lab.cli import EXIT_GOOD, BenchFailed, Program, number
+from bench.lab.cli import BenchFailed, Program, number
 from bench.lab.figures import aligned
 from bench.lab.target import Server
 from libcli.arguments import Parser
@@ -214,14 +214,4 @@ def main(words: list[str]) -> int:
     """words: after `encryption`. Answers the exit code."""
     options = parser().parse_args(words)
 
-    def told(row: Row) -> None:
-        if options.json:
-            PROGRAM.tell_row(row)
-
-    def body() -> int:
-        rows = measure(options, told)
-        if not options.json:
-            PROGRAM.tell_table(table(rows))
-        return EXIT_GOOD
-
-    return PROGRAM.run(body)
+    return PROGRAM.tell_measured(partial(measure, options), table, as_json=options.json)

@@ -154,7 +154,8 @@ def _annotation(annotation: Any) -> str:
 
 
 def _class(kind: type, level: str) -> Iterator[str]:
-    bases = ", ".join(f"`{base.__name__}`" for base in kind.__bases__ if base is not object)
+    names = [base.__name__ for base in kind.__bases__ if base is not object]
+    bases = ", ".join(f"`{name}`" for name in names if not name.startswith("_"))
     yield f"{level}`{kind.__name__}`" + (f" ({bases})" if bases else "")
     yield from ("", *_doc(kind), "")
 

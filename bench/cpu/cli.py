@@ -12,13 +12,14 @@ and its multiple of the floor, taken within each run, less still.
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Final, NamedTuple
 
 from bench.compare import tradechat
 from bench.compare.fanout import Fanout
 from bench.compare.programs import Missing, find
 from bench.cpu.floor import COMPILER, Floor
-from bench.lab.cli import EXIT_GOOD, Program, number
+from bench.lab.cli import Program, number
 from bench.lab.figures import aligned, spread
 from bench.lab.generator import LOADS, Generator, Round
 from bench.lab.process import CpuTime
@@ -200,14 +201,4 @@ def main(words: list[str]) -> int:
     if arguments.seconds <= 0:
         parser().error("--seconds must be above 0")
 
-    def told(row: Row) -> None:
-        if arguments.json:
-            PROGRAM.tell_row(row)
-
-    def body() -> int:
-        rows = measure(arguments, told)
-        if not arguments.json:
-            PROGRAM.tell_table(table(rows))
-        return EXIT_GOOD
-
-    return PROGRAM.run(body)
+    return PROGRAM.tell_measured(partial(measure, arguments), table, as_json=arguments.json)

@@ -9,7 +9,7 @@ import argparse
 import json
 import signal
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from libcli import output
 from libnet.errors import NetError
@@ -27,6 +27,8 @@ EXIT_THRESHOLD: Final = 4
 EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
 EXIT_TERMINATED: Final = 128 + signal.SIGTERM
 EXIT_CLOSED_PIPE: Final = output.EXIT_PIPE
+
+R = TypeVar("R", bound=Mapping[str, Any])
 
 
 class BenchFailed(Exception):
@@ -64,6 +66,28 @@ class Program:
     def tell_table(self, table: str) -> None:
         """All measurements, below what was measured."""
         self.tell(f"{version_of('tradechat')}\n\n{table}")
+
+    def tell_measured(
+        self,
+        measure: Callable[[Callable[[R], None]], list[R]],
+        table: Callable[[list[R]], str],
+        *,
+        as_json: bool,
+    ) -> int:
+        """Run a program that measures: each row as it comes, or all of them at the end. measure
+        gets what each row is told to, and answers all; the exit code."""
+
+        def told(row: R) -> None:
+            if as_json:
+                self.tell_row(row)
+
+        def body() -> int:
+            rows = measure(told)
+            if not as_json:
+                self.tell_table(table(rows))
+            return EXIT_GOOD
+
+        return self.run(body)
 
     def warn(self, text: str) -> None:
         """A message about the run."""

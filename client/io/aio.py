@@ -35,6 +35,7 @@ from client.errors import (
 )
 from client.io.connection import CLOSED, Connection
 from client.io.events import AsyncEvents
+from client.io.steps import follow_async
 from client.io.waiter import Waiter
 from client.io.waiting import next_item
 
@@ -327,18 +328,7 @@ class AsyncBase(ClientBase):
             return await self._proceed(steps, self._deadline(timeout_s))
 
     async def _proceed(self, steps: Steps[R], deadline: float) -> R:
-        proceed: Callable[[], Step] = partial(next, steps)
-        with closing(steps):
-            while True:
-                try:
-                    step = proceed()
-                except StopIteration as done:
-                    result: R = done.value
-                    return result
-                try:
-                    proceed = partial(steps.send, await self._do(step, deadline))
-                except ClientError as error:
-                    proceed = partial(steps.throw, error)
+        return await follow_async(steps, lambda step: self._do(step, deadline))
 
     async def _do(self, step: Step, deadline: float) -> Any:
         if isinstance(step, Call):
@@ -352,18 +342,7 @@ class AsyncBase(ClientBase):
     async def _transfer(self, transfer: Transfer[R], timeout_s: float | None) -> R:
         """timeout_s: of each request."""
         self._check_transfer()
-        proceed: Callable[[], Wanted] = partial(next, transfer)
-        with closing(transfer):
-            while True:
-                try:
-                    wanted = proceed()
-                except StopIteration as done:
-                    result: R = done.value
-                    return result
-                try:
-                    proceed = partial(transfer.send, await self._give(wanted, timeout_s))
-                except ClientError as error:
-                    proceed = partial(transfer.throw, error)
+        return await follow_async(transfer, lambda wanted: self._give(wanted, timeout_s))
 
     async def _give(self, wanted: Wanted, timeout_s: float | None) -> Any:
         if isinstance(wanted, Call):

@@ -36,6 +36,7 @@ from client.core.retry import Attempts
 from client.errors import CallTimeout, ClientError, ConnectionLost, MisuseError, ServerBusy
 from client.io.connection import CLOSED, Connection
 from client.io.events import Events
+from client.io.steps import follow
 from client.io.thread import Background, LoopThread, Ticket
 from client.io.waiter import Waiter
 from client.io.waiting import left, wait_for_item
@@ -343,18 +344,7 @@ class BlockingBase(ClientBase):
             return self._proceed(steps, self._deadline(timeout_s))
 
     def _proceed(self, steps: Steps[R], deadline: float) -> R:
-        proceed: Callable[[], Step] = partial(next, steps)
-        with closing(steps):
-            while True:
-                try:
-                    step = proceed()
-                except StopIteration as done:
-                    result: R = done.value
-                    return result
-                try:
-                    proceed = partial(steps.send, self._do(step, deadline))
-                except ClientError as error:
-                    proceed = partial(steps.throw, error)
+        return follow(steps, lambda step: self._do(step, deadline))
 
     def _do(self, step: Step, deadline: float) -> Any:
         if isinstance(step, Call):
@@ -364,18 +354,7 @@ class BlockingBase(ClientBase):
     def _transfer(self, transfer: Transfer[R], timeout_s: float | None) -> R:
         """timeout_s: of each request."""
         self._check_transfer()
-        proceed: Callable[[], Wanted] = partial(next, transfer)
-        with closing(transfer):
-            while True:
-                try:
-                    wanted = proceed()
-                except StopIteration as done:
-                    result: R = done.value
-                    return result
-                try:
-                    proceed = partial(transfer.send, self._give(wanted, timeout_s))
-                except ClientError as error:
-                    proceed = partial(transfer.throw, error)
+        return follow(transfer, lambda wanted: self._give(wanted, timeout_s))
 
     def _give(self, wanted: Wanted, timeout_s: float | None) -> Any:
         if isinstance(wanted, Call):

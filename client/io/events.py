@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Self
 
 from client.core.inbox import Inbox
 from client.core.pushes import Event
@@ -20,8 +20,8 @@ Over = Callable[[], ClientError | None]
 """Why nothing more will come; None if the program has closed the client."""
 
 
-class Events:
-    """What `Client.events` gives: an iterator; `with` closes it at the end."""
+class _Reader:
+    """What both readers are."""
 
     def __init__(
         self,
@@ -41,10 +41,21 @@ class Events:
         """How many events did not fit into the queue. Gaps say which."""
         return self._queue.dropped
 
-    def close(self) -> None:
-        """Read no more. A thread that waits for an event finds the end. May be repeated."""
+    def _close(self) -> None:
         self._closed = True
         self._remove(self._queue)
+
+    def _reason(self) -> ClientError | None:
+        """Why nothing comes any more; None: the program has ended it."""
+        return None if self._closed else self._over()
+
+
+class Events(_Reader):
+    """What `Client.events` gives: an iterator; `with` closes it at the end."""
+
+    def close(self) -> None:
+        """Read no more. A thread that waits for an event finds the end. May be repeated."""
+        self._close()
 
     def __iter__(self) -> Self:
         return self
@@ -58,13 +69,8 @@ class Events:
         except CallTimeout:
             raise StopIteration from None
         if event is None:
-            self._end()
+            raise self._reason() or StopIteration
         return event
-
-    def _end(self) -> NoReturn:
-        if self._closed or (reason := self._over()) is None:
-            raise StopIteration
-        raise reason
 
     def __enter__(self) -> Self:
         return self
@@ -78,7 +84,7 @@ class Events:
         self.close()
 
 
-class AsyncEvents:
+class AsyncEvents(_Reader):
     """What `AsyncClient.events` gives: an asynchronous iterator; `async with` closes it at the
     end."""
 
@@ -90,23 +96,13 @@ class AsyncEvents:
         over: Over,
         remove: Callable[[Inbox], object],
     ) -> None:
+        super().__init__(queue, silence_s, over, remove)
         self._loop = loop
-        self._queue = queue
-        self._silence_s = silence_s
-        self._over = over
-        self._remove = remove
-        self._closed = False
-
-    @property
-    def dropped(self) -> int:
-        """How many events did not fit into the queue. Gaps say which."""
-        return self._queue.dropped
 
     async def aclose(self) -> None:
         """Read no more. A task that waits for an event finds the end. May be repeated."""
         self._check_loop()
-        self._closed = True
-        self._remove(self._queue)
+        self._close()
 
     def __aiter__(self) -> Self:
         return self
@@ -121,13 +117,8 @@ class AsyncEvents:
         except TimeoutError:
             raise StopAsyncIteration from None
         if event is None:
-            self._end()
+            raise self._reason() or StopAsyncIteration
         return event
-
-    def _end(self) -> NoReturn:
-        if self._closed or (reason := self._over()) is None:
-            raise StopAsyncIteration
-        raise reason
 
     def _check_loop(self) -> None:
         if self._loop is not asyncio.get_running_loop():

@@ -7,13 +7,14 @@ or is one that the master of the named region has open.
 import argparse
 import os
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from libcli.output import complain, put
 from server import control
 from server.admin.command import EXIT_GOOD, Command, NotDone
+from server.admin.master import connected
 from server.admin.target import add_server, number, serving
 from server.config import WORKERS_MAX
 from server.control import MESSAGE_MAX, PROGRESS, SOCKET, Answer, Ask
@@ -22,8 +23,6 @@ ANSWER_S: Final = 5.0  # that the master may take
 WAIT_S: Final = 60.0  # for a worker's end, if nothing else is said: twice the server's default
 TIMEOUT_MAX_S: Final = 86400.0
 LOOK_S: Final = 0.2  # between looks whether it has ended
-
-_START: Final = "start one with `tradechat-server --data {}`"
 
 
 def _drain_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,35 +86,13 @@ def _asked(options: argparse.Namespace, ask: Ask) -> Answer:
 def _ask(options: argparse.Namespace, ask: Ask) -> Answer:
     """NotDone: there is none."""
     data = directory_of(options)
+    late = "its master is stopped, stuck or very busy; look at its log"
     try:
-        where, fd = control.address(data)
-    except OSError as error:
-        raise NotDone(f"the data directory {data} cannot be opened: {error.strerror}") from error
-    sock = control.make()
-    with closing(sock):
-        sock.settimeout(ANSWER_S)
-        try:
-            sock.connect(where)
+        with connected(data, ANSWER_S, late) as sock:
             sock.send(control.encode(ask))
-            answer = control.decode_answer(sock.recv(MESSAGE_MAX))
-        except FileNotFoundError as error:
-            raise NotDone(f"no server runs on {data}: {_START.format(data)}") from error
-        except ConnectionRefusedError as error:
-            text = f"no server runs on {data}, the last one was killed: {_START.format(data)}"
-            raise NotDone(text) from error
-        except PermissionError as error:
-            text = f"{data / SOCKET} is of another user: run this as the server's own user, or root"
-            raise NotDone(text) from error
-        except (TimeoutError, BlockingIOError) as error:  # the latter: its queue is full
-            raise NotDone(
-                f"the server on {data} has not answered within {ANSWER_S:g} s, and may do it yet: "
-                "its master is stopped, stuck or very busy; look at its log"
-            ) from error
-        except (OSError, ValueError) as error:
-            raise NotDone(f"the server on {data} has ended without an answer") from error
-        finally:
-            os.close(fd)
-    return answer
+            return control.decode_answer(sock.recv(MESSAGE_MAX))
+    except (OSError, ValueError) as error:
+        raise NotDone(f"the server on {data} has ended without an answer") from error
 
 
 def directory_of(options: argparse.Namespace) -> Path:

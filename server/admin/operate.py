@@ -2,15 +2,14 @@
 
 import argparse
 import json
-import os
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 from server import control
 from server.admin.command import NotDone
 from server.admin.control_cli import directory_of
+from server.admin.master import connected
 from server.control import ACT_MAX, OPERATE, Ask
 
 ANSWER_S: Final = 15.0  # that the server may take, a repair of it included
@@ -43,33 +42,14 @@ def ask(options: argparse.Namespace, act: str, *, once: bool = False, **fields: 
 
 def _ask(data: Path, message: bytes) -> Fields | None:
     """None: the connection ended without an answer. NotDone."""
+    late = "look at its log; money that is asked for with the same --key moves once"
     try:
-        where, fd = control.address(data)
-    except OSError as error:
-        raise NotDone(f"the data directory {data} cannot be opened: {error.strerror}") from error
-    sock = control.make()
-    with closing(sock):
-        sock.settimeout(ANSWER_S)
-        try:
-            sock.connect(where)
+        with connected(data, ANSWER_S, late) as sock:
             sock.send(control.encode(Ask(OPERATE)))
             sock.send(message)
             answer = sock.recv(ACT_MAX)
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            text = f"no server runs on {data}: start one with `tradechat-server --data {data}`"
-            raise NotDone(text) from error
-        except PermissionError as error:
-            text = f"{data} is of another user: run this as the server's own user, or root"
-            raise NotDone(text) from error
-        except (TimeoutError, BlockingIOError) as error:
-            raise NotDone(
-                f"the server on {data} has not answered within {ANSWER_S:g} s, and may do it yet: "
-                "look at its log; money that is asked for with the same --key moves once"
-            ) from error
-        except OSError:
-            return None
-        finally:
-            os.close(fd)
+    except OSError:
+        return None
     try:
         found = json.loads(answer)
     except ValueError:
