@@ -31,10 +31,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from libproto.errors import MisuseError
 from libproto.messages import IDENTITY_LEN, PUBLIC_KEY_LEN, SIGNATURE_LEN
-from libproto.wire import CHECKSUM_AT
 
-SEALED_LEN: Final = CHECKSUM_AT
-"""Bytes of the header that are sealed with the body."""
 SIGNED: Final = b"tradechat v1 hello"
 FINGERPRINT: Final = "SHA256:"
 

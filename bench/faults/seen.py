@@ -26,7 +26,6 @@ class Seen:
         self.up_since = 0.0  # monotonic, s; infinity while there is no server: it was killed
         self.impatient = 0  # connections given up
         self.busy = 0
-        self.failed_connects = 0
         self.cuts = {"frame": 0, "answer": 0}
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []
@@ -53,7 +52,6 @@ class Seen:
 
     def cannot_connect(self, error: Exception, tried: float) -> None:
         """tried: when, monotonic, s."""
-        self.failed_connects += 1
         if self.ending or (tried <= self.up_since and isinstance(error, OSError)):
             return
         if isinstance(error, ConnectionRefusedError):

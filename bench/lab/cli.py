@@ -26,7 +26,6 @@ EXIT_FAILED: Final = 3
 EXIT_THRESHOLD: Final = 4
 EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
 EXIT_TERMINATED: Final = 128 + signal.SIGTERM
-EXIT_CLOSED_PIPE: Final = output.EXIT_PIPE
 
 R = TypeVar("R", bound=Mapping[str, Any])
 

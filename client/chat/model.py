@@ -104,10 +104,6 @@ class Buffer:
                 return f"@{self.name}"
         return self.name
 
-    @property
-    def newest_seq(self) -> int:
-        return max((entry.seq for entry in self.entries), default=0)
-
     def present(self) -> list[str]:
         """Who is there, and then who was heard and is not, each in order."""
         return sorted(self.members, key=lambda name: (not self.members[name], name.lower()))

@@ -59,7 +59,6 @@ HEADS = """event_head = yield read("event head")  # first: what it has of a pair
 CUT = "records, said = cut(records[:at_once], said[:at_once], last, last_event)"
 UNPAIRED, UNPAID = "if record.event > last_event + len(said):", "if event.after > last + len(records):"
 COVERED = 'if place[1] <= txn and place[2] <= event]'
-UPTO = 'return (m["durable txn"], m["durable event"]) if sync else (m["head"], m["event head"])'
 WROTE = "yield from file.write(entries, batch)"
 LIMITS = '{"limit": last + txns, "event limit": last_event + events}'
 LOG_PLANTED = [

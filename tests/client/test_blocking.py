@@ -63,13 +63,6 @@ from tests.client.peer import (
 from tests.helpers.server import RunningServer, StartServer, wait_until
 
 
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
-
-
 @contextmanager
 def user(server: RunningServer, name: str, **options: Any) -> Iterator[Client]:
     """A new user of a real server, connected and logged in."""

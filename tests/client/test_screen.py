@@ -23,7 +23,7 @@ from tests.helpers.server import RunningServer, StartServer
 
 F1, F2, F3 = "\x1bOP", "\x1bOQ", "\x1bOR"
 PAGE_UP, PAGE_DOWN = "\x1b[5~", "\x1b[6~"
-CTRL_HOME, CTRL_END = "\x1b[1;5H", "\x1b[1;5F"
+CTRL_END = "\x1b[1;5F"
 CTRL_C, CTRL_D, CTRL_N, CTRL_P = "\x03", "\x04", "\x0e", "\x10"
 
 

@@ -32,7 +32,6 @@ PATIENCE_S = 3600
 """How long a process may stand still before its master kills it: a test that stops one may take
 longer than the default, on a slow machine. Tests of just that pass a flag of their own."""
 ROOT = Path(__file__).resolve().parents[2]
-SNAPSHOT_TITLES = ("tradechat: snap", "tradechat: jour")
 
 
 class RunningServer:

@@ -368,7 +368,6 @@ def test_an_encrypted_frame_where_it_was_not_agreed(lobby: Lobby) -> None:
 
 # ---- malformed bodies
 
-HELLO_TAIL = struct.pack(">HH", 0, 0)
 MALFORMED = {
     "JOIN_ROOM short": (Opcode.JOIN_ROOM, bytes(3)),
     "JOIN_ROOM long": (Opcode.JOIN_ROOM, bytes(5)),

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -43,9 +42,6 @@ from tests.integration.banks import (
 )
 
 PASSWORD = "sesame"  # noqa: S105 - of users who live as long as the test
-
-
-Restart = Callable[..., RunningServer]
 
 
 # ---- restarts

@@ -242,10 +242,6 @@ def answer_of(body: bytes = b"hello", status: str = "200 OK", **how: object) -> 
     return lambda request: request.answer(body, status, **how)  # type: ignore[arg-type]
 
 
-def good_head_and(then: Serve) -> Serve:
-    return lambda request: request.answer(b"") if request.method == "HEAD" else then(request)
-
-
 # What the origin does, what is said of it, and how many requests are made.
 BAD: dict[str, tuple[Serve, str, int]] = {
     "slow": (slow, "too slow|takes too long", 1),

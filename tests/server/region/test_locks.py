@@ -202,10 +202,6 @@ def test_a_lock_that_was_waited_for_has_its_rank_too() -> None:
             locks.registry.acquire()
 
 
-def void(_: object) -> None:
-    """For hooks whose answer nobody wants."""
-
-
 # ---- what is done under them
 
 
