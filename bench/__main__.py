@@ -8,7 +8,7 @@ from libcli.entry import run
 
 def load() -> Callable[[], int]:
     """Import the program; answers what runs it."""
-    from bench import connections, delivery, encryption, files, hostile, room, start
+    from bench import connections, delivery, encryption, files, hostile, room, spread, start
     from bench.cpu import cli as cpu
     from bench.lab.cli import EXIT_FAILED
     from bench.stress import cli
@@ -22,6 +22,7 @@ def load() -> Callable[[], int]:
         "files": files.main,
         "hostile": hostile.main,
         "room": room.main,
+        "spread": spread.main,
         "start": start.main,
     }
 

@@ -121,6 +121,13 @@ class Settings(Limits):
         maximum=WORKERS_MAX,
         zero=f"twice workers, at most {WORKERS_MAX}",
     )
+    balance: str = setting(
+        "on",
+        SERVER,
+        "whether a worker that accepts a connection gives it to another one that has clearly"
+        " fewer, or is clearly less late; off: each keeps what the kernel gives it",
+        choices=("on", "off"),
+    )
     data: Path = setting(  # noqa: RUF009 - it makes a field
         Path("data"),
         SERVER,

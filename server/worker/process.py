@@ -169,7 +169,12 @@ class Worker:
             slot,
             inherited.listeners,
             inherited.queues[slot][0],
-            Siblings(region, slot, [sending for _, sending in inherited.queues]),
+            Siblings(
+                region,
+                slot,
+                [sending for _, sending in inherited.queues],
+                balances=inherited.settings.balance == "on",
+            ),
             pump,
             lambda peer: Connection(self._services, table, peer),
             OperatorDesk(self._services).serve,

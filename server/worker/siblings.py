@@ -34,8 +34,12 @@ _TRUSTED: Final = (WorkerState.IDLE, WorkerState.BUSY)
 class Siblings:
     """Those that this worker may give connections to."""
 
-    def __init__(self, region: Region, slot: int, queues: Sequence[socket.socket]) -> None:
-        """queues: the sending ends of all workers, by slot."""
+    def __init__(
+        self, region: Region, slot: int, queues: Sequence[socket.socket], *, balances: bool
+    ) -> None:
+        """queues: the sending ends of all workers, by slot. balances: not only where this worker
+        ends, but whenever one of them has less to do."""
+        self._balances: Final = balances
         self._region, self._slot, self._queues = region, slot, queues
         self._words: Final = region.words
         workers = region.layout["workers"]
@@ -48,6 +52,8 @@ class Siblings:
     def give(self, sock: socket.socket) -> bool:
         """Give a connection to the sibling that has least to do of those that lack some; False
         where there is none, or it cannot take one now."""
+        if not self._balances:
+            return False
         now = time.monotonic()
         if now - self._looked >= UPDATE_S:
             self._looked = now

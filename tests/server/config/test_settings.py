@@ -99,6 +99,8 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "run_as": "",
         "workers": min(cores_available(), WORKERS_MAX),
         "max_workers": 0,
+        "balance": "on",
+        "balance": "on",
         "data": Path("./data"),
         "name": "",
         "durability": "sync",

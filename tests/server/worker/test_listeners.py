@@ -59,7 +59,7 @@ def house(pump: Pump, sockets: list[socket.socket]) -> Iterator[House]:
         queues = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
         for sock in chain(*queues):
             stack.callback(sock.close)
-        siblings = Siblings(region, 0, [sending for _, sending in queues])
+        siblings = Siblings(region, 0, [sending for _, sending in queues], balances=True)
         listening = Listeners(
             region, 0, sockets, queues[0][0], siblings, pump, lambda _: Accepted(accepted),
             lambda sock: sock.close(), Memory(),

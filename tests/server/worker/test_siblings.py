@@ -106,6 +106,7 @@ class Choice:
 
     region: Region
     pairs: list[tuple[socket.socket, socket.socket]]
+    balances: bool = True
 
     def says(self, slot: int, state: WorkerState = WorkerState.BUSY, **given: int) -> None:
         """Of a worker; age_s: how long ago."""
@@ -118,7 +119,9 @@ class Choice:
 
     def given(self, count: int, *, anyway: bool = False) -> list[int | None]:
         """To whom so many connections are given that come now; None: it serves one itself."""
-        chooser = Siblings(self.region, MINE, [giving for _, giving in self.pairs])
+        chooser = Siblings(
+            self.region, MINE, [giving for _, giving in self.pairs], balances=self.balances
+        )
         found: list[int | None] = []
         for _ in range(count):
             ours, theirs = socket.socketpair()
@@ -150,6 +153,14 @@ def test_one_that_is_idle_comes_first(choice: Choice) -> None:
     choice.says(ONE, WorkerState.IDLE, connections=30)
     choice.says(OTHER, WorkerState.BUSY, connections=0)
     assert choice.given(3) == [ONE] * 3
+    assert choice.given(1, anyway=True) == [ONE]
+
+
+def test_where_connections_are_not_balanced_only_who_ends_gives_them_away(choice: Choice) -> None:
+    choice.balances = False
+    choice.says(MINE, connections=90)
+    choice.says(ONE, connections=0)
+    assert choice.given(3) == [None] * 3
     assert choice.given(1, anyway=True) == [ONE]
 
 
