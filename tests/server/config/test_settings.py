@@ -100,7 +100,6 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "workers": min(cores_available(), WORKERS_MAX),
         "max_workers": 0,
         "balance": "on",
-        "balance": "on",
         "data": Path("./data"),
         "name": "",
         "durability": "sync",
