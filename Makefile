@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 # How long `make faults` breaks the server with each script, and `make real-test` measures each run.
 SECONDS ?=
-# Tests run in one process more than there are processors, as many of them wait. One that has run out of
-# tests takes half of those that another one has left; in between, each runs a module in one go, as it
-# shares servers.
-TEST_PROCESSES := --numprocesses=$(shell echo $$(($$(nproc) + 1))) --dist=worksteal
+# Tests run in twice as many processes as there are processors, as most of them wait most of the time.
+# One that has run out of tests takes half of those that another one has left; in between, each runs a
+# module in one go, as it shares servers.
+TEST_PROCESSES := --numprocesses=$(shell echo $$((2 * $$(nproc)))) --dist=worksteal
 # Tests of modules that are compiled, too: they run once more, against the compiled form.
 IN_BOTH_FORMS := tests/libproto/test_framing.py tests/libproto/test_wrapping.py tests/libnet tests/server/region tests/server/core \
     tests/server/worker tests/crash_images/test_main.py \
