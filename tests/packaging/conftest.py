@@ -30,7 +30,17 @@ MOVED = sorted(TOP_LEVEL - {PACKAGE})
 """What are top-level packages in a checkout only."""
 
 
-BUILD_S: Final = 280.0  # at most, beside other tests: it compiles every module with two forms
+BUILD_S: Final = 800.0
+"""At most: it compiles every module with two forms, which takes minutes beside other load."""
+TIMEOUT_S: Final = BUILD_S + 100.0
+"""Of a test here: the first one that asks for the wheel builds it, and the others wait for that."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Called with the tests of all folders."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
 def listed_packages() -> set[str]:
