@@ -1,8 +1,8 @@
 """`tradechat-admin journal`: look at a data directory, and bring a damaged journal back.
 
-verify and dump store nothing and take no lock, so they work beside a running server. repair takes
-the data directory's lock, says what would be lost, asks, and keeps a copy of all that it takes
-away.
+verify, list and dump store nothing and take no lock, so they work beside a running server. repair
+takes the data directory's lock, says what would be lost, asks, and keeps a copy of all that it
+takes away.
 """
 
 import argparse
@@ -24,9 +24,10 @@ from server.admin.command import (
 )
 from server.admin.inspect import Time, Value
 from server.admin.journal_dump import Choice, dump, oldest, user_id
+from server.admin.journal_list import COLUMNS, rows
 from server.admin.journal_repair import Lost, Plan, carry_out, plan
 from server.admin.journal_verify import Report, count_of, verify
-from server.admin.show import put_json
+from server.admin.show import put_json, put_table
 from server.admin.target import add_data, files_in
 from server.admin.values import as_text
 from server.journal.directory import DataDirectory, lock_data
@@ -36,6 +37,7 @@ from server.journal.errors import Damaged
 _EXAMPLES: Final = """\
 examples:
   tradechat-admin journal verify --data data       is it all good, and can a server start?
+  tradechat-admin journal list --data data         its segments, and since when they are kept
   tradechat-admin journal dump --data data --from 100 --to 110
   tradechat-admin journal dump --data data --user alice --json
   tradechat-admin journal dump --data data --room 1
@@ -61,6 +63,11 @@ def _positive(text: str) -> int:
     if not number:
         raise argparse.ArgumentTypeError("0 is too small: they are numbered from 1")
     return number
+
+
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data(parser)
+    parser.add_argument("--json", action="store_true", help="a JSON object per segment and line")
 
 
 def _verify_arguments(parser: argparse.ArgumentParser) -> None:
@@ -161,6 +168,22 @@ def _object(data: DataDirectory, report: Report) -> dict[str, Value]:
         "files": files,
         "notes": list(report.notes),
     }
+
+
+# ---- list
+
+
+def _list(options: argparse.Namespace) -> int:
+    data, disk = DataDirectory(options.data), Disk()
+    with files_in(data.path):
+        data.identity(disk)
+        found = list(rows(disk, data))
+    if options.json:
+        for row in found:
+            put_json(row)
+    else:
+        put_table([COLUMNS, *([as_text(value) for value in row.values()] for row in found)])
+    return EXIT_GOOD
 
 
 # ---- dump
@@ -319,6 +342,16 @@ COMMAND: Final = Command(
             " it. Changes nothing, and works beside a running server.",
             _verify_arguments,
             _verify,
+        ),
+        Command(
+            "list",
+            "list the segments of the journal, packed ones too",
+            "List the segments of the journal, oldest first, with those that are packed since"
+            " they are kept for their time alone (--history-days of the server): their"
+            " transactions and events, when they ended, their sizes. Works beside a running"
+            " server.",
+            _list_arguments,
+            _list,
         ),
         Command(
             "dump",

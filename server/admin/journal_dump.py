@@ -14,14 +14,14 @@ from libproto.messages import HEADER_LEN, Opcode
 from server.admin.inspect import Time, Value, decode_txn
 from server.admin.journal_survey import walk
 from server.core.events import SlotKind
-from server.journal import spill
+from server.journal import packed, spill
 from server.journal.books import Books
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, Refused
 from server.journal.format import BatchKind, EventHead, events_in
 from server.journal.load import events_damaged
-from server.journal.reader import Batch, Position, Reader, number_of
+from server.journal.reader import Batch, Position, Reader, number_of, start_of
 from server.journal.snapshot import paths as snapshot_paths
 from server.journal.snapshot import read as read_snapshot
 from server.region.layout import WORD
@@ -66,10 +66,13 @@ def dump(disk: Disk, data: DataDirectory, choice: Choice) -> Iterator[Entry | Da
 
 
 def _copied(disk: Disk, data: DataDirectory) -> Iterator[Batch | Damaged]:
-    """What is left of segments that have gone: events alone."""
+    """What is left of segments that have gone and were not packed: events alone."""
+    whole = {path.stem for path in packed.paths(disk, data.journal)}
     for item in spill.read_all(disk, data.journal):
         if isinstance(item, Damaged):
             yield item
+            continue
+        if item.path.stem in whole:
             continue
         for offset, head, events, end in item.batches():
             nothing, there = memoryview(b""), memoryview(events)
@@ -130,20 +133,26 @@ def _mark(batch: Batch) -> Entry:
 
 def oldest(disk: Disk, data: DataDirectory) -> int:
     """The first transaction that the journal has; 1 where it has none."""
-    for item in walk(disk, Reader(disk, data.journal, data.identity(disk).log_id)):
+    for item in batches(disk, data):
         if isinstance(item, Batch):
             return item.first
     return 1
 
 
 def batches(disk: Disk, data: DataDirectory, first: int = 1) -> Iterator[Batch | Damaged]:
-    """The batches from the segment on that has a transaction; what was wrong counts only if it is
-    so once more. Refused: the server has removed what comes next; OtherFormat, OSError."""
+    """The batches from the segment on that has a transaction, packed ones included; what was wrong
+    counts only if it is so once more. Refused: the server has removed what comes next; OtherFormat,
+    OSError."""
     log_id, seen, gone = data.identity(disk).log_id, set[str](), 0
     reader = Reader(disk, data.journal, log_id)
     after: Position | None = None
     with suppress(Damaged):  # else from the beginning
         after = reader.start(first - 1) if first > 1 else None
+        if after is None and reader.paths:
+            oldest_head = reader.oldest_head()
+            for each in _packed(disk, data, first, oldest_head.number):
+                after = start_of(oldest_head)  # where it goes on
+                yield each
     while True:
         try:
             for item in walk(disk, reader, after):
@@ -170,6 +179,20 @@ def batches(disk: Disk, data: DataDirectory, first: int = 1) -> Iterator[Batch |
                     "give the server a greater --history-size"
                 )
             after = None
+
+
+def _packed(disk: Disk, data: DataDirectory, first: int, upto: int) -> Iterator[Batch | Damaged]:
+    """Those of packed segments before segment `upto`, from that on which has a transaction."""
+    for path in packed.paths(disk, data.journal):
+        head = packed.head_of(disk, path)
+        if head is not None and (head.number >= upto or head.next_txn <= first):
+            continue
+        try:
+            yield from packed.batches(disk, path)
+        except FileNotFoundError:
+            continue  # its time is over
+        except Damaged as error:
+            yield error
 
 
 # ---- users

@@ -16,7 +16,7 @@ from server.journal.errors import Damaged
 from server.journal.format import SEGMENT, BatchKind, SegmentHead, batch_head, segment_head
 from server.journal.load import events_damaged, fold
 from server.journal.position import read as read_position
-from server.journal.reader import Batch, End, Position, Reader, find_batch, number_of
+from server.journal.reader import Batch, End, Position, Reader, find_batch, number_of, start_of
 from server.journal.snapshot import Snapshot
 from server.journal.snapshot import paths as snapshot_paths
 from server.journal.snapshot import read as read_snapshot
@@ -54,6 +54,14 @@ class Held:
     txns: int = 0
     first_event: int = 0
     last_event: int = 0
+
+    def take(self, batch: Batch) -> None:
+        """One more."""
+        head = batch.head
+        self.first_txn = self.first_txn or head.first_txn
+        self.first_event = self.first_event or head.first_event
+        self.batches, self.txns = self.batches + 1, self.txns + head.txns
+        self.last_event = batch.end.event
 
 
 class Reached(NamedTuple):
@@ -170,11 +178,7 @@ class _Surveyor:
 
     def _take(self, batch: Batch) -> None:
         head, number = batch.head, number_of(batch.path)
-        held = self._found.segments.setdefault(batch.path, Held())
-        held.first_txn = held.first_txn or head.first_txn
-        held.first_event = held.first_event or head.first_event
-        held.batches, held.txns = held.batches + 1, held.txns + head.txns
-        held.last_event = batch.end.event
+        self._found.segments.setdefault(batch.path, Held()).take(batch)
         start = Position(number, batch.offset, batch.first - 1, head.first_event - 1, head.previous)
         self._meet(start, batch.path, 0)
         self._is_gap = False
@@ -280,9 +284,7 @@ def _resume(
             continue
         is_passed = is_here and (wrong.offset > 0 or passed > (number, 0))
         if not is_passed and (number, 0) not in tried:
-            return more, Position(
-                number, 0, head.first_txn - 1, head.first_event - 1, head.previous
-            )
+            return more, start_of(head)
         offset = max(wrong.offset + 1 if is_here else 0, passed[1] if passed[0] == number else 0)
         at = find_batch(data, offset, head.salt)
         if at is not None and (number, at) not in tried:

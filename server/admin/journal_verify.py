@@ -15,7 +15,7 @@ from typing import Final
 from server.admin.journal_survey import Held, Match, Seen, Survey, survey
 from server.archive.numbers import numbers_of
 from server.archive.segments import RECORD, Scan, record_size
-from server.journal import spill
+from server.journal import packed, spill
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk, read_file
 from server.journal.errors import Damaged, JournalError
@@ -131,6 +131,7 @@ def _verify(disk: Disk, data: DataDirectory) -> Report:
     except JournalError as error:
         report.refusal, refused = str(error), error
     _tell_journal(found, loaded, data, report)
+    _tell_packed(disk, data, report)
     _tell_copied(disk, data, report)
     for seen in found.snapshots:
         _tell_snapshot(seen, loaded, report)
@@ -189,6 +190,23 @@ def _lost_now(loaded: Loaded, data: DataDirectory) -> dict[str, str]:
             effect = LOST if numbers is None else IN_HISTORIES
         effects[str(events_damaged(batch))] = effect
     return effects
+
+
+def _tell_packed(disk: Disk, data: DataDirectory, report: Report) -> None:
+    for path in packed.paths(disk, data.journal):
+        held = Held()
+        try:
+            for batch in packed.batches(disk, path):
+                held.take(batch)
+                if batch.lost:
+                    report.add(events_damaged(batch), ONLY_HISTORY)
+        except FileNotFoundError:  # its time is over
+            continue
+        except Damaged as error:
+            report.add(error, ONLY_HISTORY)
+        report.file(path, _holds(held))
+        if held.txns:
+            report.oldest = min(report.oldest or held.first_txn, held.first_txn)
 
 
 def _tell_copied(disk: Disk, data: DataDirectory, report: Report) -> None:

@@ -24,7 +24,7 @@ from server.journal.format import (
     segment_head,
     sha256,
 )
-from server.journal.reader import SUFFIX, Position, number_of, segments
+from server.journal.reader import SUFFIX, Position, number_of, segments, start_of
 from server.region.records import RECORD_SIZE
 
 _CHUNK: Final = 1 << 16  # bytes that are read at a time, at least
@@ -66,7 +66,7 @@ def segment_start(disk: Disk, path: Path) -> Position:
         disk.close(fd)
     if head is None:
         raise Damaged(path, 0, "the segment's header is damaged")
-    return Position(head.number, 0, head.first_txn - 1, head.first_event - 1, head.previous)
+    return start_of(head)
 
 
 def oldest_start(disk: Disk, directory: Path, log_id: int) -> Position:

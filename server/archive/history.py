@@ -1,4 +1,5 @@
-"""Single records of the journal by txn_id, for histories that go back beyond the ring.
+"""Single records of the journal by txn_id, for histories that go back beyond the ring: of its
+segments, and of those that were packed.
 
 Batches are looked for from header to header, and read in runs of some that follow each other. Where
 a run begins is remembered, and the runs read last are; a batch's checksum is looked at before a
@@ -17,9 +18,18 @@ from pathlib import Path
 from typing import Final
 
 from server.archive.follower import Durable
+from server.journal import packed
 from server.journal.disk import Disk
 from server.journal.errors import Damaged
-from server.journal.format import BATCH, SEGMENT, BatchHead, batch_head, segment_head, sha256
+from server.journal.format import (
+    BATCH,
+    SEGMENT,
+    BatchHead,
+    SegmentHead,
+    batch_head,
+    segment_head,
+    sha256,
+)
 from server.journal.reader import segments
 from server.region.layout import WORD
 from server.region.records import RECORD_SIZE, RECORD_WORDS
@@ -27,6 +37,31 @@ from server.region.records import RECORD_SIZE, RECORD_WORDS
 CACHED: Final = 32 << 20  # bytes
 MARKED: Final = 64
 _RUN: Final = 1 << 16  # bytes in which the batches of a run begin
+
+
+class _File:
+    """A segment that is open, packed or not."""
+
+    def __init__(self, disk: Disk, path: Path) -> None:
+        """Damaged, OtherFormat, OSError."""
+        self._disk, self._fd = disk, -1
+        self._packed: packed.Packed | None = None
+        if path.suffix == f".{packed.SUFFIX}":
+            self._packed = packed.Packed(disk, path)
+        else:
+            self._fd = disk.open(path)
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Up to `size` bytes of the segment. Damaged, OSError."""
+        if self._packed is not None:
+            return self._packed.read(size, offset)
+        return self._disk.read(self._fd, size, offset)
+
+    def close(self) -> None:
+        if self._packed is not None:
+            self._packed.close()
+        else:
+            self._disk.close(self._fd)
 
 
 class _Run:
@@ -72,6 +107,8 @@ class History:
         self._disk, self._directory, self._durable = disk, directory, durable
         self._paths: list[Path] = []
         self._firsts: list[int] = []
+        self._packed: list[tuple[Path, int]] = []  # those packed, and their first txn_ids
+        self._oldest: SegmentHead | None = None  # that they lead up to
         # Of both, what was used last stands last.
         self._segments: dict[Path, _Segment] = {}
         self._runs: dict[tuple[Path, int], _Run] = {}  # by segment and number of the run in it
@@ -83,13 +120,10 @@ class History:
         durable = self._durable()
         if not 0 < txn <= durable.txn:
             return None
-        segment = self._segment_of(txn)
-        if segment is None:
+        found = self._found(txn, durable) or self._found(txn, durable)
+        if found is None:
             return None
-        try:
-            number, run = self._run_of(segment, txn, durable)
-        except FileNotFoundError:  # it has just been removed
-            return None
+        segment, number, run = found
         at = bisect_right(run.firsts, txn) - 1
         start = run.starts[at]
         if at not in run.checked:
@@ -100,6 +134,18 @@ class History:
         start += BATCH.size + (txn - run.firsts[at]) * RECORD_SIZE
         words = memoryview(run.data)[start : start + RECORD_WORDS * WORD].cast("Q").tolist()
         return tuple(words)
+
+    def _found(self, txn: int, durable: Durable) -> tuple[_Segment, int, _Run] | None:
+        """Where a record is: segment, number of the run in it, and the run. None: nowhere, or its
+        segment has just been removed or packed."""
+        segment = self._segment_of(txn)
+        if segment is None:
+            return None
+        try:
+            return segment, *self._run_of(segment, txn, durable)
+        except FileNotFoundError:
+            self._look(anew=True)
+            return None
 
     def _segment_of(self, txn: int) -> _Segment | None:
         at = bisect_right(self._firsts, txn) - 1
@@ -117,10 +163,12 @@ class History:
             del self._segments[next(iter(self._segments))]
         return segment
 
-    def _look(self) -> None:
+    def _look(self, *, anew: bool = False) -> None:
         """Which segments there are. One whose header is damaged is left out: what is in it cannot
-        be read, what is in the others can. Damaged: nobody knows where the journal begins."""
+        be read, what is in the others can. anew: look for packed ones even if the oldest segment is
+        the one that it was. Damaged: nobody knows where the journal begins."""
         self._paths, self._firsts = [], []
+        oldest: SegmentHead | None = None
         for path in segments(self._disk, self._directory):
             try:
                 fd = self._disk.open(path)
@@ -132,10 +180,19 @@ class History:
             finally:
                 self._disk.close(fd)
             if head is not None:
+                oldest = oldest or head
                 self._paths.append(path)
                 self._firsts.append(head.first_txn)
             elif not self._paths and size:
                 raise Damaged(path, 0, "the segment's header is damaged")
+        if oldest is not None and (anew or oldest != self._oldest):
+            # After the segments: one that has gone since they were looked at is there, packed.
+            leading = packed.leading_to(self._disk, self._directory, oldest)
+            self._packed = [(path, head.first_txn) for path, head in leading]
+            self._oldest = oldest
+        if oldest is not None:
+            self._paths[:0] = [path for path, _ in self._packed]
+            self._firsts[:0] = [first for _, first in self._packed]
 
     def _run_of(self, segment: _Segment, txn: int, durable: Durable) -> tuple[int, _Run]:
         """The run that has a record, and its number."""
@@ -155,20 +212,20 @@ class History:
 
     def _load(self, segment: _Segment, number: int, txn: int, durable: Durable) -> tuple[int, _Run]:
         """Look for a record from a run on, and read the run that has it."""
-        read, fd = self._disk.read, self._disk.open(segment.path)
+        file = _File(self._disk, segment.path)
         try:
-            if not number and segment_head(read(fd, SEGMENT.size, 0)) is None:
+            if not number and segment_head(file.read(SEGMENT.size, 0)) is None:
                 raise Damaged(segment.path, 0, "the segment's header is damaged")
             while True:
                 offset = segment.offsets[number]
-                run = _Run(read(fd, _RUN, offset), segment.firsts[number], durable)
+                run = _Run(file.read(_RUN, offset), segment.firsts[number], durable)
                 segment.next = max(segment.next, run.next)
                 full = run.size > _RUN - BATCH.size
                 if full and number + 1 == len(segment.firsts):
                     segment.firsts.append(run.next)
                     segment.offsets.append(offset + run.size)
                 if txn < run.next:
-                    run.data = read(fd, run.size, offset)
+                    run.data = file.read(run.size, offset)
                     return number, run
                 if not full:
                     raise Damaged(
@@ -176,7 +233,7 @@ class History:
                     )
                 number += 1
         finally:
-            self._disk.close(fd)
+            file.close()
 
 
 def _is_durable(head: BatchHead, durable: Durable) -> bool:

@@ -185,6 +185,16 @@ class Settings(Limits):
         minimum=1,
         maximum=1 << 20,
     )
+    history_days: float = setting(
+        0.0,
+        DURABILITY,
+        "how long the journal is kept for TXN_HISTORY that history_size has no place for:"
+        " compressed, however much it is",
+        unit="days",
+        minimum=0.001,
+        maximum=36500.0,
+        zero="not at all",
+    )
     room_history: int = setting(
         1000,
         DURABILITY,

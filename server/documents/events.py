@@ -168,6 +168,10 @@ EVENTS: Final = (
           " `segment` were copied for it, and the segment goes"),
     Event("events_not_copied", "error", "these events could not be copied, so this segment and all"
           " later ones stay"),
+    Event("segment_packed", "debug", "journal segment `segment` was packed, to be kept for"
+          " `history_days`, and goes"),
+    Event("segment_not_packed", "error", "journal segment `segment` could not be packed, so this"
+          " one and all later ones stay"),
     Event("snapshot_made", "info", "a snapshot of the state as of `txn_id`"),
     Event("snapshot_failed", "error", "no snapshot could be made; the journal has it all"),
     Event("snapshot_unwritable", "error", "a snapshot could not be written"),

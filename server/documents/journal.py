@@ -21,6 +21,7 @@ from server.journal.format import (
     IDLE_CLIENT,
     IDLE_FILE,
     JOURNAL,
+    PACKED,
     POSITION,
     POSITION_FILE,
     REMOVED,
@@ -47,6 +48,7 @@ from server.journal.format import (
     Header,
     HeaderField,
 )
+from server.journal.packed import SUFFIX as PACKED_SUFFIX
 from server.journal.reader import SUFFIX as JOURNAL_SUFFIX
 from server.journal.snapshot import KEEP
 from server.journal.snapshot import SUFFIX as SNAPSHOT_SUFFIX
@@ -64,6 +66,7 @@ _SETTINGS: Final = (
     "snapshot_size",
     "snapshot_interval",
     "history_size",
+    "history_days",
     "room_history",
     "inbox_history",
     "archive_lag_max",
@@ -112,6 +115,10 @@ _PLACES: Final = (
     (
         f"`{JOURNAL}/{_NUMBER}.{SPILL_SUFFIX}`",
         "events of a removed segment, for the histories; N: its number",
+    ),
+    (
+        f"`{JOURNAL}/{_NUMBER}.{PACKED_SUFFIX}`",
+        "a segment that is kept for its time alone, compressed; N: its number",
     ),
     (
         f"`{SNAPSHOTS}/{_NUMBER}-{_NUMBER}.{SNAPSHOT_SUFFIX}`",
@@ -258,14 +265,21 @@ After that the oldest segments of the journal go, one by one, while all of this 
 - the archive has all of its events in the histories, synced; or they are copied before into a file
   for it, which is synced, and goes when the archive has them (`events_copied`).
 
+With `history_days` such a segment is **packed** first, synced: TXN_HISTORY, `verify`, `dump` and
+`export` read on there. A packed segment goes when so much time has passed since the next one was
+begun; all of them go where `history_days` is 0 again. That is looked at after each snapshot. What
+cannot be packed (`segment_not_packed`) stays, with all that follow. TXN_HISTORY ends at a packed
+segment that is missing, or whose header is damaged; no start is refused for one.
+
 So an archive that cannot write for long does not fill the disk with money: at 10,000 transactions a
 second segments grow by more than 5 GiB an hour, and what is copied of them is little more than
 `archive_lag_max` in all. As long as no snapshot can be made, or a segment's events cannot be
 copied, no segment goes.
 
 **Disk use.** The journal and snapshots take at most `history_size`, or what has come since the
-older of the {KEEP} snapshots where that is more; and {KEEP} snapshots, one more while it is made;
-and two segments, since the next one is allocated ahead, with space for a leave of each member.
+older of the {KEEP} snapshots where that is more; with `history_days`, what has come in that time as
+well, packed; and {KEEP} snapshots, one more while it is made; and two segments, since the next one
+is allocated ahead, with space for a leave of each member.
 Histories with L bytes of live records take at most 3 L and 6 segments; a record has
 {len(ROOM_RECORD) * WORD} bytes and its body.
 """
@@ -312,6 +326,9 @@ whatever is damaged in it, compares each snapshot with it, and tells of each fil
 says whether a server can start, with which transaction and event, and which damage is only history.
 It changes nothing, and works beside a running server. Exit code 0: all is good; 1: something is
 damaged, whether a server can start or not (`can_start` with `--json`); 3: it cannot be read.
+
+`tradechat-admin journal list --data DIR [--json]` lists the segments, packed ones included: their
+transactions and events, when the next one was begun, and their sizes. It goes by their headers.
 
 `tradechat-admin journal dump --data DIR [--from TXN] [--to TXN] [--user NAME_OR_ID] [--limit N]
 [--transactions | --events | --room ROOM] [--json]` shows transactions and events, oldest first, and
@@ -382,6 +399,7 @@ def document() -> str:
         _EVENTS + "\n",
         _words(EVENT),
         _header(SPILL),
+        _header(PACKED),
         "\n## Snapshots\n",
         "A snapshot is a header, then what it counts, in that order.",
         _header(SNAPSHOT),

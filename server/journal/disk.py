@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from server.journal.format import TEMPORARY
+
 _PIECES_MAX: Final = 1024  # of one call: IOV_MAX of Linux
 
 Piece = bytes | memoryview
@@ -103,6 +105,25 @@ class Disk:
 
     def close(self, fd: int) -> None:
         os.close(fd)
+
+
+def write_file(disk: Disk, path: Path, pieces: Sequence[Piece]) -> None:
+    """Make a file as a whole, durably: it is there under its name with all that belongs to it, or
+    not at all; one of that name is replaced. OSError."""
+    temporary = path.with_name(path.name + TEMPORARY)
+    if temporary.name in disk.names(path.parent):
+        disk.remove(temporary)
+    fd = disk.create(temporary)
+    try:
+        disk.write(fd, pieces, 0)
+        disk.sync(fd)
+    except OSError:
+        disk.remove(temporary)  # a full disk has better uses for the space
+        raise
+    finally:
+        disk.close(fd)
+    disk.rename(temporary, path)
+    disk.sync_directory(path.parent)
 
 
 def read_file(disk: Disk, path: Path, size: int | None = None, offset: int = 0) -> bytes:

@@ -249,6 +249,30 @@ SPILL: Final = Header(
     ),
 )
 
+PACKED: Final = Header(
+    "header of a packed segment",
+    "A segment of the journal that is kept for its time alone (`history_days`): its bytes up to "
+    "the last batch, cut into blocks of 65,536 and each block compressed by itself (zlib), so that "
+    "one is read without the others. Behind the header stand the compressed sizes of the blocks, a "
+    "word each, and then the blocks. It is written as a whole before the segment goes.",
+    magic("trdpackd"),
+    (
+        _MAGIC,
+        HeaderField("format", "the format version"),
+        HeaderField("log_id", "the identity of the log when it was written"),
+        HeaderField("number", "of the segment, as in the file's name"),
+        HeaderField("first_txn", "as in the segment's header"),
+        HeaderField("first_event", "as in the segment's header"),
+        HeaderField("previous", "as in the segment's header", _HASH_WORDS),
+        HeaderField("next_txn", "first_txn of the next segment"),
+        HeaderField("next_event", "first_event of the next segment"),
+        HeaderField("next_previous", "previous of the next segment", _HASH_WORDS),
+        HeaderField("until", "when the next segment was begun, microseconds since the Unix epoch"),
+        HeaderField("length", "bytes of the segment"),
+        HeaderField("crc", "CRC-64/WE of all the words before it, and of the sizes of the blocks"),
+    ),
+)
+
 ROOM_SEGMENT: Final = Header(
     "history segment header",
     "At the beginning of a segment of the histories of rooms and inboxes. History batches follow, "

@@ -54,6 +54,11 @@ class Position(NamedTuple):
     chain: bytes  # SHA-256 of the header before it
 
 
+def start_of(head: SegmentHead) -> Position:
+    """The beginning of a segment, before its header."""
+    return Position(head.number, 0, head.first_txn - 1, head.first_event - 1, head.previous)
+
+
 @dataclass(slots=True)  # not frozen: that makes it three times as slow to make
 class Batch:
     """One group commit."""
@@ -149,9 +154,7 @@ class Reader:
         for path in reversed(self.paths):
             head = self._head(path)
             if head.first_txn <= txn + 1:
-                return Position(
-                    head.number, 0, head.first_txn - 1, head.first_event - 1, head.previous
-                )
+                return start_of(head)
         return None
 
     def oldest_head(self) -> SegmentHead:
@@ -175,9 +178,7 @@ class Reader:
             head = self._head(paths[0])
             if head.number == 1 and head.previous != genesis(head.log_id):
                 raise Damaged(paths[0], 0, "it does not begin this log")
-            start = Position(
-                head.number, 0, head.first_txn - 1, head.first_event - 1, head.previous
-            )
+            start = start_of(head)
         at = next((i for i, path in enumerate(paths) if number_of(path) >= start.segment), None)
         if at is None or number_of(paths[at]) != start.segment:
             there = paths[at] if at is not None else (paths[-1] if paths else self.end.unborn)
@@ -244,6 +245,20 @@ class Reader:
         if head.number != number_of(path):
             raise Damaged(path, 0, f"it is segment {head.number} under another's name")
         return head
+
+
+def batches_of(path: Path, data: bytes) -> Iterator[Batch]:
+    """Every batch of a segment that another follows, by itself, from all its bytes. Damaged."""
+    head = segment_head(data)
+    if head is None:
+        raise Damaged(path, 0, _BAD_HEADER)
+    chain, view = sha256(data[: SEGMENT.size]), memoryview(data)
+    at = Position(head.number, SEGMENT.size, head.first_txn - 1, head.first_event - 1, chain)
+    while (batch := _batch(path, view, head, at, is_last=False)) is not None:
+        at = batch.end
+        yield batch
+    if written_size(data) > at.offset:
+        raise Damaged(path, at.offset, f"the batch of transaction {at.txn + 1} is damaged")
 
 
 def _check_follows(path: Path, head: SegmentHead, position: Position, before: Path) -> None:
@@ -416,7 +431,7 @@ def find_end(
     reader = Reader(disk, directory, log_id)
     if durable is None and reader.paths:
         head = reader.newest_head()
-        durable = Position(head.number, 0, head.first_txn - 1, head.first_event - 1, head.previous)
+        durable = start_of(head)
     for _ in reader.batches(durable):
         beat()
     return reader.end

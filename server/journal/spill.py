@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from server.journal.disk import Disk, Piece, read_file
+from server.journal.disk import Disk, Piece, read_file, write_file
 from server.journal.errors import Damaged, OtherFormat
 from server.journal.format import (
     BATCH,
     FORMAT_VERSION,
     READ_FORMATS,
     SPILL,
-    TEMPORARY,
     BatchHead,
     BatchKind,
     SegmentHead,
@@ -28,7 +27,7 @@ from server.journal.format import (
     numbered,
     sha256,
 )
-from server.journal.reader import Position, Reader, number_of, segments
+from server.journal.reader import Position, Reader, number_of, segments, start_of
 from server.region.layout import WORD
 
 SUFFIX: Final = "events"
@@ -114,7 +113,7 @@ def numbers(disk: Disk, directory: Path) -> list[int]:
 
 def write(disk: Disk, directory: Path, head: SegmentHead, following: SegmentHead) -> None:
     """Copy the events of a segment, durably; the one that follows it is there. Damaged, OSError."""
-    start = Position(head.number, 0, head.first_txn - 1, head.first_event - 1, head.previous)
+    start = start_of(head)
     pieces = list[Piece]()
     for batch in Reader(disk, directory, following.log_id).batches(start):
         if batch.end.segment != head.number:
@@ -133,21 +132,7 @@ def write(disk: Disk, directory: Path, head: SegmentHead, following: SegmentHead
         head.previous, following.first_txn, following.first_event, following.previous, len(body),
         rest=(body,),
     )  # fmt: skip
-    path = path_of(directory, head.number)
-    temporary = path.with_name(path.name + TEMPORARY)
-    if temporary.name in disk.names(directory):
-        disk.remove(temporary)
-    fd = disk.create(temporary)
-    try:
-        disk.write(fd, [header, body], 0)
-        disk.sync(fd)
-    except OSError:
-        disk.remove(temporary)  # a full disk has better uses for the space
-        raise
-    finally:
-        disk.close(fd)
-    disk.rename(temporary, path)
-    disk.sync_directory(directory)
+    write_file(disk, path_of(directory, head.number), [header, body])
 
 
 def head_of(disk: Disk, path: Path) -> SpillHead | None:

@@ -12,10 +12,11 @@ import setproctitle
 import liblog
 from server.child import follow_parent, fork
 from server.config import Settings
-from server.journal import spill
+from server.journal import packed, spill
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.errors import Damaged, JournalError, why
+from server.journal.format import SegmentHead
 from server.journal.life import now_us
 from server.journal.load import make_snapshot
 from server.journal.reader import Position, heads, segments
@@ -24,6 +25,7 @@ from server.journal.writer import Writer
 from server.region.region import Region
 
 NICENESS: Final = 10  # of a snapshot's process
+_DAY_US: Final = 86_400_000_000
 _MIB: Final = 1 << 20
 _SNAPSHOT_ADVICE: Final = (
     "the journal is kept whole, and grows, until a snapshot succeeds: is there space in the data "
@@ -48,6 +50,7 @@ class Snapshots:
         self._every = settings.snapshot_size * _MIB  # bytes
         self._every_s = settings.snapshot_interval
         self._keep = settings.history_size * _MIB
+        self._days = settings.history_days
         self._ring = region.layout.capacities.txn_ring
         self._child = 0  # process id; 0: none
         self._tried_at = time.monotonic()
@@ -62,8 +65,8 @@ class Snapshots:
         txn = newest.txn_id if newest else 0
         if journal.snapshot != txn:
             journal.snapshot, journal.snapshot_time = txn, now_us()
-        first = heads(self._disk, self._data.journal)[:1]
-        journal.oldest = first[0][1].first_txn if first else 0
+        if not journal.oldest:  # whoever removes a segment tells
+            journal.oldest = oldest_txn(self._disk, self._data.journal)
         return newest
 
     def _remove_segments(self, older: SnapshotHead | None) -> None:
@@ -78,7 +81,8 @@ class Snapshots:
             region.journal.oldest = oldest
 
         needed = Needed(older.segment, region.log.head - self._ring, region.archive.cursor)
-        remove_segments(self._disk, self._data.journal, needed, self._keep, told)
+        since = now_us() - round(self._days * _DAY_US) if self._days else None
+        remove_segments(self._disk, self._data.journal, needed, self._keep, told, since)
 
     def look(self) -> None:
         """Begin one if it is time, or see to the one that is being made. What fails here is no
@@ -165,12 +169,28 @@ class Needed(NamedTuple):
     event: int  # all events above this one, by the archive
 
 
+def oldest_txn(disk: Disk, directory: Path) -> int:
+    """The first transaction that TXN_HISTORY can reach; 0: there is no journal yet. OSError."""
+    found = heads(disk, directory)[:1]
+    for _, head in found:
+        before = packed.leading_to(disk, directory, head)
+        return before[0][1].first_txn if before else head.first_txn
+    return 0
+
+
 def remove_segments(
-    disk: Disk, directory: Path, needed: Needed, keep: int, told: Callable[[int], None]
+    disk: Disk,
+    directory: Path,
+    needed: Needed,
+    keep: int,
+    told: Callable[[int], None],
+    since: int | None = None,
 ) -> None:
     """Remove the oldest segments while they have more than `keep` bytes together and are not
     needed; of those that only the archive needs, the events are copied before. Where they cannot
-    be, the segment stays. told: is called with the oldest transaction, before any goes. OSError."""
+    be, the segment stays. told: is called with the oldest transaction, before any goes. since:
+    those that end after that time are packed before, and packed ones that end before it go;
+    microseconds since the Unix epoch; None: no packed one is kept. OSError."""
     # Where a header is damaged, the segment goes with the one before it.
     found, names = heads(disk, directory), segments(disk, directory)
     sizes = []
@@ -185,20 +205,43 @@ def remove_segments(
         head, following = found[gone][1], found[gone + 1][1]
         if following.number > needed.segment or following.first_txn > needed.txn + 1:
             break
-        if following.first_event > needed.event + 1:
-            try:
-                spill.write(disk, directory, head, following)
-            except (OSError, JournalError) as error:
-                log.error("events_not_copied", segment=head.number, reason=why(error))
-                break
-            log.warning("events_copied", segment=head.number)
+        lacked = following.first_event > needed.event + 1
+        if lacked and not _copy(disk, directory, head, following):
+            break
+        is_kept = since is not None and following.created >= since
+        if is_kept and not _pack(disk, found[gone][0], head, following):
+            break
         gone += 1
-    told(found[gone][1].first_txn)
-    for path in names:
-        if path < found[gone][0]:
-            disk.remove(path)
-            disk.sync_directory(directory)  # at no time is there a gap
+    old = packed.outdated(disk, directory, since)
+    leading = packed.leading_to(disk, directory, found[gone][1])
+    kept = [head for path, head in leading if path not in old]
+    told((kept[0] if kept else found[gone][1]).first_txn)
+    for path in (*old, *(path for path in names if path < found[gone][0])):
+        disk.remove(path)
+        disk.sync_directory(directory)  # at no time is there a gap
     spill.remove_taken(disk, directory, needed.event)
+
+
+def _copy(disk: Disk, directory: Path, head: SegmentHead, following: SegmentHead) -> bool:
+    """Copy the events of a segment for the archive; False: they could not be."""
+    try:
+        spill.write(disk, directory, head, following)
+    except (OSError, JournalError) as error:
+        log.error("events_not_copied", segment=head.number, reason=why(error))
+        return False
+    log.warning("events_copied", segment=head.number)
+    return True
+
+
+def _pack(disk: Disk, path: Path, head: SegmentHead, following: SegmentHead) -> bool:
+    """Pack a segment; False: it could not be."""
+    try:
+        packed.write(disk, path, head, following)
+    except OSError as error:
+        log.error("segment_not_packed", segment=head.number, reason=why(error))
+        return False
+    log.debug("segment_packed", segment=head.number)
+    return True
 
 
 def tell_bad(bad: Sequence[Damaged]) -> None:

@@ -14,10 +14,12 @@ import pytest
 from libproto.errors import Status
 from libproto.messages import EventKind, Opcode
 from server.admin.journal_dump import Choice, dump
+from server.admin.journal_list import rows
 from server.admin.journal_verify import verify
 from server.core.stats import totals
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
+from server.journal.errors import Damaged
 from server.region.region import Region
 from tests.helpers.server import RunningServer, StartServer, wait_until
 from tests.helpers.wire import Wire, frozen, request
@@ -143,6 +145,59 @@ def asked_at_rest(
         found, end = transactions(wire), wire.ok(Opcode.TXN_HISTORY, kept[0], 10)
         if journal_oldest(server) == oldest:
             return kept, page, found, end
+
+
+def test_what_has_no_place_is_kept_for_its_time(start_server: StartServer) -> None:
+    """With history_days: nobody's transactions go as others make many. They are read from packed
+    segments, by tools too, and by an archive that begins anew."""
+    flags = (
+        "--txn-ring",
+        "1024",
+        "--event-ring",
+        "16",
+        "--history-size",
+        "1",
+        "--history-days",
+        "1",
+    )
+    server = start_server(*flags, "--snapshot-interval", "1", "--durability", "async")
+    journal = server.data / "journal"
+    with entered(server, "ann", new=True) as ann, Wire(server.connect()) as filler:
+        register(server, "filler")
+        filler.hello("filler")
+        filler.login("filler")
+        txns = [ann.ok(Opcode.DEPOSIT, 1).txn_id]
+
+        def is_packed() -> bool:
+            filler.send_raw(b"".join(request(Opcode.DEPOSIT, n, 1) for n in range(1, 501)))
+            for _ in range(500):
+                assert filler.answer().status in (Status.OK, Status.ERR_SERVER_BUSY)
+            txns.append(deposited(ann))
+            return len(list(journal.glob("*.packed"))) > 1
+
+        wait_until(is_packed, "two segments are packed")
+        for _ in range(2):
+            assert [item.txn_id for item in transactions(ann)] == txns
+            assert ann.ok(Opcode.TXN_HISTORY, 0, 1).oldest_txn_id == 0
+            assert journal_oldest(server) == 1
+            os.kill(archive_of(server), signal.SIGKILL)
+    assert server.stop() == 0
+    data, disk = DataDirectory(server.data), Disk()
+    report = verify(disk, data)
+    assert report.is_good
+    assert report.oldest == 1
+    listed = list(rows(disk, data))
+    assert [row["segment"] for row in listed] == list(range(1, len(listed) + 1))
+    unpacked = [row["unpacked"] is not None for row in listed]
+    assert unpacked == sorted(unpacked, reverse=True)
+    assert not unpacked[-1]
+    assert unpacked[1]
+    shown = [
+        entry["txn_id"]
+        for entry in dump(disk, data, Choice(user=1, events=False))
+        if not isinstance(entry, Damaged) and entry["kind"] == "DEPOSIT"
+    ]
+    assert shown == txns
 
 
 def test_the_oldest_transaction_in_memory_only(start_server: StartServer) -> None:

@@ -18,10 +18,11 @@ import pytest
 from libproto.messages import Opcode
 from server.admin.cli import main
 from server.admin.command import EXIT_NOT_AGREED, EXIT_NOT_DONE
+from server.journal import packed
 from server.journal.directory import DataDirectory
 from server.journal.disk import Disk
 from server.journal.format import BATCH, FORMAT_VERSION
-from server.journal.reader import Batch, Reader
+from server.journal.reader import Batch, Reader, heads
 from server.region.records import RECORD_SIZE
 from tests.helpers.server import RunningServer
 from tests.helpers.wire import Lobby
@@ -362,6 +363,34 @@ def test_a_dump_says_where_the_journal_begins(
     out, err = shown(capsys, "dump", "--data", data.path, "--json", "--transactions")
     assert objects(out)[0]["txn_id"] == begins
     assert f"the journal begins with transaction {begins}" in err
+
+
+def test_segments_are_listed_and_read_when_they_are_packed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = DataDirectory(tmp_path / "left")
+    bank = Bank(Disk(), data)
+    bank.work()
+    bank.work()
+    ways = (), ("--from", "4"), ("--from", str(bank.commits[-1].txn))
+    before = [shown(capsys, "dump", "--data", data.path, *way) for way in ways]
+    (path, head), (_, following), *others = heads(Disk(), data.journal)
+    packed.write(Disk(), path, head, following)
+    for is_there in (True, False):
+        if not is_there:
+            path.unlink()
+        out, err = shown(capsys, "list", "--data", data.path, "--json")
+        first, *_, last = objects(out)
+        assert err == ""
+        assert len(objects(out)) == 2 + len(others)
+        assert first["file"].endswith(".journal" if is_there else ".packed")
+        assert (first["first_txn"], first["last_txn"]) == (1, following.first_txn - 1)
+        assert (last["last_txn"], last["until"], last["unpacked"]) == (None, None, None)
+        assert [shown(capsys, "dump", "--data", data.path, *way) for way in ways] == before
+    assert 0 < first["bytes"] < first["unpacked"]
+    heading, *rows = shown(capsys, "list", "--data", data.path)[0].splitlines()
+    assert heading.split()[:2] == ["segment", "file"]
+    assert len(rows) == 2 + len(others)
 
 
 def test_a_reader_that_has_seen_enough(data: DataDirectory) -> None:

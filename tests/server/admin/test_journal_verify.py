@@ -18,7 +18,7 @@ from server.admin.journal_verify import (
     Report,
     verify,
 )
-from server.journal import spill
+from server.journal import packed, spill
 from server.journal.directory import DirectoryUnusable, Identity
 from server.journal.disk import Disk, read_file
 from server.journal.errors import Damaged, JournalError, OtherFormat
@@ -486,6 +486,29 @@ def copied(disk: SimulatedDisk) -> Path:
     (path, *_) = [spill.path_of(DATA.journal, n) for n in spill.numbers(disk, DATA.journal)]
     assert number_of(segments(disk, DATA.journal)[0]) > 1
     return path
+
+
+def test_packed_segments_are_told_and_damage_of_theirs_is_only_history() -> None:
+    disk, bank = worked()
+    whole = told(disk)
+    older = read_snapshot(disk, snapshot_paths(disk, DATA.snapshots)[0], log_id(disk)).head
+    first = segments(disk, DATA.journal)[0]
+    remove_segments(
+        disk, DATA.journal, Needed(older.segment, 1 << 40, 1 << 40), 0, lambda _: None, 0
+    )
+    path = packed.paths(disk, DATA.journal)[0]
+    report = told(disk)
+    assert report.is_good
+    assert (report.oldest, report.txn) == (1, bank.commits[-1].txn)
+    assert report.files[path].holds == whole.files[first].holds
+    assert plan(disk, DATA).is_nothing
+    break_at(disk, path, 300)
+    report = told(disk)
+    assert not report.is_good
+    assert not report.refusal
+    [(where, _, effect)] = wrong(report)
+    assert (where, effect) == (path, ONLY_HISTORY)
+    assert plan(disk, DATA).is_nothing
 
 
 def test_copied_events_are_told_and_so_is_damage_of_theirs() -> None:

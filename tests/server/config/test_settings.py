@@ -108,6 +108,7 @@ def test_names_and_defaults_are_as_agreed() -> None:
         "snapshot_size": 64,
         "snapshot_interval": 300.0,
         "history_size": 1024,
+        "history_days": 0.0,
         "room_history": 1000,
         "inbox_history": 1000,
         "archive_lag_max": 256,
