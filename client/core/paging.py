@@ -6,7 +6,8 @@ used up, so a list that changes meanwhile is read as it is then: no item comes t
 was there all the time is missed.
 """
 
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from client.core import arguments as check
@@ -96,18 +97,38 @@ def iter_history(
 def _history(
     room_id: int, after: int, epoch: int | None
 ) -> Pages[ChatBroadcast | RoomGap | RoomRestarted]:
+    return _kept(room_id, after, epoch, partial(calls.history, room_id), _room_seq)
+
+
+def _room_seq(event: ChatBroadcast) -> int:
+    return event.room_seq
+
+
+def _seq(message: DirectMessage) -> int:
+    return message.seq
+
+
+def _kept(
+    room_id: int,
+    after: int,
+    epoch: int | None,
+    ask: Callable[[int], Call[Any]],
+    seq_of: Callable[[T], int],
+) -> Pages[T | RoomGap | RoomRestarted]:
+    """What is kept of a room, or of the inbox. ask: for what comes after a number."""
     while True:
-        answer: RoomHistoryResponse = yield calls.history(room_id, after)
+        answer: RoomHistoryResponse | InboxHistoryResponse = yield ask(after)
         if epoch not in (None, answer.epoch):
             after, epoch = 0, answer.epoch
             yield [RoomRestarted(room_id, epoch, 0)]
             continue
         epoch = answer.epoch
-        _check_order(after, *(event.room_seq for event in answer.events))
-        yield [*_lost(room_id, after, answer.oldest_seq), *answer.events]
-        if not answer.events:
+        found: Sequence[Any] = answer[-1]
+        _check_order(after, *map(seq_of, found))
+        yield [*_lost(room_id, after, answer.oldest_seq), *found]
+        if not found:
             return
-        after = answer.events[-1].room_seq
+        after = seq_of(found[-1])
 
 
 def iter_inbox(
@@ -123,18 +144,7 @@ def iter_inbox(
 
 
 def _inbox(after: int, epoch: int | None) -> Pages[DirectMessage | RoomGap | RoomRestarted]:
-    while True:
-        answer: InboxHistoryResponse = yield calls.inbox_history(after)
-        if epoch not in (None, answer.epoch):
-            after, epoch = 0, answer.epoch
-            yield [RoomRestarted(INBOX, epoch, 0)]
-            continue
-        epoch = answer.epoch
-        _check_order(after, *(message.seq for message in answer.messages))
-        yield [*_lost(INBOX, after, answer.oldest_seq), *answer.messages]
-        if not answer.messages:
-            return
-        after = answer.messages[-1].seq
+    return _kept(INBOX, after, epoch, calls.inbox_history, _seq)
 
 
 def iter_transactions(before_txn_id: int = 0) -> Pages[Transaction]:
