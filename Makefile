@@ -35,7 +35,7 @@ INSTALLED := $(VENV)/.installed-$(PYVERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help python install run test check installed crash-points mutants bench real-test compare pictures session model simulate faults hostile crash-images fmt lock clean
+.PHONY: help python install run test check installed crash-points mutants bench real-test compare pictures session model simulate faults fuzz hostile crash-images fmt lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -112,6 +112,18 @@ real-test: install ## 54 runs of the stress client, charts and a report in bench
 hostile: install ## time honest users beside a thousand hostile connections (ARGS="...")
 	$(BIN)/python -m bench hostile $(ARGS)
 
+# atheris is large, and has no wheels for the newest Pythons: only who fuzzes installs it, beside the
+# rest.
+FUZZER := $(VENV)/fuzzer-$(PYVERSION)
+$(FUZZER): requirements/fuzz.txt $(LOCKED)
+	$(PIP) install --quiet --require-hashes --no-deps --only-binary :all: --upgrade --target $@ -r $<
+	@touch $@
+
+fuzz: SECONDS = 60
+fuzz: install $(FUZZER) ## fuzz what reads bytes, and a server over sockets (SECONDS=60, of each of 9; ARGS="--runs 1000")
+	PYTHONPATH=$(FUZZER) $(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS); found=$$?; \
+	$(BIN)/python -m tests.fuzz.sessions --seconds $(SECONDS) $(ARGS) && exit $$found
+
 model: ## check the model of the protocols, and find the bugs planted in it (some minutes)
 	cd docs/model && $(PYTHON) check.py
 
@@ -140,6 +152,7 @@ lock: python ## make requirements/*.txt anew, with the newest versions
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options "$$@"; }; \
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 	    | compile --output-file requirements/build.txt -; \
+	echo atheris | compile --output-file requirements/fuzz.txt -; \
 	compile --all-extras --constraint requirements/build.txt --output-file requirements/lock.txt pyproject.toml
 
 clean: ## remove what make, pip and the tools made; ./data, the server's state, stays

@@ -36,6 +36,14 @@ class NamedRoom:
         return self.access != RoomAccess.CLOSED
 
 
+def compared_name(txn: int, name: bytes) -> str:
+    """What no two open rooms have the same of. Inconsistent."""
+    try:
+        return plain(name.decode())
+    except UnicodeDecodeError as error:
+        raise Inconsistent(txn, f"a room's name, {name!r}, is not UTF-8") from error
+
+
 @dataclass(slots=True)
 class NamedRooms:
     """All of them, at one place of the journal; to begin with, those of a server that nobody has
@@ -143,7 +151,7 @@ class NamedRooms:
         return found
 
     def _open(self, txn: int, room: int, seq: int, owner: int, name: bytes) -> None:
-        before, compared = self.rooms.get(room), plain(name.decode("utf-8", "replace"))
+        before, compared = self.rooms.get(room), compared_name(txn, name)
         if not room or (before is not None and before.is_open):
             raise Inconsistent(txn, f"room {room} is open")
         if not name or len(name) > NAME_MAX or compared in self.names:
@@ -158,7 +166,7 @@ class NamedRooms:
         found.access = access
         if access == RoomAccess.CLOSED:
             found.owner, found.closed = 0, time
-            del self.names[plain(found.name.decode())]
+            del self.names[compared_name(txn, found.name)]
             self.roles = {key: role for key, role in self.roles.items() if key[0] != room}
             self.offers = {e: offer for e, offer in self.offers.items() if offer.room != room}
 

@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 
 from libproto.messages import MAX_BALANCE
 from server.core.boards import Offer
-from server.core.rooms import plain
 from server.journal.books import Books
 from server.journal.disk import Disk, read_file
 from server.journal.errors import Damaged, Foreign, Inconsistent, OtherFormat
@@ -41,7 +40,7 @@ from server.journal.format import (
 )
 from server.journal.money import ROW_WORDS
 from server.journal.reader import Position
-from server.journal.rooms import NamedRoom, NamedRooms
+from server.journal.rooms import NamedRoom, NamedRooms, compared_name
 from server.region.layout import NAME_MAX, OUTCOME_WORDS, RAISED, WORD
 from server.region.records import TEXT_MAX, UserState
 
@@ -363,7 +362,7 @@ def _unpack_named(to: NamedRooms, named: memoryview, roles: memoryview, offers: 
         )
         to.rooms[number] = room
         if room.is_open:
-            to.names[plain(room.name.decode())] = number
+            to.names[compared_name(opened, room.name)] = number
     to.roles = {(room, user): (role, *rest) for room, user, role, *rest in _ROLE.iter_unpack(roles)}
     for entry, room_id, time, user, price, text in _OFFER.iter_unpack(offers):
         to.offers[entry] = Offer(entry, room_id, time, user, price, text.rstrip(b"\0"))

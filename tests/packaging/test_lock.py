@@ -22,7 +22,7 @@ def _requirement_name(line: str) -> str:
 
 
 def _locked() -> dict[str, list[str]]:
-    """The requirements of both lock files: `name==version` by line, and the options after it."""
+    """The requirements of all lock files: `name==version` by line, and the options after it."""
     found: dict[str, list[str]] = {}
     for file in sorted((ROOT / "requirements").glob("*.txt")):
         text = re.sub(r"^ *#.*$", "", file.read_text(), flags=re.MULTILINE)
