@@ -10,6 +10,7 @@ from itertools import count
 from tests.simulation.world import Outcome, World
 
 STEPS = 20_000
+FOUND = "seeds until something was found: "
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str]) -> int:
         done += outcome.counts + outcome.faults
         if given.seed is not None:
             _describe(outcome)
+        if problems and given.until_found:
+            say(f"{FOUND}{runs}")
+            break
     for (what, how), times in sorted(done.items()):
         say(f"{what:24} {how:24} {times:9}")
     seconds = time.perf_counter() - began
@@ -53,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help="as many as there is time for")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"of each ({STEPS})")
     parser.add_argument("--twice", action="store_true", help="see that each is the same again")
+    parser.add_argument("--until-found", action="store_true", help="end where one finds something")
     parser.add_argument("--trace", action="store_true", help="show each step: process, file, line")
     return parser
 
@@ -77,3 +82,4 @@ def _describe(outcome: Outcome) -> None:
 def say(line: str) -> None:
     """A line of output."""
     sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

@@ -62,6 +62,8 @@ class Client:
         self._next = 1  # req_id
         self._open: list[Request] = []  # in order; not answered
         self._registered = False
+        self._is_cut = False
+        """The server that its connection is to has lost what it told: nothing of it counts."""
         self.answered = 0
         self.is_idle = False
 
@@ -76,7 +78,7 @@ class Client:
         for request in self._open:
             request.shown = min(request.shown, txn)
         if not relies:
-            self._registered, self._user = False, 0
+            self._registered, self._user, self._is_cut = False, 0, True
 
     def run(self) -> None:
         """Its whole life."""
@@ -85,6 +87,7 @@ class Client:
             if link is None:
                 self._pace.sleep(0.01)
                 continue
+            self._is_cut = False
             wire = Wire(self._pace, self._random, link)
             try:
                 if self._enter(wire):
@@ -97,7 +100,7 @@ class Client:
                     link.reset()
                 else:
                     link.shut_down()
-            self._pace.sleep(self._random.random() * 0.02)
+            self._pace.sleep(self._random.random() * 0.002)
 
     # ---- a session
 
@@ -112,6 +115,8 @@ class Client:
             if wire.hello(self.name, Capability.PAYMENTS) != Status.OK:
                 return False
         answer = wire.login(self.name, self._client_id, self._next)
+        if self._is_cut:
+            return False
         if answer.status != Status.OK:
             if answer.status == Status.ERR_UNAUTHORIZED:
                 self._world.found(f"{self.name} is not let in, with the right password")
@@ -145,6 +150,8 @@ class Client:
                     self._ask(wire)
             deadline = self._pace.now_ns + int(self._world.patience_s * 1e9)
             frame = wire.receive(deadline)
+            if self._is_cut:
+                return
             if frame is None:
                 self._world.count("any", "given up")
                 return

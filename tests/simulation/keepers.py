@@ -1,18 +1,23 @@
-"""The processes that bring the state to disk and back, loader, journal and its snapshots: the real
-ones, with the simulation in the place of what they ask the system for.
+"""The processes that bring the state to disk and back: loader, journal, its snapshots and archive.
+The real ones, with the simulation in the place of what they ask the system for.
 """
 
 import os
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol, cast
 from unittest.mock import patch
 
+from server.archive import desk, keeper
+from server.archive import process as archive_process
+from server.archive.keeper import Keeper
+from server.archive.store import Store
 from server.config import Settings
 from server.exits import Exit
 from server.journal import life, start, upkeep
@@ -26,12 +31,14 @@ from server.journal.writer import Writer
 from server.master import children, resources
 from server.master.children import Birth
 from server.region.region import Region
-from tests.simulation.process import MASTER, Exited, Process
+from tests.simulation.datagrams import DatagramEnd, Descriptor, Flag, Poll
+from tests.simulation.process import MASTER, Clock, Exited, Process
 from tests.simulation.scheduler import Scheduler
-from tests.simulation.worker import Flag
 
 ROOT: Final = Path("/data")
 SEGMENT: Final = 16 * 1024  # bytes, of a segment; what full rings need is more
+ARCHIVE_SEGMENT: Final = 2048  # bytes, of the histories
+ARCHIVE_FD: Final = 98
 _MIB: Final = 8 * 1024  # bytes that a MiB of the settings is here
 
 
@@ -52,7 +59,7 @@ class Machine(Protocol):
 
 
 class KeeperProcess(Process):
-    """The journal."""
+    """The journal, or the archive."""
 
     serves = False
     stop: "SimulatedStop | None" = None
@@ -112,26 +119,25 @@ class _Report:
         owner.reason = reason
 
 
-class _Poll:
-    """In the place of select.poll, for flags."""
+class _Executor:
+    """In the place of a thread: what it is given is done at once."""
 
-    def __init__(self, pace: Scheduler, flags: dict[int, Flag]) -> None:
-        self._pace, self._flags = pace, flags
-        self._mine: list[Flag] = []
+    def __init__(self, threads: int) -> None:
+        del threads
 
-    def register(self, fd: int, events: int) -> None:
-        del events
-        flag = self._flags[fd]
-        flag.task = self._pace.current
-        self._mine.append(flag)
+    def submit(self, call: Callable[..., Any], *given: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        try:
+            future.set_result(call(*given))
+        except Exception as error:  # noqa: BLE001 - it is for who asks for the result
+            future.set_exception(error)
+        return future
 
-    def poll(self, milliseconds: float) -> list[Flag]:
-        until = self._pace.now_ns + milliseconds * 1e6
-        while not (found := [flag for flag in self._mine if flag.is_set]):
-            if self._pace.now_ns >= until:
-                break
-            self._pace.wait(until)
-        return found
+    def __enter__(self) -> "_Executor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """There is nothing to wait for."""
 
 
 class _SimulatedSnapshots(Snapshots):
@@ -143,6 +149,16 @@ class _SimulatedSnapshots(Snapshots):
         make = super()._become_snapshot
         self._child = self.machine.begin_snapshot(lambda: make(upto, parent))
         return None  # type: ignore[misc] # the one that goes on is the parent
+
+
+class _Space:
+    """In the place of server.archive.space.Space: nobody asks how much is left."""
+
+    def __init__(self, *given: object) -> None:
+        del given
+
+    def turn(self) -> None:
+        """Nothing."""
 
 
 class _Presence:
@@ -170,6 +186,19 @@ def run_journal(process: KeeperProcess, settings: Settings, flags: list[Flag], f
     journal_process.run(inherited, MASTER)
 
 
+def run_archive(process: KeeperProcess, settings: Settings, ends: Sequence[DatagramEnd]) -> None:
+    """The whole life of an archive process. ends: its ends of the pairs."""
+    inherited = archive_process.Inherited(
+        settings=settings,
+        region=process.region,
+        data=DataDirectory(ROOT),
+        sockets=cast(Any, ends),
+        ready=-1,
+        workers=-1,
+    )
+    archive_process.run(inherited, MASTER)
+
+
 def run_loader(process: Process, settings: Settings) -> None:
     """Open the data directory, as the master does it at a start, and the whole life of a loader."""
     region = process.region
@@ -194,9 +223,13 @@ def _restore(
 
 @contextmanager
 def installed(
-    pace: Scheduler, random: Random, flags: dict[int, Flag], machine: Machine
+    pace: Scheduler,
+    clock: Clock,
+    random: Random,
+    descriptors: dict[int, Descriptor],
+    machine: Machine,
 ) -> Iterator[None]:
-    """The simulation in the place of what they ask the system for. flags: by descriptor."""
+    """The simulation in the place of what they ask the system for."""
     signals = SimpleNamespace(
         SIGALRM=0, SIG_UNBLOCK=0, ITIMER_REAL=0, SIGKILL=9,
         signal=lambda *_: None, pthread_sigmask=lambda *_: None, setitimer=lambda *_: None,
@@ -204,12 +237,23 @@ def installed(
     stop = type("Stop", (SimulatedStop,), {"machine": machine})
     snapshots = type("Snapshots", (_SimulatedSnapshots,), {"machine": machine})
     report = type("Report", (_Report,), {"pace": pace})
-    polls = SimpleNamespace(poll=lambda: _Poll(pace, flags), POLLIN=select.POLLIN)
+    polls = SimpleNamespace(
+        poll=lambda: Poll(pace, descriptors), POLLIN=select.POLLIN, POLLOUT=select.POLLOUT
+    )
     system = SimpleNamespace(
         waitpid=lambda pid, how: machine.wait_for(pid, hang=not how),
         WNOHANG=1, getpid=lambda: MASTER, nice=lambda _: None, _exit=_exit,
     )  # fmt: skip
     writer = partial(Writer, salt=random.randbytes)
+    store = partial(Store, salt=random.randbytes)
+    keep = partial(Keeper, segment_size=ARCHIVE_SEGMENT, clock_s=clock.monotonic)
+
+    def woken() -> Flag:
+        """The flag of an archive that begins."""
+        flag = Flag(ARCHIVE_FD)
+        flag.task, descriptors[ARCHIVE_FD] = pace.current, flag
+        return flag
+
     titles = SimpleNamespace(setproctitle=lambda _: None)
     with ExitStack() as stack:
         for module, names in (
@@ -217,6 +261,12 @@ def installed(
                 "Disk": machine.disk, "Writer": writer, "Presence": _Presence, "Stop": stop,
                 "Snapshots": snapshots, "Report": report, "select": polls, "_MIB": _MIB,
             }),
+            (archive_process, {
+                "Disk": machine.disk, "Keeper": keep, "Stop": stop, "Report": report,
+                "Wakeup": woken, "Space": _Space, "ThreadPoolExecutor": _Executor,
+            }),
+            (keeper, {"Store": store}),
+            (desk, {"select": polls}),
             (upkeep, {
                 "fork": lambda: 0, "os": system, "setproctitle": titles, "_MIB": _MIB,
                 "follow_parent": lambda *_: None,

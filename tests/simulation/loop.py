@@ -132,6 +132,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
                 self._turn()
             main.result()
         finally:
+            if main.done():
+                main.exception()  # seen, whatever ended the loop
             main._log_destroy_pending = False  # type: ignore[attr-defined] # killed, it is pending
 
     def _turn(self) -> None:

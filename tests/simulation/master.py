@@ -24,6 +24,8 @@ from tests.simulation.view import SteppedRegion
 
 WATCH_S: Final = 0.25  # between looks for workers that hang
 HUNG_S: Final = 10.0
+KEEPERS: Final = ("journal", "archive")
+"""They are begun before the workers, and end after them."""
 
 
 class Hosts:
@@ -45,7 +47,7 @@ class Hosts:
     def begin_loader(self) -> None:
         raise NotImplementedError
 
-    def begin_journal(self) -> KeeperProcess:
+    def begin_keeper(self, name: str) -> KeeperProcess:
         raise NotImplementedError
 
     is_loaded: bool
@@ -96,8 +98,7 @@ class Master:
         """Processes that have ended, and were not reaped: the slot of a worker, None for a repair;
         the exit code."""
         self.recovers = self.damaged = self.stops = False
-        self._journal: KeeperProcess | None = None
-        self._journal_due = False
+        self._keepers: dict[str, KeeperProcess | None] = {}  # None: one is due
         self._empty: set[int] = set(range(seats))
         self._beats: dict[int, tuple[int, int]] = {}
 
@@ -106,9 +107,9 @@ class Master:
         """All workers are there, and nothing is to be repaired."""
         return not (self.ended or self._recovery.dead or self._empty or self.recovers)
 
-    def journal_ended(self) -> None:
+    def keeper_ended(self, name: str) -> None:
         """Another one is due."""
-        self._journal, self._journal_due = None, True
+        self._keepers[name] = None
 
     def run(self, *, keeps: bool) -> None:
         """Its whole life. keeps: state, on a disk."""
@@ -116,12 +117,12 @@ class Master:
             self._hosts.begin_loader()
             while not self._hosts.is_loaded:
                 self._wait(WATCH_S)
-            self._journal = self._hosts.begin_journal()
-            while self._journal is None or not self._journal.serves:
-                self._begin_journal()
+            self._keepers = dict.fromkeys(KEEPERS)
+            while not all(each is not None and each.serves for each in self._keepers.values()):
+                self._begin_keepers()
                 self._wait(0.01)
         while True:
-            self._begin_journal()
+            self._begin_keepers()
             if not self.stops:
                 self._fill()
             self._wait(WATCH_S)
@@ -134,15 +135,15 @@ class Master:
                     return
                 self._empty.update(dead)
                 self.recovers = False
-            if self.stops and not self._hosts.workers() and self._journal is not None:
-                stop = self._journal.stop
-                if stop is not None:
-                    stop.tell()
+            if self.stops and not self._hosts.workers():
+                for keeper in self._keepers.values():
+                    if keeper is not None and keeper.stop is not None:
+                        keeper.stop.tell()
 
-    def _begin_journal(self) -> None:
-        if self._journal_due:
-            self._journal_due = False
-            self._journal = self._hosts.begin_journal()
+    def _begin_keepers(self) -> None:
+        for name, keeper in self._keepers.items():
+            if keeper is None:
+                self._keepers[name] = self._hosts.begin_keeper(name)
 
     def _fill(self) -> None:
         for slot in sorted(self._empty):

@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 from libproto.codec import PUSH
 from libproto.messages import HEADER_LEN, Opcode
 from server.core.events import SlotKind
-from server.core.log import NO_JOURNAL
 from server.region.layout import WORD
 from server.region.region import Region
 
@@ -40,7 +39,6 @@ class Rooms:
         self.shown: Final[set[Place]] = set()
         self._by_request: Final[dict[tuple[int, int, int], Place]] = {}
         self.problems: Final[list[str]] = []
-        self._durable = 0
 
     def pause(self) -> None:
         """There is no region to follow."""
@@ -48,48 +46,39 @@ class Rooms:
 
     def begin(self, region: Region, *, relies: bool) -> None:
         """A server has begun with what was kept. relies: what was shown must be there."""
-        durable = self._durable
+        kept = region.words[region.events.index("head")]
+        for place in [place for place, number in self._numbers.items() if number > kept]:
+            if relies and place in self.shown:
+                self.problems.append(f"{place}, {self.said[place]}, was shown, and is lost")
+            del self.said[place], self._numbers[place]
         if not relies:
             self.shown.clear()
-            durable = 0
-        for place in [place for place, number in self._numbers.items() if number > durable]:
-            if place not in self.shown:
-                del self.said[place], self._numbers[place]
         for request in [key for key, place in self._by_request.items() if place not in self.said]:
             del self._by_request[request]
         self._region = region
         self._ring = region.layout["event_ring"]
-        self._head_at, self._durable_at = (
-            region.events.index("head"),
-            region.events.index("durable"),
-        )
+        self._head_at = region.events.index("head")
         last = region.column("rooms", "last_seq")
         direct = region.column("users", "direct_seq")
         for room, seq in self.shown:
             newest = direct[-room] if room < 0 else last[room]
             if newest < seq:
                 self.problems.append(f"room {room} ends with {newest}, and {seq} was shown")
-        # What has become durable since it was looked at last is in the ring.
-        self.head = max(0, region.words[self._head_at] - self._ring.records)
-        self._follow(again=True)
+        self.head = region.words[self._head_at]
 
     def follow(self) -> None:
         """Take what has been added since."""
-        if self._region is not None:
-            self._follow(again=False)
-
-    def _follow(self, *, again: bool) -> None:
-        assert self._region is not None
+        if self._region is None:
+            return
         words = self._region.words
-        head, durable = words[self._head_at], words[self._durable_at]
+        head = words[self._head_at]
         while self.head < head:
             self.head += 1
             at = self._ring.at(self.head % self._ring.records)
             if words[at] == self.head:
-                self._take(self._region, at, again=again)
-        self._durable = head if durable == NO_JOURNAL else durable
+                self._take(self._region, at)
 
-    def _take(self, region: Region, at: int, *, again: bool) -> None:
+    def _take(self, region: Region, at: int) -> None:
         offsets = self._ring.offsets
         names = "kind", "room", "seq", "user", "sender", "client_id", "req_id", "frame_len"
         found = [region.words[at + offsets[name]] for name in names]
@@ -108,8 +97,7 @@ class Rooms:
             said = Said(kind, from_user, text)
         number = region.words[at]
         if place in self.said:
-            if not again or self.said[place] != said:
-                self.problems.append(f"{place} was {self.said[place]}, and is {said} now")
+            self.problems.append(f"{place} was {self.said[place]}, and is {said} now")
             return
         self.said[place], self._numbers[place] = said, number
         if client_id and sender:

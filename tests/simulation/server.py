@@ -4,6 +4,7 @@ A life ends with the processes: killed all at once, stopped in order, or ended b
 the state can be kept no longer. The next one begins with what the disk has.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -20,16 +21,18 @@ from tests.helpers import leaks
 from tests.simulation import keepers
 from tests.simulation import master as masters
 from tests.simulation import worker as workers
+from tests.simulation.datagrams import Descriptor, Flag, pair
 from tests.simulation.disk import SteppedDisk
 from tests.simulation.keepers import KeeperProcess
 from tests.simulation.master import Hosts, Master
 from tests.simulation.process import MASTER, Clock, Process
 from tests.simulation.scheduler import Scheduler, Task
 from tests.simulation.view import SteppedRegion
-from tests.simulation.worker import Flag, WorkerProcess
+from tests.simulation.worker import WorkerProcess
 
 JOURNAL_FD: Final = 99
 WORKER_FD: Final = 100  # and those after it
+ARCHIVE_FDS: Final = 200  # likewise
 
 
 class Watches(Protocol):
@@ -67,6 +70,9 @@ class Server(Hosts):
         initialise(self.region)
         self.flags: Final = [Flag(WORKER_FD + slot) for slot in range(world.settings.workers)]
         self.journal_flag: Final = Flag(JOURNAL_FD)
+        self._pairs = [
+            pair(ARCHIVE_FDS + 2 * slot) for slot in range(world.settings.workers)
+        ] if disk is not None else []  # fmt: skip
         self.processes: Final[list[Process]] = []
         self.repairs_killed = 0
         """One after the other."""
@@ -83,14 +89,23 @@ class Server(Hosts):
     @contextmanager
     def installed(self) -> Iterator[None]:
         """It is what its processes see; gone at the end."""
-        flags = {flag.fileno(): flag for flag in (*self.flags, self.journal_flag)}
+        ends = [end for both in self._pairs for end in both]
+        there: list[Descriptor] = [*self.flags, self.journal_flag, *ends]
+        descriptors = {each.fileno(): each for each in there}
         with ExitStack() as stack:
-            stack.callback(self.region.close)
+            stack.callback(self._close)
             stack.enter_context(masters.installed(self._pace, self.region))
             if self.device is not None:
-                stack.enter_context(keepers.installed(self._pace, self._world.random, flags, self))
+                clock, random = self._world.clock, self._world.random
+                stack.enter_context(keepers.installed(self._pace, clock, random, descriptors, self))
             stack.callback(self.end, "the run is over")
             yield
+
+    def _close(self) -> None:
+        try:
+            self.region.close()
+        except BufferError:  # a slice is still in a frame that has ended: it goes with that
+            os.close(self.region.fd)
 
     def begin(self) -> None:
         """Start it."""
@@ -142,9 +157,10 @@ class Server(Hosts):
         process.slot = slot
 
         settings, key = self._world.settings, self._world.key
+        archive = self._pairs[slot][0] if self._pairs else None
         self._begin(
             process,
-            lambda: workers.run(process, settings, self.flags, self.journal_flag, key),
+            lambda: workers.run(process, settings, self.flags, self.journal_flag, archive, key),
         )
 
     def begin_repair(self, run: Callable[[Region], None]) -> None:
@@ -155,12 +171,15 @@ class Server(Hosts):
         process = Process("loader", self._pid(), self._view())
         self._begin(process, lambda: keepers.run_loader(process, self._world.settings))
 
-    def begin_journal(self) -> KeeperProcess:
-        process = KeeperProcess("journal", self._pid(), self._view())
-        settings, flags = self._world.settings, self.flags
-        self._begin(
-            process, lambda: keepers.run_journal(process, settings, flags, self.journal_flag)
-        )
+    def begin_keeper(self, name: str) -> KeeperProcess:
+        process = KeeperProcess(name, self._pid(), self._view())
+        settings = self._world.settings
+        if name == "journal":
+            flags, flag = self.flags, self.journal_flag
+            self._begin(process, lambda: keepers.run_journal(process, settings, flags, flag))
+        else:
+            ends = [end for _, end in self._pairs]
+            self._begin(process, lambda: keepers.run_archive(process, settings, ends))
         return process
 
     def begin_snapshot(self, run: Callable[[], None]) -> int:
@@ -209,11 +228,8 @@ class Server(Hosts):
             self.master.ended.append((None, code))
         elif kind == "snapshot":
             self._ended_pids[process.pid] = code
-        elif kind == "journal":
-            for snapshot in [each for each in self.processes if each.name == "snapshot"]:
-                self.kill(snapshot)  # it has asked for that
-            self.journal_flag.task = None
-            self._journal_ended(process, code)
+        elif isinstance(process, KeeperProcess):
+            self._keeper_ended(process, code)
         elif kind == "loader":
             if code:
                 self._over(process, code)
@@ -223,15 +239,21 @@ class Server(Hosts):
         if self._host.task is not None:
             self._host.task.wake()
 
-    def _journal_ended(self, process: Process, code: int) -> None:
+    def _keeper_ended(self, process: KeeperProcess, code: int) -> None:
+        if process.name == "journal":
+            for snapshot in [each for each in self.processes if each.name == "snapshot"]:
+                self.kill(snapshot)  # it has asked for that
+            self.journal_flag.task = None
         if self.stops and not code:
-            self.over = "stopped"
-        elif code in (Exit.IO_FAILED, Exit.DATA_REFUSED):
+            if not any(isinstance(each, KeeperProcess) for each in self.processes):
+                self.over = "stopped"
+        elif process.name == "journal" and code in (Exit.IO_FAILED, Exit.DATA_REFUSED):
             self._over(process, code)
         else:
-            if code != -9:
-                self._world.found(f"journal has ended with {code}: {process.reason}")
-            self.master.journal_ended()
+            fails = self.device is not None and self.device.failed
+            if code != -9 and not fails:
+                self._world.found(f"{process.name} has ended with {code}: {process.reason}")
+            self.master.keeper_ended(process.name)
 
     def _over(self, process: Process, code: int) -> None:
         """It cannot go on, or not begin. That is right where the disk has failed, or it was

@@ -37,15 +37,15 @@ class Swarm:
         self.clients: Final = random.randint(self.users, 8)
         self.durability: Final = random.choice(("none", "sync", "sync", "sync", "async"))
         self.txn_ring: Final = random.choice((16, 64))
-        self.disk_ns: Final = random.choice((10_000, 1_000_000, 20_000_000))
+        self.disk_ns: Final = random.choice((10_000, 300_000, 5_000_000))
         self.disk_fails: Final = random.choice((0.0, 0.0, 0.0, 0.003))
         self.operations: Final = _some(random, OPERATIONS)
         self.faults: Final = _some(random, FAULTS)
         self.fault_steps: Final = random.choice((0, 300, 1000, 3000, 10_000))
         """Between two faults, on average; 0: there are none."""
         self.mean_steps: Final = random.choice((1.5, 5.0, 20.0, 60.0, 200.0))
-        self.step_ns: Final = random.choice((100, 1000, 10_000))
-        self.latency_ns: Final = random.choice((1_000, 100_000, 5_000_000))
+        self.step_ns: Final = random.choice((100, 1000, 5000))
+        self.latency_ns: Final = random.choice((1_000, 50_000, 1_000_000))
         self.patience_s: Final = random.choice((0.05, 0.5, 5.0))
 
 

@@ -1,7 +1,9 @@
 """A worker: the real one, on a loop, connections and a listener of the simulation."""
 
 import asyncio
+import select
 import signal
+from asyncio.events import _set_running_loop
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from inspect import signature
@@ -12,38 +14,18 @@ from unittest.mock import patch
 from libnet.transport import FrameProtocol
 from libproto.sealing import ServerKey
 from server.config import Settings
+from server.region.region import Region
+from server.region.tallies import Crowd
 from server.worker import process as worker_process
 from server.worker import reporter
 from server.worker.listeners import Listeners
 from server.worker.process import Inherited
+from tests.simulation.datagrams import DatagramEnd, Flag
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.network import Link, MemoryPump
 from tests.simulation.process import MASTER, Process
-from tests.simulation.scheduler import Scheduler, Task
-
-
-class Flag:
-    """A flag that one process sets and another's loop sees; in the place of libnet's Wakeup."""
-
-    def __init__(self, fd: int) -> None:
-        """fd: its descriptor, of the simulation."""
-        self._fd = fd
-        self.is_set = False
-        self.task: Task | None = None
-        """Who waits for it."""
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def set(self) -> None:
-        self.is_set = True
-        if self.task is not None:
-            self.task.wake()
-
-    def clear(self) -> bool:
-        was, self.is_set = self.is_set, False
-        return was
-
+from tests.simulation.scheduler import Scheduler
+from tests.simulation.view import SteppedRegion
 
 _GIVEN: Final = signature(Listeners.__init__)
 
@@ -100,6 +82,7 @@ class WorkerProcess(Process):
     listeners: MemoryListeners | None = None
     pump: MemoryPump | None = None
     flag: Flag | None = None
+    archive: DatagramEnd | None = None
     told: bool = False
     """It is to end in order."""
 
@@ -120,9 +103,10 @@ def run(
     settings: Settings,
     flags: Sequence[Flag],
     journal: Flag,
+    archive: DatagramEnd | None,
     key: ServerKey,
 ) -> None:
-    """The whole life of a worker."""
+    """The whole life of a worker. archive: its end of the pair; None: there is no archive."""
     inherited = Inherited(
         settings=settings,
         region=process.region,
@@ -131,11 +115,13 @@ def run(
         wakeups=cast(Any, flags),
         ready=-1,
         journal=cast(Any, journal),
-        archive=None,
+        archive=cast(Any, archive),
         key=key,
     )
     flags[process.slot].task = process.task
-    process.flag = flags[process.slot]
+    process.flag, process.archive = flags[process.slot], archive
+    if archive is not None:
+        archive.task = process.task
     worker_process.run(inherited, process.slot, MASTER)
 
 
@@ -150,15 +136,30 @@ class _Report:
         self.served = True
 
 
+_begin_crowd: Final = Crowd.__init__
+
+
+def _begin_crowd_at_once(crowd: Crowd, region: Region, worker: int, secret: bytes) -> None:
+    """Thousands of words that are cleared, at each start of a worker, are one step here."""
+    assert isinstance(region, SteppedRegion), "as a worker sees it"
+    plain = cast(Region, SimpleNamespace(words=region.raw, layout=region.layout))
+    _begin_crowd(crowd, plain, worker, secret)
+    crowd.__dict__["_words"] = region.words
+
+
 def _new_loop(pace: Scheduler) -> SimulatedLoop:
     """The loop of the worker that runs."""
     assert pace.current is not None, "a loop is made by a process"
     process = pace.current.owner
     assert isinstance(process, WorkerProcess), "by a worker"
     loop = process.loop = SimulatedLoop(pace)  # type: ignore[abstract] # all that is used
+    _set_running_loop(loop)
     flag = process.flag
     assert flag is not None, "it is woken by its flag"
     loop.descriptors[flag.fileno()] = lambda: flag.is_set
+    archive = process.archive
+    if archive is not None:
+        loop.descriptors[archive.fileno()] = lambda: bool(archive.events() & select.POLLIN)
     if process.told:
         loop.signal(signal.SIGTERM)
     return loop
@@ -193,7 +194,9 @@ def installed(pace: Scheduler) -> Iterator[None]:
             (worker_process, "signal", _SIGNALS),
             (worker_process, "_check_descriptors", lambda _: None),
             (worker_process, "path_of", lambda _: None),
+            (worker_process, "FilesClient", lambda *_: None),
             (reporter, "own_memory", lambda: 0),
+            (Crowd, "__init__", _begin_crowd_at_once),
         ):
             stack.enter_context(patch.object(module, name, instead))
         yield

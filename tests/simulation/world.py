@@ -36,6 +36,9 @@ from tests.simulation.worker import WorkerProcess
 
 DRAIN_STEPS: Final = 400_000
 """With the faults over, all that was asked is answered within so many steps."""
+PATIENCE: Final = 0.99
+"""How likely a fault that is due waits for one more switch, while nobody is in the middle of a
+transaction."""
 _CAPACITIES: Final = Capacities(
     workers=2,
     accounts=12,
@@ -60,6 +63,8 @@ _EXPECTED: Final = frozenset(
         "disk_full",
         "snapshot_failed",
         "snapshot_unwritable",
+        "histories_unwritable",
+        "events_not_copied",
     }
 )
 
@@ -112,6 +117,7 @@ class World:
             unauthenticated_rate=0,
             handshake_timeout=60.0,
             idle_timeout=3600,
+            graceful_timeout=0.5,
             segment_size=1,
             snapshot_size=1,
         )
@@ -204,10 +210,25 @@ class World:
             return "with an intent"
         return "else"
 
+    def _victim(self) -> Process | None:
+        """Whom it strikes: mostly one that is in the middle of something."""
+        server = self.server
+        words, at = server.region.words, server.region.layout["workers"]
+        busy = [each for each in server.workers() if words[at.at(each.slot, "intent")]]
+        if busy and self.random.random() < 0.7:
+            return self.random.choice(busy)
+        return self.random.choice(server.processes) if server.processes else None
+
+    def _is_quiet_moment(self) -> bool:
+        """Nobody is in the middle of anything: a fault mostly waits for a better moment."""
+        server = self.server
+        words, at = server.region.words, server.region.layout["workers"]
+        return not any(words[at.at(each.slot, "intent")] for each in server.workers())
+
     def _fault(self) -> None:
         server = self.server
         kind = self.random.choice(self.swarm.faults)
-        process = self.random.choice(server.processes) if server.processes else None
+        process = self._victim()
         if process is None or process.task is None:
             return
         phase = self._phase(process)
@@ -253,7 +274,11 @@ class World:
             self._end_life("over")
         elif self.server.master.damaged:
             self.found("the region cannot be repaired")
-        elif self.pace.steps >= self._next_fault and not self.draining:
+        elif (
+            self.pace.steps >= self._next_fault
+            and not self.draining
+            and not (self._is_quiet_moment() and self.random.random() < PATIENCE)
+        ):
             self._next_fault = self._after_a_fault()
             self._fault()
 
@@ -330,7 +355,9 @@ class World:
         return found
 
     def _outcome(self) -> Outcome:
-        digest = crc32(self.pace.digest.to_bytes(8), crc32(self.server.region.bytes))
+        digest = self.pace.digest & 0xFFFF_FFFF
+        if not self.server.over:
+            digest ^= crc32(self.server.region.bytes)
         return Outcome(
             self.seed,
             self.pace.steps,
