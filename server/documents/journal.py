@@ -267,8 +267,9 @@ After that the oldest segments of the journal go, one by one, while all of this 
 
 With `history_days` such a segment is **packed** first, synced: TXN_HISTORY, `verify`, `dump` and
 `export` read on there. A packed segment goes when so much time has passed since the next one was
-begun; all of them go where `history_days` is 0 again. That is looked at after each snapshot. What
-cannot be packed (`segment_not_packed`) stays, with all that follow. TXN_HISTORY ends at a packed
+begun; all of them go where `history_days` is 0 again. That is looked at after each snapshot, and
+segments are packed for two seconds then, the others after the next one. What cannot be packed
+(`segment_not_packed`) stays, with all that follow. TXN_HISTORY ends at a packed
 segment that is missing, or whose header is damaged; no start is refused for one.
 
 So an archive that cannot write for long does not fill the disk with money: at 10,000 transactions a

@@ -26,6 +26,9 @@ from server.region.region import Region
 
 NICENESS: Final = 10  # of a snapshot's process
 _DAY_US: Final = 86_400_000_000
+PACKING_S: Final = 2.0
+"""For so long segments are packed after one snapshot; the others wait for the next one. The stop of
+a server waits for it."""
 _MIB: Final = 1 << 20
 _SNAPSHOT_ADVICE: Final = (
     "the journal is kept whole, and grows, until a snapshot succeeds: is there space in the data "
@@ -200,7 +203,7 @@ def remove_segments(
         disk.close(fd)
     if not found:
         return
-    gone = 0
+    gone, began = 0, time.monotonic()
     while gone + 1 < len(found) and sum(sizes[gone:]) > keep:
         head, following = found[gone][1], found[gone + 1][1]
         if following.number > needed.segment or following.first_txn > needed.txn + 1:
@@ -209,7 +212,8 @@ def remove_segments(
         if lacked and not _copy(disk, directory, head, following):
             break
         is_kept = since is not None and following.created >= since
-        if is_kept and not _pack(disk, found[gone][0], head, following):
+        is_late = time.monotonic() - began > PACKING_S
+        if is_kept and (is_late or not _pack(disk, found[gone][0], head, following)):
             break
         gone += 1
     old = packed.outdated(disk, directory, since)

@@ -232,6 +232,24 @@ def test_room_history_keeps_as_many_as_it_is_told(start_server: StartServer) -> 
         assert [i.room_seq for i in items] == list(range(last - 49, last + 1))
 
 
+def test_a_flood_in_one_room_pushes_nothing_out_of_another(start_server: StartServer) -> None:
+    """Though the archive stands still until the ring has lapped all of it several times."""
+    server = start_server(*SMALL, "--room-history", "50")
+    with entered(server, "ann", new=True) as ann, entered(server, "bob", new=True) as bob:
+        ann.ok(Opcode.JOIN_ROOM, 9)
+        bob.ok(Opcode.JOIN_ROOM, 10)
+        own = list[int]()
+        wait_until(lambda: kept(server) == 2, "the archive is at rest")
+        with frozen(archive_of(server)):
+            for n in range(20):
+                own.append(ann.ok(Opcode.CHAT_SEND, 9, f"m{n}").room_seq)
+                flood = [bob.send(Opcode.CHAT_SEND, 10, "x" * 100) for _ in range(10)]
+                assert [bob.answer().req_id for _ in flood] == flood
+                bob.pushes.clear()
+        oldest, items = said(ann, 9)
+        assert (oldest, [item.room_seq for item in items]) == (1, [1, *own])
+
+
 def test_who_comes_and_goes_pushes_nothing_out(start_server: StartServer) -> None:
     """Neither what was said, nor more of the others who came than there is room for."""
     server = start_server(*SMALL, "--room-history", "10")

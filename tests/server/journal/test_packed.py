@@ -8,7 +8,7 @@ import pytest
 
 from server.archive.follower import Durable
 from server.archive.history import History
-from server.journal import packed
+from server.journal import packed, upkeep
 from server.journal.disk import read_file
 from server.journal.errors import Damaged
 from server.journal.format import TEMPORARY
@@ -140,6 +140,20 @@ def test_what_is_too_old_already_is_not_packed() -> None:
     assert len(packed.paths(disk, DIRECTORY)) == len(
         [end for end in all_ends if end >= all_ends[4]]
     )
+
+
+def test_packing_takes_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is packed the next time."""
+    monkeypatch.setattr(upkeep, "PACKING_S", -1.0)
+    disk = new_disk()
+    journal = written(disk)
+    expected, count = records(all_of(disk)), len(segments(disk, DIRECTORY))
+    shorten(disk, EVER)
+    assert (len(segments(disk, DIRECTORY)), packed.paths(disk, DIRECTORY)) == (count, [])
+    monkeypatch.setattr(upkeep, "PACKING_S", 3600.0)
+    shorten(disk, EVER)
+    assert len(packed.paths(disk, DIRECTORY)) == count - 1
+    assert readable(disk, journal) == expected
 
 
 def test_behind_a_gap_there_is_no_history() -> None:
