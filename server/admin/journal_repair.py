@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from server.admin.journal_survey import Held, Match, Reached, Seen, Survey, survey
 from server.core.events import SlotKind
-from server.journal import spill
+from server.journal import packed, spill
 from server.journal.aside import new_directory
 from server.journal.books import Books
 from server.journal.directory import DataDirectory, Identity
@@ -128,6 +128,7 @@ def plan(disk: Disk, data: DataDirectory, until: int | None = None, *, anew: boo
     _choose_history(found, made)
     copied = spill.read_all(disk, data.journal)
     made.history += [item.path for item in copied if isinstance(item, Damaged)]
+    made.history += packed.damaged(disk, data.journal)
     at, noted = reached.position, found.noted
     made.begins_anew = bool(
         anew

@@ -358,7 +358,8 @@ where that state cannot be made from what is there.
   and with it TXN_HISTORY: the chain binds the segment with the new identity to it.
 - `--restored` does that to a directory that was put back from a backup, and takes nothing away.
 - Damage that is only history is moved away with the segments before it, if no snapshot needs them;
-  so are copied events that are damaged. Nothing of the state is lost, and the identity stays.
+  so are packed segments and copied events that are damaged. Nothing of the state is lost, and the
+  identity stays.
 
 A good way through damage: copy the directory; `verify`; `repair`, and read what would be lost;
 `dump --from` there, to see what can be read behind it; agree, or restore a backup; `verify`.

@@ -195,6 +195,19 @@ def outdated(disk: Disk, directory: Path, since: int | None) -> list[Path]:
     return there[:count]
 
 
+def damaged(disk: Disk, directory: Path) -> list[Path]:
+    """Those that are, oldest first. OtherFormat, OSError."""
+    found = list[Path]()
+    for path in paths(disk, directory):
+        try:
+            is_good = not any(batch.lost for batch in batches(disk, path))
+        except Damaged:
+            is_good = False
+        if not is_good:
+            found.append(path)
+    return found
+
+
 def batches(disk: Disk, path: Path) -> Iterator[Batch]:
     """Every batch of the segment, all of it checked. Damaged, OtherFormat, OSError."""
     packed = Packed(disk, path)

@@ -508,7 +508,13 @@ def test_packed_segments_are_told_and_damage_of_theirs_is_only_history() -> None
     assert not report.refusal
     [(where, _, effect)] = wrong(report)
     assert (where, effect) == (path, ONLY_HISTORY)
-    assert plan(disk, DATA).is_nothing
+    made = plan(disk, DATA)
+    assert (made.history, made.begins_anew) == ([path], False)
+    carry_out(disk, DATA, made, 1, NOW)
+    report = told(disk)
+    assert report.is_good
+    assert report.txn == bank.commits[-1].txn
+    assert report.oldest > 1
 
 
 def test_copied_events_are_told_and_so_is_damage_of_theirs() -> None:
