@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from client.amounts import parse_amount
-from client.chat import sharing, trading
+from client.chat import passwd, sharing, trading
 from client.chat.command import Command, Parameter, UsageError
 from client.chat.person import Chat
 from client.chat.settings import SettingError
@@ -130,6 +130,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("withdraw", (_AMOUNT,), "take money out", Chat.withdraw),
     Command("pay", (_USER, _AMOUNT, _NOTE), "pay somebody; in a room, shown there", Chat.pay),
     Command("txns", (_COUNT,), f"show your last N transactions ({TXNS_COUNT})", Chat.transactions),
+    Command("passwd", (), "change your password; asks, and shows nothing of it", passwd.passwd),
     Command("set", (_SETTING, _VALUE), "list the settings, show one, or change it", Chat.set),
     Command("help", (_COMMAND,), "list the commands, or explain one", show_help),
     Command("quit", (), "end the chat", Chat.quit),

@@ -33,8 +33,8 @@ class Face(Protocol):
     def attract(self, buffer: Buffer, entry: Entry) -> None:
         """Something came that is meant for this person."""
 
-    async def ask(self, question: str) -> str:
-        """The answer that somebody gives."""
+    async def ask(self, question: str, *, hidden: bool = False) -> str:
+        """The answer that somebody gives. hidden: it is a secret, and not shown."""
 
     def found(self, buffer: Buffer, place: int) -> None:
         """Show the line that was searched for, by its place among the entries."""

@@ -21,8 +21,8 @@ class LineFace:
         self._screen = screen
         self._settings = settings
         self._is_person = for_a_person
-        self.asker: Callable[[str], Awaitable[str]] | None = None
-        """Shows a question, and gives the answer."""
+        self.asker: Callable[[str, bool], Awaitable[str]] | None = None
+        """Shows a question, and gives the answer; the second: hides it."""
 
     def shown(self, buffer: Buffer, entry: Entry, *, dated: bool = False) -> None:
         del buffer
@@ -55,9 +55,9 @@ class LineFace:
         if self._is_person and self._settings["notify"] != "none":
             self._screen.ring()
 
-    async def ask(self, question: str) -> str:
+    async def ask(self, question: str, *, hidden: bool = False) -> str:
         assert self.asker is not None, "nobody is asked where nobody is"
-        return await self.asker(question)
+        return await self.asker(question, hidden)
 
     def found(self, buffer: Buffer, place: int) -> None:
         self._screen.show(entries.dated(buffer.entries[place]))

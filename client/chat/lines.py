@@ -37,6 +37,7 @@ class TerminalLines:
         self._chat = chat
         self._worker = worker
         self._question = ""
+        self._hides = False
         self._answer: asyncio.Future[str] | None = None
         self._asking = asyncio.Lock()
         worker.on_done = self._done
@@ -48,6 +49,7 @@ class TerminalLines:
             enable_suspend=True,
             history=history,
             key_bindings=self._keys(),
+            is_password=Condition(lambda: self._hides),
         )
 
     @property
@@ -109,19 +111,20 @@ class TerminalLines:
         """Show the prompt as it is to be now."""
         self._session.app.invalidate()
 
-    async def ask(self, question: str) -> str:
-        """The answer that is typed next; what was being typed is there again after it."""
+    async def ask(self, question: str, hidden: bool = False) -> str:
+        """The answer that is typed next; what was being typed is there again after it. hidden: it
+        is not shown."""
         async with self._asking:
             typed = self._session.default_buffer
-            kept, self._question = typed.document, question
+            kept, self._question, self._hides = typed.document, question, hidden
             self._answer = asyncio.get_running_loop().create_future()
             typed.reset()
             self.redraw()
             try:
                 return await self._answer
             finally:
-                self._question, self._answer = "", None
-                typed.set_document(kept, bypass_readonly=True)
+                self._question, self._answer, self._hides = "", None, False
+                typed.reset(kept)  # of an answer nothing is left, to be undone to
                 self.redraw()
 
     async def read_line(self) -> str | None:

@@ -79,6 +79,8 @@ class Chat:
         """Where the line that is carried out stands in a script, before what is said of it."""
         self.asks = False
         """Whether somebody is there to be asked."""
+        self.password = ""
+        """Of who is logged in."""
         self.seen: dict[int, int] = {}
         """Room -> newest room_seq shown, or known before."""
         self.on_rooms: Callable[[], object] = lambda: None

@@ -38,7 +38,7 @@ class Start:
     """How a chat is to begin. room: to be joined. plain: line after line at a terminal, too.
     stop_on_error: a script ends at the first line that fails. history: the file of what was typed
     before; None: nothing of it is kept. memory: what was kept the last time. paid: up to
-    which payment was shown."""
+    which payment was shown. password: that has logged in."""
 
     room: int | str | None = None
     plain: bool = False
@@ -46,6 +46,7 @@ class Start:
     history: Path | None = None
     memory: Memory | None = None
     paid: InboxPosition = field(default_factory=InboxPosition)
+    password: str = field(default="", repr=False)
 
 
 async def converse(
@@ -73,6 +74,7 @@ async def converse(
     has_screen = is_person and not is_dumb and not start.plain
     chat = Chat(client, model, on_screen if has_screen else lines, settings, outage, position)
     chat.asks = is_person and not is_dumb
+    chat.password = start.password
 
     async def attend() -> None:
         if not chat.asks:

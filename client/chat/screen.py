@@ -32,6 +32,7 @@ from prompt_toolkit.layout import (
 from prompt_toolkit.layout.controls import FormattedTextControl, SearchBufferControl
 from prompt_toolkit.layout.dimension import Dimension
 from prompt_toolkit.layout.menus import CompletionsMenu
+from prompt_toolkit.layout.processors import ConditionalProcessor, PasswordProcessor
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.styles import Style as Look
 
@@ -214,7 +215,15 @@ class ChatScreen:
                     middle,
                     Window(FormattedTextControl(self._status), height=1, style="class:status"),
                     Window(
-                        BufferControl(self.input, search_buffer_control=SearchBufferControl()),
+                        BufferControl(
+                            self.input,
+                            input_processors=[
+                                ConditionalProcessor(
+                                    PasswordProcessor(), Condition(lambda: self.face.hides)
+                                )
+                            ],
+                            search_buffer_control=SearchBufferControl(),
+                        ),
                         height=Dimension(min=1, max=INPUT_ROWS),
                         dont_extend_height=True,
                         wrap_lines=True,
@@ -310,7 +319,7 @@ class ChatScreen:
             self.input.reset()
             self.board_keys.asked()
         elif self._kept is not None:
-            self.input.set_document(self._kept, bypass_readonly=True)
+            self.input.reset(self._kept)  # of an answer nothing is left, to be undone to
             self._kept = None
 
     def _slow(self, line: str) -> None:

@@ -30,6 +30,8 @@ class ScreenFace:
         self.size: Callable[[], tuple[int, int]] = lambda: (80, 20)
         """Columns and rows of the part that shows messages."""
         self.question = ""
+        self.hides = False
+        """The answer is a secret, and not shown."""
         self.answer: asyncio.Future[str] | None = None
         self.on_question: Callable[[], object] = lambda: None
         """Called when a question is asked, and when it is answered."""
@@ -75,16 +77,16 @@ class ScreenFace:
                 )  # fmt: skip
                 self.notify(escape(f"{buffer.title}: {said}")[:NOTICE_MAX])
 
-    async def ask(self, question: str) -> str:
+    async def ask(self, question: str, *, hidden: bool = False) -> str:
         async with self._asking:
-            self.question = question
+            self.question, self.hides = question, hidden
             self.answer = asyncio.get_running_loop().create_future()
             self.on_question()
             self.redraw()
             try:
                 return await self.answer
             finally:
-                self.question, self.answer = "", None
+                self.question, self.answer, self.hides = "", None, False
                 self.on_question()
                 self.redraw()
 

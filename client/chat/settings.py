@@ -16,8 +16,9 @@ from typing import Any, Final
 from client.amounts import format_amount, parse_amount
 from client.terminal.arguments import read_user
 
-CONNECTION: Final = ("host", "port", "user")
-"""Keys of the file that say where the server is, and who one is; flags and environment win."""
+CONNECTION: Final = ("host", "port", "user", "encrypt", "pin")
+"""Keys of the file that say where the server is, who one is, and how the connection is protected;
+flags, a URL and environment win."""
 
 
 class SettingError(ValueError):

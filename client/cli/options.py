@@ -37,7 +37,10 @@ HOST_VARIABLE = "TRADECHAT_HOST"
 PORT_VARIABLE = "TRADECHAT_PORT"
 USER_VARIABLE = "TRADECHAT_USER"
 PASSWORD_VARIABLE = "TRADECHAT_PASSWORD"  # noqa: S105 - its name
-VARIABLES = (URL_VARIABLE, HOST_VARIABLE, PORT_VARIABLE, USER_VARIABLE, PASSWORD_VARIABLE)
+VARIABLES = (
+    *(URL_VARIABLE, HOST_VARIABLE, PORT_VARIABLE, USER_VARIABLE, PASSWORD_VARIABLE),
+    *(trust.ENCRYPT_VARIABLE, trust.PIN_VARIABLE),
+)
 LIKE_A_MISSPELLING = 0.7  # of one of these; the server's settings, which are many, are not
 
 
@@ -224,6 +227,10 @@ def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) ->
         options.user = options.user or address.username
     options.user = from_environment("user", USER_VARIABLE, read_user, None)
     settings = dict(address.settings) if address is not None else {}
+    options.encrypt = options.encrypt or settings.get("encrypt")
+    options.encrypt = from_environment("encrypt", trust.ENCRYPT_VARIABLE, trust.read_encrypt, None)
+    options.pin = options.pin or settings.get("pin")
+    options.pin = from_environment("pin", trust.PIN_VARIABLE, trust.read_fingerprint, None)
     options.trust = trust.arguments_of(options, settings)
     if options.timeout is None:
         options.timeout = settings.get("timeout_s", TIMEOUT_S)

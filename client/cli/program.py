@@ -232,7 +232,13 @@ async def _chat_as(
     introduction = Introduction(client, options, screen)
     history = typed if settings["input_history"] else None
     start = Start(
-        options.join, options.plain, options.stop_on_error, history, Memory(kept), payments
+        options.join,
+        options.plain,
+        options.stop_on_error,
+        history,
+        Memory(kept),
+        payments,
+        password,
     )
     async with client:
         try:

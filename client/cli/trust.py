@@ -5,12 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from client.cli.command import typed
 from client.core.security import CHOICES, read_pin
 from client.errors import BadArgument
 from client.known import KnownServer
 from client.terminal.display import Screen
 
 Add = Callable[..., None]
+ENCRYPT_VARIABLE = "TRADECHAT_ENCRYPT"
+PIN_VARIABLE = "TRADECHAT_PIN"
 
 
 class Shown(Protocol):
@@ -22,25 +25,35 @@ class Shown(Protocol):
     def server_is_new(self) -> bool: ...
 
 
-def _pin(text: str) -> str:
+def read_encrypt(text: str) -> str:
+    """How to encrypt. ValueError."""
+    if text not in CHOICES:
+        raise ValueError(f"{text[:40]!r} is none of {', '.join(CHOICES)}")
+    return text
+
+
+def read_fingerprint(text: str) -> str:
+    """The fingerprint of a server. ValueError."""
     try:
         return read_pin("pin", text)
     except BadArgument as error:
-        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not {error.rule}") from error
+        raise ValueError(f"{text[:60]!r} is not {error.rule}") from error
 
 
 def add_flags(add: Add) -> None:
     """The flags about it."""
     add(
         "--encrypt",
-        "auto (as it is): only encrypted, unless the host is this machine; require; off",
+        "auto (as it is): only encrypted, unless the host is this machine; require; off "
+        f"({ENCRYPT_VARIABLE})",
         choices=CHOICES,
         metavar="HOW",
     )
     add(
         "--pin",
-        "the server's fingerprint, as tradechat-admin identity shows it: no other server is used",
-        type=_pin,
+        "the server's fingerprint, as tradechat-admin identity shows it: no other server is used "
+        f"({PIN_VARIABLE})",
+        type=typed(read_fingerprint),
         metavar="SHA256:...",
     )
     add(
@@ -52,10 +65,10 @@ def add_flags(add: Add) -> None:
 
 
 def arguments_of(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
-    """Those of the client. settings: what the URL says."""
+    """Those of the client. settings: what the URL says; the options have it too."""
     given = {
-        "encrypt": options.encrypt or settings.get("encrypt"),
-        "pin": options.pin or settings.get("pin"),
+        "encrypt": options.encrypt,
+        "pin": options.pin,
         "compress": settings.get("compress"),
         "known_servers": options.known_servers,
     }

@@ -577,6 +577,42 @@ def test_the_file_says_what_flags_and_environment_do_not(
     assert "is not valid TOML" in capsys.readouterr().err
 
 
+PIN = "SHA256:" + "A" * 43
+OTHER_PIN = "SHA256:" + "B" * 42 + "A"
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "kept", "expected"),
+    [
+        ([], {}, "", {}),
+        ([], {}, f'encrypt = "require"\npin = "{PIN}"\n', {"encrypt": "require", "pin": PIN}),
+        ([], {"TRADECHAT_ENCRYPT": "off"}, 'encrypt = "require"\n', {"encrypt": "off"}),
+        ([], {"TRADECHAT_PIN": PIN}, f'pin = "{OTHER_PIN}"\n', {"pin": PIN}),
+        (
+            ["--encrypt", "auto", "--pin", PIN],
+            {"TRADECHAT_ENCRYPT": "off", "TRADECHAT_PIN": OTHER_PIN},
+            'encrypt = "off"\n',
+            {"encrypt": "auto", "pin": PIN},
+        ),
+        (
+            ["--url", "tradechat://h?encrypt=require"],
+            {"TRADECHAT_ENCRYPT": "off"},
+            'encrypt = "off"\n',
+            {"encrypt": "require"},
+        ),
+    ],
+)
+def test_how_a_connection_is_protected_can_be_kept(
+    flags: list[str], variables: dict[str, str], kept: str, expected: dict[str, str], tmp_path: Path
+) -> None:
+    """Flags win over the URL, that over the environment, and that over the file."""
+    file = tmp_path / "tradechat" / "config.toml"
+    file.parent.mkdir()
+    file.write_text(kept)
+    environ = {"XDG_CONFIG_HOME": str(tmp_path), "TRADECHAT_USER": "alice", **variables}
+    assert read_options([*flags, "balance"], environ).trust == expected
+
+
 SECRET_URL = "tradechat://alice:s3cret@h:9"  # noqa: S105 - of a user that there is in tests alone
 
 
@@ -707,6 +743,8 @@ def test_usage(command: str, said: str, capsys: pytest.CaptureFixture[str]) -> N
     [
         ({"TRADECHAT_PORT": "http"}, "TRADECHAT_PORT: 'http' is no port"),
         ({"TRADECHAT_USER": "al/ice"}, "TRADECHAT_USER: 'al/ice' is no username"),
+        ({"TRADECHAT_ENCRYPT": "of"}, "TRADECHAT_ENCRYPT: 'of' is none of auto, require, off"),
+        ({"TRADECHAT_PIN": "SHA256:x"}, "TRADECHAT_PIN: 'SHA256:x' is not "),
     ],
 )
 def test_the_environment_is_checked_too(
