@@ -20,31 +20,29 @@ _KINDS: Final = {
 }
 _AMOUNT_AT: Final = {Opcode.TRANSFER: 1, Opcode.TRANSFER_IN_ROOM: 2, Opcode.BOARD_TAKE: 2}
 _SPOKEN: Final = frozenset({Opcode.CHAT_SEND, Opcode.DIRECT_SEND})
+_CHANGES: Final = frozenset({Opcode.ROOM_OPEN, Opcode.ROOM_SET, Opcode.ROOM_ROLE})
+_IN_ROOM: Final = frozenset(
+    {
+        Opcode.JOIN_ROOM,
+        Opcode.CHAT_SEND,
+        Opcode.TRANSFER_IN_ROOM,
+        Opcode.ROOM_HISTORY,
+        Opcode.BOARD_ADD,
+        Opcode.BOARD_REMOVE,
+        Opcode.BOARD_TAKE,
+        *_CHANGES,
+    }
+)
 _MAY_REFUSE: Final = {
     Status.ERR_TIMEOUT: NUMBERED,
-    Status.ERR_SERVER_BUSY: frozenset({Opcode.BOARD_ADD}),
-    Status.ERR_LIMIT: MONEY,
-    Status.ERR_NOT_FOUND: frozenset(
-        {
-            Opcode.LEAVE_ROOM,
-            Opcode.BOARD_TAKE,
-            Opcode.BOARD_REMOVE,
-            Opcode.TRANSFER,
-            Opcode.TRANSFER_IN_ROOM,
-            Opcode.DIRECT_SEND,
-        }
-    ),
-    # not joined, or not its own
-    Status.ERR_UNAUTHORIZED: frozenset(
-        {
-            Opcode.CHAT_SEND,
-            Opcode.TRANSFER_IN_ROOM,
-            Opcode.BOARD_ADD,
-            Opcode.BOARD_REMOVE,
-            Opcode.BOARD_TAKE,
-        }
-    ),
-    Status.ERR_BAD_PACKET: frozenset({Opcode.BOARD_TAKE, Opcode.TRANSFER, Opcode.TRANSFER_IN_ROOM}),
+    Status.ERR_SERVER_BUSY: frozenset({Opcode.BOARD_ADD, *_CHANGES}),
+    Status.ERR_LIMIT: MONEY | _CHANGES | {Opcode.DIRECT_SEND, Opcode.BLOCK, Opcode.BOARD_ADD},
+    Status.ERR_NOT_FOUND: _IN_ROOM
+    | {Opcode.LEAVE_ROOM, Opcode.TRANSFER, Opcode.DIRECT_SEND, Opcode.BLOCK},
+    # not joined, not its own, not allowed
+    Status.ERR_UNAUTHORIZED: _IN_ROOM | {Opcode.DIRECT_SEND},
+    Status.ERR_BAD_PACKET: MONEY | _CHANGES | {Opcode.BLOCK, Opcode.BOARD_REMOVE},
+    Status.ERR_ALREADY_EXISTS: _CHANGES,
     Status.ERR_INSUFFICIENT_FUNDS: MONEY - {Opcode.DEPOSIT},
 }
 
@@ -56,6 +54,7 @@ class Knows(Protocol):
     rooms: Rooms
     shown: int
     offers: dict[int, tuple[int, int]]
+    operations: tuple[str, ...]
 
 
 class Judge:
@@ -114,6 +113,12 @@ class Judge:
             return self._wrong_message(request, fields[0])
         if opcode == Opcode.ROOM_HISTORY:
             return self._wrong_history(request, fields)
+        if opcode == Opcode.TXN_HISTORY:
+            return self._wrong_txns(fields)
+        if opcode in (Opcode.ROOM_SET, Opcode.ROOM_ROLE, Opcode.BOARD_REMOVE):
+            key = self.user, self._client_id, request.req_id
+            if world.ledger.executed(*key) is None:
+                return "executed, and there is no such transaction"
         if opcode == Opcode.BOARD_ADD:
             world.offers[fields[0]] = request.number, int(request.fields[1])
         return ""
@@ -161,13 +166,30 @@ class Judge:
         rooms = self._world.rooms
         place = rooms.executed(self.user, self._client_id, request.req_id)
         if place is None:
-            return "executed, and there is no such event"
+            # Who is blocked is not told.
+            unheard = request.opcode == Opcode.DIRECT_SEND and "BLOCK" in self._world.operations
+            return "" if unheard else "executed, and there is no such event"
         rooms.shown.add(place)
         if request.opcode == Opcode.CHAT_SEND and place != (request.number, seq):
             return f"executed as {seq}, and is {place}"
         said = rooms.said[place]
         if (said.user, said.text) != (self.user, request.fields[1]):
             return f"executed as {place}, which is {said}"
+        return ""
+
+    def _wrong_txns(self, fields: tuple[object, ...]) -> str:
+        _, items = fields
+        assert isinstance(items, list | tuple)
+        numbers = [each[0] for each in items]
+        if numbers != sorted(set(numbers), reverse=True):
+            return f"the history has {numbers}"
+        for txn, _, kind, payer, payee, amount, balance, _ in items:
+            record = self._world.ledger.moved.get(txn)
+            if record is not None:
+                mine = record.to_balance if payee == self.user else record.from_balance
+                found = record.kind, record.from_user, record.to_user, record.amount, mine
+                if found[1:] != (payer, payee, amount, balance):
+                    return f"the history has {kind} {payer, payee, amount, balance}: {record}"
         return ""
 
     def _wrong_history(self, request: Request, fields: tuple[object, ...]) -> str:

@@ -7,9 +7,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count
 
+from libproto.messages import Opcode
+from tests.simulation.coverage import Struck, never_reached
+from tests.simulation.requests import NUMBERED
+from tests.simulation.shrink import shrink
+from tests.simulation.swarm import OPERATIONS
 from tests.simulation.world import Outcome, World
 
 STEPS = 20_000
+LINES = 40  # of the history of a run that fails
+STRIKES = ("kill worker", "stop worker", "kill all", "power cut")
 FOUND = "seeds until something was found: "
 
 
@@ -19,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     began = time.perf_counter()
     steps = failed = runs = 0
     done: Counter[tuple[str, str]] = Counter()
+    struck: Counter[Struck] = Counter()
     for seed in _seeds(given):
         if given.seconds and time.perf_counter() - began > given.seconds:
             break
@@ -30,14 +38,17 @@ def main(arguments: Sequence[str]) -> int:
             lines = problem.splitlines()
             say(f"seed {seed}: {' ... '.join([lines[0], *lines[1:][-3:]])}")
         steps, runs, failed = steps + outcome.steps, runs + 1, failed + bool(problems)
-        done += outcome.counts + outcome.faults
-        if given.seed is not None:
+        done += outcome.counts
+        struck += outcome.struck
+        if problems and given.shrink and (least := shrink(seed, given.steps, say)) is not None:
+            _describe(least)
+        elif given.seed is not None:
             _describe(outcome)
         if problems and given.until_found:
             say(f"{FOUND}{runs}")
             break
-    for (what, how), times in sorted(done.items()):
-        say(f"{what:24} {how:24} {times:9}")
+    if given.coverage:
+        _cover(done, struck)
     seconds = time.perf_counter() - began
     say(
         f"{runs} seeds, {steps} steps in {seconds:.1f} s: {steps / seconds:.0f} a second; "
@@ -58,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=STEPS, help=f"of each ({STEPS})")
     parser.add_argument("--twice", action="store_true", help="see that each is the same again")
     parser.add_argument("--until-found", action="store_true", help="end where one finds something")
+    parser.add_argument("--shrink", action="store_true", help="a failing seed with less in it")
+    parser.add_argument("--coverage", action="store_true", help="what was done, and what never was")
     parser.add_argument("--trace", action="store_true", help="show each step: process, file, line")
     return parser
 
@@ -73,10 +86,24 @@ def _seeds(given: argparse.Namespace) -> Iterator[int]:
 
 
 def _describe(outcome: Outcome) -> None:
+    if outcome.problems:
+        for line in outcome.history[-LINES:]:
+            say(f"  {line}")
+        say(f"  {outcome.problems[0].splitlines()[0]}")
     say(
         f"seed {outcome.seed}: {outcome.steps} steps, {outcome.switches} switches, "
         f"{outcome.answered} answers, digest {outcome.digest:08x}"
     )
+
+
+def _cover(done: Counter[tuple[str, str]], struck: Counter[Struck]) -> None:
+    for (what, how), times in sorted(done.items()):
+        say(f"{what:20} {how:24} {times:9}")
+    for each, times in sorted(struck.items()):
+        say(f"{each.operation:20} {each.fault:16} {each.phase:16} {times:9}")
+    changing = {operation for operation in OPERATIONS if Opcode[operation] in NUMBERED}
+    for each in never_reached(struck, changing, STRIKES):
+        say(f"never reached: {each.operation} {each.fault} {each.phase}")
 
 
 def say(line: str) -> None:

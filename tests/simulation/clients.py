@@ -20,6 +20,7 @@ from tests.simulation.rooms import Rooms, Said
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.wire import Frame, Lost, Wire
 
+_FULL: Final = frozenset({Opcode.BOARD_ADD, Opcode.ROOM_OPEN, Opcode.ROOM_SET, Opcode.ROOM_ROLE})
 _DUPLICATE: Final = int(Flag.POSSIBLE_DUPLICATE)
 
 
@@ -44,6 +45,9 @@ class Surroundings(Protocol):
 
     def count(self, operation: str, what: str) -> None:
         """For the report."""
+
+    def tells(self, what: str) -> None:
+        """For the history of a run that fails."""
 
 
 class Client:
@@ -164,6 +168,8 @@ class Client:
         """Something new."""
         world = self._world
         opcode = Opcode[self._random.choice(world.operations)]
+        if not self.answered and not self._open:
+            opcode = Opcode.DEPOSIT  # who has nothing can do little
         others = [user for user in world.users.values() if user != self._user]
         text = f"{self.name}-{self._client_id}-{self._next}"
         fields = draw(self._random, opcode, text, others, world.offers)
@@ -185,28 +191,32 @@ class Client:
 
     def _take(self, frame: Frame) -> bool:
         """An answer has come; False: the session is over."""
-        if not self._open or frame.req_id != self._open[0].req_id:
-            self._world.found(
-                f"{self.name}: an answer to {frame.req_id} where that to {self._open[:1]} was due"
-            )
+        at = next((n for n, each in enumerate(self._open) if each.req_id == frame.req_id), None)
+        if at is None or (at and self._open[at].opcode != Opcode.HEARTBEAT):
+            due = self._open[:1]
+            self._world.found(f"{self.name}: an answer to {frame.req_id} where {due} was due")
             return False
-        request = self._open[0]
+        request = self._open[at]
         name = Opcode(request.opcode).name
         self._world.count(name, Status(frame.status).name)
         if frame.status == Status.ERR_UNAUTHORIZED and request.refused < 2:
             # Another login has its place, or it has not joined the room: it comes back.
             request.refused += 1
             return False
-        full = request.opcode == Opcode.BOARD_ADD and request.tries > 3  # the boards are
+        # Boards and tables are full for longer than it is worth to wait for.
+        full = request.opcode in _FULL and request.tries > 3
         if frame.status == Status.ERR_SERVER_BUSY and not full:
             # It is asked again, and so is all behind it: one session's requests are in order.
             self._pace.sleep(0.01 + self._random.random() * 0.05)
             return False
-        del self._open[0]
+        del self._open[at]
         self.answered += 1
+        self._world.tells(f"{self.name}: {request}: {Status(frame.status).name}")
         problem = self._judge.problem(request, frame)
         if frame.status == Status.OK:
             self._note(request, frame)
+        elif request.opcode == Opcode.JOIN_ROOM:
+            self._wanted.discard(request.number)
         if problem:
             self._world.found(f"{self.name}, user {self._user}: {request}: {problem}")
         return True

@@ -6,10 +6,11 @@ order in which all happened, and each answer must fit a place of it between its 
 
 from typing import Final, NamedTuple
 
-from server.region.records import OFFSETS, RECORD_WORDS, RecordKind
+from server.region.records import FIRST_CHANGE, OFFSETS, RECORD_WORDS, RecordKind
 from server.region.region import Region
 
 _MONEY: Final = OFFSETS[RecordKind.TRANSFER]
+_CHANGE: Final = OFFSETS[RecordKind.ROOM_OPENED]
 _KINDS: Final = (
     RecordKind.DEPOSIT,
     RecordKind.WITHDRAW,
@@ -84,6 +85,10 @@ class Ledger:
             record = words[at : at + RECORD_WORDS].tolist()
             if record[0] != self.head:
                 self.problems.append(f"transaction {self.head} is not in the ring: {record[0]}")
+            elif record[1] >= FIRST_CHANGE and not record[_CHANGE["again"]]:
+                names = "user", "client_id", "req_id"
+                user, client_id, req_id = (record[_CHANGE[name]] for name in names)
+                self._executes((user, client_id, req_id), self.head)
             elif record[1] in _KINDS:
                 self._take(
                     Moved(
@@ -115,14 +120,14 @@ class Ledger:
             if any(each.kind == new.kind and each.txn != new.txn for each in before):
                 self.problems.append(f"{new}: the offer was taken before")
         asker = new.to_user if new.kind == RecordKind.DEPOSIT else payer
-        if new.client_id:
-            request = asker, new.client_id, new.req_id
-            if request in self._by_request:
-                self.problems.append(
-                    f"request {request} was executed as transactions "
-                    f"{self._by_request[request]} and {new.txn}"
-                )
-            self._by_request[request] = new.txn
+        self._executes((asker, new.client_id, new.req_id), new.txn)
+
+    def _executes(self, request: tuple[int, int, int], txn: int) -> None:
+        if request[1]:
+            before = self._by_request.get(request)
+            if before is not None:
+                self.problems.append(f"{request} was executed as transactions {before} and {txn}")
+            self._by_request[request] = txn
 
     def executed(self, user: int, client_id: int, req_id: int) -> int | None:
         """The transaction of a request; None: it has none."""

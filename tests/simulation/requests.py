@@ -19,6 +19,19 @@ ROOMS: Final = 2
 """Rooms that are talked in: few, so that clients meet."""
 
 
+NAMED: Final = 2
+"""Rooms, after those, that are opened by name."""
+_OF_TWO: Final = frozenset(
+    {
+        Opcode.TRANSFER,
+        Opcode.TRANSFER_IN_ROOM,
+        Opcode.DIRECT_SEND,
+        Opcode.ROOM_ROLE,
+        Opcode.BLOCK,
+    }
+)
+
+
 class Request:
     """Something that a client has asked for."""
 
@@ -46,12 +59,16 @@ def draw(
     """The fields of a request; None: it makes no sense now. others: users. offers: by entry_id, the
     room and the price."""
     amount, room = random.choice((1, 2, 5, 100)), random.randint(1, ROOMS)
-    if opcode in (Opcode.TRANSFER, Opcode.TRANSFER_IN_ROOM, Opcode.DIRECT_SEND) and not others:
+    any_room = random.randint(1, ROOMS + NAMED)
+    room = any_room if random.random() < 0.3 else room
+    if opcode in _OF_TWO and not others:
         return None
     match opcode:
         case Opcode.BALANCE:
             return ()
-        case Opcode.DEPOSIT | Opcode.WITHDRAW:
+        case Opcode.DEPOSIT:
+            return (10 * amount,)
+        case Opcode.WITHDRAW:
             return (amount,)
         case Opcode.TRANSFER:
             return random.choice(others), amount
@@ -69,6 +86,19 @@ def draw(
             return random.choice((0, 1, 5)), 100
         case Opcode.BOARD_ADD:
             return room, amount, text
+        case Opcode.ROOM_OPEN:
+            return (f"hall-{random.randint(1, 3)}",)
+        case Opcode.ROOM_SET:
+            return any_room, text, random.choice((0, 0, 1, 2))
+        case Opcode.ROOM_ROLE:
+            role = random.choice((0, 1, 2, 3, 4))
+            return any_room, random.choice(others), role, random.choice((0, 1))
+        case Opcode.BLOCK:
+            return random.choice(others), random.randint(0, 1)
+        case Opcode.TXN_HISTORY:
+            return random.choice((0, 1, 5, 50)), random.choice((1, 100))
+        case Opcode.ROOM_LIST | Opcode.HEARTBEAT:
+            return (0,)
         case Opcode.BOARD_TAKE | Opcode.BOARD_REMOVE:
             if not offers:
                 return None

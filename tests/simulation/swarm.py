@@ -24,6 +24,13 @@ OPERATIONS: Final = (
     "BOARD_ADD",
     "BOARD_TAKE",
     "BOARD_REMOVE",
+    "ROOM_OPEN",
+    "ROOM_SET",
+    "ROOM_ROLE",
+    "BLOCK",
+    "TXN_HISTORY",
+    "ROOM_LIST",
+    "HEARTBEAT",
 )
 FAULTS: Final = ("kill", "stop", "cut", "kill all", "power cut", "restart")
 

@@ -139,6 +139,8 @@ class SteppedRegion(Region):
         self.__dict__.update(region.__dict__)
         self.pace: Final = pace
         self.raw: Final = region.words
+        self.locks: Final[list[SteppedLocks]] = []
+        """Of the process whose view it is."""
 
         def view(of: memoryview) -> memoryview:
             return cast(memoryview, TracedView(of, pace, tell) if tell else View(of, pace))
@@ -195,7 +197,13 @@ class SteppedLocks(CheckedLocks):
     ) -> None:
         assert isinstance(region, SteppedRegion)
         self._region = region
+        region.locks.append(self)
         super().__init__(region, worker, clock_ns, pause)
+
+    @property
+    def holds(self) -> bool:
+        """Is any of them taken by this process?"""
+        return bool(self._taken)
 
     def _lock(self, address: int, kind: int) -> Lock:
         return SteppedLock(self._region, address, kind, self._taken)

@@ -2,7 +2,7 @@
 
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import inf
@@ -22,23 +22,24 @@ from server.region.region import Region
 from tests.helpers.disk import SimulatedDisk, at_random
 from tests.simulation import worker as workers
 from tests.simulation.clients import Client
+from tests.simulation.coverage import ELSE, INTENT, LOCKS, Struck, phase_of, struck
 from tests.simulation.disk import SteppedDisk
 from tests.simulation.keepers import ROOT
 from tests.simulation.ledger import Ledger
 from tests.simulation.network import Link
 from tests.simulation.process import Clock, Process
 from tests.simulation.process import installed as processes_installed
+from tests.simulation.requests import ROOMS
 from tests.simulation.rooms import Rooms
 from tests.simulation.scheduler import Deadlock, Scheduler, Task
 from tests.simulation.server import Server
 from tests.simulation.swarm import Swarm
-from tests.simulation.worker import WorkerProcess
 
 DRAIN_STEPS: Final = 400_000
 """With the faults over, all that was asked is answered within so many steps."""
-PATIENCE: Final = 0.99
-"""How likely a fault that is due waits for one more switch, while nobody is in the middle of a
-transaction."""
+PATIENCE: Final = 5000
+"""Steps that a fault waits for what it aims at."""
+AIMS: Final = (ELSE, LOCKS, LOCKS, INTENT, INTENT)
 _CAPACITIES: Final = Capacities(
     workers=2,
     accounts=12,
@@ -79,15 +80,24 @@ class Outcome:
     digest: int
     problems: tuple[str, ...]
     counts: Counter[tuple[str, str]]
-    faults: Counter[tuple[str, str]]
+    struck: Counter[Struck]
+    history: tuple[str, ...]
+    """Faults, and what the last answers were, in order."""
     answered: int
 
 
 class World:
     """One run."""
 
-    def __init__(self, seed: int, tell: Callable[[str], None] | None = None) -> None:
-        """tell: of each step, as a line."""
+    def __init__(
+        self,
+        seed: int,
+        tell: Callable[[str], None] | None = None,
+        *,
+        clients: Collection[int] | None = None,
+        faults: Collection[int] | None = None,
+    ) -> None:
+        """tell: of each step, as a line. clients, faults: those alone, by number; None: all."""
         self.seed: Final = seed
         self.random = Random(seed)  # noqa: S311 - the same for the same seed
         self.swarm: Final = Swarm(self.random)
@@ -96,7 +106,11 @@ class World:
         self._line = tell
         self.problems: Final[list[str]] = []
         self.counts: Final[Counter[tuple[str, str]]] = Counter()
-        self.faults: Final[Counter[tuple[str, str]]] = Counter()
+        self.struck: Final[Counter[Struck]] = Counter()
+        self.history: Final[list[str]] = []
+        self._only, self._present = faults, clients
+        self._faults = 0  # that were due
+        self._aim = ELSE
         self.users: dict[str, int] = {}
         self.operations = self.swarm.operations
         self.patience_s = self.swarm.patience_s
@@ -118,6 +132,7 @@ class World:
             handshake_timeout=60.0,
             idle_timeout=3600,
             graceful_timeout=0.5,
+            numbered_rooms=ROOMS,
             segment_size=1,
             snapshot_size=1,
         )
@@ -148,6 +163,9 @@ class World:
 
     def count(self, operation: str, what: str) -> None:
         self.counts[operation, what] += 1
+
+    def tells(self, what: str) -> None:
+        self.history.append(f"step {self.pace.steps}: {what}")
 
     def traced(self, what: str, word: int, file: str, line: int) -> None:
         assert self._line is not None
@@ -197,41 +215,26 @@ class World:
         every = self.swarm.fault_steps
         return self.pace.steps + (self.random.expovariate(1 / every) if every else inf)
 
-    def _phase(self, process: Process) -> str:
-        server = self.server
-        if server.master.recovers:
-            return "in a recovery"
-        if not server.is_loaded:
-            return "at a start"
-        if server.stops:
-            return "at a stop"
-        words, at = server.region.words, server.region.layout["workers"]
-        if isinstance(process, WorkerProcess) and words[at.at(process.slot, "intent")]:
-            return "with an intent"
-        return "else"
+    def _aimed_at(self) -> list[Process]:
+        """Whom the next fault may strike: a process that is where it is to strike one."""
+        processes = self.server.processes
+        if self._aim == ELSE:
+            return processes
+        return [each for each in processes if phase_of(each, self.server) == self._aim]
 
-    def _victim(self) -> Process | None:
-        """Whom it strikes: mostly one that is in the middle of something."""
-        server = self.server
-        words, at = server.region.words, server.region.layout["workers"]
-        busy = [each for each in server.workers() if words[at.at(each.slot, "intent")]]
-        if busy and self.random.random() < 0.7:
-            return self.random.choice(busy)
-        return self.random.choice(server.processes) if server.processes else None
-
-    def _is_quiet_moment(self) -> bool:
-        """Nobody is in the middle of anything: a fault mostly waits for a better moment."""
-        server = self.server
-        words, at = server.region.words, server.region.layout["workers"]
-        return not any(words[at.at(each.slot, "intent")] for each in server.workers())
-
-    def _fault(self) -> None:
+    def _fault(self, targets: list[Process]) -> None:
         server = self.server
         kind = self.random.choice(self.swarm.faults)
-        process = self._victim()
-        if process is None or process.task is None:
+        process = self.random.choice(targets)
+        if process.task is None:
             return
-        phase = self._phase(process)
+        who = f"{kind} {process.name.partition(' ')[0]}" if kind in ("kill", "stop") else kind
+        what = struck(who, process, server)
+        self._faults += 1
+        if self._only is not None and self._faults - 1 not in self._only:
+            return
+        self.history.append(f"step {self.pace.steps}: {what.fault} {what.phase}, {what.operation}")
+        self.struck[what] += 1
         keeps = self.swarm.durability != "none"
         if kind == "cut":
             links = [link for each in server.workers() for link in each.links()]
@@ -250,8 +253,6 @@ class World:
             # After one more the master would give up.
             server.repairs_killed += process.name == "repair"
             server.kill(process)
-        who = f" {process.name.partition(' ')[0]}" if kind in ("kill", "stop") else ""
-        self.faults[f"{kind}{who}", phase] += 1
 
     def _go_on(self) -> None:
         for process, until in tuple(self._stopped.items()):
@@ -274,13 +275,18 @@ class World:
             self._end_life("over")
         elif self.server.master.damaged:
             self.found("the region cannot be repaired")
-        elif (
-            self.pace.steps >= self._next_fault
-            and not self.draining
-            and not (self._is_quiet_moment() and self.random.random() < PATIENCE)
-        ):
+        elif self.pace.steps >= self._next_fault and not self.draining:
+            self._strike()
+
+    def _strike(self) -> None:
+        """A fault is due: it waits for somebody to be where it aims, for a while."""
+        targets = self._aimed_at()
+        if self.pace.steps > self._next_fault + PATIENCE:
+            targets = targets or self.server.processes
+        if targets:
             self._next_fault = self._after_a_fault()
-            self._fault()
+            self._aim = self.random.choice(AIMS)
+            self._fault(targets)
 
     def _logged(self, level: str, event: str, fields: dict[str, Any]) -> None:
         task = self.pace.current
@@ -302,6 +308,8 @@ class World:
             self._boot()
             for n in range(self.swarm.clients):
                 name, random = f"user{n % self.swarm.users}", Random(self.random.random())  # noqa: S311
+                if self._present is not None and n not in self._present:
+                    continue
                 client = Client(self, name, 1 + n, random)
                 self._clients.append(client)
                 self.pace.spawn(client, client.run)
@@ -365,6 +373,7 @@ class World:
             digest,
             tuple(self.problems),
             self.counts,
-            self.faults,
+            self.struck,
+            tuple(self.history),
             sum(client.answered for client in self._clients),
         )
