@@ -50,8 +50,9 @@ cdef inline bytes receive(int fd):
     return PyBytes_FromStringAndSize(kernel_buffer, size)
 
 
-cdef inline Py_ssize_t send(int fd, bytes data) except -1:
-    cdef Py_ssize_t sent = kernel_send(fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+cdef inline Py_ssize_t send(int fd, bytes data, Py_ssize_t start) except -1:
+    cdef const char *at = PyBytes_AS_STRING(data) + start
+    cdef Py_ssize_t sent = kernel_send(fd, at, PyBytes_GET_SIZE(data) - start)
     if sent < 0:
         PyErr_SetFromErrno(OSError)
     return sent

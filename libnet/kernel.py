@@ -19,10 +19,10 @@ def receive(fd: int) -> bytes | None:
         return None
 
 
-def send(fd: int, data: bytes) -> int:
-    """How many of these bytes the kernel has taken; it may be none. OSError."""
+def send(fd: int, data: bytes, start: int) -> int:
+    """How many of these bytes, from `start` on, the kernel has taken; it may be none. OSError."""
     try:
-        return os.write(fd, data)
+        return os.write(fd, memoryview(data)[start:])
     except (BlockingIOError, InterruptedError):
         return 0
 

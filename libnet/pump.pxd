@@ -13,11 +13,12 @@ cdef class Pipe:
     cdef FrameProtocol _protocol
     cdef int _fd, _interest
     cdef bint _reads, _closing, _eof, _writes
-    cdef bytearray _unsent
-    cdef Py_ssize_t _high, _low
+    cdef list _unsent
+    cdef Py_ssize_t _high, _left, _low, _sent
 
     @cython.locals(sent=Py_ssize_t)
     cpdef write(self, bytes data)
+    @cython.locals(size=Py_ssize_t)
     cdef _keep(self, bytes data, Py_ssize_t sent)
     cpdef ready(self, int events)
     cdef _receive(self)

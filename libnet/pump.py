@@ -18,7 +18,7 @@ from typing import Final
 
 from libnet import kernel
 from libnet.sockets import limit_buffers
-from libnet.transport import FrameProtocol
+from libnet.transport import LONG_MIN, FrameProtocol
 
 TURN_MAX: Final = 256  # sockets that are looked at in one turn of the loop, before all else in it
 SEND_MAX: Final = 64 * 1024  # bytes that waited, in one go: a socket seldom takes more
@@ -35,10 +35,12 @@ class Pipe:
         "_fd",
         "_high",
         "_interest",
+        "_left",
         "_low",
         "_protocol",
         "_pump",
         "_reads",
+        "_sent",
         "_sock",
         "_unsent",
         "_writes",
@@ -51,7 +53,10 @@ class Pipe:
         self._reads = True
         self._closing = False  # nothing is read any more, and what is written is thrown away
         self._eof = False  # half-close once all is sent
-        self._unsent: bytearray | None = None  # what the kernel has not taken yet
+        # What the kernel has not taken yet: long pieces as they are, short ones joined.
+        self._unsent: list[bytes | bytearray] = []
+        self._sent = 0  # bytes of the first piece, if it is a long one
+        self._left = 0  # bytes of all
         self._writes = True  # the protocol has not been told to pause
         self._high = self._low = 0
 
@@ -67,7 +72,7 @@ class Pipe:
 
     def get_write_buffer_size(self) -> int:
         """Bytes that the kernel has not taken yet."""
-        return len(self._unsent) if self._unsent is not None else 0
+        return self._left
 
     def is_closing(self) -> bool:
         """It is closed, or will be when all is sent."""
@@ -92,9 +97,9 @@ class Pipe:
         if self._closing or self._eof:
             return
         sent = 0
-        if self._unsent is None:
+        if not self._left:
             try:
-                sent = kernel.send(self._fd, data)
+                sent = kernel.send(self._fd, data, 0)
             except OSError:
                 self.abort()
                 return
@@ -105,7 +110,7 @@ class Pipe:
         except MemoryError:
             self._pump.lacks_memory(self)
             return
-        if self._writes and self.get_write_buffer_size() > self._high:
+        if self._writes and self._left > self._high:
             self._writes = False
             self._protocol.pause_writing()
 
@@ -114,7 +119,7 @@ class Pipe:
         if self._closing or self._eof:
             return
         self._eof = True
-        if self._unsent is None:
+        if not self._left:
             self._shut_down()
 
     def close(self) -> None:
@@ -122,17 +127,18 @@ class Pipe:
         if self._closing:
             return
         self._closing = True
-        if self._unsent is None:
+        if not self._left:
             self._end()
         else:
             self._watch()
 
     def abort(self) -> None:
         """Close at once; what is not sent is lost."""
-        if self._closing and self._unsent is None:
+        if self._closing and not self._left:
             return
         self._closing = True
-        self._unsent = None
+        self._unsent.clear()
+        self._left = 0
         self._end()
 
     def fileno(self) -> int:
@@ -154,10 +160,17 @@ class Pipe:
 
     def _keep(self, data: bytes, sent: int) -> None:
         """The kernel has taken so many bytes of it. MemoryError."""
-        if self._unsent is not None:
-            self._unsent += data
+        unsent, size = self._unsent, len(data) - sent
+        if size >= LONG_MIN:
+            if not unsent:
+                self._sent = sent
+            unsent.append(data)
+        elif unsent and isinstance(unsent[-1], bytearray):
+            unsent[-1] += data
         else:
-            self._unsent = bytearray(data[sent:])
+            unsent.append(bytearray(data[sent:]))
+        self._left += size
+        if self._left == size:
             self._watch()
 
     def _receive(self) -> None:
@@ -175,28 +188,35 @@ class Pipe:
                 self.close()
 
     def _send_more(self) -> None:
-        unsent = self._unsent
-        if unsent is None:
+        if not self._left:
             return
-        with memoryview(unsent) as view:
-            following = bytes(view[:SEND_MAX])
+        first = self._unsent[0]
         try:
-            sent = kernel.send(self._fd, following)
+            if isinstance(first, bytes):
+                sent = kernel.send(self._fd, first, self._sent)
+                self._sent += sent
+                is_over = self._sent == len(first)
+            else:
+                with memoryview(first) as view:
+                    following = bytes(view[:SEND_MAX])
+                sent = kernel.send(self._fd, following, 0)
+                del first[:sent]
+                is_over = not first
         except OSError:
             self.abort()
             return
-        del unsent[:sent]
-        if unsent:
-            left = len(unsent)
-        else:
-            left, self._unsent = 0, None
+        self._left -= sent
+        if is_over:
+            del self._unsent[0]
+            self._sent = 0
+        if not self._left:
             if self._closing:
                 self._end()
                 return
             if self._eof:
                 self._shut_down()
             self._watch()
-        if not self._writes and left <= self._low:
+        if not self._writes and self._left <= self._low:
             self._writes = True
             self._protocol.resume_writing()
 
@@ -211,7 +231,7 @@ class Pipe:
         wanted = 0
         if self._reads and not self._closing:
             wanted |= _IN
-        if self._unsent is not None:
+        if self._left:
             wanted |= _OUT
         if wanted != self._interest:
             self._pump.watch(self._fd, self._interest, wanted)

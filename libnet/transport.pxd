@@ -36,4 +36,5 @@ cdef class FrameProtocol:
     @cython.locals(out=list, frame=Decoder, size=Py_ssize_t, answer=bytes)
     cpdef turn(self)
     cpdef push(self, bytes frame)
+    @cython.locals(frames=list, frame=bytes)
     cpdef flush(self)

@@ -30,6 +30,7 @@ from libproto.wrapping import Wrapper
 FAIR_FRAMES: Final = 64  # of one connection and turn
 HIGH_MARK: Final = 256 * 1024  # bytes of output that wait for the peer
 LOW_MARK: Final = 64 * 1024
+LONG_MIN: Final = 16 * 1024  # bytes of a piece: from here on a copy costs more than a write
 FLUSH_S: Final = 10.0  # after a half-close: how long a slow reader may take for what is left
 LINGER_S: Final = 1.0  # after a half-close: how long what still arrives is discarded
 
@@ -212,17 +213,18 @@ class FrameProtocol:
         self.out.append(frame)
 
     def flush(self) -> None:
-        """Send what waits in `out`, in one write."""
+        """Send what waits in `out`: in one write, unless they are long."""
         transport = self.transport
         if self.out and transport is not None and not self.closing:
-            data = self.out[0] if len(self.out) == 1 else b"".join(self.out)
-            if self.wrapper is None:
-                self.sends(self.out)
-            else:
-                data = self.wrapper.wrap(data)
-                self.sends([data])
+            frames = self.out[:]
             self.out.clear()
-            transport.write(data)
+            if self.wrapper is not None:
+                frames = [self.wrapper.wrap(b"".join(frames))]
+            self.sends(frames)
+            if len(frames) > 1 and len(frames[0]) < LONG_MIN:
+                frames = [b"".join(frames)]
+            for frame in frames:
+                transport.write(frame)
 
     def agree(self, wrapper: Wrapper | None, decoder: Decoder) -> None:
         """Frames in both directions are wrapped from now on, but for those that were flushed, and

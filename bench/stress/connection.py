@@ -272,7 +272,7 @@ class Connection:
         if out:
             data = out[0] if len(out) == 1 else b"".join(out)
             try:
-                done = kernel.send(self._fd, data)
+                done = kernel.send(self._fd, data, 0)
             except OSError as error:
                 self.lost(os.strerror(error.errno or 0), now)
                 return

@@ -297,6 +297,30 @@ def test_all_is_sent_before_it_closes(runner: asyncio.Runner) -> None:
         runner.run(run())
 
 
+def test_long_and_short_pieces_wait_in_their_order(runner: asyncio.Runner) -> None:
+    """What the kernel has not taken is kept in pieces, long ones as they are."""
+    sizes = [8, 20, 70_000, 9, 16_384, 16_383, 200_000, 1, 5_000, 5_001, 65_536]
+
+    async def run() -> None:
+        async with connected() as (peer, sock):
+            transport = peer.transport
+            assert transport is not None
+            sent, number = bytearray(), 0
+            while peer.unsent < 1 << 20:
+                for size in sizes:
+                    number += 1
+                    piece = number.to_bytes(4, "big") * (size // 4 + 1)
+                    transport.write(piece)
+                    sent += piece
+            kept = transport.get_write_buffer_size()
+            assert await received(sock, len(sent)) == sent
+            assert kept < len(sent)
+            await until(lambda: peer.unsent == 0)
+
+    with runner:
+        runner.run(run())
+
+
 def test_many_connections_are_served_in_one_turn(runner: asyncio.Runner) -> None:
     """More of them than one turn looks at."""
 
