@@ -17,12 +17,14 @@ class Event(NamedTuple):
     content: int  # no two events have the same
 
 
-def archive_behind(says=2, pays=0, ring=1, lag=9, snapshots=0, tips=0, order="sc", **faults):
+def archive_behind(says=2, pays=0, ring=1, lag=9, snapshots=0, tips=0, packs=0, order="sc",
+                   **faults):
     """says, pays: events and transactions that are asked for. ring: slots of the event ring. lag: events that the
     archive may be behind. snapshots: how many are made. tips: PAYMENTs, which take a number and are not in the file.
+    packs: whether a segment is kept, packed, as it goes.
 
-    Faults, each as often as the scenario allows: archive_kills; crashes, cuts as in journal.py; full (no spill can be
-    written any more); stops (of the archive, for good); bad (the newest snapshot cannot be read); repairs (an operator
+    Faults, each as often as the scenario allows: archive_kills; crashes, cuts as in journal.py; full (no spill, and no
+    packed segment, can be written any more); stops (of the archive, for good); bad (the newest snapshot cannot be read); repairs (an operator
     cuts the log's last event off, at a start)."""
     file = File(1 + 2 * (says + pays))
     region = {"up": 0, "ready": 0, "events": (), "oldest": 1, "durable": 0, "pending": (), "dropped": 0}
@@ -30,7 +32,7 @@ def archive_behind(says=2, pays=0, ring=1, lag=9, snapshots=0, tips=0, order="sc
     down = region | {("buffer", who): () for who in ("worker", "journal", "archive", "master")}
     memory = region | file.memory() | {("status", "master"): "run", "archive": (), "archive kept": (), "archive at": 0}
     memory |= {"says": says, "pays": pays, "tips": tips, "content": 1, "told": (), "snapshots": snapshots}
-    memory |= {"made": ((0, 0), (0, 0)), "first": 0, "spill": (), "full": 0}
+    memory |= {"made": ((0, 0), (0, 0)), "first": 0, "spill": (), "full": 0, "packed": 0, "packed kept": 0}
     memory |= {("left", kind): faults.get(kind, 0) for kind in (
         "archive_kills", "crashes", "cuts", "full", "stops", "bad", "repairs")}
 
@@ -59,6 +61,8 @@ def archive_behind(says=2, pays=0, ring=1, lag=9, snapshots=0, tips=0, order="sc
             out.append(("a transfer", {"pending": m["pending"] + (MONEY,), "pays": m["pays"] - 1}))
         if m["tips"] and m["dropped"] and number - m["durable"] <= ring:
             out.append(("a PAYMENT", published(m, None) | {"tips": m["tips"] - 1}))
+        if packs and m["packed"] < m["first"]:
+            raise Broken("a segment's transactions are neither in the journal nor packed")
         return out + [("a history", changes) for changes in history(m)]
 
     def published(m, event):
@@ -93,6 +97,9 @@ def archive_behind(says=2, pays=0, ring=1, lag=9, snapshots=0, tips=0, order="sc
                     entry != MONEY)})])
             elif what[0] == "spill":
                 yield locked("spill", lambda m: [(None, {"spill": m["spill"] + (what[1],)})])
+            elif what[0] == "pack":
+                yield locked("pack the oldest segment", lambda m: [(None, {"packed": m["first"] + 1})])
+                yield locked("sync it", lambda m: [(None, {"packed kept": m["packed"]})])
             elif what[0] == "remove":
                 yield locked("remove the oldest segment", lambda m: [(None, {"first": m["first"] + 1})])
             what = at = entry = None
@@ -107,7 +114,10 @@ def archive_behind(says=2, pays=0, ring=1, lag=9, snapshots=0, tips=0, order="sc
             oldest = m["shown"][m["first"]]
             lacks = event_of(oldest) and oldest not in m["archive kept"]
             if not lacks or oldest in m["spill"]:
-                out.append((("remove",), {}))
+                if not packs or m["packed kept"] > m["first"]:
+                    out.append((("remove",), {}))
+                elif not m["full"]:
+                    out.append((("pack",), {}))
             elif not m["full"]:
                 out.append((("spill", oldest), {}))
         return out
@@ -198,6 +208,7 @@ def archive_behind(says=2, pays=0, ring=1, lag=9, snapshots=0, tips=0, order="sc
         if m["up"]:
             strike("crashes", "**** all are killed", down)
             for label, changes in file.power_cut(m):
+                changes = changes | {"packed": m["packed kept"]}
                 for kept in range(len(m["archive kept"]), len(m["archive"]) + 1):
                     rest = m["archive"][:kept]
                     if rest[:len(m["archive kept"])] == m["archive kept"]:

@@ -13,6 +13,7 @@ ARCHIVE_HOLD = [
     (histories, dict(snapshots=3, crashes=1, bad=1)),
     (histories, dict(says=3, ring=2, snapshots=2, archive_kills=1, cuts=1)),
     (histories, dict(snapshots=2, full=1, stops=1)),
+    (histories, dict(says=1, pays=2, snapshots=3, packs=1, full=1, crashes=1, cuts=1)),
     (histories, dict(says=2, pays=2, lag=1, archive_kills=1)),
     (histories, dict(pays=1, lag=1, stops=1)),
     (histories, dict(tips=1, crashes=1)),
@@ -40,6 +41,13 @@ ARCHIVE_PLANTED = [
     ("planted: a segment goes where no spill can be written", histories, dict(snapshots=2, full=1), {
         'elif not m["full"]:\n                out.append((("spill", oldest), {}))':
             'else:\n                out.append((("remove" if m["full"] else "spill", oldest), {}))'}),
+    ("planted: a segment goes that was packed and not synced",
+     histories, dict(says=1, pays=2, snapshots=2, packs=1, crashes=1, cuts=1), {
+         'm["packed kept"] > m["first"]': 'm["packed"] > m["first"]'}),
+    ("planted: a segment goes where it cannot be packed",
+     histories, dict(says=1, pays=2, snapshots=2, packs=1, full=1), {
+         'elif not m["full"]:\n                    out.append((("pack",), {}))':
+             'else:\n                    out.append((("remove" if m["full"] else "pack",), {}))'}),
     ("planted: the archive does not read the spill",
      histories, dict(snapshots=2), {'(*m["spill"], *m["shown"]': '(*(), *m["shown"]'}),
     ("planted: a segment goes that the newest snapshot covers", histories, dict(snapshots=3, crashes=1, bad=1), {
