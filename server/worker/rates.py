@@ -14,6 +14,7 @@ of their own. All but the session's are counted over all workers (tallies.py).
 """
 
 import time
+from functools import lru_cache
 from typing import Final
 
 from libnet.sockets import network_of
@@ -30,6 +31,7 @@ REFUSED_S: Final = 0.05
 TIMER_S: Final = 0.001  # timers of the event loop have this grain
 BURST_S: Final = 1  # so much of a rate may be used at once, after a rest
 CHAT_BURST_S: Final = 5
+_WRITERS: Final = 4096
 _US: Final = 1_000_000
 _PATIENCE_US: Final = int(PATIENCE_S * _US)
 _HOUR_US: Final = 3600 * _US
@@ -55,6 +57,10 @@ class Rates:
     ) -> None:
         self._settings, self._counters = settings, counters
         self._allowances: Final = Allowances(region, secret)
+        # Of those who have written last: a hash for each request would cost more than the rest.
+        self._writes: Final = lru_cache(_WRITERS)(
+            lambda user: self._allowances.places(b"w%d" % user)
+        )
         self.outside: Final = bool(settings.unauthenticated_rate or settings.address_rate)
         """Requests have a rate before login."""
         self.inside: Final = bool(
@@ -95,9 +101,17 @@ class Rates:
     def check_write(self, user: int) -> None:
         """Refused, where a user has written too much."""
         quota = self._settings.user_writes
-        if quota:
-            detail = "too much written in an hour, by all programs of this user"
-            self._check(b"w%d" % user, max(1, _HOUR_US // quota), quota, detail, "over_quota")
+        if not quota:
+            return
+        interval_us = max(1, _HOUR_US // quota)
+        wait = self._allowances.take_at(self._writes(user), _now_us(), interval_us, quota)
+        if wait:
+            self._counters.count("over_quota")
+            raise Refused(
+                Status.ERR_SERVER_BUSY,
+                "too much written in an hour, by all programs of this user",
+                wait // 1000 + 1,
+            )
 
     def check_chat(self, user: int, room: int, to_user: int) -> None:
         """Refused, where a user says too much in a room, or to another user (room 0)."""
@@ -125,12 +139,10 @@ class Rates:
             if most:
                 self._check(key, _HOUR_US // most, most, f"too many registrations{whose}")
 
-    def _check(
-        self, key: bytes, interval_us: int, burst: int, detail: str, counter: str = "rate_limited"
-    ) -> None:
+    def _check(self, key: bytes, interval_us: int, burst: int, detail: str) -> None:
         wait = self._allowances.take(key, _now_us(), interval_us, max(1, burst))
         if wait:
-            self._counters.count(counter)
+            self._counters.count("rate_limited")
             raise Refused(Status.ERR_SERVER_BUSY, detail, wait // 1000 + 1)
 
 
