@@ -117,6 +117,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "server.files.channel": frozenset(),
     "server.files.asked": frozenset(),
     "server.files.place": frozenset(),
+    "server.files.contents": frozenset(),
     "server.files": ARCHIVE | {"server.archive.protocol", "server.files"},
     # Of the archive, workers take the questions and the client that asks them.
     "server.worker": CORE
@@ -126,6 +127,7 @@ ROOMS: dict[str, frozenset[str]] = {
         "server.archive.client",
         "server.files.asked",
         "server.files.channel",
+        "server.files.contents",
         "server.files.place",
         "server.files.segments",
         "server.control",

@@ -27,9 +27,9 @@ from typing import Final
 from libproto.messages import HEADER_LEN
 from server.admin.journal_repair import carry_out, plan
 from server.admin.journal_verify import Report, verify
+from server.files.contents import FOLDER
 from server.files.copy import copy_store, noted
 from server.files.errors import Damaged as StoreDamaged
-from server.files.process import FOLDER
 from server.files.published import file_id_of
 from server.files.verify import Problem, Verified
 from server.files.verify import verify as verify_store

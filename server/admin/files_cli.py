@@ -13,9 +13,9 @@ from server.admin.show import put_json, put_lines, put_table
 from server.admin.target import add_data, add_server, files_in
 from server.admin.values import as_text
 from server.files.books import Books
+from server.files.contents import FOLDER
 from server.files.errors import FilesError
 from server.files.place import room_of
-from server.files.process import FOLDER
 from server.files.records import File, index_of, records_of
 from server.files.verify import verify
 from server.journal.disk import Disk, read_file

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from server.files.contents import content_of
 from server.journal.disk import Disk
 
 _DIGITS: Final = "0123456789abcdef"
@@ -24,8 +25,7 @@ class Paths:
         return self.uploads / f"link-{number:d}"
 
     def content(self, sha256: bytes) -> Path:
-        name = sha256.hex()
-        return self._contents / name[0] / name[1] / name
+        return content_of(self.directory, sha256)
 
     def contents(self, disk: Disk) -> Iterator[tuple[bytes, Path]]:
         """Those that are there; what has another name is none."""

@@ -26,6 +26,7 @@ from server.early import STOP_SIGNALS
 from server.exits import Exit
 from server.files.archive import Asking
 from server.files.channel import DEPTH, Commands, depth
+from server.files.contents import FOLDER
 from server.files.desk import Desk
 from server.files.errors import FilesError
 from server.files.fetching import Links
@@ -38,8 +39,6 @@ from server.journal.commit import segment_bytes
 from server.journal.directory import DataDirectory
 from server.region.region import Region
 
-FOLDER: Final = "files"
-"""In the data directory: the store."""
 READY: Final = 250  # its place among the slots
 TURN_MAX: Final = 64  # messages that are served before anything else is looked at
 EXPIRE_S: Final = 10.0  # between looks for what is not to be kept any longer

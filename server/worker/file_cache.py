@@ -15,11 +15,13 @@ from libproto.framing import PREFIX
 from libproto.messages import CHUNK_MAX, HEADER_LEN, Flag, Opcode
 from libproto.wire import COVERED, HEADER
 from server.worker.counters import Counters
+from server.worker.page_cache import PageCache
 
 FILE_MAX: Final = 1 << 20
 """Larger files are not kept."""
 _FIELDS: Final = Struct(">QQH")  # size, offset, length of data
 _HEAD: Final = PREFIX | int(Flag.RESPONSE)
+_KNOWN_MIN: Final = 256  # files of which it is kept what they are
 _SPARE: Final = 160  # bytes that a chunk costs beside its data
 
 
@@ -81,10 +83,13 @@ def answer(req_id: int, size: int, offset: int, chunk: Chunk) -> bytes:
 class FileCache:
     """The chunks of one worker; those that were asked for last stay longest."""
 
-    def __init__(self, most: int, counters: Counters, removed: Callable[[], int]) -> None:
+    def __init__(
+        self, most: int, counters: Counters, removed: Callable[[], int], pages: PageCache
+    ) -> None:
         """most: bytes. removed: counts the times that something went from the store: then nothing
-        of this is to be relied on."""
+        of this is to be relied on. pages: where larger files are read."""
         self._most, self._counters, self._removed = most, counters, removed
+        self._pages = pages
         self._known: OrderedDict[int, Known] = OrderedDict()
         self._chunks: OrderedDict[tuple[bytes, int], Chunk] = OrderedDict()
         self._bytes = 0
@@ -103,9 +108,12 @@ class FileCache:
             return None
         key = known.sha256, offset
         found = self._chunks.get(key)
-        if found is None:
+        if found is not None:
+            self._chunks.move_to_end(key)
+        elif known.size <= FILE_MAX or (read := self._pages.read(*key, whole)) is None:
             return None
-        self._chunks.move_to_end(key)
+        else:
+            found = Chunk(*read)
         self._counters.count("file_hits")
         return found
 
@@ -113,12 +121,18 @@ class FileCache:
         """Keep a chunk that was read just now."""
         self._counters.count("file_misses")
         whole = min(CHUNK_MAX, known.size - offset)
-        if not self._most or known.size > FILE_MAX:
-            return
+        is_large = known.size > FILE_MAX
         if offset % CHUNK_MAX or len(chunk.data) != whole or not whole:
+            return
+        if not is_large and not self._most:
             return
         self._known[file_id] = known
         self._known.move_to_end(file_id)
+        while len(self._known) > max(_KNOWN_MIN, self._most // _SPARE // 64):
+            self._known.popitem(last=False)
+        if is_large:
+            self._pages.note(known.sha256, offset, chunk.crc)
+            return
         key = known.sha256, offset
         if key not in self._chunks:
             self._chunks[key] = chunk
@@ -127,13 +141,12 @@ class FileCache:
             _, gone = self._chunks.popitem(last=False)
             self._bytes -= len(gone.data) + _SPARE
             self._counters.count("file_evictions")
-        while len(self._known) > max(1, self._most // _SPARE // 64):
-            self._known.popitem(last=False)
         self._counters.set("file_cached", self._bytes)
 
     def _forget_all(self) -> None:
         self._seen = self._removed()
         self._known.clear()
         self._chunks.clear()
+        self._pages.forget_all()
         self._bytes = 0
         self._counters.set("file_cached", 0)

@@ -8,6 +8,7 @@ ERR_SERVER_BUSY, and its segment stays lent.
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import Final, NamedTuple
 
 import liblog
@@ -15,10 +16,12 @@ from libproto.errors import Status
 from libproto.messages import SHA256_LEN
 from server.config import Settings
 from server.files.channel import Kind, Message, Sender
+from server.files.contents import FOLDER, content_of
 from server.files.segments import Pool, Segment, SegmentState, pool_name, remove_pools
 from server.region.region import Region
 from server.worker.counters import Counters
 from server.worker.file_cache import FileCache
+from server.worker.page_cache import PageCache
 from server.worker.refusal import Refused
 from server.worker.turns import Resume, Wait
 
@@ -108,8 +111,12 @@ class FilesClient:
         self._of_user: dict[int, int] = {}  # segments lent for a user's requests
         self._waiting: deque[_Job] = deque()
         removed = files.index("removed")
+        store = settings.data.absolute() / FOLDER
         self.cache: Final = FileCache(
-            settings.file_cache_mb << 20, counters, lambda: self._words[removed]
+            settings.file_cache_mb << 20,
+            counters,
+            lambda: self._words[removed],
+            PageCache(partial(content_of, store)),
         )
         self._sender: Sender | None = None
         self._polls = False

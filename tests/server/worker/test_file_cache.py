@@ -1,6 +1,7 @@
 """The cache of files: what it answers is what the codec makes, and it stays within its bounds."""
 
 import os
+from pathlib import Path
 from zlib import crc32
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from libproto.codec import RESPONSE
 from libproto.messages import CHUNK_MAX, Opcode
 from server.worker.file_cache import FILE_MAX, Chunk, FileCache, Known, advance, answer
+from server.worker.page_cache import OPEN_MAX, PageCache
 
 
 class Counts:
@@ -41,7 +43,8 @@ def test_an_answer_is_what_the_codec_makes(length: int, req_id: int) -> None:
 
 def made(most: int) -> tuple[FileCache, Counts, list[int]]:
     counts, removed = Counts(), [0]
-    return FileCache(most, counts, lambda: removed[0]), counts, removed  # type: ignore[arg-type]
+    pages = PageCache(lambda _: "/nowhere")
+    return FileCache(most, counts, lambda: removed[0], pages), counts, removed  # type: ignore[arg-type]
 
 
 def fill(cache: FileCache, file_id: int, size: int) -> Known:
@@ -88,3 +91,34 @@ def test_what_was_removed_is_forgotten() -> None:
     removed[0] += 1
     assert cache.known(1) is None
     assert counts.found["file_cached"] == 0
+
+
+def test_large_files_are_read_from_the_systems_cache(tmp_path: Path) -> None:
+    """Only chunks whose checksum is known, and nothing once something has been removed."""
+    data = os.urandom(CHUNK_MAX + 10)
+    (tmp_path / "0").write_bytes(data)
+    pages = PageCache(lambda sha256: tmp_path / f"{int.from_bytes(sha256)}")
+    counts, removed = Counts(), [0]
+    cache = FileCache(0, counts, lambda: removed[0], pages)  # type: ignore[arg-type]
+    known = Known(1, FILE_MAX + CHUNK_MAX, bytes(32))
+    first = data[:CHUNK_MAX]
+    assert cache.chunk(known, 0, CHUNK_MAX) is None
+    cache.add(1, known, 0, Chunk(first, crc32(first)))
+    assert cache.known(1) == known
+    assert cache.chunk(known, 0, CHUNK_MAX) in (Chunk(first, crc32(first)), None)
+    is_able = cache.chunk(known, 0, CHUNK_MAX) is not None  # else the file system is not
+    cache.add(1, known, CHUNK_MAX, Chunk(first, crc32(first)))
+    assert cache.chunk(known, CHUNK_MAX, CHUNK_MAX) is None, "it is cut short"
+    assert cache.chunk(known, 0, 9) is None
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(1, OPEN_MAX + 9):
+        (tmp_path / f"{number}").write_bytes(first)
+        pages.note(number.to_bytes(32), 0, crc32(first))
+        assert (pages.read(number.to_bytes(32), 0, CHUNK_MAX) is not None) == is_able
+    assert len(os.listdir("/proc/self/fd")) <= before + OPEN_MAX
+    removed[0] += 1
+    assert cache.known(1) is None
+    assert cache.chunk(known, 0, CHUNK_MAX) is None
+    assert len(os.listdir("/proc/self/fd")) <= before
+    pages.note((99).to_bytes(32), 0, 0)
+    assert pages.read((99).to_bytes(32), 0, 1) is None, "there is no such file"
