@@ -5,6 +5,7 @@ Whatever a message says is checked against the segment it names: one about a loa
 about a worker that has, is passed over.
 """
 
+import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -31,6 +32,7 @@ from server.files.store import Store
 from server.region.region import Region
 
 RETRY_MS: Final = 1000
+AGAIN_S: Final = 0.5  # between attempts to reach segments that could not be reached
 _PLACES_MAX: Final = CHUNK_MAX // 8
 
 log = liblog.get("files")
@@ -53,17 +55,14 @@ class Pools:
         self._pools: dict[int, tuple[int, Pool]] = {}  # by slot: its number
 
     def find(self, slot: int, number: int) -> Pool | None:
-        """The pool of a worker; None: that worker has ended."""
+        """The pool of a worker; None: that worker has ended. PoolError: there is no memory, or no
+        descriptor, for it now."""
         if slot >= len(self._at) or self._region.words[self._at[slot]] != number:
             return None
         found = self._pools.get(slot)
         if found is None or found[0] != number:
             self._drop(slot)
-            try:
-                pool = Pool.attach(pool_name(self._region.name, slot, number))
-            except PoolError as error:
-                log.warning("segments_unusable", worker=slot, reason=error.strerror)
-                return None
+            pool = Pool.attach(pool_name(self._region.name, slot, number))
             found = self._pools[slot] = number, pool
         return found[1]
 
@@ -97,6 +96,9 @@ class Desk:
         self._holds = holds
         self._pools: Final = Pools(region)
         self._counts, self._fetch, self._forget = region.files, fetch, forget
+        self._unreached: list[Message] = []  # no more than there are segments
+        self._again_due = 0.0  # time.monotonic()
+        self._lack: Final = liblog.Seldom()  # of lines about it
         self._number: Final = region.files.number
         self._serve: Final[dict[int, Callable[[Loan], None]]] = {
             Kind.BEGIN: self._begin,
@@ -112,8 +114,15 @@ class Desk:
         }
 
     def take(self, message: Message) -> None:
-        """Serve a request, and hand its segment back; one that fetches a link keeps it."""
-        loan = self._loan(message)
+        """Serve a request, and hand its segment back; one that fetches a link keeps it. Where the
+        segment cannot be reached, it is tried again: else it would be lost to its worker."""
+        try:
+            loan = self._loan(message)
+        except PoolError as error:
+            self._unreached.append(message)
+            if self._lack.due():
+                log.warning("segments_unusable", worker=message.worker, reason=error.strerror)
+            return
         if loan is None:
             self._counts.stale += 1
             return
@@ -122,6 +131,15 @@ class Desk:
             self._serve[message.kind](loan)
         except (FilesError, OSError) as error:
             self.fails(loan, error)
+
+    def try_again(self) -> None:
+        """Those whose segments could not be reached, now and then."""
+        now = time.monotonic()
+        if self._unreached and now >= self._again_due:
+            self._again_due = now + AGAIN_S
+            messages, self._unreached = self._unreached, []
+            for message in messages:
+                self.take(message)
 
     def sweep(self) -> None:
         self._pools.sweep()

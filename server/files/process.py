@@ -167,6 +167,7 @@ class Files:
             if message is None:
                 break
             self._desk.take(message)
+        self._desk.try_again()
         self._links.turn()
         self._published.turn()
         if self._asking is not None and not self._published.busy:

@@ -192,6 +192,27 @@ def test_another_process_without(lobby: Lobby, what: str, limit: int) -> None:
     check_audit(server)
 
 
+def test_the_files_process_without_memory_for_segments(tmp_path: Path) -> None:
+    """Requests for files are refused, and no segment is lost by that."""
+    flags = "--segments", "4", "--segment-timeout", "0.2"
+    with RunningServer(tmp_path / "data", *flags, workers=1) as server, Lobby(server) as lobby:
+        (pid,) = (pid for pid, name in server.children().items() if name == "files")
+        wires = [lobby.enter() for _ in range(6)]
+        for wire in wires:
+            wire.ok(Opcode.JOIN_ROOM, 3)
+        file = 3, 5, bytes(32), "text/plain", "a.txt"
+        with limited(pid, resource.RLIMIT_AS, address_space(pid)):
+            for wire in wires:
+                assert wire.status(Opcode.FILE_BEGIN, *file) == BUSY
+        for wire in wires:
+            wait_until(
+                lambda wire=wire: wire.status(Opcode.FILE_BEGIN, *file) == Status.OK,  # type: ignore[misc]
+                "files are taken",
+            )
+        assert len(lines(server, "segments_unusable")) == 1
+        assert not faults(server)
+
+
 class WithItsOwnShm(RunningServer):
     """A server with a small /dev/shm to itself."""
 

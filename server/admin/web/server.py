@@ -135,6 +135,7 @@ class AdminServer(socketserver.ThreadingMixIn, HTTPServer):
         self.routes: Final = routes
         self._free = BoundedSemaphore(CONNECTIONS_MAX)
         self._looked = time.monotonic()
+        self._failures: Final = liblog.Seldom()  # of lines about them
 
     def service_actions(self) -> None:
         """At each turn of the loop that accepts."""
@@ -170,5 +171,6 @@ class AdminServer(socketserver.ThreadingMixIn, HTTPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """An error of the program, or no thread for one more connection."""
-        log.error("admin_request_failed", exc_info=True)
+        """An error of the program, or no thread for one more connection; told once in a minute."""
+        if self._failures.due():
+            log.error("admin_request_failed", exc_info=True)
