@@ -35,7 +35,7 @@ INSTALLED := $(VENV)/.installed-$(PYVERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help python install run test check installed crash-points mutants bench real-test compare pictures session model simulate faults fuzz hostile crash-images fmt lock clean
+.PHONY: help python install run test check installed crash-points mutants bench real-test compare compare-ipc pictures session model simulate faults fuzz hostile crash-images fmt lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ bench: install ## measure the server's CPU time per request (ARGS="...")
 compare: SECONDS = 4
 compare: install ## beside Redis, PostgreSQL and NATS, where they are installed (twelve minutes; SECONDS=4, of each load)
 	$(BIN)/python -m bench.compare --seconds $(SECONDS) $(ARGS)
+
+compare-ipc: install ## hand chunks over by shared segments, a socket and pipes, side by side (ARGS="--chunks 1000")
+	$(BIN)/python -m bench.ipc $(ARGS)
 
 pictures: install ## draw docs/pictures anew, from a server and a stress run (ARGS="--port 7879 ...")
 	$(BIN)/python -m bench.pictures $(ARGS)
