@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from client.core import arguments, auth
 from client.core.calls import Call
 from client.core.session import ClientCore
-from client.errors import AlreadyExists, MisuseError, NotLoggedIn
+from client.errors import AlreadyExists, BadPacket, MisuseError, NotLoggedIn
 from libproto import scram
 from libproto.messages import LoginResponse
 
@@ -71,9 +71,18 @@ def change_password(core: ClientCore, password: str) -> Steps[None]:
     arguments.text("password", password, secret=True)
     if not core.logged_in:
         raise NotLoggedIn("change_password")
+    # Those of a new password are the server's to say, and it has told those of this one.
     iterations = max(core.iterations, scram.NEW_ITERATIONS)
-    call, keys = yield partial(auth.change, password, iterations)
-    yield call
+    while True:
+        call, keys = yield partial(auth.change, password, iterations)
+        try:
+            yield call
+        except BadPacket:
+            iterations *= 2
+            if iterations > auth.MAX_ITERATIONS:
+                raise
+        else:
+            break
     core.password_changed(password, keys)
 
 

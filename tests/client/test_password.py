@@ -8,7 +8,7 @@ import pytest
 from client import Client, ConnectionLost, NotLoggedIn, Superseded, Unauthorized
 from libproto.scram import NEW_ITERATIONS
 from tests.client.programs import PASSWORD
-from tests.helpers.server import StartServer, wait_until
+from tests.helpers.server import RunningServer, StartServer, wait_until
 
 NEW = "another one altogether"
 
@@ -35,3 +35,19 @@ def test_it_is_changed_and_comes_back_by_it(start_server: StartServer) -> None:
     with Client("127.0.0.1", server.port) as again:
         again.login("ann", NEW)
         assert again._core.iterations == NEW_ITERATIONS, "as many as a new password has"
+
+
+def test_it_is_changed_where_the_server_asks_for_more_iterations_than_are_usual(
+    start_server: StartServer,
+) -> None:
+    """HELLO has told those of the password as it was."""
+    with start_server() as before, Client("127.0.0.1", before.port) as client:
+        client.register("ann", PASSWORD)
+    least = NEW_ITERATIONS + 1
+    with RunningServer(before.data, "--scram-iterations", str(least)) as server:
+        with Client("127.0.0.1", server.port) as client:
+            client.login("ann", PASSWORD)
+            client.change_password(NEW)
+        with Client("127.0.0.1", server.port) as client:
+            client.login("ann", NEW)
+            assert client._core.iterations >= least
