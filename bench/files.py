@@ -3,11 +3,10 @@
 For each size: one member uploads files, another reads them, once with the worker's cache off and
 once with it on; then many members read one file at once. Beside it, in the same run: the same bytes
 by HTTP from a server on loopback (Python's own), in one request, and, for many readers, `sendfile`
-of the same bytes over as many sockets.
+of the same bytes over as many sockets. At last, what a trader notices while members load files.
 """
 
 import argparse
-import hashlib
 import http.client
 import os
 import socket
@@ -20,65 +19,19 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
+from bench.beside import Row, beside
 from bench.lab.caller import Caller
 from bench.lab.cli import EXIT_GOOD, BenchFailed, Program
 from bench.lab.figures import aligned
 from bench.lab.target import Server
+from bench.member import Member
 from libcli.arguments import Parser
-from libproto.codec import REQUEST, RESPONSE
-from libproto.messages import CHUNK_MAX, Opcode
 
 PROGRAM: Final = Program("tradechat-bench files")
 SIZES_KIB: Final = (1, 64, 1024, 16384)
-IN_FLIGHT: Final = 8
-"""Requests of a reader that are on their way."""
-_ROOM: Final = 1
-_MEDIA: Final = "application/octet-stream"
 _MIB: Final = 1 << 20
-
-_get = REQUEST[Opcode.FILE_GET].frame
-_got = RESPONSE[Opcode.FILE_GET].decode
-Row = dict[str, Any]
-
-
-class _Member(Caller):
-    """One in the room, who shares and reads."""
-
-    def __init__(self, port: int, name: str, client_id: int) -> None:
-        Caller.__init__(self, "127.0.0.1", port)
-        self.login(name, client_id)
-        self.call(Opcode.JOIN_ROOM, _ROOM)
-
-    def share(self, data: bytes, name: str) -> int:
-        sha256 = hashlib.sha256(data).digest()
-        file_id, received = self.call(Opcode.FILE_BEGIN, _ROOM, len(data), sha256, _MEDIA, name)
-        for at in range(received, len(data), CHUNK_MAX):
-            self.call(Opcode.FILE_PUT, file_id, at, data[at : at + CHUNK_MAX])
-        self.call(Opcode.FILE_END, file_id)
-        return int(file_id)
-
-    def read(self, file_id: int, size: int) -> int:
-        """How many bytes there were; IN_FLIGHT requests are on their way at a time."""
-        offsets = range(0, size, CHUNK_MAX)
-        asked = got = 0
-        while got < size:
-            ahead = offsets[asked : got // CHUNK_MAX + IN_FLIGHT]
-            if ahead:
-                frames = [_get(self.req_id + n, 0, file_id, at, CHUNK_MAX) for n, at in
-                          enumerate(ahead, 1)]  # fmt: skip
-                self.req_id += len(ahead)
-                self.sock.sendall(b"".join(frames))
-                asked += len(ahead)
-            while (frame := self.decoder.next()) is None:
-                self.decoder.feed(self.sock.recv(1 << 20))
-            opcode, _, _, status, buf, start, end, _ = frame
-            if opcode == Opcode.FILE_GET:
-                if status:
-                    raise BenchFailed(f"FILE_GET was answered with status {status}")
-                got += len(_got(buf, start, end)[2])
-        return got
 
 
 def parser() -> argparse.ArgumentParser:
@@ -142,7 +95,7 @@ def _one_reader(arguments: argparse.Namespace, cache_mb: int, rows: dict[int, Ro
         with closing(Caller("127.0.0.1", server.port)) as registrar:
             registrar.register(["ann", "bob"])
         ann, bob = (
-            stack.enter_context(closing(_Member(server.port, name, number)))
+            stack.enter_context(closing(Member(server.port, name, number)))
             for number, name in enumerate(("ann", "bob"), 1)
         )
         for kib in arguments.sizes:
@@ -157,11 +110,11 @@ def _one_reader(arguments: argparse.Namespace, cache_mb: int, rows: dict[int, Ro
                 row["read_ms"] = round(read * 1e3, 3)
 
 
-def _share_one(member: _Member, size: int, number: int) -> None:
+def _share_one(member: Member, size: int, number: int) -> None:
     member.share(os.urandom(size), f"{number}")
 
 
-def _read_one(member: _Member, file_id: int, size: int, _: int) -> None:
+def _read_one(member: Member, file_id: int, size: int, _: int) -> None:
     member.read(file_id, size)
 
 
@@ -180,7 +133,7 @@ def _many_readers(arguments: argparse.Namespace, kib: int) -> Row:
         with closing(Caller("127.0.0.1", server.port)) as registrar:
             registrar.register(names)
         members = [
-            stack.enter_context(closing(_Member(server.port, name, number + 1)))
+            stack.enter_context(closing(Member(server.port, name, number + 1)))
             for number, name in enumerate(names)
         ]
         file_id = members[0].share(os.urandom(size), "one")
@@ -242,8 +195,8 @@ def _bare(size: int, count: int, rounds: int) -> float:
         return _at_once(acts)
 
 
-def measure(arguments: argparse.Namespace) -> tuple[list[Row], list[Row]]:
-    """Of one reader by size, and of many. ServerFailed, BenchFailed."""
+def measure(arguments: argparse.Namespace) -> tuple[list[Row], list[Row], list[Row]]:
+    """Of one reader by size, of many, and of a trader beside them. ServerFailed, BenchFailed."""
     rows: dict[int, Row] = {kib: {"KiB": kib} for kib in arguments.sizes}
     _one_reader(arguments, 0, rows)
     _one_reader(arguments, 64, rows)
@@ -256,7 +209,8 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], list[Row]]:
             took = _timed(arguments.times, partial(_read_http, origin, name, size))
             rows[kib]["http_ms"] = round(took * 1e3, 3)
             rows[kib]["http_to_cached"] = round(took * 1e3 / rows[kib]["read_cached_ms"], 2)
-    return list(rows.values()), [_many_readers(arguments, kib) for kib in arguments.sizes]
+    many = [_many_readers(arguments, kib) for kib in arguments.sizes]
+    return list(rows.values()), many, [beside(kib, arguments.times) for kib in arguments.sizes]
 
 
 def main(words: list[str]) -> int:
