@@ -123,7 +123,7 @@ $(FUZZER): requirements/fuzz.txt $(LOCKED)
 	@touch $@
 
 fuzz: SECONDS = 60
-fuzz: install $(FUZZER) ## fuzz what reads bytes, and a server over sockets (SECONDS=60, of each of 9; ARGS="--runs 1000")
+fuzz: install $(FUZZER) ## fuzz what reads bytes, and a server over sockets (SECONDS=60, of each of 10; ARGS="--runs 1000")
 	PYTHONPATH=$(FUZZER) $(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS); found=$$?; \
 	$(BIN)/python -m tests.fuzz.sessions --seconds $(SECONDS) $(ARGS) && exit $$found
 

@@ -38,6 +38,7 @@ def seeds() -> dict[str, list[bytes]]:
         "inflation": [b"\x08\x00" + zlib.compress(body) for body in (b"", b"x" * 3000)],
         "session": _spread(list(_pushes())) + _spread(list(_answers())),
         "journal": changes,
+        "records": [b"", *(bytes([2 * n + n % 2, 0, 24 + 8 * n, 2, 1, n]) for n in range(11))],
         "snapshots": [bytes([right]) + change for right in (0, 1) for change in changes],
         "histories": changes,
     }

@@ -7,6 +7,7 @@ is changed in a recording. Numbers in it are taken modulo what there is.
 
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -24,9 +25,10 @@ from libproto.sealing import Opener, Sealer
 from libproto.wrapping import Unwrapper, Wrapper, inflate
 from server.archive.segments import Scan as Scan
 from server.journal import load, snapshot
+from server.journal.books import Books
 from server.journal.errors import JournalError
 from server.journal.format import crc64
-from server.journal.reader import Reader
+from server.journal.reader import Batch, Reader
 from server.region.layout import WORD
 from tests.client.test_core import ROWS, any_call
 from tests.fuzz.files import StoredFiles
@@ -288,6 +290,36 @@ def journal(data: bytes) -> None:
         _in_words(error)
 
 
+@cache
+def batches() -> tuple[Batch, ...]:
+    """All that the journal has."""
+    return tuple(Reader(StoredFiles(directory()), JOURNAL, log_id()).batches())
+
+
+def records(data: bytes) -> None:
+    """Records that do not follow from those before them are refused in words, whatever their
+    checksums say."""
+    script, every = Script(data), list(batches())
+    while not script.ended:
+        place, part = divmod(script.number(1), 2)
+        batch = every[place % len(every)]
+        content = bytearray(batch.events if part else batch.records)
+        at, value = script.number(2), script.take(script.number(1) % 9)
+        if content and value:
+            at %= len(content)
+            content[at : at + len(value)] = value[: len(content) - at]
+        changed = memoryview(bytes(content))
+        every[place % len(every)] = (
+            replace(batch, events=changed) if part else replace(batch, records=changed)
+        )
+    books = Books()
+    try:
+        for batch in every:
+            load.fold(books, batch)
+    except JournalError as error:
+        _in_words(error)
+
+
 def snapshots(data: bytes) -> None:
     """So is a snapshot, also one whose checksum is right."""
     script = Script(data)
@@ -326,7 +358,8 @@ def _in_words(error: JournalError) -> None:
         raise AssertionError("a refusal that says nothing")
 
 
-TARGETS: Final[dict[str, Target]] = {
-    target.__name__: target
-    for target in (framing, codec, sealing, inflation, session, journal, snapshots, histories)
-}
+_TARGETS: Final[tuple[Target, ...]] = (
+    *(framing, codec, sealing, inflation, session),
+    *(journal, records, snapshots, histories),
+)
+TARGETS: Final = {target.__name__: target for target in _TARGETS}

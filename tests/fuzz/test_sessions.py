@@ -12,7 +12,7 @@ from tests.fuzz import sessions
 from tests.fuzz.mutate import CHANGES, Change, changed
 from tests.helpers.wire import request
 
-SESSIONS = 80
+SESSIONS = 40
 FRAMES = [request(Opcode.CHAT_SEND, 5, 3, "hello"), request(Opcode.DEPOSIT, 6, 100)]
 
 

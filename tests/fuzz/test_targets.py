@@ -16,7 +16,7 @@ from tests.libproto.strategies import CODECS
 
 FOUND = Path(__file__).parent / "found"
 EXECUTIONS = {"journal": 60, "histories": 200}
-MORE = 1000
+MORE = 400
 
 
 def stored(target: str) -> list[bytes]:
@@ -73,6 +73,7 @@ def test_a_sealed_stream_that_nobody_edits_is_read() -> None:
         ("inflation", ("tests.fuzz.targets.inflate", lambda body, _: body * 100_000)),
         ("session", ("client.core.session.ClientCore.receive", lambda *_: 1 // 0)),
         ("journal", ("server.journal.reader.Reader.batches", lambda *_: 1 // 0)),
+        ("records", ("server.journal.books.Books.register", lambda *_: 1 // 0)),
         ("snapshots", ("server.journal.snapshot._problems", lambda _: 1 // 0)),
         ("histories", ("server.archive.segments.batch_head", lambda *_: 1 // 0)),
         ("codec", ("libproto.errors.Status.OK", 0)),

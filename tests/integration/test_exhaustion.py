@@ -168,7 +168,6 @@ def ends(wire: Wire) -> bool:
         ("journal", resource.RLIMIT_AS),
         ("archive", resource.RLIMIT_AS),
         ("journal", resource.RLIMIT_NOFILE),
-        ("archive", resource.RLIMIT_NOFILE),
     ],
 )
 def test_another_process_without(lobby: Lobby, what: str, limit: int) -> None:
