@@ -34,6 +34,7 @@ class Surroundings(Protocol):
     users: dict[str, int]
     operations: tuple[str, ...]
     patience_s: float
+    babble: float
     draining: bool
     shown: int
 
@@ -94,17 +95,32 @@ class Client:
             self._is_cut = False
             wire = Wire(self._pace, self._random, link)
             try:
-                if self._enter(wire):
+                if self._random.random() < self._world.babble:
+                    self._babble(wire)
+                elif self._enter(wire):
                     self._serve_itself(wire)
             except Lost:
                 pass
-            if link.client_task is not None:
-                link.client_task = None
-                if self._random.random() < 0.5:
-                    link.reset()
-                else:
-                    link.shut_down()
+            link.client_task = None
+            ends = self._random.random()
+            if ends < 0.4:
+                link.reset()
+            elif ends < 0.8:
+                link.shut_down()
+            # else it is left as it is: another login has to take the session's place
             self._pace.sleep(self._random.random() * 0.002)
+
+    def _babble(self, wire: Wire) -> None:
+        """Send what is no request, or hardly one, and see that it is answered or closed. Lost."""
+        frame = bytearray(REQUEST[Opcode.HEARTBEAT].frame(1, 0, 7))
+        frame[self._random.randrange(len(frame))] ^= 1 << self._random.randrange(8)
+        size = self._random.randint(1, 100)
+        noise = self._random.choice((bytes(frame), self._random.randbytes(size)))
+        if self._random.random() < 0.3:
+            noise = REQUEST[Opcode.BALANCE].frame(1, 0) + noise  # not logged in
+        wire.send(noise)
+        wire.receive(self._pace.now_ns + 10_000_000)
+        self._world.count("garbage", "sent")
 
     # ---- a session
 
@@ -199,7 +215,8 @@ class Client:
         request = self._open[at]
         name = Opcode(request.opcode).name
         self._world.count(name, Status(frame.status).name)
-        if frame.status == Status.ERR_UNAUTHORIZED and request.refused < 2:
+        may_end = request.opcode != Opcode.JOIN_ROOM and request.refused < 2
+        if frame.status == Status.ERR_UNAUTHORIZED and may_end:
             # Another login has its place, or it has not joined the room: it comes back.
             request.refused += 1
             return False

@@ -10,6 +10,8 @@ from typing import Any, Final, Protocol
 
 from tests.simulation.scheduler import Killed, Scheduler, Task
 
+TURNS_MAX: Final = 100_000
+
 
 class Source(Protocol):
     """Something that a loop looks at in each turn."""
@@ -127,9 +129,14 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def run_until_complete(self, work: Coroutine[Any, Any, None]) -> None:  # type: ignore[override]
         main = asyncio.Task(work, loop=self)
+        turned_ns = turns = 0
         try:
             while not main.done():
                 self._turn()
+                turns = turns + 1 if turned_ns == self.pace.now_ns else 0
+                turned_ns = self.pace.now_ns
+                if turns > TURNS_MAX:
+                    raise RuntimeError("the loop turns and turns, and nothing of it is a step")
             main.result()
         finally:
             if main.done():

@@ -32,7 +32,7 @@ OPERATIONS: Final = (
     "ROOM_LIST",
     "HEARTBEAT",
 )
-FAULTS: Final = ("kill", "stop", "cut", "kill all", "power cut", "restart")
+FAULTS: Final = ("kill", "stop", "cut", "kill all", "power cut", "restart", "clock")
 
 
 class Swarm:
@@ -46,6 +46,8 @@ class Swarm:
         self.txn_ring: Final = random.choice((16, 64))
         self.disk_ns: Final = random.choice((10_000, 300_000, 5_000_000))
         self.disk_fails: Final = random.choice((0.0, 0.0, 0.0, 0.003))
+        self.babble: Final = random.choice((0.0, 0.0, 0.1))
+        """How likely a client sends garbage where it could log in."""
         self.operations: Final = _some(random, OPERATIONS)
         self.faults: Final = _some(random, FAULTS)
         self.fault_steps: Final = random.choice((0, 300, 1000, 3000, 10_000))

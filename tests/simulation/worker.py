@@ -40,7 +40,7 @@ class MemoryListeners:
         self._pump: Final = pump
         self._connection: Callable[[str], FrameProtocol] = named["connection"]
         self._backlog: list[Link] = []
-        self.accepts = False
+        self.accepts = self._closed = False
         pump.loop.add_source(self)
         host = pump.loop.task.owner
         assert isinstance(host, WorkerProcess), "a worker's loop"
@@ -66,10 +66,10 @@ class MemoryListeners:
 
     def host(self) -> None:
         """The master says in a word of each listener whose it is: here each worker has its own."""
-        self.accepts = True
+        self.accepts = not self._closed
 
     def close(self) -> None:
-        self.accepts = False
+        self.accepts, self._closed = False, True
         for link in self._backlog:
             link.reset()
         self._backlog.clear()

@@ -114,6 +114,7 @@ class World:
         self.users: dict[str, int] = {}
         self.operations = self.swarm.operations
         self.patience_s = self.swarm.patience_s
+        self.babble = self.swarm.babble
         self.draining = False
         self.shown = 0
         self.ledger = Ledger()
@@ -243,6 +244,9 @@ class World:
         elif kind in ("kill all", "power cut"):
             if keeps:
                 self._end_life(kind, power_cut=kind == "power cut")
+        elif kind == "clock":
+            # The wall clock is set: by some seconds, or by hours, back or forth.
+            self.clock.wall_ns += int(self.random.gauss(0, 1) * self.random.choice((1e9, 1e13)))
         elif kind == "restart":
             if keeps and server.is_loaded and not server.stops:
                 server.stop()
