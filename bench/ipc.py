@@ -29,7 +29,7 @@ from bench.lab.figures import aligned
 from libcli.arguments import Parser
 from libproto.messages import CHUNK_MAX
 
-PROGRAM: Final = Program("python -m bench.ipc")
+PROGRAM: Final = Program(f"python -m {__spec__.name}")
 _COMMAND: Final = b"chunk..."
 _END: Final = b"end....."
 _PRIVATE, _CREATE, _REMOVE = 0, 0o1600, 0  # IPC_PRIVATE, IPC_CREAT and mode 0600, IPC_RMID
