@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.mutants import Mutant, all_mutants
 from tests.mutants.__main__ import copy_tree, patch
-from tests.simulation.cli import FOUND, say
+from tests.simulation.output import FOUND, say
 
 SIMULATED = tuple(f"server/{each}/" for each in ("core", "region", "worker", "journal", "master"))
 SEEDS = 60

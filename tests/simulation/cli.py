@@ -1,7 +1,6 @@
 """The command line of the simulation."""
 
 import argparse
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,6 +8,7 @@ from itertools import count
 
 from libproto.messages import Opcode
 from tests.simulation.coverage import Struck, never_reached
+from tests.simulation.output import FOUND, say
 from tests.simulation.requests import NUMBERED
 from tests.simulation.shrink import shrink
 from tests.simulation.swarm import OPERATIONS
@@ -17,7 +17,6 @@ from tests.simulation.world import Outcome, World
 STEPS = 20_000
 LINES = 40  # of the history of a run that fails
 STRIKES = ("kill worker", "stop worker", "kill all", "power cut")
-FOUND = "seeds until something was found: "
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -104,9 +103,3 @@ def _cover(done: Counter[tuple[str, str]], struck: Counter[Struck]) -> None:
     changing = {operation for operation in OPERATIONS if Opcode[operation] in NUMBERED}
     for each in never_reached(struck, changing, STRIKES):
         say(f"never reached: {each.operation} {each.fault} {each.phase}")
-
-
-def say(line: str) -> None:
-    """A line of output."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

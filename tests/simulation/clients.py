@@ -62,6 +62,7 @@ class Client:
         self._judge = Judge(world, client_id)
         self._user = 0
         self._wanted: set[int] = set()  # rooms
+        self._owned: set[int] = set()  # likewise, opened by it
         self._joined: dict[int, int] = {}  # in this session, with the newest number that came
         self._direct = 0  # the newest number of a direct message that came in this session
         self._next = 1  # req_id
@@ -188,7 +189,7 @@ class Client:
             opcode = Opcode.DEPOSIT  # who has nothing can do little
         others = [user for user in world.users.values() if user != self._user]
         text = f"{self.name}-{self._client_id}-{self._next}"
-        fields = draw(self._random, opcode, text, others, world.offers)
+        fields = draw(self._random, opcode, text, others, world.offers, sorted(self._owned))
         if fields is not None:
             request = self._request(opcode, fields)
             self._open.append(request)
@@ -245,6 +246,9 @@ class Client:
             # Joined once more, it may be told where it was when more has come already.
             self._joined[request.number] = max(last, self._joined.get(request.number, 0))
             self._wanted.add(request.number)
+        elif request.opcode == Opcode.ROOM_OPEN:
+            room, created = RESPONSE[Opcode.ROOM_OPEN].decode(frame.body, 0, len(frame.body))
+            self._owned |= {room} if created else set()
         elif request.opcode == Opcode.LEAVE_ROOM:
             self._joined.pop(request.number, None)
             self._wanted.discard(request.number)

@@ -13,7 +13,8 @@ from tests.simulation.worker import WorkerProcess
 
 NOTHING: Final = "nothing"
 RECOVERY, START, STOP = "in a recovery", "at a start", "at a stop"
-INTENT, LOCKS, ELSE = "with an intent", "with locks", "else"
+INTENT, COMMITTED = "with an intent", "committed"
+LOCKS, ELSE = "with locks", "else"
 WITHOUT_INTENT: Final = frozenset({"CHAT_SEND", "DIRECT_SEND"})
 _HANDLE: Final = Connection.handle.__code__
 
@@ -54,8 +55,9 @@ def phase_of(process: Process, server: Server) -> str:
         return STOP
     words, at = server.region.words, server.region.layout["workers"]
     if isinstance(process, WorkerProcess):
-        if words[at.at(process.slot, "intent")]:
-            return INTENT
+        if intent := words[at.at(process.slot, "intent")]:
+            ring = server.region.layout["txn_ring"]
+            return COMMITTED if words[ring.at(intent % ring.records)] == intent else INTENT
         if any(locks.holds for locks in process.region.locks):
             return LOCKS
     return ELSE
@@ -67,6 +69,6 @@ def never_reached(seen: Counter[Struck], operations: Iterable[str], faults: Iter
     """What no fault has struck, of these operations and faults in the middle of a change."""
     for operation in sorted(operations):
         for fault in sorted(faults):
-            for phase in (LOCKS, INTENT)[: 1 + (operation not in WITHOUT_INTENT)]:
+            for phase in (LOCKS,) if operation in WITHOUT_INTENT else (LOCKS, INTENT, COMMITTED):
                 if not seen[Struck(operation, fault, phase)]:
                     yield Struck(operation, fault, phase)

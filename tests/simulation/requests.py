@@ -55,12 +55,15 @@ def draw(
     text: str,
     others: list[int],
     offers: dict[int, tuple[int, int]],
+    owned: list[int],
 ) -> tuple[int | str, ...] | None:
     """The fields of a request; None: it makes no sense now. others: users. offers: by entry_id, the
-    room and the price."""
+    room and the price. owned: rooms that it has opened."""
     amount, room = random.choice((1, 2, 5, 100)), random.randint(1, ROOMS)
     any_room = random.randint(1, ROOMS + NAMED)
     room = any_room if random.random() < 0.3 else room
+    if owned and random.random() < 0.8:
+        any_room = random.choice(owned)
     if opcode in _OF_TWO and not others:
         return None
     match opcode:

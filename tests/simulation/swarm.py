@@ -50,7 +50,7 @@ class Swarm:
         """How likely a client sends garbage where it could log in."""
         self.operations: Final = _some(random, OPERATIONS)
         self.faults: Final = _some(random, FAULTS)
-        self.fault_steps: Final = random.choice((0, 300, 1000, 3000, 10_000))
+        self.fault_steps: Final = random.choice((0, 300, 700, 2000, 5000))
         """Between two faults, on average; 0: there are none."""
         self.mean_steps: Final = random.choice((1.5, 5.0, 20.0, 60.0, 200.0))
         self.step_ns: Final = random.choice((100, 1000, 5000))

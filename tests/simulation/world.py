@@ -22,7 +22,7 @@ from server.region.region import Region
 from tests.helpers.disk import SimulatedDisk, at_random
 from tests.simulation import worker as workers
 from tests.simulation.clients import Client
-from tests.simulation.coverage import ELSE, INTENT, LOCKS, Struck, phase_of, struck
+from tests.simulation.coverage import COMMITTED, ELSE, INTENT, LOCKS, Struck, phase_of, struck
 from tests.simulation.disk import SteppedDisk
 from tests.simulation.keepers import ROOT
 from tests.simulation.ledger import Ledger
@@ -39,7 +39,7 @@ DRAIN_STEPS: Final = 400_000
 """With the faults over, all that was asked is answered within so many steps."""
 PATIENCE: Final = 5000
 """Steps that a fault waits for what it aims at."""
-AIMS: Final = (ELSE, LOCKS, LOCKS, INTENT, INTENT)
+AIMS: Final = (ELSE, LOCKS, LOCKS, INTENT, COMMITTED, COMMITTED)
 _CAPACITIES: Final = Capacities(
     workers=2,
     accounts=12,
