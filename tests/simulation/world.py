@@ -110,7 +110,7 @@ class World:
         self.history: Final[list[str]] = []
         self._only, self._present = faults, clients
         self._faults = 0  # that were due
-        self._aim = ELSE
+        self._aim, self._eager = ELSE, 1.0
         self.users: dict[str, int] = {}
         self.operations = self.swarm.operations
         self.patience_s = self.swarm.patience_s
@@ -287,8 +287,10 @@ class World:
         targets = self._aimed_at()
         if self.pace.steps > self._next_fault + PATIENCE:
             targets = targets or self.server.processes
-        if targets:
+        # Not always the first moment: what comes later in a phase has its turn, too.
+        if targets and self.random.random() < self._eager:
             self._next_fault = self._after_a_fault()
+            self._eager = self.random.choice((1.0, 0.3, 0.1))
             self._aim = self.random.choice(AIMS)
             self._fault(targets)
 
