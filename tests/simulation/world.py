@@ -18,6 +18,7 @@ from server.config import Settings
 from server.core import check
 from server.master.recovery import REPAIRS_MAX
 from server.region.layout import Capacities
+from server.region.locks import unfree_locks
 from server.region.region import Region
 from tests.helpers.disk import SimulatedDisk, at_random
 from tests.simulation import worker as workers
@@ -37,6 +38,7 @@ from tests.simulation.swarm import Swarm
 
 DRAIN_STEPS: Final = 400_000
 """With the faults over, all that was asked is answered within so many steps."""
+LOOKS: Final = 10  # at the locks, at the end
 PATIENCE: Final = 5000
 """Steps that a fault waits for what it aims at."""
 AIMS: Final = (ELSE, LOCKS, LOCKS, INTENT, COMMITTED, COMMITTED)
@@ -347,7 +349,11 @@ class World:
         if self.pace.steps >= until:
             waits = [f"{each.name}: {each.open}" for each in self._clients if not each.is_idle]
             self.found(f"not all is answered after {DRAIN_STEPS} steps without a fault: {waits}")
-        self.pace.run(self.pace.steps + 2000, lambda: bool(self.problems))
+        held = set(unfree_locks(self.server.region))
+        for _ in range(LOOKS):
+            self.pace.run(self.pace.steps + 200, lambda: bool(self.problems))
+            held &= set(unfree_locks(self.server.region))
+        self.problems.extend(f"{lock} is never free" for lock in sorted(held))
         self.problems.extend(self._quiet_problems())
 
     def _is_quiet(self) -> bool:
