@@ -17,7 +17,7 @@ _DIGITS_MAX = 40
 
 
 class AmountError(ValueError):
-    """The text is no amount; the message says what one looks like."""
+    """This is no amount; the message says what one looks like."""
 
 
 def parse_amount(text: str) -> int:
@@ -25,6 +25,8 @@ def parse_amount(text: str) -> int:
 
     Raises AmountError.
     """
+    if not isinstance(text, str):
+        raise AmountError(f"{text!r} is not a valid amount: it is read from text, a str")
     found = _PATTERN.fullmatch(text)
     if found is None:
         shown = text if len(text) <= _DIGITS_MAX else text[:_DIGITS_MAX] + "..."
@@ -40,6 +42,11 @@ def parse_amount(text: str) -> int:
 
 
 def format_amount(amount: int) -> str:
-    """Return what `parse_amount` reads as `amount`, always with its decimals: "12.50"."""
+    """Return what `parse_amount` reads as `amount`, always with its decimals: "12.50".
+
+    Raises AmountError if it is no int: a float has been rounded already.
+    """
+    if isinstance(amount, bool) or not isinstance(amount, int):
+        raise AmountError(f"{amount!r} is not an amount in minor units: that is an int")
     whole, rest = divmod(amount, _UNITS)
     return f"{whole}.{rest:0{DECIMALS}}"

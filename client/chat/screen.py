@@ -29,12 +29,13 @@ from prompt_toolkit.layout import (
     VSplit,
     Window,
 )
-from prompt_toolkit.layout.controls import FormattedTextControl, SearchBufferControl
+from prompt_toolkit.layout.controls import FormattedTextControl
 from prompt_toolkit.layout.dimension import Dimension
 from prompt_toolkit.layout.menus import CompletionsMenu
 from prompt_toolkit.layout.processors import ConditionalProcessor, PasswordProcessor
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.styles import Style as Look
+from prompt_toolkit.widgets import SearchToolbar
 
 from client.chat import panes, rows
 from client.chat.board_keys import BoardKeys
@@ -157,6 +158,11 @@ class ChatScreen:
             multiline=True,
             enable_history_search=False,
         )
+        self._search = SearchToolbar(
+            backward_search_prompt="search backward: ",
+            forward_search_prompt="search forward: ",
+            ignore_case=True,
+        )
         self._messages = Rows(self._message_rows)
         self.board_keys = BoardKeys(chat, face, worker)
         self.app: Application[None] = Application(
@@ -222,13 +228,15 @@ class ChatScreen:
                                     PasswordProcessor(), Condition(lambda: self.face.hides)
                                 )
                             ],
-                            search_buffer_control=SearchBufferControl(),
+                            search_buffer_control=self._search.control,
+                            preview_search=True,
                         ),
                         height=Dimension(min=1, max=INPUT_ROWS),
                         dont_extend_height=True,
                         wrap_lines=True,
                         get_line_prefix=self._prefix,
                     ),
+                    self._search,
                 ]
             ),
             [Float(CompletionsMenu(max_height=8), xcursor=True, ycursor=True)],
@@ -312,8 +320,21 @@ class ChatScreen:
         self.app.output.write_raw(f"\x1b]9;{text}\x07")
         self.app.output.flush()
 
+    @property
+    def is_searching(self) -> bool:
+        """Whether a key is for the search in what was typed before."""
+        return self.app.layout.is_searching
+
+    def end_search(self) -> None:
+        """Back to the input line, as it was before the search."""
+        if self.is_searching:
+            self.app.layout.search_links.clear()
+            self.app.layout.focus(self.input)
+            self._search.search_buffer.reset()
+
     def _asked(self) -> None:
         """A question takes the input line; what was being typed is there again after it."""
+        self.end_search()
         if self.face.question:
             self._kept = self.input.document
             self.input.reset()
@@ -338,6 +359,7 @@ class ChatScreen:
         model = self.chat.model
         if buffer is None or buffer is model.active or self.face.question:
             return
+        self.end_search()
         model.active.draft = self.input.text
         model.switch(buffer)
         self._looked_at = buffer

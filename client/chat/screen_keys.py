@@ -44,6 +44,13 @@ def _add_editing(keys: KeyBindings, screen: ChatScreen) -> None:
         typed.reset()
         screen.worker.put(text)
 
+    is_question = Condition(lambda: bool(screen.face.question))
+
+    @keys.add("c-r", filter=is_question)
+    @keys.add("c-s", filter=is_question)
+    def no_search(_: KeyPressEvent) -> None:
+        """What was typed before answers no question."""
+
     @keys.add("escape", "enter")
     def another_row(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
@@ -80,7 +87,14 @@ def _add_board(keys: KeyBindings, screen: ChatScreen) -> None:
     """While a board is looked at and nothing is typed, keys are not text; while it asks, they are
     an answer or nothing."""
     board = screen.board_keys
-    is_list = Condition(lambda: board.is_list and screen.help is None and not screen.input.text)
+    is_list = Condition(
+        lambda: (
+            board.is_list
+            and screen.help is None
+            and not screen.input.text
+            and not screen.is_searching
+        )
+    )
     is_asking = Condition(lambda: board.is_asking)
 
     @keys.add(Keys.Any, filter=is_asking)
@@ -130,7 +144,9 @@ def _add_ending(keys: KeyBindings, screen: ChatScreen) -> None:
     @keys.add("<sigint>")
     def drop_or_end(event: KeyPressEvent) -> None:
         """As in a shell: drop what was typed; on an empty line give up what waits, or end."""
-        if screen.face.answer is not None:
+        if screen.is_searching:
+            screen.end_search()
+        elif screen.face.answer is not None:
             if not screen.face.answer.done():
                 screen.face.answer.set_result("")
         elif screen.input.text:
@@ -140,7 +156,7 @@ def _add_ending(keys: KeyBindings, screen: ChatScreen) -> None:
         else:
             event.app.exit(exception=Interrupted())
 
-    @keys.add("c-d", filter=Condition(lambda: not screen.input.text))
+    @keys.add("c-d", filter=Condition(lambda: not (screen.input.text or screen.is_searching)))
     def end(event: KeyPressEvent) -> None:
         event.app.exit()
 

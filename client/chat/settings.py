@@ -21,6 +21,10 @@ CONNECTION: Final = ("host", "port", "user", "encrypt", "pin")
 flags, a URL and environment win."""
 
 
+NOTHING: Final = '""'
+"""How /set writes an empty value, as TOML does; without a value it shows the setting."""
+
+
 class SettingError(ValueError):
     """A setting that there is not, or a value that it cannot have; the text says which."""
 
@@ -45,10 +49,9 @@ def _choice(*choices: str) -> Callable[[str], str]:
 
 def _number(least: int, most: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) < 10):
-            raise SettingError(f"{text[:40]!r} is not a whole number")
-        if not least <= int(text) <= most:
-            raise SettingError(f"{text} is not from {least} to {most}")
+        is_number = text.isascii() and text.isdigit() and len(text) < 10
+        if not (is_number and least <= int(text) <= most):
+            raise SettingError(f"{text[:40]!r} is no whole number from {least} to {most}")
         return int(text)
 
     return read
@@ -174,14 +177,14 @@ class Settings:
     def line(self, name: str) -> str:
         """A setting and its value, as /set takes them. SettingError."""
         setting = _named(name)
-        return f"{name} {setting.show(self._values[name])}"
+        return f"{name} {setting.show(self._values[name]) or NOTHING}"
 
     def set(self, name: str, text: str) -> None:
         """Change a setting, here and in the file. SettingError; then nothing has changed but
         perhaps the value here, where the file cannot be written."""
         setting = _named(name)
         try:
-            value = setting.read(text)
+            value = setting.read("" if text == NOTHING else text)
         except ValueError as error:
             raise SettingError(f"{name}: {error}") from error
         self._values[name] = value

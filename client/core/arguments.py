@@ -4,6 +4,8 @@ Each function returns its value, or raises BadArgument, which names argument, va
 """
 
 import inspect
+import ipaddress
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,6 +22,8 @@ NAME_LEN_MAX = 64
 """Of a client_name, bytes."""
 TIMEOUT_S_MAX = 1e8
 """Longest timeout, seconds; waits of operating systems have limits of their own."""
+_NO_HOST = re.compile(r"[\x00-\x20\x7f/@?#\[\]]")
+"""Characters that no name and no address has, but a URL, or something else in its place."""
 
 
 def whole(name: str, value: Any, low: int, high: int, unit: str) -> int:
@@ -124,10 +128,25 @@ def plain_function(name: str, value: F) -> F:
 
 
 def host(value: Any) -> str:
-    """Where the server is."""
-    if not isinstance(value, str) or not value or "\0" in value:
+    """Where the server is. What is no name and no address would only be not found."""
+    if not isinstance(value, str) or not value:
         raise BadArgument("host", value, "a name or an address, a str that is not empty")
+    if _NO_HOST.search(value) or (":" in value and not _is_ipv6(value)):
+        raise BadArgument(
+            "host",
+            value,
+            "a name or an address, without a port, brackets or blanks; or a URL, as "
+            "tradechat://host:7878",
+        )
     return value
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def name(argument: str, value: Any) -> str:

@@ -70,7 +70,7 @@ def change_password(core: ClientCore, password: str) -> Steps[None]:
     """
     arguments.text("password", password, secret=True)
     if not core.logged_in:
-        raise NotLoggedIn("change_password")
+        raise NotLoggedIn("change_password: log in first, nothing was sent")
     # Those of a new password are the server's to say, and it has told those of this one.
     iterations = max(core.iterations, scram.NEW_ITERATIONS)
     while True:

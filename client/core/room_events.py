@@ -97,9 +97,11 @@ RoomEvent = (
 """What an event says that is neither a message nor somebody's coming or going."""
 
 
-def read_event(event: ChatBroadcast) -> RoomEvent | None:
+def read_event(event: object) -> RoomEvent | None:
     """Return what an event says; None if it is a message, a coming or going, of a kind that is not
-    known here, or not as its kind is. Never raises."""
+    known here, or not as its kind is; and for what is no ChatBroadcast. Never raises."""
+    if not isinstance(event, ChatBroadcast):
+        return None
     read = _READERS.get(event.kind)
     if read is None:
         return None

@@ -1,6 +1,7 @@
 """Amounts: exact both ways, and refused where they could be misread."""
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -73,3 +74,16 @@ def test_any_text_is_an_amount_of_that_value_or_refused(text: str) -> None:
     except AmountError:
         return
     assert Decimal(text) * 100 == amount
+
+
+@pytest.mark.parametrize("value", [None, 5, 12.5, b"12.50"])
+def test_an_amount_is_read_from_text_alone(value: Any) -> None:
+    with pytest.raises(AmountError, match="it is read from text, a str"):
+        parse_amount(value)
+
+
+@pytest.mark.parametrize("value", [1.5, 12.0, "1250", None, True])
+def test_only_whole_minor_units_are_written(value: Any) -> None:
+    """Of a float there would be a text that looks like an amount, and is none."""
+    with pytest.raises(AmountError, match="not an amount in minor units: that is an int"):
+        format_amount(value)

@@ -155,6 +155,11 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"port": "7878"}, "from 1 to 65535"),
     ({"host": ""}, "address"),
     ({"host": 7}, "address"),
+    ({"host": "127.0.0.1:7878"}, "without a port"),
+    ({"host": "[::1]"}, "without a port, brackets"),
+    ({"host": "alice@127.0.0.1"}, "tradechat://"),
+    ({"host": "tradechat:/127.0.0.1"}, "tradechat://"),
+    ({"host": "127.0.0.1 "}, "blanks"),
     ({"client_id": -1}, "id"),
     ({"client_id": True}, "id"),
     ({"next_req_id": 0}, "req_id"),
@@ -179,6 +184,11 @@ def test_a_bad_setting_is_named(
     [argument] = settings
     assert caught.value.argument == argument
     assert unit in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["localhost", "a.example.", "127.0.0.1", "::1", "fe80::1%lo"])
+def test_what_may_be_a_host_is_taken(host: str) -> None:
+    assert Client(host).host == host
 
 
 class _Awaited:

@@ -17,7 +17,7 @@ def test_it_is_changed_and_comes_back_by_it(start_server: StartServer) -> None:
     server = start_server()
     with Client("127.0.0.1", server.port, reconnect=True) as mine:
         mine.register("ann", PASSWORD)
-        with pytest.raises(NotLoggedIn):
+        with pytest.raises(NotLoggedIn, match="log in first, nothing was sent"):
             mine.change_password(NEW)
         mine.login("ann", PASSWORD)
         with Client("127.0.0.1", server.port) as other:

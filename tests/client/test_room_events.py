@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from client import (
     AccessChanged,
     ChatBroadcast,
+    ConnectionLost,
+    Disconnected,
     EventKind,
     FileShared,
     MessageDeleted,
@@ -123,3 +125,9 @@ def test_an_empty_last_field_stays_one() -> None:
     assert read_event(event(EventKind.OFFER_ADDED, "1 2 ")) == OfferAdded(1, 2, "")
     assert read_event(event(EventKind.PAYMENT, "1 2 3 ")) == RoomPayment(1, 2, 3, "")
     assert read_event(event(EventKind.ROOM_CHANGED, "topic ")) == TopicChanged("")
+
+
+@pytest.mark.parametrize("other", [None, "text", Disconnected(ConnectionLost("gone"))])
+def test_what_is_no_event_of_a_room_says_nothing(other: object) -> None:
+    """So that a program may pass it all that events() gives."""
+    assert read_event(other) is None

@@ -25,6 +25,7 @@ F1, F2, F3 = "\x1bOP", "\x1bOQ", "\x1bOR"
 PAGE_UP, PAGE_DOWN = "\x1b[5~", "\x1b[6~"
 CTRL_END = "\x1b[1;5F"
 CTRL_C, CTRL_D, CTRL_N, CTRL_P = "\x03", "\x04", "\x0e", "\x10"
+CTRL_R, CTRL_S = "\x12", "\x13"
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +237,58 @@ def _scroll_up_to(screen: OnScreen, text: str) -> None:
         return False
 
     screen.until(look, f"{text!r} is shown")
+
+
+def test_searching_what_was_typed_before(shared: RunningServer) -> None:
+    """Both ways, without a line in the input at first; Ctrl-C and Ctrl-D leave the search alone."""
+    with _on(shared, 152) as alice:
+        alice.expect_row(r"^\[room 152\]$")
+        for line in ("first words", "other things"):
+            alice.say(line)
+            alice.expect(f"alice: {line}")
+        alice.press(CTRL_R + "fir")
+        alice.expect("search backward: fir")
+        alice.expect_row(r"^\[room 152\] first words$")
+        alice.press("\r")
+        alice.expect_gone("search backward")
+        alice.press("\x05 again\r")
+        alice.expect("alice: first words again")
+        alice.press(CTRL_R + "other" + CTRL_C)
+        alice.expect_row(r"^\[room 152\]$")
+        alice.press(CTRL_R)
+        alice.expect("search backward:")
+        alice.press(CTRL_D + "thi" + CTRL_S)
+        alice.expect("search forward: thi")
+        alice.press(CTRL_P)  # another buffer ends it
+        alice.expect_row(r"^\[chat\]$")
+        alice.press(CTRL_D)
+        assert alice.end() == 0
+
+
+def test_a_question_ends_a_search(shared: RunningServer) -> None:
+    with _on(shared, 153) as alice:
+        alice.expect_row(r"^\[room 153\]$")
+        alice.press("/pay bob 1000\r" + CTRL_R)
+        alice.expect("pay bob 1000.00? [y/N]")
+        alice.press(CTRL_R + "n\r")  # what was typed before is no answer
+        alice.expect("nothing was moved")
+        alice.expect_row(r"^\[room 153\]$")
+
+
+def test_no_key_breaks_the_screen(shared: RunningServer) -> None:
+    """What a person may press by accident: each control key and each Alt with a character."""
+    ends = CTRL_C + CTRL_D + "\x1a"
+    controls = [chr(code) for code in range(32) if chr(code) not in ends]
+    keys = [*controls, *(f"\x1b{chr(code)}" for code in range(33, 127) if chr(code) not in "[OP")]
+    with _on(shared, 154) as alice:
+        alice.expect_row(r"^\[room 154\]$")
+        for key in keys:
+            alice.press(key)
+        alice.press("\x1b2" + CTRL_C)
+        alice.until(lambda: "[room 154]" in alice.text, "the input line is back")
+        assert b"Exception" not in alice.written
+        alice.press("\x15the end\r")
+        alice.expect("alice: the end")
 
 
 def test_scrolling_back_fetches_what_is_older(shared: RunningServer, bob: Client) -> None:

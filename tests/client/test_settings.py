@@ -45,6 +45,17 @@ def test_values(tmp_path: Path, name: str, text: str, value: object) -> None:
     assert again[name] == value
 
 
+@pytest.mark.parametrize(("name", "text"), [("highlight", "tea"), ("ignore", "bob"), ("log", "x")])
+def test_what_may_be_empty_is_emptied_again(tmp_path: Path, name: str, text: str) -> None:
+    settings = Settings(tmp_path / "config.toml")
+    settings.set(name, text)
+    settings.set(name, '""')
+    assert settings.line(name) == f'{name} ""'
+    again = Settings(tmp_path / "config.toml")
+    assert again.load() == []
+    assert again[name] == BY_NAME[name].default
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
@@ -52,8 +63,9 @@ def test_values(tmp_path: Path, name: str, text: str, value: object) -> None:
         ("zzz", "1", "there is no setting zzz: /set lists them"),
         ("notify", "loud", "'loud' is none of none, bell, desktop"),
         ("joins", "perhaps", "'perhaps' is neither on nor off"),
-        ("paste_lines", "0", "0 is not from 1 to 1000"),
-        ("backlog", "many", "'many' is not a whole number"),
+        ("paste_lines", "0", "'0' is no whole number from 1 to 1000"),
+        ("backlog", "-1", "'-1' is no whole number from 0 to 1000"),
+        ("backlog", "many", "'many' is no whole number from 0 to 1000"),
         ("confirm_over", "-1", "'-1' is"),
         ("ignore", "b@b", "'b@b' is"),
     ],
