@@ -1,7 +1,8 @@
 # Twin of wire.py: not compiled by itself, but into the modules that cimport it.
 #
 # The checksum is that of zlib.crc32: of few bytes from tables that every extension fills when it is
-# loaded, sixteen at a time; of more by carry-less multiplication, where the processor has it. Frames are big-endian; whoever calls has looked that the bytes are there.
+# loaded, sixteen at a time; of more by carry-less multiplication, where the processor has it. Frames
+# are big-endian; whoever calls has looked that the bytes are there.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
