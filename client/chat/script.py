@@ -71,6 +71,7 @@ async def attend_script(chat: Chat, stop_on_error: bool, is_person: bool) -> Non
         try:
             line = await source.read_line()
         except UsageError as error:
+            chat.place = ""  # that of the line before
             chat.fail(f"line {number}: {error}")
             continue
         if line is None:

@@ -5,8 +5,10 @@ of the machine could read in the list of processes.
 """
 
 import argparse
+import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from client.chat.settings import CONNECTION, SettingError, config_file, read_file
 from client.cli import file_commands, room_commands, trust
@@ -132,9 +134,18 @@ def _add_options(parser: argparse.ArgumentParser, *, again: bool) -> None:
     add("--json", "one JSON object per line", default=False, action="store_true")
 
 
-def make_parser() -> Parser:
+class JsonParser(Parser):
+    """Says what is wrong with the arguments as --json has all errors said."""
+
+    def error(self, message: str) -> NoReturn:
+        fields = {"error": "UsageError", "exit_code": EXIT_USAGE}
+        output.complain(json.dumps({**fields, "message": f"{self.prog}: {message}"}))
+        sys.exit(EXIT_USAGE)
+
+
+def make_parser(kind: type[Parser] = Parser) -> Parser:
     """Return the parser of the command line."""
-    parser = Parser(
+    parser = kind(
         prog=PROGRAM,
         description="Chat in rooms and move money. Without a command: a chat, at a terminal or"
         " through pipes; /help in it lists what it can do.",
@@ -194,7 +205,8 @@ def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) ->
 
     Variables that were not meant for this program are passed over, and said on standard error.
     """
-    parser = make_parser()
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = make_parser(JsonParser if "--json" in given else Parser)
     options = parser.parse_args(arguments)
     if getattr(options, "action", None):
         options.command += f" {options.action}"

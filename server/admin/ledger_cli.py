@@ -48,12 +48,19 @@ def told(answer: Fields) -> str:
     return f"transaction {answer['txn_id']}, balance {answer['balance']}{before}"
 
 
+def _amount(text: str) -> int:
+    try:
+        return number(1, MAX_BALANCE)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, in minor units: 1250 is 12.50") from None
+
+
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("user", metavar="USER", help="the username")
     parser.add_argument(
         "amount",
         metavar="AMOUNT",
-        type=number(1, MAX_BALANCE),
+        type=_amount,
         help="minor units, as `inspect` and `export` show them: 1250 is 12.50",
     )
     add_money(parser)

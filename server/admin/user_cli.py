@@ -74,7 +74,8 @@ def _read_password(options: argparse.Namespace) -> str:
         try:
             text = options.password_file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise NotDone(f"{options.password_file} cannot be read: {error}") from error
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise NotDone(f"{options.password_file} cannot be read: {why}") from error
         password = text.split("\n")[0].rstrip("\r")
     elif sys.stdin.isatty():
         password = getpass.getpass(f"Password for {options.user}: ")

@@ -56,7 +56,7 @@ def run(port: int, *arguments: str, text: str = "", **changes: str | None) -> En
         [*COMMAND, *arguments],
         cwd=ROOT,
         env=environment(port, **changes),
-        input=text.encode(),
+        input=text.encode(errors="surrogateescape"),
         capture_output=True,
         timeout=DEADLINE_S,
         start_new_session=True,  # else /dev/tty would be that of whoever runs the tests

@@ -1182,3 +1182,10 @@ def test_no_message_looks_like_a_line_of_the_program(
         assert "\u00a4" not in alice.text
         alice.press("\x04")
         assert alice.end() == 0
+
+
+def test_a_line_that_cannot_be_read_is_told_by_its_own_number(shared: RunningServer) -> None:
+    """Not by that of the line before as well."""
+    done = run(shared.port, "--user", "carol", text="/balance\n\udcff\n/balance\n")
+    assert done.code == 1
+    assert done.err.splitlines()[1:] == ["line 2: a line is not UTF-8 text, and was passed over"]

@@ -739,6 +739,26 @@ def test_usage(command: str, said: str, capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("--user alice deposit abc --json", "tradechat-cli deposit: argument AMOUNT: 'abc' is not"),
+        ("--json --user alice nonsense", "invalid choice"),
+        ("balance --json", "who are you?"),
+        ("--user alice board take tin x --json", "is no whole number"),
+    ],
+)
+def test_wrong_usage_in_json(command: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One object on one line, as any other error: nothing else is on standard error."""
+    with pytest.raises(SystemExit) as ended:
+        read_options(shlex.split(command), {})
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    told = json.loads(line)
+    assert said in told.pop("message")
+    assert told == {"error": "UsageError", "exit_code": 2}
+
+
+@pytest.mark.parametrize(
     ("variables", "said"),
     [
         ({"TRADECHAT_PORT": "http"}, "TRADECHAT_PORT: 'http' is no port"),

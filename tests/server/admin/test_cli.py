@@ -495,6 +495,8 @@ def test_a_region_of_another_layout() -> None:
         (("inspect", "--name", ""), "'' is not a valid name"),
         (("inspect", "--port", "65536"), "'65536' is not a number from 1 to 65535"),
         (("inspect", "--port", "1", "--name", "a"), "not allowed with"),
+        (("ledger", "deposit", "bob", "12.50"), "in minor units: 1250 is 12.50"),
+        (("ledger", "withdraw", "bob", "0"), "in minor units: 1250 is 12.50"),
     ],
 )
 def test_wrong_usage(

@@ -74,6 +74,8 @@ def test_a_user_is_added_and_changed(start_server: StartServer, password: str) -
     added = done(server, "user", "add", "till", "--role", "teller", "--password-file", password)
     assert added == {"user_id": 1}
     assert "is taken" in refused(server, "user", "add", "till", "--password-file", password)
+    missing = refused(server, "user", "add", "eve", "--password-file", f"{password}.none")
+    assert ".none cannot be read: No such file or directory" in missing
     assert "looks like" in refused(server, "user", "add", "TlLL", "--password-file", password)
     assert "reserved" in refused(server, "user", "add", "admin", "--password-file", password)
     done(server, "user", "add", "bob", "--password-file", password)
