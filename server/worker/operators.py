@@ -19,7 +19,7 @@ from libproto.texts import may_be_registered, may_be_shown
 from server import control
 from server.control import ACT_MAX
 from server.core.audience import Touched
-from server.core.errors import NoSuchUser, StateRefusal
+from server.core.errors import NoSuchUser, OtherRequest, StateRefusal
 from server.files.channel import Kind
 from server.region.layout import NOTE_MAX
 from server.region.records import RecordKind, UserRole, UserState
@@ -100,6 +100,9 @@ class OperatorDesk:
             if peer.uid not in (0, os.geteuid()):
                 raise BadActError("only the server's own user and root may ask for it")
             answer = self._execute(data, peer.uid)
+        except OtherRequest:
+            text = "this --key was used for another command: nothing was done; take another one"
+            answer = {"done": False, "text": text}
         except (BadActError, StateRefusal, Refused) as error:
             text = error.detail if isinstance(error, Refused) else str(error)
             answer = {"done": False, "text": text}

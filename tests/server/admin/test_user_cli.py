@@ -141,7 +141,7 @@ def test_money_moves_once_and_is_told_as_recorded(start_server: StartServer) -> 
         again = done(server, "ledger", "deposit", "ann", "1250", "--note", "cash", "--key", "k1")
         assert again == came | {"recorded": True}
         other = refused(server, "ledger", "deposit", "ann", "1251", "--note", "cash", "--key", "k1")
-        assert "used for another request" in other
+        assert "this --key was used for another command: nothing was done" in other
         assert "below 1251" in refused(server, "ledger", "withdraw", "ann", "1251")
         run = admin(server, "ledger", "withdraw", "ann", "50")
         assert (run.code, "--key" in run.err) == (0, True)
