@@ -264,10 +264,6 @@ class Connections:
         for connection in tuple(self._open):
             connection.finish()
         await self._close(loop, deadline)
-        for connection in tuple(self._open):
-            connection.abort()
-        while self._open:
-            await asyncio.sleep(0)
 
     def give_untouched(self, give: Callable[[int], bool]) -> None:
         """Give away those that nothing has been read from. give: a descriptor; False where it is
@@ -299,14 +295,10 @@ class Connections:
             await asyncio.sleep(END_S)
         abort_waiting()
         await self._close(loop, deadline)
-        for connection in tuple(self._open):
-            connection.abort()
-        while self._open:
-            await asyncio.sleep(0)
 
     async def _close(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
-        """Until all are closed, or the deadline. One whose client takes nothing of what is left for
-        it is aborted: it would not take the rest either."""
+        """Close all, by the deadline. One whose client takes nothing of what is left for it is
+        aborted: it would not take the rest either."""
         least: dict[OpenConnection, tuple[int, float]] = {}  # what was unsent, and since when
         while self._open and (now := loop.time()) < deadline:
             for connection in tuple(self._open):
@@ -316,3 +308,7 @@ class Connections:
                 elif now - since > STALLED_S:
                     connection.abort()
             await asyncio.sleep(END_S)
+        while self._open:
+            for connection in tuple(self._open):  # one that has come just now, too
+                connection.abort()
+            await asyncio.sleep(0)
