@@ -8,8 +8,8 @@ if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets is part of a ru
     os.environ["PYTHONHASHSEED"] = "0"
     os.execv(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]])  # noqa: S606
 
+from tests.helpers import form  # isort: skip - it chooses the form of all that follows
 from libproto import messages  # isort: skip - before whatever is made from its numbers
-from tests.helpers import form
 
 WINDOW: Final = 8
 """Outcomes that are kept of a client: so few that they go all the time."""
