@@ -15,6 +15,7 @@ import select
 import signal
 import time
 from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 from typing import Any, Final
 
 from bench.lab.caller import Caller
@@ -33,6 +34,7 @@ _HOST: Final = "127.0.0.1"
 _SETTLE_S: Final = 30.0  # the longest that is waited for what must come
 _HEARTBEAT_S: Final = 20.0
 _MS: Final = 1000.0
+_ESTABLISHED: Final = "01"  # TCP_ESTABLISHED in /proc/net/tcp
 
 Row = dict[str, Any]
 
@@ -65,14 +67,24 @@ class _User(Caller):
         return found
 
 
-def sockets_of(pid: int) -> int:
-    """How many sockets a process has open."""
-    count = 0
+def _established(port: int) -> set[str]:
+    """The sockets of connections to a port of this machine, as /proc names them."""
+    found = set[str]()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        if words[3] == _ESTABLISHED and int(words[1].split(":")[1], 16) == port:
+            found.add(f"socket:[{words[9]}]")
+    return found
+
+
+def _files_of(pid: int) -> set[str]:
+    """What a process has open, as /proc names it."""
+    found = set[str]()
     with suppress(FileNotFoundError):
         for name in os.listdir(f"/proc/{pid}/fd"):
             with suppress(FileNotFoundError):
-                count += os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:")
-    return count
+                found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return found
 
 
 class _Crowd:
@@ -80,7 +92,6 @@ class _Crowd:
 
     def __init__(self, server: Server, count: int, stack: ExitStack) -> None:
         self._server = server
-        self._own = {pid: sockets_of(pid) for pid in workers_of(server.pid)}
         names = [f"user{place}" for place in range(count)]
         with closing(Caller(_HOST, server.port)) as registrar:
             registrar.register(names)
@@ -92,11 +103,9 @@ class _Crowd:
             user.close()
 
     def by_worker(self) -> list[int]:
-        """Connections of each worker, fewest first. One that is new has as many sockets of its own
-        as those before it."""
-        own = max(self._own.values())
-        pids = workers_of(self._server.pid)
-        return sorted(sockets_of(pid) - self._own.get(pid, own) for pid in pids)
+        """Connections of each worker, fewest first."""
+        there = _established(self._server.port)
+        return sorted(len(there & _files_of(pid)) for pid in workers_of(self._server.pid))
 
     def lose_a_worker(self) -> int:
         """Kill one; when it is replaced, those who were on it log in again. How many they are."""

@@ -150,10 +150,11 @@ class Wire:
         return bool(self._readable.poll(timeout_s * 1000))
 
     def answer(self, timeout_s: float = DEADLINE_S) -> Received:
-        """The next answer."""
+        """The next answer. ConnectionAbortedError at the end of the stream."""
         while True:
             frame = self.receive(timeout_s)
-            assert frame is not None, "closed before the answer"
+            if frame is None:
+                raise ConnectionAbortedError("closed before the answer")
             if frame.is_answer:
                 return frame
             self.pushes.append(frame)
