@@ -2,7 +2,7 @@
 
 They are moved as the packages are, so that they import `tradechat.client`; the servers and programs
 that they start are the installed ones. A user's modules with our names are beside them.
-`make installed` runs all of them. Without it the first of every third file stand for the rest, as
+`make installed` runs all of them. Without it the first of every sixth file stand for the rest, as
 they all import and start the same things.
 """
 
@@ -22,7 +22,7 @@ from tests.packaging.conftest import ROOT, run
 
 TESTS = ROOT / "tests"
 ALL = os.environ.get("TRADECHAT_INSTALLED") == "all"
-EVERY = 3
+EVERY = 6
 FIRST_OF_SOME_FILES = f"""
 def pytest_collection_modifyitems(items):
     firsts = {{item.path: item for item in reversed(items)}}

@@ -406,7 +406,7 @@ def test_of_a_record_of_unknown_kind_only_the_number_is_shown(words: list[int]) 
 
 
 @pytest.mark.parametrize("segment", [segment.name for segment in SEGMENTS])
-@settings(max_examples=20)  # of each segment, which are read alike
+@settings(max_examples=5)  # of each segment, which are read alike
 @given(data=st.data())
 def test_any_words_are_read_without_an_error(segment: str, data: st.DataObject) -> None:
     placed = Layout(SMALL)[segment]

@@ -152,7 +152,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.player.check()
 
 
-StoreMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
+StoreMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40)
 TestStoreMachine = StoreMachine.TestCase
 
 

@@ -548,4 +548,4 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(max_examples=75, stateful_step_count=60)
+TestLedgerMachine.settings = settings(max_examples=40, stateful_step_count=60)

@@ -298,4 +298,4 @@ class RoomsMachine(RuleBasedStateMachine):
 
 
 TestRoomsMachine = RoomsMachine.TestCase
-TestRoomsMachine.settings = settings(max_examples=75, stateful_step_count=50)
+TestRoomsMachine.settings = settings(max_examples=40, stateful_step_count=50)

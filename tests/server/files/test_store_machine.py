@@ -135,5 +135,5 @@ class StoreMachine(RuleBasedStateMachine):
             self.player.check()
 
 
-StoreMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+StoreMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 TestStoreMachine = StoreMachine.TestCase

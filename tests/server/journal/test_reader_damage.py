@@ -475,7 +475,7 @@ _Place = tuple[str, int, int]
 NAMED = re.compile(r"/data/journal/\d{20}\.journal, offset \d+: ")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(_EDITS, min_size=1, max_size=3))
 def test_whatever_is_done_to_the_files_what_is_read_was_written(
     edits: list[tuple[str, _Place, _Place]],
