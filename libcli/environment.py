@@ -23,7 +23,7 @@ EVERY_PROGRAMS: Final = frozenset(
     # Of the clients; PURE, of every program; of the tests, and of developers
     # (CONTRIBUTING).
     for name in (
-        *("URL", "HOST", "PORT", "USER", "PASSWORD"),
+        *("URL", "HOST", "PORT", "USER", "PASSWORD", "ENCRYPT", "PIN"),
         *("PURE", "CHECK_LOCKS", "CRASH_POINTS", "TESTS"),
     )
 )

@@ -12,9 +12,7 @@ from libproto.messages import CHUNK_MAX
 
 @pytest.mark.parametrize("make", WAYS.values(), ids=WAYS)
 def test_a_chunk_arrives(make: Callable[[ExitStack], Way]) -> None:
-    before = set(os.listdir("/dev/shm"))  # noqa: S108 - where shared memory is
     assert all(figure > 0 for figure in measure(make, 20))
-    assert set(os.listdir("/dev/shm")) <= before  # noqa: S108
     data = os.urandom(CHUNK_MAX)
     with ExitStack() as stack:
         way = make(stack)

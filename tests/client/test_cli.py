@@ -464,7 +464,7 @@ def test_money_whose_outcome_is_unknown(
     shared: RunningServer, command: str, opcode: Opcode, what: str, cut: bool
 ) -> None:
     with Relay(shared.port, opcode, cut=cut) as relay:
-        done = run(relay.port, "--user", "alice", "--timeout", "1", *command.split())
+        done = run(relay.port, "--user", "alice", "--timeout", "5", *command.split())
     _failed(
         done,
         3,
@@ -1052,7 +1052,7 @@ def test_an_error_in_json(shared: RunningServer) -> None:
 
 def test_an_unknown_outcome_in_json(shared: RunningServer) -> None:
     with Relay(shared.port, Opcode.TRANSFER) as relay:
-        done = run(relay.port, "--user", "alice", "--timeout", "1", "pay", "bob", "1", "--json")
+        done = run(relay.port, "--user", "alice", "--timeout", "5", "pay", "bob", "1", "--json")
     assert (done.code, done.out) == (3, "")
     told = json.loads(done.err)
     assert (told["error"], told["exit_code"]) == ("CallTimeout", 3)
@@ -1092,7 +1092,7 @@ def test_a_key_after_an_answer_that_was_lost(
 ) -> None:
     """The run that repeats it makes the payment if the first did not."""
     state = {"XDG_STATE_HOME": str(tmp_path)}
-    pay = ("--user", "alice", "--timeout", "3", "pay", "bob", "1", "--key", "rent")
+    pay = ("--user", "alice", "--timeout", "5", "pay", "bob", "1", "--key", "rent")
     with Relay(shared.port, Opcode.TRANSFER, cut=True) as relay:
         assert run(relay.port, *pay, **state).code == 3
     assert alice.balance().balance == purse, "the relay has dropped it"

@@ -219,7 +219,7 @@ def test_a_key_after_an_answer_that_was_lost(
     path.write_bytes(DATA + b"lost")
     words = ("file", "put", "12", str(path), "--key", "lost")
     state = {"XDG_STATE_HOME": str(tmp_path / "state")}
-    user = ("--user", "alice", "--timeout", "3", "--give-up-after", "1")
+    user = ("--user", "alice", "--timeout", "5", "--give-up-after", "1")
     with Relay(served.port, Opcode.FILE_END, cut=True) as relay:
         assert run(relay.port, *user, *words, **state).code == 3
     assert names_in(bob, 12) == []

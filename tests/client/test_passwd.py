@@ -9,8 +9,8 @@ from client import Client, Unauthorized
 from tests.client.conftest import register
 from tests.client.programs import PASSWORD, run
 from tests.client.screens import OnScreen
+from tests.helpers.addresses import own_address
 from tests.helpers.server import RunningServer
-from tests.integration.test_encrypted import own_address
 
 NEW = "another one altogether"
 

@@ -15,6 +15,7 @@ from libproto.framing import assemble
 from libproto.messages import HEADER_LEN, SEAL_LEN, Capability, EventKind, Flag, Opcode
 from libproto.sealing import KeyPair, ServerKey, fingerprint
 from libproto.wrapping import COMPRESS_MIN
+from tests.helpers.addresses import own_address
 from tests.helpers.server import RunningServer, wait_until
 from tests.helpers.wire import NONCE, SALT, Lobby, Wire, registration, request
 from tests.integration.test_bad_input import (
@@ -32,16 +33,6 @@ from tests.libproto.test_wrapping import remake
 
 ENCRYPTION, COMPRESSION = int(Capability.ENCRYPTION), int(Capability.COMPRESSION)
 ROOM = 90
-
-
-def own_address() -> str:
-    """An address of this machine that is not a loopback one."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # nothing is sent by that
-            return str(probe.getsockname()[0])
-        except OSError:
-            pytest.skip("this machine has no other address than those of loopback")
 
 
 @pytest.fixture
