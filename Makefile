@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 # How long `make faults` breaks the server with each script, and `make real-test` measures each run.
 SECONDS ?=
-# Tests run in twice as many processes as there are processors, as most of them wait most of the time.
-# One that has run out of tests takes half of those that another one has left; in between, each runs a
-# module in one go, as it shares servers.
-TEST_PROCESSES := --numprocesses=$(shell echo $$((2 * $$(nproc)))) --dist=worksteal
+# Tests run in one process more than there are processors, as many of them wait. One that has run out of
+# tests takes half of those that another one has left; in between, each runs a module in one go, as it
+# shares servers.
+TEST_PROCESSES := --numprocesses=$(shell echo $$(($$(nproc) + 1))) --dist=worksteal
 # Tests of modules that are compiled, too: they run once more, against the compiled form.
 IN_BOTH_FORMS := tests/libproto/test_framing.py tests/libproto/test_wrapping.py tests/libnet tests/server/region tests/server/core \
     tests/server/worker tests/crash_images/test_main.py \
@@ -35,7 +35,7 @@ INSTALLED := $(VENV)/.installed-$(PYVERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help python install run test check installed crash-points mutants bench real-test compare compare-ipc pictures session model simulate faults fuzz hostile crash-images fmt lock clean
+.PHONY: help python install run test test-compiled check installed crash-points mutants bench real-test compare compare-ipc pictures session model simulate faults fuzz hostile crash-images fmt lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,7 +68,10 @@ run: install ## start a server with its state under ./data (ARGS="--workers 4 ..
 # With ARGS, only what they say: TRADECHAT_TESTS=compiled in the environment says in which form.
 test: install ## run all tests, on all processors (ARGS="-n0 tests/libproto -x ...": in one process)
 	$(BIN)/python -m pytest $(TEST_PROCESSES) --timeout=$(TEST_TIMEOUT_S) $(ARGS)
-	$(if $(ARGS),,TRADECHAT_TESTS=compiled $(BIN)/python -m pytest $(TEST_PROCESSES) --timeout=$(TEST_TIMEOUT_S) $(IN_BOTH_FORMS))
+	$(if $(ARGS),,$(MAKE) test-compiled)
+
+test-compiled: install ## run the tests of modules that are compiled against the compiled form (a minute)
+	TRADECHAT_TESTS=compiled $(BIN)/python -m pytest $(TEST_PROCESSES) --timeout=$(TEST_TIMEOUT_S) $(IN_BOTH_FORMS) $(ARGS)
 
 check: install ## lint, format, types, import arrows, freshness of generated documents
 	$(BIN)/ruff check
