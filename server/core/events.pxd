@@ -47,6 +47,11 @@ cdef class Events:
         session=uint64_t, size=uint64_t, time=uint64_t, at=uint64_t, frame=bytes,
     )
     cpdef read(self, uint64_t number, object wanted=*)
+    @cython.locals(
+        words=Words, number=uint64_t, slot=uint64_t, there=uint64_t, seq=uint64_t,
+        previous=uint64_t, numbers=list,
+    )
+    cdef list _chain(self, uint64_t room, uint64_t after)
     @cython.locals(words=Words, first=uint64_t, following=uint64_t)
     cpdef uint64_t oldest(self) except? 0
     cpdef uint64_t last_seq(self, uint64_t room) except? 0

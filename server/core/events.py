@@ -60,7 +60,6 @@ Request = tuple[int, int, int, int, int]
 1 (0: it has no outcome) and its client_id, the req_id, and a digest of the message."""
 NO_REQUEST: Request = (0, 0, 0, 0, 0)
 _HEAD_WORDS = len(EVENT_FIELDS)
-_SHORT_WORDS = 8  # up to frame_len
 assert [field.name for field in EVENT_FIELDS] == [
     "word", "kind", "room", "seq", "user", "session", "previous", "frame_len", "time", "sender",
     "client_slot", "client_id", "req_id", "digest", "txn",
@@ -279,20 +278,31 @@ class Events:
     def direct_seq(self, user: int) -> int:
         return machine.look(self._words, self._user_base + user * self._user_stride)
 
+    def _chain(self, room: int, after: int) -> list[int]:
+        """The numbers of a room's events above room_seq `after` that are in the ring, newest first.
+
+        They are looked at by themselves, without a copy of the slot: a room may have all of them.
+        """
+        words, numbers = self._words, list[int]()
+        number = machine.look(words, self._room(room) + self._last_event)
+        while number:
+            slot = self._ring + (number & self._mask) * self._stride
+            if machine.look(words, slot) != number:
+                break
+            there, seq, previous = words[slot + 2], words[slot + 3], words[slot + 6]
+            if machine.look_again(words, slot) != number or there != room or seq <= after:
+                break
+            numbers.append(number)
+            number = previous
+        return numbers
+
     def history(
         self, room: int, after: int, limit: int, room_bytes: int
     ) -> tuple[int, list[bytes]]:
         """oldest_seq, and the CHAT_BROADCAST bodies above `after`, ascending: at most `limit` and
         `room_bytes` of them."""
-        words, numbers = self._view, []
-        number = words[self._room(room) + self._last_event]
-        while number and limit:
-            slot = self._ring + (number & self._mask) * self._stride
-            word, _, there, seq, _, _, previous, _ = words[slot : slot + _SHORT_WORDS].tolist()
-            if word != number or words[slot] != number or there != room or seq <= after:
-                break
-            numbers.append(number)
-            number = previous
+        words = self._view
+        numbers = self._chain(room, after) if limit else []
         bodies: list[bytes] = []
         for number in reversed(numbers):
             if len(bodies) == limit:
